@@ -1,0 +1,104 @@
+"""The registry: one row a method, with its paper, its place in the code, its proof and the figure of that proof."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ._errors import unknown
+
+ROOMS = (
+    "distributions",
+    "processes",
+    "denoisers",
+    "worlds",
+    "guidance",
+    "samplers",
+    "objectives",
+    "nn",
+    "data",
+    "metrics",
+)
+"""Folders whose import fills the registry, in the order of the layout."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row: what it is called, who published it, where it stands, how it was proven and to what figure."""
+
+    room: str
+    name: str
+    make: Callable[..., Any]
+    title: str
+    arxiv: str = ""
+    catalogue: str = ""
+    proof: str = ""
+    figure: str = ""
+
+    @property
+    def where(self) -> str:
+        """Module and name, as one would import it."""
+        made = getattr(self.make, "func", self.make)
+        return f"{made.__module__}.{getattr(made, '__qualname__', self.name)}"
+
+    def row(self) -> dict[str, str]:
+        """The row as plain strings, for tables and JSON."""
+        return {
+            "id": f"{self.room}/{self.name}",
+            "name": self.title,
+            "arxiv": self.arxiv,
+            "catalogue": self.catalogue,
+            "where": self.where,
+            "proof": self.proof,
+            "figure": self.figure,
+        }
+
+
+_METHODS: dict[tuple[str, str], Method] = {}
+
+
+def register(
+    room: str,
+    name: str,
+    *,
+    title: str,
+    arxiv: str = "",
+    catalogue: str = "",
+    proof: str = "",
+    figure: str = "",
+) -> Callable[[T], T]:
+    """Enter a class or function into the registry under ``room/name``; returns it unchanged.
+
+    ``proof`` is one of ``exact``, ``parity``, ``data`` with the test that holds it; ``figure`` is the number seen.
+    """
+
+    def enter(made: T) -> T:
+        key = (room, name)
+        if key in _METHODS and _METHODS[key].make is not made:
+            raise ValueError(f"registry: {room}/{name} is entered twice")
+        _METHODS[key] = Method(room, name, made, title, arxiv, catalogue, proof, figure)  # type: ignore[arg-type]
+        return made
+
+    return enter
+
+
+def methods(room: str | None = None) -> list[Method]:
+    """All rows, of one room or of every room, in the order of the layout and of entry."""
+    for folder in ROOMS if room is None else (room,):
+        importlib.import_module(f"langevin.{folder}")
+    order = {folder: i for i, folder in enumerate(ROOMS)}
+    rows = [m for m in _METHODS.values() if room in (None, m.room)]
+    return sorted(rows, key=lambda m: order.get(m.room, len(order)))
+
+
+def lookup(room: str, name: str) -> Method:
+    """The row ``room/name``; an unknown name is an error that gives the nearest."""
+    rows = {m.name: m for m in methods(room)}
+    if name not in rows:
+        more = f" `langevin methods --room {room}` lists them."
+        raise unknown(room.rstrip("s").replace("processe", "process"), name, rows, more)
+    return rows[name]
