@@ -1,0 +1,34 @@
+"""Laws, and the noise they are sampled with."""
+
+from .covariance import Blocks, Covariance, Dense, Diagonal, LowRank
+from .laws import (
+    Categorical,
+    Compound,
+    Dirac,
+    Distribution,
+    FiniteSet,
+    GaussianMixture,
+    Normal,
+    ScaledBeta,
+    ShiftedGamma,
+)
+from .noise import Noise, philox
+
+__all__ = [
+    "Blocks",
+    "Categorical",
+    "Compound",
+    "Covariance",
+    "Dense",
+    "Diagonal",
+    "Dirac",
+    "Distribution",
+    "FiniteSet",
+    "GaussianMixture",
+    "LowRank",
+    "Noise",
+    "Normal",
+    "ScaledBeta",
+    "ShiftedGamma",
+    "philox",
+]

@@ -1,0 +1,81 @@
+"""q: how data become noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .._errors import UserError
+from .._registry import lookup
+from .base import (
+    Observable,
+    Observation,
+    ProbabilityFlow,
+    Process,
+    Score,
+    as_time,
+    expand,
+    power,
+)
+from .chains import Absorbing, Chain, FiniteChain, Replacement, Uniform
+from .gamma import GammaNoise
+from .gaussian import (
+    DDPM,
+    EDM,
+    VE,
+    VP,
+    Cosine,
+    RectifiedFlow,
+    ScalarGaussian,
+    SubVP,
+    VariancePreserving,
+    cosine_betas,
+    linear_betas,
+    scaled_linear_betas,
+)
+from .phase import PhaseSpace
+
+
+def create(config: str | Mapping[str, Any]) -> Process:
+    """A process by its registered name, or by ``{"name": …, settings}`` as ``Process.to_dict`` writes it."""
+    settings = {"name": config} if isinstance(config, str) else dict(config)
+    name = settings.pop("name", None)
+    make = lookup("processes", str(name)).make
+    try:
+        nested = {k: create(v) if k == "base" else v for k, v in settings.items()}
+        process: Process = make(**nested)
+    except TypeError as error:
+        raise UserError(f"process {name!r}: {error}") from None
+    return process
+
+
+__all__ = [
+    "DDPM",
+    "EDM",
+    "VE",
+    "VP",
+    "Absorbing",
+    "Chain",
+    "Cosine",
+    "FiniteChain",
+    "GammaNoise",
+    "Observable",
+    "Observation",
+    "PhaseSpace",
+    "ProbabilityFlow",
+    "Process",
+    "RectifiedFlow",
+    "Replacement",
+    "ScalarGaussian",
+    "Score",
+    "SubVP",
+    "Uniform",
+    "VariancePreserving",
+    "as_time",
+    "cosine_betas",
+    "create",
+    "expand",
+    "linear_betas",
+    "power",
+    "scaled_linear_betas",
+]

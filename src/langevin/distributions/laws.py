@@ -1,0 +1,304 @@
+"""Laws of a batch of events: what a belief, a prior, a marginal and a bridge are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .._registry import register
+from .covariance import Covariance, Dense, Diagonal, _like
+from .noise import Noise
+
+_INNER = 2**32
+"""The stream of a compound law's inner draw: a tag that no law uses for a part of its own draw."""
+
+
+class Distribution(ABC):
+    """A law of one event a sample: parameters broadcast against ``(B, *event)``.
+
+    Every law can be sampled. A law has ``mean``, ``cov`` and ``log_prob`` where they are meaningful and known, and
+    otherwise fails with a sentence that names what it lacks.
+    """
+
+    @abstractmethod
+    def sample(self, noise: Noise) -> Tensor:
+        """One event a sample of the noise, ``(B, *event)``: the same for any batch the sample stands in."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log density (or log probability) of each event, in nats, ``(B,)``."""
+        raise TypeError(f"{type(self).__name__} has no known density; it can only be sampled")
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x], broadcastable to ``(B, *event)``."""
+        raise TypeError(f"{type(self).__name__} has no known mean; it can only be sampled")
+
+    @property
+    def cov(self) -> Covariance:
+        """Cov[x]."""
+        raise TypeError(f"{type(self).__name__} has no known covariance")
+
+    def affine(self, scale: Tensor, shift: Tensor, variance: Tensor) -> Distribution:
+        """The law of scale·x + shift + N(0, variance·I); scale and variance are per sample, ``()`` or ``(B, 1, …)``."""
+        return Compound(self, lambda x: Normal(scale * x + shift, variance))
+
+    def __repr__(self) -> str:
+        parts = (f"{k}={tuple(v.shape)}" for k, v in self.__dict__.items() if isinstance(v, Tensor))
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+@register("distributions", "dirac", title="Point mass", proof="exact: tests/distributions/test_laws.py")
+@dataclass(frozen=True, eq=False, repr=False)
+class Dirac(Distribution):
+    """All mass at one point ``(B, *event)``."""
+
+    point: Tensor
+
+    def sample(self, noise: Noise) -> Tensor:
+        return self.point.expand(len(noise), *self.point.shape[1:])
+
+    @property
+    def mean(self) -> Tensor:
+        return self.point
+
+    @property
+    def cov(self) -> Covariance:
+        return Diagonal(torch.zeros([1] * self.point.ndim, dtype=self.point.dtype, device=self.point.device))
+
+    def affine(self, scale: Tensor, shift: Tensor, variance: Tensor) -> Normal:
+        return Normal(scale * self.point + shift, variance)
+
+
+@register("distributions", "normal", title="Normal law", proof="exact: tests/distributions/test_laws.py")
+@dataclass(frozen=True, eq=False, repr=False)
+class Normal(Distribution):
+    """N(mean, cov): ``cov`` is a Covariance, or a variance broadcastable to the mean ``(B, *event)``."""
+
+    loc: Tensor
+    covariance: Covariance
+
+    def __init__(self, mean: Tensor, cov: Covariance | Tensor | float) -> None:
+        if not isinstance(cov, Covariance):
+            variance = torch.as_tensor(cov, dtype=mean.dtype, device=mean.device)
+            cov = Diagonal(variance.reshape([1] * mean.ndim) if variance.ndim == 0 else variance)
+        object.__setattr__(self, "loc", mean)
+        object.__setattr__(self, "covariance", cov)
+
+    def sample(self, noise: Noise) -> Tensor:
+        return self.loc + self.covariance.sample(noise, tuple(self.loc.shape[1:]))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.covariance.log_prob(x - self.loc)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc
+
+    @property
+    def cov(self) -> Covariance:
+        return self.covariance
+
+    def affine(self, scale: Tensor, shift: Tensor, variance: Tensor) -> Normal:
+        return Normal(scale * self.loc + shift, self.covariance.scale(scale).add(variance))
+
+
+@register(
+    "distributions", "mixture", title="Gaussian mixture", proof="exact: tests/distributions/test_laws.py"
+)
+@dataclass(frozen=True, eq=False, repr=False)
+class GaussianMixture(Distribution):
+    """Σ_k w_k N(m_k, V_k diag(v_k) V_kᵀ) on events ``(D,)``: closed under affine maps with isotropic noise.
+
+    Args:
+        log_weights: ``(B, K)``, log w_k, normalised.
+        means: ``(B, K, D)``.
+        basis: eigenvectors V_k as columns, ``(K, D, D)``.
+        variances: eigenvalues v_k ≥ 0, ``(B, K, D)``.
+    """
+
+    log_weights: Tensor
+    means: Tensor
+    basis: Tensor
+    variances: Tensor
+
+    def sample(self, noise: Noise) -> Tensor:
+        batch = torch.arange(len(noise), device=self.means.device)
+        cumulative = torch.cumsum(self.log_weights.exp(), -1)
+        u = noise.uniform((1,)).to(cumulative) * cumulative[:, -1:]
+        k = torch.searchsorted(cumulative.expand(len(noise), -1).contiguous(), u, right=True)[:, 0]
+        k = k.clamp_max(cumulative.shape[-1] - 1)
+        row = batch if self.means.shape[0] > 1 else torch.zeros_like(batch)
+        z = torch.sqrt(self.variances[row, k]) * noise.normal((self.means.shape[-1],)).to(self.means)
+        return self.means[row, k] + (self.basis[k] @ z[..., None])[..., 0]
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        along = torch.einsum("kij,bki->bkj", self.basis, x[:, None] - self.means)
+        log_density = -0.5 * (along**2 / self.variances + torch.log(2 * torch.pi * self.variances)).sum(-1)
+        return torch.logsumexp(self.log_weights + log_density, -1)
+
+    @property
+    def mean(self) -> Tensor:
+        return (self.log_weights.exp()[..., None] * self.means).sum(-2)
+
+    @property
+    def cov(self) -> Dense:
+        w = self.log_weights.exp()
+        apart = self.means - self.mean[:, None]
+        within = torch.einsum("bk,kij,bkj,klj->bil", w, self.basis, self.variances, self.basis)
+        return Dense(within + torch.einsum("bk,bki,bkj->bij", w, apart, apart))
+
+    def affine(self, scale: Tensor, shift: Tensor, variance: Tensor) -> GaussianMixture:
+        a, v = _like(scale, 3), _like(variance, 3)
+        means = a * self.means + shift[:, None]
+        variances = (a**2 * self.variances + v).expand(means.shape[0], *self.variances.shape[1:])
+        log_weights = self.log_weights.expand(means.shape[0], -1)
+        return GaussianMixture(log_weights, means, self.basis, variances)
+
+
+@register(
+    "distributions", "finite", title="Finite set of points", proof="exact: tests/distributions/test_laws.py"
+)
+@dataclass(frozen=True, eq=False, repr=False)
+class FiniteSet(Distribution):
+    """Σ_n w_n δ(x − x_n) over points ``(N, *event)`` with log weights ``(B, N)``, normalised."""
+
+    points: Tensor
+    log_weights: Tensor
+
+    def sample(self, noise: Noise) -> Tensor:
+        cumulative = torch.cumsum(self.log_weights.exp(), -1)
+        u = noise.uniform((1,)).to(cumulative) * cumulative[:, -1:]
+        n = torch.searchsorted(cumulative.expand(len(noise), -1).contiguous(), u, right=True)[:, 0]
+        return self.points[n.clamp_max(self.points.shape[0] - 1)]
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        same = (x[:, None] == self.points).flatten(2).all(-1)
+        return torch.logsumexp(torch.where(same, self.log_weights, -torch.inf), -1)
+
+    @property
+    def mean(self) -> Tensor:
+        w = self.log_weights.exp()
+        return (w @ self.points.flatten(1).to(w)).reshape(w.shape[0], *self.points.shape[1:])
+
+    @property
+    def cov(self) -> Dense:
+        w = self.log_weights.exp()
+        apart = self.points.flatten(1).to(w) - self.mean.flatten(1)[:, None]
+        return Dense(torch.einsum("bn,bni,bnj->bij", w, apart, apart))
+
+    def marginals(self, classes: int) -> Categorical:
+        """For points of tokens: the law of each position alone, as probabilities ``(B, *event, classes)``."""
+        w = self.log_weights.exp()
+        hot = torch.nn.functional.one_hot(self.points, classes).to(w)
+        return Categorical(torch.einsum("bn,n...->b...", w, hot))
+
+
+@register(
+    "distributions", "categorical", title="Categorical law", proof="exact: tests/distributions/test_laws.py"
+)
+@dataclass(frozen=True, eq=False, repr=False)
+class Categorical(Distribution):
+    """Independent tokens: probabilities ``(B, *event, K)`` ≥ 0 that sum to 1 over the last axis."""
+
+    probs: Tensor
+
+    def sample(self, noise: Noise) -> Tensor:
+        event = tuple(self.probs.shape[1:-1])
+        cumulative = torch.cumsum(self.probs, -1).expand(len(noise), *self.probs.shape[1:])
+        u = noise.uniform(event).to(cumulative) * cumulative[..., -1]
+        index = torch.searchsorted(cumulative.contiguous(), u[..., None].contiguous(), right=True)[..., 0]
+        return index.clamp_max(self.probs.shape[-1] - 1)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        probs = self.probs.expand(x.shape[0], *self.probs.shape[1:])
+        return torch.log(probs.gather(-1, x[..., None])[..., 0]).flatten(1).sum(1)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of the one-hot code: the probabilities."""
+        return self.probs
+
+
+@register(
+    "distributions", "gamma", title="Shifted Gamma law", proof="exact: tests/distributions/test_laws.py"
+)
+@dataclass(frozen=True, eq=False, repr=False)
+class ShiftedGamma(Distribution):
+    """loc + scale·G with G ~ Gamma(concentration, 1): loc ``(B, *event)``, the others broadcastable, > 0."""
+
+    loc: Tensor
+    scale: Tensor
+    concentration: Tensor
+
+    def sample(self, noise: Noise) -> Tensor:
+        log_g = noise.log_gamma(self.concentration, tuple(self.loc.shape[1:]))
+        return self.loc + self.scale * log_g.exp().to(self.loc)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        g = (x - self.loc) / self.scale
+        k = self.concentration.expand_as(g)
+        log_g = torch.log(g.clamp_min(torch.finfo(g.dtype).tiny))
+        density = (k - 1) * log_g - g - torch.lgamma(k) - torch.log(self.scale)
+        return torch.where(g > 0, density, -torch.inf).flatten(1).sum(1)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc + self.scale * self.concentration
+
+    @property
+    def cov(self) -> Diagonal:
+        return Diagonal(self.scale**2 * self.concentration)
+
+
+@register("distributions", "beta", title="Scaled Beta law", proof="exact: tests/distributions/test_laws.py")
+@dataclass(frozen=True, eq=False, repr=False)
+class ScaledBeta(Distribution):
+    """loc + scale·Y with Y ~ Beta(a, b), a, b ≥ 0 (0 is the limit): loc and scale ``(B, *event)``."""
+
+    loc: Tensor
+    scale: Tensor
+    a: Tensor
+    b: Tensor
+
+    def sample(self, noise: Noise) -> Tensor:
+        shape = tuple(self.loc.shape[1:])
+        log_a = noise.fold(1).log_gamma(self.a, shape)
+        log_b = noise.fold(2).log_gamma(self.b, shape)
+        y = torch.sigmoid(log_a - log_b)
+        y = torch.where(self.a.expand_as(y) == 0, 0.0, torch.where(self.b.expand_as(y) == 0, 1.0, y))
+        return self.loc + self.scale * y.to(self.loc)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        y = (x - self.loc) / self.scale
+        inside = (y > 0) & (y < 1)
+        safe = torch.where(inside, y, 0.5)
+        norm = torch.lgamma(self.a) + torch.lgamma(self.b) - torch.lgamma(self.a + self.b)
+        density = (
+            (self.a - 1) * torch.log(safe) + (self.b - 1) * torch.log1p(-safe) - norm - torch.log(self.scale)
+        )
+        return torch.where(inside, density, -torch.inf).flatten(1).sum(1)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc + self.scale * self.a / (self.a + self.b)
+
+    @property
+    def cov(self) -> Diagonal:
+        total = self.a + self.b
+        return Diagonal(self.scale**2 * self.a * self.b / (total**2 * (total + 1)))
+
+
+@register("distributions", "compound", title="Compound law", proof="exact: tests/distributions/test_laws.py")
+@dataclass(frozen=True, eq=False, repr=False)
+class Compound(Distribution):
+    """∫ kernel(x)(·) belief(dx): draw x from the belief, then from kernel(x). For beliefs that can only be sampled."""
+
+    belief: Distribution
+    kernel: Callable[[Tensor], Distribution]
+
+    def sample(self, noise: Noise) -> Tensor:
+        return self.kernel(self.belief.sample(noise.fold(_INNER))).sample(noise)

@@ -1,0 +1,134 @@
+"""Random numbers as a pure function of (seed, sample, draw, position)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .._errors import UserError
+
+_MASK = 0xFFFFFFFF
+_M0, _M1 = 0xD2511F53, 0xCD9E8D57
+_W0, _W1 = 0x9E3779B9, 0xBB67AE85
+_UNIFORM, _NORMAL, _KEY = 0, 1, 2
+"""The last counter word says what the bits are for, so that uniforms and normals of one draw are independent."""
+
+
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Philox4x32-10 (Salmon et al. 2011): four 32-bit words out for a 128-bit counter and a 64-bit key.
+
+    Args:
+        counter: four int64 tensors of one shape with values in [0, 2³²).
+        key: an integer in [0, 2⁶⁴).
+
+    Returns:
+        Four int64 tensors of that shape with values in [0, 2³²), the same bits on every device.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key & _MASK, key >> 32
+    for _ in range(10):
+        # An int64 product wraps, but its 64 bits are those of the unsigned product.
+        p0, p1 = c0 * _M0, c2 * _M1
+        c0 = (p1 >> 32).bitwise_and_(_MASK).bitwise_xor_(c1).bitwise_xor_(k0)
+        c2 = (p0 >> 32).bitwise_and_(_MASK).bitwise_xor_(c3).bitwise_xor_(k1)
+        c1, c3 = p1.bitwise_and_(_MASK), p0.bitwise_and_(_MASK)
+        k0, k1 = (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
+    return c0, c1, c2, c3
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    r"""Noise of a batch: number ``position`` of sample ``i`` in draw ``d`` is a function of (seed, i, d, position) alone.
+
+    The key of a counter-based generator is the seed and its counter (position/4, draw, sample, use), so a sample gets
+    the same numbers whatever the batch it stands in, the order of batches, or the number of processes.
+
+    Args:
+        seed: an integer in [0, 2⁶⁴).
+        sample: the number of samples, or their global indices, int64 ``(B,)`` with values in [0, 2³²).
+        draw: which draw this is; a sampling loop takes draw 0 for its start and draw i for its step i.
+    """
+
+    seed: int
+    sample: Tensor
+    draw: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.sample, int):
+            object.__setattr__(self, "sample", torch.arange(self.sample))
+        if not 0 <= self.seed < 2**64:
+            raise UserError(f"seed must be an integer in [0, 2**64), got {self.seed}")
+        if not isinstance(self.sample, Tensor) or self.sample.ndim != 1 or self.sample.dtype != torch.int64:
+            raise UserError("sample must be a number of samples or their int64 indices (B,)")
+
+    def __len__(self) -> int:
+        return self.sample.shape[0]
+
+    def __repr__(self) -> str:
+        return f"Noise(seed={self.seed}, samples={len(self)}, draw={self.draw})"
+
+    def at(self, draw: int) -> Noise:
+        """The same samples at another draw."""
+        return replace(self, draw=draw)
+
+    def fold(self, tag: int) -> Noise:
+        """An independent stream for sub-step or player ``tag`` of this draw: a new key, hashed from seed, draw and tag."""
+        words = tuple(torch.tensor(w & _MASK) for w in (tag, self.draw, tag >> 32, _KEY))
+        a, b, _, _ = philox(words, self.seed)  # type: ignore[arg-type]
+        return Noise(int(a) | int(b) << 32, self.sample, self.draw)
+
+    def rows(self, index: slice | Tensor) -> Noise:
+        """The noise of some of the samples."""
+        return replace(self, sample=self.sample[index])
+
+    def to(self, device: torch.device | str) -> Noise:
+        """The same numbers, made on another device."""
+        return replace(self, sample=self.sample.to(device))
+
+    def _unit(self, size: int, use: int) -> Tensor:
+        """Midpoints of the 2³² cells of (0, 1), float64 ``(B, ⌈size/4⌉, 4)``."""
+        blocks = -(-size // 4)
+        block = torch.arange(blocks, device=self.sample.device).expand(len(self), blocks)
+        sample = self.sample[:, None].expand(len(self), blocks)
+        draw, kind = torch.full_like(block, self.draw), torch.full_like(block, use)
+        words = torch.stack(philox((block, draw, sample, kind), self.seed), dim=-1)
+        return words.to(torch.float64).add_(0.5).mul_(2.0**-32)
+
+    def uniform(self, shape: tuple[int, ...]) -> Tensor:
+        """Uniform numbers in (0, 1), float64 ``(B, *shape)``, at the midpoints of 2³² cells."""
+        size = math.prod(shape)
+        return self._unit(size, _UNIFORM).reshape(len(self), -1)[:, :size].reshape(len(self), *shape)
+
+    def normal(self, shape: tuple[int, ...]) -> Tensor:
+        """Standard normal numbers, float64 ``(B, *shape)``, by Box–Muller from pairs of 32-bit words (|z| < 6.8)."""
+        size = math.prod(shape)
+        u = self._unit(size, _NORMAL)
+        radius = torch.sqrt(-2 * torch.log(u[..., 0::2]))
+        angle = (2 * math.pi) * u[..., 1::2]
+        z = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1)
+        return z.reshape(len(self), -1)[:, :size].reshape(len(self), *shape)
+
+    def log_gamma(self, concentration: Tensor, shape: tuple[int, ...]) -> Tensor:
+        r"""log G for G ~ Gamma(concentration, 1), float64 ``(B, *shape)``; −∞ where the concentration is 0.
+
+        Marsaglia and Tsang (2000) for k + 1, then :math:`\log G_k = \log G_{k+1} + \tfrac1k \log U`, which holds for
+        every k > 0 and does not underflow. Every element rejects on numbers of its own, so batches do not matter.
+        """
+        k = concentration.to(torch.float64).expand(len(self), *shape)
+        d = k + 1 - 1 / 3
+        c = 1 / torch.sqrt(9 * d)
+        result = torch.full_like(d, math.nan)
+        for round_ in range(200):  # a try fails with probability < 0.05: 200 in a row never happen
+            stream = self.fold(1 + round_)
+            z, u = stream.normal(shape), stream.uniform(shape)
+            v = (1 + c * z) ** 3
+            inside = torch.where(v > 0, v, torch.ones_like(v))
+            accept = (v > 0) & (torch.log(u) < 0.5 * z**2 + d * (1 - inside + torch.log(inside)))
+            result = torch.where(result.isnan() & accept, torch.log(d * inside), result)
+            if not result.isnan().any():
+                break
+        boost = torch.log(self.fold(0).uniform(shape)) / k
+        return result + boost
