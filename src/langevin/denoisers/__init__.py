@@ -1,0 +1,25 @@
+"""Beliefs about clean data: the reading of networks, and statistics of posteriors."""
+
+from .base import Denoiser, Transform
+from .network import VARIANCES, Counter, NetworkDenoiser, together
+from .reading import PREDICTIONS, TIME_LABELS, Reading
+from .statistics import clamp, convert, dirac, gaussian, independent, unit, whole
+
+__all__ = [
+    "PREDICTIONS",
+    "TIME_LABELS",
+    "VARIANCES",
+    "Counter",
+    "Denoiser",
+    "NetworkDenoiser",
+    "Reading",
+    "Transform",
+    "clamp",
+    "convert",
+    "dirac",
+    "gaussian",
+    "independent",
+    "together",
+    "unit",
+    "whole",
+]

@@ -106,9 +106,7 @@ class Normal(Distribution):
         return Normal(scale * self.loc + shift, self.covariance.scale(scale).add(variance))
 
 
-@register(
-    "distributions", "mixture", title="Gaussian mixture", proof="exact: tests/distributions/test_laws.py"
-)
+@register("distributions", "mixture", title="Gaussian mixture", proof="exact: tests/distributions/test_laws.py")
 @dataclass(frozen=True, eq=False, repr=False)
 class GaussianMixture(Distribution):
     """Σ_k w_k N(m_k, V_k diag(v_k) V_kᵀ) on events ``(D,)``: closed under affine maps with isotropic noise.
@@ -159,9 +157,7 @@ class GaussianMixture(Distribution):
         return GaussianMixture(log_weights, means, self.basis, variances)
 
 
-@register(
-    "distributions", "finite", title="Finite set of points", proof="exact: tests/distributions/test_laws.py"
-)
+@register("distributions", "finite", title="Finite set of points", proof="exact: tests/distributions/test_laws.py")
 @dataclass(frozen=True, eq=False, repr=False)
 class FiniteSet(Distribution):
     """Σ_n w_n δ(x − x_n) over points ``(N, *event)`` with log weights ``(B, N)``, normalised."""
@@ -197,9 +193,7 @@ class FiniteSet(Distribution):
         return Categorical(torch.einsum("bn,n...->b...", w, hot))
 
 
-@register(
-    "distributions", "categorical", title="Categorical law", proof="exact: tests/distributions/test_laws.py"
-)
+@register("distributions", "categorical", title="Categorical law", proof="exact: tests/distributions/test_laws.py")
 @dataclass(frozen=True, eq=False, repr=False)
 class Categorical(Distribution):
     """Independent tokens: probabilities ``(B, *event, K)`` ≥ 0 that sum to 1 over the last axis."""
@@ -223,9 +217,7 @@ class Categorical(Distribution):
         return self.probs
 
 
-@register(
-    "distributions", "gamma", title="Shifted Gamma law", proof="exact: tests/distributions/test_laws.py"
-)
+@register("distributions", "gamma", title="Shifted Gamma law", proof="exact: tests/distributions/test_laws.py")
 @dataclass(frozen=True, eq=False, repr=False)
 class ShiftedGamma(Distribution):
     """loc + scale·G with G ~ Gamma(concentration, 1): loc ``(B, *event)``, the others broadcastable, > 0."""
@@ -277,9 +269,7 @@ class ScaledBeta(Distribution):
         inside = (y > 0) & (y < 1)
         safe = torch.where(inside, y, 0.5)
         norm = torch.lgamma(self.a) + torch.lgamma(self.b) - torch.lgamma(self.a + self.b)
-        density = (
-            (self.a - 1) * torch.log(safe) + (self.b - 1) * torch.log1p(-safe) - norm - torch.log(self.scale)
-        )
+        density = (self.a - 1) * torch.log(safe) + (self.b - 1) * torch.log1p(-safe) - norm - torch.log(self.scale)
         return torch.where(inside, density, -torch.inf).flatten(1).sum(1)
 
     @property

@@ -33,9 +33,7 @@ def expand(c: Tensor, x: Tensor) -> Tensor:
     if c.ndim == 0:
         return c
     if c.ndim != 1 or c.shape[0] not in (1, x.shape[0]):
-        raise UserError(
-            f"t must have shape () or ({x.shape[0]},) for a batch of {x.shape[0]}, got {tuple(c.shape)}"
-        )
+        raise UserError(f"t must have shape () or ({x.shape[0]},) for a batch of {x.shape[0]}, got {tuple(c.shape)}")
     return c.reshape(-1, *[1] * (x.ndim - 1))
 
 
@@ -68,9 +66,7 @@ class Process(ABC):
         """q(x_t | x_s) for s ≤ t."""
 
     @abstractmethod
-    def bridge(
-        self, x_t: Tensor, x0: Tensor, t: Tensor | float, s: Tensor | float, eta: float = 1.0
-    ) -> Distribution:
+    def bridge(self, x_t: Tensor, x0: Tensor, t: Tensor | float, s: Tensor | float, eta: float = 1.0) -> Distribution:
         """q_η(x_s | x_t, x_0): every η in [0, 1] has the marginals of q; η = 1 is q itself, η = 0 has no noise."""
 
     def reverse(
@@ -144,7 +140,5 @@ def power(process: Process, protocol: type, needed_by: str) -> Any:
         members = ", ".join(
             sorted(n for n in vars(protocol) if not n.startswith("_") and callable(getattr(protocol, n)))
         )
-        raise UserError(
-            f"{needed_by} needs a process with `{members}`, which {type(process).__name__} does not have"
-        )
+        raise UserError(f"{needed_by} needs a process with `{members}`, which {type(process).__name__} does not have")
     return process

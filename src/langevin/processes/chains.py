@@ -59,9 +59,7 @@ class Chain(Process):
         self.check(x_s, self.states, "x_s")
         return Categorical(self.transition_row(x_s, s, t))
 
-    def bridge(
-        self, x_t: Tensor, x0: Tensor, t: Tensor | float, s: Tensor | float, eta: float = 1.0
-    ) -> Categorical:
+    def bridge(self, x_t: Tensor, x0: Tensor, t: Tensor | float, s: Tensor | float, eta: float = 1.0) -> Categorical:
         belief = Categorical(one_hot(x0, self.classes).to(torch.float64))
         law = self.reverse(x_t, belief, t, s, eta)
         assert isinstance(law, Categorical)
@@ -77,16 +75,12 @@ class Chain(Process):
         A belief about the positions jointly (a finite set of sequences) stays joint: it is drawn from, then bridged.
         """
         if eta != 1.0:
-            raise UserError(
-                f"eta must be 1 for {type(self).__name__} (no other bridge is defined), got {eta}"
-            )
+            raise UserError(f"eta must be 1 for {type(self).__name__} (no other bridge is defined), got {eta}")
         self.check(x_t, self.states, "x_t")
         if isinstance(belief, FiniteSet):
             return super().reverse(x_t, belief, t, s, eta)
         if not isinstance(belief, Categorical):
-            raise UserError(
-                f"belief must be Categorical or FiniteSet for tokens, got {type(belief).__name__}"
-            )
+            raise UserError(f"belief must be Categorical or FiniteSet for tokens, got {type(belief).__name__}")
         seen = self.likelihood(x_t, t)
         weights = torch.where(seen > 0, belief.probs.to(torch.float64) / seen, 0.0)
         law = self.transition_column(x_t, s, t) * self.forward(weights, s)

@@ -75,9 +75,7 @@ class GammaNoise(Process):
         k = expand(self.concentration(t) - self.concentration(s), x_s)
         return ShiftedGamma(a * (x_s / expand(self.alpha(s), x_s) - self.theta * k), a * self.theta, k)
 
-    def bridge(
-        self, x_t: Tensor, x0: Tensor, t: Tensor | float, s: Tensor | float, eta: float = 1.0
-    ) -> ScaledBeta:
+    def bridge(self, x_t: Tensor, x0: Tensor, t: Tensor | float, s: Tensor | float, eta: float = 1.0) -> ScaledBeta:
         """α_s [x_0 + θ(G_t·Beta(k_s, k_t − k_s) − k_s)]; a plug-in x_0 that makes G_t negative is clamped to G_t = 0."""
         if eta != 1.0:
             raise UserError(f"eta must be 1 for GammaNoise (no other bridge is defined), got {eta}")

@@ -98,9 +98,7 @@ class ScalarGaussian(Process):
         b = sigma_s * torch.sqrt(1 - eta**2 * fresh) / sigma_t
         return self.alpha(s) - b * self.alpha(t), b, eta**2 * sigma_s**2 * fresh
 
-    def bridge(
-        self, x_t: Tensor, x0: Tensor, t: Tensor | float, s: Tensor | float, eta: float = 1.0
-    ) -> Normal:
+    def bridge(self, x_t: Tensor, x0: Tensor, t: Tensor | float, s: Tensor | float, eta: float = 1.0) -> Normal:
         a, b, v = self.bridge_coefficients(t, s, eta)
         return Normal(expand(a, x0) * x0 + expand(b, x_t) * x_t, expand(v, x_t))
 

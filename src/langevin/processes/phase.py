@@ -117,18 +117,14 @@ class PhaseSpace(Process):
         if not 0.0 <= eta <= 1.0:
             raise UserError(f"eta must lie in [0, 1], got {eta}")
         sigma_s, sigma_t = self.cov(s), self.cov(t)
-        gain = (
-            torch.linalg.solve(sigma_t, self.flow(s, t) @ sigma_s).mT if eta == 1.0 else self._gain(t, s, eta)
-        )
+        gain = torch.linalg.solve(sigma_t, self.flow(s, t) @ sigma_s).mT if eta == 1.0 else self._gain(t, s, eta)
         free = sigma_s - gain @ sigma_t @ gain.mT if eta else torch.zeros_like(sigma_s)
         lift = self.gain(s) - (gain @ self.gain(t)[..., None])[..., 0]
         return lift, gain, (free + free.mT) / 2
 
     def _gain(self, t: Tensor, s: Tensor, eta: float, steps: int = 96) -> Tensor:
         if (s <= 0).any():
-            raise UserError(
-                "eta must be 1 for a step that ends at s = 0 in phase space (the flow is singular there)"
-            )
+            raise UserError("eta must be 1 for a step that ends at s = 0 in phase space (the flow is singular there)")
         drift = torch.tensor([[0.0, 1.0], [-1.0, -2.0]], dtype=torch.float64)
         kick = torch.tensor([[0.0, 0.0], [0.0, 4.0]], dtype=torch.float64)
 
@@ -149,9 +145,7 @@ class PhaseSpace(Process):
             g, u = g + hh / 6 * (k1 + 2 * k2 + 2 * k3 + k4), u + h
         return g
 
-    def bridge(
-        self, x_t: Tensor, x0: Tensor, t: Tensor | float, s: Tensor | float, eta: float = 1.0
-    ) -> Normal:
+    def bridge(self, x_t: Tensor, x0: Tensor, t: Tensor | float, s: Tensor | float, eta: float = 1.0) -> Normal:
         lift, gain, free = self.bridge_coefficients(t, s, eta)
         return Normal(self._lift(lift, x0) + _apply(gain, x_t), self._blocks(free, x_t))
 
@@ -160,9 +154,7 @@ class PhaseSpace(Process):
     ) -> Distribution:
         """Dirac and diagonal normal beliefs give 2×2 blocks A Aᵀ·v + C; any other is drawn from, then bridged."""
         lift, gain, free = self.bridge_coefficients(t, s, eta)
-        closed = isinstance(belief, Dirac) or (
-            isinstance(belief, Normal) and isinstance(belief.cov, Diagonal)
-        )
+        closed = isinstance(belief, Dirac) or (isinstance(belief, Normal) and isinstance(belief.cov, Diagonal))
         if not closed:
             shift = _apply(gain, x_t)
             return Compound(belief, lambda x0: Normal(self._lift(lift, x0) + shift, self._blocks(free, x_t)))

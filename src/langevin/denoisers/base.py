@@ -1,0 +1,99 @@
+"""A denoiser is a belief about clean data: x_t and t in, a law of x_0 out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._errors import UserError, nearest
+from ..distributions import Distribution
+from ..processes import Process
+
+
+class Denoiser(ABC):
+    """``denoiser(x_t, t)`` is a ``Distribution`` over x_0; ``denoiser.process`` says what x_t is.
+
+    Attributes:
+        process: the forward noising the belief is about.
+        shape: the event shape of the data.
+    """
+
+    process: Process
+    shape: tuple[int, ...]
+
+    @abstractmethod
+    def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
+        """The belief about x_0 given states ``(B, *state)`` at times ``()`` or ``(B,)``."""
+
+    def given(self, condition: Mapping[str, Any] | None = None, /, **named: Any) -> Denoiser:
+        """The denoiser under a condition, bound once: ``given(label=3)`` or ``given({"label": labels})``.
+
+        The process takes ``endpoint``; everything else must be declared by the denoiser.
+        """
+        condition = {**(condition or {}), **named}
+        endpoint = condition.pop("endpoint", None)
+        known = self.conditions()
+        for key in condition:
+            if key not in known:
+                accepted = ", ".join(sorted(known)) or "no condition"
+                raise UserError(f"condition {key!r} is not one this model takes ({accepted}).{nearest(key, known)}")
+        bound = self._bind(condition) if condition else self
+        return bound if endpoint is None else replace(bound, process=self.process.given(endpoint))  # type: ignore[type-var]
+
+    def conditions(self) -> tuple[str, ...]:
+        """The names of the conditions that can be given."""
+        return ()
+
+    def _bind(self, condition: dict[str, Any]) -> Denoiser:
+        raise NotImplementedError  # only reached by a denoiser that declares conditions and does not bind them
+
+    def rows(self, index: slice | Tensor) -> Denoiser:
+        """The denoiser for some of the samples: conditions bound a sample each are cut, all else stays."""
+        return self
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype samples are returned in."""
+        return torch.float64
+
+    @property
+    def device(self) -> torch.device:
+        """Where states live."""
+        return torch.device("cpu")
+
+
+@dataclass(frozen=True, eq=False)
+class Transform(Denoiser):
+    """A denoiser made from another, its ``base``: conditions, shape and process pass through."""
+
+    base: Denoiser
+
+    @property
+    def process(self) -> Process:  # type: ignore[override]
+        return self.base.process
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.base.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.base.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.base.device
+
+    def conditions(self) -> tuple[str, ...]:
+        return self.base.conditions()
+
+    def _bind(self, condition: dict[str, Any]) -> Denoiser:
+        return replace(self, base=self.base.given(condition))
+
+    def rows(self, index: slice | Tensor) -> Denoiser:
+        return replace(self, base=self.base.rows(index))

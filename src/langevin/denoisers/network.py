@@ -1,0 +1,206 @@
+"""A network, read as a belief."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._errors import UserError, unknown
+from ..distributions import Diagonal, Dirac, Distribution, Normal
+from ..processes import DDPM, Process, ScalarGaussian, as_time, expand
+from .base import Denoiser
+from .reading import TIME_LABELS, Reading
+
+
+def _range(denoiser: NetworkDenoiser, raw: Tensor, t: Tensor) -> Tensor:
+    r"""Improved DDPM's learned range (arXiv:2102.09672 eq. 15), turned into a belief variance at the table's own stride.
+
+    The network gives :math:`v \in [-1, 1]` between log β̃ and log β of one step of the table. A step's variance is
+    :math:`\tildeβ + a^2 C` with a the bridge's coefficient of x_0, so :math:`C = (Σ - \tildeβ) / a^2`, and then any
+    stride follows from ``reverse``.
+    """
+    process = denoiser.process
+    if not isinstance(process, DDPM):
+        raise UserError(f"variance 'range' is defined on a table of betas, got {process}")
+    t = t.clamp_min(1 / process.steps)
+    s = t - 1 / process.steps
+    a, _, small = process.bridge_coefficients(t, s)
+    beta = -torch.expm1(2 * (process.log_alpha(t) - process.log_alpha(s)))
+    # The first step has β̃ = 0: its range starts at the second step's β̃, as in the paper's code.
+    second = process.bridge_coefficients(2 / process.steps, 1 / process.steps)[2] if process.steps > 1 else beta
+    floor = torch.where(small > 0, small, second.to(small))
+    fraction = (raw + 1) / 2
+    log_low, log_high = expand(torch.log(floor), raw), expand(torch.log(beta), raw)
+    total = torch.exp(fraction * log_high + (1 - fraction) * log_low)
+    return ((total - expand(small, raw)) / expand(a**2, raw)).clamp_min(0)
+
+
+def _posterior(denoiser: NetworkDenoiser, raw: Tensor, t: Tensor) -> Tensor:
+    r"""exp(raw) times :math:`σ^2 σ_d^2 / (σ^2 + α^2 σ_d^2)`, the posterior variance of normal data with std σ_d."""
+    process, std = denoiser.process, denoiser.reading.data_std
+    assert isinstance(process, ScalarGaussian)
+    alpha2, sigma2 = process.alpha(t) ** 2, process.sigma(t) ** 2
+    return torch.exp(raw) * expand(sigma2 * std**2 / (sigma2 + alpha2 * std**2), raw)
+
+
+VARIANCES = {"range": _range, "posterior": _posterior}
+"""Readings of a second set of output channels as a belief variance."""
+
+
+class Counter:
+    """Network evaluations, counted per sample: a call on two conditions at once is two."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __repr__(self) -> str:
+        return f"Counter({self.calls})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NetworkDenoiser(Denoiser):
+    """The belief of ``network(x, time, condition)``: a Dirac at x̂_0, or a normal law if the network gives a variance too.
+
+    Solver states stay in float64; the network gets its own dtype.
+
+    Args:
+        network: takes ``(B, *shape)``, a time label ``(B,)`` and a mapping of conditions; returns the channels of x, or
+            twice as many with ``variance``.
+        process: a scalar-Gaussian process.
+        reading: how the network is asked and read.
+        shape: event shape of the data.
+        variance: None, or a row of ``VARIANCES`` that reads the second half of the channels.
+        data: the description of the data that travels with the model.
+        bound: conditions given, a tensor a name.
+        counter: where evaluations are counted.
+        config: how the model was made, as plain JSON.
+    """
+
+    network: nn.Module
+    process: Process
+    reading: Reading
+    shape: tuple[int, ...]
+    variance: str | None = None
+    data: Any = None
+    bound: Mapping[str, Tensor] = field(default_factory=dict)
+    counter: Counter = field(default_factory=Counter)
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.reading.check(self.process)
+        if self.variance is not None and self.variance not in VARIANCES:
+            raise unknown("variance", self.variance, VARIANCES)
+        object.__setattr__(self, "shape", tuple(self.shape))
+
+    def __repr__(self) -> str:
+        count = sum(p.numel() for p in self.network.parameters())
+        bound = f", given {', '.join(self.bound)}" if self.bound else ""
+        about = f" of {self.data}" if self.data is not None else ""
+        return (
+            f"NetworkDenoiser({type(self.network).__name__} {count / 1e6:.2f} M, shape={self.shape}, "
+            f"{self.process}, {self.reading.prediction}{bound}){about}"
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next((p.dtype for p in self.network.parameters()), torch.float32)
+
+    @property
+    def device(self) -> torch.device:
+        return next((p.device for p in self.network.parameters()), torch.device("cpu"))
+
+    def conditions(self) -> tuple[str, ...]:
+        config = getattr(self.network, "config", {})
+        kinds = {"label": "classes", "vector": "vector", "sequence": "sequence"}
+        return tuple(key for key, setting in kinds.items() if config.get(setting))
+
+    def _bind(self, condition: dict[str, Any]) -> NetworkDenoiser:
+        bound = dict(self.bound)
+        config = getattr(self.network, "config", {})
+        for key, value in condition.items():
+            if value is None:
+                bound.pop(key, None)
+                continue
+            tensor = torch.as_tensor(value, device=self.device)
+            if key == "label":
+                classes = int(config["classes"])
+                if tensor.is_floating_point() or tensor.ndim > 1:
+                    raise UserError(f"label must hold integers, () or (B,), got {tensor.dtype} {tuple(tensor.shape)}")
+                if not ((tensor >= -1) & (tensor < classes)).all():
+                    raise UserError(
+                        f"label must lie in [0, {classes}) (-1 is none), got {tensor.unique().tolist()[:8]}"
+                    )
+                tensor = tensor.to(torch.int64).reshape(-1)
+            else:
+                tensor = tensor.to(self.dtype)
+                tensor = tensor if tensor.ndim == (2 if key == "vector" else 3) else tensor[None]
+                if tensor.shape[-1] != config[key]:
+                    raise UserError(f"{key} must have {config[key]} features, got shape {tuple(tensor.shape)}")
+            bound[key] = tensor
+        return replace(self, bound=bound)
+
+    def rows(self, index: slice | Tensor) -> NetworkDenoiser:
+        return replace(self, bound={k: v[index] if v.shape[0] > 1 else v for k, v in self.bound.items()})
+
+    def _expanded(self, key: str, batch: int, like: Tensor) -> Tensor:
+        """Condition ``key`` for a batch: as bound, or marked absent (label −1, not-a-number)."""
+        if key not in self.bound:
+            gone = -1 if like.dtype == torch.int64 else torch.nan
+            return torch.full((batch, *like.shape[1:]), gone, dtype=like.dtype, device=like.device)
+        value = self.bound[key]
+        if value.shape[0] not in (1, batch):
+            raise UserError(f"{key} was given for {value.shape[0]} samples, but the batch has {batch}")
+        return value.expand(batch, *value.shape[1:])
+
+    def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
+        return together([self], x_t, t)[0]
+
+    def _ask(self, x_t: Tensor, t: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        process = self.process
+        assert isinstance(process, ScalarGaussian)
+        x = (x_t * expand(self.reading.input_scale(process, t), x_t)).to(self.dtype)
+        label = TIME_LABELS[self.reading.time](process, t).to(device=x.device, dtype=torch.float32)
+        out: Tensor = self.network(x, label.expand(x.shape[0]).to(self.dtype), condition or None)
+        return out
+
+    def _read(self, out: Tensor, x_t: Tensor, t: Tensor) -> Distribution:
+        process = self.process
+        assert isinstance(process, ScalarGaussian)
+        # x̂_0 is solver arithmetic: it takes the dtype of the state, not the network's.
+        out = out.to(torch.promote_types(x_t.dtype, torch.float32))
+        net, raw = out.chunk(2, dim=1) if self.variance else (out, None)
+        c, d = self.reading.mean(process, t)
+        mean = expand(c, x_t) * x_t + expand(d, net) * net
+        if raw is None or self.variance is None:
+            return Dirac(mean)
+        return Normal(mean, Diagonal(VARIANCES[self.variance](self, raw, t)))
+
+
+def together(denoisers: Sequence[Denoiser], x_t: Tensor, t: Tensor | float) -> list[Distribution]:
+    """The beliefs of several denoisers about the same states; those that share a network are asked in one batched call."""
+    first = denoisers[0]
+    t = as_time(t)
+    alike = isinstance(first, NetworkDenoiser) and all(
+        isinstance(d, NetworkDenoiser)
+        and d.network is first.network
+        and d.process == first.process
+        and d.reading == first.reading
+        and d.variance == first.variance
+        for d in denoisers
+    )
+    if not alike:
+        return [d(x_t, t) for d in denoisers]
+    assert isinstance(first, NetworkDenoiser)
+    members: list[NetworkDenoiser] = list(denoisers)  # type: ignore[arg-type]
+    batch, copies = x_t.shape[0], len(members)
+    samples = {key: value for d in members for key, value in d.bound.items()}
+    condition = {key: torch.cat([d._expanded(key, batch, like) for d in members]) for key, like in samples.items()}
+    repeat = lambda v: v if copies == 1 else v.repeat(copies, *[1] * (v.ndim - 1))
+    out = first._ask(repeat(x_t), repeat(t) if t.ndim else t, condition)
+    for d in {id(d.counter): d for d in members}.values():
+        d.counter.calls += sum(m.counter is d.counter for m in members)
+    return [first._read(part, x_t, t) for part in out.chunk(copies)]

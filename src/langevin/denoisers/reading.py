@@ -1,0 +1,116 @@
+"""How the output of a network is read: one affine formula, and the tables of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .._errors import UserError, unknown
+from ..processes import DDPM, Process, ScalarGaussian
+
+Row = Callable[[ScalarGaussian, Tensor, float], tuple[Tensor, Tensor]]
+
+
+def _edm(process: ScalarGaussian, t: Tensor, data_std: float) -> tuple[Tensor, Tensor]:
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    total = torch.sqrt(sigma**2 + alpha**2 * data_std**2)
+    return sigma / (data_std * total), -alpha * data_std / total
+
+
+PREDICTIONS: dict[str, Row] = {
+    "eps": lambda process, t, _: (torch.zeros_like(t), torch.ones_like(t)),
+    "x0": lambda process, t, _: (torch.ones_like(t), torch.zeros_like(t)),
+    "v": lambda process, t, _: (-process.sigma(t), process.alpha(t)),
+    "flow": lambda process, t, _: (process.rate(process.alpha, t), process.rate(process.sigma, t)),
+    "score": lambda process, t, _: (torch.zeros_like(t), -1 / process.sigma(t)),
+    "edm": _edm,
+}
+r"""(p, q) of net = p·x_0 + q·ε, for ε- (arXiv:2006.11239), x_0-, v- (2202.00512), flow (2210.02747), score (2011.13456)
+and EDM's (2206.00364, Table 1) parameterisations; the last with :math:`p = σ/(σ_d S), q = -α σ_d / S, S^2 = σ^2 + α^2 σ_d^2`."""
+
+
+def _log_sigma(process: Process, t: Tensor) -> Tensor:
+    assert isinstance(process, ScalarGaussian)
+    return (-process.log_snr(t) / 8).clamp(-4.0, 4.0)
+
+
+def _index(process: Process, t: Tensor) -> Tensor:
+    steps = process.steps if isinstance(process, DDPM) else 1000
+    return (t * steps - 1).clamp_min(0)
+
+
+TIME_LABELS: dict[str, Callable[[Process, Tensor], Tensor]] = {
+    "log_sigma": _log_sigma,
+    "index": _index,
+    "time": lambda process, t: 1000 * t,
+}
+"""What a network is told about the time: ¼·log(σ/α) (EDM's c_noise), the index n − 1 of a table's knot n, or 1000·t."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    r"""How a network is asked and its output read.
+
+    With net = p·x_0 + q·ε and x_t = α x_0 + σ ε,
+
+    .. math:: \hat x_0 = \frac{q\,x_t - σ\,\mathrm{net}}{α q - σ p}, \qquad w(t) = (p - q α/σ)^2,
+
+    where w is the weight on |x_0 error|² that makes it the squared error of the network's own target.
+
+    Args:
+        prediction: a row of ``PREDICTIONS``.
+        data_std: σ_d, the RMS of the data a coordinate, > 0; used by ``edm`` and by the input scale.
+        time: a row of ``TIME_LABELS``.
+        scale_input: divide x_t by :math:`S = \sqrt{σ^2 + α^2 σ_d^2}`, so that the network sees unit variance.
+    """
+
+    prediction: str = "edm"
+    data_std: float = 0.5
+    time: str = "log_sigma"
+    scale_input: bool = True
+
+    def __post_init__(self) -> None:
+        if self.prediction not in PREDICTIONS:
+            raise unknown("prediction", self.prediction, PREDICTIONS)
+        if self.time not in TIME_LABELS:
+            raise unknown("time label", self.time, TIME_LABELS)
+        if not self.data_std > 0:
+            raise UserError(f"data_std must be > 0, got {self.data_std}")
+
+    def check(self, process: Process) -> None:
+        """Refuse a pair of process and prediction in which the output says nothing about x_0."""
+        if not isinstance(process, ScalarGaussian):
+            name = type(process).__name__
+            raise UserError(f"prediction {self.prediction!r} needs a process x_t = αx_0 + σε, got {name}")
+        end = torch.ones((), dtype=torch.float64)
+        if self.prediction in ("eps", "score") and float(process.alpha(end)) < 1e-6:
+            raise UserError(
+                f"prediction {self.prediction!r} cannot be read at t = 1 of {process}, where alpha is 0 and x_t holds "
+                "nothing but noise; use v, flow, x0 or edm"
+            )
+
+    def coefficients(self, process: ScalarGaussian, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(p, q) at t."""
+        return PREDICTIONS[self.prediction](process, t, self.data_std)
+
+    def mean(self, process: ScalarGaussian, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(c, d) of x̂_0 = c·x_t + d·net."""
+        p, q = self.coefficients(process, t)
+        alpha, sigma = process.alpha(t), process.sigma(t)
+        if self.prediction == "score":  # q has a 1/σ: multiply through, for σ = 0
+            return 1 / alpha, sigma**2 / alpha
+        return q / (alpha * q - sigma * p), -sigma / (alpha * q - sigma * p)
+
+    def weight(self, process: ScalarGaussian, t: Tensor) -> Tensor:
+        """w(t), the weight on |x_0 error|² of the squared error of the network's target."""
+        p, q = self.coefficients(process, t)
+        return (p - q * process.alpha(t) / process.sigma(t)) ** 2
+
+    def input_scale(self, process: ScalarGaussian, t: Tensor) -> Tensor:
+        """c_in: what x_t is multiplied by on its way in."""
+        if not self.scale_input:
+            return torch.ones_like(t)
+        return torch.rsqrt(process.sigma(t) ** 2 + process.alpha(t) ** 2 * self.data_std**2)

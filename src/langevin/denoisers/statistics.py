@@ -1,0 +1,130 @@
+"""What a sampler takes of a belief: all of it, its mean, or its mean with another covariance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .._errors import UserError
+from .._registry import register
+from ..distributions import Categorical, Diagonal, Dirac, Distribution, FiniteSet, Normal
+from ..processes import ScalarGaussian, as_time, expand, power
+from .base import Denoiser, Transform
+
+
+def whole(denoiser: Denoiser) -> Denoiser:
+    """The belief as it is."""
+    return denoiser
+
+
+@dataclass(frozen=True, eq=False)
+class _Dirac(Transform):
+    def __call__(self, x_t: Tensor, t: Tensor | float) -> Dirac:
+        return Dirac(self.base(x_t, t).mean)
+
+
+@register("denoisers", "dirac", title="Mean only: DDPM's β̃, DDIM", arxiv="2010.02502", proof="exact: tests/denoisers")
+def dirac(denoiser: Denoiser) -> Denoiser:
+    """Only the mean of the belief: ``reverse`` then has the variance β̃ of DDPM, and DDIM's steps by η."""
+    return _Dirac(denoiser)
+
+
+@dataclass(frozen=True, eq=False)
+class _Gaussian(Transform):
+    def __call__(self, x_t: Tensor, t: Tensor | float) -> Normal:
+        belief = self.base(x_t, t)
+        return Normal(belief.mean, belief.cov)
+
+
+@register("denoisers", "gaussian", title="Mean and covariance", arxiv="2201.06503", proof="exact: tests/denoisers")
+def gaussian(denoiser: Denoiser) -> Denoiser:
+    """The normal law with the belief's mean and covariance: the optimal-variance reverse step."""
+    return _Gaussian(denoiser)
+
+
+@dataclass(frozen=True, eq=False)
+class _Unit(Transform):
+    def __call__(self, x_t: Tensor, t: Tensor | float) -> Normal:
+        process: ScalarGaussian = power(self.process, ScalarGaussian, "variance β")
+        t = as_time(t)
+        alpha2, sigma2 = process.alpha(t) ** 2, process.sigma(t) ** 2
+        mean = self.base(x_t, t).mean
+        return Normal(mean, Diagonal(expand(sigma2 / (alpha2 + sigma2), mean).reshape(-1, *[1] * (mean.ndim - 1))))
+
+
+@register(
+    "denoisers", "unit", title="DDPM's β as a belief variance", arxiv="2006.11239", proof="exact: tests/denoisers"
+)
+def unit(denoiser: Denoiser) -> Denoiser:
+    r"""Belief variance :math:`σ^2 / (α^2 + σ^2)`, the posterior of unit-variance data: ``reverse`` then has DDPM's β."""
+    return _Unit(denoiser)
+
+
+@dataclass(frozen=True, eq=False)
+class _Independent(Transform):
+    classes: int
+
+    def __call__(self, x_t: Tensor, t: Tensor | float) -> Categorical:
+        belief = self.base(x_t, t)
+        return belief.marginals(self.classes) if isinstance(belief, FiniteSet) else belief  # type: ignore[return-value]
+
+
+@register("denoisers", "independent", title="Positions on their own", arxiv="2107.03006", proof="exact: tests/worlds")
+def independent(denoiser: Denoiser) -> Denoiser:
+    """Of a joint belief about tokens, the law of each position alone: what a network with one softmax a position says."""
+    classes = getattr(denoiser.process, "classes", None)
+    if classes is None:
+        raise UserError(f"independent needs a chain on tokens, got {type(denoiser.process).__name__}")
+    return _Independent(denoiser, classes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Clamp(Transform):
+    low: float
+    high: float
+
+    def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
+        return Dirac(self.base(x_t, t).mean.clamp(self.low, self.high))
+
+
+@register("denoisers", "clamp", title="Clipped x̂_0", arxiv="2006.11239", proof="parity: tests/samplers/test_parity.py")
+def clamp(denoiser: Denoiser, low: float = -1.0, high: float = 1.0) -> Denoiser:
+    """The mean clipped to the range of the data, as in the code of DDPM (``clip_denoised``)."""
+    if not low < high:
+        raise UserError(f"low must be below high, got {low} and {high}")
+    return _Clamp(denoiser, low, high)
+
+
+@dataclass(frozen=True, eq=False)
+class _Converted(Transform):
+    target: ScalarGaussian
+
+    @property
+    def process(self) -> ScalarGaussian:  # type: ignore[override]
+        return self.target
+
+    def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
+        source = self.base.process
+        assert isinstance(source, ScalarGaussian)
+        t = as_time(t)
+        u = source.time(self.target.log_snr(t))
+        # x/α and x/σ agree at equal log-SNR; divide by the larger of the two, which is never 0.
+        alpha, sigma = self.target.alpha(t), self.target.sigma(t)
+        ratio = (alpha > sigma) * source.alpha(u) / alpha.clamp_min(1e-300)
+        ratio = ratio + (alpha <= sigma) * source.sigma(u) / sigma.clamp_min(1e-300)
+        return self.base(expand(ratio, x_t) * x_t, u)
+
+
+@register(
+    "denoisers", "convert", title="Another process at equal log-SNR", arxiv="2107.00630", proof="exact: tests/denoisers"
+)
+def convert(denoiser: Denoiser, process: ScalarGaussian) -> Denoiser:
+    r"""The same belief read in another scalar-Gaussian process: x_t/α_t and the log-SNR are all that matters.
+
+    A state of ``process`` at t is scaled to the denoiser's own process at the time u of equal log-SNR,
+    :math:`x_u = x_t α_u / α_t`. Outside the range of log-SNR that the denoiser's process covers, its end is asked.
+    """
+    power(denoiser.process, ScalarGaussian, "convert")
+    power(process, ScalarGaussian, "convert")
+    return denoiser if process == denoiser.process else _Converted(denoiser, process)

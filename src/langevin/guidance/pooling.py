@@ -1,0 +1,93 @@
+"""Two poolings of beliefs, under two names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._errors import UserError
+from .._registry import register
+from ..denoisers import Denoiser, together
+from ..distributions import Categorical, Dirac, Distribution
+from ..processes import Process
+
+
+def linear(beliefs: Sequence[Distribution], weights: Sequence[float]) -> Distribution:
+    r"""The published pooling: :math:`\sum_i w_i \hat x_{0,i}` of the means, or :math:`\sum_i w_i \log p_i` of tokens.
+
+    Linear in the means is linear in ε, v or score too, since they are affine in x̂_0 with one set of coefficients.
+    """
+    if all(isinstance(b, Categorical) for b in beliefs):
+        logits = sum(w * torch.log(b.mean.clamp_min(1e-30)) for w, b in zip(weights, beliefs))
+        return Categorical(torch.softmax(logits, -1))  # type: ignore[arg-type]
+    mean = sum(w * b.mean for w, b in zip(weights, beliefs))
+    return Dirac(mean)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class Linear(Denoiser):
+    """Σ w_i · denoiser_i, linear in the means; parts that share a network are asked in one call.
+
+    ``base`` is the first part, ``parts`` and ``weights`` are kept for samplers that need the term.
+    """
+
+    parts: tuple[Denoiser, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def base(self) -> Denoiser:
+        """The denoiser that guidance starts from."""
+        return self.parts[0]
+
+    @property
+    def process(self) -> Process:  # type: ignore[override]
+        return self.base.process
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.base.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.base.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.base.device
+
+    def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
+        return linear(together(self.parts, x_t, t), self.weights)
+
+    def rows(self, index: slice | Tensor) -> Denoiser:
+        return replace(self, parts=tuple(p.rows(index) for p in self.parts))
+
+
+@register(
+    "guidance",
+    "classifier-free",
+    title="Classifier-free guidance",
+    arxiv="2207.12598",
+    catalogue="F2",
+    proof="exact: tests/guidance/test_pooling.py",
+)
+def classifier_free(
+    denoiser: Denoiser, condition: Mapping[str, Any] | None = None, /, *, guidance_scale: float = 1.0, **named: Any
+) -> Denoiser:
+    r"""uncond + w·(cond − uncond) with w the guidance scale (arXiv:2207.12598; the paper's w is ours − 1).
+
+    Args:
+        denoiser: one that can be asked without the condition.
+        condition: what to bind, e.g. ``{"label": 3}``; or by keyword.
+        guidance_scale: w; 1 is the plain conditional model, 0 the unconditional, > 1 strengthens the condition.
+    """
+    scale = float(guidance_scale)
+    if not torch.isfinite(torch.tensor(scale)):
+        raise UserError(f"guidance_scale must be a finite number, got {guidance_scale}")
+    conditional = denoiser.given(condition, **named)
+    if scale == 1.0:
+        return conditional
+    return Linear((denoiser, conditional), (1 - scale, scale))
