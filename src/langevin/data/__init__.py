@@ -1,0 +1,10 @@
+"""Data sets by name, from folders, array files and the Hub, with the description that travels with a model."""
+
+from . import digits as _digits  # noqa: F401  (fills the registry)
+from . import toys as _toys  # noqa: F401
+from .dataset import Dataset
+from .description import Data
+from .loading import load
+from .split import Split
+
+__all__ = ["Data", "Dataset", "Split", "load"]

@@ -1,0 +1,170 @@
+"""A NumPy file of points or images; never a pickle."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._errors import UserError
+from .dataset import Dataset, Examples, Options, assemble, check_labels, held_out, limited, settle
+
+PIXEL_CHANNELS = (1, 3, 4)
+
+
+def array(path: str | os.PathLike[str], options: Options | None = None) -> Dataset:
+    """Read a ``.npy`` file, or a ``.npz`` file with ``x`` and optionally ``label``.
+
+    ``x`` is points ``(N, D)`` or images ``(N, H, W)``, ``(N, C, H, W)`` or ``(N, H, W, C)`` with C of 1, 3 or 4 last;
+    uint8 is read as x/127.5 − 1, float16/32/64 as it is, in [−1, 1] for images and any finite value for points.
+    ``label`` is integers 0…K−1. One example in ten is held out by a hash of its index.
+
+    Raises:
+        UserError: for a file that is damaged, holds Python objects, or has another shape, type or range.
+    """
+    options = options or Options()
+    title = str(path)
+    raw, label = _load(path, title)
+    x = _tensor(raw, title)
+    image = x.ndim == 4
+    bounded = image or raw.dtype == np.uint8
+    if not image and (options.size or options.channels):
+        raise UserError(f"{title}: these are points of shape {tuple(x.shape[1:])}; size and channels are for images.")
+    classes = _classes(label, len(x), title)
+    label = None if label is None else label.astype(np.int64)
+    keys = [str(i) for i in range(len(x))]
+    test = settle(keys, held_out(keys), label, title)
+    index = limited(keys, test, options.limit)
+    if image:
+        x = _fit(_recolour(x[torch.from_numpy(index)], options.channels, title), options, title)
+    else:
+        x = x[torch.from_numpy(index)]
+    random = options.crop == "random"
+    parts = []
+    for mask, ragged in ((~test[index], random), (test[index], False)):
+        part = x[torch.from_numpy(np.flatnonzero(mask))]
+        if random and not ragged:
+            part = _centre(part, options.size or 0)
+        labels = None if label is None else torch.from_numpy(label[index[mask]])
+        parts.append(Examples(list(part) if ragged else part, labels))
+    levels = 256 if raw.dtype == np.uint8 else None
+    name = Path(path).stem
+    return assemble(name, parts, options, classes=classes, levels=levels, bounded=bounded, source=title)
+
+
+def _load(path: str | os.PathLike[str], title: str) -> tuple[np.ndarray, np.ndarray | None]:
+    try:
+        held = np.load(path, allow_pickle=False)
+        if isinstance(held, np.ndarray):
+            return held, None
+        with held:
+            if "x" not in held.files:
+                raise UserError(f"{title}: an .npz file needs an array 'x' (and optionally 'label'); has {held.files}.")
+            label = held["label"] if "label" in held.files else None
+            return held["x"], label
+    except UserError:
+        raise
+    except (OSError, EOFError, ValueError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        if "allow_pickle" in str(error):
+            raise UserError(f"{title} is no plain array; pickled Python objects are never read.") from None
+        raise UserError(f"{title} is not a readable NumPy file: {error}.") from None
+
+
+def _tensor(raw: np.ndarray, title: str) -> Tensor:
+    """The array as points ``(N, D)`` or images ``(N, C, H, W)``, uint8 or finite float32."""
+    if raw.ndim not in (2, 3, 4) or 0 in raw.shape:
+        raise UserError(
+            f"{title}: x has shape {raw.shape}; accepted: (N, D), (N, H, W), (N, C, H, W), (N, H, W, C), not empty."
+        )
+    if raw.dtype != np.uint8 and raw.dtype.kind != "f":
+        raise UserError(f"{title}: x is {raw.dtype}; accepted: uint8 (0…255) or floats.")
+    if raw.ndim == 3:
+        raw = raw[:, None]
+    elif raw.ndim == 4 and _channels_last(raw.shape[1:], title):
+        raw = raw.transpose(0, 3, 1, 2)
+    if raw.dtype == np.uint8:
+        return torch.from_numpy(np.ascontiguousarray(raw))
+    with np.errstate(over="ignore"):
+        x = torch.from_numpy(np.ascontiguousarray(raw, dtype=np.float32))
+    finite = torch.isfinite(x)
+    if not finite.all():
+        raise UserError(f"{title}: x holds {int((~finite).sum())} values that are no finite float32.")
+    if x.ndim == 4:
+        low, high = float(x.min()), float(x.max())
+        if low < -1 or high > 1:
+            bytes_like = low >= 0 and 2 < high <= 255
+            scale = "x / 127.5 - 1" if bytes_like else f"2 * (x - {low:g}) / {high - low:g} - 1"
+            seen = f"images are in [{low:g}, {high:g}], expected [-1, 1]"
+            raise UserError(f"{title}: {seen}; scale them (here: {scale}) or save uint8.")
+        if low >= 0:
+            warnings.warn(f"{title}: images are in [{low:g}, {high:g}]; if black is 0, use 2 * x - 1", stacklevel=4)
+    return x
+
+
+def _channels_last(shape: tuple[int, ...], title: str) -> bool:
+    """Whether ``(a, b, c)`` is (H, W, C). Channels are 1, 3 or 4; if both ends could be, the equal pair is H and W."""
+    first, middle, last = shape
+    if last not in PIXEL_CHANNELS:
+        return False
+    if first not in PIXEL_CHANNELS or (first == middle != last):
+        return True
+    if middle == last != first:
+        return False
+    raise UserError(f"{title}: x of shape (N, {first}, {middle}, {last}) reads as (N, C, H, W) or (N, H, W, C).")
+
+
+def _recolour(x: Tensor, channels: int | None, title: str) -> Tensor:
+    """Grey repeated to colour, or colour to grey by the luma of ITU-R BT.601, as Pillow does."""
+    have = x.shape[1]
+    if channels in (None, have):
+        return x
+    if (have, channels) == (1, 3):
+        return x.expand(-1, 3, -1, -1)
+    if (have, channels) == (3, 1):
+        luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+        grey = (x.float() * luma).sum(1, keepdim=True)
+        return grey.round().to(torch.uint8) if x.dtype == torch.uint8 else grey.clamp(-1, 1)
+    raise UserError(f"{title}: images have {have} channels; they cannot be read with channels={channels}.")
+
+
+def _fit(x: Tensor, options: Options, title: str) -> Tensor:
+    """The short side brought to ``size`` (antialiased, bicubic), and the central square of it unless windows follow."""
+    size = options.size
+    if size is None:
+        return x
+    height, width = x.shape[-2:]
+    short = min(height, width)
+    if short != size:
+        target = [max(size, round(size * side / short)) for side in (height, width)]
+        parts = []
+        for part in x.split(1024):
+            part = torch.nn.functional.interpolate(part.float(), target, mode="bicubic", antialias=True)
+            # A bicubic filter overshoots at edges; the range of the data does not.
+            byte = x.dtype == torch.uint8
+            parts.append(part.round().clamp(0, 255).to(torch.uint8) if byte else part.clamp(-1, 1))
+        x = torch.cat(parts)
+    return x if options.crop == "random" else _centre(x, size)
+
+
+def _centre(x: Tensor, size: int) -> Tensor:
+    top, left = (x.shape[-2] - size) // 2, (x.shape[-1] - size) // 2
+    return x[..., top : top + size, left : left + size].contiguous()
+
+
+def _classes(label: np.ndarray | None, count: int, title: str) -> tuple[str, ...]:
+    """Names of the classes 0…max; a file of labels brings no other."""
+    if label is None:
+        return ()
+    if label.shape != (count,) or label.dtype.kind not in "iu":
+        raise UserError(f"{title}: label must be {count} integers, one an example; got {label.dtype} {label.shape}.")
+    if int(label.max()) >= count:
+        raise UserError(f"{title}: labels must be classes 0…K−1; got {int(label.max())} for {count} examples.")
+    classes = tuple(str(k) for k in range(int(label.max()) + 1))
+    check_labels(title, torch.from_numpy(label.astype(np.int64)), len(classes))
+    return classes

@@ -1,0 +1,179 @@
+"""A data set: its description, a split to train on and a split to hold out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._errors import UserError
+from . import _hash
+from .description import FULL_COVARIANCE, Data
+from .split import Split, moments
+
+HELD_OUT = 10
+"""One example in this many is held out where a source brings no split of its own."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to read a source: the keyword arguments of :func:`langevin.data.load`."""
+
+    size: int | None = None
+    channels: int | None = None
+    flip: bool = False
+    crop: Literal["center", "random"] = "center"
+    limit: int | None = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("size", "limit"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise UserError(f"{name} must be a positive integer; got {value!r}.")
+        if self.channels not in (None, 1, 3):
+            raise UserError(f"channels must be 1 (grey) or 3 (colour); got {self.channels!r}.")
+        if self.crop not in ("center", "random"):
+            raise UserError(f"crop must be 'center' or 'random'; got {self.crop!r}.")
+        if self.crop == "random" and self.size is None:
+            raise UserError("crop='random' needs size, the side of the window.")
+
+    def changed(self) -> dict[str, Any]:
+        """What differs from the defaults and matters for the data."""
+        names = [f.name for f in fields(self) if f.name != "progress" and getattr(self, f.name) != f.default]
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Examples with their description.
+
+    ``skipped`` lists the files that could not be used as ``(path, reason)``; they are in neither split.
+    """
+
+    info: Data
+    train: Split
+    test: Split
+    skipped: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass
+class Examples:
+    """One split as a loader read it: ``x`` as in :class:`Split`, labels int64 ``(N,)`` or ``None``."""
+
+    x: Tensor | Sequence[Tensor]
+    labels: Tensor | None = None
+
+
+def assemble(
+    name: str,
+    parts: Sequence[Examples],
+    options: Options,
+    *,
+    classes: Sequence[str] = (),
+    levels: int | None = None,
+    bounded: bool = True,
+    source: str | None = None,
+    skipped: Sequence[tuple[str, str]] = (),
+) -> Dataset:
+    """Check what a loader read (the training and the held-out part), measure it and describe it.
+
+    Raises:
+        UserError: for an empty split, non-finite values, labels outside 0…K−1, or mirroring of what is no image.
+    """
+    train, test = parts
+    for split, part in (("training", train), ("held-out", test)):
+        if len(part.x) == 0:
+            raise UserError(f"{name}: the {split} split is empty.")
+        if isinstance(part.x, Tensor) and not torch.isfinite(part.x).all():
+            raise UserError(f"{name}: x holds {count_nonfinite(part.x)} non-finite values (NaN or infinity).")
+        check_labels(name, part.labels, len(classes))
+    ragged = not isinstance(train.x, Tensor)
+    window = options.size if options.crop == "random" else None
+    shape = tuple(train.x[0].shape)
+    if window is not None:
+        shape = (shape[0], window, window)
+    if tuple(test.x[0].shape) != shape:
+        raise UserError(f"{name}: training examples are {shape}, held-out ones {tuple(test.x[0].shape)}.")
+    if options.flip and len(shape) != 3:
+        raise UserError(f"{name}: flip mirrors images; these are points of shape {shape}.")
+    learn = Split(train.x, train.labels, flip=options.flip, crop=window if ragged else None)
+    info = Data(
+        name=name,
+        shape=shape,
+        low=-1.0 if bounded else None,
+        high=1.0 if bounded else None,
+        classes=tuple(classes),
+        levels=levels,
+        source={"source": source or name, **options.changed()},
+    )
+    mean, cov = moments(learn, full=info.dim <= FULL_COVARIANCE)
+    info = Data(**{**{f.name: getattr(info, f.name) for f in fields(info)}, "mean": mean, "cov": cov})
+    if skipped:
+        path, reason = skipped[0]
+        warnings.warn(f"{name}: {len(skipped)} files skipped (first: {path}: {reason})", stacklevel=3)
+    return Dataset(info, learn, Split(test.x, test.labels), tuple(skipped))
+
+
+def count_nonfinite(x: Tensor) -> int:
+    """How many values are NaN or infinite."""
+    return int((~torch.isfinite(x)).sum())
+
+
+def check_labels(name: str, labels: Tensor | None, classes: int) -> None:
+    """Refuse labels outside 0…classes − 1."""
+    if labels is None or len(labels) == 0:
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise UserError(f"{name}: labels must be in 0…{classes - 1} ({classes} classes); got {low}…{high}.")
+
+
+def held_out(keys: Sequence[str]) -> np.ndarray:
+    """Bool ``(N,)``: which examples are held out, each decided by its own key, so that more examples move none."""
+    return np.array([_hash.text(key) % HELD_OUT == 0 for key in keys], dtype=bool)
+
+
+def settle(keys: Sequence[str], test: np.ndarray, labels: np.ndarray | None, name: str) -> np.ndarray:
+    """``test`` with the fewest moves that leave each class an example to train on and hold out at least one.
+
+    Raises:
+        UserError: if there are too few examples for that.
+    """
+    test = test.copy()
+    order = np.argsort([_hash.text(key) for key in keys])
+    groups = [order] if labels is None else [order[labels[order] == k] for k in np.unique(labels)]
+    for members in groups:
+        if test[members].all():
+            test[members[-1]] = False
+    if not test.any():
+        spare = [members[0] for members in groups if len(members) > 1]
+        if not spare:
+            each = "" if labels is None else " a class"
+            raise UserError(f"{name}: {len(keys)} examples; at least 2{each} are needed, as one is held out.")
+        test[min(spare, key=lambda i: _hash.text(keys[i]))] = True
+    return test
+
+
+def limited(keys: Sequence[str], test: np.ndarray, limit: int | None) -> np.ndarray:
+    """Indices, in order, of at most ``limit`` examples of each split: a fixed draw, not the first of the alphabet."""
+    if limit is None:
+        return np.arange(len(keys))
+    rank = np.array([_hash.text("limit/" + key) for key in keys], dtype=np.uint64)
+    chosen = [part[np.argsort(rank[part])][:limit] for part in (np.flatnonzero(test), np.flatnonzero(~test))]
+    return np.sort(np.concatenate(chosen))
+
+
+def subset(part: Examples, limit: int | None) -> Examples:
+    """At most ``limit`` of the examples (see :func:`limited`)."""
+    if limit is None or len(part.x) <= limit:
+        return part
+    keep = limited([str(i) for i in range(len(part.x))], np.zeros(len(part.x), dtype=bool), limit)
+    index = torch.from_numpy(keep)
+    x = part.x[index] if isinstance(part.x, Tensor) else [part.x[i] for i in keep]
+    return Examples(x, None if part.labels is None else part.labels[index])

@@ -1,0 +1,146 @@
+"""What a model must know about the data it was trained on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._errors import UserError
+
+FULL_COVARIANCE = 512
+"""Events of up to this many coordinates carry a full covariance, larger ones the variances."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Data:
+    r"""The description of a data set that travels with the model.
+
+    Args:
+        name: short name, for titles.
+        shape: the event, e.g. ``(1, 8, 8)`` or ``(2,)``; D is its number of elements.
+        low: smallest possible value, or ``None`` for unbounded points.
+        high: largest possible value, or ``None`` for unbounded points.
+        classes: class names, label k is ``classes[k]``; empty if there are no labels.
+        levels: number of grey levels a coordinate takes between ``low`` and ``high`` (256 for 8-bit images),
+            ``None`` if continuous.
+        mean: float64 ``(D,)``, mean of the flattened event over the training split, or ``None`` if unknown.
+        cov: float64 ``(D, D)`` for D ≤ 512, else the variances ``(D,)``; ``None`` if unknown. Normalised by 1/N:
+            it is the covariance of the empirical law, mirrored images counted where training mirrors.
+        source: the arguments of :func:`langevin.data.load` that give the data again.
+
+    Raises:
+        UserError: for a field that contradicts another.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    low: float | None = -1.0
+    high: float | None = 1.0
+    classes: tuple[str, ...] = ()
+    levels: int | None = None
+    mean: Tensor | None = None
+    cov: Tensor | None = None
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.shape or any(type(n) is not int or n < 1 for n in self.shape):
+            raise UserError(f"shape must be a tuple of positive integers; got {self.shape!r}.")
+        if (self.low is None) != (self.high is None):
+            raise UserError(f"low and high are both numbers or both None; got {self.low!r} and {self.high!r}.")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise UserError(f"low must be below high; got {self.low} and {self.high}.")
+        if self.levels is not None and (self.levels < 2 or self.low is None):
+            raise UserError(f"levels needs a range and at least 2 levels; got {self.levels}.")
+        if len(set(self.classes)) < len(self.classes):
+            raise UserError(f"classes must differ from each other; got {self.classes}.")
+        if self.mean is not None and self.mean.shape != (self.dim,):
+            raise UserError(f"mean must have shape ({self.dim},); got {tuple(self.mean.shape)}.")
+        if self.cov is not None and self.cov.shape not in ((self.dim,), (self.dim, self.dim)):
+            raise UserError(f"cov must have shape ({self.dim},) or squared; got {tuple(self.cov.shape)}.")
+
+    @property
+    def dim(self) -> int:
+        """D, the number of coordinates of an event."""
+        return math.prod(self.shape)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether an event is (channels, height, width)."""
+        return len(self.shape) == 3
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance of each coordinate, float64 ``(D,)``."""
+        if self.cov is None:
+            raise UserError(f"the spread of data {self.name!r} is unknown: its covariance was not measured.")
+        return self.cov if self.cov.ndim == 1 else self.cov.diagonal()
+
+    @property
+    def spread(self) -> float:
+        r"""RMS of the data around its mean, a coordinate: :math:`\sqrt{\mathrm{tr}\,\mathrm{Cov}/D}`."""
+        return math.sqrt(float(self.variance.mean()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the tensors, ready for JSON."""
+        return {
+            "name": self.name,
+            "shape": list(self.shape),
+            "low": self.low,
+            "high": self.high,
+            "classes": list(self.classes),
+            "levels": self.levels,
+            "source": dict(self.source),
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that are known, ready for safetensors (contiguous, under the field's name)."""
+        known = {"mean": self.mean, "cov": self.cov}
+        return {name: value.contiguous() for name, value in known.items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> Data:
+        """The inverse of :meth:`to_dict` and :meth:`tensors`."""
+        known = {f.name for f in fields(cls)} - {"mean", "cov"}
+        if not isinstance(values, Mapping) or not {"name", "shape"} <= set(values) <= known:
+            got = sorted(values) if isinstance(values, Mapping) else type(values).__name__
+            raise UserError(f"a data description has name, shape and some of {sorted(known)}; got {got}.")
+        mean, cov = ((tensors or {}).get(name) for name in ("mean", "cov"))
+        return cls(
+            **{
+                **values,
+                "shape": tuple(values["shape"]),
+                "classes": tuple(values.get("classes", ())),
+                "mean": None if mean is None else mean.double(),
+                "cov": None if cov is None else cov.double(),
+            }
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Data):
+            return NotImplemented
+        mine, theirs = self.tensors(), other.tensors()
+        return (
+            self.to_dict() == other.to_dict()
+            and mine.keys() == theirs.keys()
+            and all(torch.equal(mine[name], theirs[name]) for name in mine)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.shape, self.classes))
+
+    def __repr__(self) -> str:
+        parts = [repr(self.name), f"shape={self.shape}"]
+        if self.low is not None:
+            parts.append(f"range=[{self.low:g}, {self.high:g}]")
+        if self.classes:
+            parts.append(f"classes={len(self.classes)}")
+        if self.levels is not None:
+            parts.append(f"levels={self.levels}")
+        if self.cov is not None:
+            parts.append(f"spread={self.spread:.3g}")
+        return f"Data({', '.join(parts)})"

@@ -1,0 +1,161 @@
+"""A folder of pictures: sub-folders are classes, or flat and unlabelled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from .._errors import UserError
+from .dataset import Dataset, Examples, Options, assemble, held_out, limited, settle
+from .images import Refused, centre, common_size, decode, in_threads, stack, upright_size
+
+PAIRS = ("test", "val", "valid", "validation")
+"""Names of the held-out sub-folder beside ``train``, the preferred first."""
+
+
+class Picture(NamedTuple):
+    """A file to read: its path, its key (the path inside the folder) and its class, if it lies in a sub-folder."""
+
+    path: str
+    key: str
+    folder: str | None
+
+
+def folder(path: str | os.PathLike[str], options: Options | None = None) -> Dataset:
+    """Read a folder of pictures, decoded once, in parallel, and kept as uint8.
+
+    Every file below the folder is tried (names with a leading dot are not); what Pillow cannot read is skipped and
+    listed in ``Dataset.skipped``. Sub-folders are classes, in the order of their names; a folder without sub-folders
+    is unlabelled. Sub-folders ``train`` and ``test`` (or ``val``) are the two splits, with the classes inside them;
+    otherwise one picture in ten is held out by a hash of its path, so that adding pictures moves none between splits.
+
+    Raises:
+        UserError: folder unreadable, empty, or without a readable picture; pictures beside class folders; several
+            sizes and no ``size``; no picture left to hold out.
+    """
+    options = options or Options()
+    root = Path(path)
+    name = root.resolve().name or "folder"
+    title = str(path)
+    parts = _parts(root, title)
+    if parts is None:
+        files = list(_walk(root, title))
+        skipped: list[tuple[str, str]] = []
+        test = held_out([f.key for f in files])
+    else:
+        train_files, test_files = (list(_walk(part, title)) for part in parts)
+        files = train_files + test_files
+        test = np.repeat([False, True], [len(train_files), len(test_files)])
+        skipped = [(str(p), "beside train and test") for p in _visible(root, title) if p not in parts]
+    if not files:
+        raise UserError(f"{title} holds no file; expected pictures, in sub-folders named after classes or flat.")
+    chosen = limited([f.key for f in files], test, options.limit)
+    files, test = [files[i] for i in chosen], test[chosen]
+
+    arrays, refused = _read(files, options, title)
+    skipped += refused
+    keep = [i for i, array in enumerate(arrays) if array is not None]
+    files, test, images = [files[i] for i in keep], test[keep], [a for a in arrays if a is not None]
+
+    classes = _classes(files, title)
+    label = np.array([classes.index(f.folder) for f in files if f.folder], dtype=np.int64) if classes else None
+    if parts is None:
+        test = settle([f.key for f in files], test, label, title)
+    elif test.all() or not test.any():
+        raise UserError(f"{title}: {'train' if test.all() else parts[1].name} holds no readable picture.")
+    return pictures(name, images, label, test, options, classes=classes, source=title, skipped=skipped)
+
+
+def pictures(
+    name: str, images: Sequence[np.ndarray], label: np.ndarray | None, test: np.ndarray, options: Options, **about: Any
+) -> Dataset:
+    """The data set of decoded pictures ``(H, W, C)`` uint8 with their labels, ``test`` marking the held-out ones."""
+    channels = options.channels or max(image.shape[-1] for image in images)
+    window = options.size if options.crop == "random" else None
+    parts = []
+    for mask, ragged in ((~test, window is not None), (test, False)):
+        rows = np.flatnonzero(mask).tolist()
+        part = [images[i] for i in rows]
+        if window is not None and not ragged:
+            part = [centre(image, window) for image in part]
+        x = stack(part, channels, ragged)
+        parts.append(Examples(x, None if label is None else torch.from_numpy(label[rows])))
+    return assemble(name, parts, options, levels=256, **about)
+
+
+def _parts(root: Path, title: str) -> tuple[Path, Path] | None:
+    """The sub-folders of the training and the held-out pictures, if the folder is so divided."""
+    below = {p.name: p for p in _visible(root, title) if p.is_dir()}
+    other = next((below[pair] for pair in PAIRS if pair in below), None)
+    return (below["train"], other) if "train" in below and other is not None else None
+
+
+def _visible(root: Path, title: str) -> list[Path]:
+    """Entries of a folder without a leading dot, by name."""
+    try:
+        return sorted(p for p in root.iterdir() if not p.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{title}: cannot read folder {root}: {error.strerror or error}.") from None
+
+
+def _walk(root: Path, title: str) -> Iterator[Picture]:
+    """Every file below ``root``, by name; linked folders are followed, each real folder once."""
+    seen: set[str] = set()
+
+    def below(here: Path) -> Iterator[Path]:
+        real = os.path.realpath(here)
+        if real in seen:
+            return
+        seen.add(real)
+        for entry in _visible(here, title):
+            if entry.is_dir():
+                yield from below(entry)
+            else:
+                yield entry
+
+    for file in below(root):
+        inside = PurePath(os.path.relpath(file, root))
+        # The key starts at the class, so that a set keeps its split when its folder is renamed or moved.
+        yield Picture(str(file), inside.as_posix(), inside.parts[0] if len(inside.parts) > 1 else None)
+
+
+def _read(
+    files: Sequence[Picture], options: Options, title: str
+) -> tuple[list[np.ndarray | None], list[tuple[str, str]]]:
+    """Decode; returns an array or ``None`` a file, and what was refused."""
+    if options.size is None:
+        sizes = in_threads(upright_size, [f.path for f in files], f"{title}: sizes", options.progress)
+        known = [size for size in sizes if not isinstance(size, Refused)]
+        if known:
+            common_size(known, title)
+    window = options.crop == "random"
+    read = in_threads(
+        lambda path: decode(path, options.size, options.channels, window),
+        [f.path for f in files],
+        title,
+        options.progress,
+    )
+    refused = [(f.path, str(r)) for f, r in zip(files, read) if isinstance(r, Refused)]
+    if len(refused) == len(files):
+        path, reason = refused[0]
+        raise UserError(
+            f"{title} holds no readable image ({len(files)} files, {len(files)} refused; first: {path}: {reason})."
+        )
+    return [None if isinstance(r, Refused) else r for r in read], refused
+
+
+def _classes(files: Sequence[Picture], title: str) -> tuple[str, ...]:
+    """Names of the sub-folders that hold a readable picture; none for a flat folder."""
+    classes = sorted({f.folder for f in files if f.folder is not None})
+    loose = [f for f in files if f.folder is None]
+    if classes and loose:
+        raise UserError(
+            f"{title} holds pictures both at its top ({len(loose)}, first: {loose[0].path}) and in sub-folders "
+            f"({classes[0]}, …): put all of them in class folders, or all at the top."
+        )
+    return tuple(classes)

@@ -1,0 +1,128 @@
+"""Data sets of the Hugging Face `datasets` library, by name or from disk."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._errors import UserError
+from .dataset import Dataset, Options, held_out, limited, settle
+from .folder import pictures
+from .images import Refused, common_size, decode, in_threads, upright_size
+
+PREFIX = "hf:"
+MARKS = ("dataset_dict.json", "state.json")
+"""Files that tell a data set saved by ``save_to_disk``."""
+
+HELD = ("test", "validation", "valid", "val")
+
+
+def is_saved(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder was written by ``datasets.save_to_disk``."""
+    return any(Path(path, mark).is_file() for mark in MARKS)
+
+
+def hub(source: str, options: Options | None = None) -> Dataset:
+    """Read ``hf:NAME``, ``hf:PATH`` or a folder written by ``save_to_disk``.
+
+    Images are the column of type ``Image`` (``image`` or ``img`` if there are several), labels the column of type
+    ``ClassLabel`` (``label`` if there are several, else the first). The splits are ``train`` and ``test`` (or
+    ``validation``); a single split is divided by a hash of the index, one in ten held out.
+
+    Raises:
+        UserError: without the `datasets` package, for a name that cannot be loaded, or columns that hold no images.
+    """
+    options = options or Options()
+    name = source.removeprefix(PREFIX)
+    train, test = _splits(name)
+    image, label = _columns(train, source)
+    tables = [train] if test is None else [train, test]
+    keys = [f"{i}" if test is None else f"{k}/{i}" for k, t in enumerate(tables) for i in range(len(t))]
+    mask = held_out(keys) if test is None else np.repeat([False, True], [len(t) for t in tables])
+    chosen = limited(keys, mask, options.limit)
+
+    rows = [(table, i) for table in _encoded(tables, image) for i in range(len(table))]
+    rows = [rows[i] for i in chosen]
+    if options.size is None:
+        sizes = in_threads(lambda row: upright_size(_bytes(row, image)), rows, f"{source}: sizes", options.progress)
+        known = [size for size in sizes if not isinstance(size, Refused)]
+        if known:
+            common_size(known, source)
+    window = options.crop == "random"
+    read = in_threads(
+        lambda row: decode(_bytes(row, image), options.size, options.channels, window),
+        rows,
+        source,
+        options.progress,
+    )
+    skipped = [(f"{source}[{keys[i]}]", str(r)) for i, r in zip(chosen, read) if isinstance(r, Refused)]
+    if len(skipped) == len(read):
+        first = f"; first: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+        raise UserError(f"{source} holds no readable image ({len(read)} rows, all refused{first}).")
+    good = np.array([i for i, r in enumerate(read) if not isinstance(r, Refused)])
+    images = [r for r in read if not isinstance(r, Refused)]
+
+    classes: tuple[str, ...] = ()
+    labels = None
+    if label is not None:
+        classes = tuple(train.features[label].names)
+        labels = np.concatenate([_labels(t, label) for t in tables])[chosen][good]
+    mask = mask[chosen][good]
+    if test is None:
+        mask = settle([keys[i] for i in chosen[good]], mask, labels, source)
+    return pictures(Path(name).name, images, labels, mask, options, classes=classes, source=source, skipped=skipped)
+
+
+def _splits(name: str) -> tuple[Any, Any | None]:
+    """The training and the held-out table, or the only one."""
+    try:
+        import datasets
+    except ImportError:
+        raise UserError(f"{name}: Hugging Face data needs the `datasets` package: pip install datasets") from None
+    try:
+        held = datasets.load_from_disk(name) if is_saved(name) else datasets.load_dataset(name)
+    except Exception as error:
+        # Network, permissions, missing configuration, damaged files: the library has an exception for each.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{PREFIX}{name} cannot be loaded: {reason}") from None
+    if not isinstance(held, dict):
+        return held, None
+    if "train" not in held:
+        if len(held) == 1:
+            return next(iter(held.values())), None
+        raise UserError(f"{PREFIX}{name} has splits {sorted(held)}; one must be called 'train'.")
+    return held["train"], next((held[split] for split in HELD if split in held), None)
+
+
+def _columns(table: Any, source: str) -> tuple[str, str | None]:
+    """The names of the image column and of the label column, if there is one."""
+    import datasets
+
+    images = [name for name, kind in table.features.items() if isinstance(kind, datasets.Image)]
+    labels = [name for name, kind in table.features.items() if isinstance(kind, datasets.ClassLabel)]
+    if not images:
+        raise UserError(f"{source} has no image column; its columns are {sorted(table.features)}.")
+    image = next((name for name in ("image", "img") if name in images), images[0])
+    return image, next((name for name in ("label",) if name in labels), labels[0] if labels else None)
+
+
+def _labels(table: Any, label: str) -> np.ndarray:
+    return np.array([-1 if value is None else value for value in table[label][:]], dtype=np.int64)
+
+
+def _encoded(tables: list[Any], image: str) -> list[Any]:
+    """The tables with images still encoded: they are decoded here, in parallel and under the same limits."""
+    import datasets
+
+    return [table.select_columns([image]).cast_column(image, datasets.Image(decode=False)) for table in tables]
+
+
+def _bytes(row: tuple[Any, int], image: str) -> str | bytes:
+    table, i = row
+    value = table[i][image]
+    if value is None:
+        raise Refused("no image in this row")
+    return value["bytes"] if value.get("bytes") is not None else value["path"]

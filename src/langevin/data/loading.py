@@ -1,0 +1,70 @@
+"""One way in: a name, a folder, an array file, or the Hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from .._errors import UserError, nearest
+from .._registry import methods
+from . import array as _array
+from . import folder as _folder
+from . import hub as _hub
+from .dataset import Dataset, Options
+
+
+def load(
+    source: str | os.PathLike[str],
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    flip: bool = False,
+    crop: Literal["center", "random"] = "center",
+    limit: int | None = None,
+    progress: bool = True,
+) -> Dataset:
+    """Load data, from [−1, 1] images or points, with a training and a held-out split.
+
+    Args:
+        source: a name (``digits``, ``moons``, ``swissroll``, ``checkerboard``, ``mixture``), a folder of images, a
+            ``.npy`` or ``.npz`` file, or Hugging Face data as ``hf:NAME`` or a folder saved by ``save_to_disk``. A
+            name wins over a folder called the same (write ``./digits`` for the folder).
+        size: side of the square images to make; needed if the images differ in size.
+        channels: 1 or 3; by default 3, or 1 if every image is grey.
+        flip: mirror half of the training images, drawn anew at every visit.
+        crop: the central square of each image, or for training a random window of it.
+        limit: at most this many examples of each split, a fixed random choice.
+        progress: show a bar when decoding takes longer than two seconds.
+
+    Raises:
+        UserError: for a source that does not exist (with the nearest name), cannot be read or holds no usable data.
+    """
+    options = Options(size=size, channels=channels, flip=flip, crop=crop, limit=limit, progress=progress)
+    name = os.fspath(source)
+    known = {m.name: m.make for m in methods("data")}
+    if name in known:
+        made: Dataset = known[name](options)
+        return made
+    if name.startswith(_hub.PREFIX):
+        return _hub.hub(name, options)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _hub.hub(name, options) if _hub.is_saved(path) else _folder.folder(path, options)
+    if path.suffix in (".npy", ".npz") and path.is_file():
+        return _array.array(path, options)
+    if path.exists():
+        raise UserError(f"{name}: a data file is .npy or .npz; for images, give their folder.")
+    raise UserError(
+        f"unknown data {name!r}: no data set of that name and no such file or folder."
+        f"{nearest(name, [*known, *_neighbours(path)])} Known: {', '.join(sorted(known))}, a folder of images, "
+        f"a .npy or .npz file, hf:NAME."
+    )
+
+
+def _neighbours(path: Path) -> list[str]:
+    """What lies where the path was looked for, written as the path was."""
+    try:
+        return [str(p) for p in path.parent.iterdir() if p.is_dir() or p.suffix in (".npy", ".npz")]
+    except OSError:
+        return []

@@ -1,0 +1,128 @@
+"""Examples in memory, read as a pure function of (indices, seed, draw)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._errors import UserError
+from . import _hash
+
+_FLIP, _TOP, _LEFT = 1, 2, 3  # streams of the hash: one decision each
+
+
+class Split:
+    """A training or held-out split.
+
+    Args:
+        x: ``(N, *shape)``, uint8 (0…255, read as x/127.5 − 1) or float32 as it is; or a sequence of N uint8 images
+            ``(C, H_i, W_i)`` with ``crop``.
+        labels: int64 ``(N,)``, or ``None``.
+        flip: mirror half of the images left to right, drawn anew for each (seed, index, draw).
+        crop: side of a square window, placed at random for each (seed, index, draw); the image stays whole if ``None``.
+    """
+
+    def __init__(
+        self,
+        x: Tensor | Sequence[Tensor],
+        labels: Tensor | None = None,
+        *,
+        flip: bool = False,
+        crop: int | None = None,
+    ) -> None:
+        if labels is not None and labels.shape != (len(x),):
+            raise UserError(f"labels must have shape ({len(x)},), one an example; got {tuple(labels.shape)}.")
+        self._x = x
+        self.labels = None if labels is None else labels.long()
+        self.flip = flip
+        self.crop = crop
+
+    def __len__(self) -> int:
+        return len(self._x)
+
+    def __repr__(self) -> str:
+        return f"Split({len(self)} examples{'' if self.labels is None else ', labelled'})"
+
+    def batch(self, indices: Tensor, *, seed: int = 0, draw: int = 0) -> tuple[Tensor, Tensor | None]:
+        """The examples at ``indices``, augmented.
+
+        Args:
+            indices: int64 ``(B,)``, each in 0…N−1.
+            seed: the run's seed.
+            draw: counts the visits to the data (the epoch, or the step): another draw, another augmentation.
+
+        Returns:
+            ``x`` float32 ``(B, *shape)`` and labels int64 ``(B,)`` or ``None``. The same arguments give the same bits
+            whatever was read before, and an example's augmentation does not depend on its batch.
+        """
+        if indices.ndim != 1 or indices.dtype != torch.int64:
+            raise UserError(f"indices must be int64 (B,); got {indices.dtype} {tuple(indices.shape)}.")
+        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < len(self):
+            raise UserError(f"indices must be in 0…{len(self) - 1}; got {int(indices.min())}…{int(indices.max())}.")
+        key = indices.numpy()
+        if self.crop is None:
+            x = self._take(indices)
+        else:
+            top, left = (_hash.uniform(seed, stream, key, draw) for stream in (_TOP, _LEFT))
+            x = self._windows(indices, top, left)
+        if self.flip:
+            mirror = torch.from_numpy(_hash.mix(seed, _FLIP, key, draw) >> np.uint64(63) == 1)
+            x = torch.where(mirror.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
+        return scaled(x), None if self.labels is None else self.labels[indices]
+
+    def plain(self, indices: Tensor) -> Tensor:
+        """The examples at ``indices`` without augmentation (windows in the centre), float32 ``(B, *shape)``."""
+        half = np.full(len(indices), 0.5)
+        return scaled(self._take(indices) if self.crop is None else self._windows(indices, half, half))
+
+    def all(self) -> tuple[Tensor, Tensor | None]:
+        """Every example without augmentation: float32 ``(N, *shape)`` and labels ``(N,)`` or ``None``."""
+        return self.plain(torch.arange(len(self))), self.labels
+
+    def _take(self, indices: Tensor) -> Tensor:
+        if isinstance(self._x, Tensor):
+            return self._x[indices]
+        return torch.stack([self._x[i] for i in indices.tolist()])
+
+    def _windows(self, indices: Tensor, top: np.ndarray, left: np.ndarray) -> Tensor:
+        side = self.crop or 0
+        windows = []
+        for i, u, v in zip(indices.tolist(), top, left):
+            image = self._x[i]
+            y = int(u * (image.shape[-2] - side + 1))
+            x = int(v * (image.shape[-1] - side + 1))
+            windows.append(image[..., y : y + side, x : x + side])
+        return torch.stack(windows)
+
+
+def scaled(x: Tensor) -> Tensor:
+    """uint8 0…255 to float32 −1…1; float32 as it is."""
+    return x.float().div_(127.5).sub_(1.0) if x.dtype == torch.uint8 else x
+
+
+def moments(split: Split, full: bool) -> tuple[Tensor, Tensor]:
+    """Mean ``(D,)`` and covariance (``(D, D)`` if ``full``, else ``(D,)``) of what training sees, float64.
+
+    Two passes, so that nothing cancels. A mirrored half counts exactly; random windows by one draw of each.
+    """
+
+    plain = Split(split._x, crop=split.crop)
+
+    def chunks() -> Iterator[Tensor]:
+        for indices in torch.arange(len(split)).split(4096):
+            x = plain.batch(indices)[0].double()
+            yield (torch.cat([x, x.flip(-1)]) if split.flip else x).flatten(1)
+
+    count = len(split) * (2 if split.flip else 1)
+    mean = sum_of(x.sum(0) for x in chunks()) / count
+    centred = (x - mean for x in chunks())
+    return mean, sum_of(x.T @ x if full else x.square().sum(0) for x in centred) / count
+
+
+def sum_of(terms: Iterable[Tensor]) -> Tensor:
+    """The sum, one term in memory at a time."""
+    return functools.reduce(torch.add, terms)

@@ -1,0 +1,103 @@
+"""A batch is a pure function of (indices, seed, draw)."""
+
+import pytest
+import torch
+
+from langevin._errors import UserError
+from langevin.data import Split
+from langevin.data.split import moments
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randint(256, (512, 1, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def test_bytes_become_exactly_minus_one_to_one() -> None:
+    x, label = Split(torch.arange(256, dtype=torch.uint8).view(256, 1), torch.arange(256) % 7).all()
+    assert x.dtype == torch.float32
+    assert (x[0], x[255]) == (-1, 1)
+    torch.testing.assert_close(x[:, 0].double(), torch.arange(256).double() / 127.5 - 1, atol=2**-23, rtol=0)
+    assert label[8] == 1
+
+
+def test_augmentation_ignores_batch_order_and_global_state(images: torch.Tensor) -> None:
+    split = Split(images, torch.arange(512), flip=True)
+    index = torch.randperm(512)
+    whole, label = split.batch(index, seed=3, draw=5)
+    torch.manual_seed(99)
+    parts = [split.batch(part, seed=3, draw=5)[0] for part in index.split(37)]
+    assert torch.equal(whole, torch.cat(parts))
+    assert torch.equal(label, index)
+    state = torch.get_rng_state()
+    split.batch(index)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_flip_mirrors_half_anew_each_draw(images: torch.Tensor) -> None:
+    split, index = Split(images, flip=True), torch.arange(512)
+    plain = split.all()[0]
+    flips = []
+    for seed, draw in ((0, 0), (0, 1), (1, 0)):
+        x = split.batch(index, seed=seed, draw=draw)[0]
+        flipped = (x != plain).flatten(1).any(1)
+        assert torch.equal(x[flipped], plain[flipped].flip(-1))
+        assert abs(int(flipped.sum()) - 256) < 4 * 512**0.5 / 2
+        flips.append(flipped)
+    for one, two in ((0, 1), (0, 2), (1, 2)):
+        # Independent draws agree on half of the images.
+        assert abs(int((flips[one] == flips[two]).sum()) - 256) < 4 * 512**0.5 / 2
+
+
+def test_random_windows_reach_every_place_alike() -> None:
+    # One image of 3 × 6 whose pixels are their positions: a 2-window has 2 × 5 places.
+    image = torch.arange(18, dtype=torch.uint8).view(1, 3, 6)
+    split = Split([image] * 4000, crop=2)
+    x = split.batch(torch.arange(4000), seed=1)[0]
+    corner = ((x[:, 0, 0, 0] + 1) * 127.5).round().long()
+    counts = torch.bincount(corner, minlength=18)
+    places = torch.tensor([0, 1, 2, 3, 4, 6, 7, 8, 9, 10])
+    assert int(counts[places].sum()) == 4000
+    assert (counts[places] - 400).abs().max() < 4 * (4000 * 0.09) ** 0.5
+    assert ((x[:, 0, 1, 1] - x[:, 0, 0, 0]) * 127.5 - 7).abs().max() < 1e-4
+    # Without augmentation: the centre (rows 0–1 or 1–2, columns 2–3).
+    assert ((split.all()[0][0, 0, 0, 0] + 1) * 127.5).round() == 8
+
+
+def test_moments_are_those_of_what_training_sees(images: torch.Tensor) -> None:
+    split = Split(images, flip=True)
+    seen = torch.cat([split.batch(torch.arange(512), draw=k)[0] for k in range(64)]).double().flatten(1)
+    mean, cov = moments(split, full=True)
+    both = torch.cat([split.all()[0], split.all()[0].flip(-1)]).double().flatten(1)
+    torch.testing.assert_close(mean, both.mean(0), atol=1e-13, rtol=0)
+    torch.testing.assert_close(cov, torch.cov(both.T, correction=0), atol=1e-13, rtol=0)
+    torch.testing.assert_close(moments(split, full=False)[1], cov.diagonal(), atol=1e-13, rtol=0)
+    # 64 draws of a fair coin for 512 images of deviation < 0.6: 5 sd of a mean are below 0.02.
+    assert (seen.mean(0) - mean).abs().max() < 0.02
+
+
+def test_moments_do_not_cancel() -> None:
+    # mean 1e4, deviation 1e-2 at float64: E[x²] − E[x]² would lose 8 digits of the variance.
+    x = 1e4 + 2.0**-7 * torch.tensor([[-1.0], [1.0]]).repeat(5000, 1)
+    mean, cov = moments(Split(x), full=True)
+    assert float(cov) == pytest.approx(2.0**-14, rel=1e-12)
+    assert float(mean) == pytest.approx(1e4, rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("indices", "words"),
+    [
+        (torch.tensor([512]), "0…511"),
+        (torch.tensor([-1]), "0…511"),
+        (torch.tensor([0.0]), "int64"),
+        (torch.tensor([[0]]), "int64"),
+    ],
+)
+def test_bad_indices(images: torch.Tensor, indices: torch.Tensor, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        Split(images).batch(indices)
+
+
+def test_labels_match_examples(images: torch.Tensor) -> None:
+    with pytest.raises(UserError, match="labels must have shape"):
+        Split(images, torch.zeros(3, dtype=torch.int64))
