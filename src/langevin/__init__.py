@@ -1,3 +1,93 @@
-"""langevin: one small algebra for diffusion models."""
+"""langevin: one small algebra for diffusion models.
+
+A ``Process`` turns data into noise, a ``Denoiser`` is a belief about clean data, a ``Sampler`` is an update rule, and
+one loop drives them all::
+
+    world = langevin.worlds.ring()
+    denoiser = world.denoiser(langevin.processes.VP())
+    x = langevin.sample(denoiser, n=64, steps=10, seed=0)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_FOLDERS = (
+    "data",
+    "denoisers",
+    "distributions",
+    "guidance",
+    "metrics",
+    "nn",
+    "objectives",
+    "processes",
+    "samplers",
+    "training",
+    "worlds",
+)
+_NAMES = {
+    "Noise": "distributions",
+    "State": "samplers",
+    "UserError": "_errors",
+    "load": "training",
+    "methods": "_registry",
+    "sample": "samplers",
+    "trajectory": "samplers",
+}
+
+if TYPE_CHECKING:
+    from . import (
+        data,
+        denoisers,
+        distributions,
+        guidance,
+        metrics,
+        nn,
+        objectives,
+        processes,
+        samplers,
+        training,
+        worlds,
+    )
+    from ._errors import UserError
+    from ._registry import methods
+    from .distributions import Noise
+    from .samplers import State, sample, trajectory
+    from .training import load
+
+__all__ = [
+    "Noise",
+    "State",
+    "UserError",
+    "data",
+    "denoisers",
+    "distributions",
+    "guidance",
+    "load",
+    "methods",
+    "metrics",
+    "nn",
+    "objectives",
+    "processes",
+    "sample",
+    "samplers",
+    "training",
+    "trajectory",
+    "worlds",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Folders are imported when they are first named, so that `import langevin` costs next to nothing.
+    if name in _FOLDERS:
+        return importlib.import_module(f".{name}", __name__)
+    if name in _NAMES:
+        return getattr(importlib.import_module(f".{_NAMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

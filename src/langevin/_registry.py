@@ -9,19 +9,20 @@ from typing import Any, TypeVar
 
 from ._errors import unknown
 
-ROOMS = (
-    "distributions",
-    "processes",
-    "denoisers",
-    "worlds",
-    "guidance",
-    "samplers",
-    "objectives",
-    "nn",
-    "data",
-    "metrics",
-)
-"""Folders whose import fills the registry, in the order of the layout."""
+ROOMS = {
+    "distributions": "distributions",
+    "processes": "processes",
+    "denoisers": "denoisers",
+    "worlds": "worlds",
+    "guidance": "guidance",
+    "samplers": "samplers",
+    "grids": "samplers",
+    "objectives": "objectives",
+    "nn": "nn",
+    "data": "data",
+    "metrics": "metrics",
+}
+"""Rooms of the registry in the order of the layout, and the folder whose import fills each."""
 
 T = TypeVar("T")
 
@@ -88,9 +89,11 @@ def register(
 
 def methods(room: str | None = None) -> list[Method]:
     """All rows, of one room or of every room, in the order of the layout and of entry."""
-    for folder in ROOMS if room is None else (room,):
+    if room is not None and room not in ROOMS:
+        raise unknown("room", room, ROOMS)
+    for folder in dict.fromkeys(ROOMS.values() if room is None else (ROOMS[room],)):
         importlib.import_module(f"langevin.{folder}")
-    order = {folder: i for i, folder in enumerate(ROOMS)}
+    order = {name: i for i, name in enumerate(ROOMS)}
     rows = [m for m in _METHODS.values() if room in (None, m.room)]
     return sorted(rows, key=lambda m: order.get(m.room, len(order)))
 
@@ -100,5 +103,5 @@ def lookup(room: str, name: str) -> Method:
     rows = {m.name: m for m in methods(room)}
     if name not in rows:
         more = f" `langevin methods --room {room}` lists them."
-        raise unknown(room.rstrip("s").replace("processe", "process"), name, rows, more)
+        raise unknown("process" if room == "processes" else room.removesuffix("s"), name, rows, more)
     return rows[name]

@@ -41,7 +41,7 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: int) -> tuple[Te
 
 @dataclass(frozen=True, eq=False)
 class Noise:
-    r"""Noise of a batch: number ``position`` of sample ``i`` in draw ``d`` is a function of (seed, i, d, position) alone.
+    r"""Noise of a batch: each number is a function of (seed, sample, draw, position in the event) alone.
 
     The key of a counter-based generator is the seed and its counter (position/4, draw, sample, use), so a sample gets
     the same numbers whatever the batch it stands in, the order of batches, or the number of processes.
@@ -56,13 +56,15 @@ class Noise:
     sample: Tensor
     draw: int = 0
 
-    def __post_init__(self) -> None:
-        if isinstance(self.sample, int):
-            object.__setattr__(self, "sample", torch.arange(self.sample))
-        if not 0 <= self.seed < 2**64:
-            raise UserError(f"seed must be an integer in [0, 2**64), got {self.seed}")
-        if not isinstance(self.sample, Tensor) or self.sample.ndim != 1 or self.sample.dtype != torch.int64:
-            raise UserError("sample must be a number of samples or their int64 indices (B,)")
+    def __init__(self, seed: int, sample: Tensor | int, draw: int = 0) -> None:
+        if not isinstance(seed, int) or not 0 <= seed < 2**64:
+            raise UserError(f"seed must be an integer in [0, 2**64), got {seed!r}")
+        sample = torch.arange(sample) if isinstance(sample, int) else sample
+        if sample.ndim != 1 or sample.dtype != torch.int64:
+            raise UserError(f"sample must be int64 (B,), got {sample.dtype} {tuple(sample.shape)}")
+        object.__setattr__(self, "seed", seed)
+        object.__setattr__(self, "sample", sample)
+        object.__setattr__(self, "draw", draw)
 
     def __len__(self) -> int:
         return self.sample.shape[0]
@@ -75,7 +77,7 @@ class Noise:
         return replace(self, draw=draw)
 
     def fold(self, tag: int) -> Noise:
-        """An independent stream for sub-step or player ``tag`` of this draw: a new key, hashed from seed, draw and tag."""
+        """An independent stream for part ``tag`` of this draw: a new key, hashed from seed, draw and tag."""
         words = tuple(torch.tensor(w & _MASK) for w in (tag, self.draw, tag >> 32, _KEY))
         a, b, _, _ = philox(words, self.seed)  # type: ignore[arg-type]
         return Noise(int(a) | int(b) << 32, self.sample, self.draw)

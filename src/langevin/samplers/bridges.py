@@ -1,0 +1,194 @@
+"""Samplers made of the bridge: ancestral, DDPM, DDIM, DPM-Solver++(2M)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .._errors import UserError
+from .._registry import register
+from ..denoisers import Denoiser, dirac, unit, whole
+from ..distributions import Dirac, Noise
+from ..processes import Process, ScalarGaussian, power
+from .loop import Sampler, State
+
+
+@register(
+    "samplers",
+    "ancestral",
+    title="Ancestral sampling, whole belief",
+    arxiv="2006.11239",
+    catalogue="A2",
+    proof="exact: tests/laws",
+)
+@dataclass(frozen=True)
+class Ancestral(Sampler):
+    r"""x_s ~ E_belief[q_η(x_s | x_t, x_0)], for any process and any belief.
+
+    With the true belief each step is exact, however long. The belief may be taken in part (``denoisers.dirac``,
+    ``gaussian``, ``unit``, ``independent``), which gives DDPM and DDIM.
+
+    Args:
+        eta: η in [0, 1] of the bridge.
+        belief: a function from denoisers to a denoiser, what of the belief is taken.
+        final: at a last step to clean data, a ``"sample"`` of the law or its ``"mean"``. The mean shrinks the law
+            by the variance of the last belief; DDPM's code does so.
+    """
+
+    eta: float = 1.0
+    belief: Callable[[Denoiser], Denoiser] = whole
+    final: Literal["sample", "mean"] = "sample"
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.eta <= 1.0:
+            raise UserError(f"eta must lie in [0, 1], got {self.eta}")
+        if self.final not in ("sample", "mean"):
+            raise UserError(f"final must be 'sample' or 'mean', got {self.final!r}")
+
+    def __repr__(self) -> str:
+        return f"Ancestral(eta={self.eta}, belief={self.belief.__name__}, final={self.final!r})"
+
+    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
+        belief = self.belief(denoiser)(state.x, state.t)
+        law = denoiser.process.reverse(state.x, belief, state.t, s, self.eta)
+        last = self.final == "mean" and float(s) == 0.0
+        return state.move(law.mean if last else law.sample(noise), s, belief=belief)
+
+
+@register(
+    "samplers",
+    "ddpm",
+    title="DDPM, variance β̃",
+    arxiv="2006.11239",
+    catalogue="A2",
+    proof="exact: tests/laws; parity: tests/samplers/test_parity.py",
+)
+def DDPM() -> Ancestral:
+    r"""DDPM with the small variance :math:`\tilde β` (arXiv:2006.11239 eq. 6–7, 11): a Dirac belief at x̂_0."""
+    return Ancestral(belief=dirac)
+
+
+@register(
+    "samplers",
+    "ddpm-large",
+    title="DDPM, variance β",
+    arxiv="2006.11239",
+    catalogue="A2",
+    proof="exact: tests/laws; parity: tests/samplers/test_parity.py",
+)
+def DDPMLarge() -> Ancestral:
+    r"""DDPM with the large variance β: belief variance :math:`σ^2/(α^2+σ^2)`; the last step returns the mean."""
+    return Ancestral(belief=unit, final="mean")
+
+
+@register(
+    "samplers",
+    "ddim",
+    title="DDIM",
+    arxiv="2010.02502",
+    catalogue="C1",
+    proof="exact: tests/laws; parity: tests/samplers/test_parity.py",
+)
+@dataclass(frozen=True)
+class DDIM(Sampler):
+    r"""DDIM (Song et al. 2020, arXiv:2010.02502 eq. 12, 16): the bridge through x̂_0, with a share η of its noise.
+
+    .. math:: x_s = α_s \hat x_0 + \sqrt{σ_s^2 - v}\,\hat ε + \sqrt{v} z, \quad v = η^2 σ_s^2 (1 - e^{λ_t - λ_s})
+
+    At η = 0 it also runs upwards (inversion); from t = 0 itself there is no noise to scale, so start at ``t_min``.
+
+    Args:
+        eta: η in [0, 1]; 0 is deterministic, 1 is DDPM with β̃.
+    """
+
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.eta <= 1.0:
+            raise UserError(f"eta must lie in [0, 1], got {self.eta}")
+
+    def check(self, process: Process) -> None:
+        power(process, ScalarGaussian, "DDIM")
+
+    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
+        check_upwards(state.t, s, self.eta)
+        belief = Dirac(denoiser(state.x, state.t).mean)
+        law = denoiser.process.reverse(state.x, belief, state.t, s, self.eta)
+        return state.move(law.sample(noise) if self.eta else law.mean, s, belief=belief)
+
+
+def check_upwards(t: Tensor, s: Tensor, eta: float) -> None:
+    """Steps towards noise are deterministic and do not start at clean data."""
+    if bool((s > t).any()):
+        if eta:
+            raise UserError(f"eta must be 0 for a grid that goes up (encoding is deterministic), got {eta}")
+        if bool((t == 0).any()):
+            raise UserError("grid must start above 0 to go up: at t = 0 there is no noise to scale (use process.t_min)")
+
+
+@register(
+    "samplers",
+    "dpmpp-2m",
+    title="DPM-Solver++(2M)",
+    arxiv="2211.01095",
+    catalogue="C3",
+    proof="exact: tests/laws; parity: tests/samplers/test_parity.py",
+)
+@dataclass(frozen=True)
+class DPMSolverPP(Sampler):
+    r"""DPM-Solver++(2M) and its SDE form (Lu et al. 2022, arXiv:2211.01095, algorithm 2 and appendix).
+
+    The bridge through x̂_0 extrapolated linearly in half the log-SNR ℓ, to the middle of the step:
+
+    .. math:: \tilde x_0 = \hat x_t + \frac{ℓ_s - ℓ_t}{2 (ℓ_t - ℓ_r)} (\hat x_t - \hat x_r)
+
+    with r the time before t. A step to or from infinite log-SNR, and one without history, is of order 1.
+
+    Args:
+        eta: 0 for the ODE, 1 for the SDE form.
+        order: 1 (DDIM) or 2.
+    """
+
+    eta: float = 0.0
+    order: int = 2
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.eta <= 1.0:
+            raise UserError(f"eta must lie in [0, 1], got {self.eta}")
+        if self.order not in (1, 2):
+            raise UserError(f"order must be 1 or 2, got {self.order}")
+
+    def check(self, process: Process) -> None:
+        power(process, ScalarGaussian, "DPM-Solver++")
+
+    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
+        check_upwards(state.t, s, self.eta)
+        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+        belief = Dirac(denoiser(state.x, state.t).mean)
+        ahead = belief
+        if self.order == 2 and state.memory is not None:
+            before, r = state.memory
+            gap_s, gap_t, gap_r = (process.log_snr(u) for u in (s, state.t, r))
+            weight = (gap_s - gap_t) / (2 * (gap_t - gap_r))
+            if bool(weight.isfinite()):
+                ahead = Dirac(torch.lerp(before, belief.point, 1 + weight))
+        law = process.reverse(state.x, ahead, state.t, s, self.eta)
+        x = law.sample(noise) if self.eta else law.mean
+        return state.move(x, s, memory=(belief.point, state.t), belief=belief)
+
+
+@register(
+    "samplers",
+    "dpmpp-2m-sde",
+    title="SDE-DPM-Solver++(2M)",
+    arxiv="2211.01095",
+    catalogue="C3",
+    proof="exact: tests/laws; parity: tests/samplers/test_parity.py",
+)
+def DPMSolverPPSDE() -> DPMSolverPP:
+    """DPM-Solver++(2M) at η = 1."""
+    return DPMSolverPP(eta=1.0)

@@ -1,0 +1,106 @@
+"""Time grids: functions of the process and the number of steps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .._errors import UserError
+from .._registry import register
+from ..processes import DDPM, FiniteChain, Process, ScalarGaussian, power
+
+_EXACT = "exact: tests/samplers/test_grids.py"
+
+
+def _steps(steps: int) -> int:
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise UserError(f"steps must be an integer of at least 1, got {steps!r}")
+    return steps
+
+
+def _end(times: Tensor) -> Tensor:
+    return torch.cat((times, torch.zeros(1, dtype=torch.float64)))
+
+
+@register("grids", "uniform", title="Uniform in t", proof=_EXACT)
+def uniform(process: Process, steps: int) -> Tensor:
+    """t_i = t_max (1 − i/n), from ``t_max`` to 0."""
+    return process.t_max * torch.linspace(1, 0, _steps(steps) + 1, dtype=torch.float64)
+
+
+@register("grids", "quadratic", title="Quadratic in t", arxiv="2010.02502", proof=_EXACT)
+def quadratic(process: Process, steps: int) -> Tensor:
+    """t_i = t_max (1 − i/n)², as DDIM's τ (arXiv:2010.02502, appendix D.2)."""
+    return process.t_max * torch.linspace(1, 0, _steps(steps) + 1, dtype=torch.float64) ** 2
+
+
+@register("grids", "log-snr", title="Uniform in log-SNR", arxiv="2206.00927", proof=_EXACT)
+def log_snr(process: Process, steps: int) -> Tensor:
+    """n times uniform in log-SNR from ``t_max`` to ``t_min``, then 0 (arXiv:2206.00927 §3.4)."""
+    gaussian: ScalarGaussian = power(process, ScalarGaussian, "grid 'log-snr'")
+    low, high = gaussian.log_snr(gaussian.t_max), gaussian.log_snr(gaussian.t_min)
+    values = low + (high - low) * torch.linspace(0, 1, _steps(steps), dtype=torch.float64)
+    return _end(_clip(gaussian, gaussian.time(values)))
+
+
+@register("grids", "karras", title="Karras ρ", arxiv="2206.00364", proof=_EXACT)
+def karras(process: Process, steps: int, rho: float = 7.0) -> Tensor:
+    r"""n times with σ/α from its value at ``t_max`` to that at ``t_min``, then 0 (arXiv:2206.00364 eq. 5).
+
+    .. math:: (σ/α)_i = \left(σ_{\max}^{1/ρ} + \tfrac{i}{n-1} (σ_{\min}^{1/ρ} - σ_{\max}^{1/ρ})\right)^ρ
+    """
+    gaussian: ScalarGaussian = power(process, ScalarGaussian, "grid 'karras'")
+    if not rho > 0:
+        raise UserError(f"rho must be > 0, got {rho}")
+    top = torch.exp(-gaussian.log_snr(gaussian.t_max) / (2 * rho))
+    bottom = torch.exp(-gaussian.log_snr(gaussian.t_min) / (2 * rho))
+    ratio = (top + torch.linspace(0, 1, _steps(steps), dtype=torch.float64) * (bottom - top)) ** rho
+    return _end(_clip(gaussian, gaussian.time(-2 * torch.log(ratio))))
+
+
+def _clip(process: Process, times: Tensor) -> Tensor:
+    """The first and last evaluation are t_max and t_min themselves, not their round trip through log-SNR."""
+    times[0] = process.t_max
+    if times.numel() > 1:
+        times[-1] = process.t_min
+    return times
+
+
+def _table(process: Process, name: str) -> int:
+    if not isinstance(process, (DDPM, FiniteChain)):
+        raise UserError(f"grid {name!r} is a sub-sequence of a table, which {type(process).__name__} is not")
+    return process.steps
+
+
+def _knots(indices: Tensor, total: int) -> Tensor:
+    """Times of network indices k = n − 1 in [0, N), then 0."""
+    return _end((indices.to(torch.float64) + 1) / total)
+
+
+@register("grids", "leading", title="Leading sub-sequence", arxiv="2305.08891", proof=_EXACT)
+def leading(process: Process, steps: int, offset: int = 0) -> Tensor:
+    """Indices i·⌊N/n⌋ + offset of the table, downwards: it never sees the last knot (arXiv:2305.08891, Table 2)."""
+    total = _table(process, "leading")
+    if _steps(steps) > total:
+        raise UserError(f"steps must be at most the {total} knots of the table, got {steps}")
+    return _knots((torch.arange(steps).flip(0) * (total // steps) + offset).clamp_max(total - 1), total)
+
+
+@register("grids", "linspace", title="Linspace sub-sequence", arxiv="2305.08891", proof=_EXACT)
+def linspace(process: Process, steps: int) -> Tensor:
+    """n indices evenly from N − 1 to 0, rounded (arXiv:2305.08891, Table 2)."""
+    total = _table(process, "linspace")
+    if _steps(steps) > total:
+        raise UserError(f"steps must be at most the {total} knots of the table, got {steps}")
+    if steps == 1:
+        return _knots(torch.tensor([total - 1]), total)
+    return _knots(torch.linspace(0, total - 1, steps, dtype=torch.float64).round().flip(0), total)
+
+
+@register("grids", "trailing", title="Trailing sub-sequence", arxiv="2305.08891", proof=_EXACT)
+def trailing(process: Process, steps: int) -> Tensor:
+    """Indices round(N − i·N/n) − 1: it starts at the last knot (arXiv:2305.08891, Table 2)."""
+    total = _table(process, "trailing")
+    if _steps(steps) > total:
+        raise UserError(f"steps must be at most the {total} knots of the table, got {steps}")
+    return _knots((total - torch.arange(steps, dtype=torch.float64) * total / steps).round() - 1, total)

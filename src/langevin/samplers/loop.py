@@ -1,0 +1,145 @@
+"""The one loop: state, sampler, trajectory."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._errors import UserError
+from ..denoisers import Denoiser
+from ..distributions import Distribution, Noise
+from ..processes import Process
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Where a sampler is.
+
+    Attributes:
+        x: ``(B, *state)``.
+        t: time, ``()`` or ``(B,)``, float64.
+        memory: what the sampler keeps from earlier steps; None at the start, and a sampler must work from there.
+        belief: the last belief about x_0, for those who watch; None before the first step.
+    """
+
+    x: Tensor
+    t: Tensor
+    memory: Any = None
+    belief: Distribution | None = None
+
+    def move(self, x: Tensor, s: Tensor, memory: Any = None, belief: Distribution | None = None) -> State:
+        """The state after a step to s."""
+        return State(x, s, memory, belief if belief is not None else self.belief)
+
+
+class Sampler(ABC):
+    """An update rule: a frozen dataclass of settings whose ``step`` takes a state at t to one at s."""
+
+    @abstractmethod
+    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
+        """The state at s; noise is this step's own draw."""
+
+    def check(self, process: Process) -> None:  # noqa: B027 (most samplers take any process)
+        """Refuse a process that lacks a power this sampler needs, before any work."""
+
+    def default_grid(self, process: Process, steps: int) -> Tensor | None:
+        """The grid this sampler is meant for, or None for the process's own default."""
+        return None
+
+    def then(self, corrector: Sampler) -> Sampler:
+        """This step, then the corrector at the time it ended: a predictor–corrector."""
+        return Then(self, corrector)
+
+    def repeat(self, times: int) -> Sampler:
+        """The same step taken ``times`` times, the later ones at the time the first ended."""
+        return Repeat(self, times)
+
+
+@dataclass(frozen=True)
+class Then(Sampler):
+    """``first``, then ``second`` from s to s. Each keeps a memory of its own and draws noise of its own."""
+
+    first: Sampler
+    second: Sampler
+
+    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
+        memories = state.memory or (None, None)
+        middle = self.first.step(replace(state, memory=memories[0]), s, denoiser, noise.fold(11))
+        end = self.second.step(replace(middle, memory=memories[1]), s, denoiser, noise.fold(12))
+        return replace(end, memory=(middle.memory, end.memory))
+
+    def check(self, process: Process) -> None:
+        self.first.check(process)
+        self.second.check(process)
+
+    def default_grid(self, process: Process, steps: int) -> Tensor | None:
+        return self.first.default_grid(process, steps)
+
+
+@dataclass(frozen=True)
+class Repeat(Sampler):
+    """``sampler``, ``times`` times a step."""
+
+    sampler: Sampler
+    times: int
+
+    def __post_init__(self) -> None:
+        if self.times < 1:
+            raise UserError(f"times must be at least 1, got {self.times}")
+
+    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
+        for i in range(self.times):
+            state = self.sampler.step(state, s, denoiser, noise.fold(21 + i))
+        return state
+
+    def check(self, process: Process) -> None:
+        self.sampler.check(process)
+
+
+def check_grid(grid: Tensor | list[float]) -> Tensor:
+    """A grid as data: float64 ``(n + 1,)`` with n ≥ 1, finite, in [0, 1], no two neighbours equal."""
+    grid = torch.as_tensor(grid, dtype=torch.float64)
+    if grid.ndim != 1 or grid.numel() < 2:
+        raise UserError(f"grid must be 1-D with at least two times, got shape {tuple(grid.shape)}")
+    if not grid.isfinite().all() or not ((grid >= 0) & (grid <= 1)).all():
+        raise UserError(f"grid must hold finite times in [0, 1], got {[round(v, 6) for v in grid.tolist()][:8]}")
+    still = (grid[1:] == grid[:-1]).nonzero()
+    if still.numel():
+        i = int(still[0]) + 1
+        raise UserError(
+            f"grid must move at every step; grid[{i}] = {grid[i]:g} follows grid[{i - 1}] = {grid[i - 1]:g}"
+        )
+    return grid.cpu()
+
+
+def trajectory(
+    denoiser: Denoiser, sampler: Sampler, *, grid: Tensor | list[float], start: Tensor, noise: Noise | None = None
+) -> Iterator[State]:
+    """The loop: yields the state at every time of the grid, the start first.
+
+    Gradients are left as the caller set them.
+
+    Args:
+        denoiser: the belief; its process says what states are.
+        sampler: the update rule.
+        grid: times ``(n + 1,)``; decreasing for generation, increasing for encoding.
+        start: the state at ``grid[0]``, ``(B, *state)``; floating states are carried in float64.
+        noise: of these samples; draw i belongs to step i. ``Noise(0, B)`` if not given.
+    """
+    grid = check_grid(grid)
+    sampler.check(denoiser.process)
+    noise = Noise(0, start.shape[0]) if noise is None else noise
+    if len(noise) != start.shape[0]:
+        raise UserError(f"noise is for {len(noise)} samples, but start has {start.shape[0]}")
+    noise = noise.to(start.device)
+    x = start.to(torch.float64) if start.is_floating_point() else start
+    state = State(x, grid[0])
+    yield state
+    for i, s in enumerate(grid[1:], 1):
+        state = sampler.step(state, s, denoiser, noise.at(i))
+        yield state

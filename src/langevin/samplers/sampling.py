@@ -1,0 +1,134 @@
+"""``sample``: the loop run to its end, with a default for every process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import singledispatch
+
+import torch
+from torch import Tensor
+
+from .._errors import UserError
+from .._registry import lookup
+from ..denoisers import Denoiser
+from ..distributions import Noise
+from ..processes import Process, ScalarGaussian
+from . import grids
+from .bridges import Ancestral, DPMSolverPP
+from .loop import Sampler, check_grid, trajectory
+
+
+@singledispatch
+def default_sampler(process: Process) -> Sampler:
+    """The sampler taken when none is named.
+
+    Scalar-Gaussian processes get DPM-Solver++(2M), which is of order 2 at one evaluation a step; every other process
+    gets ancestral sampling from the whole belief, which is exact for the true belief.
+    """
+    return Ancestral()
+
+
+@default_sampler.register
+def _(process: ScalarGaussian) -> Sampler:
+    return DPMSolverPP()
+
+
+@singledispatch
+def default_grid(process: Process, steps: int) -> Tensor:
+    """The grid taken when none is named: Karras ρ = 7 for scalar-Gaussian processes, uniform times for every other."""
+    return grids.uniform(process, steps)
+
+
+@default_grid.register
+def _(process: ScalarGaussian, steps: int) -> Tensor:
+    return grids.karras(process, steps)
+
+
+def create(name: str, **settings: object) -> Sampler:
+    """A sampler by its registered name, with its settings."""
+    try:
+        made: Sampler = lookup("samplers", name).make(**settings)
+    except TypeError as error:
+        raise UserError(f"sampler {name!r}: {error}") from None
+    return made
+
+
+def sample(
+    denoiser: Denoiser,
+    sampler: Sampler | str | None = None,
+    *,
+    n: int | None = None,
+    steps: int | None = None,
+    grid: Tensor | list[float] | str | None = None,
+    start: Tensor | None = None,
+    seed: int = 0,
+    noise: Noise | None = None,
+    batch: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Draw data: the loop run to its end, without gradients.
+
+    Sample i depends on (seed, i) alone: not on ``n``, ``batch`` or the order of batches.
+
+    Args:
+        denoiser: the belief; conditions are bound with ``denoiser.given(…)``, one value or one a sample.
+        sampler: an update rule or its registered name; ``default_sampler(process)`` if not given.
+        n: how many; 1 if neither ``n``, ``start`` nor ``noise`` says so.
+        steps: steps of the grid, 10 if neither ``steps`` nor ``grid`` is given (a two-evaluation sampler such as Heun
+            takes two evaluations a step).
+        grid: the times themselves, or the registered name of a grid.
+        start: states at ``grid[0]``, ``(n, *state)``; drawn from the process's prior if not given.
+        seed: of the noise, in [0, 2⁶⁴).
+        noise: instead of ``seed``, the noise of given samples.
+        batch: how many are carried at a time.
+        progress: called as ``progress(done, total)`` after every step, counting sample-steps.
+
+    Returns:
+        ``(n, *shape)`` data, in the denoiser's dtype (float64 for exact worlds).
+
+    Raises:
+        ValueError: for a request that cannot be met, before any work.
+    """
+    process = denoiser.process
+    if isinstance(sampler, str):
+        sampler = create(sampler)
+    sampler = default_sampler(process) if sampler is None else sampler
+    sampler.check(process)
+    if grid is not None and not isinstance(grid, str):
+        if steps is not None and steps != len(grid) - 1:
+            raise UserError(f"steps = {steps} contradicts a grid of {len(grid) - 1} steps; give one of them")
+        times = check_grid(grid)
+    else:
+        steps = 10 if steps is None else steps
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise UserError(f"steps must be an integer of at least 1, got {steps!r}")
+        own = sampler.default_grid(process, steps) if grid is None else lookup("grids", grid).make(process, steps)
+        times = check_grid(default_grid(process, steps) if own is None else own)
+    if noise is None:
+        if n is None:
+            n = 1 if start is None else start.shape[0]
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise UserError(f"n must be an integer of at least 1, got {n!r}")
+        noise = Noise(seed, n)
+    n = len(noise) if n is None else n
+    if n != len(noise) or (start is not None and start.shape[0] != n):
+        raise UserError(f"n, start and noise must agree on the number of samples, got {n}, {len(noise)} noises")
+    if batch < 1:
+        raise UserError(f"batch must be at least 1, got {batch}")
+    prior = process.prior(denoiser.shape)
+    done, total = 0, n * (len(times) - 1)
+    parts = []
+    with torch.no_grad():
+        for first in range(0, n, batch):
+            rows = slice(first, min(first + batch, n))
+            part = noise.rows(rows).to(denoiser.device)
+            x = prior.sample(part.at(0)) if start is None else start[rows]
+            states = trajectory(denoiser.rows(rows), sampler, grid=times, start=x.to(denoiser.device), noise=part)
+            state = next(states)
+            for state in states:  # noqa: B007 (the last one is the result)
+                done += len(part)
+                if progress is not None:
+                    progress(done, total)
+            x = process.read(state.x)
+            parts.append(x.to(denoiser.dtype) if x.is_floating_point() else x)
+    return torch.cat(parts)

@@ -1,0 +1,156 @@
+"""A world is data whose law is known exactly, before and after noise."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._errors import UserError
+from ..denoisers import Denoiser
+from ..distributions import Distribution, Noise
+from ..processes import Process, Score, as_time, power
+
+
+class World(ABC):
+    r"""A law p_0 = Σ_k π_k p_0(· | k) of components that stay tractable under noise.
+
+    Subclasses say how the noised component explains a state, and what it then believes about x_0; density, score,
+    belief and classifier follow:
+
+    .. math:: p_t(x) = \sum_k π_k\, q_t(x | k), \quad p(k | x_t) \propto π_k\, q_t(x_t | k)
+
+    Attributes:
+        shape: event shape of the data.
+        log_weights: log π_k, float64 ``(K,)``.
+        labels: the label of each component, int64 ``(K,)``.
+    """
+
+    shape: tuple[int, ...]
+    log_weights: Tensor
+    labels: Tensor
+
+    @abstractmethod
+    def evidence(self, x_t: Tensor, t: Tensor, process: Process) -> Tensor:
+        """log q_t(x_t | k), float64 ``(B, K)``."""
+
+    @abstractmethod
+    def belief(self, x_t: Tensor, t: Tensor, process: Process, log_weights: Tensor) -> Distribution:
+        """p(x_0 | x_t) where component k has the posterior log weight ``(B, K)``."""
+
+    @abstractmethod
+    def clean(self, noise: Noise, component: Tensor) -> Tensor:
+        """x_0 of given components ``(B,)``."""
+
+    @abstractmethod
+    def log_prob_clean(self, x: Tensor) -> Tensor:
+        """log p_0(x | k), ``(B, K)``."""
+
+    @property
+    def classes(self) -> int:
+        """The number of labels."""
+        return int(self.labels.max()) + 1
+
+    def sample(
+        self,
+        noise: Noise | int,
+        seed: int = 0,
+        *,
+        process: Process | None = None,
+        t: Tensor | float = 0.0,
+        with_labels: bool = False,
+    ) -> Any:
+        """Draws of x_0, or of x_t if a process is given; a number n stands for ``Noise(seed, n)``.
+
+        Returns:
+            ``(B, *shape)``, or with ``with_labels`` a pair with the labels, int64 ``(B,)``.
+        """
+        noise = Noise(seed, noise) if isinstance(noise, int) else noise
+        cumulative = torch.cumsum(self.log_weights.exp(), 0)
+        u = noise.fold(1).uniform(()) * cumulative[-1]
+        k = torch.searchsorted(cumulative, u, right=True).clamp_max(len(cumulative) - 1)
+        x = self.clean(noise, k)
+        if process is not None:
+            x = process.marginal(x, t).sample(noise.fold(2))
+        return (x, self.labels[k]) if with_labels else x
+
+    def log_prob(self, x: Tensor, process: Process | None = None, t: Tensor | float | None = None) -> Tensor:
+        """log p_t(x) in nats, ``(B,)``; of the data themselves if no process is given."""
+        if process is None:
+            return torch.logsumexp(self.log_weights + self.log_prob_clean(self._check(x)), -1)
+        if t is None:
+            raise UserError("t must be given with a process: log p_t(x) of which time?")
+        return torch.logsumexp(self.log_weights + self.evidence(x, as_time(t), process), -1)
+
+    def score(self, x: Tensor, process: Process, t: Tensor | float) -> Tensor:
+        """∇ log p_t(x), shaped like x."""
+        result: Tensor = power(process, Score, "score").score(x, self.denoiser(process)(x, t), t)
+        return result
+
+    def denoiser(self, process: Process) -> WorldDenoiser:
+        """The exact belief p(x_0 | x_t); ``.given(label=…)`` conditions it."""
+        return WorldDenoiser(self, process)
+
+    def classifier(self, process: Process) -> Classifier:
+        """The exact noisy classifier: ``classifier(x_t, t)`` is log p(label | x_t), ``(B, classes)``."""
+        return Classifier(self, process)
+
+    def _check(self, x: Tensor) -> Tensor:
+        if tuple(x.shape[1:]) != self.shape:
+            raise UserError(f"x must have shape (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
+        return x
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(shape={self.shape}, components={len(self.log_weights)})"
+
+
+@dataclass(frozen=True, eq=False)
+class WorldDenoiser(Denoiser):
+    """p(x_0 | x_t) of a world, in closed form; with a label, of its components alone."""
+
+    world: World
+    process: Process
+    label: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.world.shape
+
+    def conditions(self) -> tuple[str, ...]:
+        return ("label",)
+
+    def _bind(self, condition: dict[str, Any]) -> WorldDenoiser:
+        label = torch.as_tensor(condition["label"]).reshape(-1)
+        if label.is_floating_point() or not ((label >= 0) & (label < self.world.classes)).all():
+            raise UserError(f"label must be integers in [0, {self.world.classes}), got {condition['label']}")
+        return replace(self, label=label)
+
+    def rows(self, index: slice | Tensor) -> WorldDenoiser:
+        cut = self.label is not None and self.label.shape[0] > 1
+        return replace(self, label=self.label[index]) if cut else self  # type: ignore[index]
+
+    def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
+        t = as_time(t)
+        log_weights = self.world.log_weights + self.world.evidence(x_t, t, self.process)
+        if self.label is not None:
+            same = self.label[:, None] == self.world.labels
+            log_weights = torch.where(same, log_weights, -torch.inf)
+        log_weights = torch.log_softmax(log_weights, -1)
+        return self.world.belief(x_t, t, self.process, log_weights)
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """log p(label | x_t) of a world, in closed form and differentiable in x_t."""
+
+    world: World
+    process: Process
+
+    def __call__(self, x_t: Tensor, t: Tensor | float) -> Tensor:
+        log_joint = self.world.log_weights + self.world.evidence(x_t, as_time(t), self.process)
+        log_joint = torch.log_softmax(log_joint, -1)
+        same = self.world.labels[:, None] == torch.arange(self.world.classes)
+        return torch.logsumexp(log_joint[..., None] + torch.where(same, 0.0, -torch.inf), 1)

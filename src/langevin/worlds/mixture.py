@@ -1,0 +1,133 @@
+"""Gaussian mixtures: the world in which every Gaussian-like process is solved in closed form."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .._errors import UserError
+from .._registry import register
+from ..distributions import Distribution, Noise
+from ..distributions import GaussianMixture as MixtureLaw
+from ..processes import Observable, Process, expand, power
+from .base import World
+
+_LOG_2PI = math.log(2 * math.pi)
+
+
+@register("worlds", "mixture", title="Gaussian mixture world", proof="exact: tests/worlds/test_mixture.py")
+class GaussianMixture(World):
+    r"""p_0 = Σ_k w_k N(m_k, C_k) with any covariances, in float64; the label of a sample is its component.
+
+    With y = a x_0 + r ε the reduced observation of x_t and :math:`C_k = V Λ V^T`,
+
+    .. math::
+        q(y | k) = N(y; a m_k, a^2 C_k + r^2 I), \quad
+        x_0 | y, k \sim N\!\left(m_k + V \tfrac{aΛ}{a^2Λ + r^2} V^T (y - a m_k),\; V \tfrac{r^2 Λ}{a^2Λ + r^2} V^T\right)
+
+    Args:
+        weights: ``(K,)``, ≥ 0, normalised here.
+        means: ``(K, D)``.
+        covariances: ``(K, D, D)`` positive semi-definite, or variances ``(K, D)`` or ``(K,)``.
+    """
+
+    def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor) -> None:
+        w, m, c = (torch.as_tensor(v, dtype=torch.float64) for v in (weights, means, covariances))
+        if w.ndim != 1 or m.ndim != 2 or m.shape[0] != w.shape[0]:
+            raise UserError(f"weights and means must be (K,) and (K, D), got {tuple(w.shape)} and {tuple(m.shape)}")
+        k, d = m.shape
+        if c.shape == (k, d):
+            c = torch.diag_embed(c)
+        elif c.shape == (k,):
+            c = c[:, None, None] * torch.eye(d, dtype=torch.float64)
+        if c.shape != (k, d, d):
+            raise UserError(f"covariances must be ({k}, {d}, {d}), ({k}, {d}) or ({k},), got {tuple(c.shape)}")
+        if not all(v.isfinite().all() for v in (w, m, c)) or not (w >= 0).all() or not w.sum() > 0:
+            raise UserError("weights must be >= 0 with a positive sum, and all parameters finite")
+        values, basis = torch.linalg.eigh((c + c.mT) / 2)
+        if (values < -1e-10 * values.abs().max().clamp_min(1e-300)).any():
+            raise UserError(f"covariances must be positive semi-definite, smallest eigenvalue {values.min():.3g}")
+        self.shape = (d,)
+        self.log_weights = torch.log(w / w.sum())
+        self.labels = torch.arange(k)
+        self.means, self.basis, self.values = m, basis, values.clamp_min(0)
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x_0], ``(D,)``."""
+        return self.log_weights.exp() @ self.means
+
+    @property
+    def cov(self) -> Tensor:
+        """Cov[x_0], ``(D, D)``."""
+        w, apart = self.log_weights.exp(), self.means - self.mean
+        within = torch.einsum("k,kij,kj,klj->il", w, self.basis, self.values, self.basis)
+        return within + torch.einsum("k,ki,kj->ij", w, apart, apart)
+
+    def _along(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+        """V_kᵀ (x − scale·m_k), ``(B, K, D)``."""
+        return torch.einsum("kij,bki->bkj", self.basis, x.to(torch.float64)[:, None] - scale * self.means)
+
+    @staticmethod
+    def _log_normal(along: Tensor, variance: Tensor) -> Tensor:
+        return -0.5 * (along**2 / variance + torch.log(variance) + _LOG_2PI).sum(-1)
+
+    def log_prob_clean(self, x: Tensor) -> Tensor:
+        return self._log_normal(self._along(x), self.values)
+
+    def clean(self, noise: Noise, component: Tensor) -> Tensor:
+        z = torch.sqrt(self.values[component]) * noise.normal(self.shape)
+        return self.means[component] + (self.basis[component] @ z[..., None])[..., 0]
+
+    def _look(self, x_t: Tensor, t: Tensor, process: Process) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        seen = power(process, Observable, "a Gaussian mixture world").observe(x_t, t)
+        y = self._check(seen.y)
+        a, r = expand(seen.a, y)[..., None], expand(seen.r, y)[..., None]
+        variance = (a**2 * self.values + r**2).clamp_min(1e-300)
+        return self._along(y, a), a, r, variance, seen.log_c
+
+    def evidence(self, x_t: Tensor, t: Tensor, process: Process) -> Tensor:
+        along, _, _, variance, log_c = self._look(x_t, t, process)
+        return self._log_normal(along, variance) + (log_c[:, None] if log_c.ndim else log_c)
+
+    def belief(self, x_t: Tensor, t: Tensor, process: Process, log_weights: Tensor) -> Distribution:
+        along, a, r, variance, _ = self._look(x_t, t, process)
+        shift = torch.einsum("kij,bkj->bki", self.basis, a * self.values / variance * along)
+        spread = (r**2 * self.values / variance).expand_as(shift)
+        return MixtureLaw(log_weights, self.means + shift, self.basis, spread)
+
+
+def ring(components: int = 8, radius: float = 1.0, std: float = 0.1) -> GaussianMixture:
+    """Equal round components on a circle in the plane.
+
+    Args:
+        components: K ≥ 1.
+        radius: of the circle.
+        std: of each component, > 0.
+    """
+    angle = 2 * math.pi * torch.arange(components, dtype=torch.float64) / components
+    means = radius * torch.stack((torch.cos(angle), torch.sin(angle)), -1)
+    return GaussianMixture(torch.ones(components), means, torch.full((components,), std**2))
+
+
+def random_mixture(dim: int, components: int = 8, rank: int | None = None, rms: float = 0.5, seed: int = 0) -> World:
+    """A mixture with random means, anisotropic covariances of a given rank (plus a little), and a given RMS a coordinate.
+
+    Args:
+        dim: D ≥ 1.
+        components: K ≥ 1.
+        rank: directions with sizeable variance in each component; all if not given.
+        rms: root mean square of a coordinate, > 0.
+        seed: of the construction.
+    """
+    rank = min(dim, dim if rank is None else rank)
+    noise = Noise(seed, components)
+    means = noise.fold(1).normal((dim,))
+    factor = noise.fold(2).normal((dim, rank)) / math.sqrt(rank)
+    covariances = 0.5 * factor @ factor.mT + 1e-3 * torch.eye(dim, dtype=torch.float64)
+    weights = 0.5 + noise.fold(3).uniform(())
+    total = GaussianMixture(weights, means, covariances)
+    scale = rms / torch.sqrt((torch.trace(total.cov) + (total.mean**2).sum()) / dim)
+    return GaussianMixture(weights, scale * means, scale**2 * covariances)
