@@ -1,0 +1,144 @@
+"""The objectives that weigh the error of x̂_0."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._errors import UserError, nearest, unknown
+from ..denoisers import Denoiser
+from ..distributions import Noise
+from .times import LogNormal, Stratified, TimeLaw, Uniform
+from .times import create as create_times
+from .weights import WEIGHTS
+
+Condition = Mapping[str, Any]
+
+
+class Objective(ABC):
+    """How a denoiser is learned: ``objective(denoiser, x0, condition, noise)`` is one loss a sample."""
+
+    @abstractmethod
+    def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Condition | None, noise: Noise) -> Tensor:
+        """Losses ``(B,)``, float64, whose mean is to be made small.
+
+        Args:
+            denoiser: what is learned; gradients reach its network.
+            x0: clean data ``(B, *shape)``.
+            condition: what to bind for these samples, or None.
+            noise: of these samples: it decides times and noise, and nothing else is random.
+        """
+
+    def check(self, denoiser: Denoiser) -> None:  # noqa: B027 (an objective may take any denoiser)
+        """Refuse a denoiser the objective is not defined for, before any work."""
+
+    def observe(self, loss: Tensor, noise: Noise) -> None:  # noqa: B027 (most objectives learn nothing)
+        """Take in the losses ``(B,)`` of a step: those of every process, in the order of the samples of ``noise``."""
+
+    def steady(self) -> Objective:
+        """An objective of the same expectation that never changes: for validation."""
+        return self
+
+    def state(self) -> dict[str, Any]:
+        """What ``observe`` has gathered, as plain JSON."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """The inverse of ``state``."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """The objective as plain JSON, for ``create``."""
+
+
+@dataclass(frozen=True)
+class Denoising(Objective):
+    r"""A weight on the error of x̂_0, at times drawn from a law:
+
+    .. math:: w(t)\, \frac{1}{D} |\hat x_0(x_t, t) - x_0|^2, \quad t \sim \text{times}, \quad x_t \sim q(x_t | x_0)
+
+    Only the mean of the belief is read. Over all functions of (x_t, t) the minimum is E[x_0 | x_t], for every weight
+    and law.
+
+    Args:
+        weight: a row of ``WEIGHTS``.
+        times: the law of t.
+        settings: of the weight (``gamma`` of min-snr, ``data_std`` of edm).
+    """
+
+    weight: str = "simple"
+    times: TimeLaw = Uniform()  # noqa: RUF009 (frozen)
+    settings: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.weight not in WEIGHTS:
+            raise unknown("objective", self.weight, WEIGHTS)
+        parameters = inspect.signature(WEIGHTS[self.weight]).parameters.values()
+        known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        for key, value in self.settings.items():
+            if key not in known:
+                accepted = ", ".join(known) or "no setting"
+                raise UserError(f"objective {self.weight!r} takes {accepted}, got {key!r}.{nearest(key, known)}")
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+                raise UserError(f"{key} must be a number > 0, got {value!r}")
+
+    def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Condition | None, noise: Noise) -> Tensor:
+        u = self.times.uniform(noise)
+        t = self.times.quantile(denoiser.process, u)
+        x_t = denoiser.process.marginal(x0, t).sample(noise)
+        bound = denoiser.given(condition) if condition else denoiser
+        error = (bound(x_t, t).mean - x0).square().flatten(1).mean(1)
+        # A number a sample: in float64 a weight of 1e12 near t = 0 does not overflow.
+        return self.times.ratio(u) * self._weight(denoiser, t) * error.to(torch.float64)
+
+    def _weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
+        return WEIGHTS[self.weight](denoiser, t, **self.settings)
+
+    def check(self, denoiser: Denoiser) -> None:
+        self.times.check(denoiser.process)
+        t = self.times.quantile(denoiser.process, torch.tensor([1e-9, 0.5, 1 - 1e-9], dtype=torch.float64))
+        weight = self._weight(denoiser, t)
+        if not torch.isfinite(weight).all():
+            raise UserError(f"objective {self.weight!r} is {weight.tolist()} at t = {t.tolist()} of {denoiser.process}")
+
+    def observe(self, loss: Tensor, noise: Noise) -> None:
+        u = self.times.uniform(noise)
+        self.times.observe(u, loss / self.times.ratio(u))
+
+    def steady(self) -> Denoising:
+        return replace(self, times=self.times.steady())
+
+    def state(self) -> dict[str, Any]:
+        return self.times.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.times.restore(state)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.weight, "times": self.times.to_dict(), **self.settings}
+
+
+DEFAULT_TIMES: dict[str, TimeLaw] = {"edm": LogNormal(), "likelihood": Stratified()}
+"""The law of t of an objective that names none, where it is not uniform: the paper's own."""
+
+
+def create(config: str | Mapping[str, Any] | Objective) -> Objective:
+    """An objective by name, or by ``{"name": …, "times": …, settings}`` as ``Objective.to_dict`` writes it.
+
+    ``times`` is a name or a mapping of its own, e.g. ``{"name": "stratified", "of": "log-normal"}``; if it is not
+    given, the law of the objective's paper is taken.
+    """
+    if isinstance(config, Objective):
+        return config
+    settings: dict[str, Any] = {"name": config} if isinstance(config, str) else dict(config)
+    name, times = str(settings.pop("name", None)), settings.pop("times", None)
+    if name not in WEIGHTS:
+        raise unknown("objective", name, WEIGHTS, " `langevin methods --room objectives` lists them.")
+    law = DEFAULT_TIMES.get(name, Uniform()) if times is None else create_times(times)
+    return Denoising(name, law, settings)

@@ -1,0 +1,336 @@
+"""Laws of t: which times a network is trained at."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._errors import UserError, unknown
+from .._registry import register
+from ..distributions import Noise
+from ..processes import DDPM, Process, ScalarGaussian, power
+
+_TIMES = 2**33
+"""The stream of the noise that times are drawn from."""
+
+
+def radical_inverse(index: Tensor) -> Tensor:
+    """The 32 bits of an index in reverse order: van der Corput's sequence in base 2, times 2³²; int64 to int64."""
+    for width, mask in ((1, 0x55555555), (2, 0x33333333), (4, 0x0F0F0F0F), (8, 0x00FF00FF), (16, 0x0000FFFF)):
+        index = (index >> width & mask) | ((index & mask) << width)
+    return index
+
+
+class TimeLaw(ABC):
+    """A law of t as a monotone function of a uniform number, ``t = quantile(u)``.
+
+    Times are drawn by a sample's own noise, so a sample's time does not depend on the batch it stands in. The
+    expectation an objective takes is over ``u`` with weight ``ratio(u)``: 1, unless the law draws some times more often
+    than the expectation does.
+    """
+
+    @abstractmethod
+    def quantile(self, process: Process, u: Tensor) -> Tensor:
+        """t in (0, 1] of u in (0, 1), float64."""
+
+    def uniform(self, noise: Noise) -> Tensor:
+        """u, one a sample, float64 ``(B,)`` in (0, 1)."""
+        return noise.fold(_TIMES).uniform(())
+
+    def ratio(self, u: Tensor) -> Tensor:
+        """Density of the law of the expectation over that of the draw."""
+        return torch.ones_like(u)
+
+    def check(self, process: Process) -> None:  # noqa: B027 (most laws take any process)
+        """Refuse a process on which the law is not defined, before any work."""
+
+    def observe(self, u: Tensor, loss: Tensor) -> None:  # noqa: B027 (most laws learn nothing)
+        """Take in the losses ``(B,)`` of a step, in the order of the batch, weights included but not the ratio."""
+
+    def steady(self) -> TimeLaw:
+        """A law of the same expectation that never changes: for validation."""
+        return self
+
+    def state(self) -> dict[str, Any]:
+        """What ``observe`` has gathered, as plain JSON."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """The inverse of ``state``."""
+        if state:
+            raise UserError(f"{type(self).__name__} keeps no state, got {', '.join(state)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The law as plain JSON."""
+        name = next(n for n, law in TIMES.items() if law is type(self))
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}  # type: ignore[arg-type]
+        return {"name": name, **{k: v.to_dict() if isinstance(v, TimeLaw) else v for k, v in values.items()}}
+
+
+@register(
+    "objectives",
+    "times/uniform",
+    title="Uniform times",
+    arxiv="2011.13456",
+    proof="exact: tests/objectives/test_times.py::test_uniform",
+)
+@dataclass(frozen=True)
+class Uniform(TimeLaw):
+    """t uniform in [low, high].
+
+    Args:
+        low: > 0, the process's own smallest time if None: at t = 0 there is nothing to learn, and an error of x_0 of
+            the size of float32's rounding has an infinite weight there.
+        high: ≤ 1.
+    """
+
+    low: float | None = None
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < (self.high if self.low is None else self.low) <= self.high <= 1:
+            raise UserError(f"low, high must satisfy 0 < low <= high <= 1, got {self.low}, {self.high}")
+
+    def check(self, process: Process) -> None:
+        if self.low is None and not 0 < process.t_min <= self.high:
+            raise UserError(f"low must be given for {process}, whose smallest time is {process.t_min}")
+
+    def quantile(self, process: Process, u: Tensor) -> Tensor:
+        low = process.t_min if self.low is None else self.low
+        return low + (self.high - low) * u
+
+
+@register(
+    "objectives",
+    "times/table",
+    title="Uniform over the knots of a table",
+    arxiv="2006.11239",
+    proof="exact: tests/objectives/test_times.py::test_table",
+)
+@dataclass(frozen=True)
+class TableKnots(TimeLaw):
+    """t = n/N with n uniform in 1…N, on a table of N betas (arXiv:2006.11239, algorithm 1)."""
+
+    def check(self, process: Process) -> None:
+        if not isinstance(process, DDPM):
+            raise UserError(f"times 'table' are the knots of a DDPM table, got {process}; use 'uniform'")
+
+    def quantile(self, process: Process, u: Tensor) -> Tensor:
+        self.check(process)
+        assert isinstance(process, DDPM)
+        return (torch.floor(u * process.steps) + 1).clamp_max(process.steps) / process.steps
+
+
+@register(
+    "objectives",
+    "times/log-normal",
+    title="Log-normal noise level",
+    arxiv="2206.00364",
+    proof="exact: tests/objectives/test_times.py::test_log_normal",
+)
+@dataclass(frozen=True)
+class LogNormal(TimeLaw):
+    r""":math:`\ln(σ/α) \sim N(\mathrm{mean}, \mathrm{std}^2)` (arXiv:2206.00364, Table 1), given t in [t_min, 1].
+
+    Args:
+        mean: of ln(σ/α), for data in units of its range: [−1, 1].
+        std: > 0.
+    """
+
+    mean: float = -1.2
+    std: float = 1.2
+
+    def __post_init__(self) -> None:
+        if not (self.std > 0 and math.isfinite(self.mean) and math.isfinite(self.std)):
+            raise UserError(f"mean, std must be finite and std > 0, got {self.mean}, {self.std}")
+
+    def check(self, process: Process) -> None:
+        power(process, ScalarGaussian, "times 'log-normal'")
+
+    def quantile(self, process: Process, u: Tensor) -> Tensor:
+        self.check(process)
+        assert isinstance(process, ScalarGaussian)
+        ends = torch.tensor([process.t_min, 1.0], dtype=torch.float64, device=u.device)
+        z = (-process.log_snr(ends) / 2 - self.mean) / self.std
+        low, high = torch.special.ndtr(z)
+        inside = torch.special.ndtri(low + (high - low) * u).clamp(z[0], z[1])
+        return process.time(-2 * (self.mean + self.std * inside)).clamp(process.t_min, 1.0)
+
+
+@register(
+    "objectives",
+    "times/stratified",
+    title="Low-discrepancy times",
+    arxiv="2107.00630",
+    proof="exact: tests/objectives/test_times.py::test_stratified_spread",
+)
+@dataclass(frozen=True)
+class Stratified(TimeLaw):
+    r"""The law ``of`` with :math:`u_i = \mathrm{frac}(u_0 + v_i)`: times spread evenly over neighbouring samples.
+
+    v_i is van der Corput's sequence at the global index i of the sample and u_0 a uniform number of the draw, so that
+    each u_i is uniform and depends on (seed, draw, i) alone, whatever the batch. Any 2ᵏ samples with consecutive
+    indices have one v in each of the 2ᵏ equal parts of (0, 1); the first 2ᵏ are the grid i/B of VDM (arXiv:2107.00630,
+    app. I.1). For a smooth integrand the error of a batch's mean falls as 1/B instead of 1/√B. Indices in no order
+    give plain uniform times.
+    """
+
+    of: TimeLaw = Uniform()
+
+    def uniform(self, noise: Noise) -> Tensor:
+        assert isinstance(noise.sample, Tensor)
+        start = noise.fold(_TIMES).seed & 0xFFFFFFFF
+        return ((radical_inverse(noise.sample) + start) & 0xFFFFFFFF).to(torch.float64).add(0.5).mul(2.0**-32)
+
+    def quantile(self, process: Process, u: Tensor) -> Tensor:
+        return self.of.quantile(process, u)
+
+    def ratio(self, u: Tensor) -> Tensor:
+        return self.of.ratio(u)
+
+    def check(self, process: Process) -> None:
+        self.of.check(process)
+
+    def observe(self, u: Tensor, loss: Tensor) -> None:
+        self.of.observe(u, loss)
+
+    def steady(self) -> TimeLaw:
+        return Stratified(self.of.steady())
+
+    def state(self) -> dict[str, Any]:
+        return self.of.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.of.restore(state)
+
+
+class _History:
+    """The last ``terms`` losses of each bin: the one thing a law of t remembers."""
+
+    def __init__(self, bins: int, terms: int) -> None:
+        self.losses = torch.zeros(bins, terms, dtype=torch.float64)
+        self.count = torch.zeros(bins, dtype=torch.int64)
+
+    def add(self, bin_: int, loss: float) -> None:
+        terms = self.losses.shape[1]
+        self.losses[bin_, int(self.count[bin_]) % terms] = loss
+        self.count[bin_] += 1
+
+
+@register(
+    "objectives",
+    "times/importance",
+    title="Importance sampling of t by loss history",
+    arxiv="2102.09672",
+    proof="exact: tests/objectives/test_times.py::test_importance_is_unbiased",
+)
+@dataclass(frozen=True, eq=False)
+class Importance(TimeLaw):
+    r"""Times drawn as often as their losses are large (arXiv:2102.09672 §3.3, eq. 18); the expectation stays.
+
+    .. math:: p_k \propto \sqrt{E[L_k^2]}, \quad \text{ratio} = \frac{1/K}{p_k}
+
+    The law ``of`` is cut into K bins of equal probability; E is over the last ``terms`` losses of a bin. Until every
+    bin has that many, times are those of ``of``. A thousandth of the mass stays uniform, so that the ratio stays below
+    1000. With K = N bins over the knots of a table this is the paper's scheme.
+
+    Args:
+        of: the law of the expectation.
+        bins: K ≥ 1.
+        terms: losses kept a bin, ≥ 1; 10 in the paper.
+    """
+
+    of: TimeLaw = Uniform()
+    bins: int = 100
+    terms: int = 10
+    history: _History = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.bins < 1 or self.terms < 1:
+            raise UserError(f"bins and terms must be at least 1, got {self.bins} and {self.terms}")
+        object.__setattr__(self, "history", _History(self.bins, self.terms))
+
+    @property
+    def warm(self) -> bool:
+        """Whether every bin has its terms."""
+        return bool((self.history.count >= self.terms).all())
+
+    def probabilities(self) -> Tensor:
+        """p_k, float64 ``(K,)``."""
+        if not self.warm:
+            return torch.full((self.bins,), 1 / self.bins, dtype=torch.float64)
+        size = torch.sqrt((self.history.losses**2).mean(1)).clamp_min(1e-300)
+        return 0.999 * size / size.sum() + 0.001 / self.bins
+
+    def _bin(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        p = self.probabilities().to(u.device)
+        edges = torch.cat((torch.zeros_like(p[:1]), torch.cumsum(p, 0)))
+        k = (torch.searchsorted(edges, u.contiguous(), right=True) - 1).clamp(0, self.bins - 1)
+        return k, ((u - edges[k]) / p[k]).clamp(0, 1), p[k]
+
+    def uniform(self, noise: Noise) -> Tensor:
+        return self.of.uniform(noise)
+
+    def quantile(self, process: Process, u: Tensor) -> Tensor:
+        k, inside, _ = self._bin(u)
+        # The open interval: u = 0 and 1 are no quantiles of a normal law.
+        return self.of.quantile(process, ((k + inside) / self.bins).clamp(2.0**-40, 1 - 2.0**-40))
+
+    def ratio(self, u: Tensor) -> Tensor:
+        return 1 / (self.bins * self._bin(u)[2])
+
+    def check(self, process: Process) -> None:
+        self.of.check(process)
+
+    def observe(self, u: Tensor, loss: Tensor) -> None:
+        for k, value in zip(self._bin(u)[0].tolist(), loss.tolist()):
+            if math.isfinite(value):
+                self.history.add(k, value)
+
+    def steady(self) -> TimeLaw:
+        return self.of.steady()
+
+    def state(self) -> dict[str, Any]:
+        return {"losses": self.history.losses.tolist(), "count": self.history.count.tolist()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        try:
+            losses = torch.tensor(state["losses"], dtype=torch.float64)
+            count = torch.tensor(state["count"], dtype=torch.int64)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"the loss history must hold losses and count: {error}") from None
+        if losses.shape != (self.bins, self.terms) or count.shape != (self.bins,):
+            got = f"{tuple(losses.shape)} and {tuple(count.shape)}"
+            raise UserError(f"the loss history must be ({self.bins}, {self.terms}), got {got}")
+        self.history.losses, self.history.count = losses, count
+
+
+TIMES: dict[str, type[TimeLaw]] = {
+    "uniform": Uniform,
+    "stratified": Stratified,
+    "log-normal": LogNormal,
+    "table": TableKnots,
+    "importance": Importance,
+}
+"""The laws of t by name."""
+
+
+def create(config: str | Mapping[str, Any] | TimeLaw) -> TimeLaw:
+    """A law of t by name, or by ``{"name": …, settings}`` as ``TimeLaw.to_dict`` writes it; ``of`` is a law itself."""
+    if isinstance(config, TimeLaw):
+        return config
+    settings = {"name": config} if isinstance(config, str) else dict(config)
+    name = settings.pop("name", None)
+    if name not in TIMES:
+        raise unknown("law of t", str(name), TIMES)
+    nested = {k: create(v) if k == "of" else v for k, v in settings.items()}
+    try:
+        return TIMES[name](**nested)
+    except TypeError as error:
+        raise UserError(f"law of t {name!r}: {error}") from None

@@ -1,0 +1,150 @@
+"""Objectives as a whole: their minimum, their independence of the batch, their configuration."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import Tensor
+
+from langevin import _registry, objectives, processes
+from langevin._errors import UserError
+from langevin.denoisers import Denoiser, NetworkDenoiser, Reading
+from langevin.distributions import Dirac, Noise
+from langevin.objectives import WEIGHTS, Denoising, Objective
+
+MEAN, STD = torch.tensor([0.3, -0.5], dtype=torch.float64), torch.tensor([0.4, 0.9], dtype=torch.float64)
+
+
+class Exact(torch.nn.Module):
+    """The network whose reading as x_0 is the exact E[x_0 | x_t] of N(MEAN, STD²), moved by a bump."""
+
+    def __init__(self, process: processes.ScalarGaussian, height: float) -> None:
+        super().__init__()
+        self.process, self.height = process, height
+        self.anchor = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def forward(self, x: Tensor, time: Tensor, condition: object) -> Tensor:
+        t = (time / 1000)[:, None]
+        alpha, sigma = self.process.alpha(t), self.process.sigma(t)
+        gain = alpha * STD**2 / (alpha**2 * STD**2 + sigma**2)
+        # The bump follows σ/√(α² + σ²): it is as wide as what can be known.
+        bump = torch.cos(3 * x) * sigma / torch.sqrt(alpha**2 + sigma**2)
+        return MEAN + gain * (x - alpha * MEAN) + self.height * bump
+
+
+# Off the steepest end of time, where a likelihood weight of 1e9 leaves a Monte-Carlo mean without a variance.
+FLAT = {"name": "uniform", "low": 0.05}
+
+
+@pytest.mark.parametrize(
+    "law", [FLAT, {"name": "stratified", "of": FLAT}, "log-normal"], ids=["uniform", "stratified", "log-normal"]
+)
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("name", ["vp", "edm", "flow"])
+def test_belief_mean_is_the_minimum(name: str, weight: str, law: object) -> None:
+    """Moving the exact belief mean by ±h raises every objective: the slope at 0 vanishes, the curvature does not."""
+    process = processes.create(name)
+    noise = Noise(5, 20_000)
+    x0 = MEAN + STD * noise.at(99).normal((2,))
+    objective = objectives.create({"name": weight, "times": law})
+
+    def loss(height: float) -> Tensor:
+        reading = Reading("x0", data_std=0.7, time="time", scale_input=False)
+        return objective(NetworkDenoiser(Exact(process, height), process, reading, (2,)), x0, None, noise)  # type: ignore[arg-type]
+
+    h = 1.0
+    low, middle, high = loss(-h), loss(0.0), loss(h)
+    slope, curvature = high - low, (high + low) / 2 - middle
+    # The slope has mean 0; its standard error over samples (an upper bound for stratified times) times 4.5.
+    assert abs(float(slope.mean())) < 4.5 * float(slope.std()) / 20_000**0.5
+    assert float(curvature.mean()) > 0
+    # Enough power to see a belief that is off: the same test refuses a mean that is moved by a quarter of the bump.
+    off = loss(0.25 + h) - loss(0.25 - h)
+    assert float(off.mean()) > 4.5 * float(off.std()) / 20_000**0.5
+
+
+@pytest.mark.parametrize("law", ["uniform", "stratified", "log-normal", "importance"])
+def test_loss_is_by_sample(law: str) -> None:
+    """The loss of sample i does not depend on the batch it stands in."""
+    process = processes.VP()
+    objective = objectives.create({"name": "simple", "times": law})
+    noise = Noise(5, 32, draw=3)
+    x0 = noise.at(99).normal((2,))
+    denoiser = NetworkDenoiser(Exact(process, 0.5), process, Reading("eps", time="time"), (2,))
+    whole = objective(denoiser, x0, None, noise)
+    rows = torch.tensor([30, 2, 9])
+    assert torch.equal(whole[rows], objective(denoiser, x0[rows], None, noise.rows(rows)))
+    assert whole.dtype == torch.float64
+    assert whole.shape == (32,)
+
+
+def test_any_process_with_a_marginal() -> None:
+    """The plain x_0 error needs a marginal and nothing else: Gamma noise."""
+
+    class Zero(Denoiser):
+        process, shape = processes.GammaNoise(), (2,)
+
+        def __call__(self, x_t: Tensor, t: Tensor | float) -> Dirac:
+            return Dirac(torch.zeros_like(x_t))
+
+    x0 = torch.ones(8, 2, dtype=torch.float64)
+    loss = objectives.create("x0")(Zero(), x0, None, Noise(0, 8))
+    assert torch.equal(loss, torch.ones(8, dtype=torch.float64))
+
+
+def test_condition_is_bound() -> None:
+    class Seen(torch.nn.Module):
+        config = {"classes": 5}  # noqa: RUF012
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.anchor = torch.nn.Parameter(torch.zeros(()))
+
+        def forward(self, x: Tensor, time: Tensor, condition: dict[str, Tensor]) -> Tensor:
+            return condition["label"][:, None].to(x) + 0 * x
+
+    denoiser = NetworkDenoiser(Seen(), processes.VP(), Reading("x0"), (2,))
+    label = torch.tensor([0, 4, -1])
+    x0 = torch.zeros(3, 2)
+    loss = objectives.create("x0")(denoiser, x0, {"label": label}, Noise(0, 3))
+    assert loss.tolist() == [0.0, 16.0, 1.0]
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_config_round_trip(name: str) -> None:
+    config = json.loads(json.dumps(objectives.create(name).to_dict()))
+    assert config["name"] == name
+    assert objectives.create(config).to_dict() == config
+    assert isinstance(objectives.create(config), Objective)
+
+
+def test_settings() -> None:
+    assert objectives.create({"name": "min-snr", "gamma": 3}) == Denoising("min-snr", settings={"gamma": 3})
+    assert objectives.create("edm").to_dict()["times"]["name"] == "log-normal"
+    nested = objectives.create({"name": "x0", "times": {"name": "stratified", "of": "log-normal"}})
+    assert nested.to_dict()["times"]["of"] == {"name": "log-normal", "mean": -1.2, "std": 1.2}
+    for config, words in [
+        ("simpel", "Did you mean 'simple'"),
+        ({"name": "min-snr", "gama": 3}, "takes gamma, got 'gama'"),
+        ({"name": "min-snr", "gamma": -3}, "number > 0"),
+        ({"name": "simple", "gamma": 3}, "takes no setting"),
+        ({"name": "simple", "times": "often"}, "unknown law of t 'often'"),
+        ({}, "unknown objective 'None'"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            objectives.create(config)  # type: ignore[arg-type]
+
+
+def test_check_before_work() -> None:
+    bare = NetworkDenoiser(torch.nn.Linear(1, 1), processes.VP(), Reading("x0"), (2,))
+    objectives.create("likelihood").check(bare)
+    with pytest.raises(UserError, match="DDPM table"):
+        objectives.create({"name": "simple", "times": "table"}).check(bare)
+
+
+def test_registry() -> None:
+    rows = {m.name for m in _registry.methods("objectives")}
+    assert set(WEIGHTS) <= rows
+    assert {f"times/{name}" for name in objectives.TIMES} <= rows
