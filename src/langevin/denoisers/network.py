@@ -17,7 +17,7 @@ from .reading import TIME_LABELS, Reading
 
 
 def _range(denoiser: NetworkDenoiser, raw: Tensor, t: Tensor) -> Tensor:
-    r"""Improved DDPM's learned range (arXiv:2102.09672 eq. 15), turned into a belief variance at the table's own stride.
+    r"""Improved DDPM's learned range (arXiv:2102.09672 eq. 15) as a belief variance, at the table's own stride.
 
     The network gives :math:`v \in [-1, 1]` between log β̃ and log β of one step of the table. A step's variance is
     :math:`\tildeβ + a^2 C` with a the bridge's coefficient of x_0, so :math:`C = (Σ - \tildeβ) / a^2`, and then any
@@ -63,7 +63,7 @@ class Counter:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class NetworkDenoiser(Denoiser):
-    """The belief of ``network(x, time, condition)``: a Dirac at x̂_0, or a normal law if the network gives a variance too.
+    """The belief of ``network(x, time, condition)``: a Dirac at x̂_0, or a normal law if it gives a variance too.
 
     Solver states stay in float64; the network gets its own dtype.
 
@@ -181,7 +181,7 @@ class NetworkDenoiser(Denoiser):
 
 
 def together(denoisers: Sequence[Denoiser], x_t: Tensor, t: Tensor | float) -> list[Distribution]:
-    """The beliefs of several denoisers about the same states; those that share a network are asked in one batched call."""
+    """The beliefs of several denoisers about the same states; those that share a network get one call."""
     first = denoisers[0]
     t = as_time(t)
     alike = isinstance(first, NetworkDenoiser) and all(

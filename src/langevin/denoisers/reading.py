@@ -29,7 +29,9 @@ PREDICTIONS: dict[str, Row] = {
     "edm": _edm,
 }
 r"""(p, q) of net = p·x_0 + q·ε, for ε- (arXiv:2006.11239), x_0-, v- (2202.00512), flow (2210.02747), score (2011.13456)
-and EDM's (2206.00364, Table 1) parameterisations; the last with :math:`p = σ/(σ_d S), q = -α σ_d / S, S^2 = σ^2 + α^2 σ_d^2`."""
+and EDM's (2206.00364, Table 1) parameterisations; EDM's has :math:`p = σ/(σ_d S), q = -α σ_d / S` with
+:math:`S^2 = σ^2 + α^2 σ_d^2`.
+"""
 
 
 def _log_sigma(process: Process, t: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class _Unit(Transform):
     "denoisers", "unit", title="DDPM's β as a belief variance", arxiv="2006.11239", proof="exact: tests/denoisers"
 )
 def unit(denoiser: Denoiser) -> Denoiser:
-    r"""Belief variance :math:`σ^2 / (α^2 + σ^2)`, the posterior of unit-variance data: ``reverse`` then has DDPM's β."""
+    r"""Belief variance :math:`σ^2 / (α^2 + σ^2)`, the posterior of unit-variance data: ``reverse`` has DDPM's β."""
     return _Unit(denoiser)
 
 
@@ -72,7 +72,7 @@ class _Independent(Transform):
 
 @register("denoisers", "independent", title="Positions on their own", arxiv="2107.03006", proof="exact: tests/worlds")
 def independent(denoiser: Denoiser) -> Denoiser:
-    """Of a joint belief about tokens, the law of each position alone: what a network with one softmax a position says."""
+    """Of a joint belief about tokens, the law of each position alone: what one softmax a position can say."""
     classes = getattr(denoiser.process, "classes", None)
     if classes is None:
         raise UserError(f"independent needs a chain on tokens, got {type(denoiser.process).__name__}")

@@ -23,10 +23,11 @@ def as_time(t: Tensor | float) -> Tensor:
 
 
 def expand(c: Tensor, x: Tensor) -> Tensor:
-    """A coefficient per sample, ``()`` or ``(B,)``, shaped to multiply x ``(B, *event)`` along the batch and nothing else.
+    """A coefficient per sample, ``()`` or ``(B,)``, shaped to multiply x ``(B, *event)`` along the batch alone.
 
     The one place where times meet events: a batch whose size equals the width of x must not broadcast along the width.
-    The coefficient takes the dtype and device of a floating x, so float64 arithmetic on times does not promote a network's input.
+    The coefficient takes the dtype and device of a floating x, so float64 arithmetic on times does not promote a
+    network's input.
     """
     dtype = x.dtype if x.is_floating_point() else c.dtype
     c = c.to(device=x.device, dtype=dtype)

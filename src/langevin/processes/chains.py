@@ -20,7 +20,8 @@ class Chain(Process):
     r"""A Markov chain on S states, independent at every position of the event; data use the first K ≤ S.
 
     The subclass answers three sums over states; marginal, bridge and reverse follow. Written with
-    :math:`Q_{s \to t}` for the transition matrix, :math:`\bar Q_t = Q_{0 \to t}` (Austin et al. 2021, arXiv:2107.03006 eq. 3).
+    :math:`Q_{s \to t}` for the transition matrix, :math:`\bar Q_t = Q_{0 \to t}` (Austin et al. 2021,
+    arXiv:2107.03006 eq. 3).
     """
 
     classes: int
@@ -199,7 +200,7 @@ class Uniform(Replacement):
 class FiniteChain(Chain):
     r"""A table of transition matrices Q_1…Q_N; knot n stands at t = n/N, and other times are a ``ValueError``.
 
-    Products :math:`Q_{s \to t} = Q_{s+1} \cdots Q_t` are made when a grid first asks for them and kept; nothing is inverted.
+    Products :math:`Q_{s \to t} = Q_{s+1} \cdots Q_t` are made when first asked for and kept; nothing is inverted.
 
     Args:
         transitions: ``(N, S, S)``, rows ≥ 0 that sum to 1; ``transitions[n-1]`` leads from knot n − 1 to n.

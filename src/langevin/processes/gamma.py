@@ -29,12 +29,13 @@ class GammaNoise(Process):
 
     .. math:: x_t = α_t \left[ x_0 + θ (G_t - k_t) \right], \quad G_t \sim Γ(k_t, 1), \quad k_t = σ_t^2 / (θ α_t)^2
 
-    so that x_t has the mean α_t x_0 and the variance σ_t² of the Gaussian process. G has independent Gamma increments, hence
-    :math:`G_s | G_t = G_t \cdot \mathrm{Beta}(k_s, k_t - k_s)` exactly.
+    so that x_t has the mean α_t x_0 and the variance σ_t² of the Gaussian process. G has independent Gamma increments,
+    hence :math:`G_s | G_t = G_t \cdot \mathrm{Beta}(k_s, k_t - k_s)` exactly.
 
     Args:
         base: the process whose α (> 0 everywhere) and σ are taken.
-        theta: scale of one increment in units of the data, > 0; 0.001 in the paper, which is near to Gaussian. Skewness is 2θα/σ.
+        theta: scale of one increment in units of the data, > 0; 0.001 in the paper, which is near to Gaussian.
+            Skewness is 2θα/σ.
     """
 
     base: ScalarGaussian = VP()  # noqa: RUF009 (frozen)
@@ -76,7 +77,7 @@ class GammaNoise(Process):
         return ShiftedGamma(a * (x_s / expand(self.alpha(s), x_s) - self.theta * k), a * self.theta, k)
 
     def bridge(self, x_t: Tensor, x0: Tensor, t: Tensor | float, s: Tensor | float, eta: float = 1.0) -> ScaledBeta:
-        """α_s [x_0 + θ(G_t·Beta(k_s, k_t − k_s) − k_s)]; a plug-in x_0 that makes G_t negative is clamped to G_t = 0."""
+        """α_s [x_0 + θ(G_t·Beta(k_s, k_t − k_s) − k_s)]; a plug-in x_0 that makes G_t < 0 is clamped to G_t = 0."""
         if eta != 1.0:
             raise UserError(f"eta must be 1 for GammaNoise (no other bridge is defined), got {eta}")
         k_t, k_s = expand(self.concentration(t), x_t), expand(self.concentration(s), x_t)

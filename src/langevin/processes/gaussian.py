@@ -304,7 +304,7 @@ class EDM(ScalarGaussian):
 )
 @dataclass(frozen=True)
 class RectifiedFlow(ScalarGaussian):
-    """Straight lines from data to noise, α = 1 − t, σ = t (Liu et al. 2022, arXiv:2209.03003; Lipman et al. 2022, 2210.02747)."""
+    """Straight lines from data to noise, α = 1 − t, σ = t (Liu et al. 2022, arXiv:2209.03003; also 2210.02747)."""
 
     @property
     def t_max(self) -> float:
@@ -399,7 +399,8 @@ class DDPM(VariancePreserving):
     be asked at any log-SNR; at the knots the table is exact.
 
     Args:
-        betas: N numbers in (0, 1); ``linear_betas()`` if not given, or ``cosine_betas``, ``scaled_linear_betas``, your own.
+        betas: N numbers in (0, 1); ``linear_betas()`` if not given, or ``cosine_betas``, ``scaled_linear_betas``, or
+            your own.
     """
 
     betas: Sequence[float] = linear_betas()

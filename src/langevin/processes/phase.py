@@ -38,8 +38,9 @@ class PhaseSpace(Process):
 
     .. math:: dx = β v\,dt, \quad dv = -β x\,dt - 2 β v\,dt + 2\sqrt{β}\,dw
 
-    Here v is the paper's velocity divided by √M and β the paper's β/√M, so that x and v are alike at equilibrium, N(0, I).
-    With y = βt the transition is a polynomial and its noise an incomplete gamma function, which does not cancel for small y:
+    Here v is the paper's velocity divided by √M and β the paper's β/√M, so that x and v are alike at equilibrium,
+    N(0, I). With y = βt the transition is a polynomial and its noise an incomplete gamma function, which does not
+    cancel for small y:
 
     .. math::
         Φ(y) = e^{-y} \begin{pmatrix} 1 + y & y \\ -y & 1 - y \end{pmatrix}, \quad

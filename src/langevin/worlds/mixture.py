@@ -25,7 +25,8 @@ class GaussianMixture(World):
 
     .. math::
         q(y | k) = N(y; a m_k, a^2 C_k + r^2 I), \quad
-        x_0 | y, k \sim N\!\left(m_k + V \tfrac{aΛ}{a^2Λ + r^2} V^T (y - a m_k),\; V \tfrac{r^2 Λ}{a^2Λ + r^2} V^T\right)
+        x_0 | y, k \sim
+        N\!\left(m_k + V \tfrac{aΛ}{a^2Λ + r^2} V^T (y - a m_k),\; V \tfrac{r^2 Λ}{a^2Λ + r^2} V^T\right)
 
     Args:
         weights: ``(K,)``, ≥ 0, normalised here.
@@ -113,13 +114,13 @@ def ring(components: int = 8, radius: float = 1.0, std: float = 0.1) -> Gaussian
 
 
 def random_mixture(dim: int, components: int = 8, rank: int | None = None, rms: float = 0.5, seed: int = 0) -> World:
-    """A mixture with random means, anisotropic covariances of a given rank (plus a little), and a given RMS a coordinate.
+    """A mixture with random means, anisotropic covariances of a given rank (plus a little), and a given RMS.
 
     Args:
         dim: D ≥ 1.
         components: K ≥ 1.
         rank: directions with sizeable variance in each component; all if not given.
-        rms: root mean square of a coordinate, > 0.
+        rms: root mean square of a coordinate, over the mixture and the coordinates, > 0.
         seed: of the construction.
     """
     rank = min(dim, dim if rank is None else rank)
