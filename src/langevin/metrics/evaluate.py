@@ -1,0 +1,258 @@
+"""All measures of a set of samples, each with its protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._errors import UserError
+from ..data import Dataset, Split
+from ..data._progress import track
+from ._inputs import labels_of, rows
+from .features import feature_space, parse
+from .frechet import frechet_distance
+from .kernel import kernel_distance
+from .memorisation import memorisation
+from .precision_recall import precision_recall
+from .readers import MOST, WIDEST, Reader, label_agreement, rate, svc
+from .sliced import sliced_floor, sliced_wasserstein
+
+PROJECTIONS = 256
+NEIGHBOUR = 3
+
+Result = dict[str, Any]
+
+
+def evaluate(
+    samples: Tensor,
+    labels: Tensor | None,
+    dataset: Dataset,
+    *,
+    seed: int = 0,
+    features: str | Sequence[str] | None = None,
+    progress: bool = True,
+) -> dict[str, Result]:
+    """Measure samples against the held-out split of a data set.
+
+    Args:
+        samples: ``(N, *shape)`` in the range of the data, N ≥ 8.
+        labels: the labels they were asked for, integer ``(N,)``, or ``None``.
+        dataset: the data the model was trained on, with the split that was held out.
+        seed: of every random choice made here: projections, subsets, fitted features.
+        features: feature spaces for the Fréchet and the kernel distance and precision/recall (see
+            :func:`feature_space`). By default ``pixels`` (``pca:64`` above 1,024 coordinates) and, for labelled data,
+            ``classifier``.
+        progress: show a bar if it takes longer than two seconds.
+
+    Returns:
+        ``{metric: {"value": …, "stderr"?: …, "real"?: …, "protocol": {…}}}``, JSON-able. Metrics in a feature space
+        are called ``frechet/pixels`` and so on. ``real`` is the same measure with training data in the samples' place
+        (as many, as far as there are): what a perfect sampler would get. The protocol holds what is needed to compute
+        the number again: features and their SHA-256, counts of both sides, split, resizing, range, seed, settings.
+
+    Raises:
+        UserError: shapes or labels that do not fit the data, non-finite samples, unknown features; before any work.
+    """
+    asked = _checked(samples, labels, dataset)
+    names = _spaces(features, dataset)
+    context = _Context(samples.detach().cpu().float(), asked, dataset, seed)
+    jobs: list[Callable[[], Iterator[tuple[str, Result]]]] = [partial(context.in_features, name) for name in names]
+    jobs += [context.sliced, context.memory]
+    if asked is not None:
+        jobs.append(context.reading)
+    return {key: value for job in track(jobs, len(jobs), "evaluate", progress) for key, value in job()}
+
+
+def _checked(samples: Tensor, labels: Tensor | None, dataset: Dataset) -> Tensor | None:
+    """Labels as int64, if there are any, once everything fits the data."""
+    info = dataset.info
+    rows("samples", samples, least=8)
+    if tuple(samples.shape[1:]) != info.shape:
+        raise UserError(f"samples must have shape (N, {', '.join(map(str, info.shape))}); got {tuple(samples.shape)}.")
+    if labels is None:
+        return None
+    if not info.classes:
+        raise UserError(f"labels were given, but data {info.name!r} has no classes.")
+    asked = labels_of("labels", labels, len(samples))
+    if int(asked.max()) >= len(info.classes):
+        raise UserError(f"labels must be in 0…{len(info.classes) - 1}; got {int(asked.max())}.")
+    return asked
+
+
+def _spaces(features: str | Sequence[str] | None, dataset: Dataset) -> list[str]:
+    if features is not None:
+        names = [features] if isinstance(features, str) else list(dict.fromkeys(features))
+        for name in names:
+            parse(name)
+        return names
+    wide = dataset.info.dim > WIDEST
+    most = min(len(dataset.train), 64)
+    labelled = dataset.train.labels is not None and len(dataset.train.labels.unique()) > 1
+    return [f"pca:{most}" if wide else "pixels"] + (["classifier"] if labelled and dataset.info.is_image else [])
+
+
+@dataclass
+class _Context:
+    """Both sides of every comparison."""
+
+    samples: Tensor
+    labels: Tensor | None
+    dataset: Dataset
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.test, self.test_labels = _some(self.dataset.test, MOST, self.seed)
+        # As many training examples as samples: what the same measure gives for fresh real data.
+        self.stand_in, _ = _some(self.dataset.train, len(self.samples), self.seed)
+
+    def protocol(self, **more: Any) -> Result:
+        info = self.dataset.info
+        return {
+            "data": info.name,
+            "features": "pixels",
+            "features_sha256": None,
+            "samples": len(self.samples),
+            "real": len(self.test),
+            "split": "test",
+            "resize": None,
+            "range": [info.low, info.high],
+            "seed": self.seed,
+            **more,
+        }
+
+    def in_features(self, name: str) -> Iterator[tuple[str, Result]]:
+        space = feature_space(name, self.dataset, seed=self.seed)
+        about = {"features": space.name, "features_sha256": space.sha256, "feature_settings": space.settings}
+        about["resize"] = space.settings.get("resize")
+        ours, real, stand_in = space(self.samples), space(self.test), space(self.stand_in)
+        floor = {"real_with": len(stand_in)}
+        yield (
+            f"frechet/{space.name}",
+            {
+                "value": frechet_distance(ours, real),
+                "real": frechet_distance(stand_in, real),
+                "protocol": self.protocol(**about, **floor, covariance="1/(N-1)"),
+            },
+        )
+        found, fresh = (kernel_distance(x, real, seed=self.seed) for x in (ours, stand_in))
+        yield (
+            f"kernel/{space.name}",
+            {
+                "value": found.value,
+                "stderr": found.stderr,
+                "real": fresh.value,
+                "protocol": self.protocol(
+                    **about,
+                    **floor,
+                    kernel="(x·y/D + 1)^3",
+                    subsets=100,
+                    subset_size=min(1000, _least(ours, real) // 2),
+                ),
+            },
+        )
+        # Equal counts, as published: the radii of both manifolds shrink with their counts.
+        n = _least(ours, real, stand_in)
+        one, two, three = (_shuffled(x, n, self.seed) for x in (ours, real, stand_in))
+        found_pr, fresh_pr = precision_recall(one, two, k=NEIGHBOUR), precision_recall(three, two, k=NEIGHBOUR)
+        for side in ("precision", "recall"):
+            about_pr = self.protocol(**about, k=NEIGHBOUR, **{"samples": n, "real": n, "real_with": n})
+            yield (
+                f"{side}/{space.name}",
+                {"value": getattr(found_pr, side), "real": getattr(fresh_pr, side), "protocol": about_pr},
+            )
+
+    def sliced(self) -> Iterator[tuple[str, Result]]:
+        halves, _ = _some(self.dataset.train, 2 * len(self.samples), self.seed)
+        floor = sliced_floor(halves, projections=PROJECTIONS, seed=self.seed)
+        yield (
+            "sliced-wasserstein",
+            {
+                "value": sliced_wasserstein(self.samples, self.test, projections=PROJECTIONS, seed=self.seed),
+                "real": sliced_wasserstein(self.stand_in, self.test, projections=PROJECTIONS, seed=self.seed),
+                "floor": {"mean": floor.value, "sd": floor.stderr, "halves_of": len(halves), "halvings": 8},
+                "protocol": self.protocol(projections=PROJECTIONS, p=2, real_with=len(self.stand_in)),
+            },
+        )
+
+    def memory(self) -> Iterator[tuple[str, Result]]:
+        train, mirrored = self.dataset.train.all()[0], self.dataset.train.flip
+        # A mirrored copy is a copy, where training mirrors.
+        train = torch.cat([train, train.flip(-1)]) if mirrored else train
+        about = self.protocol(statistic="median", distance="Euclidean", train=len(train), mirrored=mirrored)
+        try:
+            found = memorisation(self.samples, train, self.test)
+        except UserError as reason:
+            yield "memorisation", {"value": None, "note": str(reason), "protocol": about}
+            return
+        yield (
+            "memorisation",
+            {
+                "value": found.ratio,
+                "distance": {"samples": found.samples, "heldout": found.heldout},
+                "protocol": about,
+            },
+        )
+
+    def reading(self) -> Iterator[tuple[str, Result]]:
+        train, train_labels = _some(self.dataset.train, MOST, self.seed)
+        assert self.labels is not None
+        assert train_labels is not None
+        assert self.test_labels is not None
+        if len(train_labels.unique()) < 2:
+            return
+        reader = svc(train, train_labels, seed=self.seed)
+        real = rate(reader.read(self.test) == self.test_labels).value
+        agreement = label_agreement(self.samples, self.labels, reader)
+        yield (
+            "label-agreement",
+            {
+                "value": agreement.value,
+                "stderr": agreement.stderr,
+                "real": real,
+                "by_class": self._by_class(reader),
+                "protocol": self._reader_protocol(reader, "train"),
+            },
+        )
+        if len(self.labels.unique()) < 2:
+            return
+        taught = svc(self.samples, self.labels, seed=self.seed)
+        accuracy = rate(taught.read(self.test) == self.test_labels)
+        yield (
+            "train-synthetic-test-real",
+            {
+                "value": accuracy.value,
+                "stderr": accuracy.stderr,
+                "real": real,
+                "protocol": self._reader_protocol(taught, "samples"),
+            },
+        )
+
+    def _by_class(self, reader: Reader) -> list[float | None]:
+        assert self.labels is not None
+        hit = (reader.read(self.samples) == self.labels).double()
+        found = [hit[self.labels == k] for k in range(len(self.dataset.info.classes))]
+        return [float(part.mean()) if len(part) else None for part in found]
+
+    def _reader_protocol(self, reader: Reader, trained: str) -> Result:
+        return self.protocol(**reader.protocol, trained_from=trained)
+
+
+def _some(split: Split, most: int, seed: int) -> tuple[Tensor, Tensor | None]:
+    """At most ``most`` examples of a split, a random choice if there are more, without augmentation."""
+    index = torch.arange(len(split))
+    if len(index) > most:
+        index = torch.randperm(len(index), generator=torch.Generator().manual_seed(seed))[:most].sort().values
+    return split.plain(index), None if split.labels is None else split.labels[index]
+
+
+def _shuffled(x: Tensor, n: int, seed: int) -> Tensor:
+    return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n]]
+
+
+def _least(*sides: Tensor) -> int:
+    return min(len(side) for side in sides)

@@ -1,0 +1,139 @@
+"""Classifiers that read samples: do they show what was asked, and can one learn from them?"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._errors import UserError
+from .._registry import register
+from ._inputs import labels_of, rows
+from .kernel import Estimate
+
+WIDEST = 1024
+"""Events of up to this many coordinates are read as pixels, larger ones by ``COMPONENTS`` principal components."""
+COMPONENTS = 64
+MOST = 10_000
+"""Examples a support-vector machine learns from at most: its cost grows with their square."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A support-vector classifier of flattened events, with what it was trained on.
+
+    ``protocol`` is JSON-able: features, number of training examples, C, gamma.
+    """
+
+    classifier: Any
+    front: Any | None
+    protocol: dict[str, Any]
+
+    def read(self, x: Tensor) -> Tensor:
+        """The class of each example ``(N, ...)``, int64 ``(N,)``."""
+        flat = rows("x", x, least=1).numpy()
+        seen = flat if self.front is None else self.front.transform(flat)
+        return torch.from_numpy(self.classifier.predict(seen).astype(np.int64))
+
+
+def svc(x: Tensor, labels: Tensor, *, seed: int = 0) -> Reader:
+    """Train scikit-learn's SVC (RBF kernel, C = 10, gamma = "scale") on ``(N, ...)`` and labels ``(N,)``.
+
+    Above 1,024 coordinates it sees the first 64 principal components of ``x``; beyond 10,000 examples it learns from
+    that many, drawn by ``seed``. Both are in ``Reader.protocol``.
+
+    Raises:
+        UserError: labels that do not fit, or fewer than two classes.
+    """
+    from sklearn.svm import SVC
+
+    flat, target = rows("x", x), labels_of("labels", labels, len(x))
+    if len(target.unique()) < 2:
+        raise UserError("a classifier needs examples of at least two classes; labels hold one.")
+    if len(flat) > MOST:
+        keep = torch.randperm(len(flat), generator=torch.Generator().manual_seed(seed))[:MOST]
+        flat, target = flat[keep], target[keep]
+    front = front_end(flat, seed)
+    seen = flat.numpy() if front is None else front.transform(flat.numpy())
+    classifier = SVC(C=10, gamma="scale").fit(seen, target.numpy())
+    protocol = {
+        "classifier": "sklearn.svm.SVC",
+        "C": 10,
+        "gamma": "scale",
+        "features": "pixels" if front is None else f"pca:{front.n_components_}",
+        "trained_on": len(flat),
+    }
+    return Reader(classifier, front, protocol)
+
+
+def front_end(flat: Tensor, seed: int) -> Any | None:
+    """Nothing up to 1,024 coordinates, else the first 64 principal components (a fitted scikit-learn PCA)."""
+    if flat.shape[1] <= WIDEST:
+        return None
+    from sklearn.decomposition import PCA
+
+    return PCA(min(COMPONENTS, len(flat)), random_state=seed).fit(flat.numpy())
+
+
+def digest(*arrays: np.ndarray) -> str:
+    """SHA-256 of arrays, their shapes and types."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(f"{array.dtype.str}{array.shape}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+@register(
+    "metrics",
+    "label-agreement",
+    title="Agreement of a classifier of real data with the asked label",
+    catalogue="J1",
+    proof="exact: tests/metrics/test_readers.py::test_agreement_counts_what_was_mislabelled",
+)
+def label_agreement(samples: Tensor, labels: Tensor, reader: Reader) -> Estimate:
+    r"""The fraction of samples that ``reader`` (trained on real data) reads as the label they were asked for.
+
+    The standard error is binomial, :math:`\sqrt{p(1-p)/N}`; the reader's own errors bound the value.
+
+    Args:
+        samples: ``(N, ...)``.
+        labels: asked labels, integer ``(N,)``.
+        reader: from :func:`svc` on the real training split.
+    """
+    asked = labels_of("labels", labels, len(samples))
+    return rate(reader.read(samples) == asked)
+
+
+@register(
+    "metrics",
+    "train-synthetic-test-real",
+    title="Accuracy on real data after training on samples alone",
+    arxiv="1706.02633",
+    catalogue="J1",
+    proof="data: tests/metrics/test_readers.py::test_training_on_real_digits_is_the_ceiling",
+)
+def train_on_synthetic(
+    samples: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor, *, seed: int = 0
+) -> Estimate:
+    """The accuracy on real held-out data of an :func:`svc` trained on samples alone (TSTR, arXiv:1706.02633).
+
+    Args:
+        samples: ``(N, ...)`` with their asked ``labels`` ``(N,)``, of at least two classes.
+        labels: integer ``(N,)``.
+        real: held-out real data ``(M, ...)``.
+        real_labels: integer ``(M,)``.
+        seed: of a subset, if there are more than 10,000 samples.
+    """
+    return rate(svc(samples, labels, seed=seed).read(real) == labels_of("real_labels", real_labels, len(real)))
+
+
+def rate(hits: Tensor) -> Estimate:
+    """A fraction and its binomial standard error."""
+    p = float(hits.double().mean())
+    return Estimate(p, math.sqrt(p * (1 - p) / len(hits)))

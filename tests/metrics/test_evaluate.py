@@ -1,0 +1,162 @@
+"""The table of measures: complete, JSON-able, with protocols, and telling good from bad."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from langevin import data
+from langevin._errors import UserError
+from langevin._registry import methods
+from langevin.metrics import evaluate
+
+PROTOCOL = {"data", "features", "features_sha256", "samples", "real", "split", "resize", "range", "seed"}
+
+
+@pytest.fixture(scope="module")
+def digits() -> data.Dataset:
+    return data.load("digits")
+
+
+@pytest.fixture(scope="module")
+def fresh(digits: data.Dataset) -> dict:
+    """What a sampler gets that returns held-out scans."""
+    x, y = digits.test.all()
+    return evaluate(x, y, digits, progress=False)
+
+
+def test_registry() -> None:
+    rows = {m.name: m.arxiv for m in methods("metrics")}
+    assert rows["frechet"] == "1706.08500"
+    assert rows["kernel"] == "1801.01401"
+    assert rows["precision-recall"] == "1904.06991"
+    assert {"sliced-wasserstein", "label-agreement", "train-synthetic-test-real", "memorisation"} <= set(rows)
+
+
+def test_every_number_has_its_protocol(digits: data.Dataset, fresh: dict) -> None:
+    again = json.loads(json.dumps(fresh, allow_nan=False))
+    assert set(again) == {
+        *(f"{m}/{s}" for m in ("frechet", "kernel", "precision", "recall") for s in ("pixels", "classifier")),
+        "sliced-wasserstein",
+        "memorisation",
+        "label-agreement",
+        "train-synthetic-test-real",
+    }
+    for key, row in again.items():
+        assert row["protocol"].keys() >= PROTOCOL, key
+        assert isinstance(row["value"], float), key
+        assert (row["protocol"]["samples"], row["protocol"]["real"]) == (359, 359), key
+        assert row["protocol"]["split"] == "test"
+        assert row["protocol"]["range"] == [-1, 1]
+    assert len(again["frechet/classifier"]["protocol"]["features_sha256"]) == 64
+    assert again["train-synthetic-test-real"]["protocol"]["trained_on"] == 359
+
+
+def test_held_out_scans_as_samples(fresh: dict) -> None:
+    # The samples are the reference: distances vanish, everything is covered, nothing is copied from training.
+    assert fresh["frechet/pixels"]["value"] < 1e-9
+    assert fresh["frechet/pixels"]["real"] > 0.1
+    assert fresh["precision/pixels"]["value"] == fresh["recall/pixels"]["value"] == 1
+    assert fresh["sliced-wasserstein"]["value"] < 1e-9
+    assert fresh["memorisation"]["value"] == 1
+    # 356 of 359 held-out scans are read right by the machine trained on real data.
+    agreement = fresh["label-agreement"]
+    assert agreement["value"] == agreement["real"] == pytest.approx(356 / 359)
+    assert np.average(agreement["by_class"], weights=[36, 36, 35, 37, 36, 36, 36, 36, 35, 36]) == pytest.approx(
+        356 / 359
+    )
+    assert fresh["train-synthetic-test-real"]["value"] == 1  # tested on what it was taught
+
+
+def test_training_scans_as_samples_are_called_copies(digits: data.Dataset) -> None:
+    x, y = digits.train.all()
+    found = evaluate(x[:300], y[:300], digits, features="pca:8", progress=False)
+    assert found["memorisation"]["value"] == 0
+    assert found["label-agreement"]["value"] == 1
+    assert found["frechet/pca:8"]["value"] < 3 * found["frechet/pca:8"]["real"]
+    assert "frechet/pixels" not in found
+
+
+def test_blurred_and_mislabelled_samples_score_worse(digits: data.Dataset, fresh: dict) -> None:
+    x, y = digits.test.all()
+    noisy = evaluate(x + 0.5 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)), y, digits)
+    for key in ("frechet/pixels", "frechet/classifier", "kernel/pixels", "sliced-wasserstein"):
+        assert noisy[key]["value"] > 2 * abs(noisy[key]["real"]), key
+    assert noisy["precision/pixels"]["value"] < 0.5
+    assert noisy["train-synthetic-test-real"]["value"] < noisy["train-synthetic-test-real"]["real"]
+    wrong = evaluate(x, (y + 1) % 10, digits, features="pixels")
+    assert wrong["label-agreement"]["value"] < 0.02
+    assert wrong["train-synthetic-test-real"]["value"] < 0.02
+
+
+def test_points_without_labels() -> None:
+    roll = data.load("swissroll", limit=600)
+    found = evaluate(roll.test.all()[0], None, roll)
+    assert set(found) == {
+        "frechet/pixels", "kernel/pixels", "precision/pixels", "recall/pixels", "sliced-wasserstein", "memorisation",
+    }  # fmt: skip
+    assert found["memorisation"]["protocol"]["range"] == [None, None]
+    json.dumps(found, allow_nan=False)
+
+
+def test_mirrored_copies_are_copies_where_training_mirrors(digits: data.Dataset) -> None:
+    mirrored = data.load("digits", flip=True)
+    copies = mirrored.train.all()[0][:50].flip(-1)
+    assert evaluate(copies, None, mirrored, features="pca:2")["memorisation"]["value"] == 0
+    assert evaluate(copies, None, digits, features="pca:2")["memorisation"]["value"] > 0.5
+
+
+def test_held_out_copies_leave_no_ratio(tmp_path) -> None:
+    np.save(tmp_path / "same.npy", np.tile(np.eye(4), (50, 1)))
+    same = data.load(tmp_path / "same.npy")
+    found = evaluate(torch.rand(20, 4), None, same)["memorisation"]
+    assert found["value"] is None
+    assert "exact copy" in found["note"]
+
+
+def test_wide_images_use_principal_components(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (300, 20, 20, 3), dtype=np.uint8)
+    label = np.arange(300) % 2
+    x[label == 1] //= 4
+    np.savez(tmp_path / "wide.npz", x=x, label=label)
+    wide = data.load(tmp_path / "wide.npz")
+    found = evaluate(wide.test.all()[0], wide.test.labels, wide)
+    assert "frechet/pca:64" in found
+    assert found["label-agreement"]["protocol"]["features"] == "pca:64"
+    assert found["frechet/classifier"]["protocol"]["feature_settings"]["input"] == "pca:64"
+    assert found["label-agreement"]["value"] == 1
+
+
+def test_same_seed_same_numbers(digits: data.Dataset, fresh: dict) -> None:
+    x, y = digits.test.all()
+    torch.manual_seed(7)
+    np.random.seed(7)  # noqa: NPY002  (global state must not matter)
+    assert evaluate(x, y, digits) == fresh
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"samples": torch.zeros(20, 1, 8, 9)}, r"shape \(N, 1, 8, 8\); got \(20, 1, 8, 9\)"),
+        ({"samples": torch.zeros(3, 1, 8, 8)}, "at least 8"),
+        ({"samples": torch.full((20, 1, 8, 8), torch.nan)}, "non-finite"),
+        ({"labels": torch.full((20,), 10)}, "0…9; got 10"),
+        ({"labels": torch.zeros(19, dtype=torch.int64)}, r"integer tensor \(20,\)"),
+        ({"features": ["pixels", "inceptoin"]}, "Did you mean 'inception'"),
+    ],
+)
+def test_refusals_come_before_work(digits: data.Dataset, change: dict, words: str, monkeypatch) -> None:
+    from langevin.metrics import evaluate as module  # the function; its module holds the work
+
+    monkeypatch.setitem(module.__globals__, "frechet_distance", lambda *_: pytest.fail("worked before checking"))
+    arguments = {"samples": torch.zeros(20, 1, 8, 8), "labels": None, "features": "pixels", **change}
+    with pytest.raises(UserError, match=words):
+        evaluate(arguments["samples"], arguments["labels"], digits, features=arguments["features"])
+
+
+def test_labels_for_data_without_classes() -> None:
+    roll = data.load("swissroll", limit=100)
+    with pytest.raises(UserError, match="'swissroll' has no classes"):
+        evaluate(roll.test.all()[0], torch.zeros(100, dtype=torch.int64), roll)
