@@ -105,9 +105,9 @@ def test_inception_reads_only_the_published_file_as_bytes_in_colour(tmp_path, mo
         def __init__(self, name: str, layers: list, path: str, antialias: bool) -> None:
             assert (layers, antialias) == (["2048"], False)
 
-        def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+        def __call__(self, x: torch.Tensor) -> torch.Tensor:
             seen.append(x)
-            return (x.float().mean((2, 3)),)
+            return x.float().mean((2, 3))
 
     fid = types.ModuleType("torchmetrics.image.fid")
     fid.NoTrainInceptionV3 = Network  # type: ignore[attr-defined]

@@ -176,7 +176,7 @@ def _inception(info: Data) -> Features:
         pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         pixels = pixels.expand(-1, 3, -1, -1)
         with torch.no_grad():
-            parts = [network(part)[0].double().cpu().flatten(1) for part in pixels.split(64)]
+            parts = [network(part).double().cpu() for part in pixels.split(64)]
         return torch.cat(parts)
 
     settings = {"layer": "2048", "resize": "299×299, bilinear as in TensorFlow 1, inside the network", "levels": 256}
