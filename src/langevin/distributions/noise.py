@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,7 @@ from .._errors import UserError
 _MASK = 0xFFFFFFFF
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
-_UNIFORM, _NORMAL, _KEY = 0, 1, 2
+_UNIFORM, _NORMAL = 0, 1
 """The last counter word says what the bits are for, so that uniforms and normals of one draw are independent."""
 
 
@@ -49,7 +50,7 @@ class Noise:
     Args:
         seed: an integer in [0, 2⁶⁴).
         sample: the number of samples, or their global indices, int64 ``(B,)`` with values in [0, 2³²).
-        draw: which draw this is; a sampling loop takes draw 0 for its start and draw i for its step i.
+        draw: which draw this is, in [0, 2³²); a sampling loop takes draw 0 for its start and draw i for its step i.
     """
 
     seed: int
@@ -59,9 +60,17 @@ class Noise:
     def __init__(self, seed: int, sample: Tensor | int, draw: int = 0) -> None:
         if not isinstance(seed, int) or not 0 <= seed < 2**64:
             raise UserError(f"seed must be an integer in [0, 2**64), got {seed!r}")
-        sample = torch.arange(sample) if isinstance(sample, int) else sample
+        if not isinstance(draw, int) or not 0 <= draw < 2**32:
+            raise UserError(f"draw must be an integer in [0, 2**32), got {draw!r}")
+        if isinstance(sample, int):
+            if sample < 0:
+                raise UserError(f"sample must be a number of samples >= 0, got {sample}")
+            sample = torch.arange(sample)
         if sample.ndim != 1 or sample.dtype != torch.int64:
             raise UserError(f"sample must be int64 (B,), got {sample.dtype} {tuple(sample.shape)}")
+        # Values are looked at on the CPU alone, where they are made: elsewhere a look is a wait for the device.
+        if sample.device.type == "cpu" and ((sample < 0) | (sample >= 2**32)).any():
+            raise UserError(f"sample must hold indices in [0, 2**32), got {sample.tolist()[:8]}")
         object.__setattr__(self, "seed", seed)
         object.__setattr__(self, "sample", sample)
         object.__setattr__(self, "draw", draw)
@@ -77,10 +86,10 @@ class Noise:
         return replace(self, draw=draw)
 
     def fold(self, tag: int) -> Noise:
-        """An independent stream for part ``tag`` of this draw: a new key, hashed from seed, draw and tag."""
-        words = tuple(torch.tensor(w & _MASK) for w in (tag, self.draw, tag >> 32, _KEY))
-        a, b, _, _ = philox(words, self.seed)  # type: ignore[arg-type]
-        return Noise(int(a) | int(b) << 32, self.sample, self.draw)
+        """An independent stream for part ``tag`` ≥ 0 of this draw: a new key, hashed from seed, draw and tag."""
+        words = f"{self.seed} {self.draw} {tag}".encode()
+        key = int.from_bytes(hashlib.blake2b(words, digest_size=8).digest(), "little")
+        return Noise(key, self.sample, self.draw)
 
     def rows(self, index: slice | Tensor) -> Noise:
         """The noise of some of the samples."""
