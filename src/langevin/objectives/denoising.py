@@ -38,6 +38,11 @@ class Objective(ABC):
     def check(self, denoiser: Denoiser) -> None:  # noqa: B027 (an objective may take any denoiser)
         """Refuse a denoiser the objective is not defined for, before any work."""
 
+    @property
+    def learns(self) -> bool:
+        """Whether the objective depends on the losses it has been shown by ``observe``."""
+        return False
+
     def observe(self, loss: Tensor, noise: Noise) -> None:  # noqa: B027 (most objectives learn nothing)
         """Take in the losses ``(B,)`` of a step: those of every process, in the order of the samples of ``noise``."""
 
@@ -106,6 +111,10 @@ class Denoising(Objective):
         weight = self._weight(denoiser, t)
         if not torch.isfinite(weight).all():
             raise UserError(f"objective {self.weight!r} is {weight.tolist()} at t = {t.tolist()} of {denoiser.process}")
+
+    @property
+    def learns(self) -> bool:
+        return self.times.learns
 
     def observe(self, loss: Tensor, noise: Noise) -> None:
         u = self.times.uniform(noise)

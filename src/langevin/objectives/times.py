@@ -35,6 +35,11 @@ class TimeLaw(ABC):
     than the expectation does.
     """
 
+    @property
+    def learns(self) -> bool:
+        """Whether the law depends on the losses it has been shown."""
+        return False
+
     @abstractmethod
     def quantile(self, process: Process, u: Tensor) -> Tensor:
         """t in (0, 1] of u in (0, 1), float64."""
@@ -197,6 +202,10 @@ class Stratified(TimeLaw):
     def check(self, process: Process) -> None:
         self.of.check(process)
 
+    @property
+    def learns(self) -> bool:
+        return self.of.learns
+
     def observe(self, u: Tensor, loss: Tensor) -> None:
         self.of.observe(u, loss)
 
@@ -273,6 +282,10 @@ class Importance(TimeLaw):
         edges = torch.cat((torch.zeros_like(p[:1]), torch.cumsum(p, 0)))
         k = (torch.searchsorted(edges, u.contiguous(), right=True) - 1).clamp(0, self.bins - 1)
         return k, ((u - edges[k]) / p[k]).clamp(0, 1), p[k]
+
+    @property
+    def learns(self) -> bool:
+        return True
 
     def uniform(self, noise: Noise) -> Tensor:
         return self.of.uniform(noise)

@@ -1,0 +1,45 @@
+"""One trainer: configuration, optimiser steps, moving average, checkpoints, and the model directory they end in."""
+
+from .checkpoint import found as checkpoints
+from .config import (
+    BudgetConfig,
+    Config,
+    EMAConfig,
+    NetworkConfig,
+    ObjectiveConfig,
+    OptimiserConfig,
+    OutputConfig,
+    PredictionConfig,
+    ProcessConfig,
+    build,
+    settle,
+)
+from .ema import EMA
+from .learner import Learner
+from .loop import train
+from .model import load, save
+from .order import Order
+from .pictures import grid, scatter
+
+__all__ = [
+    "EMA",
+    "BudgetConfig",
+    "Config",
+    "EMAConfig",
+    "Learner",
+    "NetworkConfig",
+    "ObjectiveConfig",
+    "OptimiserConfig",
+    "Order",
+    "OutputConfig",
+    "PredictionConfig",
+    "ProcessConfig",
+    "build",
+    "checkpoints",
+    "grid",
+    "load",
+    "save",
+    "scatter",
+    "settle",
+    "train",
+]

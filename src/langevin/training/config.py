@@ -1,0 +1,364 @@
+"""What can be asked of a training run: nested dataclasses, fit for a command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from .. import nn, objectives, processes
+from .._errors import UserError, nearest
+from ..data import Data
+from ..denoisers import NetworkDenoiser, Reading
+from ..objectives import Objective
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The network."""
+
+    name: str | None = None
+    """Backbone: unet, dit or mlp; if not given, the one that suits the data."""
+    options: dict[str, str] = field(default_factory=dict)
+    """Its settings as KEY VALUE pairs, a value as JSON: width 96 multipliers [1,2,2]."""
+
+
+@dataclass(frozen=True)
+class ProcessConfig:
+    """How data become noise."""
+
+    name: str = "edm"
+    """Process: edm, vp, sub-vp, ve, flow, cosine or ddpm."""
+    options: dict[str, str] = field(default_factory=dict)
+    """Its settings as KEY VALUE pairs: sigma_max 160."""
+
+
+@dataclass(frozen=True)
+class PredictionConfig:
+    """What the network is asked for."""
+
+    name: str | None = None
+    """Prediction: eps, x0, v, flow, score or edm; if not given, flow for the flow process and edm for every other."""
+    time: str = "log_sigma"
+    """How the network is told the time: log_sigma (log(sigma/alpha)/4), index (of a table) or time (1000 t)."""
+    data_std: float | None = None
+    """RMS of the data a coordinate, in units of the data; measured if not given."""
+    scale_input: bool = True
+    """Divide the input by its standard deviation."""
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is made small."""
+
+    name: str = "simple"
+    """Weight of the error at each time: simple (the network's own target), x0, dsm, likelihood, edm or min-snr."""
+    options: dict[str, str] = field(default_factory=dict)
+    """Its settings as KEY VALUE pairs: gamma 5."""
+    times: str | None = None
+    """Law of the times: uniform, log-normal, table or importance; if not given, log-normal for the prediction edm, else
+    uniform."""
+    times_options: dict[str, str] = field(default_factory=dict)
+    """Its settings as KEY VALUE pairs: mean -1.2 std 1.2."""
+    stratified: bool = True
+    """Spread the times of a batch evenly over their law."""
+    label_dropout: float = 0.1
+    """Share of training samples whose label is hidden, in [0, 1]: what classifier-free guidance needs."""
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW."""
+
+    lr: float | None = None
+    """Learning rate after warm-up, > 0; if not given, one that suits the data."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Decay of the running mean of the gradient and of its square, in [0, 1)."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay, >= 0."""
+    warmup: int | None = None
+    """Steps over which the learning rate grows from 0; if not given, a number that suits the data."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """After warm-up: constant, or a half cosine to 0 at the end of the budget."""
+    clip: float | None = 1.0
+    """Largest norm of the gradient, > 0; None never clips."""
+
+
+@dataclass(frozen=True)
+class EMAConfig:
+    """The moving average of the weights, which is what is saved as the model."""
+
+    kind: Literal["power", "constant"] = "power"
+    """power: its memory grows with training (arXiv:2312.02696); constant: a fixed half-life."""
+    width: float = 0.1
+    """power: spread of its memory over the length of training, in (0, 0.28]."""
+    half_life: float = 500_000.0
+    """constant: half-life in images, > 0."""
+
+
+@dataclass(frozen=True)
+class BudgetConfig:
+    """How long; steps or minutes, not both."""
+
+    steps: int | None = None
+    """Optimiser steps."""
+    minutes: float | None = None
+    """Minutes on the clock, all included."""
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """What is written, and how often. A number of steps of 0 means never."""
+
+    log_every: int = 50
+    """Steps from one row of metrics.csv to the next."""
+    validate_every: int | None = None
+    """Steps from one loss on held-out data to the next; if not given, a number that suits the data."""
+    validate_on: int = 1024
+    """Pairs of a held-out example and its noise it is measured on, the same every time."""
+    picture_every: int | None = None
+    """Steps from one picture of samples to the next; if not given, a number that suits the data."""
+    checkpoint_every: int | None = None
+    """Steps from one checkpoint to the next; if not given, a number that suits the data."""
+    keep: int = 2
+    """Checkpoints kept, at least 1."""
+    tensorboard: bool = False
+    """Write TensorBoard logs too (pip install "langevin[log]")."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A training run.
+
+    What is not given is chosen for the data by ``settle``: a run's checkpoint holds the settled configuration.
+    """
+
+    seed: int = 0
+    """Of the weights, of the order of the data and of all noise."""
+    batch: int | None = None
+    """Examples a step, over all processes; if not given, a number that suits the data."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the network; auto is bfloat16 where the machine gains from it. Weights and losses stay float32."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    process: ProcessConfig = field(default_factory=ProcessConfig)
+    prediction: PredictionConfig = field(default_factory=PredictionConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    ema: EMAConfig = field(default_factory=EMAConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Config:
+        """The inverse of ``to_dict``.
+
+        Raises:
+            UserError: for a key that is not known.
+        """
+        made: Config = _read(cls, values, "config")
+        return made
+
+
+def _read(kind: Any, values: Mapping[str, Any], where: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where} must be a mapping, got {values!r}")
+    types = typing.get_type_hints(kind)
+    for key in values:
+        if key not in types:
+            raise UserError(f"{where} has no {key!r}.{nearest(key, types)}")
+    made = {}
+    for key, value in values.items():
+        if dataclasses.is_dataclass(types[key]):
+            value = _read(types[key], value, f"{where}.{key}")
+        made[key] = tuple(value) if isinstance(value, list) else value
+    return kind(**made)
+
+
+@dataclass(frozen=True)
+class _Suits:
+    """What suits a kind of data."""
+
+    batch: int
+    lr: float
+    steps: int
+    warmup: int
+    every: int
+
+
+def _suits(data: Data) -> _Suits:
+    if not data.is_image:
+        return _Suits(batch=512, lr=2e-3, steps=4000, warmup=100, every=1000)
+    if max(data.shape[1:]) <= 16:
+        return _Suits(batch=128, lr=2e-3, steps=1800, warmup=100, every=300)
+    return _Suits(batch=64, lr=5e-4, steps=50_000, warmup=500, every=1000)
+
+
+def settle(config: Config, data: Data) -> Config:
+    """The configuration with everything chosen that was left open, and checked.
+
+    Raises:
+        UserError: for a value out of its range, named as it is on the command line.
+    """
+    suits = _suits(data)
+    rms = config.prediction.data_std
+    if rms is None:
+        if data.mean is None:
+            raise UserError(f"prediction.data_std must be given: the moments of data {data.name!r} are unknown")
+        rms = math.sqrt(float(data.variance.mean()) + float((data.mean**2).mean()))
+    prediction = config.prediction.name or ("flow" if config.process.name == "flow" else "edm")
+    times, times_options = config.objective.times, _decode(config.objective.times_options)
+    if times is None:
+        times = "log-normal" if prediction == "edm" else "uniform"
+        if times == "log-normal" and "mean" not in times_options:
+            # The published −1.2 is for data of RMS ½; noise matters in proportion to the data.
+            times_options["mean"] = -1.2 + math.log(rms / 0.5)
+    budget = config.budget
+    if budget.steps is None and budget.minutes is None:
+        budget = replace(budget, steps=suits.steps)
+    pick = lambda value, default: default if value is None else value
+    settled = replace(
+        config,
+        batch=pick(config.batch, suits.batch),
+        network=NetworkConfig(*_network(config, data)),
+        process=replace(config.process, options=_decode(config.process.options)),
+        prediction=replace(config.prediction, name=prediction, data_std=rms),
+        objective=replace(
+            config.objective,
+            options=_decode(config.objective.options),
+            times=times,
+            times_options=times_options,
+        ),
+        optimiser=replace(
+            config.optimiser,
+            lr=pick(config.optimiser.lr, suits.lr),
+            warmup=pick(config.optimiser.warmup, suits.warmup),
+        ),
+        budget=budget,
+        output=replace(
+            config.output,
+            validate_every=pick(config.output.validate_every, suits.every),
+            picture_every=pick(config.output.picture_every, suits.every),
+            checkpoint_every=pick(config.output.checkpoint_every, suits.every),
+        ),
+    )
+    check(settled)
+    return settled
+
+
+def _network(config: Config, data: Data) -> tuple[str, dict[str, Any]]:
+    options = _decode(config.network.options)
+    known = {"log_sigma": None, "index": [0.0, 999.0], "time": [0.0, 1000.0]}.get(config.prediction.time)
+    if known is not None:
+        options.setdefault("time_range", known)
+    made = nn.default(data.shape, len(data.classes), name=config.network.name, **options)
+    return str(made["name"]), {k: v for k, v in made.items() if k != "name"}
+
+
+def _decode(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as JSON where they are JSON, else as the text they are."""
+
+    def value(text: Any) -> Any:
+        try:
+            return json.loads(text) if isinstance(text, str) else text
+        except ValueError:
+            return text
+
+    return {key: value(text) for key, text in options.items()}
+
+
+def check(config: Config) -> None:
+    """Refuse a settled configuration with a value out of its range.
+
+    Raises:
+        UserError: that names the setting as it is called on the command line.
+    """
+
+    def need(ok: bool, name: str, value: object, accepted: str) -> None:
+        if not ok:
+            raise UserError(f"{name} must be {accepted}, got {value!r}")
+
+    whole = lambda v, low: isinstance(v, int) and not isinstance(v, bool) and v >= low
+    real = lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
+    o, e, b, out = config.optimiser, config.ema, config.budget, config.output
+    need(whole(config.seed, 0) and config.seed < 2**64, "seed", config.seed, "an integer in [0, 2**64)")
+    need(whole(config.batch, 1), "batch", config.batch, "an integer of at least 1")
+    need(
+        config.precision in ("auto", "float32", "bfloat16"), "precision", config.precision, "auto, float32 or bfloat16"
+    )
+    drop = config.objective.label_dropout
+    need(real(drop) and 0 <= drop <= 1, "objective.label-dropout", drop, "in [0, 1]")
+    need(real(o.lr) and typing.cast(float, o.lr) > 0, "optimiser.lr", o.lr, "a number > 0")
+    need(all(real(v) and 0 <= v < 1 for v in o.betas), "optimiser.betas", o.betas, "two numbers in [0, 1)")
+    need(real(o.weight_decay) and o.weight_decay >= 0, "optimiser.weight-decay", o.weight_decay, "a number >= 0")
+    need(whole(o.warmup, 0), "optimiser.warmup", o.warmup, "an integer of at least 0")
+    need(o.schedule in ("constant", "cosine"), "optimiser.schedule", o.schedule, "constant or cosine")
+    clips = o.clip is None or (real(o.clip) and o.clip > 0)
+    need(clips, "optimiser.clip", o.clip, "a number > 0, or None")
+    need(e.kind in ("power", "constant"), "ema.kind", e.kind, "power or constant")
+    need(real(e.width) and 0 < e.width <= 0.28, "ema.width", e.width, "in (0, 0.28]")
+    need(real(e.half_life) and e.half_life > 0, "ema.half-life", e.half_life, "a number of images > 0")
+    need(b.steps is None or b.minutes is None, "budget", f"{b.steps} steps and {b.minutes} minutes", "one of the two")
+    need(b.steps is None or whole(b.steps, 1), "budget.steps", b.steps, "an integer of at least 1")
+    need(b.minutes is None or (real(b.minutes) and b.minutes > 0), "budget.minutes", b.minutes, "a number > 0")
+    for name in ("log_every", "validate_every", "picture_every", "checkpoint_every"):
+        value = getattr(out, name)
+        need(whole(value, 0), f"output.{name.replace('_', '-')}", value, "a number of steps, 0 for never")
+    need(whole(out.validate_on, 1), "output.validate-on", out.validate_on, "an integer of at least 1")
+    need(whole(out.keep, 1), "output.keep", out.keep, "an integer of at least 1")
+
+
+def build(config: Config, data: Data) -> tuple[NetworkDenoiser, Objective]:
+    """The untrained denoiser and the objective of a settled configuration.
+
+    Weights come from torch's global generator, which the caller seeds.
+
+    Raises:
+        UserError: for an unknown name or setting, and for a process, prediction or size that do not go together.
+    """
+    prediction = config.prediction
+    process = processes.create({"name": config.process.name, **config.process.options})
+    reading = Reading(str(prediction.name), float(prediction.data_std or 0.0), prediction.time, prediction.scale_input)
+    reading.check(process)
+    times: dict[str, Any] = {"name": config.objective.times, **config.objective.times_options}
+    if config.objective.stratified:
+        times = {"name": "stratified", "of": times}
+    objective = objectives.create({"name": config.objective.name, "times": times, **config.objective.options})
+    network = nn.create({"name": config.network.name, **config.network.options})
+    network.check_shape(data.shape)
+    denoiser = NetworkDenoiser(network, process, reading, data.shape, data=data)
+    objective.check(denoiser)
+    return denoiser, objective
+
+
+def changed(asked: Config, settled: Config) -> list[str]:
+    """The settings a configuration names that differ from a settled one, save those a run may be continued with.
+
+    What stands at its default was not asked for. A budget and output may change from one part of a run to the next.
+    """
+    plain, given, kept = Config().to_dict(), asked.to_dict(), settled.to_dict()
+    for part in ("budget", "output"):
+        plain.pop(part), given.pop(part), kept.pop(part)
+    return _differ(plain, given, kept, "")
+
+
+def _differ(plain: Mapping[str, Any], given: Mapping[str, Any], kept: Mapping[str, Any], where: str) -> list[str]:
+    found = []
+    for key, value in given.items():
+        name = f"{where}{key.replace('_', '-')}"
+        if key == "options" or key.endswith("_options"):
+            asked = _decode(value)
+            found += [f"{name}.{k} {kept[key].get(k)!r} -> {v!r}" for k, v in asked.items() if kept[key].get(k) != v]
+        elif isinstance(value, Mapping):
+            found += _differ(plain[key], value, kept[key], f"{name}.")
+        elif value != plain[key] and value != kept[key]:
+            found.append(f"{name} {kept[key]!r} -> {value!r}")
+    return found

@@ -1,0 +1,76 @@
+"""The moving average of the weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .._errors import UserError
+
+RAMP = 0.05
+"""A constant half-life is at most this share of the images seen, so that the average forgets the first weights."""
+
+
+def power_exponent(width: float) -> float:
+    r"""γ of the power-function profile of a relative width (arXiv:2312.02696, eq. 2–3 and app. C).
+
+    .. math:: σ_{rel} = \sqrt{\frac{γ + 1}{(γ + 2)^2 (γ + 3)}}
+
+    Args:
+        width: σ_rel in (0, 0.28]: standard deviation of the profile over the length of training. 0.288 is a plain mean.
+    """
+    if not 0 < width <= 0.28:
+        raise UserError(f"width must lie in (0, 0.28], got {width}")
+    # The profile narrows as γ grows: bisect.
+    spread = lambda g: math.sqrt((g + 1) / ((g + 2) ** 2 * (g + 3)))
+    low, high = 0.0, 4.0
+    while spread(high) > width:
+        high *= 2
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if spread(middle) > width else (low, middle)
+    return (low + high) / 2
+
+
+class EMA:
+    r"""θ̂ ← β θ̂ + (1 − β) θ, in float32, with a β that depends on the step.
+
+    Power function (arXiv:2312.02696, eq. 2): :math:`β_n = (1 - 1/n)^{γ + 1}` at step n, a profile ∝ τ^γ that scales
+    with the length of training. Constant: :math:`β = 2^{-B/H}` for B images a step and a half-life of H images, ramped
+    up.
+
+    Attributes:
+        network: a copy of the network that holds the average, in evaluation mode.
+
+    Args:
+        network: whose weights are averaged.
+        batch: images a step.
+        width: σ_rel of the power function; None for a constant half-life.
+        half_life: H in images, > 0; read only if width is None.
+    """
+
+    def __init__(self, network: nn.Module, batch: int, width: float | None = 0.1, half_life: float = 0.0) -> None:
+        self.exponent = None if width is None else power_exponent(width)
+        self.half_life = float(half_life)
+        if width is None and not self.half_life > 0:
+            raise UserError(f"half_life must be > 0 images, got {half_life}")
+        self.batch = batch
+        self.network = copy.deepcopy(network).float().eval().requires_grad_(False)
+        self._shadow: list[Tensor] = list(self.network.parameters())
+
+    def decay(self, step: int) -> float:
+        """β of step n = 1, 2, …"""
+        if self.exponent is not None:
+            return float((1 - 1 / step) ** (self.exponent + 1))
+        return float(0.5 ** (self.batch / min(self.half_life, RAMP * step * self.batch)))
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """Take in the weights after step n; buffers are copied."""
+        fresh = [p.detach() for p in network.parameters()]
+        torch._foreach_lerp_(self._shadow, fresh, 1 - self.decay(step))
+        for mine, theirs in zip(self.network.buffers(), network.buffers()):
+            mine.copy_(theirs)

@@ -1,0 +1,362 @@
+"""The one trainer."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._errors import UserError
+from ..data import Data, Dataset
+from ..denoisers import NetworkDenoiser
+from ..distributions import Noise
+from . import checkpoint, model, pictures
+from .checkpoint import Progress
+from .config import Config, build, changed, check, settle
+from .learner import Learner, learning_rate, precision
+from .order import Order
+from .reports import Bar, Metrics, Row
+from .team import Team
+
+PATIENCE = 20
+"""Steps in a row whose gradient is not finite, after which a run is given up."""
+
+_VALIDATE = 2**37
+"""The stream of the noise of validation: the same draws every time."""
+
+
+def train(
+    config: Config,
+    dataset: Dataset,
+    out: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    device: torch.device | str | None = None,
+    quiet: bool = False,
+) -> NetworkDenoiser:
+    """Train a denoiser and leave it in a directory that ``load`` reads.
+
+    ``out`` gets ``config.json``, ``model.safetensors`` (the moving average), ``data.safetensors``, ``metrics.csv``,
+    ``pictures/`` and ``checkpoints/``. Everything drawn is a function of the seed, the step and the place in the batch,
+    so a run that was interrupted and resumed writes the same weights, bit for bit, as one that was not. Under
+    ``accelerate launch`` the processes share each batch, and the result is the same up to the order of additions.
+
+    Args:
+        config: what is asked; what it leaves open is chosen for the data.
+        dataset: its training split is learned, its held-out split is measured on.
+        out: a directory, made if it does not exist.
+        resume: go on from the last checkpoint in ``out``. Its configuration holds; the budget and the output may be
+            asked for anew, anything else that is asked for must agree.
+        device: a CUDA device if there is one, else the CPU, if not given.
+        quiet: say nothing.
+
+    Returns:
+        The denoiser of the averaged weights, as ``load(out)`` gives it.
+
+    Raises:
+        UserError: for a request that cannot be met, before any work; when the disk is full, or the loss was not finite
+            for 20 steps in a row. The last checkpoint stands, and the sentence says how to go on.
+        KeyboardInterrupt: after Ctrl-C (or SIGTERM), with a checkpoint of the last step written and a sentence that
+            says how to go on. A second Ctrl-C does not wait for that.
+    """
+    folder = Path(out).expanduser()
+    team = Team.join(device)
+    config, last = _plan(config, dataset.info, folder, resume)
+    batch = config.batch
+    assert batch is not None
+    if batch % team.size:
+        raise UserError(f"batch must be divisible by the {team.size} processes, got {batch}")
+    Metrics.check(config.output.tensorboard)
+    used = [team.device] if team.device.type == "cuda" else []
+    with torch.random.fork_rng(used):
+        torch.manual_seed(config.seed)
+        denoiser, objective = build(config, dataset.info)
+        config = replace(config, precision=precision(config.precision, team.device, denoiser.shape))  # type: ignore[arg-type]
+        denoiser.network.to(team.device)
+        learner = Learner(
+            denoiser,
+            objective,
+            optimiser=config.optimiser,
+            ema=config.ema,
+            batch=batch,
+            precision=config.precision,
+            wrapped=team.wrap(denoiser.network),
+        )
+        progress = Progress() if last is None else checkpoint.restore(last, learner)
+        return _Run(config, dataset, folder, team, learner, progress, quiet).go()
+
+
+def _plan(config: Config, data: Data, out: Path, resume: bool) -> tuple[Config, Path | None]:
+    """The settled configuration, and the checkpoint to go on from."""
+    there = checkpoint.found(out)
+    if not resume:
+        if there or (out / model.CONFIG).exists():
+            raise UserError(f"{out} already holds a run; go on with --resume, or choose another --out")
+        return settle(config, data), None
+    if not there:
+        raise UserError(f"{out} holds no checkpoint to resume from; train without --resume")
+    state = checkpoint.read_state(there[-1])
+    file = there[-1] / checkpoint.STATE
+    try:
+        kept = Config.from_dict(state["config"])
+    except (UserError, TypeError) as error:
+        raise UserError(f"{file}: {error}") from None
+    known, given = ({k: v for k, v in d.items() if k != "source"} for d in (state["data"], data.to_dict()))
+    if known != given:
+        raise UserError(f"{out} was trained on {known} ({file}); the data given are {given}")
+    if differ := changed(config, kept):
+        raise UserError(f"{out} is resumed with its own configuration, but another is asked for: {'; '.join(differ)}")
+    asked = {k: v for k, v in vars(config.output).items() if v != getattr(Config().output, k)}
+    budget = kept.budget if config.budget == Config().budget else config.budget
+    kept = replace(kept, budget=budget, output=replace(kept.output, **asked))
+    check(kept)
+    return kept, there[-1]
+
+
+class _Signals:
+    """Ctrl-C and SIGTERM, noted for the end of the step; a second one is not waited for."""
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.seen:
+            raise KeyboardInterrupt
+        self.seen = True
+
+
+class _Stop(Exception):
+    """A signal was seen at the end of a step."""
+
+
+@dataclass
+class _Run:
+    """A run under way."""
+
+    config: Config
+    dataset: Dataset
+    out: Path
+    team: Team
+    learner: Learner
+    progress: Progress
+    quiet: bool
+
+    def go(self) -> NetworkDenoiser:
+        budget, first = self.config.budget, self.team.first
+        self.order = Order(len(self.dataset.train), self.config.seed)
+        self.saved: Path | None = next(iter(checkpoint.found(self.out)[::-1]), None)
+        self.busy, self.images = 0.0, 0
+        self.bar = Bar(budget.steps, budget.minutes, first and not self.quiet)
+        self.metrics: Metrics | None = None
+        signals = _Signals()
+        try:
+            if first:
+                self.out.mkdir(parents=True, exist_ok=True)
+                self.metrics = Metrics(self.out, self.progress.rows, self.config.output.tensorboard)
+            with signals.watch():
+                self._loop(signals)
+                self._finish()
+        except (_Stop, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"stopped at step {self.progress.step}; {self._resume()}") from None
+        except OSError as error:
+            raise UserError(f"stopped at step {self.progress.step}: {error}; {self._resume()}") from error
+        finally:
+            self.bar.close()
+            if self.metrics is not None:
+                self.metrics.close()
+        network = self.learner.ema.network
+        return replace(self.learner.average, config=self._made(), network=network)
+
+    def _loop(self, signals: _Signals) -> None:
+        out, progress = self.config.output, self.progress
+        begun = time.monotonic() - progress.seconds
+        while self._spent() < 1:
+            losses, mean = self._step()
+            stop, mean, progress.seconds = self.team.mean(signals.seen, mean, time.monotonic() - begun)
+            self._count(losses, mean)
+            step = progress.step
+            last = self._spent() >= 1
+            due = lambda every, step=step: bool(every) and step % every == 0
+            if stop and not last:
+                self._checkpoint()
+                raise _Stop
+            validate = bool(out.validate_every) and (due(out.validate_every) or last)
+            if due(out.log_every) or validate or last:
+                self._row(validate)
+            if out.picture_every and (due(out.picture_every) or last):
+                self._picture()
+            if due(out.checkpoint_every):
+                self._checkpoint()
+            if self.team.first:
+                self.bar.step(step, progress.seconds, mean, self.images / max(self.busy, 1e-9))
+
+    def _spent(self) -> float:
+        """The share of the budget that is spent."""
+        budget, progress = self.config.budget, self.progress
+        if budget.steps is not None:
+            return progress.step / budget.steps
+        assert budget.minutes is not None
+        return progress.seconds / (60 * budget.minutes)
+
+    def _step(self) -> tuple[Tensor, float]:
+        config, team = self.config, self.team
+        assert config.batch is not None
+        begun = time.monotonic()
+        rate = learning_rate(config.optimiser, self.progress.step + 1, self._spent())
+        self.progress.step += 1
+        step, rows = self.progress.step, team.share(config.batch)
+        indices = self.order.batch((step - 1) * config.batch, config.batch)[rows]
+        x0, label = self.dataset.train.batch(indices, seed=config.seed, draw=step)
+        losses, norm = self.learner.step(
+            x0.to(team.device, non_blocking=True),
+            self._label(label),
+            # The place in the batch, not the example: a stratified law spreads times over neighbours.
+            self._noise(config.batch, step).rows(rows).to(team.device),
+            number=step,
+            rate=rate,
+            dropout=config.objective.label_dropout,
+        )
+        self.rate = rate
+        self.images += config.batch
+        self.busy += time.monotonic() - begun
+        return losses, float(losses.mean()) if math.isfinite(norm) else math.nan
+
+    def _noise(self, batch: int, step: int) -> Noise:
+        return Noise(self.config.seed, batch, draw=step)
+
+    def _label(self, label: Tensor | None) -> Tensor | None:
+        """Labels where the network takes them; −1 for data without."""
+        if label is None or "label" not in self.learner.average.conditions():
+            return None
+        return label.to(self.team.device, non_blocking=True)
+
+    def _count(self, losses: Tensor, mean: float) -> None:
+        """Take in the outcome of a step, the same on every process."""
+        progress, objective = self.progress, self.learner.objective
+        if objective.learns:
+            noise = self._noise(int(self.config.batch or 0), progress.step)
+            objective.observe(self.team.gather(losses).cpu(), noise)
+        if math.isfinite(mean):
+            progress.loss_sum += mean
+            progress.loss_count += 1
+            progress.in_a_row = 0
+            return
+        progress.skipped += 1
+        progress.in_a_row += 1
+        if progress.in_a_row >= PATIENCE:
+            raise UserError(
+                f"the loss or its gradient was not finite for {PATIENCE} steps in a row, up to step {progress.step}; "
+                f"lower --optimiser.lr (now {self.config.optimiser.lr}), raise --optimiser.warmup, or use "
+                f"--precision float32. {self._resume()}"
+            )
+
+    def _row(self, validate: bool) -> None:
+        progress = self.progress
+        loss = progress.loss_sum / progress.loss_count if progress.loss_count else None
+        progress.loss_sum, progress.loss_count = 0.0, 0
+        if not self.team.first:
+            return
+        val = self._validate() if validate else None
+        row: Row = {
+            "step": progress.step,
+            "loss": loss,
+            "val_loss": val if val is not None and math.isfinite(val) else None,
+            "lr": self.rate,
+            "images_per_second": self.images / max(self.busy, 1e-9),
+        }
+        self.busy, self.images = 0.0, 0
+        progress.rows.append(row)
+        if self.metrics is not None:
+            self.metrics.add(row)
+
+    def _validate(self) -> float:
+        """The loss of the average on held-out data: the same examples and the same noise every time."""
+        test, pairs, batch = self.dataset.test, self.config.output.validate_on, int(self.config.batch or 1)
+        order = Order(len(test), self.config.seed)
+        noise = Noise(self.config.seed, pairs).fold(_VALIDATE)
+        total = 0.0
+        for first in range(0, pairs, batch):
+            rows = slice(first, min(first + batch, pairs))
+            # One permutation, over and over: a small set is asked under several noises.
+            indices = order.permutation(0)[torch.arange(rows.start, rows.stop) % len(test)]
+            x0, label = test.batch(indices)
+            part = noise.rows(rows).to(self.team.device)
+            total += float(self.learner.loss(x0.to(self.team.device), self._label(label), part).sum())
+        self.bar.validated(total / pairs)
+        return total / pairs
+
+    def _picture(self) -> None:
+        if not self.team.first:
+            return
+        path = self.out / "pictures" / f"step-{self.progress.step:07d}.png"
+        data = self.dataset.info
+        reference = None if data.is_image else self.dataset.test.all()[0][:2000]
+        pictures.snapshot(self.learner.average, path, seed=self.config.seed, reference=reference)
+        if self.metrics is not None:
+            self.metrics.picture(path, self.progress.step)
+
+    def _checkpoint(self) -> None:
+        if not self.team.first:
+            return
+        keep = self.config.output.keep
+        self.saved = checkpoint.save(self.out, self.learner, self.progress, self.config, self.dataset.info, keep)
+        model.save(replace(self.learner.average, config=self._made()), self.out)
+
+    def _finish(self) -> None:
+        self._checkpoint()
+        skipped = self.progress.skipped
+        if self.team.first and skipped:
+            self.bar.say(f"{skipped} steps were skipped: their gradient was not finite.")
+
+    def _made(self) -> dict[str, Any]:
+        """How the model was made, for ``config.json``."""
+        progress = self.progress
+        last = progress.rows[-1] if progress.rows else {}
+        val = next((row["val_loss"] for row in reversed(progress.rows) if row["val_loss"] is not None), None)
+        return {
+            "objective": self.learner.objective.to_dict(),
+            "steps": progress.step,
+            "images": progress.step * int(self.config.batch or 0),
+            "seconds": progress.seconds,
+            "loss": last.get("loss"),
+            "val_loss": val,
+            "skipped": progress.skipped,
+            "processes": self.team.size,
+            "config": self.config.to_dict(),
+        }
+
+    def _resume(self) -> str:
+        """How to go on."""
+        if self.saved is None:
+            return "no checkpoint was written yet."
+        source = {"source": self.dataset.info.name, **self.dataset.info.source}
+        words = ["langevin", "train", str(source.pop("source"))]
+        for option, value in source.items():
+            words += [f"--{option}"] if value is True else [f"--{option}", str(value)]
+        command = shlex.join([*words, "--out", str(self.out), "--resume"])
+        step = int(self.saved.name.rpartition("-")[2])
+        return f"the checkpoint of step {step} is whole; go on with: {command}"

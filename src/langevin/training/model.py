@@ -1,0 +1,150 @@
+"""A model directory: ``config.json``, ``model.safetensors`` and the moments of the data, as on the Hub."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import nn, processes
+from .._errors import UserError, nearest
+from ..data import Data
+from ..denoisers import NetworkDenoiser, Reading
+from . import files
+
+FORMAT = 1
+"""Version of the format; a reader refuses what it does not know."""
+
+CONFIG, WEIGHTS, MOMENTS = "config.json", "model.safetensors", "data.safetensors"
+
+
+def describe(denoiser: NetworkDenoiser) -> dict[str, Any]:
+    """What ``config.json`` holds."""
+    network = getattr(denoiser.network, "config", None)
+    if not isinstance(network, Mapping) or "name" not in network:
+        raise UserError(f"only networks made by langevin.nn can be saved, got {type(denoiser.network).__name__}")
+    data = denoiser.data
+    return {
+        "langevin": FORMAT,
+        "kind": "denoiser",
+        "network": dict(network),
+        "process": denoiser.process.to_dict(),
+        "reading": asdict(denoiser.reading),
+        "variance": denoiser.variance,
+        "shape": list(denoiser.shape),
+        "data": None if data is None else data.to_dict(),
+        "moments": [] if data is None else sorted(data.tensors()),
+        "training": dict(denoiser.config),
+    }
+
+
+def save(denoiser: NetworkDenoiser, path: str | os.PathLike[str]) -> None:
+    """Write a model directory; each file is replaced in one step, the weights last.
+
+    Args:
+        denoiser: of a network made by ``langevin.nn``; conditions that are bound are not saved.
+        path: a directory, made if it does not exist.
+    """
+    folder = Path(path)
+    config = files.as_json(describe(denoiser))
+    folder.mkdir(parents=True, exist_ok=True)
+    moments = {} if denoiser.data is None else denoiser.data.tensors()
+    if moments:
+        files.replace(folder / MOMENTS, files.as_safetensors(moments))
+    files.replace(folder / CONFIG, config)
+    files.replace(folder / WEIGHTS, files.as_safetensors(denoiser.network.state_dict()))
+
+
+def load(path: str | os.PathLike[str], *, device: torch.device | str | None = None) -> NetworkDenoiser:
+    """The denoiser of a model directory, or of a repository of the Hub.
+
+    Nothing is unpickled: JSON and safetensors are read, and checked against each other.
+
+    Args:
+        path: a directory as ``save`` or a training run writes it; if there is none of that name, ``owner/name`` on the
+            Hub.
+        device: where the network goes; a CUDA device if there is one, else the CPU, if not given.
+
+    Raises:
+        UserError: if a file is missing, truncated, of an unknown version, or contradicts another; it names the file.
+    """
+    folder = _find(os.fspath(path))
+    file = folder / CONFIG
+    config = files.read_json(file)
+    version = config.get("langevin")
+    if version != FORMAT:
+        raise UserError(f"{file}: format {version!r} is unknown; this version of langevin reads {FORMAT}")
+    keys = {"langevin", "kind", "network", "process", "reading", "variance", "shape", "data", "moments", "training"}
+    files.only(file, config, keys)
+    if config["kind"] != "denoiser":
+        raise UserError(f"{file}: kind {config['kind']!r} is unknown; it must be 'denoiser'")
+    try:
+        denoiser = _build(folder, config)
+    except (UserError, TypeError, ValueError, KeyError, AttributeError) as error:
+        if isinstance(error, UserError) and str(folder) in str(error):
+            raise
+        raise UserError(f"{file}: {error}") from error
+    weights = files.read_safetensors(folder / WEIGHTS)
+    files.fit(folder / WEIGHTS, weights, denoiser.network.state_dict())
+    if not files.is_finite(weights):
+        raise UserError(f"{folder / WEIGHTS} holds weights that are not finite")
+    denoiser.network.load_state_dict(weights)
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    denoiser.network.eval().to(device)
+    return denoiser
+
+
+def _build(folder: Path, config: Mapping[str, Any]) -> NetworkDenoiser:
+    file = folder / CONFIG
+    for key, kind in (("network", dict), ("process", dict), ("reading", dict), ("shape", list), ("training", dict)):
+        if not isinstance(config[key], kind):
+            raise UserError(f"{file}: {key} must be a JSON {kind.__name__}, got {type(config[key]).__name__}")
+    reading = config["reading"]
+    files.only(file, reading, {f.name for f in fields(Reading)})
+    network = nn.create(config["network"])
+    shape = tuple(config["shape"])
+    network.check_shape(shape)
+    data = None
+    if config["data"] is not None:
+        moments = files.read_safetensors(folder / MOMENTS) if config["moments"] else {}
+        if sorted(moments) != sorted(config["moments"]):
+            raise UserError(f"{folder / MOMENTS} holds {sorted(moments)}, {file} says {config['moments']}")
+        data = Data.from_dict(config["data"], moments)
+        if tuple(data.shape) != shape:
+            raise UserError(f"{file}: shape {shape} contradicts that of the data, {tuple(data.shape)}")
+    return NetworkDenoiser(
+        network,
+        processes.create(config["process"]),
+        Reading(**reading),
+        shape,
+        variance=config["variance"],
+        data=data,
+        config=config["training"],
+    )
+
+
+def _find(path: str) -> Path:
+    """The directory of a path, downloaded if the path is a repository of the Hub."""
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise UserError(f"a model is a directory with {CONFIG} and {WEIGHTS}, got the file {path}")
+    owner, _, name = path.partition("/")
+    local = folder.parent.is_dir() and str(folder.parent) != "."
+    if local or not owner or not name or "/" in name or owner.startswith((".", "~")):
+        beside = [str(p) for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
+        raise UserError(f"no model directory {path!r}.{nearest(path, beside)}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"no model directory {path!r}, and no such model could be had from the Hub: {reason}") from None

@@ -1,0 +1,95 @@
+"""Pictures of samples: a grid of images, a scatter of points."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .. import samplers
+from .._errors import UserError
+from ..denoisers import NetworkDenoiser
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def grid(x: Tensor, columns: int = 0, *, low: float = -1.0, high: float = 1.0, gap: int = 1) -> Image:
+    """Images in rows, as one RGB picture; small ones are enlarged by whole pixels.
+
+    Args:
+        x: ``(N, C, H, W)`` with 1 or 3 channels; other counts show the first channel.
+        columns: images in a row; about √N if 0.
+        low: the value shown black.
+        high: the value shown white.
+        gap: width of the lines between images, in their own pixels.
+    """
+    from PIL import Image
+
+    if x.ndim != 4 or not len(x):
+        raise UserError(f"x must be images (N, C, H, W), got shape {tuple(x.shape)}")
+    x = x if x.shape[1] in (1, 3) else x[:, :1]
+    count, _, height, width = x.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    pixels = ((x.detach().cpu().float() - low) * (255 / (high - low))).round().clamp(0, 255)
+    pixels = torch.nan_to_num(pixels).to(torch.uint8).expand(count, 3, height, width)
+    sheet = torch.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), 255, dtype=torch.uint8)
+    for i, image in enumerate(pixels):
+        top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
+        sheet[:, top : top + height, left : left + width] = image
+    picture = Image.fromarray(sheet.permute(1, 2, 0).contiguous().numpy())
+    scale = max(1, 48 // max(height, width))
+    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+
+
+def scatter(x: Tensor, label: Tensor | None = None, reference: Tensor | None = None) -> Image:
+    """The first two coordinates of points ``(N, D)``, coloured by label, over held-out points in grey.
+
+    Points of one coordinate are drawn as histograms.
+    """
+    import io
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    figure = Figure(figsize=(5, 5), dpi=120, layout="tight")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    points = x.detach().cpu().double()
+    if points.shape[1] == 1:
+        if reference is not None:
+            axes.hist(reference[:, 0].cpu().numpy(), bins=100, density=True, color="0.8")
+        axes.hist(points[:, 0].numpy(), bins=100, density=True, histtype="step")
+    else:
+        if reference is not None:
+            axes.scatter(reference[:, 0].cpu(), reference[:, 1].cpu(), s=3, c="0.8", linewidths=0)
+        colour = None if label is None else label.cpu().numpy()
+        axes.scatter(points[:, 0], points[:, 1], s=3, c=colour, cmap="tab10", linewidths=0)
+        axes.set_aspect("equal")
+    buffer = io.BytesIO()
+    canvas.print_png(buffer)
+    buffer.seek(0)
+    return Image.open(buffer).convert("RGB")
+
+
+def snapshot(denoiser: NetworkDenoiser, path: Path, *, seed: int = 0, reference: Tensor | None = None) -> None:
+    """Sample and save a picture: images by class in columns (8 of each of at most 10), or 2000 points.
+
+    The default sampler takes 12 steps. The noise is the same every time, so pictures of a run show one set of samples
+    as it forms.
+    """
+    data = denoiser.data
+    classes = min(10, len(data.classes)) if "label" in denoiser.conditions() else 0
+    count = 2000 if not data.is_image else 8 * (classes or 8)
+    label = torch.arange(count) % classes if classes else None
+    bound = denoiser if label is None else denoiser.given(label=label)
+    x = samplers.sample(bound, n=count, steps=12, seed=seed)
+    images = data.is_image
+    picture = grid(x, classes or 8, low=data.low, high=data.high) if images else scatter(x, label, reference)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
