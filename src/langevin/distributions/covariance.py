@@ -37,7 +37,7 @@ class Covariance(ABC):
 
     @abstractmethod
     def log_prob(self, r: Tensor) -> Tensor:
-        """log N(r; 0, C), ``(B,)``."""
+        """log N(r; 0, C), ``(B,)``; not a number where C is singular, which has no density."""
 
     @abstractmethod
     def diagonal(self, shape: tuple[int, ...]) -> Tensor:

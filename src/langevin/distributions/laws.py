@@ -17,6 +17,17 @@ _INNER = 2**32
 """The stream of a compound law's inner draw: a tag that no law uses for a part of its own draw."""
 
 
+def _choose(probs: Tensor, u: Tensor) -> Tensor:
+    """The index, ``(B, *event)``, in whose share of the probabilities ``(B or 1, *event, K)`` the uniform u falls.
+
+    In float64 whatever the dtype: in float32 the last u rounds to 1, and draws a last state of probability 0.
+    """
+    cumulative = torch.cumsum(probs.to(torch.float64), -1).expand(*u.shape, -1)
+    target = u * cumulative[..., -1]
+    index = torch.searchsorted(cumulative.contiguous(), target[..., None].contiguous(), right=True)[..., 0]
+    return index.clamp_max(probs.shape[-1] - 1)
+
+
 class Distribution(ABC):
     """A law of one event a sample: parameters broadcast against ``(B, *event)``.
 
@@ -51,7 +62,7 @@ class Distribution(ABC):
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
-@register("distributions", "dirac", title="Point mass", proof="exact: tests/distributions/test_laws.py")
+@register("distributions", "dirac", title="Point mass", proof="exact: tests/distributions/test_events.py")
 @dataclass(frozen=True, eq=False, repr=False)
 class Dirac(Distribution):
     """All mass at one point ``(B, *event)``."""
@@ -73,7 +84,7 @@ class Dirac(Distribution):
         return Normal(scale * self.point + shift, variance)
 
 
-@register("distributions", "normal", title="Normal law", proof="exact: tests/distributions/test_laws.py")
+@register("distributions", "normal", title="Normal law", proof="exact: tests/distributions/test_events.py")
 @dataclass(frozen=True, eq=False, repr=False)
 class Normal(Distribution):
     """N(mean, cov): ``cov`` is a Covariance, or a variance broadcastable to the mean ``(B, *event)``."""
@@ -84,7 +95,8 @@ class Normal(Distribution):
     def __init__(self, mean: Tensor, cov: Covariance | Tensor | float) -> None:
         if not isinstance(cov, Covariance):
             variance = torch.as_tensor(cov, dtype=mean.dtype, device=mean.device)
-            cov = Diagonal(variance.reshape([1] * mean.ndim) if variance.ndim == 0 else variance)
+            # With all axes there, the first is the batch: (D,) must not be taken for one variance a sample.
+            cov = Diagonal(variance.reshape([1] * (mean.ndim - variance.ndim) + list(variance.shape)))
         object.__setattr__(self, "loc", mean)
         object.__setattr__(self, "covariance", cov)
 
@@ -106,7 +118,7 @@ class Normal(Distribution):
         return Normal(scale * self.loc + shift, self.covariance.scale(scale).add(variance))
 
 
-@register("distributions", "mixture", title="Gaussian mixture", proof="exact: tests/distributions/test_laws.py")
+@register("distributions", "mixture", title="Gaussian mixture", proof="exact: tests/distributions/test_events.py")
 @dataclass(frozen=True, eq=False, repr=False)
 class GaussianMixture(Distribution):
     """Σ_k w_k N(m_k, V_k diag(v_k) V_kᵀ) on events ``(D,)``: closed under affine maps with isotropic noise.
@@ -125,10 +137,7 @@ class GaussianMixture(Distribution):
 
     def sample(self, noise: Noise) -> Tensor:
         batch = torch.arange(len(noise), device=self.means.device)
-        cumulative = torch.cumsum(self.log_weights.exp(), -1)
-        u = noise.uniform((1,)).to(cumulative) * cumulative[:, -1:]
-        k = torch.searchsorted(cumulative.expand(len(noise), -1).contiguous(), u, right=True)[:, 0]
-        k = k.clamp_max(cumulative.shape[-1] - 1)
+        k = _choose(self.log_weights.exp(), noise.uniform(()))
         row = batch if self.means.shape[0] > 1 else torch.zeros_like(batch)
         z = torch.sqrt(self.variances[row, k]) * noise.normal((self.means.shape[-1],)).to(self.means)
         return self.means[row, k] + (self.basis[k] @ z[..., None])[..., 0]
@@ -157,7 +166,7 @@ class GaussianMixture(Distribution):
         return GaussianMixture(log_weights, means, self.basis, variances)
 
 
-@register("distributions", "finite", title="Finite set of points", proof="exact: tests/distributions/test_laws.py")
+@register("distributions", "finite", title="Finite set of points", proof="exact: tests/distributions/test_events.py")
 @dataclass(frozen=True, eq=False, repr=False)
 class FiniteSet(Distribution):
     """Σ_n w_n δ(x − x_n) over points ``(N, *event)`` with log weights ``(B, N)``, normalised."""
@@ -166,10 +175,7 @@ class FiniteSet(Distribution):
     log_weights: Tensor
 
     def sample(self, noise: Noise) -> Tensor:
-        cumulative = torch.cumsum(self.log_weights.exp(), -1)
-        u = noise.uniform((1,)).to(cumulative) * cumulative[:, -1:]
-        n = torch.searchsorted(cumulative.expand(len(noise), -1).contiguous(), u, right=True)[:, 0]
-        return self.points[n.clamp_max(self.points.shape[0] - 1)]
+        return self.points[_choose(self.log_weights.exp(), noise.uniform(()))]
 
     def log_prob(self, x: Tensor) -> Tensor:
         same = (x[:, None] == self.points).flatten(2).all(-1)
@@ -193,7 +199,7 @@ class FiniteSet(Distribution):
         return Categorical(torch.einsum("bn,n...->b...", w, hot))
 
 
-@register("distributions", "categorical", title="Categorical law", proof="exact: tests/distributions/test_laws.py")
+@register("distributions", "categorical", title="Categorical law", proof="exact: tests/distributions/test_events.py")
 @dataclass(frozen=True, eq=False, repr=False)
 class Categorical(Distribution):
     """Independent tokens: probabilities ``(B, *event, K)`` ≥ 0 that sum to 1 over the last axis."""
@@ -201,11 +207,7 @@ class Categorical(Distribution):
     probs: Tensor
 
     def sample(self, noise: Noise) -> Tensor:
-        event = tuple(self.probs.shape[1:-1])
-        cumulative = torch.cumsum(self.probs, -1).expand(len(noise), *self.probs.shape[1:])
-        u = noise.uniform(event).to(cumulative) * cumulative[..., -1]
-        index = torch.searchsorted(cumulative.contiguous(), u[..., None].contiguous(), right=True)[..., 0]
-        return index.clamp_max(self.probs.shape[-1] - 1)
+        return _choose(self.probs, noise.uniform(tuple(self.probs.shape[1:-1])))
 
     def log_prob(self, x: Tensor) -> Tensor:
         probs = self.probs.expand(x.shape[0], *self.probs.shape[1:])
@@ -217,7 +219,7 @@ class Categorical(Distribution):
         return self.probs
 
 
-@register("distributions", "gamma", title="Shifted Gamma law", proof="exact: tests/distributions/test_laws.py")
+@register("distributions", "gamma", title="Shifted Gamma law", proof="exact: tests/distributions/test_events.py")
 @dataclass(frozen=True, eq=False, repr=False)
 class ShiftedGamma(Distribution):
     """loc + scale·G with G ~ Gamma(concentration, 1): loc ``(B, *event)``, the others broadcastable, > 0."""
@@ -243,10 +245,10 @@ class ShiftedGamma(Distribution):
 
     @property
     def cov(self) -> Diagonal:
-        return Diagonal(self.scale**2 * self.concentration)
+        return Diagonal((self.scale**2 * self.concentration).expand_as(self.loc))
 
 
-@register("distributions", "beta", title="Scaled Beta law", proof="exact: tests/distributions/test_laws.py")
+@register("distributions", "beta", title="Scaled Beta law", proof="exact: tests/distributions/test_events.py")
 @dataclass(frozen=True, eq=False, repr=False)
 class ScaledBeta(Distribution):
     """loc + scale·Y with Y ~ Beta(a, b), a, b ≥ 0 (0 is the limit): loc and scale ``(B, *event)``."""
@@ -282,7 +284,7 @@ class ScaledBeta(Distribution):
         return Diagonal(self.scale**2 * self.a * self.b / (total**2 * (total + 1)))
 
 
-@register("distributions", "compound", title="Compound law", proof="exact: tests/distributions/test_laws.py")
+@register("distributions", "compound", title="Compound law", proof="exact: tests/distributions/test_events.py")
 @dataclass(frozen=True, eq=False, repr=False)
 class Compound(Distribution):
     """∫ kernel(x)(·) belief(dx): draw x from the belief, then from kernel(x). For beliefs that can only be sampled."""
