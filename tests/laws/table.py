@@ -1,0 +1,75 @@
+"""The conformance table: what every row must satisfy by being a row.
+
+A new process, sampler, grid or prediction is one line here; the tests beside this file run all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from langevin import processes, samplers, worlds
+from langevin.denoisers import gaussian
+from langevin.samplers import Sampler
+
+PROCESSES = {
+    "vp": processes.VP(),
+    "sub-vp": processes.SubVP(),
+    "ve": processes.VE(),
+    "edm": processes.EDM(),
+    "flow": processes.RectifiedFlow(),
+    "cosine": processes.Cosine(),
+    "ddpm": processes.DDPM(),
+    "ddpm-cosine": processes.DDPM(processes.cosine_betas()),
+    "ddpm-scaled": processes.DDPM(processes.scaled_linear_betas()),
+    "ddpm-own": processes.DDPM([0.01 * 1.2**i for i in range(25)]),
+}
+
+SMOOTH = ("vp", "sub-vp", "ve", "edm", "flow", "cosine")
+"""Processes without kinks in t, on which orders are measured."""
+
+PREDICTIONS = ("eps", "x0", "v", "flow", "score", "edm")
+
+GRIDS = ("uniform", "quadratic", "log-snr", "karras")
+
+TABLE_GRIDS = ("leading", "linspace", "trailing")
+
+
+@dataclass(frozen=True)
+class Law:
+    """A sampler and what it claims.
+
+    Args:
+        sampler: the update rule.
+        order: of the ODE solver; None for a stochastic one.
+        steps: on which its law on the mixtures is tested.
+        exact: within the Monte-Carlo floor at ``steps``; otherwise the bias must halve from ``steps`` to twice as many.
+        evaluations: times at which a step from t to s asks the denoiser.
+    """
+
+    sampler: Sampler
+    order: int | None
+    steps: int
+    exact: bool
+    evaluations: str = "t"
+
+
+SAMPLERS = {
+    "ancestral": Law(samplers.Ancestral(), None, 4, True),
+    "optimal-variance": Law(samplers.Ancestral(belief=gaussian), None, 90, True),
+    "ddpm": Law(samplers.DDPM(), None, 60, False),
+    "ddpm-large": Law(samplers.DDPMLarge(), None, 60, False),
+    "ddim": Law(samplers.DDIM(), 1, 60, False),
+    "ddim-half": Law(samplers.DDIM(eta=0.5), None, 60, False),
+    "dpmpp-2m": Law(samplers.DPMSolverPP(), 2, 120, True),
+    "dpmpp-2m-sde": Law(samplers.DPMSolverPPSDE(), None, 120, True),
+    "euler": Law(samplers.Euler(), 1, 60, False),
+    "heun": Law(samplers.Heun(), 2, 120, True, evaluations="ts"),
+    "euler-maruyama": Law(samplers.EulerMaruyama(), None, 60, False),
+    "pc": Law(samplers.PredictorCorrector(), None, 60, False, evaluations="ts"),
+    "ancestral-corrected": Law(samplers.Ancestral().then(samplers.Langevin(2, 0.02)), None, 4, True, evaluations="tss"),
+}
+
+
+def mixture(dim: int) -> worlds.World:
+    """The worlds of the table: anisotropic mixtures with an RMS of 0.7 a coordinate."""
+    return worlds.random_mixture(dim, components=4, rms=0.7, seed=dim)
