@@ -1,0 +1,10 @@
+"""Backbones: networks ``(x, time, condition) -> (B, out_channels, *size)``, made from plain JSON."""
+
+from .backbone import Backbone
+from .create import create, default
+from .dit import DiT
+from .layers import attention
+from .mlp import MLP
+from .unet import UNet
+
+__all__ = ["MLP", "Backbone", "DiT", "UNet", "attention", "create", "default"]

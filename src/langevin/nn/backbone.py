@@ -1,0 +1,90 @@
+"""What every network here answers: its configuration, what it takes, and one forward contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from .._errors import UserError
+from .conditioning import Conditioning, Context
+
+
+class Backbone(nn.Module):
+    """A network ``(x, time, condition) -> (B, out_channels, *size)``.
+
+    It computes in the dtype of its parameters (or autocast's) and answers in the dtype of ``x``: a float64 solver
+    may hold a bfloat16 network. Untrained it returns zeros.
+
+    A subclass gives ``name``, ``body`` and ``check_shape``, and passes every option to ``super().__init__`` by its
+    name: these are the ``config``.
+    """
+
+    name: ClassVar[str]
+    conditioning: Conditioning
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self._options = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Name and options, plain JSON: ``nn.create(network.config)`` is a network of the same shape."""
+        return {"name": self.name, **self._options}
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The conditions it takes, some of ``label``, ``vector``, ``sequence``."""
+        return self.conditioning.names
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise a ``UserError`` if an event of this shape can't be taken; x has shape ``(B, *shape)``."""
+        raise NotImplementedError
+
+    def check_condition(self, condition: Mapping[str, Tensor], batch: int) -> None:
+        """Raise a ``UserError`` for a condition that can't be taken.
+
+        Reads the values, which waits for the device: call it where conditions enter, not in a loop. ``forward`` itself
+        looks at names, types and shapes only.
+
+        Args:
+            condition: ``label`` integers ``(B,)`` in [−1, classes), −1 for none; ``vector`` ``(B, vector)``, a row
+                of not-a-numbers for none; ``sequence`` ``(B, L, sequence)``, a token of not-a-numbers for none, so
+                sequences of several lengths are padded with them.
+            batch: B.
+        """
+        self.conditioning.check(condition, batch)
+
+    def forward(self, x: Tensor, time: Tensor, condition: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The network's output in the dtype of ``x``.
+
+        Args:
+            x: ``(B, *shape)``, scaled to about unit variance by the caller.
+            time: ``(B,)``, any real noise label, best in float32: finer than bfloat16 tells apart.
+            condition: see :meth:`check_condition`; a missing key is absent for the whole batch.
+        """
+        self.check_shape(tuple(x.shape[1:]))
+        if time.shape != x.shape[:1]:
+            raise UserError(f"time must have shape ({x.shape[0]},), one for each sample, got {tuple(time.shape)}")
+        condition = condition or {}
+        self.conditioning.check_shapes(condition, x.shape[0])
+        embedding, context = self.conditioning(time, condition)
+        return self.body(x.to(self.conditioning.time_in.weight.dtype), embedding, context).to(x.dtype)
+
+    def body(self, x: Tensor, embedding: Tensor, context: Context | None) -> Tensor:
+        """The network proper: ``embedding`` ``(B, E)`` of time and conditions, ``context`` tokens if there are any."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        count = sum(p.numel() for p in self.parameters())
+        return ", ".join([f"{count / 1e6:.2f} M parameters", *(f"{k}={v}" for k, v in self._options.items())])
+
+
+def check_image(shape: tuple[int, ...], channels: int, divisor: int, why: str) -> None:
+    """An image of ``channels`` whose sizes are multiples of ``divisor``; ``why`` completes "image HxW cannot be …"."""
+    if len(shape) != 3 or shape[0] != channels:
+        raise UserError(f"shape must be ({channels}, height, width) for this network, got {tuple(shape)}")
+    height, width = shape[1:]
+    if height < 1 or width < 1 or height % divisor or width % divisor:
+        raise UserError(f"shape: image {height}x{width} cannot be {why}: sizes must be divisible by {divisor}")

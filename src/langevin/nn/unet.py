@@ -1,0 +1,160 @@
+"""The U-Net: residual blocks at several sizes, attention at some, one skip connection a size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .._errors import UserError
+from .._registry import register
+from .backbone import Backbone, check_image
+from .conditioning import Conditioning, Context
+from .layers import GROUP, Attention, Norm, fraction, integer, zero
+
+
+def conv(channels: int, out: int, size: int = 3) -> nn.Conv2d:
+    return nn.Conv2d(channels, out, size, padding=size // 2)
+
+
+class Block(nn.Module):
+    r"""x + conv(SiLU(AdaGN(conv(SiLU(GN(x))), e))), then x + attention(GN(x)) if it has heads (arXiv:2105.05233).
+
+    Both branches end in a layer that starts at zero, so the stream keeps its scale and needs no factor √½.
+    """
+
+    def __init__(self, channels: int, embedding: int, dropout: float, heads: int, context: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = Norm(channels), conv(channels, channels)
+        self.norm2, self.conv2 = Norm(channels, embedding), zero(conv(channels, channels))
+        self.dropout = nn.Dropout(dropout)
+        if heads:
+            self.norm3, self.attention = Norm(channels), Attention(channels, heads, context)
+        self.heads = heads
+
+    def forward(self, x: Tensor, embedding: Tensor, context: Context | None) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.dropout(F.silu(self.norm2(h, embedding)))
+        x = x + self.conv2(h)
+        if self.heads:
+            tokens = self.norm3(x).flatten(2).transpose(1, 2)
+            x = x + self.attention(tokens, context).transpose(1, 2).reshape(x.shape)
+        return x
+
+
+class Stage(nn.ModuleList):
+    """Blocks at one size."""
+
+    def forward(self, x: Tensor, embedding: Tensor, context: Context | None) -> Tensor:
+        for block in self:
+            x = block(x, embedding, context)
+        return x
+
+
+@register("nn", "unet", title="U-Net with adaptive group norm", arxiv="2105.05233")
+class UNet(Backbone):
+    """U-Net of residual blocks with adaptive group norm (ADM, arXiv:2105.05233; EDM, 2206.00364), for images.
+
+    Level l works at size / 2^l with ``width · multipliers[l]`` channels. Going down it has ``blocks[l]`` blocks, going
+    up as many; the smallest level has its blocks once. A level's skip is added to what comes up: joining by channels at
+    every block, as published, costs a fifth more time and gave the same loss on small images.
+
+    Args:
+        channels: C of the image.
+        out_channels: channels of the output; None is C.
+        size: (height, width) it is trained at; places the attention, any other size the halvings allow may be fed.
+        width: channels at the full size are ``width · multipliers[0]``; a multiple of 8. Multiples of 32 run fastest.
+        multipliers: a factor a level.
+        blocks: residual blocks, a number for all levels or one a level.
+        attention: sizes (of the shorter side) where a level has attention, once going down and once going up, in the
+            middle of its blocks. Heads have 32 features or a little more.
+        dropout: share of features dropped in a block while training.
+        classes, vector, sequence, time_range: see :class:`~langevin.nn.conditioning.Conditioning`; a sequence is read
+            by the attention layers.
+    """
+
+    name = "unet"
+
+    def __init__(
+        self,
+        channels: int = 3,
+        out_channels: int | None = None,
+        *,
+        size: Sequence[int] = (32, 32),
+        width: int = 32,
+        multipliers: Sequence[int] = (1, 2, 4, 4),
+        blocks: int | Sequence[int] = 2,
+        attention: Sequence[int] = (4,),
+        dropout: float = 0.0,
+        classes: int = 0,
+        vector: int = 0,
+        sequence: int = 0,
+        time_range: tuple[float, float] = (-3.0, 3.0),
+    ) -> None:
+        if not 1 <= len(multipliers) <= 10:
+            raise UserError(f"multipliers must name 1 to 10 levels, got {tuple(multipliers)}")
+        counts = [blocks] * len(multipliers) if isinstance(blocks, int) else list(blocks)
+        if len(counts) != len(multipliers):
+            raise UserError(f"blocks must be a number or one a level ({len(multipliers)}), got {tuple(counts)}")
+        out = channels if out_channels is None else out_channels
+        super().__init__(
+            channels=integer("channels", channels, 1, 10**4),
+            out_channels=integer("out_channels", out, 1, 10**4),
+            size=tuple(integer(f"size[{i}]", n, 1, 2**14) for i, n in enumerate(size)),
+            width=integer("width", width, GROUP, 2**12, multiple=GROUP),
+            multipliers=tuple(integer(f"multipliers[{i}]", m, 1, 64) for i, m in enumerate(multipliers)),
+            blocks=tuple(integer(f"blocks[{i}]", n, 1, 64) for i, n in enumerate(counts)),
+            attention=tuple(attention),
+            dropout=fraction("dropout", dropout),
+            classes=classes,
+            vector=vector,
+            sequence=sequence,
+            time_range=time_range,
+        )
+        self.channels, self.halvings = channels, len(multipliers) - 1
+        self.check_shape((channels, *size))
+        sizes = [min(size) >> level for level in range(len(multipliers))]
+        if not set(attention) <= set(sizes):
+            raise UserError(f"attention must name sizes of the levels, {sizes}, got {tuple(attention)}")
+        if sequence and not attention:
+            raise UserError("sequence conditioning is read by attention: give at least one attention size, got ()")
+
+        wide = [width * m for m in multipliers]
+        embedding = 4 * width
+        context = embedding if sequence else 0
+        self.conditioning = Conditioning(embedding, classes, vector, sequence, time_range)
+
+        def stage(level: int) -> Stage:
+            c = wide[level]
+            heads = max(h for h in range(1, max(1, c // 32) + 1) if c % h == 0)
+            place = (counts[level] - 1) // 2 if sizes[level] in attention else None
+            return Stage(
+                Block(c, embedding, dropout, heads if i == place else 0, context) for i in range(counts[level])
+            )
+
+        levels = range(self.halvings)
+        self.stem = conv(channels, wide[0])
+        self.down = nn.ModuleList(stage(level) for level in levels)
+        self.shrink = nn.ModuleList(nn.Conv2d(wide[level], wide[level + 1], 2, stride=2) for level in levels)
+        self.middle = stage(self.halvings)
+        self.grow = nn.ModuleList(conv(wide[level + 1], wide[level], 1) for level in levels)
+        self.up = nn.ModuleList(stage(level) for level in levels)
+        self.norm, self.head = Norm(wide[0]), zero(conv(wide[0], out))
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        times = "halved once" if self.halvings == 1 else f"halved {self.halvings} times"
+        check_image(shape, self.channels, 2**self.halvings, times)
+
+    def body(self, x: Tensor, embedding: Tensor, context: Context | None) -> Tensor:
+        h, skips = self.stem(x), []
+        for stage, shrink in zip(self.down, self.shrink):
+            h = stage(h, embedding, context)
+            skips.append(h)
+            h = shrink(h)
+        h = self.middle(h, embedding, context)
+        for stage, grow in zip(reversed(self.up), reversed(self.grow)):
+            # The 1x1 convolution runs before the enlargement: the same map at a quarter of the cost.
+            h = skips.pop() + F.interpolate(grow(h), scale_factor=2.0, mode="nearest")
+            h = stage(h, embedding, context)
+        return self.head(F.silu(self.norm(h)))

@@ -1,0 +1,358 @@
+"""The contract of every backbone: shapes, dtypes, absence by sample, and what it learns against an exact denoiser."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from langevin import methods
+from langevin.nn import DiT, MLP, UNet, create, default
+
+CONFIGS = {
+    "mlp": {"name": "mlp", "channels": 5, "width": 24, "depth": 2, "classes": 4, "vector": 3},
+    "unet": {
+        "name": "unet",
+        "channels": 3,
+        "size": (12, 8),
+        "width": 16,
+        "multipliers": (1, 2, 2),
+        "blocks": (1, 2, 2),
+        "attention": (4, 2),
+        "classes": 4,
+        "vector": 3,
+        "sequence": 1,
+    },
+    "dit": {
+        "name": "dit",
+        "channels": 3,
+        "patch": 2,
+        "width": 32,
+        "depth": 2,
+        "heads": 4,
+        "classes": 4,
+        "vector": 3,
+        "sequence": 1,
+    },
+}
+EVENTS = {"mlp": (5,), "unet": (3, 12, 8), "dit": (3, 12, 8)}
+NAMES = list(CONFIGS)
+
+
+def awake(name, dtype=torch.float64, **options):
+    """A network that no longer returns zeros: every parameter moved by the same seeded noise."""
+    torch.manual_seed(0)
+    network = create(CONFIGS[name] | options)
+    for p in network.parameters():
+        p.data += 0.05 * torch.randn_like(p)
+    return network.to(dtype).eval()
+
+
+def inputs(name, batch=4, dtype=torch.float64):
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(batch, *EVENTS[name], generator=g, dtype=torch.float64)
+    return x.to(dtype), torch.linspace(-2, 2, batch, dtype=torch.float64).to(dtype)
+
+
+def conditions(network, batch=4, dtype=torch.float64):
+    g = torch.Generator().manual_seed(2)
+    full = {
+        "label": torch.arange(batch) % 4,
+        "vector": torch.randn(batch, 3, generator=g, dtype=torch.float64).to(dtype),
+        "sequence": torch.randn(batch, 5, 1, generator=g, dtype=torch.float64).to(dtype),
+    }
+    return {key: full[key] for key in network.conditions}
+
+
+def gone(key, value, row):
+    value = value.clone()
+    value[row] = -1 if key == "label" else math.nan
+    return value
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_untrained_network_returns_zeros(name):
+    network, (x, t) = create(CONFIGS[name]), inputs(name, dtype=torch.float32)
+    out = network(x, t, conditions(network, dtype=torch.float32))
+    assert out.shape == x.shape
+    assert torch.equal(out, torch.zeros_like(x))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_learns(name):
+    """After two steps away from the zero start, no parameter is without a gradient."""
+    network, (x, t) = awake(name).train(), inputs(name)
+    network(x, t, conditions(network)).pow(2).sum().backward()
+    # What is used only where a condition is absent has its gradient there.
+    absent = {key: gone(key, value, 0) for key, value in conditions(network).items()}
+    network(x, t, absent).pow(2).sum().backward()
+    assert [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config_is_json_and_makes_the_same_network(name):
+    network, (x, t) = awake(name, torch.float32), inputs(name, dtype=torch.float32)
+    config = json.loads(json.dumps(network.config))
+    again = create(config)
+    again.load_state_dict(network.state_dict())
+    condition = conditions(network, dtype=torch.float32)
+    assert config["name"] == name
+    assert again.config == network.config
+    assert torch.equal(again.eval()(x, t, condition), network(x, t, condition))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_out_channels(name):
+    network, (x, t) = awake(name, out_channels=7), inputs(name)
+    assert network(x, t).shape == (4, 7, *EVENTS[name][1:])
+
+
+# Rounding: errors of single operations add up like a random walk over about 100 layers and their sums, so 30 units of
+# rounding of the output's size; a wrong cast (of the time, of a norm's sums) costs hundreds.
+TOLERANCE = {torch.float32: 30 * 2**-24, torch.bfloat16: 30 * 2**-9}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_dtypes_agree_to_rounding(name, dtype):
+    """The parameters are rounded first: what is compared is the arithmetic."""
+    network = awake(name).to(dtype).double()
+    x, t = inputs(name)
+    x = x.to(dtype).double()
+    condition = conditions(network)
+    condition = {k: v.to(dtype).double() if v.is_floating_point() else v for k, v in condition.items()}
+    truth = network(x, t, condition)
+    low = {k: v.to(dtype) if v.is_floating_point() else v for k, v in condition.items()}
+    out = copy.deepcopy(network).to(dtype)(x.to(dtype), t.float(), low)
+    assert out.dtype == dtype
+    assert (out.double() - truth).abs().max() <= TOLERANCE[dtype] * truth.abs().max()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_answer_has_the_dtype_of_x(name):
+    """A float64 solver around a float32 network, and float32 around autocast."""
+    network, (x, t) = awake(name, torch.float32), inputs(name)
+    condition = conditions(network)
+    truth = network(x.float(), t, condition)
+    assert truth.dtype == torch.float32
+    assert torch.equal(network(x, t, condition), truth.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = network(x.float(), t, condition)
+    assert mixed.dtype == torch.float32
+    assert (mixed - truth).abs().max() <= TOLERANCE[torch.bfloat16] * truth.abs().max()
+
+
+@pytest.mark.parametrize("name", ["unet", "dit"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_channels_last_changes_nothing(name, dtype):
+    network, (x, t) = awake(name, dtype), inputs(name, dtype=dtype)
+    condition = conditions(network, dtype=dtype)
+    x.requires_grad_()
+    truth = network(x, t, condition)
+    (slope,) = torch.autograd.grad(truth.square().sum(), x)
+    network.to(memory_format=torch.channels_last)
+    y = x.detach().to(memory_format=torch.channels_last).requires_grad_()
+    out = network(y, t, condition)
+    (other,) = torch.autograd.grad(out.square().sum(), y)
+    rounding = 30 * torch.finfo(dtype).eps
+    assert (out - truth).abs().max() <= rounding * truth.abs().max()
+    assert (other - slope).abs().max() <= rounding * slope.abs().max()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_step_in_bfloat16_autocast_is_close(name):
+    """Gradients of a mixed step point where float64's do: cosine above 0.99 (bfloat16 rounds by 0.4 % an operation)."""
+    network, (x, t) = awake(name, torch.float32).train(), inputs(name)
+    grads = []
+    for dtype, context in [(torch.float64, False), (torch.float32, True)]:
+        one = copy.deepcopy(network).to(dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=context):
+            out = one(x.to(dtype), t, conditions(one, dtype=dtype))
+        out.square().mean().backward()
+        grads.append(torch.cat([p.grad.double().flatten() for p in one.parameters() if p.grad is not None]))
+    assert torch.cosine_similarity(*grads, dim=0) > 0.99
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_samples_do_not_see_each_other(name):
+    """The batch has as many samples as the image is wide, and as it has channels: nothing broadcasts along them."""
+    batch = EVENTS[name][-1]
+    network, (x, t) = awake(name), inputs(name, batch)
+    condition = conditions(network, batch)
+    whole = network(x, t, condition)
+    for i in range(batch):
+        alone = network(x[i : i + 1], t[i : i + 1], {k: v[i : i + 1] for k, v in condition.items()})
+        assert torch.allclose(whole[i], alone[0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("key", ["label", "vector", "sequence"])
+@pytest.mark.parametrize("name", NAMES)
+def test_absence_is_exact_by_sample(name, key):
+    network, (x, t) = awake(name), inputs(name)
+    full = conditions(network)
+    if key not in full:
+        pytest.skip(f"{name} takes no {key}")
+    some = full | {key: gone(key, full[key], [1, 3])}
+    without = network(x, t, {k: v for k, v in full.items() if k != key})
+    given, mixed = network(x, t, full), network(x, t, some)
+    # Absent samples are as if the key were missing; the others as if all had it. Sums may run in another order.
+    assert torch.allclose(mixed[[1, 3]], without[[1, 3]], rtol=0, atol=1e-13)
+    assert torch.allclose(mixed[[0, 2]], given[[0, 2]], rtol=0, atol=1e-13)
+    assert (given - without).flatten(1).abs().amax(1).min() > 1e-4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_of_an_absent_condition_reaches_a_gradient(name):
+    network, (x, t) = awake(name), inputs(name)
+    absent = {key: gone(key, value, [0, 1, 2, 3]) for key, value in conditions(network).items()}
+    network(x, t, absent).square().sum().backward()
+    grads = dict(network.named_parameters())
+    assert all(p.grad is None or p.grad.isfinite().all() for p in grads.values())
+    assert grads["conditioning.vector_in.weight"].grad.abs().sum() == 0
+    assert grads["conditioning.label.weight"].grad[:-1].abs().sum() == 0
+    if "sequence" in network.conditions:
+        assert grads["conditioning.sequence_in.weight"].grad.abs().sum() == 0
+        assert grads["conditioning.token_in.weight"].grad.abs().sum() == 0
+
+
+@pytest.mark.parametrize("name", ["unet", "dit"])
+def test_padding_a_sequence_changes_nothing(name):
+    network, (x, t) = awake(name), inputs(name)
+    sequence = conditions(network)["sequence"]
+    padded = torch.cat([sequence, torch.full((4, 3, 1), math.nan, dtype=sequence.dtype)], 1)
+    short, long = (network(x, t, {"sequence": s}) for s in (sequence, padded))
+    assert torch.allclose(short, long, rtol=0, atol=1e-13)
+    assert not torch.allclose(short, network(x, t, {"sequence": sequence[:, :4]}), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("time_range", [(-3.0, 3.0), (0.0, 999.0)])
+def test_time_is_told_apart_and_held(name, time_range):
+    """Neighbouring times in the range differ, near times answer alike, and an infinite log-SNR is a time too."""
+    network = awake(name, time_range=time_range)
+    low, high = time_range
+    t = torch.tensor([low, low + (high - low) / 200, high, math.inf, -math.inf], dtype=torch.float64)
+    x = inputs(name, 1)[0].expand(5, *EVENTS[name])
+    out = network(x, t)
+    assert out.isfinite().all()
+    assert torch.pdist(out.flatten(1)).min() > 1e-4
+    near = network(x[:1], t[:1] + (high - low) * 1e-5)
+    assert (near - out[0]).abs().max() < 1e-2 * (out[1] - out[0]).abs().max()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dropout_acts_in_training_only(name):
+    network, (x, t) = awake(name, dropout=0.5), inputs(name)
+    assert torch.equal(network(x, t), network(x, t))
+    network.train()
+    assert not torch.equal(network(x, t), network(x, t))
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (3, 4, 20), (3, 36, 28)])
+@pytest.mark.parametrize("name", ["unet", "dit"])
+def test_other_sizes_than_trained(name, shape):
+    x = torch.randn(2, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert awake(name)(x, torch.zeros(2)).shape == x.shape
+
+
+def test_attention_stands_where_it_was_asked():
+    def where(attention):
+        torch.manual_seed(0)
+        network = UNet(1, size=(16, 16), width=8, multipliers=(1, 1, 1), blocks=3, attention=attention)
+        sizes = []
+        for module in network.modules():
+            if hasattr(module, "qkv"):
+                module.register_forward_pre_hook(lambda _, args: sizes.append(math.isqrt(args[0].shape[1])))
+        network(torch.randn(1, 1, 16, 16), torch.zeros(1))
+        return sizes
+
+    assert where(()) == []
+    assert where((4,)) == [4]
+    assert where((16, 8)) == [16, 8, 8, 16]
+
+
+def test_transformer_knows_where_a_patch_stands():
+    """Without positions a transformer commutes with a permutation of its patches."""
+    network, (x, t) = awake("dit"), inputs("dit")
+    moved = network(x.roll(2, dims=3), t).roll(-2, dims=3)
+    assert (moved - network(x, t)).abs().max() > 1e-3
+
+
+def test_repr_counts_the_parameters():
+    network = create(CONFIGS["mlp"])
+    count = sum(p.numel() for p in network.parameters())
+    assert f"{count / 1e6:.2f} M parameters" in repr(network)
+
+
+def test_registry_holds_the_backbones():
+    assert {m.name: m.make for m in methods("nn")} == {"mlp": MLP, "unet": UNet, "dit": DiT}
+
+
+PATTERNS = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(7))
+NOISE = 4.0  # the images are 11 apart, so x alone often leaves two in doubt, and the label tells
+
+
+def exact(x, weight):
+    """E[x_0 | x] for x = x_0 + 4 ε, x_0 one of the four patterns with prior ``weight`` (B, 4)."""
+    logits = weight.log() - (x[:, None] - PATTERNS).flatten(2).square().sum(2) / (2 * NOISE**2)
+    return torch.einsum("bk,k...->b...", logits.softmax(1), PATTERNS)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        MLP(64, width=64, depth=2, classes=4),
+        UNet(1, size=(8, 8), width=16, multipliers=(1, 2), blocks=1, classes=4),
+        DiT(1, patch=2, width=32, depth=2, heads=2, classes=4),
+    ],
+    ids=NAMES,
+)
+def test_learns(network):
+    r"""Regression on x_0 finds the exact denoiser of a law on four images, with a label and without.
+
+    The best that ignores the label is the posterior mean over all four; the best that ignores x too is their mean. A network
+    is within 15 % of the way from the second to the exact one, and given the label it knows the image.
+    """
+    torch.manual_seed(0)
+    g = torch.Generator().manual_seed(1)
+    points = isinstance(network, MLP)
+    view = (lambda x: x.flatten(1)) if points else (lambda x: x)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+
+    def draw(batch):
+        k = torch.randint(4, (batch,), generator=g)
+        label = torch.where(torch.rand(batch, generator=g) < 0.5, -1, k)
+        return PATTERNS[k], PATTERNS[k] + NOISE * torch.randn(batch, 1, 8, 8, generator=g), label
+
+    def ask(x, label):
+        return network(view(x / NOISE), torch.zeros(len(x)), {"label": label}).reshape(x.shape)
+
+    for _ in range(150):
+        x0, x, label = draw(64)
+        optimizer.zero_grad()
+        (ask(x, label) - x0).square().mean().backward()
+        optimizer.step()
+    network.eval()
+    with torch.no_grad():
+        x0, x, label = draw(512)
+        prior = torch.where(label[:, None] < 0, torch.ones(4), torch.eye(4)[label])
+        truth, answer = exact(x, prior), ask(x, label)
+        blind = (PATTERNS.mean(0) - truth).square().mean((1, 2, 3))
+        error = (answer - truth).square().mean((1, 2, 3))
+    for rows in (label < 0, label >= 0):
+        print(error[rows].mean() / blind[rows].mean())
+        assert error[rows].mean() < 0.15 * blind[rows].mean()
+
+
+def test_default_sizes():
+    """The sizes the training figures are quoted for."""
+    digits, photos = (
+        sum(p.numel() for p in nn.Module.parameters(create(default(shape, classes=10))))
+        for shape in [(1, 8, 8), (3, 32, 32)]
+    )
+    assert 0.8e6 < digits < 1.0e6
+    assert 2.6e6 < photos < 2.8e6
