@@ -212,8 +212,10 @@ def settle(config: Config, data: Data) -> Config:
     rms = config.prediction.data_std
     if rms is None:
         if data.mean is None:
-            raise UserError(f"prediction.data_std must be given: the moments of data {data.name!r} are unknown")
+            raise UserError(f"prediction.data-std must be given: the moments of data {data.name!r} are unknown")
         rms = math.sqrt(float(data.variance.mean()) + float((data.mean**2).mean()))
+    if not 0 < rms < math.inf:
+        raise UserError(f"prediction.data-std must be a number > 0, got {rms}")
     prediction = config.prediction.name or ("flow" if config.process.name == "flow" else "edm")
     times, times_options = config.objective.times, _decode(config.objective.times_options)
     if times is None:
@@ -259,7 +261,10 @@ def _network(config: Config, data: Data) -> tuple[str, dict[str, Any]]:
     known = {"log_sigma": None, "index": [0.0, 999.0], "time": [0.0, 1000.0]}.get(config.prediction.time)
     if known is not None:
         options.setdefault("time_range", known)
-    made = nn.default(data.shape, len(data.classes), name=config.network.name, **options)
+    classes = options.pop("classes", len(data.classes))
+    if classes not in (0, len(data.classes)):
+        raise UserError(f"network.options classes must be 0 or that of the data, {len(data.classes)}, got {classes}")
+    made = nn.default(data.shape, classes, name=config.network.name, **options)
     return str(made["name"]), {k: v for k, v in made.items() if k != "name"}
 
 

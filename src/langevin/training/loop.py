@@ -73,14 +73,14 @@ def train(
     """
     folder = Path(out).expanduser()
     team = Team.join(device)
-    config, last = _plan(config, dataset.info, folder, resume)
-    batch = config.batch
-    assert batch is not None
-    if batch % team.size:
-        raise UserError(f"batch must be divisible by the {team.size} processes, got {batch}")
-    Metrics.check(config.output.tensorboard)
     used = [team.device] if team.device.type == "cuda" else []
     with torch.random.fork_rng(used):
+        config, last = _plan(config, dataset.info, folder, resume)
+        batch = config.batch
+        assert batch is not None
+        if batch % team.size:
+            raise UserError(f"batch must be divisible by the {team.size} processes, got {batch}")
+        Metrics.check(config.output.tensorboard)
         torch.manual_seed(config.seed)
         denoiser, objective = build(config, dataset.info)
         config = replace(config, precision=precision(config.precision, team.device, denoiser.shape))  # type: ignore[arg-type]
@@ -201,16 +201,15 @@ class _Run:
             step = progress.step
             last = self._spent() >= 1
             due = lambda every, step=step: bool(every) and step % every == 0
-            if stop and not last:
-                self._checkpoint()
-                raise _Stop
             validate = bool(out.validate_every) and (due(out.validate_every) or last)
             if due(out.log_every) or validate or last:
                 self._row(validate)
             if out.picture_every and (due(out.picture_every) or last):
                 self._picture()
-            if due(out.checkpoint_every):
+            if due(out.checkpoint_every) or (stop and not last):
                 self._checkpoint()
+            if stop and not last:
+                raise _Stop
             if self.team.first:
                 self.bar.step(step, progress.seconds, mean, self.images / max(self.busy, 1e-9))
 

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from .._errors import UserError
 
+_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Where a launcher (torchrun's or MPI's, which accelerate starts) says how many processes there are."""
+
 
 @dataclass(frozen=True)
 class Team:
@@ -28,11 +31,12 @@ class Team:
     @classmethod
     def join(cls, device: torch.device | str | None = None) -> Team:
         """The team of this process; on a device of its own choice unless one is named."""
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if any(int(os.environ.get(name, "1")) > 1 for name in _SIZES):
             from accelerate import PartialState
             from accelerate.utils import DistributedType
 
-            state = PartialState(cpu=None if device is None else torch.device(device).type == "cpu")
+            cpu = not torch.cuda.is_available() if device is None else torch.device(device).type == "cpu"
+            state = PartialState(cpu=cpu)
             if state.distributed_type not in (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
                 raise UserError(f"training runs on several CPUs or GPUs, got {state.distributed_type.value}")
             return cls(state.process_index, state.num_processes, state.device)
