@@ -32,6 +32,10 @@ class ScalarGaussian(Process):
     def sigma(self, t: Tensor) -> Tensor:
         """σ(t) ≥ 0, the standard deviation of the noise; float64 like t."""
 
+    def sigma2(self, t: Tensor) -> Tensor:
+        """σ²(t); where σ is a root, this is what stands under it, which has a derivative at t = 0."""
+        return self.sigma(t) ** 2
+
     @property
     def t_min(self) -> float:
         return 1e-3
@@ -42,7 +46,7 @@ class ScalarGaussian(Process):
         return 2 * (torch.log(self.alpha(t)) - torch.log(self.sigma(t)))
 
     def time(self, log_snr: Tensor | float) -> Tensor:
-        """The inverse of ``log_snr``, by bisection to the last bit of float64; values outside its range give 0 or 1."""
+        """The inverse of ``log_snr``, by bisection to 2⁻⁶⁴; values outside its range give 0 or 1."""
         target = torch.as_tensor(log_snr, dtype=torch.float64)
         low, high = torch.zeros_like(target), torch.ones_like(target)
         for _ in range(64):
@@ -52,9 +56,9 @@ class ScalarGaussian(Process):
         return torch.where(self.log_snr(high) >= target, high, low)
 
     def rate(self, f: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
-        """df/dt at t, for a function of time alone; differentiable again where gradients are on."""
+        """df/dt at t, for a function of time alone; differentiable again if t is."""
         # Reverse mode: each f(t_i) depends on its own t_i, and a jvp of these small functions costs ten times as much.
-        again = torch.is_grad_enabled()
+        again = torch.is_grad_enabled() and t.requires_grad
         with torch.enable_grad():
             u = t if t.requires_grad else t.detach().requires_grad_()
             value = f(u).sum()
@@ -69,7 +73,7 @@ class ScalarGaussian(Process):
     def diffusion2(self, t: Tensor | float) -> Tensor:
         r"""g²(t): :math:`g^2 = \frac{dσ^2}{dt} - 2 f σ^2 = 2σ(\dot σ - \frac{\dot α}{α} σ)`."""
         t = as_time(t)
-        return self.rate(lambda u: self.sigma(u) ** 2, t) - 2 * self.drift(t) * self.sigma(t) ** 2
+        return self.rate(self.sigma2, t) - 2 * self.drift(t) * self.sigma2(t)
 
     def prior(self, shape: tuple[int, ...]) -> Normal:
         """N(0, σ(1)² I)."""
@@ -84,8 +88,13 @@ class ScalarGaussian(Process):
     def transition(self, x_s: Tensor, s: Tensor | float, t: Tensor | float) -> Normal:
         r""":math:`q(x_t | x_s) = N(\frac{α_t}{α_s} x_s, σ_t^2 (1 - e^{λ_t - λ_s}))`, s ≤ t."""
         s, t = as_time(s), as_time(t)
-        variance = -(self.sigma(t) ** 2) * torch.expm1(self.log_snr(t) - self.log_snr(s))
-        return Normal(expand(self.alpha(t) / self.alpha(s), x_s) * x_s, expand(variance, x_s))
+        ratio = torch.where(s == t, 1.0, self.alpha(t) / self.alpha(s))
+        variance = -self.sigma2(t) * torch.expm1(self._fall(t, s))
+        return Normal(expand(ratio, x_s) * x_s, expand(variance, x_s))
+
+    def _fall(self, t: Tensor, s: Tensor) -> Tensor:
+        """λ_t − λ_s, which is 0 for a sample that stands still at infinite λ too."""
+        return torch.where(s == t, 0.0, self.log_snr(t) - self.log_snr(s))
 
     def bridge_coefficients(
         self, t: Tensor | float, s: Tensor | float, eta: float = 1.0
@@ -98,10 +107,10 @@ class ScalarGaussian(Process):
         t, s = as_time(t), as_time(s)
         if not 0.0 <= eta <= 1.0:
             raise UserError(f"eta must lie in [0, 1], got {eta}")
-        sigma_t, sigma_s = self.sigma(t), self.sigma(s)
-        fresh = -torch.expm1(self.log_snr(t) - self.log_snr(s)) if eta else torch.zeros_like(sigma_s)
-        b = sigma_s * torch.sqrt(1 - eta**2 * fresh) / sigma_t
-        return self.alpha(s) - b * self.alpha(t), b, eta**2 * sigma_s**2 * fresh
+        ratio = torch.where(s == t, 1.0, self.sigma(s) / self.sigma(t))
+        fall = self._fall(t, s) if eta else torch.zeros_like(ratio)
+        b = ratio * torch.sqrt(1 - eta**2 + eta**2 * torch.exp(fall))
+        return self.alpha(s) - b * self.alpha(t), b, -(eta**2) * self.sigma2(s) * torch.expm1(fall)
 
     def bridge(self, x_t: Tensor, x0: Tensor, t: Tensor | float, s: Tensor | float, eta: float = 1.0) -> Normal:
         a, b, v = self.bridge_coefficients(t, s, eta)
@@ -146,8 +155,11 @@ class VariancePreserving(ScalarGaussian):
     def alpha(self, t: Tensor) -> Tensor:
         return torch.exp(self.log_alpha(t))
 
+    def sigma2(self, t: Tensor) -> Tensor:
+        return -torch.expm1(2 * self.log_alpha(t))
+
     def sigma(self, t: Tensor) -> Tensor:
-        return torch.sqrt(-torch.expm1(2 * self.log_alpha(t)))
+        return torch.sqrt(self.sigma2(t))
 
     def prior(self, shape: tuple[int, ...]) -> Normal:
         """N(0, I), the marginal of standardised data at every t."""
@@ -160,7 +172,7 @@ class VariancePreserving(ScalarGaussian):
     title="Variance-preserving SDE, linear β(t)",
     arxiv="2011.13456",
     catalogue="A7",
-    proof="exact: tests/laws",
+    proof="exact: tests/processes/test_gaussian.py, tests/laws",
 )
 @dataclass(frozen=True)
 class VP(VariancePreserving):
@@ -192,7 +204,7 @@ class VP(VariancePreserving):
     title="Sub-VP SDE",
     arxiv="2011.13456",
     catalogue="A7",
-    proof="exact: tests/laws",
+    proof="exact: tests/processes/test_gaussian.py, tests/laws",
 )
 @dataclass(frozen=True)
 class SubVP(ScalarGaussian):
@@ -222,7 +234,7 @@ class SubVP(ScalarGaussian):
     title="Variance-exploding SDE",
     arxiv="2011.13456",
     catalogue="A7",
-    proof="exact: tests/laws",
+    proof="exact: tests/processes/test_gaussian.py, tests/laws",
 )
 @dataclass(frozen=True)
 class VE(ScalarGaussian):
@@ -255,8 +267,11 @@ class VE(ScalarGaussian):
     def alpha(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)
 
+    def sigma2(self, t: Tensor) -> Tensor:
+        return self.sigma_min**2 * torch.expm1(2 * t * math.log(self.sigma_max / self.sigma_min))
+
     def sigma(self, t: Tensor) -> Tensor:
-        return self.sigma_min * torch.sqrt(torch.expm1(2 * t * math.log(self.sigma_max / self.sigma_min)))
+        return torch.sqrt(self.sigma2(t))
 
 
 @register(
@@ -265,7 +280,7 @@ class VE(ScalarGaussian):
     title="EDM, σ(t) linear in t",
     arxiv="2206.00364",
     catalogue="C7",
-    proof="exact: tests/laws",
+    proof="exact: tests/processes/test_gaussian.py, tests/laws",
 )
 @dataclass(frozen=True)
 class EDM(ScalarGaussian):
@@ -305,7 +320,7 @@ class EDM(ScalarGaussian):
     title="Rectified flow",
     arxiv="2209.03003",
     catalogue="H2",
-    proof="exact: tests/laws",
+    proof="exact: tests/processes/test_gaussian.py, tests/laws",
 )
 @dataclass(frozen=True)
 class RectifiedFlow(ScalarGaussian):
@@ -328,7 +343,7 @@ class RectifiedFlow(ScalarGaussian):
     title="Continuous cosine schedule",
     arxiv="2102.09672",
     catalogue="B2",
-    proof="exact: tests/laws",
+    proof="exact: tests/processes/test_gaussian.py, tests/laws",
 )
 @dataclass(frozen=True)
 class Cosine(ScalarGaussian):
@@ -361,10 +376,12 @@ class Cosine(ScalarGaussian):
     def alpha(self, t: Tensor) -> Tensor:
         return torch.cos(self._a(t)) / math.cos(self._b)
 
-    def sigma(self, t: Tensor) -> Tensor:
-        a = self._a(t)
+    def sigma2(self, t: Tensor) -> Tensor:
         apart = math.pi / 2 * t / (1 + self.offset)
-        return torch.sqrt(torch.sin(apart) * torch.sin(a + self._b)) / math.cos(self._b)
+        return torch.sin(apart) * torch.sin(self._a(t) + self._b) / math.cos(self._b) ** 2
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.sqrt(self.sigma2(t))
 
     def prior(self, shape: tuple[int, ...]) -> Normal:
         """N(0, I)."""
@@ -394,7 +411,7 @@ def cosine_betas(n: int = 1000, offset: float = 0.008, ceiling: float = 0.999) -
     title="DDPM, a table of β",
     arxiv="2006.11239",
     catalogue="A2",
-    proof="exact: tests/laws; parity: tests/samplers/test_parity.py",
+    proof="exact: tests/processes/test_gaussian.py, tests/laws; parity: tests/samplers/test_parity.py",
 )
 @dataclass(frozen=True)
 class DDPM(VariancePreserving):
