@@ -51,6 +51,9 @@ class Chain(Process):
         """Tokens are int64 in [0, states)."""
         if x.is_floating_point():
             raise UserError(f"{name} must hold int64 tokens in [0, {states}), got {x.dtype}")
+        outside = x[(x < 0) | (x >= states)]
+        if outside.numel():
+            raise UserError(f"{name} must hold int64 tokens in [0, {states}), got {int(outside[0])}")
 
     def marginal(self, x0: Tensor, t: Tensor | float) -> Categorical:
         self.check(x0, self.classes, "x0")
@@ -61,6 +64,7 @@ class Chain(Process):
         return Categorical(self.transition_row(x_s, s, t))
 
     def bridge(self, x_t: Tensor, x0: Tensor, t: Tensor | float, s: Tensor | float, eta: float = 1.0) -> Categorical:
+        self.check(x0, self.classes, "x0")
         belief = Categorical(one_hot(x0, self.classes).to(torch.float64))
         law = self.reverse(x_t, belief, t, s, eta)
         assert isinstance(law, Categorical)
@@ -82,13 +86,18 @@ class Chain(Process):
             return super().reverse(x_t, belief, t, s, eta)
         if not isinstance(belief, Categorical):
             raise UserError(f"belief must be Categorical or FiniteSet for tokens, got {type(belief).__name__}")
+        if belief.probs.shape[-1] != self.classes:
+            raise UserError(f"belief must be over {self.classes} classes, got {belief.probs.shape[-1]}")
         seen = self.likelihood(x_t, t)
-        weights = torch.where(seen > 0, belief.probs.to(torch.float64) / seen, 0.0)
-        law = self.transition_column(x_t, s, t) * self.forward(weights, s)
-        total = law.sum(-1, keepdim=True)
-        # A belief that gives the evidence no chance says nothing: keep what the chain alone allows.
-        alone = self.transition_column(x_t, s, t) * self.forward(torch.ones_like(weights), s)
-        return Categorical(torch.where(total > 0, law / total, alone / alone.sum(-1, keepdim=True)))
+        able = seen > 0
+        weights = torch.where(able, belief.probs.to(torch.float64), 0.0) / torch.where(able, seen, 1.0)
+        column = self.transition_column(x_t, s, t)
+        law = column * self.forward(weights, s)
+        # A belief that gives the evidence no chance says nothing: keep what the chain alone allows. A state that the
+        # chain cannot be in (a prompt at t = 1) stays.
+        for otherwise in (column * self.forward(torch.ones_like(weights), s), one_hot(x_t, self.states).to(law)):
+            law = torch.where(law.sum(-1, keepdim=True) > 0, law, otherwise)
+        return Categorical(law / law.sum(-1, keepdim=True))
 
 
 class Replacement(Chain):
@@ -108,7 +117,7 @@ class Replacement(Chain):
     def _kept(self, s: Tensor | float, t: Tensor | float, like: Tensor) -> Tensor:
         s, t = as_time(s), as_time(t)
         start = self.keep(s)
-        ratio = torch.where(start > 0, self.keep(t) / start.clamp_min(1e-300), 0.0)
+        ratio = torch.where(start > 0, self.keep(t) / start.clamp_min(1e-300), (s == t).to(start))
         return expand(ratio, like)[..., None]
 
     def _pi(self, like: Tensor) -> Tensor:
