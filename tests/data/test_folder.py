@@ -76,6 +76,10 @@ def test_modes_are_brought_to_eight_bits(tmp_path) -> None:
     assert images.decode(str(tmp_path / "deep.png"), None, None, False)[0, 0].tolist() == [60]
     Image.fromarray(deep).save(tmp_path / "deep.tif")
     assert images.decode(str(tmp_path / "deep.tif"), None, 3, False)[0, 0].tolist() == [60, 60, 60]
+    # Pillow before 11 opens 16-bit PNG as 32-bit "I".
+    older = Image.new("I", (4, 4), 257 * 60)
+    older.format = "PNG"
+    assert images.decode(older, None, None, False)[0, 0].tolist() == [60]
     # Transparent pixels keep whatever colour the editor left in them; they are white.
     picture(tmp_path / "clear.png", (255, 0, 0, 0), mode="RGBA")
     assert images.decode(str(tmp_path / "clear.png"), None, None, False)[0, 0].tolist() == [255, 255, 255]
@@ -119,12 +123,14 @@ def test_resize_is_antialiased_and_central(tmp_path) -> None:
 
 
 def test_large_jpegs_agree_with_a_full_decode(tmp_path) -> None:
-    ramp = np.linspace(0, 255, 512).astype(np.uint8)
-    image = Image.fromarray(np.stack([ramp[None].repeat(400, 0)] * 3, -1))
+    # Blocks of 8 pixels become 2: a decoder that shrank too far would blur them.
+    blocks = np.random.default_rng(0).integers(0, 256, (50, 64), dtype=np.uint8)
+    image = Image.fromarray(np.stack([np.kron(blocks, np.ones((8, 8), np.uint8))] * 3, -1))
     image.save(tmp_path / "a.jpg", quality=95)
     image.save(tmp_path / "a.png")
-    one, two = (images.decode(str(tmp_path / f"a.{kind}"), 16, None, False).astype(int) for kind in ("jpg", "png"))
-    assert np.abs(one - two).max() <= 3
+    one, two = (images.decode(str(tmp_path / f"a.{kind}"), 100, None, False).astype(int) for kind in ("jpg", "png"))
+    # The decoder halves by averaging and the filter does the rest: edges differ by a little, flat parts do not.
+    assert np.abs(one - two).mean() < 5
 
 
 def test_sizes_must_be_given_if_they_differ(tmp_path) -> None:

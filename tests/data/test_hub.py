@@ -51,13 +51,13 @@ def test_rows_without_a_picture_are_skipped(tmp_path) -> None:
     rows = table(12, [i % 2 for i in range(12)]).cast_column("img", datasets.Image(decode=False))
     broken = [dict(row) for row in rows]
     broken[3]["img"] = {"bytes": b"no", "path": None}
-    broken[4]["img"] = None
+    broken[8]["img"] = None
     datasets.Dataset.from_list(broken, features=table(1, [0]).features).save_to_disk(tmp_path / "tiny")
     with pytest.warns(UserWarning, match="2 files skipped"):
         made = data.load(tmp_path / "tiny")
     x, label = made.train.all()
     assert torch.equal(red(x) % 2, label)
-    assert {3, 4}.isdisjoint(red(x).tolist() + red(made.test.all()[0]).tolist())
+    assert {3, 8}.isdisjoint(red(x).tolist() + red(made.test.all()[0]).tolist())
 
 
 def test_refusals(tmp_path, monkeypatch) -> None:
@@ -67,6 +67,9 @@ def test_refusals(tmp_path, monkeypatch) -> None:
     table(8, [0, 1, -1, 0, 1, 0, 1, 0]).save_to_disk(tmp_path / "unlabelled")
     with pytest.raises(UserError, match=r"0…1 \(2 classes\); got -1"):
         data.load(tmp_path / "unlabelled")
+    table(4, [0, 1, None, 0]).save_to_disk(tmp_path / "missing")
+    with pytest.raises(UserError, match=r"0…1 \(2 classes\); got -1"):
+        data.load(tmp_path / "missing")
     odd = {"img": [Image.fromarray(np.zeros((4 + i % 2, 4), np.uint8)) for i in range(6)]}
     kinds = datasets.Features({"img": datasets.Image()})
     datasets.Dataset.from_dict(odd, features=kinds).save_to_disk(tmp_path / "odd")

@@ -49,6 +49,12 @@ def test_fewer_rows_than_dimensions(scale: float) -> None:
     x, shift = scale * normal(30, 100, seed=7), scale * normal(100, seed=8)
     assert frechet_distance(x, x) <= 1e-10 * scale**2
     assert frechet_distance(x + shift, x) == pytest.approx(float(shift.square().sum()), rel=1e-10)
+    # Another law of rank 29: tr √(Σ₁Σ₂) is the nuclear norm of the 30 × 30 product of the centred rows.
+    y = scale * normal(30, 100, seed=9) @ covariance(100, 10)
+    a, b = (z - z.mean(0) for z in (x, y))
+    cross = torch.linalg.svdvals(a @ b.T).sum() / 29
+    expected = (x.mean(0) - y.mean(0)).square().sum() + (a.square().sum() + b.square().sum()) / 29 - 2 * cross
+    assert frechet_distance(x, y) == pytest.approx(float(expected), rel=1e-10)
     # Doubling about the mean: (2 − 1)² tr Σ.
     mean = x.mean(0)
     assert frechet_distance(mean + 2 * (x - mean), x) == pytest.approx(float(x.var(0).sum()), rel=1e-9)

@@ -40,7 +40,7 @@ def test_closed_form_of_the_cubic_kernel() -> None:
     one, two = moments(0.0, 1.0), moments(0.3, 0.8)
     expected = sum(w * (a - b) ** 2 for w, a, b in zip((3, 3, 1), one, two))
     found = [
-        kernel_distance(normal(400, 1, seed=i), 0.3 + 0.8 * normal(400, 1, seed=1000 + i), subsets=50, subset_size=100)
+        kernel_distance(normal(400, 1, seed=i), 0.3 + 0.8 * normal(400, 1, seed=1000 + i), subsets=50, subset_size=200)
         for i in range(200)
     ]
     values = torch.tensor([f.value for f in found])

@@ -50,7 +50,7 @@ def load(
         return _hub.hub(name, options)
     path = Path(name).expanduser()
     if path.is_dir():
-        return _hub.hub(name, options) if _hub.is_saved(path) else _folder.folder(path, options)
+        return _hub.hub(str(path), options) if _hub.is_saved(path) else _folder.folder(path, options)
     if path.suffix in (".npy", ".npz") and path.is_file():
         return _array.array(path, options)
     if path.exists():
