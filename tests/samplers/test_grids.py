@@ -1,0 +1,83 @@
+"""Grids against their formulas."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from langevin import UserError, processes
+from langevin._registry import methods
+from langevin.samplers import check_grid, grids
+
+SCALAR = [
+    processes.VP(),
+    processes.VE(),
+    processes.EDM(),
+    processes.RectifiedFlow(),
+    processes.Cosine(),
+    processes.DDPM(),
+]
+
+
+@pytest.mark.parametrize("process", SCALAR, ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("steps", [1, 2, 5, 100])
+@pytest.mark.parametrize("name", [m.name for m in methods("grids")])
+def test_every_grid(name, process, steps):
+    """n + 1 times, falling strictly from at most t_max to 0, for every process that the grid is made for."""
+    make = next(m.make for m in methods("grids") if m.name == name)
+    if name in ("leading", "linspace", "trailing") and not isinstance(process, processes.DDPM):
+        with pytest.raises(UserError, match="table"):
+            make(process, steps)
+        return
+    times = make(process, steps)
+    assert times.shape == (steps + 1,)
+    assert times.dtype == torch.float64
+    assert float(times[-1]) == 0.0
+    assert float(times[0]) <= process.t_max
+    assert (times.diff() < 0).all()
+    check_grid(times)
+
+
+def test_karras_is_the_papers():
+    """arXiv:2206.00364 eq. 5, with σ of EDM; to the 1e-12 of the inverse of σ(t)."""
+    process, n, rho = processes.EDM(), 18, 7
+    i = torch.arange(n, dtype=torch.float64)
+    sigma = (80 ** (1 / rho) + i / (n - 1) * (0.002 ** (1 / rho) - 80 ** (1 / rho))) ** rho
+    ours = process.sigma(grids.karras(process, n))
+    torch.testing.assert_close(ours[:-1], sigma, rtol=1e-12, atol=1e-14)
+
+
+def test_log_snr_is_uniform():
+    """Equal steps of log-SNR between t_max and t_min."""
+    process = processes.VP()
+    gaps = process.log_snr(grids.log_snr(process, 20))[:-1].diff()
+    torch.testing.assert_close(gaps, gaps.mean().expand(19), rtol=1e-9, atol=0)
+
+
+def test_uniform_and_quadratic():
+    """t_i = 1 − i/n and its square."""
+    i = torch.arange(11, dtype=torch.float64)
+    torch.testing.assert_close(grids.uniform(processes.VP(), 10), 1 - i / 10)
+    torch.testing.assert_close(grids.quadratic(processes.VP(), 10), (1 - i / 10) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ([0.5], "at least two"),
+        ([1.0, float("nan"), 0.0], "finite"),
+        ([1.2, 0.0], r"\[0, 1\]"),
+        ([1.0, 0.4, 0.4, 0.0], r"grid\[2\] = 0.4 follows grid\[1\] = 0.4"),
+        ([[1.0, 0.0]], "1-D"),
+    ],
+)
+def test_bad_grids(grid, message):
+    with pytest.raises(UserError, match=message):
+        check_grid(grid)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.5, True])
+def test_bad_steps(steps):
+    for method in methods("grids"):
+        with pytest.raises(UserError, match="steps must be"):
+            method.make(processes.DDPM(), steps)
