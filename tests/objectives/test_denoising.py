@@ -80,6 +80,29 @@ def test_loss_is_by_sample(law: str) -> None:
     assert whole.shape == (32,)
 
 
+def test_importance_does_not_move_the_objective() -> None:
+    """Shown its own losses, the law draws steep times more often; the objective's mean stays, its variance falls."""
+    process = processes.VP()
+    denoiser = NetworkDenoiser(Exact(process, 0.5), process, Reading("x0", time="time", scale_input=False), (2,))
+    plain = objectives.create({"name": "dsm", "times": FLAT})
+    learned = objectives.create({"name": "dsm", "times": {"name": "importance", "of": FLAT, "bins": 20}})
+    assert learned.learns
+    assert not plain.learns
+    for draw in range(40):
+        noise = Noise(1, 64, draw=draw)
+        learned.observe(learned(denoiser, MEAN + STD * noise.at(99).normal((2,)), None, noise), noise)
+    noise = Noise(5, 20_000)
+    x0 = MEAN + STD * noise.at(99).normal((2,))
+    a, b = plain(denoiser, x0, None, noise), learned(denoiser, x0, None, noise)
+    error = float(((a.var() + b.var()) / 20_000).sqrt())
+    assert abs(float(a.mean() - b.mean())) < 4.5 * error
+    assert b.var() < 0.7 * a.var()
+    assert torch.equal(learned.steady()(denoiser, x0, None, noise), a)
+    again = objectives.create(learned.to_dict())
+    again.restore(json.loads(json.dumps(learned.state())))
+    assert torch.equal(again(denoiser, x0, None, noise), b)
+
+
 def test_any_process_with_a_marginal() -> None:
     """The plain x_0 error needs a marginal and nothing else: Gamma noise."""
 

@@ -95,11 +95,13 @@ def test_stratified_is_by_sample_and_uniform() -> None:
 
 
 def test_stratified_lowers_the_variance() -> None:
-    """The mean of a smooth f over a batch of 64: variance at least 50 times below that of independent times."""
+    """The mean of a smooth f over a batch of 64: (f(1) − f(0))²/12B² = 1.84e-5 instead of Var f/B = 1.03e-3."""
     f = lambda u: torch.exp(-3 * u)
     noises = [Noise(2, 64, draw=d) for d in range(200)]
     spread = lambda law: torch.stack([f(law.uniform(n)).mean() for n in noises]).var()
-    assert spread(Stratified()) < spread(Uniform()) / 50
+    # 200 draws know a variance to 10 %: five of those.
+    assert float(spread(Stratified())) == pytest.approx(1.84e-5, rel=0.5)
+    assert float(spread(Uniform())) == pytest.approx(1.03e-3, rel=0.5)
 
 
 def steep(t: Tensor) -> Tensor:
@@ -107,7 +109,7 @@ def steep(t: Tensor) -> Tensor:
 
 
 def warmed(law: Importance, process: processes.Process) -> Importance:
-    for draw in range(400):
+    for draw in range(150):
         u = law.uniform(Noise(0, 64, draw=draw))
         law.observe(u, steep(law.quantile(process, u)))
     assert law.warm
@@ -137,7 +139,7 @@ def test_importance_keeps_the_last_terms() -> None:
 @pytest.mark.parametrize("base", [Uniform(), LogNormal(), TableKnots()], ids=["uniform", "log-normal", "table"])
 def test_importance_is_unbiased(base: object) -> None:
     """∫ ratio(u) f(t(u)) du is the expectation of f under the base law, whatever the history."""
-    process = processes.DDPM()
+    process = processes.DDPM() if isinstance(base, TableKnots) else processes.VP()
     law = warmed(Importance(base, bins=25), process)  # type: ignore[arg-type]
     assert law.probabilities().max() > 1.5 / 25  # it did learn
     for f in (torch.ones_like, steep, lambda t: torch.sin(9 * t)):
