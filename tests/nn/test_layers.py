@@ -32,7 +32,9 @@ def test_attention_is_its_formula(dtype, train):
     assert out.dtype == dtype
     # Three roundings (scores, weights, output) of values below 4, each by half a unit.
     assert (out.double() - truth).abs().max() <= 3 * 4 * torch.finfo(dtype).eps / 2
-    assert torch.allclose(attention(q, k, v), attention(q, k, v, torch.ones_like(mask)), atol=8 * torch.finfo(dtype).eps)
+    assert torch.allclose(
+        attention(q, k, v), attention(q, k, v, torch.ones_like(mask)), atol=8 * torch.finfo(dtype).eps
+    )
 
 
 def nodes(fn):

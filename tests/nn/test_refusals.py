@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from langevin import UserError
-from langevin.nn import DiT, MLP, UNet, create, default
+from langevin.nn import MLP, DiT, UNet, create, default
 
 
 @pytest.mark.parametrize(
@@ -22,16 +22,16 @@ from langevin.nn import DiT, MLP, UNet, create, default
         ({"name": "unet", "width": 20}, "width must be a multiple of 8 from 8 to 4096, got 20"),
         ({"name": "unet", "width": "32"}, "width must be .* got '32'"),
         ({"name": "unet", "width": True}, "width must be .* got True"),
-        ({"name": "unet", "multipliers": ()}, "multipliers must name 1 to 10 levels"),
-        ({"name": "unet", "multipliers": 4}, "multipliers"),
+        ({"name": "unet", "multipliers": ()}, "multipliers must be a list of 1 to 10 integers"),
+        ({"name": "unet", "multipliers": 4}, "multipliers must be a list of 1 to 10 integers, got 4"),
         ({"name": "unet", "multipliers": (1, 0)}, r"multipliers\[1\] must be an integer from 1 to 64, got 0"),
         ({"name": "unet", "blocks": (1, 2)}, r"blocks must be a number or one a level \(4\), got \(1, 2\)"),
         ({"name": "unet", "blocks": 0}, "blocks.* must be an integer from 1"),
         ({"name": "unet", "attention": (5,)}, r"attention must name sizes of the levels, \[32, 16, 8, 4\], got \(5,\)"),
         ({"name": "unet", "attention": (), "sequence": 4}, "sequence conditioning is read by attention"),
         ({"name": "unet", "size": (30, 30)}, "image 30x30 cannot be halved 3 times: sizes must be divisible by 8"),
-        ({"name": "unet", "size": 32}, "size"),
-        ({"name": "unet", "size": (32,)}, "size"),
+        ({"name": "unet", "size": 32}, "size must be a list of 2 integers, got 32"),
+        ({"name": "unet", "size": (32,)}, "size must be a list of 2"),
         ({"name": "unet", "dropout": 1.0}, r"dropout must be a number in \[0, 1\), got 1.0"),
         ({"name": "unet", "classes": -1}, "classes must be an integer from 0"),
         ({"name": "unet", "time_range": (1, 1)}, "time_range must be two finite numbers, the lower first"),
@@ -58,7 +58,11 @@ def test_configurations(config, says):
             "image 30x30 cannot be halved 2 times: sizes must be divisible by 4",
         ),
         (UNet(1, size=(8, 8), width=8, multipliers=(1, 1), attention=()), (1, 8, 7), "image 8x7 cannot be halved once"),
-        (UNet(1, size=(8, 8), width=8, multipliers=(1,), attention=()), (3, 8, 8), r"shape must be \(1, height, width\)"),
+        (
+            UNet(1, size=(8, 8), width=8, multipliers=(1,), attention=()),
+            (3, 8, 8),
+            r"shape must be \(1, height, width\)",
+        ),
         (DiT(3, patch=4, width=8, depth=1, heads=1), (3, 30, 32), "image 30x32 cannot be cut into patches of 4"),
         (DiT(3, patch=4, width=8, depth=1, heads=1), (3, 32), r"shape must be \(3, height, width\)"),
         (MLP(2, width=8, depth=1), (3,), r"shape must be \(2,\) for this network, a point, got \(3,\)"),
@@ -149,7 +153,8 @@ def test_defaults(shape, options, says):
 
 
 @pytest.mark.parametrize(
-    "shape", [(1,), (2,), (300,), (1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 48), (3, 7, 7), (1, 30, 30), (3, 256, 256)]
+    "shape",
+    [(1,), (2,), (300,), (1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 48), (3, 7, 7), (1, 30, 30), (3, 256, 256)],
 )
 def test_default_takes_its_shape(shape):
     config = default(shape, classes=3)

@@ -40,9 +40,11 @@ class Conditioning(nn.Module):
         self.classes = integer("classes", classes, 0, 10**6)
         self.vector = integer("vector", vector, 0, 10**5)
         self.sequence = integer("sequence", sequence, 0, 10**5)
-        if len(time_range) != 2 or not -math.inf < time_range[0] < time_range[1] < math.inf:
-            raise UserError(f"time_range must be two finite numbers, the lower first, got {time_range!r}")
-        self.time_range = (float(time_range[0]), float(time_range[1]))
+        match time_range:
+            case [int() | float() as low, int() | float() as high] if -math.inf < low < high < math.inf:
+                self.time_range = (float(low), float(high))
+            case _:
+                raise UserError(f"time_range must be two finite numbers, the lower first, got {time_range!r}")
         self.time_in, self.time_out = nn.Linear(64, width), nn.Linear(width, width)
         if classes:
             self.label = nn.Embedding(classes + 1, width)  # the last row is "no label"

@@ -72,7 +72,7 @@ def default(shape: tuple[int, ...], classes: int = 0, *, name: str | None = None
     if name == "mlp":
         chosen |= {"width": 128 if shape[0] <= 16 else 512}
     elif name == "unet" and len(shape) == 3:
-        chosen |= _unet(*shape[1:])
+        chosen |= _unet(*shape[1:], options.get("multipliers"))
     elif name == "dit" and len(shape) == 3:
         # A patch for about 8x8 tokens, the largest power of two that divides both sides.
         patch = max(
@@ -86,15 +86,18 @@ def default(shape: tuple[int, ...], classes: int = 0, *, name: str | None = None
     return network.config
 
 
-def _unet(height: int, width: int) -> dict[str, Any]:
+def _unet(height: int, width: int, multipliers: Any = None) -> dict[str, Any]:
+    """Cost is where the pixels are, parameters where the channels are: one block at the full size, two below."""
     halvings = 0
     while not any(n % 2 ** (halvings + 1) or n >> (halvings + 1) < 4 for n in (height, width)):
         halvings += 1
+    if isinstance(multipliers, (tuple, list)):
+        halvings = max(len(multipliers) - 1, 0)
     smallest = min(height, width) >> halvings
-    # Cost is where the pixels are, parameters where the channels are: one block at the full size, more below.
     return {
         "size": (height, width),
+        "width": 32 if halvings > 1 else 64,
         "multipliers": [min(2**level, 4) for level in range(halvings + 1)],
-        "blocks": [1] + [2] * halvings,
-        "attention": (smallest,) if smallest <= 16 else (),
+        "blocks": [1] * (halvings > 0) + [2] * max(halvings, 1),
+        "attention": (smallest,) if 1 <= smallest <= 16 else (),
     }

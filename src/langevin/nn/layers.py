@@ -26,6 +26,14 @@ def integer(name: str, value: object, low: int, high: int, multiple: int = 1) ->
     return value
 
 
+def integers(name: str, value: object, low: int, high: int, lengths: range) -> tuple[int, ...]:
+    """``value`` as a tuple of integers in [low, high], of a length in ``lengths``, or a ``UserError`` that names it."""
+    if not isinstance(value, (tuple, list)) or len(value) not in lengths:
+        many = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
+        raise UserError(f"{name} must be a list of {many} integers, got {value!r}")
+    return tuple(integer(f"{name}[{i}]", n, low, high) for i, n in enumerate(value))
+
+
 def fraction(name: str, value: object) -> float:
     """``value`` as a number in [0, 1), or a ``UserError`` that names it."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:

@@ -11,7 +11,7 @@ from .._errors import UserError
 from .._registry import register
 from .backbone import Backbone, check_image
 from .conditioning import Conditioning, Context
-from .layers import GROUP, Attention, Norm, fraction, integer, zero
+from .layers import GROUP, Attention, Norm, fraction, integer, integers, zero
 
 
 def conv(channels: int, out: int, size: int = 3) -> nn.Conv2d:
@@ -92,36 +92,38 @@ class UNet(Backbone):
         sequence: int = 0,
         time_range: tuple[float, float] = (-3.0, 3.0),
     ) -> None:
-        if not 1 <= len(multipliers) <= 10:
-            raise UserError(f"multipliers must name 1 to 10 levels, got {tuple(multipliers)}")
-        counts = [blocks] * len(multipliers) if isinstance(blocks, int) else list(blocks)
-        if len(counts) != len(multipliers):
-            raise UserError(f"blocks must be a number or one a level ({len(multipliers)}), got {tuple(counts)}")
+        multipliers = integers("multipliers", multipliers, 1, 64, range(1, 11))
+        levels = len(multipliers)
+        counts = integers("blocks", [blocks] * levels if isinstance(blocks, int) else blocks, 1, 64, range(1, 11))
+        if len(counts) != levels:
+            raise UserError(f"blocks must be a number or one a level ({levels}), got {counts}")
+        size = integers("size", size, 1, 2**14, range(2, 3))
+        attention = integers("attention", attention, 1, 2**14, range(0, 11))
         out = channels if out_channels is None else out_channels
         super().__init__(
             channels=integer("channels", channels, 1, 10**4),
             out_channels=integer("out_channels", out, 1, 10**4),
-            size=tuple(integer(f"size[{i}]", n, 1, 2**14) for i, n in enumerate(size)),
+            size=size,
             width=integer("width", width, GROUP, 2**12, multiple=GROUP),
-            multipliers=tuple(integer(f"multipliers[{i}]", m, 1, 64) for i, m in enumerate(multipliers)),
-            blocks=tuple(integer(f"blocks[{i}]", n, 1, 64) for i, n in enumerate(counts)),
-            attention=tuple(attention),
+            multipliers=multipliers,
+            blocks=counts,
+            attention=attention,
             dropout=fraction("dropout", dropout),
             classes=classes,
             vector=vector,
             sequence=sequence,
             time_range=time_range,
         )
-        self.channels, self.halvings = channels, len(multipliers) - 1
+        self.channels, self.halvings = channels, levels - 1
         self.check_shape((channels, *size))
-        sizes = [min(size) >> level for level in range(len(multipliers))]
+        sizes = [min(size) >> level for level in range(levels)]
         if not set(attention) <= set(sizes):
-            raise UserError(f"attention must name sizes of the levels, {sizes}, got {tuple(attention)}")
+            raise UserError(f"attention must name sizes of the levels, {sizes}, got {attention}")
         if sequence and not attention:
             raise UserError("sequence conditioning is read by attention: give at least one attention size, got ()")
 
         wide = [width * m for m in multipliers]
-        embedding = 4 * width
+        embedding = max(128, 2 * width)
         context = embedding if sequence else 0
         self.conditioning = Conditioning(embedding, classes, vector, sequence, time_range)
 
@@ -133,13 +135,13 @@ class UNet(Backbone):
                 Block(c, embedding, dropout, heads if i == place else 0, context) for i in range(counts[level])
             )
 
-        levels = range(self.halvings)
+        halvings = range(self.halvings)
         self.stem = conv(channels, wide[0])
-        self.down = nn.ModuleList(stage(level) for level in levels)
-        self.shrink = nn.ModuleList(nn.Conv2d(wide[level], wide[level + 1], 2, stride=2) for level in levels)
+        self.down = nn.ModuleList(stage(level) for level in halvings)
+        self.shrink = nn.ModuleList(nn.Conv2d(wide[level], wide[level + 1], 2, stride=2) for level in halvings)
         self.middle = stage(self.halvings)
-        self.grow = nn.ModuleList(conv(wide[level + 1], wide[level], 1) for level in levels)
-        self.up = nn.ModuleList(stage(level) for level in levels)
+        self.grow = nn.ModuleList(conv(wide[level + 1], wide[level], 1) for level in halvings)
+        self.up = nn.ModuleList(stage(level) for level in halvings)
         self.norm, self.head = Norm(wide[0]), zero(conv(wide[0], out))
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
