@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,8 +43,10 @@ class GammaNoise(Process):
     theta: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.theta > 0:
+        if not 0 < self.theta < math.inf:
             raise UserError(f"theta must be > 0, got {self.theta}")
+        if not isinstance(self.base, ScalarGaussian):
+            raise UserError(f"base must be a scalar-Gaussian process, got {self.base}")
         if not float(self.base.alpha(torch.ones((), dtype=torch.float64))) > 1e-6:
             raise UserError(f"base must keep alpha(1) > 0 for Gamma noise, got {self.base}")
 
