@@ -1,0 +1,51 @@
+PYTHON ?= python3
+BIN := .venv/bin
+# Two workers of one thread each: threads that share two cores spin.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint format docs bench clean
+
+help:  ## show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/core: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/test: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@ .venv/core
+
+demo: .venv/core  ## set up, train on real digits, sample, measure, write runs/demo/report.html
+	$(BIN)/langevin demo
+
+test: .venv/test  ## set up, lint, check types, run the tests (about ten minutes on two cores)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(PYTEST)
+
+test-all: .venv/test  ## the tests and the slow ones: long training, full sweeps
+	$(PYTEST) -m 'slow or not slow'
+
+lint: .venv/test  ## lint, formatting and types alone
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/test  ## format and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: .venv/test  ## make the pictures and the table of methods again
+	$(BIN)/python docs/make.py
+
+bench: .venv/test  ## print every benchmark's table (let the machine be idle)
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:  ## remove the environment and what runs left behind
+	rm -rf .venv runs out .pytest_cache .mypy_cache .ruff_cache
