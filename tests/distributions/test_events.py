@@ -199,7 +199,7 @@ def test_gamma_at_its_edge(k):
     Found: −∞ there, at a point of infinite density, and a belief of nan where most of G is below the rounding of x.
     """
     loc, scale = torch.tensor([[3.0]], dtype=torch.float64), 0.5
-    law = ShiftedGamma(loc, torch.tensor(scale).double(), torch.tensor(k).double())
+    law = ShiftedGamma(loc, *torch.tensor([scale, k], dtype=torch.float64))
     width = 4 * 2**-52 * 3
     for x in (loc, loc * (1 + 2**-52), loc * (1 - 2**-52)):
         mass = math.exp(float(law.log_prob(x)) + math.log(width))
