@@ -1,0 +1,147 @@
+"""Makes what the documentation shows: the pictures of docs/img and the table of docs/methods.md.
+
+Run: make docs
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import torch
+
+import langevin
+from langevin import Noise, processes, samplers, worlds
+from langevin._registry import methods
+
+HERE = Path(__file__).parent
+IMAGES = HERE / "img"
+INK, NOISE, DATA = "#1f2937", "#94a3b8", "#2563eb"
+
+
+def methods_table() -> str:
+    """The registry as a page."""
+    lines = [
+        "# Methods",
+        "",
+        "Made from the registry by `make docs`; `langevin methods` prints the same rows.",
+    ]
+    room = ""
+    for method in methods():
+        if method.room != room:
+            room = method.room
+            lines += ["", f"## {room}", "", "| name | method | arXiv | where | proof |", "|---|---|---|---|---|"]
+        paper = f"[{method.arxiv}](https://arxiv.org/abs/{method.arxiv})" if method.arxiv else ""
+        lines.append(f"| `{method.name}` | {method.title} | {paper} | `{method.where}` | {method.proof} |")
+    return "\n".join(lines) + "\n"
+
+
+def states(process: processes.Process, denoiser: langevin.denoisers.Denoiser, n: int, shown: list[float]) -> list:
+    """The states at some times of one trajectory of 64 ancestral steps."""
+    grid = samplers.default_grid(process, 64) if isinstance(process, processes.ScalarGaussian) else None
+    grid = torch.linspace(1, 0, 65, dtype=torch.float64) if grid is None else grid
+    noise = Noise(0, n)
+    start = process.prior(denoiser.shape).sample(noise)
+    walk = list(langevin.trajectory(denoiser, samplers.Ancestral(), grid=grid, start=start, noise=noise))
+    picks = [min(walk, key=lambda state: abs(float(state.t) - t)) for t in shown]
+    return [(float(state.t), state.x) for state in picks]
+
+
+def plane(process: processes.Process, name: str, scale: bool) -> None:
+    """A ring of eight components, from noise to data, through the one loop."""
+    world = worlds.ring(8, 1.0, 0.08)
+    shown = [1.0, 0.6, 0.3, 0.1, 0.0]
+    if scale:  # where σ runs over decades, equal steps of log σ show more
+        shown = [1.0, 0.03, 0.01, 0.004, 0.0] if name == "edm" else [1.0, 0.75, 0.6, 0.4, 0.0]
+    picks = states(process, world.denoiser(process), 1500, shown)
+    figure, axes = plt.subplots(1, len(picks), figsize=(12, 2.7))
+    for axis, (t, x) in zip(axes, picks):
+        x = process.read(x)
+        limit = 1.15 * float(x.abs().quantile(0.995))
+        axis.scatter(*x.T, s=2, c=DATA if t == 0 else NOISE, alpha=0.6, linewidths=0)
+        axis.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[], aspect="equal")
+        axis.set_title(f"t = {t:.3g}", color=INK, fontsize=10)
+    save(figure, name)
+
+
+def tokens(process: processes.Chain, name: str) -> None:
+    """Sequences of 24 tokens of one of four patterns; grey is the mask or whatever replaced a token."""
+    pattern = torch.arange(24)
+    points = torch.stack([(pattern // k) % 4 for k in (1, 2, 3, 6)])
+    world = worlds.Empirical(points)
+    picks = states(process, world.denoiser(process), 12, [1.0, 0.75, 0.5, 0.25, 0.0])
+    figure, axes = plt.subplots(1, len(picks), figsize=(12, 1.9))
+    colours = matplotlib.colors.ListedColormap(["#1d4ed8", "#0ea5e9", "#f59e0b", "#be123c", "#e5e7eb"])
+    for axis, (t, x) in zip(axes, picks):
+        axis.imshow(x, cmap=colours, vmin=0, vmax=4, aspect="auto", interpolation="nearest")
+        axis.set(xticks=[], yticks=[])
+        axis.set_title(f"t = {t:.3g}", color=INK, fontsize=10)
+    save(figure, name)
+
+
+def phase(name: str) -> None:
+    """Position against velocity: a 1-D world of two points of unequal weight."""
+    process = processes.PhaseSpace()
+    world = worlds.GaussianMixture(
+        torch.tensor([0.35, 0.65]), torch.tensor([[-1.0], [1.0]]), torch.tensor([0.01, 0.01])
+    )
+    picks = states(process, world.denoiser(process), 2000, [1.0, 0.4, 0.2, 0.1, 0.0])
+    figure, axes = plt.subplots(1, len(picks), figsize=(12, 2.7))
+    for axis, (t, x) in zip(axes, picks):
+        axis.scatter(x[:, 0, 0], x[:, 1, 0], s=2, c=DATA if t == 0 else NOISE, alpha=0.6, linewidths=0)
+        axis.set(xlim=(-3.2, 3.2), ylim=(-3.2, 3.2), xticks=[], yticks=[], xlabel="x", ylabel="v")
+        axis.set_title(f"t = {t:.3g}", color=INK, fontsize=10)
+    save(figure, name)
+
+
+def gamma(name: str) -> None:
+    """Skewed noise: histograms of x_t for three points, through Gamma noise and back."""
+    process = processes.GammaNoise(theta=0.5)
+    world = worlds.Empirical(torch.tensor([[-1.0], [0.2], [1.5]], dtype=torch.float64), torch.tensor([0.5, 0.2, 0.3]))
+    picks = states(process, world.denoiser(process), 4000, [1.0, 0.4, 0.2, 0.1, 0.0])
+    figure, axes = plt.subplots(1, len(picks), figsize=(12, 2.2))
+    for axis, (t, x) in zip(axes, picks):
+        axis.hist(x[:, 0].numpy(), bins=80, range=(-3, 4), color=DATA if t == 0 else NOISE)
+        axis.set(yticks=[])
+        axis.set_title(f"t = {t:.3g}", color=INK, fontsize=10)
+    save(figure, name)
+
+
+def save(figure: plt.Figure, name: str) -> None:
+    """One PNG, small enough to keep in the repository."""
+    IMAGES.mkdir(exist_ok=True)
+    figure.tight_layout()
+    figure.savefig(IMAGES / f"{name}.png", dpi=80)
+    plt.close(figure)
+    print(f"docs/img/{name}.png")
+
+
+def main() -> None:
+    """All of it."""
+    (HERE / "methods.md").write_text(methods_table())
+    print("docs/methods.md")
+    plane(processes.VP(), "vp", False)
+    plane(processes.SubVP(), "sub-vp", False)
+    plane(processes.VE(), "ve", True)
+    plane(processes.EDM(), "edm", True)
+    plane(processes.RectifiedFlow(), "flow", False)
+    plane(processes.Cosine(), "cosine", False)
+    plane(processes.DDPM(), "ddpm", False)
+    tokens(processes.Absorbing(4), "absorbing")
+    tokens(processes.Uniform(4), "uniform")
+    step = (1 - 1 / torch.arange(64, 0, -1, dtype=torch.float64)).reshape(-1, 1, 1)
+    near = (
+        torch.roll(torch.eye(4, dtype=torch.float64), 1, 0) * 0.5
+        + torch.roll(torch.eye(4, dtype=torch.float64), -1, 0) * 0.5
+    )
+    mix = torch.linalg.matrix_power(0.5 * torch.eye(4, dtype=torch.float64) + 0.5 * near, 8)
+    tokens(processes.FiniteChain(step * torch.eye(4, dtype=torch.float64) + (1 - step) * mix), "chain")
+    phase("phase-space")
+    gamma("gamma")
+
+
+if __name__ == "__main__":
+    main()
