@@ -13,7 +13,7 @@ from .._errors import UserError
 from .._registry import register
 from ..denoisers import Denoiser, dirac, unit, whole
 from ..distributions import Dirac, Noise
-from ..processes import Process, ScalarGaussian, power
+from ..processes import Process, ScalarGaussian, expand, power
 from .loop import Sampler, State
 
 
@@ -55,8 +55,11 @@ class Ancestral(Sampler):
     def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
         belief = self.belief(denoiser)(state.x, state.t)
         law = denoiser.process.reverse(state.x, belief, state.t, s, self.eta)
-        last = self.final == "mean" and float(s) == 0.0
-        return state.move(law.mean if last else law.sample(noise), s, belief=belief)
+        if self.final == "mean" and bool((s == 0).any()):
+            x = torch.where(expand(s, state.x) == 0, law.mean, law.sample(noise))
+        else:
+            x = law.sample(noise)
+        return state.move(x, s, belief=belief)
 
 
 @register(
