@@ -86,6 +86,12 @@ class PhaseSpace(Process):
         velocity = self.flow(0.0, t)[..., 1]
         return self.noise_cov(0.0, t) + self.gamma * velocity[..., :, None] * velocity[..., None, :]
 
+    def _noisy(self, t: Tensor | float) -> Tensor:
+        """Σ_t where it has an inverse."""
+        if (as_time(t) <= 0).any():
+            raise UserError("t must be above 0 in phase space: at clean data position has no noise to divide by")
+        return self.cov(t)
+
     def _blocks(self, m: Tensor, state: Tensor) -> Blocks:
         m = m.to(device=state.device, dtype=state.dtype)
         return Blocks(m.reshape(-1, 2, 2, *[1] * (state.ndim - 2)))
@@ -111,40 +117,58 @@ class PhaseSpace(Process):
         r"""(A, G, C) of q_η(x_s | x_t, x_0) = N(A x_0 + G x_t, C): A = K_s − G K_t, C = Σ_s − G Σ_t Gᵀ.
 
         At η = 1, :math:`G = Σ_s Φ^T Σ_t^{-1}`. For η < 1 the gain solves
-        :math:`\dot G = (F + \tfrac{1 + η^2}{2} g g^T Σ^{-1}) G`, G(t) = I, taken down from t to s: the flow (η = 0) or
-        half-way to it, with the marginals kept. It is integrated in log t, in which Σ⁻¹ is smooth.
+        :math:`\dot G = β (F + \tfrac{1 + η^2}{2} g g^T Σ^{-1}) G`, G(t) = I, taken from t to s: the probability flow
+        at η = 0, and a step that any finer chain of steps agrees with at every η.
         """
         t, s = as_time(t), as_time(s)
         if not 0.0 <= eta <= 1.0:
             raise UserError(f"eta must lie in [0, 1], got {eta}")
-        sigma_s, sigma_t = self.cov(s), self.cov(t)
-        gain = torch.linalg.solve(sigma_t, self.flow(s, t) @ sigma_s).mT if eta == 1.0 else self._gain(t, s, eta)
-        free = sigma_s - gain @ sigma_t @ gain.mT if eta else torch.zeros_like(sigma_s)
+        if eta == 1.0:
+            sigma_s, sigma_t = self.cov(s), self.cov(t)
+            gain = torch.linalg.solve(sigma_t, self.flow(s, t) @ sigma_s).mT
+            free = sigma_s - gain @ sigma_t @ gain.mT
+        else:
+            root_s, turn = self._root(s), self._turn(t, s, eta)
+            gain = torch.linalg.solve_triangular(self._root(t), root_s @ turn, upper=False, left=False)
+            free = root_s @ (torch.eye(2, dtype=torch.float64) - turn @ turn.mT) @ root_s.mT * (eta > 0)
         lift = self.gain(s) - (gain @ self.gain(t)[..., None])[..., 0]
         return lift, gain, (free + free.mT) / 2
 
-    def _gain(self, t: Tensor, s: Tensor, eta: float, steps: int = 96) -> Tensor:
-        if (s <= 0).any():
-            raise UserError("eta must be 1 for a step that ends at s = 0 in phase space (the flow is singular there)")
-        drift = torch.tensor([[0.0, 1.0], [-1.0, -2.0]], dtype=torch.float64)
-        kick = torch.tensor([[0.0, 0.0], [0.0, 4.0]], dtype=torch.float64)
+    def _root(self, t: Tensor) -> Tensor:
+        """L of Σ_t = L Lᵀ, lower triangular; the variance of v given x does not cancel, and t = 0 is the limit."""
+        t = t.clamp_min(1e-18)
+        noise, f = self.noise_cov(0.0, t), self.flow(0.0, t)[..., 1]
+        p, q, r = noise[..., 0, 0], noise[..., 0, 1], noise[..., 1, 1]
+        x, v = f[..., 0], f[..., 1]
+        square = p + self.gamma * x**2
+        det = p * r - q**2 + self.gamma * (p * v**2 - 2 * q * x * v + r * x**2)
+        a = torch.sqrt(square)
+        return _matrix([[a, torch.zeros_like(a)], [(q + self.gamma * x * v) / a, torch.sqrt(det / square)]])
 
-        def slope(u: Tensor, g: Tensor) -> Tensor:
-            time = torch.exp(u)
-            inverse = torch.linalg.inv(self.cov(time))
-            return (self.beta * time)[..., None, None] * ((drift + (1 + eta**2) / 2 * kick @ inverse) @ g)
+    def _turn(self, t: Tensor, s: Tensor, eta: float, panels: int = 256) -> Tensor:
+        r"""M of G = L_s M L_t⁻¹, where L is the root of Σ: a rotation at η = 0, so that G Σ_t Gᵀ = Σ_s to rounding.
 
-        u, end = torch.log(t), torch.log(s)
-        h = (end - u) / steps
-        hh = h[..., None, None]
-        g = torch.eye(2, dtype=torch.float64).expand(*torch.broadcast_shapes(t.shape, s.shape), 2, 2)
-        for _ in range(steps):  # the classical Runge–Kutta method
-            k1 = slope(u, g)
-            k2 = slope(u + h / 2, g + hh / 2 * k1)
-            k3 = slope(u + h / 2, g + hh / 2 * k2)
-            k4 = slope(u + h, g + hh * k3)
-            g, u = g + hh / 6 * (k1 + 2 * k2 + 2 * k3 + k4), u + h
-        return g
+        .. math:: \dot M = β \begin{pmatrix} 0 & L_{22}/L_{11} \\ -L_{22}/L_{11} & 2η^2/L_{22}^2 \end{pmatrix} M
+
+        by the fourth-order Magnus method in log t, in which the coefficients are smooth and bounded.
+        """
+        t, s = torch.broadcast_tensors(torch.log(t.clamp_min(1e-18)), torch.log(s.clamp_min(1e-18)))
+        h = (s - t) / panels
+
+        def generator(place: float) -> Tensor:
+            steps = torch.arange(panels, dtype=torch.float64).reshape(-1, *[1] * h.ndim) + place
+            time = torch.exp(t + h * steps)
+            root = self._root(time)
+            spin = root[..., 1, 1] / root[..., 0, 0]
+            rows = [[torch.zeros_like(spin), spin], [-spin, 2 * eta**2 / root[..., 1, 1] ** 2]]
+            return (h * self.beta * time)[..., None, None] * _matrix(rows)
+
+        first, second = (generator(0.5 + side * math.sqrt(3) / 6) for side in (-1, 1))
+        exponent = (first + second) / 2 + math.sqrt(3) / 12 * (second @ first - first @ second)
+        steps = torch.linalg.matrix_exp(exponent)
+        while steps.shape[0] > 1:
+            steps = steps[1::2] @ steps[0::2]
+        return steps[0]
 
     def bridge(self, x_t: Tensor, x0: Tensor, t: Tensor | float, s: Tensor | float, eta: float = 1.0) -> Normal:
         lift, gain, free = self.bridge_coefficients(t, s, eta)
@@ -171,7 +195,7 @@ class PhaseSpace(Process):
 
     def observe(self, x_t: Tensor, t: Tensor | float) -> Observation:
         r"""y = KᵀΣ⁻¹x_t / KᵀΣ⁻¹K = x_0 + N(0, 1/KᵀΣ⁻¹K): all that position and velocity say about x_0."""
-        k, sigma = self.gain(t), self.cov(t)
+        k, sigma = self.gain(t), self._noisy(t)
         weights = torch.linalg.solve(sigma, k[..., None])[..., 0]
         precision = (weights * k).sum(-1)
         data = x_t.ndim - 2
@@ -185,7 +209,7 @@ class PhaseSpace(Process):
     def score(self, x_t: Tensor, belief: Distribution, t: Tensor | float) -> Tensor:
         r"""∇ log p_t(x, v) = Σ_t⁻¹ (K_t x̂_0 − x_t), exact from the mean of the belief about x_0 alone."""
         apart = self._lift(self.gain(t), belief.mean) - x_t
-        return _apply(torch.linalg.inv(self.cov(t)), apart)
+        return _apply(torch.linalg.inv(self._noisy(t)), apart)
 
     def velocity(self, x_t: Tensor, belief: Distribution, t: Tensor | float) -> Tensor:
         r"""dz/dt of the probability flow: β (F z − ½ g gᵀ ∇ log p_t(z))."""
