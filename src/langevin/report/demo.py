@@ -1,0 +1,157 @@
+"""The main job: train on digits, sample in several ways, measure each, and report."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from .. import data, metrics, training
+from .._errors import UserError
+from ..data import Dataset
+from ..denoisers import NetworkDenoiser
+from ..training import Config, files
+from . import closeups
+from .drawing import draw
+from .environment import machine, versions
+from .findings import Findings, Row
+from .page import page
+from .progress import Bar
+from .trials import HEADLINE, TRIALS, Trial
+
+MODEL, PAGE, FIGURES = "model", "report.html", "report.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a demo is asked for.
+
+    Args:
+        config: of the training run.
+        samples: drawn by each trial, apart from its share; at least 100.
+        seed: of the samples and of the measures.
+        trials: the samplers to compare, with the headline among them.
+        fresh: train anew, whatever is there.
+        device: where the network computes; a CUDA device if there is one, else the CPU, if not given.
+    """
+
+    config: Config = field(default_factory=Config)
+    samples: int = 2000
+    seed: int = 0
+    trials: tuple[Trial, ...] = TRIALS
+    fresh: bool = False
+    device: str | None = None
+
+
+def demo(job: Job, out: str | os.PathLike[str], say: Callable[[str], None] = print) -> Findings:
+    """Train a class-conditional model on digits, sample it in several ways, measure each against held-out scans.
+
+    ``out`` gets ``report.html``, ``report.json`` and the model directory ``model/``. A model that is there already and
+    was trained as asked is used again; one that was interrupted is trained on.
+
+    Args:
+        job: what is asked for.
+        out: a directory, made if it does not exist.
+        say: told what is being done, a line at a time.
+
+    Raises:
+        UserError: for a request that cannot be met, before any work.
+        KeyboardInterrupt: after Ctrl-C, with a sentence that says how to go on.
+    """
+    if job.samples < 100:
+        raise UserError(f"samples must be at least 100, got {job.samples}")
+    if HEADLINE not in [trial.id for trial in job.trials]:
+        raise UserError(f"trials must hold the headline {HEADLINE!r}, got {[trial.id for trial in job.trials]}")
+    begun = time.monotonic()
+    folder = Path(out)
+    dataset = data.load("digits")
+    model, reused = _model(job, dataset, folder / MODEL, say)
+    trained = time.monotonic() - begun
+    rows = [_row(trial, job, model, dataset, say) for trial in job.trials]
+    headline = next(row for row in rows if row.trial.id == HEADLINE)
+    say("a closer look at single samples, and the report")
+    found = Findings(
+        dataset=dataset,
+        model=model,
+        place=str(folder / MODEL),
+        reused=reused,
+        losses=_losses(folder / MODEL / "metrics.csv"),
+        rows=rows,
+        headline=headline,
+        neighbours=closeups.neighbours(headline.drawn.x, dataset),
+        strip=closeups.strip(model, [2, 5, 8], steps=headline.drawn.record["steps"], seed=job.seed),
+        seconds={
+            "training": trained,
+            "sampling": sum(row.drawn.seconds for row in rows),
+            "total": time.monotonic() - begun,
+        },
+        environment={"versions": versions(), "machine": machine(), "date": time.strftime("%Y-%m-%d %H:%M")},
+    )
+    files.replace(folder / FIGURES, files.as_json(found.to_dict()))
+    files.replace(folder / PAGE, page(found).encode())
+    return found
+
+
+def _model(job: Job, dataset: Dataset, folder: Path, say: Callable[[str], None]) -> tuple[NetworkDenoiser, bool]:
+    """The trained model, and whether it was there before."""
+    asked = training.settle(job.config, dataset.info)
+    if job.fresh and (training.checkpoints(folder) or (folder / "config.json").exists()):
+        shutil.rmtree(folder)
+    if (folder / "config.json").exists():
+        model = training.load(folder, device=job.device)
+        if differ := _differ(asked, model):
+            raise UserError(
+                f"{folder} holds a model trained with other settings ({', '.join(differ)}); "
+                "train anew with --fresh, or choose another --out"
+            )
+        if _spent(model) >= 1:
+            made = model.config
+            say(f"using the model in {folder}: {made['steps']} steps, {made['seconds']:.0f} s; --fresh trains anew")
+            return model, True
+    going_on = bool(training.checkpoints(folder))
+    say(f"{'going on with training' if going_on else 'training'} on {len(dataset.train)} scans of digits")
+    try:
+        return training.train(job.config, dataset, folder, resume=going_on, device=job.device), False
+    except KeyboardInterrupt as stop:
+        where = str(stop).partition(";")[0] or "stopped"
+        raise KeyboardInterrupt(f"{where}; the same command goes on from the last checkpoint") from None
+
+
+def _differ(asked: Config, model: NetworkDenoiser) -> list[str]:
+    """The parts of a settled configuration that differ from the one a model was trained with."""
+    kept, wanted = dict(model.config.get("config", {})), asked.to_dict()
+    if wanted["precision"] == "auto":
+        wanted["precision"] = kept.get("precision")
+    return [part for part in wanted if wanted[part] != kept.get(part) and part != "output"]
+
+
+def _spent(model: NetworkDenoiser) -> float:
+    """The share of its budget that a model's training has spent."""
+    made, budget = model.config, model.config["config"]["budget"]
+    if budget["steps"] is not None:
+        return float(made["steps"] / budget["steps"])
+    return float(made["seconds"] / (60 * budget["minutes"]))
+
+
+def _row(trial: Trial, job: Job, model: NetworkDenoiser, dataset: Dataset, say: Callable[[str], None]) -> Row:
+    recipe = replace(trial.recipe, seed=job.seed)
+    count = max(8, round(trial.share * job.samples))
+    with Bar(f"sampling: {trial.title}, {recipe.steps} steps") as bar:
+        drawn = draw(model, recipe, count, progress=bar)
+    measures = metrics.evaluate(drawn.x, drawn.label, dataset, seed=job.seed, progress=False)
+    row = Row(trial, drawn, measures)
+    agreement = row.value("label-agreement")
+    read = "" if agreement is None else f", {agreement:.1%} read as asked"
+    say(f"{trial.title} with {drawn.evaluations} evaluations: {count} samples in {drawn.seconds:.1f} s{read}")
+    return row
+
+
+def _losses(path: Path) -> list[dict[str, float | None]]:
+    """Rows of metrics.csv."""
+    number = lambda cell: float(cell) if cell else None
+    with open(path, newline="", encoding="utf-8") as file:
+        return [{key: number(row[key]) for key in ("step", "loss", "val_loss")} for row in csv.DictReader(file)]

@@ -1,0 +1,198 @@
+"""Samples, with the record of how they were drawn."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import denoisers, guidance, processes, samplers
+from .._errors import UserError
+from ..denoisers import Counter, Denoiser, NetworkDenoiser
+from .environment import versions
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How samples are drawn: what can be named in words, so that a command can ask for it again.
+
+    Args:
+        sampler: registered name; the default sampler of the process if not given.
+        options: settings of the sampler.
+        steps: steps of the grid; 10 if not given.
+        grid: registered name of a grid; the sampler's or the process's own if not given.
+        process: registered name of a process to sample in, at equal log-SNR; the model's own if not given.
+        guidance_scale: w of classifier-free guidance; 1 is the plain conditional model.
+        seed: of the noise.
+        batch: how many samples are carried at a time; it changes nothing but speed and memory.
+    """
+
+    sampler: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    steps: int | None = None
+    grid: str | None = None
+    process: str | None = None
+    guidance_scale: float = 1.0
+    seed: int = 0
+    batch: int = 256
+
+    def words(self) -> list[str]:
+        """The options of ``langevin sample`` that ask for this, without those at their default."""
+        found: list[str] = []
+        plain = Recipe()
+        for option in ("sampler", "process", "steps", "grid", "guidance_scale", "seed"):
+            value = getattr(self, option)
+            if value != getattr(plain, option):
+                found += [f"--{option.replace('_', '-')}", f"{value}"]
+        if self.options:
+            found += ["--sampler-options", *(f"{word}" for pair in self.options.items() for word in pair)]
+        return found
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Samples.
+
+    Args:
+        x: float32 ``(n, *shape)`` on the CPU, clipped to the range of the data.
+        label: int64 ``(n,)``, what was asked for; None if the model takes no label.
+        evaluations: network evaluations a sample, counted by the denoiser; a guided step counts both its parts.
+        seconds: on the clock.
+        record: what was run, as plain JSON.
+    """
+
+    x: Tensor
+    label: Tensor | None
+    evaluations: int
+    seconds: float
+    record: dict[str, Any]
+
+
+def draw(
+    model: NetworkDenoiser,
+    recipe: Recipe,
+    n: int,
+    *,
+    label: Tensor | int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Drawn:
+    """Draw samples of a model.
+
+    Args:
+        model: as ``langevin.load`` gives it.
+        recipe: how.
+        n: how many, at least 1.
+        label: of all samples, or int64 ``(n,)`` one each, in 0…K−1; if not given, a conditional model is asked for its
+            labels 0…K−1 in turn.
+        progress: called as ``progress(done, total)``.
+
+    Raises:
+        UserError: for a request that cannot be met, before any work.
+    """
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise UserError(f"n must be an integer of at least 1, got {n!r}")
+    model = replace(model, counter=Counter())
+    asked = _labels(model, n, label)
+    denoiser = _denoiser(model, recipe, asked)
+    name = recipe.sampler
+    rule = samplers.default_sampler(denoiser.process) if name is None else samplers.create(name, **recipe.options)
+    if name is None and recipe.options:
+        raise UserError(f"sampler-options are settings of a named sampler, got {dict(recipe.options)} and no sampler")
+    begun = time.perf_counter()
+    x = samplers.sample(
+        denoiser,
+        rule,
+        n=n,
+        steps=recipe.steps,
+        grid=recipe.grid,
+        seed=recipe.seed,
+        batch=recipe.batch,
+        progress=progress,
+    )
+    seconds = time.perf_counter() - begun
+    if not bool(x.isfinite().all()):
+        bad = int((~x.isfinite().flatten(1).all(1)).sum())
+        raise UserError(f"{bad} of {n} samples are not finite: sampler {rule} diverged; take more steps")
+    evaluations = model.counter.calls // math.ceil(n / recipe.batch)
+    record = {
+        "n": n,
+        "label": None
+        if asked is None
+        else "in turn"
+        if label is None
+        else label
+        if isinstance(label, int)
+        else "given",
+        "sampler": name or "default",
+        "rule": repr(rule),
+        "process": repr(denoiser.process),
+        "grid": recipe.grid or "default",
+        "steps": 10 if recipe.steps is None else recipe.steps,
+        "evaluations": evaluations,
+        "guidance_scale": recipe.guidance_scale,
+        "seed": recipe.seed,
+        "batch": recipe.batch,
+        "seconds": round(seconds, 3),
+        "device": str(model.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "versions": versions(),
+    }
+    return Drawn(_clipped(model, x), asked, evaluations, seconds, record)
+
+
+def classes(model: NetworkDenoiser) -> int:
+    """How many labels a model takes; 0 if it takes none."""
+    return int(getattr(model.network, "config", {}).get("classes", 0))
+
+
+def _labels(model: NetworkDenoiser, n: int, label: Tensor | int | None) -> Tensor | None:
+    count = classes(model)
+    if not count:
+        if label is not None:
+            raise UserError("label was given, but this model was trained without labels")
+        return None
+    if label is None:
+        return torch.arange(n) % count
+    asked = torch.as_tensor(label)
+    if asked.is_floating_point() or asked.shape not in ((), (n,)):
+        raise UserError(f"label must be an integer, or {n} of them, got {asked.dtype} {tuple(asked.shape)}")
+    if not bool(((asked >= 0) & (asked < count)).all()):
+        raise UserError(f"label must lie in 0…{count - 1}, got {sorted(set(asked.reshape(-1).tolist()))[:8]}")
+    return asked.long().expand(n).contiguous()
+
+
+def _denoiser(model: NetworkDenoiser, recipe: Recipe, label: Tensor | None) -> Denoiser:
+    scale = recipe.guidance_scale
+    if label is None and scale != 1:
+        raise UserError(f"guidance-scale needs a model trained with labels, got {scale} for one without")
+    if scale != 1 and _dropout(model) == 0:
+        raise UserError(
+            f"guidance-scale {scale} needs the model without labels, but it was trained with label-dropout 0; use 1"
+        )
+    denoiser: Denoiser = model
+    if label is not None:
+        denoiser = guidance.classifier_free(model, label=label, guidance_scale=scale)
+    if recipe.process is None:
+        return denoiser
+    process = processes.create(recipe.process)
+    if not isinstance(process, processes.ScalarGaussian):
+        raise UserError(f"process must be one of x_t = αx_0 + σε to be sampled at equal log-SNR, got {process}")
+    return denoisers.convert(denoiser, process)
+
+
+def _dropout(model: NetworkDenoiser) -> float | None:
+    """The share of labels that training hid; None if the model does not say."""
+    objective = model.config.get("config", {}).get("objective", {})
+    share = objective.get("label_dropout")
+    return None if share is None else float(share)
+
+
+def _clipped(model: NetworkDenoiser, x: Tensor) -> Tensor:
+    """The range of the data is known, that of a solver's last step is not."""
+    x = x.float().cpu()
+    return x if model.data is None or model.data.low is None else x.clamp(model.data.low, model.data.high)

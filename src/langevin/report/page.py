@@ -1,0 +1,262 @@
+"""The report: one HTML file that holds all it shows and runs nothing."""
+
+from __future__ import annotations
+
+import shlex
+from html import escape
+from importlib import resources
+
+import torch
+from torch import Tensor
+
+from . import figures, images
+from .findings import Findings
+from .table import table
+
+COLUMNS, BESIDE = 16, 5
+"""Samples shown of each class, and held-out scans."""
+
+PAIRS = 16
+"""Samples shown beside their nearest training scans."""
+
+
+def page(found: Findings) -> str:
+    """The report of a demo, as HTML."""
+    css = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+    parts = (_opening, _cards, _samples, _strip, _copies, _training, _samplers, _run, _onwards)
+    body = "\n".join(part(found) for part in parts)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>langevin demo: digits</title>
+<style>
+{css}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def _opening(found: Findings) -> str:
+    made, seconds = found.model.config, found.seconds
+    passes = made["images"] / len(found.dataset.train)
+    trained = f"{_clock(made['seconds'])} of training"
+    whole = "in an earlier run" if found.reused else f"{_clock(seconds['total'])} in all"
+    return f"""<header>
+<h1>Handwritten digits, learned and sampled here</h1>
+<p class="lead">A diffusion model of {_parameters(found)} parameters went {passes:.0f} times through
+{len(found.dataset.train):,} real 8×8 scans, in {trained} on {found.environment["machine"]["cores"]} cores ({whole}).
+{len(found.dataset.test)} scans that it never saw judge what it draws.</p>
+</header>"""
+
+
+def _cards(found: Findings) -> str:
+    row = found.headline
+    n = row.drawn.record["n"]
+    cards = [
+        (
+            _percent(row.value("label-agreement")),
+            f"of {n:,} samples show the digit that was asked for",
+            f"read by a classifier of real scans, which reads {_percent(row.value('label-agreement', 'real'))} of the "
+            "held-out scans right",
+        ),
+        (
+            _percent(row.value("train-synthetic-test-real")),
+            "of held-out scans are read right by a classifier taught with samples alone",
+            f"taught with real scans it reads {_percent(row.value('train-synthetic-test-real', 'real'))}",
+        ),
+        (
+            _plain(row.value("memorisation"), 2),
+            "times the distance of a fresh scan to the training data",
+            "median distance to the nearest training scan, samples over held-out scans: copies would be near 0",
+        ),
+        (
+            _plain(row.value("sliced-wasserstein"), 3),
+            "sliced Wasserstein distance to held-out scans",
+            f"the training scans themselves are at {_plain(row.value('sliced-wasserstein', 'real'), 3)}",
+        ),
+    ]
+    inner = "\n".join(
+        f'<div class="card"><b>{figure}</b><span>{escape(text)}</span><small>{escape(more)}</small></div>'
+        for figure, text, more in cards
+    )
+    return f"""<div class="cards">
+{inner}
+</div>
+<p class="faint" style="margin-top:14px"><small>All four at {row.drawn.evaluations} network evaluations a sample, with
+the default sampler and no guidance.</small></p>"""
+
+
+def _samples(found: Findings) -> str:
+    classes = found.dataset.info.classes
+    x, label = found.dataset.test.all()
+    drawn = found.headline.drawn
+    assert label is not None
+    assert drawn.label is not None
+    ours = images.sheet(_by_class(drawn.x, drawn.label, len(classes), COLUMNS), COLUMNS)
+    real = images.sheet(_by_class(x, label, len(classes), BESIDE), BESIDE)
+    names = "".join(f"<span>{escape(name)}</span>" for name in classes)
+    # In pixels of the data, with a gap of one: both sheets then come out at one scale.
+    side = found.dataset.info.shape[-1] + 1
+    widths = f"20px {COLUMNS * side - 1}fr {BESIDE * side - 1}fr"
+    return f"""<h2>Samples by class</h2>
+<p>The first {COLUMNS} samples of each digit, none left out; on the right real scans that the model never saw.</p>
+<figure>
+<div class="classes" style="grid-template-columns:{widths}">
+<div class="rows">{names}</div>
+{_ink(ours, "samples, a row for each digit")}
+{_ink(real, "held-out scans, a row for each digit")}
+</div>
+</figure>"""
+
+
+def _by_class(x: Tensor, labels: Tensor, classes: int, count: int) -> Tensor:
+    """The first ``count`` of each class, a class after the other; blank where there are fewer."""
+    blank = x.new_full((1, *x.shape[1:]), -1.0)
+    parts = [torch.cat([x[labels == k][:count], blank.expand(count, *x.shape[1:])])[:count] for k in range(classes)]
+    return torch.cat(parts)
+
+
+def _strip(found: Findings) -> str:
+    strip = found.strip
+    levels = "".join(f"<span>{_level(float(v))}</span>" for v in strip.levels)
+    count, columns = strip.states.shape[1], len(strip.times)
+    pictures = []
+    for k in range(count):
+        pair = torch.cat((strip.states[:, k], strip.beliefs[:, k]))
+        pictures.append(f'<div class="strip">{_ink(images.sheet(pair, columns), "a digit as it forms")}</div>')
+    return f"""<h2>From noise to digit</h2>
+<p>Each step asks the network once. Above, the state, noise and digit together; below, what the network then believes
+the digit to be.</p>
+<figure>
+<div class="levels">{levels}</div>
+{"".join(pictures)}
+<figcaption>Numbers: noise over signal, σ/α. States are shown at the contrast of the data.</figcaption>
+</figure>"""
+
+
+def _copies(found: Findings) -> str:
+    x, near = found.headline.drawn.x, found.neighbours
+    # The nearest pairs of all: if anything was copied it shows here.
+    order = near.samples.argsort()[: PAIRS // 2]
+    first = torch.arange(PAIRS - len(order))
+    chosen = torch.cat([order, first])
+    train = found.dataset.train.all()[0]
+    pairs = torch.cat((x[chosen], train[near.index[chosen]]))
+    median = float(near.samples.median()), float(near.heldout.median())
+    return f"""<h2>Are they copies?</h2>
+<p>Above, samples; below each, the training scan nearest to it. The left half are the {len(order)} closest pairs of all
+{len(x):,} samples, the right half the first {len(first)} samples as they came.</p>
+<figure>{_ink(images.sheet(pairs, PAIRS), "samples above their nearest training scans")}</figure>
+<figure>{figures.distances(near)}
+<figcaption>Median {median[0]:.2f} for samples, {median[1]:.2f} for held-out scans, with pixels from −1 to 1. A model
+that repeats its training data would pile up at 0.</figcaption>
+</figure>"""
+
+
+def _training(found: Findings) -> str:
+    made = found.model.config
+    return f"""<h2>Training</h2>
+<figure>{figures.losses(found.losses)}
+<figcaption>{made["steps"]:,} steps of {made["config"]["batch"]} scans. The held-out loss is that of the averaged
+weights, which are what is saved and sampled.</figcaption>
+</figure>"""
+
+
+def _samplers(found: Findings) -> str:
+    notes = "".join(
+        f"<p><small>{escape(row.trial.title)}, {row.drawn.record['steps']:,} steps: "
+        f"{escape(row.trial.note)}.</small></p>"
+        for row in found.rows
+        if row.trial.note
+    )
+    return f"""<h2>Samplers side by side</h2>
+<p>One network, several update rules. Numbers in grey are the reference: what real scans get in the samples' place,
+by the same measure.</p>
+{table(found.rows, found.headline)}
+<figure>{figures.quality(found.rows)}
+<figcaption>Lower is better, and orange is what real scans get. On the right that is more for DDPM, as its samples, and
+the scans that stand in for them, are fewer.</figcaption>
+</figure>
+<div class="notes">{notes}</div>"""
+
+
+def _run(found: Findings) -> str:
+    env, made = found.environment, found.model.config
+    config = made["config"]
+    machine = env["machine"]
+    facts = {
+        "data": f"digits (scikit-learn), {len(found.dataset.train):,} scans to train on, "
+        f"{len(found.dataset.test)} held out",
+        "network": f"{config['network']['name']}, {_parameters(found)} parameters",
+        "process": f"{found.model.process}, prediction {config['prediction']['name']}",
+        "training": f"{made['steps']:,} steps of {config['batch']}, AdamW at {config['optimiser']['lr']:g}, seed "
+        f"{config['seed']}, {config['precision']}, labels hidden from {config['objective']['label_dropout']:.0%}",
+        "samples": f"seed {found.headline.drawn.record['seed']}, {found.headline.drawn.record['dtype']}",
+        "machine": f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} used, {machine['device']}, "
+        f"{machine['system']}",
+        "versions": ", ".join(f"{name} {version}" for name, version in env["versions"].items()),
+        "time": ", ".join(f"{name} {_clock(value)}" for name, value in found.seconds.items()),
+        "date": env["date"],
+    }
+    inner = "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
+    return f"""<h2>What was run</h2>
+<dl>
+{inner}
+</dl>
+<p style="margin-top:18px" class="faint"><small>Every figure with its protocol (features, counts, split, seeds) is in
+<code>report.json</code>, beside this file.</small></p>"""
+
+
+def _onwards(found: Findings) -> str:
+    place = shlex.quote(found.place)
+    again = " ".join(["langevin", "evaluate", place, *found.headline.trial.recipe.words()])
+    blocks = [
+        ("More of these:", f"langevin sample {place} -n 1000 --label 3 --guidance-scale 1.5 --steps 12 --out samples"),
+        ("A figure of the table again, with another seed, or more samples:", f"{again} --seed 1 -n 5000"),
+        (
+            "Your own pictures, in a folder; sub-folders are classes:",
+            "langevin train ./photos --size 32 --out runs/photos\nlangevin sample runs/photos -n 64 --out samples\n"
+            "langevin evaluate runs/photos",
+        ),
+        (
+            "In Python:",
+            f"import langevin\nmodel = langevin.load({found.place!r})\n"
+            "x = langevin.sample(model.given(label=3), n=64, steps=12, seed=0)",
+        ),
+    ]
+    inner = "\n".join(f"<p>{escape(title)}</p>\n<pre>{escape(text)}</pre>" for title, text in blocks)
+    return f"""<h2>Going on</h2>
+{inner}
+<footer>Made by <code>langevin demo</code>. This page holds everything it shows and loads nothing.</footer>"""
+
+
+def _ink(png: bytes, text: str) -> str:
+    return f'<img class="ink" alt="{escape(text)}" src="{images.embedded(png)}">'
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _plain(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _level(value: float) -> str:
+    return "0" if value == 0 else f"{value:.2g}"
+
+
+def _clock(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
+
+
+def _parameters(found: Findings) -> str:
+    count = sum(p.numel() for p in found.model.network.parameters())
+    return f"{count / 1e6:.2f} million" if count >= 1e5 else f"{count:,}"

@@ -1,0 +1,51 @@
+"""The rows of the demo's table: samplers side by side on one model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .drawing import Recipe
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A row.
+
+    Args:
+        id: short name in files.
+        title: what a reader sees.
+        recipe: how samples are drawn.
+        share: of the samples asked for, in (0, 1]: what costs a hundred times as much is measured on fewer.
+        note: what has to be said about it.
+    """
+
+    id: str
+    title: str
+    recipe: Recipe
+    share: float = 1.0
+    note: str = ""
+
+
+TRIALS = (
+    Trial(
+        "ddpm-1000",
+        "DDPM",
+        # The published sampler: every knot of the published table. On the model's own process, whose σ is linear in t,
+        # 1000 uniform steps would take the last 0.08 of noise in one.
+        Recipe(sampler="ddpm", process="ddpm", grid="uniform", steps=1000),
+        share=0.1,
+        note="all 1,000 knots of the published table of β (linear, 1e-4 to 0.02), the model read in it at equal "
+        "signal-to-noise ratio; a tenth of the samples, so its own floors apply",
+    ),
+    Trial("ddim-20", "DDIM", Recipe(sampler="ddim", steps=20)),
+    Trial("ddim-10", "DDIM", Recipe(sampler="ddim", steps=10)),
+    Trial("heun-8", "Heun", Recipe(sampler="heun", steps=8), note="two evaluations a step, one for the last"),
+    Trial("dpmpp-2m-sde-20", "DPM-Solver++(2M) SDE", Recipe(sampler="dpmpp-2m-sde", steps=20)),
+    Trial("default-10", "default", Recipe(steps=10)),
+    Trial("default-12", "default", Recipe(steps=12)),
+    Trial("default-15", "default", Recipe(steps=15)),
+)
+"""From the published reference down to the default: all unguided, on the process's own grid unless they name one."""
+
+HEADLINE = "default-12"
+"""The row the report opens with, and its pictures are of."""
