@@ -1,0 +1,5 @@
+"""The command line: ``langevin demo | train | sample | evaluate | methods | info``."""
+
+from .entry import main
+
+__all__ = ["main"]

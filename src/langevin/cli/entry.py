@@ -1,0 +1,123 @@
+"""The way in: which command, and what becomes of its errors."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from types import ModuleType
+
+from .._errors import UserError, nearest
+
+COMMANDS = {
+    "demo": "Train on real digits, sample, measure, and write a report: start here.",
+    "train": "Train a model on a data set, a folder of images, an array file, or Hub data.",
+    "sample": "Draw samples of a trained model.",
+    "evaluate": "Measure a model against held-out data.",
+    "methods": "List every method: its paper, its place in the code, its proof.",
+    "info": "Show what a model directory holds, or this environment.",
+}
+"""Commands with the line that the table of contents gives them; each is a module beside this one."""
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+_GIVEN_BY_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Args:
+        argv: its words after the program's name; those of this process if not given.
+
+    Returns:
+        The exit code: 0; 2 for a request that cannot be met, said in one line on standard error; 1 if the disk is full
+        or refuses; 130 after Ctrl-C. Any other error is a bug and is raised.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_contents())
+        return 0
+    if words[0] in ("-V", "--version"):
+        from .. import __version__
+
+        print(f"langevin {__version__}")
+        return 0
+    name, *rest = words
+    if name not in COMMANDS:
+        kind = "option" if name.startswith("-") else "command"
+        _complain("langevin", f"unknown {kind} {name!r}.{nearest(name, COMMANDS)} Known: {', '.join(COMMANDS)}.")
+        return 2
+    prog = f"langevin {name}"
+    try:
+        with warnings.catch_warnings():
+            _speak(prog)
+            return _run(prog, importlib.import_module(f".{name}", __package__), rest)
+    except UserError as error:
+        _complain(prog, str(error))
+        return 2
+    except KeyboardInterrupt as stop:
+        _complain(prog, str(stop) or "stopped")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe has left (`langevin methods | head`); nor can the last flush reach it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.errno not in _GIVEN_BY_THE_MACHINE:
+            raise
+        _complain(prog, str(error))
+        return 1
+
+
+def _run(prog: str, command: ModuleType, words: list[str]) -> int:
+    from .parse import parse
+
+    options = parse(prog, command.Options, words)
+    if options is None:
+        return 0
+    command.run(options)
+    sys.stdout.flush()
+    return 0
+
+
+def _contents() -> str:
+    """``langevin --help``."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "langevin: diffusion models, each method proven against exact truth.",
+            "",
+            "usage: langevin COMMAND ...",
+            "",
+            *lines,
+            "",
+            "`langevin COMMAND --help` lists the options of a command.",
+            "",
+            "  langevin train digits --out runs/digits --minutes 2",
+            "  langevin sample runs/digits -n 64 --label 3 --out samples",
+            "  langevin evaluate runs/digits",
+        ]
+    )
+
+
+def _complain(prog: str, text: str) -> None:
+    print(f"{prog}: {' '.join(text.split())}", file=sys.stderr, flush=True)
+
+
+def _speak(prog: str) -> None:
+    """Let what the library warns of be a line like any other, without the place in the code."""
+    plain = warnings.showwarning
+
+    def show(message, category, filename, lineno, file=None, line=None):  # type: ignore[no-untyped-def]
+        if issubclass(category, UserWarning):
+            _complain(prog, f"warning: {message}")
+        else:
+            plain(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show

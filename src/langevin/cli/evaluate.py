@@ -1,0 +1,174 @@
+"""``langevin evaluate``."""
+
+from __future__ import annotations
+
+import time
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from .._errors import UserError
+from .options import Name, Sampling, at_least_one, class_index, device_named, writable
+from .sample import class_names
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data import Data, Dataset
+
+LEAST = 8
+"""Samples that the measures need."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure a model's samples against the held-out split of its data.
+
+    Every number goes into a JSON file with the protocol it was computed by; a table of them is printed. Beside each
+    stands what real data get in the samples' place.
+    """
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """A model directory, or owner/name on the Hub."""
+    n: Annotated[int | None, arg(aliases=("-n",), metavar="N", help_behavior_hint="")] = None
+    """How many samples to draw, at least 8; 2000 if not given."""
+    label: Name = None
+    """Class of all samples, by name or index; if not given, classes 0, 1, ... in turn."""
+    samples: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Measure the samples in a file of `langevin sample` (samples.npz) instead of drawing any."""
+    data: Annotated[str | None, arg(metavar="DATA", help_behavior_hint="")] = None
+    """Data to measure against, read as the model's own were; the model's own if not given."""
+    features: UseAppendAction[tuple[str, ...]] = ()
+    """Feature space of the distances: pixels, pca:K, classifier or inception; those that suit the data if not given."""
+    out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """The JSON file; evaluation.json in the model directory if not given."""
+    sampling: Annotated[Sampling, arg(name="")] = field(default_factory=Sampling)
+    device: Name = None
+    """cpu or cuda; cuda if there is one, if not given."""
+
+
+def run(options: Options) -> None:
+    """Measure, write and print."""
+    begun = time.monotonic()
+    _consistent(options)
+    folder = Path(options.model).expanduser()
+    out = writable(options.out or (folder if folder.is_dir() else Path()) / "evaluation.json", file=True)
+    from .. import metrics, training
+    from ..metrics.features import parse
+    from ..report import Bar, draw, versions
+    from ..training import files
+
+    for name in options.features:
+        parse(name)
+    recipe, device = options.sampling.recipe(), device_named(options.device)
+    model = training.load(options.model, device=device)
+    label = class_index(options.label, class_names(model))
+    dataset = _dataset(options, model)
+    if options.samples is not None:
+        x, labels = _read(options.samples, dataset.info)
+        drawn: dict[str, Any] = {"file": str(options.samples), "n": len(x)}
+    else:
+        with Bar("sampling") as bar:
+            made = draw(model, recipe, 2000 if options.n is None else options.n, label=label, progress=bar)
+        x, labels, drawn = made.x, made.label, made.record
+    measures = metrics.evaluate(x, labels, dataset, seed=recipe.seed, features=list(options.features) or None)
+    found = {
+        "kind": "evaluation",
+        "model": options.model,
+        "trained_steps": model.config.get("steps"),
+        "data": dataset.info.to_dict(),
+        "samples": drawn,
+        "measures": measures,
+        "versions": versions(),
+        "seconds": round(time.monotonic() - begun, 2),
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    files.replace(out, files.as_json(found))
+    _show(measures, drawn, dataset)
+    print(f"{out} holds all of it, with protocols.")
+
+
+def _consistent(options: Options) -> None:
+    """Refuse options of drawing beside samples that were drawn already."""
+    at_least_one(n=options.n)
+    if options.samples is None:
+        if options.n is not None and options.n < LEAST:
+            raise UserError(f"n must be at least {LEAST} to be measured, got {options.n}")
+        return
+    plain = Sampling()
+    given = [name for name in ("n", "label") if getattr(options, name) is not None]
+    # The seed is also that of the measures.
+    names = [name for name in vars(plain) if name != "seed"]
+    given += [name for name in names if getattr(options.sampling, name) != getattr(plain, name)]
+    if given:
+        asked = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UserError(f"samples of a file are measured as they are; leave out {asked}, or --samples")
+
+
+def _dataset(options: Options, model: Any) -> Dataset:
+    """What the model was trained on, found again from its description, or what is asked for, read in the same way."""
+    from .. import data
+
+    info: Data | None = model.data
+    read = {} if info is None else dict(info.source)
+    source = read.pop("source", None)
+    if options.data is None and source is None:
+        raise UserError("this model does not say what it was trained on; name it with --data")
+    try:
+        dataset = data.load(options.data or str(source), **read)
+    except UserError as error:
+        if options.data is not None:
+            raise
+        raise UserError(f"the data this model was trained on: {error} (name them with --data)") from None
+    if dataset.info.shape != tuple(model.shape):
+        raise UserError(f"data must have shape {tuple(model.shape)} as the model has, got {dataset.info.shape}")
+    mine = class_names(model)
+    if options.samples is None and mine and dataset.info.classes and list(dataset.info.classes) != mine:
+        raise UserError(f"data must have the classes of the model, {mine}, got {list(dataset.info.classes)}")
+    return dataset
+
+
+def _read(path: Path, info: Data) -> tuple[Tensor, Tensor | None]:
+    """Samples and labels of an .npz file; never a pickle."""
+    import numpy as np
+    import torch
+
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            if "x" not in held.files:
+                raise UserError(f"{path} must hold an array 'x', has {held.files}")
+            x, label = held["x"], held["label"] if "label" in held.files else None
+    except UserError:
+        raise
+    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        raise UserError(f"samples {path} cannot be read: {error}") from None
+    if x.dtype.kind != "f":
+        raise UserError(f"{path}: x must be floats in the range of the data, got {x.dtype}")
+    if label is not None and label.dtype.kind not in "iu":
+        raise UserError(f"{path}: label must be integers, got {label.dtype}")
+    if not info.classes:
+        label = None
+    return torch.from_numpy(x).float(), None if label is None else torch.from_numpy(label.astype(np.int64))
+
+
+def _show(measures: dict[str, dict[str, Any]], drawn: dict[str, Any], dataset: Dataset) -> None:
+    """The table of numbers."""
+    from rich.console import Console
+    from rich.table import Table
+
+    how = drawn.get("rule") or drawn["file"]
+    calls = f", {drawn['evaluations']} evaluations each" if "evaluations" in drawn else ""
+    print(f"{drawn['n']} samples ({how}{calls}) against {len(dataset.test)} held-out of {dataset.info.name}")
+    table = Table()
+    for name in ("measure", "samples", "±", "real data"):
+        table.add_column(name, justify="left" if name == "measure" else "right")
+    for name, found in measures.items():
+        table.add_row(name, *(_number(found.get(key)) for key in ("value", "stderr", "real")))
+    Console().print(table)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

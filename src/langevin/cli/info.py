@@ -1,0 +1,71 @@
+"""``langevin info``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+
+@dataclass(frozen=True)
+class Options:
+    """Show what a model directory holds; without one, this environment and the registered names."""
+
+    model: Annotated[Positional[str | None], arg(metavar="MODEL", help_behavior_hint="")] = None
+    """A model directory, or owner/name on the Hub."""
+    json: bool = False
+    """As JSON, for machines."""
+
+
+def run(options: Options) -> None:
+    """Print it."""
+    found = _environment() if options.model is None else _model(options.model)
+    if options.json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    width = max(map(len, found)) + 2
+    for name, value in found.items():
+        print(f"{name:<{width}}{_text(value)}")
+
+
+def _environment() -> dict[str, Any]:
+    from .._registry import ROOMS, methods
+    from ..report import machine, versions
+
+    names = {room: [method.name for method in methods(room)] for room in ROOMS}
+    return {"versions": versions(), "machine": machine(), **{room: found for room, found in names.items() if found}}
+
+
+def _model(path: str) -> dict[str, Any]:
+    from .. import training
+    from ..report import versions
+
+    model = training.load(path, device="cpu")
+    made, data = dict(model.config), model.data
+    network = dict(getattr(model.network, "config", {}))
+    about: dict[str, Any] = {
+        "model": path,
+        "network": network,
+        "parameters": sum(p.numel() for p in model.network.parameters()),
+        "process": model.process.to_dict(),
+        "prediction": {**vars(model.reading)},
+        "shape": list(model.shape),
+        "conditions": list(model.conditions()),
+        "data": None if data is None else data.to_dict(),
+        "training": {key: value for key, value in made.items() if key != "config"},
+    }
+    return {**about, "config": made.get("config"), "versions": versions()}
+
+
+def _text(value: Any) -> str:
+    """A value in a line: a mapping as `key value` pairs, what is unset left out."""
+    if isinstance(value, dict):
+        pairs = ((key, item) for key, item in value.items() if item not in (None, {}, [], ""))
+        return ", ".join(
+            f"{key} {f'({_text(item)})' if isinstance(item, dict) else _text(item)}" for key, item in pairs
+        )
+    if isinstance(value, list):
+        return f"[{', '.join(map(_text, value))}]" if len(value) <= 40 else f"{len(value)} values"
+    return f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)

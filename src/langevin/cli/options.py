@@ -1,0 +1,137 @@
+"""Options that several commands share, and what is checked before any of them works."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import arg
+
+from .._errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from ..report import Recipe
+
+# Their help says what happens when they are not given; "(default: None)" does not.
+Whole = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
+Number = Annotated[float | None, arg(metavar="X", help_behavior_hint="")]
+Name = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How samples are drawn; what is not given is the default of the model's process."""
+
+    sampler: Name = None
+    """Update rule, by its name (`langevin methods --room samplers`)."""
+    sampler_options: Annotated[dict[str, str], arg(metavar="KEY VALUE ...", help_behavior_hint="")] = field(
+        default_factory=dict
+    )
+    """Settings of the sampler: eta 0.5."""
+    steps: Whole = None
+    """Steps of the time grid, at least 1; 10 if not given."""
+    grid: Name = None
+    """Time grid, by its name (`langevin methods --room grids`)."""
+    process: Name = None
+    """Sample in another noise process at equal signal-to-noise ratio: vp, ddpm, ..."""
+    guidance_scale: Annotated[float, arg(metavar="W")] = 1.0
+    """Classifier-free guidance, uncond + W (cond - uncond): 1 is the plain conditional model."""
+    seed: Annotated[int, arg(metavar="N")] = 0
+    """Of the noise: sample i is the same for any number of samples and any batch."""
+    batch: Annotated[int, arg(metavar="N")] = 256
+    """Samples carried at a time."""
+
+    def recipe(self) -> Recipe:
+        """The same as the report's record of it, with what can be checked without a model checked."""
+        from .. import processes, samplers
+        from .._registry import lookup
+        from ..report import Recipe
+
+        options = {key: _value(text) for key, text in self.sampler_options.items()}
+        if self.sampler is not None:
+            samplers.create(self.sampler, **options)
+        if self.grid is not None:
+            lookup("grids", self.grid)
+        if self.process is not None:
+            processes.create(self.process)
+        at_least_one(steps=self.steps, batch=self.batch)
+        return Recipe(
+            sampler=self.sampler,
+            options=options,
+            steps=self.steps,
+            grid=self.grid,
+            process=self.process,
+            guidance_scale=self.guidance_scale,
+            seed=self.seed,
+            batch=self.batch,
+        )
+
+
+def _value(text: str) -> Any:
+    """A value as JSON where it is JSON, else as the text it is."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def at_least_one(**numbers: int | None) -> None:
+    """Refuse a number below 1; None stands for a default."""
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise UserError(f"{name} must be an integer of at least 1, got {number}")
+
+
+def class_index(name: str | None, classes: Sequence[str]) -> int | None:
+    """The label that a class name or an index stands for; a name wins over an index that reads the same."""
+    if name is None:
+        return None
+    if not classes:
+        raise UserError(f"label {name!r} was given, but this model was trained without labels")
+    if name in classes:
+        return classes.index(name)
+    if name.lstrip("-").isdecimal():
+        if not 0 <= int(name) < len(classes):
+            raise UserError(f"label must lie in 0…{len(classes) - 1}, got {name}")
+        return int(name)
+    raise unknown("label", name, classes, f" An index in 0…{len(classes) - 1} will do too.")
+
+
+def device_named(name: str | None) -> str | None:
+    """A device of torch that is there."""
+    if name is None:
+        return None
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"device {name!r} cannot be used: {reason}") from None
+    return str(device)
+
+
+def writable(path: str | os.PathLike[str], option: str = "out", *, file: bool = False) -> Path:
+    """A path that can become a directory (or, with ``file``, a file): nothing is made yet.
+
+    Raises:
+        UserError: if something else has its name, or the place may not be written to.
+    """
+    asked = Path(path).expanduser()
+    if file and asked.is_dir():
+        raise UserError(f"{option} must be a file, but {asked} is a directory")
+    if not file and asked.exists() and not asked.is_dir():
+        raise UserError(f"{option} must be a directory, but {asked} is a file")
+    there = asked if asked.is_dir() else asked.parent
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise UserError(f"{option} cannot be {asked}: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{option} cannot be {asked}: {there} may not be written to")
+    return asked

@@ -1,0 +1,81 @@
+"""``langevin train``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from .. import training
+from .._errors import UserError
+from ..data import load
+from ..training import BudgetConfig, Config
+from .options import Name, Whole, at_least_one, device_named, writable
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How the data are read."""
+
+    size: Whole = None
+    """Side of the square images to make; needed if images differ in size."""
+    channels: Whole = None
+    """1 for grey, 3 for colour; if not given, 3, or 1 if every image is grey."""
+    flip: bool = False
+    """Mirror half of the training images, drawn anew at every visit."""
+    crop: Literal["center", "random"] = "center"
+    """The central square of each image, or for training a random window of it."""
+    limit: Whole = None
+    """At most this many examples of each split, a fixed random choice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Config):
+    """Train a model and leave it in a directory that `langevin sample` reads.
+
+    What is not given is chosen for the data. Under `accelerate launch -m langevin train ...` several processes share
+    the work.
+    """
+
+    source: Annotated[Positional[str], arg(metavar="DATA")]
+    """A set by name (digits, moons, ...), a folder of images, a .npy or .npz file, or hf:NAME."""
+    out: Annotated[Path, arg(metavar="DIR")]
+    """Directory of the run."""
+    budget: Annotated[BudgetConfig, arg(name="")] = field(default_factory=BudgetConfig)
+    data: Annotated[DataOptions, arg(name="")] = field(default_factory=DataOptions)
+    resume: bool = False
+    """Go on from the last checkpoint in DIR."""
+    device: Name = None
+    """cpu or cuda; cuda if there is one, if not given."""
+
+    def config(self) -> Config:
+        """What the trainer is asked for."""
+        return Config(**{f.name: getattr(self, f.name) for f in fields(Config)})
+
+
+def run(options: Options) -> None:
+    """Train, and say what to type next."""
+    out = writable(options.out)
+    device = device_named(options.device)
+    at_least_one(steps=options.budget.steps)
+    if options.budget.minutes is not None and not options.budget.minutes > 0:
+        raise UserError(f"minutes must be a number > 0, got {options.budget.minutes}")
+    if options.budget.steps is not None and options.budget.minutes is not None:
+        raise UserError("give steps or minutes, not both")
+    held = bool(training.checkpoints(out)) or (out / "config.json").exists()
+    if held and not options.resume:
+        raise UserError(f"{out} already holds a run; go on with --resume, or choose another --out")
+    dataset = load(options.source, **vars(options.data))
+    model = training.train(options.config(), dataset, out, resume=options.resume, device=device)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    made = model.config
+    parameters = sum(p.numel() for p in model.network.parameters())
+    held_out = "" if made["val_loss"] is None else f", held-out loss {made['val_loss']:.4f}"
+    print(
+        f"{out} holds the model: {parameters / 1e6:.2f} M parameters, {made['steps']} steps in {made['seconds']:.0f} s"
+        f"{held_out}.\nNext:\n  langevin sample {out} -n 64 --out {out / 'samples'}\n  langevin evaluate {out}"
+    )
