@@ -103,6 +103,18 @@ def test_importance_does_not_move_the_objective() -> None:
     assert torch.equal(again(denoiser, x0, None, noise), b)
 
 
+def test_history_is_free_of_the_ratio() -> None:
+    """Losses carry the ratio 1/(K p_k); what is remembered is L_k alone, or a bin drawn often would look small."""
+    objective = objectives.create({"name": "x0", "times": {"name": "importance", "bins": 2, "terms": 2}})
+    law = objective.times  # type: ignore[attr-defined]
+    law.observe(torch.tensor([0.2, 0.2, 0.8, 0.8]), torch.tensor([9.0, 9.0, 1.0, 1.0]))
+    noise = Noise(0, 64)
+    ratio = law.ratio(law.uniform(noise))
+    assert len(ratio.unique()) == 2
+    objective.observe(3.0 * ratio, noise)
+    torch.testing.assert_close(law.history.losses, torch.full((2, 2), 3.0, dtype=torch.float64), rtol=1e-12, atol=0)
+
+
 def test_any_process_with_a_marginal() -> None:
     """The plain x_0 error needs a marginal and nothing else: Gamma noise."""
 

@@ -123,6 +123,11 @@ def test_importance_warms_up_first() -> None:
     torch.testing.assert_close(law.quantile(process, GRID), Uniform().quantile(process, GRID))
     law.observe(torch.full((500,), 0.05), torch.ones(500))
     assert not law.warm  # one bin has its terms, nine have none
+    early = Importance(bins=2, terms=3)
+    early.observe(torch.tensor([0.1, 0.1, 0.1, 0.9, 0.9]), torch.ones(5))
+    assert not early.warm  # the second bin lacks one
+    early.observe(torch.tensor([0.9]), torch.ones(1))
+    assert early.warm
     law.observe(torch.full((2,), 0.95), torch.tensor([math.nan, math.inf]))
     assert law.history.count.tolist() == [500] + [0] * 9  # a loss that is no number is not remembered
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..denoisers import NetworkDenoiser
+from ..denoisers import Counter, NetworkDenoiser
 from ..distributions import Noise
 from ..objectives import Objective
 from .config import EMAConfig, OptimiserConfig
@@ -93,7 +93,7 @@ class Learner:
         self.network = denoiser.network.train()
         self.denoiser = denoiser if wrapped is None else replace(denoiser, network=wrapped)
         self.ema = EMA(self.network, batch, ema.width if ema.kind == "power" else None, ema.half_life)
-        self.average = replace(denoiser, network=self.ema.network)
+        self.average = replace(denoiser, network=self.ema.network, counter=Counter())
         self.named = dict(self.network.named_parameters())
         self.clip = math.inf if optimiser.clip is None else optimiser.clip
         self.device = denoiser.device

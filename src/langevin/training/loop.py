@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .._errors import UserError
 from ..data import Data, Dataset
-from ..denoisers import NetworkDenoiser
+from ..denoisers import Counter, NetworkDenoiser
 from ..distributions import Noise
 from . import checkpoint, model, pictures
 from .checkpoint import Progress
@@ -189,7 +189,7 @@ class _Run:
             if self.metrics is not None:
                 self.metrics.close()
         network = self.learner.ema.network
-        return replace(self.learner.average, config=self._made(), network=network)
+        return replace(self.learner.average, config=self._made(), network=network, counter=Counter())
 
     def _loop(self, signals: _Signals) -> None:
         out, progress = self.config.output, self.progress

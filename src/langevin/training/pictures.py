@@ -78,14 +78,14 @@ def scatter(x: Tensor, label: Tensor | None = None, reference: Tensor | None = N
 
 
 def snapshot(denoiser: NetworkDenoiser, path: Path, *, seed: int = 0, reference: Tensor | None = None) -> None:
-    """Sample and save a picture: images by class in columns (8 of each of at most 10), or 2000 points.
+    """Sample and save a picture: 8 images of each of at most 10 classes (fewer if they are large), or 2000 points.
 
     The default sampler takes 12 steps. The noise is the same every time, so pictures of a run show one set of samples
     as it forms.
     """
     data = denoiser.data
     classes = min(10, len(data.classes)) if "label" in denoiser.conditions() else 0
-    count = 2000 if not data.is_image else 8 * (classes or 8)
+    count = (classes or 8) * max(2, min(8, 256 // max(data.shape[1:]))) if data.is_image else 2000
     label = torch.arange(count) % classes if classes else None
     bound = denoiser if label is None else denoiser.given(label=label)
     x = samplers.sample(bound, n=count, steps=12, seed=seed)
