@@ -88,7 +88,9 @@ class Process(ABC):
         """The process as plain JSON: the registry's name and its settings."""
         from .._registry import methods
 
-        name = next(m.name for m in methods("processes") if m.make is type(self))
+        name = next((m.name for m in methods("processes") if m.make is type(self)), None)
+        if name is None:
+            raise UserError(f"{type(self).__name__} is not registered as a process, so it has no name to be written by")
         return {"name": name, **{k: getattr(self, k) for k in getattr(self, "__dataclass_fields__", {})}}
 
 
