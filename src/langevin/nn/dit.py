@@ -51,7 +51,13 @@ class Block(nn.Module):
         return x + gate2[:, None] * self.mlp(modulate(x, scale2, shift2))
 
 
-@register("nn", "dit", title="Diffusion transformer", arxiv="2212.09748")
+@register(
+    "nn",
+    "dit",
+    title="Diffusion transformer",
+    arxiv="2212.09748",
+    proof="exact: tests/nn/test_backbones.py::test_learns",
+)
 class DiT(Backbone):
     """Diffusion transformer with adaLN-Zero (arXiv:2212.09748) over patches of an image, any size patches divide.
 

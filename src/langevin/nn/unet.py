@@ -52,7 +52,13 @@ class Stage(nn.ModuleList):
         return x
 
 
-@register("nn", "unet", title="U-Net with adaptive group norm", arxiv="2105.05233")
+@register(
+    "nn",
+    "unet",
+    title="U-Net with adaptive group norm",
+    arxiv="2105.05233",
+    proof="exact: tests/nn/test_backbones.py::test_learns",
+)
 class UNet(Backbone):
     """U-Net of residual blocks with adaptive group norm (ADM, arXiv:2105.05233; EDM, 2206.00364), for images.
 
@@ -68,7 +74,7 @@ class UNet(Backbone):
         multipliers: a factor a level.
         blocks: residual blocks, a number for all levels or one a level.
         attention: sizes (of the shorter side) where a level has attention, once going down and once going up, in the
-            middle of its blocks. Heads have 32 features or a little more.
+            middle of its blocks. Heads have at least 32 features.
         dropout: share of features dropped in a block while training.
         classes, vector, sequence, time_range: see :class:`~langevin.nn.conditioning.Conditioning`; a sequence is read
             by the attention layers.
@@ -123,7 +129,7 @@ class UNet(Backbone):
             raise UserError("sequence conditioning is read by attention: give at least one attention size, got ()")
 
         wide = [width * m for m in multipliers]
-        embedding = max(128, 2 * width)
+        embedding = max(128, 4 * width)
         context = embedding if sequence else 0
         self.conditioning = Conditioning(embedding, classes, vector, sequence, time_range)
 
