@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -79,7 +80,7 @@ class Reading:
             raise unknown("prediction", self.prediction, PREDICTIONS)
         if self.time not in TIME_LABELS:
             raise unknown("time label", self.time, TIME_LABELS)
-        if not self.data_std > 0:
+        if not 0 < self.data_std < math.inf:
             raise UserError(f"data_std must be > 0, got {self.data_std}")
 
     def check(self, process: Process) -> None:
@@ -99,12 +100,11 @@ class Reading:
         return PREDICTIONS[self.prediction](process, t, self.data_std)
 
     def mean(self, process: ScalarGaussian, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(c, d) of x̂_0 = c·x_t + d·net."""
+        """(c, d) of x̂_0 = c·x_t + d·net; at σ = 0, where q may be infinite, the state is the datum."""
         p, q = self.coefficients(process, t)
         alpha, sigma = process.alpha(t), process.sigma(t)
-        if self.prediction == "score":  # q has a 1/σ: multiply through, for σ = 0
-            return 1 / alpha, sigma**2 / alpha
-        return q / (alpha * q - sigma * p), -sigma / (alpha * q - sigma * p)
+        scale, clean = alpha * q - sigma * p, sigma == 0
+        return torch.where(clean, 1 / alpha, q / scale), torch.where(clean, 0.0, -sigma / scale)
 
     def weight(self, process: ScalarGaussian, t: Tensor) -> Tensor:
         """w(t), the weight on |x_0 error|² of the squared error of the network's target."""

@@ -1,0 +1,170 @@
+"""One affine formula reads every network: against the papers' own formulas, on every process."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from langevin import UserError, processes
+from langevin.denoisers import PREDICTIONS, TIME_LABELS, Reading
+
+PROCESSES = {
+    "vp": processes.VP(),
+    "sub-vp": processes.SubVP(),
+    "ve": processes.VE(),
+    "edm": processes.EDM(),
+    "flow": processes.RectifiedFlow(),
+    "cosine": processes.Cosine(),
+    "ddpm": processes.DDPM(),
+    "ddpm-cosine": processes.DDPM(processes.cosine_betas()),
+    "ddpm-own": processes.DDPM([0.3, 0.01, 0.2, 0.05, 0.5]),
+}
+BLIND = {("flow", "eps"), ("flow", "score"), ("cosine", "eps"), ("cosine", "score")}
+"""Pairs in which the output at t = 1 is x_t itself and says nothing about the data."""
+PAIRS = [(name, row) for name in PROCESSES for row in PREDICTIONS if (name, row) not in BLIND]
+EACH = pytest.mark.parametrize(("name", "prediction"), PAIRS)
+T = torch.tensor([1e-4, 0.013, 0.2, 0.5, 0.77, 0.987, 1.0], dtype=torch.float64)
+ULP = 2.0**-52
+
+
+def level(name, t=T):
+    return PROCESSES[name].alpha(t), PROCESSES[name].sigma(t)
+
+
+@EACH
+def test_reads_back_what_the_network_was_asked_for(name, prediction):
+    """c·x_t + d·(p x_0 + q ε) = x_0, to the rounding of its two terms."""
+    process, reading = PROCESSES[name], Reading(prediction, data_std=0.6)
+    alpha, sigma = level(name)
+    x0, eps = 0.37, -1.4
+    p, q = reading.coefficients(process, T)
+    c, d = reading.mean(process, T)
+    state, net = alpha * x0 + sigma * eps, p * x0 + q * eps
+    size = (c * state).abs() + (d * net).abs() + 1
+    # c and d divide by αq − σp, whose two terms may cancel too
+    cancel = ((alpha * q).abs() + (sigma * p).abs()) / (alpha * q - sigma * p).abs()
+    assert ((c * state + d * net - x0).abs() <= 8 * ULP * size * cancel).all()
+
+
+@EACH
+def test_finite_at_both_ends(name, prediction):
+    """At t = 0 the state is the datum whatever a network says (σ' of a root is infinite there); at t = 1 it is read."""
+    process, reading = PROCESSES[name], Reading(prediction)
+    ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    c, d = reading.mean(process, ends)
+    assert (float(c[0]), float(d[0])) == (1.0, 0.0)
+    assert c.isfinite().all()
+    assert d.isfinite().all()
+    assert abs(float(d[1])) > 0
+    scale = reading.input_scale(process, ends)
+    assert scale.isfinite().all()
+
+
+@EACH
+def test_weight_is_that_of_the_networks_own_error(name, prediction):
+    """|net error|² = w |x_0 error|², with x_0 error = d · net error."""
+    process, reading = PROCESSES[name], Reading(prediction, data_std=0.6)
+    _, d = reading.mean(process, T)
+    torch.testing.assert_close(reading.weight(process, T) * d**2, torch.ones_like(T), rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_published_weights(name):
+    """On |x_0 error|²: ε (α/σ)², v (σ + α²/σ)², flow (α' − σ'α/σ)², score with λ = σ² (α/σ)², x_0 1, EDM 1/c_out²."""
+    process = PROCESSES[name]
+    alpha, sigma = level(name)
+    rate = lambda f: process.rate(f, T)
+    known = {
+        "eps": (alpha / sigma) ** 2,
+        "x0": torch.ones_like(T),
+        "v": (sigma + alpha**2 / sigma) ** 2,
+        "flow": (rate(process.alpha) - rate(process.sigma) * alpha / sigma) ** 2,
+        "score": (alpha / sigma) ** 2 / sigma**2,
+        # λ c_out² = 1 with c_out = σσ_d/S at α = 1; α² is the change of variables x_t/α
+        "edm": (sigma**2 + alpha**2 * 0.36) / (0.36 * sigma**2),
+    }
+    assert known.keys() == PREDICTIONS.keys()
+    for prediction, weight in known.items():
+        got = Reading(prediction, data_std=0.6).weight(process, T)
+        torch.testing.assert_close(got, weight, rtol=1e-9, atol=0)
+
+
+def test_edm_is_table_1():
+    """c_skip, c_out, c_in and c_noise of arXiv:2206.00364 at σ = 80 t; unit variance in and out at every process."""
+    process, reading = processes.EDM(), Reading("edm", data_std=0.5)
+    sigma = 80 * T
+    total = torch.sqrt(sigma**2 + 0.25)
+    c, d = reading.mean(process, T)
+    torch.testing.assert_close(c, 0.25 / total**2, rtol=1e-12, atol=0)
+    torch.testing.assert_close(d, sigma * 0.5 / total, rtol=1e-12, atol=0)
+    torch.testing.assert_close(reading.input_scale(process, T), 1 / total, rtol=1e-12, atol=0)
+    torch.testing.assert_close(TIME_LABELS["log_sigma"](process, T), torch.log(sigma) / 4, rtol=1e-12, atol=1e-15)
+    for name, other in PROCESSES.items():
+        alpha, noise = level(name)
+        p, q = Reading("edm", data_std=0.7).coefficients(other, T)
+        torch.testing.assert_close(p**2 * 0.49 + q**2, torch.ones_like(T), rtol=1e-12, atol=0)
+        scale = Reading("edm", data_std=0.7).input_scale(other, T)
+        torch.testing.assert_close((alpha**2 * 0.49 + noise**2) * scale**2, torch.ones_like(T), rtol=1e-12, atol=0)
+
+
+def test_published_readings():
+    """ε: (x − σε)/α; v: αx − σv at α² + σ² = 1; flow: x − t v; score: (x + σ² s)/α."""
+    alpha, sigma = level("vp")
+    known = {"eps": (1 / alpha, -sigma / alpha), "v": (alpha, -sigma), "score": (1 / alpha, sigma**2 / alpha)}
+    for prediction, (c, d) in known.items():
+        got = Reading(prediction).mean(processes.VP(), T)
+        torch.testing.assert_close(got[0], c, rtol=1e-12, atol=0)
+        torch.testing.assert_close(got[1], d, rtol=1e-12, atol=0)
+    c, d = Reading("flow").mean(processes.RectifiedFlow(), T)
+    torch.testing.assert_close(c, torch.ones_like(T), rtol=1e-12, atol=0)
+    torch.testing.assert_close(d, -T, rtol=1e-12, atol=0)
+
+
+def test_time_labels():
+    """The index n − 1 of a table's knot n, 1000 t, and ¼ log σ/α within ±4."""
+    ddpm = processes.DDPM()
+    knots = torch.arange(0, 1001, dtype=torch.float64) / 1000
+    index = TIME_LABELS["index"](ddpm, knots)
+    torch.testing.assert_close(index, (torch.arange(0.0, 1001.0).double() - 1).clamp_min(0), rtol=0, atol=1e-9)
+    assert torch.equal(TIME_LABELS["time"](ddpm, T), 1000 * T)
+    five = PROCESSES["ddpm-own"]
+    assert TIME_LABELS["index"](five, torch.tensor([0.2, 1.0], dtype=torch.float64)).tolist() == [0.0, 4.0]
+    alpha, sigma = level("vp")
+    got = TIME_LABELS["log_sigma"](processes.VP(), T)
+    torch.testing.assert_close(got, torch.log(sigma / alpha) / 4, rtol=1e-12, atol=1e-15)
+    ends = TIME_LABELS["log_sigma"](processes.RectifiedFlow(), torch.tensor([0.0, 1.0]).double())
+    assert ends.tolist() == [-4.0, 4.0]
+
+
+def test_unscaled_input():
+    assert torch.equal(Reading(scale_input=False).input_scale(processes.VE(), T), torch.ones_like(T))
+
+
+@pytest.mark.parametrize(("name", "prediction"), sorted(BLIND))
+def test_refuses_a_blind_pair(name, prediction):
+    with pytest.raises(UserError, match=f"prediction '{prediction}' cannot be read at t = 1 of .* use v, flow, x0"):
+        Reading(prediction).check(PROCESSES[name])
+
+
+@EACH
+def test_accepts_the_others(name, prediction):
+    Reading(prediction).check(PROCESSES[name])
+
+
+REFUSED = [
+    (lambda: Reading("epsilon"), "unknown prediction 'epsilon'. Did you mean 'eps'"),
+    (lambda: Reading(time="indx"), "unknown time label 'indx'. Did you mean 'index'"),
+    (lambda: Reading(data_std=0.0), "data_std must be > 0, got 0.0"),
+    (lambda: Reading(data_std=math.nan), "data_std must be > 0, got nan"),
+    (lambda: Reading(data_std=math.inf), "data_std must be > 0"),
+    (lambda: Reading("x0").check(processes.PhaseSpace()), "prediction 'x0' needs a process .* got PhaseSpace"),
+    (lambda: Reading("x0").check(processes.Absorbing(3)), "prediction 'x0' needs a process .* got Absorbing"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), REFUSED)
+def test_refusals(call, message):
+    with pytest.raises(UserError, match=message):
+        call()
