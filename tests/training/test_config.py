@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import points, tiny
+from tiny_runs import points, tiny
 
 from langevin import data, training
 from langevin._errors import UserError

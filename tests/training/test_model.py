@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from runs import points
 from safetensors.torch import load_file, save_file
+from tiny_runs import points
 
 import langevin.nn
 from langevin import processes, training

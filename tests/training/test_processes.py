@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import points, tiny
 from safetensors.torch import load_file
+from tiny_runs import points, tiny
 
 from langevin import training
 from langevin.training import ObjectiveConfig
@@ -20,7 +20,7 @@ import sys
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
-from runs import points, tiny
+from tiny_runs import points, tiny
 from langevin import training
 from langevin.training import ObjectiveConfig
 

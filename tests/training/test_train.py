@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 import torch
-from runs import points, tiny
 from safetensors.torch import load_file
+from tiny_runs import points, tiny
 
 from langevin import samplers, training
 from langevin._errors import UserError

@@ -211,7 +211,7 @@ class _Run:
             if stop and not last:
                 raise _Stop
             if self.team.first:
-                self.bar.step(step, progress.seconds, mean, self.images / max(self.busy, 1e-9))
+                self.bar.step(step, progress.seconds, mean, self.speed)
 
     def _spent(self) -> float:
         """The share of the budget that is spent."""
@@ -242,6 +242,7 @@ class _Run:
         self.rate = rate
         self.images += config.batch
         self.busy += time.monotonic() - begun
+        self.speed = self.images / max(self.busy, 1e-9)
         return losses, float(losses.mean()) if math.isfinite(norm) else math.nan
 
     def _noise(self, batch: int, step: int) -> Noise:
@@ -285,7 +286,7 @@ class _Run:
             "loss": loss,
             "val_loss": val if val is not None and math.isfinite(val) else None,
             "lr": self.rate,
-            "images_per_second": self.images / max(self.busy, 1e-9),
+            "images_per_second": self.speed,
         }
         self.busy, self.images = 0.0, 0
         progress.rows.append(row)
@@ -327,9 +328,11 @@ class _Run:
 
     def _finish(self) -> None:
         self._checkpoint()
-        skipped = self.progress.skipped
-        if self.team.first and skipped:
-            self.bar.say(f"{skipped} steps were skipped: their gradient was not finite.")
+        made = self._made()
+        if made["skipped"]:
+            self.bar.say(f"{made['skipped']} steps were skipped: their gradient was not finite.")
+        val = "" if made["val_loss"] is None else f", held-out loss {made['val_loss']:.4f}"
+        self.bar.say(f"{made['steps']} steps in {made['seconds']:.0f} s{val}: the model is in {self.out}")
 
     def _made(self) -> dict[str, Any]:
         """How the model was made, for ``config.json``."""

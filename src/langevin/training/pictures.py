@@ -69,7 +69,7 @@ def scatter(x: Tensor, label: Tensor | None = None, reference: Tensor | None = N
         if reference is not None:
             axes.scatter(reference[:, 0].cpu(), reference[:, 1].cpu(), s=3, c="0.8", linewidths=0)
         colour = None if label is None else label.cpu().numpy()
-        axes.scatter(points[:, 0], points[:, 1], s=3, c=colour, cmap="tab10", linewidths=0)
+        axes.scatter(points[:, 0], points[:, 1], s=3, c=colour, cmap=None if label is None else "tab10", linewidths=0)
         axes.set_aspect("equal")
     buffer = io.BytesIO()
     canvas.print_png(buffer)
