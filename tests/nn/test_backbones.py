@@ -314,6 +314,17 @@ def test_detail_takes_the_skip():
     assert change[5, 3] > 0.01
 
 
+def test_transformer_puts_patches_back():
+    """Without attention a patch of the output follows its own patch of the input, on an image that is not square."""
+    network, (x, t) = awake("dit"), inputs("dit", 1)
+    for block in network.blocks:
+        block.attention.out.weight.data.zero_()
+    moved = x.clone()
+    moved[:, :, 9, 2] += 1
+    change = (network(moved, t) - network(x, t)).abs().sum((0, 1))
+    assert [tuple(i) for i in (change > 1e-6).nonzero().tolist()] == [(8, 2), (8, 3), (9, 2), (9, 3)]
+
+
 def test_repr_counts_the_parameters():
     network = create(CONFIGS["mlp"])
     count = sum(p.numel() for p in network.parameters())
