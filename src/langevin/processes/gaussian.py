@@ -417,8 +417,8 @@ def cosine_betas(n: int = 1000, offset: float = 0.008, ceiling: float = 0.999) -
 class DDPM(VariancePreserving):
     r"""A table β_1…β_N (arXiv:2006.11239, eq. 2, 4): :math:`α^2(n/N) = \barα_n = \prod_{i \le n} (1 - β_i)`, ᾱ_0 = 1.
 
-    Knot n stands at t = n/N. Between knots log ᾱ is interpolated linearly, so a network trained on the table can
-    be asked at any log-SNR; at the knots the table is exact.
+    Knot n stands at t = n/N. Between knots log ᾱ is a monotone cubic (Fritsch & Carlson 1980), so a network trained on
+    the table can be asked at any log-SNR, and the drift has one value at a knot; at the knots the table is exact.
 
     Args:
         betas: N numbers in (0, 1); ``linear_betas()`` if not given, or ``cosine_betas``, ``scaled_linear_betas``, or
@@ -447,14 +447,18 @@ class DDPM(VariancePreserving):
         return 1 / self.steps
 
     @cached_property
-    def _log_alpha(self) -> Tensor:
-        steps = torch.log1p(-torch.tensor(self.betas, dtype=torch.float64)) / 2
-        return torch.cat((torch.zeros(1, dtype=torch.float64), torch.cumsum(steps, 0)))
+    def _cubics(self) -> Tensor:
+        """Coefficients c_0…c_3 of log α = Σ c_k u^k on each interval, ``(N, 4)``; slopes are harmonic means."""
+        rise = torch.log1p(-torch.tensor(self.betas, dtype=torch.float64)) / 2
+        slopes = torch.cat((rise[:1], 2 / (1 / rise[1:] + 1 / rise[:-1]), rise[-1:]))
+        before = torch.cat((torch.zeros_like(rise[:1]), torch.cumsum(rise, 0)[:-1]))
+        start, end = slopes[:-1], slopes[1:]
+        return torch.stack((before, start, 3 * rise - 2 * start - end, start + end - 2 * rise), -1)
 
     def log_alpha(self, t: Tensor) -> Tensor:
-        table = self._log_alpha.to(t.device)
         left = (t * self.steps).floor().long().clamp(0, self.steps - 1)
-        return table[left] + (t * self.steps - left) * (table[left + 1] - table[left])
+        c, u = self._cubics.to(t.device)[left], t * self.steps - left
+        return c[..., 0] + u * (c[..., 1] + u * (c[..., 2] + u * c[..., 3]))
 
     def knot(self, t: Tensor | float) -> Tensor:
         """n of t = n/N, int64; a time between the knots is a ``ValueError``."""
