@@ -94,7 +94,7 @@ def test_resize_crops_the_centre_and_keeps_the_range(tmp_path) -> None:
     floats = data.load(write(tmp_path / "f.npy", (strip / 127.5 - 1).astype(np.float32)), size=6)
     assert (every(floats) - every(made)).abs().max() <= 1 / 127.5
     # One-pixel stripes average to grey; without antialiasing they would stay black or white.
-    stripes = np.zeros((20, 48, 48), np.uint8)
+    stripes = np.zeros((20, 42, 42), np.uint8)
     stripes[:, :, ::2] = 255
     assert every(data.load(write(tmp_path / "t.npy", stripes), size=6)).abs().max() < 0.05
     window = data.load(write(tmp_path / "s.npy", strip), size=6, crop="random")
