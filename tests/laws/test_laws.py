@@ -155,28 +155,39 @@ def readable(process, prediction):
     return True
 
 
+def combinations(process):
+    """Grid × prediction × guidance × dtype of the network, as far as the process allows."""
+    grids = GRIDS + (TABLE_GRIDS if isinstance(process, processes.DDPM) else ())
+    predictions = [p for p in PREDICTIONS if readable(process, p)]
+    if process.t_max == 1.0 and not derivative_is_finite(process):
+        predictions.remove("flow")
+    return list(itertools.product(predictions, grids, (1.0, 4.0), (torch.float32, torch.bfloat16)))
+
+
+def check_finite(process, sampler, rows):
+    world = mixture(2)
+    for prediction, name, scale, dtype in rows:
+        guided = classifier_free(oracle(world, process, prediction, dtype), label=1, guidance_scale=scale)
+        x = langevin.sample(guided, sampler, n=3, grid=grid(process, name, 3), seed=1)
+        assert x.shape == (3, 2)
+        assert x.dtype == dtype
+        assert x.isfinite().all(), (prediction, name, scale, dtype)
+
+
+@pytest.mark.parametrize(("process", "sampler"), ROWS)
+def test_finite(process, sampler):
+    """Every fifteenth combination, another fifteenth for each row; ``test_finite_everywhere`` takes them all."""
+    q = PROCESSES[process]
+    rows = combinations(q)
+    assert len(rows) >= 4 * 4 * 4
+    check_finite(q, SAMPLERS[sampler].sampler, rows[ROWS.index((process, sampler)) % 15 :: 15])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("process", "sampler"), ROWS)
 def test_finite_everywhere(process, sampler):
     """Grid × prediction × guidance × dtype of the network: finite samples of the asked shape, dtype and size."""
-    q, law = PROCESSES[process], SAMPLERS[sampler]
-    world = mixture(2)
-    grids = GRIDS + (TABLE_GRIDS if isinstance(q, processes.DDPM) else ())
-    dtypes = (torch.float32, torch.bfloat16)
-    ran = 0
-    for prediction, dtype in itertools.product(PREDICTIONS, dtypes):
-        if not readable(q, prediction):
-            continue
-        denoiser = oracle(world, q, prediction, dtype)
-        for name, scale in zip(grids, itertools.cycle((1.0, 4.0))):
-            guided = classifier_free(denoiser, label=1, guidance_scale=scale)
-            if prediction == "flow" and q.t_max == 1.0 and not derivative_is_finite(q):
-                continue
-            x = langevin.sample(guided, law.sampler, n=3, grid=grid(q, name, 3), seed=1)
-            assert x.shape == (3, 2)
-            assert x.dtype == dtype
-            assert x.isfinite().all(), (prediction, name, scale, dtype)
-            ran += 1
-    assert ran >= 2 * 4 * 4
+    check_finite(PROCESSES[process], SAMPLERS[sampler].sampler, combinations(PROCESSES[process]))
 
 
 def derivative_is_finite(process):
@@ -198,7 +209,8 @@ def test_network_precision(process, sampler):
     exact = langevin.sample(oracle(world, q, "edm", torch.float64), law.sampler, start=start, grid=times)
     single = langevin.sample(oracle(world, q, "edm", torch.float32), law.sampler, start=start, grid=times)
     assert single.dtype == torch.float32
-    assert float((single - exact).abs().median()) < 2**-24 * 600
+    # Euler–Maruyama in six steps overshoots to thousands on a cosine table: rounding is relative to where x goes.
+    assert (single - exact).abs().median() < 2**-24 * 600 * exact.abs().median().clamp_min(1)
 
 
 @pytest.mark.parametrize(("process", "sampler"), ROWS)
