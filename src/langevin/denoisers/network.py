@@ -24,15 +24,14 @@ def _range(denoiser: NetworkDenoiser, raw: Tensor, t: Tensor) -> Tensor:
     stride follows from ``reverse``.
     """
     process = denoiser.process
-    if not isinstance(process, DDPM):
-        raise UserError(f"variance 'range' is defined on a table of betas, got {process}")
+    assert isinstance(process, DDPM)
     t = t.clamp_min(1 / process.steps)
     s = t - 1 / process.steps
     a, _, small = process.bridge_coefficients(t, s)
     beta = -torch.expm1(2 * (process.log_alpha(t) - process.log_alpha(s)))
     # The first step has β̃ = 0: its range starts at the second step's β̃, as in the paper's code.
     second = process.bridge_coefficients(2 / process.steps, 1 / process.steps)[2] if process.steps > 1 else beta
-    floor = torch.where(small > 0, small, second.to(small))
+    floor = torch.where(s < 1 / process.steps, torch.maximum(small, second), small)
     fraction = (raw + 1) / 2
     log_low, log_high = expand(torch.log(floor), raw), expand(torch.log(beta), raw)
     total = torch.exp(fraction * log_high + (1 - fraction) * log_low)
@@ -68,8 +67,8 @@ class NetworkDenoiser(Denoiser):
     Solver states stay in float64; the network gets its own dtype.
 
     Args:
-        network: takes ``(B, *shape)``, a time label ``(B,)`` and a mapping of conditions; returns the channels of x, or
-            twice as many with ``variance``.
+        network: takes ``(B, *shape)`` in its own dtype, a time label ``(B,)`` in float32 at least, and a mapping of
+            conditions; returns the channels of x, or twice as many with ``variance``.
         process: a scalar-Gaussian process.
         reading: how the network is asked and read.
         shape: event shape of the data.
@@ -94,6 +93,8 @@ class NetworkDenoiser(Denoiser):
         self.reading.check(self.process)
         if self.variance is not None and self.variance not in VARIANCES:
             raise unknown("variance", self.variance, VARIANCES)
+        if self.variance == "range" and not isinstance(self.process, DDPM):
+            raise UserError(f"variance 'range' is defined on a table of betas, got {self.process}")
         object.__setattr__(self, "shape", tuple(self.shape))
 
     def __repr__(self) -> str:
@@ -136,10 +137,12 @@ class NetworkDenoiser(Denoiser):
                     )
                 tensor = tensor.to(torch.int64).reshape(-1)
             else:
+                ndim = 2 if key == "vector" else 3
                 tensor = tensor.to(self.dtype)
-                tensor = tensor if tensor.ndim == (2 if key == "vector" else 3) else tensor[None]
-                if tensor.shape[-1] != config[key]:
-                    raise UserError(f"{key} must have {config[key]} features, got shape {tuple(tensor.shape)}")
+                tensor = tensor[None] if tensor.ndim == ndim - 1 else tensor
+                if tensor.ndim != ndim or tensor.shape[-1] != config[key]:
+                    shape = "(B, {0}) or ({0},)" if key == "vector" else "(B, L, {0}) or (L, {0})"
+                    raise UserError(f"{key} must be {shape.format(config[key])}, got shape {tuple(tensor.shape)}")
             bound[key] = tensor
         return replace(self, bound=bound)
 
@@ -154,6 +157,8 @@ class NetworkDenoiser(Denoiser):
         value = self.bound[key]
         if value.shape[0] not in (1, batch):
             raise UserError(f"{key} was given for {value.shape[0]} samples, but the batch has {batch}")
+        if value.shape[1:] != like.shape[1:]:  # a shorter sequence: tokens of not-a-numbers are none
+            value = torch.nn.functional.pad(value, (0, 0, 0, like.shape[1] - value.shape[1]), value=torch.nan)
         return value.expand(batch, *value.shape[1:])
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
@@ -163,8 +168,12 @@ class NetworkDenoiser(Denoiser):
         process = self.process
         assert isinstance(process, ScalarGaussian)
         x = (x_t * expand(self.reading.input_scale(process, t), x_t)).to(self.dtype)
-        label = TIME_LABELS[self.reading.time](process, t).to(device=x.device, dtype=torch.float32)
-        out: Tensor = self.network(x, label.expand(x.shape[0]).to(self.dtype), condition or None)
+        # Half precision tells 999 from 1000 no more: labels are float32 at least.
+        label = TIME_LABELS[self.reading.time](process, t).to(x.device, torch.promote_types(x.dtype, torch.float32))
+        out: Tensor = self.network(x, label.expand(x.shape[0]), condition or None)
+        channels = x.shape[1] * (2 if self.variance else 1)
+        if out.shape != (x.shape[0], channels, *x.shape[2:]):
+            raise UserError(f"network must return {(channels, *x.shape[2:])} a sample, got {tuple(out.shape[1:])}")
         return out
 
     def _read(self, out: Tensor, x_t: Tensor, t: Tensor) -> Distribution:
@@ -197,7 +206,8 @@ def together(denoisers: Sequence[Denoiser], x_t: Tensor, t: Tensor | float) -> l
     assert isinstance(first, NetworkDenoiser)
     members: list[NetworkDenoiser] = list(denoisers)  # type: ignore[arg-type]
     batch, copies = x_t.shape[0], len(members)
-    samples = {key: value for d in members for key, value in d.bound.items()}
+    bound = [pair for d in members for pair in d.bound.items()]
+    samples = dict(sorted(bound, key=lambda pair: pair[1].shape[1:]))  # one of each condition, the longest
     condition = {key: torch.cat([d._expanded(key, batch, like) for d in members]) for key, like in samples.items()}
     repeat = lambda v: v if copies == 1 else v.repeat(copies, *[1] * (v.ndim - 1))
     out = first._ask(repeat(x_t), repeat(t) if t.ndim else t, condition)

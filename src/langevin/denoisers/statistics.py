@@ -12,6 +12,8 @@ from ..distributions import Categorical, Diagonal, Dirac, Distribution, FiniteSe
 from ..processes import ScalarGaussian, as_time, expand, power
 from .base import Denoiser, Transform
 
+_EXACT = "exact: tests/denoisers/test_statistics.py"
+
 
 def whole(denoiser: Denoiser) -> Denoiser:
     """The belief as it is."""
@@ -24,7 +26,7 @@ class _Dirac(Transform):
         return Dirac(self.base(x_t, t).mean)
 
 
-@register("denoisers", "dirac", title="Mean only: DDPM's β̃, DDIM", arxiv="2010.02502", proof="exact: tests/denoisers")
+@register("denoisers", "dirac", title="Mean only: DDPM's β̃, DDIM", arxiv="2010.02502", proof=_EXACT)
 def dirac(denoiser: Denoiser) -> Denoiser:
     """Only the mean of the belief: ``reverse`` then has the variance β̃ of DDPM, and DDIM's steps by η."""
     return _Dirac(denoiser)
@@ -37,7 +39,7 @@ class _Gaussian(Transform):
         return Normal(belief.mean, belief.cov)
 
 
-@register("denoisers", "gaussian", title="Mean and covariance", arxiv="2201.06503", proof="exact: tests/denoisers")
+@register("denoisers", "gaussian", title="Mean and covariance", arxiv="2201.06503", proof=_EXACT)
 def gaussian(denoiser: Denoiser) -> Denoiser:
     """The normal law with the belief's mean and covariance: the optimal-variance reverse step."""
     return _Gaussian(denoiser)
@@ -46,18 +48,18 @@ def gaussian(denoiser: Denoiser) -> Denoiser:
 @dataclass(frozen=True, eq=False)
 class _Unit(Transform):
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Normal:
-        process: ScalarGaussian = power(self.process, ScalarGaussian, "variance β")
+        process = self.process
+        assert isinstance(process, ScalarGaussian)
         t = as_time(t)
         alpha2, sigma2 = process.alpha(t) ** 2, process.sigma(t) ** 2
         mean = self.base(x_t, t).mean
         return Normal(mean, Diagonal(expand(sigma2 / (alpha2 + sigma2), mean).reshape(-1, *[1] * (mean.ndim - 1))))
 
 
-@register(
-    "denoisers", "unit", title="DDPM's β as a belief variance", arxiv="2006.11239", proof="exact: tests/denoisers"
-)
+@register("denoisers", "unit", title="DDPM's β as a belief variance", arxiv="2006.11239", proof=_EXACT)
 def unit(denoiser: Denoiser) -> Denoiser:
     r"""Belief variance :math:`σ^2 / (α^2 + σ^2)`, the posterior of unit-variance data: ``reverse`` has DDPM's β."""
+    power(denoiser.process, ScalarGaussian, "variance β")
     return _Unit(denoiser)
 
 
@@ -70,7 +72,7 @@ class _Independent(Transform):
         return belief.marginals(self.classes) if isinstance(belief, FiniteSet) else belief  # type: ignore[return-value]
 
 
-@register("denoisers", "independent", title="Positions on their own", arxiv="2107.03006", proof="exact: tests/worlds")
+@register("denoisers", "independent", title="Positions on their own", arxiv="2107.03006", proof=_EXACT)
 def independent(denoiser: Denoiser) -> Denoiser:
     """Of a joint belief about tokens, the law of each position alone: what one softmax a position can say."""
     classes = getattr(denoiser.process, "classes", None)
@@ -116,9 +118,7 @@ class _Converted(Transform):
         return self.base(expand(ratio, x_t) * x_t, u)
 
 
-@register(
-    "denoisers", "convert", title="Another process at equal log-SNR", arxiv="2107.00630", proof="exact: tests/denoisers"
-)
+@register("denoisers", "convert", title="Another process at equal log-SNR", arxiv="2107.00630", proof=_EXACT)
 def convert(denoiser: Denoiser, process: ScalarGaussian) -> Denoiser:
     r"""The same belief read in another scalar-Gaussian process: x_t/α_t and the log-SNR are all that matters.
 

@@ -123,9 +123,15 @@ class WorldDenoiser(Denoiser):
         return ("label",)
 
     def _bind(self, condition: dict[str, Any]) -> WorldDenoiser:
+        if condition["label"] is None:
+            return replace(self, label=None)
         label = torch.as_tensor(condition["label"]).reshape(-1)
-        if label.is_floating_point() or not ((label >= 0) & (label < self.world.classes)).all():
-            raise UserError(f"label must be integers in [0, {self.world.classes}), got {condition['label']}")
+        possible = self.world.labels[self.world.log_weights > -torch.inf]
+        if label.is_floating_point() or not (torch.isin(label, possible) | (label == -1)).all():
+            raise UserError(
+                f"label must be integers in [0, {self.world.classes}) of a component with weight > 0 (-1 is none), "
+                f"got {condition['label']}"
+            )
         return replace(self, label=label)
 
     def rows(self, index: slice | Tensor) -> WorldDenoiser:
@@ -136,8 +142,10 @@ class WorldDenoiser(Denoiser):
         t = as_time(t)
         log_weights = self.world.log_weights + self.world.evidence(x_t, t, self.process)
         if self.label is not None:
-            same = self.label[:, None] == self.world.labels
-            log_weights = torch.where(same, log_weights, -torch.inf)
+            if self.label.shape[0] not in (1, x_t.shape[0]):
+                raise UserError(f"label was given for {self.label.shape[0]} samples, but the batch has {x_t.shape[0]}")
+            label = self.label[:, None]
+            log_weights = torch.where((label == self.world.labels) | (label == -1), log_weights, -torch.inf)
         log_weights = torch.log_softmax(log_weights, -1)
         return self.world.belief(x_t, t, self.process, log_weights)
 

@@ -1,0 +1,446 @@
+"""Networks made of exact worlds, read back: beliefs, variances, conditions, and what is asked how often."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from langevin import UserError, processes, worlds
+from langevin.denoisers import PREDICTIONS, NetworkDenoiser, Reading, together
+from langevin.distributions import Dirac, Normal
+from langevin.processes import expand
+
+PROCESSES = {
+    "vp": processes.VP(),
+    "sub-vp": processes.SubVP(),
+    "ve": processes.VE(),
+    "edm": processes.EDM(),
+    "flow": processes.RectifiedFlow(),
+    "cosine": processes.Cosine(),
+    "ddpm": processes.DDPM(),
+    "ddpm-cosine": processes.DDPM(processes.cosine_betas()),
+    "ddpm-own": processes.DDPM([0.3, 0.01, 0.2, 0.05, 0.5]),
+}
+WORLD = worlds.random_mixture(2, components=3, rms=0.6, seed=4)
+
+
+def f64(v):
+    return torch.as_tensor(v, dtype=torch.float64)
+
+
+class Exact(nn.Module):
+    """net = p x̂_0 + q ε̂ of an exact world, from (c_in x_t, the time label) alone."""
+
+    def __init__(self, world, process, reading, dtype=torch.float64):
+        super().__init__()
+        self.world, self.process, self.reading = world, process, reading
+        self.weight = nn.Parameter(torch.zeros((), dtype=dtype))
+        self.config = {"classes": world.classes}
+        self.seen = []
+
+    def forward(self, x, time, condition=None):
+        assert x.dtype == self.weight.dtype
+        assert time.shape == x.shape[:1]
+        self.seen.append((x, time, condition))
+        process, label = self.process, time.to(torch.float64)
+        steps = process.steps if isinstance(process, processes.DDPM) else 1000
+        t = {
+            "log_sigma": lambda: process.time(-8 * label),
+            "index": lambda: (label + 1) / steps,
+            "time": lambda: label / 1000,
+        }[self.reading.time]()
+        x_t = x.to(torch.float64) / expand(self.reading.input_scale(process, t), x.to(torch.float64))
+        mean = self.world.denoiser(process)(x_t, t).mean
+        if condition is not None:
+            label = condition["label"]
+            given = self.world.denoiser(process).given(label=label.clamp_min(0))(x_t, t).mean
+            mean = torch.where((label >= 0)[:, None], given, mean)
+        p, q = self.reading.coefficients(process, t)
+        noise = process.noise(x_t, Dirac(mean), t)
+        return (expand(p, mean) * mean + expand(q, mean) * noise).to(x.dtype) + 0 * self.weight
+
+
+def exact(process, prediction="edm", dtype=torch.float64, world=WORLD, **settings):
+    reading = Reading(prediction, data_std=0.6, **settings)
+    return NetworkDenoiser(Exact(world, process, reading, dtype), process, reading, world.shape)
+
+
+READABLE = [
+    (name, prediction)
+    for name in PROCESSES
+    for prediction in PREDICTIONS
+    if not (name in ("flow", "cosine") and prediction in ("eps", "score"))
+]
+
+
+@pytest.mark.parametrize(("name", "prediction"), READABLE)
+def test_belief_is_the_worlds(name, prediction):
+    """Through every prediction, on every process, at a time a sample: the exact mean comes back.
+
+    x̂_0 = c x + d net cancels where |c x| is large: 1e-15 · 1/α at the noise end, and what the rounding of the label
+    moves t by, 1e-16 · |λ|/λ' of x̂_0's slope in t.
+    """
+    process = PROCESSES[name]
+    t = f64([process.t_min, 0.3, 0.7, 0.95])
+    x = WORLD.sample(4, 1, process=process, t=t)
+    belief = exact(process, prediction)(x, t)
+    assert isinstance(belief, Dirac)
+    assert belief.mean.dtype == torch.float64
+    torch.testing.assert_close(belief.mean, WORLD.denoiser(process)(x, t).mean, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("time", ["log_sigma", "index", "time"])
+@pytest.mark.parametrize("scale_input", [True, False])
+def test_time_label_and_input_scale(time, scale_input):
+    """Any label and any input scale: the network finds its way back to t and x_t."""
+    process = PROCESSES["ddpm"]
+    t = f64([0.001, 0.5, 1.0])
+    x = WORLD.sample(3, 1, process=process, t=t)
+    denoiser = exact(process, "eps", time=time, scale_input=scale_input)
+    torch.testing.assert_close(denoiser(x, t).mean, WORLD.denoiser(process)(x, t).mean, rtol=1e-8, atol=1e-8)
+    one = denoiser(x, 0.5).mean
+    torch.testing.assert_close(one, WORLD.denoiser(process)(x, 0.5).mean, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_network_of_its_own_dtype_in_a_float64_solver(dtype):
+    """The network gets its dtype, the belief is float64: x̂_0 rounds by d·eps·|net| and by what x_t's rounding moves.
+
+    At EDM's reading |d·net| and dx̂_0/dx are of order one: five units of rounding of a state of size one.
+    """
+    process = PROCESSES["vp"]
+    t = f64([0.1, 0.5, 0.9])
+    x = WORLD.sample(3, 1, process=process, t=t)
+    denoiser = exact(process, dtype=dtype)
+    belief = denoiser(x, t)
+    assert belief.mean.dtype == torch.float64
+    assert denoiser.dtype == dtype
+    error = (belief.mean - WORLD.denoiser(process)(x, t).mean).detach().abs().max()
+    assert 0 < float(error) < 5 * torch.finfo(dtype).eps
+
+
+def test_labels_of_time_are_float32_at_least():
+    """bfloat16 tells 1000 from 1002 no more; found: labels took the network's dtype."""
+    process = PROCESSES["ddpm"]
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        denoiser = exact(process, "v", dtype, time="index")
+        denoiser(torch.zeros(2, 2, dtype=torch.float64), f64([0.998, 0.999]))
+        _, time, _ = denoiser.network.seen[0]
+        assert time.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        torch.testing.assert_close(time.double(), f64([997.0, 998.0]), rtol=0, atol=1e-4)
+
+
+def test_float32_states_stay_float32():
+    denoiser = exact(PROCESSES["vp"], dtype=torch.float32)
+    assert denoiser(torch.zeros(2, 2), 0.5).mean.dtype == torch.float32
+
+
+@pytest.mark.parametrize("t", [0.0, 1.0])
+@pytest.mark.parametrize(("name", "prediction"), READABLE)
+def test_finite_at_both_ends(name, prediction, t):
+    """A network that answers anything finite gives a finite belief; at t = 0 it is the state."""
+
+    class Ones(nn.Module):
+        def forward(self, x, time, condition=None):
+            assert time.isfinite().all()
+            return torch.ones_like(x)
+
+    process = PROCESSES[name]
+    denoiser = NetworkDenoiser(Ones(), process, Reading(prediction), (2,))
+    x = f64([[0.3, -2.0]])
+    mean = denoiser(x, t).mean
+    assert mean.isfinite().all()
+    assert t > 0 or torch.equal(mean, x)
+
+
+class Channels(nn.Module):
+    """Gives the mean's channels and a raw variance."""
+
+    def __init__(self, mean, raw):
+        super().__init__()
+        self.mean, self.raw = mean, raw
+
+    def forward(self, x, time, condition=None):
+        return torch.cat([self.mean.expand_as(x), self.raw.expand_as(x)], 1).to(x.dtype)
+
+
+@pytest.mark.parametrize("betas", [processes.linear_betas(), processes.cosine_betas(), (0.1, 0.02, 0.3, 0.2)])
+@pytest.mark.parametrize("v", [-1.0, -0.2, 0.7, 1.0])
+def test_learned_range_is_improved_ddpm(betas, v):
+    """One step of the table: the variance of ``reverse`` is exp(f log β + (1 − f) log β̃), f = (v + 1)/2 (eq. 15).
+
+    At n = 1, where β̃ is 0, the paper's code takes the second step's; a network is float32, which f inherits.
+    """
+    process, total = processes.DDPM(betas), len(betas)
+    denoiser = NetworkDenoiser(Channels(f64(0.1), f64(v)), process, Reading("eps"), (2,), variance="range")
+    alpha_bar = torch.cumprod(1 - f64(betas), 0)
+    before = torch.cat([f64([1.0]), alpha_bar[:-1]])
+    small = (1 - before) / (1 - alpha_bar) * f64(betas)
+    x = torch.zeros(1, 2, dtype=torch.float64)
+    for n in sorted({1, 2, 3, total // 2, total}):
+        t, s = f64(n / total), f64((n - 1) / total)
+        law = process.reverse(x, denoiser(x, t), t, s)
+        low = small[max(n, 2) - 1]
+        f = (v + 1) / 2
+        known = math.exp(f * math.log(betas[n - 1]) + (1 - f) * math.log(low))
+        # where the range is below β̃ (n = 1 of a table whose β falls) a variance can't be: it is 0
+        torch.testing.assert_close(law.cov.diagonal((2,)), f64(known).expand(1, 2), rtol=1e-6, atol=0)
+
+
+def test_learned_range_is_exact_at_every_stride():
+    """Data N(0, s²): the posterior variance lies in the range, and every stride then has the exact p(x_s | x_t)."""
+    process, spread = PROCESSES["ddpm"], 0.64
+    t = f64(0.4)
+    alpha2, sigma2 = process.alpha(t) ** 2, process.sigma(t) ** 2
+    posterior = spread * sigma2 / (alpha2 * spread + sigma2)
+    a, _, small = process.bridge_coefficients(t, t - 1e-3)
+    beta = process.transition(torch.zeros(1, 1).double(), t - 1e-3, t).cov.variance
+    fraction = torch.log((small + a**2 * posterior) / small) / torch.log(beta / small)
+    assert 0 < float(fraction) < 1
+    mean = process.alpha(t) * spread / (alpha2 * spread + sigma2)
+    x = f64([[0.7]])
+
+    class Posterior(nn.Module):
+        def forward(self, state, time, condition=None):
+            return torch.cat([mean * x, (2 * fraction - 1).expand(1, 1)], 1)
+
+        def parameters(self, recurse=True):
+            return iter([nn.Parameter(torch.zeros(1, dtype=torch.float64))])
+
+    denoiser = NetworkDenoiser(Posterior(), process, Reading("x0"), (1,), variance="range")
+    belief = denoiser(x, t)
+    torch.testing.assert_close(belief.cov.diagonal((1,)), posterior.expand(1, 1), rtol=1e-9, atol=0)
+    exact_world = worlds.GaussianMixture(f64([1.0]), f64([[0.0]]), f64([[[spread]]])).denoiser(process)
+    for s in (0.0, 0.1, 0.35, 0.399):
+        law, truth = (process.reverse(x, d(x, t), t, s) for d in (denoiser, exact_world))
+        torch.testing.assert_close(law.mean, truth.mean, rtol=1e-9, atol=0)
+        torch.testing.assert_close(law.cov.diagonal((1,)), truth.cov.diagonal((1,)), rtol=1e-8, atol=0)
+
+
+def test_learned_range_is_continuous_below_the_second_knot():
+    """A converted network is asked between knots: a hair above the first knot is as at the first knot."""
+    process = PROCESSES["ddpm"]
+    denoiser = NetworkDenoiser(Channels(f64(0.1), f64(-0.5)), process, Reading("eps"), (2,), variance="range")
+    x = torch.zeros(1, 2, dtype=torch.float64)
+    values = [float(denoiser(x, f64(t)).cov.variance[0, 0]) for t in (0.001, 0.001 * (1 + 1e-9), 0.0010001)]
+    assert values[1] == pytest.approx(values[0], rel=1e-4)
+    assert values[2] == pytest.approx(values[0], rel=1e-3)
+
+
+def test_posterior_variance():
+    """exp(raw) σ²σ_d²/(σ² + α²σ_d²): at raw = 0 the posterior of normal data, log 2 twice it."""
+    process, t = PROCESSES["vp"], f64([0.2, 0.9])
+    x = torch.zeros(2, 2, dtype=torch.float64)
+    sigma2, alpha2 = process.sigma(t) ** 2, process.alpha(t) ** 2
+    known = (0.36 * sigma2 / (sigma2 + alpha2 * 0.36))[:, None].expand(2, 2)
+    for raw, factor in ((0.0, 1.0), (math.log(2), 2.0)):
+        network = Channels(f64(0.1), f64(raw))
+        denoiser = NetworkDenoiser(network, process, Reading("v", data_std=0.6), (2,), variance="posterior")
+        belief = denoiser(x, t)
+        assert isinstance(belief, Normal)
+        torch.testing.assert_close(belief.cov.diagonal((2,)), factor * known, rtol=1e-6, atol=0)
+        plain = NetworkDenoiser(network, process, Reading("v", data_std=0.6), (2,), variance="posterior").reading
+        c, d = plain.mean(process, t)
+        torch.testing.assert_close(belief.mean, (d * 0.1)[:, None].expand(2, 2), rtol=1e-6, atol=0)
+        assert c.shape == (2,)
+
+
+# Conditions
+
+
+def test_label_conditions_the_belief():
+    process = PROCESSES["vp"]
+    x = WORLD.sample(4, 1, process=process, t=0.5)
+    denoiser, truth = exact(process), WORLD.denoiser(process)
+    for label in (0, [2], [0, 1, 2, 1], torch.tensor([1, 1, 0, 2], dtype=torch.int32)):
+        belief = denoiser.given(label=label)(x, 0.5)
+        torch.testing.assert_close(belief.mean, truth.given(label=label)(x, 0.5).mean, rtol=1e-9, atol=1e-9)
+    free = denoiser.given({"label": 1}).given(label=None)
+    assert free.bound == {}
+    torch.testing.assert_close(free(x, 0.5).mean, truth(x, 0.5).mean, rtol=1e-9, atol=1e-9)
+
+
+def test_labels_absent_for_some():
+    """−1 is no label, sample by sample, for a network and for a world alike."""
+    process = PROCESSES["vp"]
+    x = WORLD.sample(4, 1, process=process, t=0.5)
+    label = torch.tensor([2, -1, 0, -1])
+    mixed = exact(process).given(label=label)(x, 0.5).mean
+    free, bound = WORLD.denoiser(process)(x, 0.5).mean, WORLD.denoiser(process).given(label=label.clamp_min(0))(x, 0.5)
+    known = torch.where((label >= 0)[:, None], bound.mean, free)
+    torch.testing.assert_close(mixed, known, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(WORLD.denoiser(process).given(label=label)(x, 0.5).mean, known, rtol=0, atol=1e-14)
+
+
+def test_rows_of_a_conditioned_denoiser():
+    process = PROCESSES["vp"]
+    x = WORLD.sample(4, 1, process=process, t=0.5)
+    denoiser = exact(process).given(label=[0, 1, 2, 1])
+    whole = denoiser(x, 0.5).mean
+    for index in (slice(1, 3), torch.tensor([3, 0])):
+        torch.testing.assert_close(denoiser.rows(index)(x[index], 0.5).mean, whole[index], rtol=0, atol=1e-14)
+    one = exact(process).given(label=1)
+    assert one.rows(slice(0, 2)).bound["label"].tolist() == [1]
+
+
+class Recorder(nn.Module):
+    """Remembers its calls; takes every kind of condition."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = {"classes": 5, "vector": 3, "sequence": 2}
+        self.calls = []
+
+    def forward(self, x, time, condition=None):
+        self.calls.append((x, time, condition))
+        return torch.zeros_like(x)
+
+
+def recorder():
+    return NetworkDenoiser(Recorder(), PROCESSES["vp"], Reading(), (2,))
+
+
+def test_together_asks_once_and_counts_each():
+    """Beliefs of one network under several conditions: one call of all samples, an evaluation a condition."""
+    denoiser = recorder()
+    x = torch.arange(6.0).reshape(3, 2)
+    t = f64([0.1, 0.5, 0.9])
+    together([denoiser, denoiser.given(label=[1, 2, 3]), denoiser.given(label=4)], x, t)
+    assert len(denoiser.network.calls) == 1
+    seen, time, condition = denoiser.network.calls[0]
+    assert condition["label"].tolist() == [-1, -1, -1, 1, 2, 3, 4, 4, 4]
+    torch.testing.assert_close(seen, seen[:3].repeat(3, 1))
+    torch.testing.assert_close(time, time[:3].repeat(3))
+    assert denoiser.counter.calls == 3
+    denoiser(x, t)
+    assert denoiser.network.calls[1][2] is None
+    assert denoiser.counter.calls == 4
+    together([denoiser.given(label=0), denoiser], x, 0.5)
+    assert denoiser.network.calls[2][2]["label"].tolist() == [0, 0, 0, -1, -1, -1]
+    assert denoiser.counter.calls == 6
+
+
+def test_together_marks_what_is_absent():
+    """A vector or a sequence that a part does not have is not-a-number for it; shorter sequences are filled up."""
+    denoiser = recorder()
+    x = torch.zeros(2, 2)
+    parts = [
+        denoiser,
+        denoiser.given(vector=[1.0, 2.0, 3.0], label=1),
+        denoiser.given(sequence=torch.ones(2, 4, 2)),
+        denoiser.given(sequence=torch.ones(1, 2)),
+    ]
+    together(parts, x, 0.5)
+    _, _, condition = denoiser.network.calls[0]
+    assert condition["label"].tolist() == [-1, -1, 1, 1, -1, -1, -1, -1]
+    gone = condition["vector"].isnan().all(1)
+    assert gone.tolist() == [True, True, False, False, True, True, True, True]
+    assert condition["vector"][2].tolist() == [1.0, 2.0, 3.0]
+    assert condition["sequence"].shape == (8, 4, 2)
+    present = (~condition["sequence"].isnan()).all(2)
+    assert present.sum(1).tolist() == [0, 0, 0, 0, 4, 4, 1, 1]
+    assert present[6].tolist() == [True, False, False, False]
+
+
+def test_together_is_each_alone():
+    process = PROCESSES["cosine"]
+    x = WORLD.sample(4, 1, process=process, t=0.5)
+    t = f64([0.2, 0.5, 0.5, 0.9])
+    denoiser = exact(process, "v")
+    parts = [denoiser, denoiser.given(label=[0, 1, 2, 0]), denoiser.given(label=2)]
+    for belief, part in zip(together(parts, x, t), parts):
+        torch.testing.assert_close(belief.mean, part(x, t).mean, rtol=0, atol=1e-13)
+
+
+def test_together_of_different_networks():
+    """Another network, process or reading is asked on its own; the order of the answers stays."""
+    process = PROCESSES["vp"]
+    x = WORLD.sample(2, 1, process=process, t=0.5)
+    one, two = exact(process, "v"), exact(process, "eps")
+    parts = [one, two, WORLD.denoiser(process)]
+    for belief in together(parts, x, 0.5):
+        torch.testing.assert_close(belief.mean, WORLD.denoiser(process)(x, 0.5).mean, rtol=1e-9, atol=1e-9)
+    assert len(one.network.seen) == len(two.network.seen) == one.counter.calls == two.counter.calls == 1
+
+
+def test_gradients_reach_the_network_and_the_state():
+    """Nothing turns gradients off: guidance by a loss on x̂_0 differentiates through the network."""
+
+    class Linear(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, x, time, condition=None):
+            return self.weight * x
+
+    denoiser = NetworkDenoiser(Linear(), PROCESSES["vp"], Reading(), (2,))
+    x = torch.ones(1, 2, dtype=torch.float64, requires_grad=True)
+    denoiser(x, 0.5).mean.sum().backward()
+    assert float(x.grad.abs().min()) > 0
+    assert float(denoiser.network.weight.grad.abs()) > 0
+
+
+def test_repr_and_places():
+    denoiser = exact(PROCESSES["vp"]).given(label=1)
+    assert "Exact" in repr(denoiser)
+    assert "given label" in repr(denoiser)
+    assert denoiser.conditions() == ("label",)
+    assert denoiser.device == torch.device("cpu")
+    assert denoiser.given(endpoint=torch.zeros(1)).process == PROCESSES["vp"]
+    assert NetworkDenoiser(nn.Identity(), PROCESSES["vp"], Reading(), [2]).shape == (2,)
+
+
+X = torch.zeros(2, 2)
+REFUSED = [
+    (lambda d: d.given(lable=1), "condition 'lable' is not one this model takes .* Did you mean 'label'"),
+    (lambda d: d.given(label=5), r"label must lie in \[0, 5\) \(-1 is none\), got \[5\]"),
+    (lambda d: d.given(label=-2), r"label must lie in \[0, 5\)"),
+    (lambda d: d.given(label=1.0), r"label must hold integers, \(\) or \(B,\), got torch.float32"),
+    (lambda d: d.given(label=[[1]]), r"label must hold integers, \(\) or \(B,\), got torch.int64 \(1, 1\)"),
+    (lambda d: d.given(label=[1, 2, 3])(X, 0.5), "label was given for 3 samples, but the batch has 2"),
+    (lambda d: d.given(vector=[1.0, 2.0]), r"vector must be \(B, 3\) or \(3,\), got shape \(1, 2\)"),
+    (lambda d: d.given(vector=1.0), r"vector must be \(B, 3\) or \(3,\), got shape \(\)"),
+    (lambda d: d.given(vector=torch.ones(1, 1, 3)), r"vector must be \(B, 3\) or \(3,\), got shape \(1, 1, 3\)"),
+    (lambda d: d.given(sequence=torch.ones(4, 3)), r"sequence must be \(B, L, 2\) or \(L, 2\), got shape \(1, 4, 3\)"),
+    (lambda d: d.given(sequence=torch.ones(2)), r"sequence must be \(B, L, 2\) or \(L, 2\), got shape \(2,\)"),
+    (
+        lambda d: NetworkDenoiser(nn.Identity(), PROCESSES["vp"], Reading(), (2,)).given(label=1),
+        r"condition 'label' is not one this model takes \(no condition\)",
+    ),
+    (
+        lambda d: NetworkDenoiser(nn.Identity(), PROCESSES["vp"], Reading(), (2,), variance="rang"),
+        "unknown variance 'rang'. Did you mean 'range'",
+    ),
+    (
+        lambda d: NetworkDenoiser(nn.Identity(), PROCESSES["vp"], Reading(), (2,), variance="range"),
+        "variance 'range' is defined on a table of betas, got VP",
+    ),
+    (
+        lambda d: NetworkDenoiser(nn.Identity(), PROCESSES["flow"], Reading("eps"), (2,)),
+        "prediction 'eps' cannot be read at t = 1 of RectifiedFlow",
+    ),
+    (
+        lambda d: NetworkDenoiser(nn.Identity(), processes.Absorbing(2), Reading("x0"), (2,)),
+        "prediction 'x0' needs a process",
+    ),
+    (
+        lambda d: NetworkDenoiser(Recorder(), PROCESSES["vp"], Reading(), (2,), variance="posterior")(X, 0.5),
+        r"network must return \(4,\) a sample, got \(2,\)",
+    ),
+    (
+        lambda d: NetworkDenoiser(Channels(f64(0.0), f64(0.0)), PROCESSES["vp"], Reading(), (2,))(X, 0.5),
+        r"network must return \(2,\) a sample, got \(4,\)",
+    ),
+    (lambda d: d(X, 1.5), r"t must be a time in \[0, 1\]"),
+    (lambda d: d(X, f64([0.1, 0.2, 0.3])), r"t must have shape \(\) or \(2,\)"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), REFUSED)
+def test_refusals(call, message):
+    with pytest.raises(UserError, match=message):
+        call(recorder())
