@@ -90,7 +90,7 @@ class _Clamp(Transform):
         return Dirac(self.base(x_t, t).mean.clamp(self.low, self.high))
 
 
-@register("denoisers", "clamp", title="Clipped x̂_0", arxiv="2006.11239", proof="parity: tests/samplers/test_parity.py")
+@register("denoisers", "clamp", title="Clipped x̂_0", arxiv="2006.11239", proof=_EXACT)
 def clamp(denoiser: Denoiser, low: float = -1.0, high: float = 1.0) -> Denoiser:
     """The mean clipped to the range of the data, as in the code of DDPM (``clip_denoised``)."""
     if not low < high:

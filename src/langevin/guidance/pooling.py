@@ -21,6 +21,8 @@ def linear(beliefs: Sequence[Distribution], weights: Sequence[float]) -> Distrib
 
     Linear in the means is linear in ε, v or score too, since they are affine in x̂_0 with one set of coefficients.
     """
+    if len(beliefs) != len(weights) or not beliefs:
+        raise UserError(f"weights must be one a belief, got {len(weights)} for {len(beliefs)} beliefs")
     if all(isinstance(b, Categorical) for b in beliefs):
         logits = sum(w * torch.log(b.mean.clamp_min(1e-30)) for w, b in zip(weights, beliefs))
         return Categorical(torch.softmax(logits, -1))  # type: ignore[arg-type]
@@ -88,6 +90,6 @@ def classifier_free(
     if not torch.isfinite(torch.tensor(scale)):
         raise UserError(f"guidance_scale must be a finite number, got {guidance_scale}")
     conditional = denoiser.given(condition, **named)
-    if scale == 1.0:
-        return conditional
+    if scale in (0.0, 1.0):
+        return conditional if scale else denoiser
     return Linear((denoiser, conditional), (1 - scale, scale))
