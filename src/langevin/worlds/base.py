@@ -72,7 +72,7 @@ class World(ABC):
         cumulative = torch.cumsum(self.log_weights.exp(), 0)
         u = noise.fold(1).uniform(()) * cumulative[-1]
         k = torch.searchsorted(cumulative, u, right=True).clamp_max(len(cumulative) - 1)
-        x = self.clean(noise, k)
+        x = self.clean(noise.fold(3), k)  # folded: a process's prior draws from the plain noise of the same seed
         if process is not None:
             x = process.marginal(x, t).sample(noise.fold(2))
         return (x, self.labels[k]) if with_labels else x
@@ -83,7 +83,12 @@ class World(ABC):
             return torch.logsumexp(self.log_weights + self.log_prob_clean(self._check(x)), -1)
         if t is None:
             raise UserError("t must be given with a process: log p_t(x) of which time?")
-        return torch.logsumexp(self.log_weights + self.evidence(x, as_time(t), process), -1)
+        return torch.logsumexp(self._log_joint(x, as_time(t), process), -1)
+
+    def _log_joint(self, x_t: Tensor, t: Tensor, process: Process) -> Tensor:
+        """log π_k q_t(x_t | k), float64 ``(B, K)``."""
+        self._check(process.read(x_t))
+        return self.log_weights + self.evidence(x_t, t, process)
 
     def score(self, x: Tensor, process: Process, t: Tensor | float) -> Tensor:
         """∇ log p_t(x), shaped like x."""
@@ -140,7 +145,7 @@ class WorldDenoiser(Denoiser):
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
         t = as_time(t)
-        log_weights = self.world.log_weights + self.world.evidence(x_t, t, self.process)
+        log_weights = self.world._log_joint(x_t, t, self.process)
         if self.label is not None:
             if self.label.shape[0] not in (1, x_t.shape[0]):
                 raise UserError(f"label was given for {self.label.shape[0]} samples, but the batch has {x_t.shape[0]}")
@@ -158,7 +163,6 @@ class Classifier:
     process: Process
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Tensor:
-        log_joint = self.world.log_weights + self.world.evidence(x_t, as_time(t), self.process)
-        log_joint = torch.log_softmax(log_joint, -1)
+        posterior = torch.log_softmax(self.world._log_joint(x_t, as_time(t), self.process), -1)
         same = self.world.labels[:, None] == torch.arange(self.world.classes)
-        return torch.logsumexp(log_joint[..., None] + torch.where(same, 0.0, -torch.inf), 1)
+        return torch.logsumexp(torch.where(same, posterior[..., None], -torch.inf), 1)

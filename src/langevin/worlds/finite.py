@@ -67,15 +67,14 @@ class Empirical(World):
 
     def _distances(self, x_t: Tensor, t: Tensor, process: Process) -> Tensor:
         seen = power(process, Observable, "distances").observe(x_t, t)
-        y = self._check(seen.y)
-        dtype = torch.promote_types(y.dtype, self.points.dtype)
-        a, r = expand(seen.a, y).to(torch.float64), seen.r.reshape(-1, 1)
-        targets = (a.to(dtype)[..., None] if a.ndim else a.to(dtype)) * self.points.to(dtype)
-        apart = (y.to(dtype)[:, None] - targets.reshape(-1, *self.points.shape)).flatten(2)
+        y = seen.y.to(torch.promote_types(seen.y.dtype, self.points.dtype))
+        a = expand(seen.a, y)
+        targets = (a[..., None] if a.ndim else a) * self.points.to(y)
+        apart = (y[:, None] - targets.reshape(-1, *self.points.shape)).flatten(2)
         square = (apart**2).sum(-1).to(torch.float64)
-        d = apart.shape[-1]
+        r2 = (seen.r.reshape(-1, 1) ** 2).clamp_min(1e-200)  # t = 0: the nearest point
         log_c = seen.log_c[:, None] if seen.log_c.ndim else seen.log_c
-        return -0.5 * (square / r**2 + d * torch.log(2 * math.pi * r**2)) + log_c
+        return -0.5 * (square / r2 + apart.shape[-1] * torch.log(2 * math.pi * r2)) + log_c
 
     def _densities(self, x_t: Tensor, t: Tensor, process: Process) -> Tensor:
         batch, n = x_t.shape[0], self.points.shape[0]

@@ -53,7 +53,9 @@ class GaussianMixture(World):
         self.shape = (d,)
         self.log_weights = torch.log(w / w.sum())
         self.labels = torch.arange(k)
-        self.means, self.basis, self.values = m, basis, values.clamp_min(0)
+        # An eigenvalue below the rounding of the largest is the 0 of a singular covariance.
+        rounding = d * torch.finfo(torch.float64).eps * values.amax(-1, keepdim=True)
+        self.means, self.basis, self.values = m, basis, torch.where(values > rounding, values, 0.0)
 
     @property
     def mean(self) -> Tensor:
@@ -69,14 +71,16 @@ class GaussianMixture(World):
 
     def _along(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         """V_kᵀ (x − scale·m_k), ``(B, K, D)``."""
-        return torch.einsum("kij,bki->bkj", self.basis, x.to(torch.float64)[:, None] - scale * self.means)
+        return torch.einsum("kij,bki->bkj", self.basis, x[:, None] - scale * self.means)
 
     @staticmethod
     def _log_normal(along: Tensor, variance: Tensor) -> Tensor:
         return -0.5 * (along**2 / variance + torch.log(variance) + _LOG_2PI).sum(-1)
 
     def log_prob_clean(self, x: Tensor) -> Tensor:
-        return self._log_normal(self._along(x), self.values)
+        if (self.values == 0).any():
+            raise UserError("a mixture with a singular covariance has no density; ask for it with a process at t > 0")
+        return self._log_normal(self._along(x.to(torch.float64)), self.values)
 
     def clean(self, noise: Noise, component: Tensor) -> Tensor:
         z = torch.sqrt(self.values[component]) * noise.normal(self.shape)
@@ -84,9 +88,9 @@ class GaussianMixture(World):
 
     def _look(self, x_t: Tensor, t: Tensor, process: Process) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         seen = power(process, Observable, "a Gaussian mixture world").observe(x_t, t)
-        y = self._check(seen.y)
+        y = seen.y.to(torch.float64)
         a, r = expand(seen.a, y)[..., None], expand(seen.r, y)[..., None]
-        variance = (a**2 * self.values + r**2).clamp_min(1e-300)
+        variance = (a**2 * self.values + r**2).clamp_min(1e-200)  # t = 0, no variance: the nearest component
         return self._along(y, a), a, r, variance, seen.log_c
 
     def evidence(self, x_t: Tensor, t: Tensor, process: Process) -> Tensor:
@@ -108,22 +112,28 @@ def ring(components: int = 8, radius: float = 1.0, std: float = 0.1) -> Gaussian
         radius: of the circle.
         std: of each component, > 0.
     """
+    if components < 1 or not std > 0:
+        raise UserError(f"components must be at least 1 and std > 0, got {components} and {std}")
     angle = 2 * math.pi * torch.arange(components, dtype=torch.float64) / components
     means = radius * torch.stack((torch.cos(angle), torch.sin(angle)), -1)
     return GaussianMixture(torch.ones(components), means, torch.full((components,), std**2))
 
 
-def random_mixture(dim: int, components: int = 8, rank: int | None = None, rms: float = 0.5, seed: int = 0) -> World:
+def random_mixture(
+    dim: int, components: int = 8, rank: int | None = None, rms: float = 0.5, seed: int = 0
+) -> GaussianMixture:
     """A mixture with random means, anisotropic covariances of a given rank (plus a little), and a given RMS.
 
     Args:
         dim: D ≥ 1.
         components: K ≥ 1.
-        rank: directions with sizeable variance in each component; all if not given.
+        rank: directions with sizeable variance in each component, ≥ 1; all if not given.
         rms: root mean square of a coordinate, over the mixture and the coordinates, > 0.
         seed: of the construction.
     """
     rank = min(dim, dim if rank is None else rank)
+    if min(dim, components, rank) < 1 or not rms > 0:
+        raise UserError(f"dim, components, rank must be at least 1 and rms > 0, got {dim}, {components}, {rank}, {rms}")
     noise = Noise(seed, components)
     means = noise.fold(1).normal((dim,))
     factor = noise.fold(2).normal((dim, rank)) / math.sqrt(rank)
