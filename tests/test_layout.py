@@ -1,0 +1,176 @@
+"""The layout as a rule: imports point down the list of folders, nothing heavy at import, no row without its proof."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from langevin._registry import ROOMS, methods
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "langevin"
+
+FOLDERS = (
+    "distributions",
+    "processes",
+    "denoisers",
+    "worlds",
+    "operators",
+    "guidance",
+    "samplers",
+    "objectives",
+    "likelihood",
+    "nn",
+    "data",
+    "training",
+    "metrics",
+    "adapters",
+    "tasks",
+    "report",
+    "cli",
+    "playground",
+)
+"""A file imports from its own folder or one above it in this list; the command line, which draws reports, is below."""
+
+ANYWHERE = ("_errors", "_registry")
+"""What every file may import; these import no folder themselves."""
+
+HEAVY = (
+    "accelerate",
+    "datasets",
+    "matplotlib",
+    "PIL",
+    "rich",
+    "scipy",
+    "sklearn",
+    "torchdiffeq",
+    "torchmetrics",
+    "tyro",
+)
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {name_of(path): path for path in sorted(SOURCE.rglob("*.py"))}
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def imports(module: str, inside_functions: bool) -> set[str]:
+    """The modules of this package that a module imports, outside TYPE_CHECKING blocks."""
+    path = FILES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    found = set()
+
+    def visit(node: ast.AST) -> None:
+        if is_type_checking(node):
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            origin = ".".join(part for part in (base, node.module or "") if part)
+            for alias in node.names:  # `from . import grids` imports the file, not its package
+                whole = f"{origin}.{alias.name}"
+                found.add(whole if whole in FILES else origin)
+        if inside_functions or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            for child in ast.iter_child_nodes(node):
+                visit(child)
+
+    visit(ast.parse(path.read_text()))
+    return {name for name in found if name.split(".")[0] == "langevin" and name != module}
+
+
+def test_every_folder_is_in_the_list():
+    folders = {path.parent.name for path in SOURCE.glob("*/*.py")}
+    assert folders <= set(FOLDERS)
+    assert set(ROOMS.values()) <= set(FOLDERS)
+
+
+@pytest.mark.parametrize("module", [m for m in FILES if m != "langevin"])
+def test_imports_point_down_the_list(module):
+    """Its own folder or one above; inside functions too, where only the time of the import is another."""
+    folder = module.split(".")[1]
+    for target in imports(module, inside_functions=True):
+        place = target.split(".")[1] if "." in target else "langevin"
+        if place in ANYWHERE:
+            continue
+        if place == "langevin":  # the lazy top: only what runs the whole may ask it, for the version
+            assert folder in FOLDERS[FOLDERS.index("nn") :], f"{module} imports the package's top"
+        elif folder in ANYWHERE or folder == "__main__":
+            assert folder == "__main__", f"{module} imports {target}, but stands under every folder"
+        else:
+            assert FOLDERS.index(place) <= FOLDERS.index(folder), f"{module} imports {target}, which stands below it"
+
+
+def test_no_circle():
+    """Files import each other in one direction, a package's own ``__init__`` last."""
+    graph = {module: imports(module, inside_functions=False) & set(FILES) for module in FILES}
+    graph = {module: targets - {"langevin"} for module, targets in graph.items()}
+    tuple(graphlib.TopologicalSorter(graph).static_order())
+
+
+def loaded(statement: str) -> set[str]:
+    code = f"import sys\n{statement}\nprint(*{{m.split('.')[0] for m in sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(run.stdout.split())
+
+
+def test_nothing_heavy_is_loaded():
+    """The algebra needs torch alone; ``import langevin`` not even that."""
+    assert not loaded("import langevin.samplers, langevin.worlds, langevin.guidance").intersection(HEAVY) - loaded(
+        "import torch"
+    )
+    top = loaded("import langevin")
+    assert "langevin" in top
+    assert not top & {*HEAVY, "torch", "numpy"}
+
+
+ROWS = methods()
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda r: f"{r.room}/{r.name}")
+def test_rows_of_the_registry(row):
+    """A title; a place that can be imported; well-formed arXiv numbers; proofs that name tests that exist."""
+    assert row.title.strip()
+    assert re.fullmatch(r"[a-z0-9]+([-+./][a-z0-9]+)*", row.name), row.name
+    where = row.where.split(".")
+    for cut in range(len(where), 0, -1):
+        if ".".join(where[:cut]) in FILES:
+            found = importlib.import_module(".".join(where[:cut]))
+            for part in where[cut:]:
+                found = getattr(found, part)
+            break
+    else:
+        pytest.fail(f"{row.where} is in no file")
+    assert found is getattr(row.make, "func", row.make)
+    for number in re.split(r"[,;\s]+", row.arxiv) if row.arxiv else []:
+        assert re.fullmatch(r"\d{2}(0[1-9]|1[0-2])\.\d{4,5}", number), row.arxiv
+    if row.catalogue:
+        assert re.fullmatch(r"[A-Z]\d+([,;] ?[A-Z]\d+)*", row.catalogue), row.catalogue
+    assert row.proof, "a method without a proof"
+    for claim in row.proof.split("; "):
+        kind, _, rest = claim.partition(": ")
+        assert kind in ("exact", "parity", "data"), row.proof
+        assert rest, row.proof
+        for path in re.findall(r"tests/[\w/.]+(?:::\w+)?", rest):
+            file, _, test = path.partition("::")
+            assert (ROOT / file).exists(), f"{file} does not exist"
+            assert not test or f"def {test}(" in (ROOT / file).read_text(), f"{path} does not exist"
+        assert "tests/" in rest or kind == "data", row.proof
+
+
+def test_names_are_unique():
+    assert len({(r.room, r.name) for r in ROWS}) == len(ROWS)
