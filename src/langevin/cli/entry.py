@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -38,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0; 2 for a request that cannot be met, said in one line on standard error; 1 if the disk is full
         or refuses; 130 after Ctrl-C. Any other error is a bug and is raised.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without σ shows ?, and goes on
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(_contents())

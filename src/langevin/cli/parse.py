@@ -12,7 +12,7 @@ from .._errors import UserError, nearest
 T = TypeVar("T")
 
 _FRAME = re.compile(r"\x1b\[[0-9;]*m|[│┃]")
-_RULE = re.compile(r"[─━]{4,}")
+_RULE = re.compile(r"[─━-]{4,}")
 
 
 def parse(prog: str, kind: type[T], words: list[str]) -> T | None:
@@ -36,9 +36,12 @@ def parse(prog: str, kind: type[T], words: list[str]) -> T | None:
         with contextlib.redirect_stderr(said):
             options, left = _ask(prog, kind, words)
     except SystemExit:
-        raise UserError(f"{_reason(said.getvalue())} `{prog} --help` lists the options.") from None
+        # A mistyped option can leave another without its value: the cause comes before the consequence.
+        reason = _unknown(prog, kind, words) or _reason(said.getvalue())
+        raise UserError(f"{reason} `{prog} --help` lists the options.") from None
     if left:
-        raise _unknown(prog, kind, left)
+        reason = _unknown(prog, kind, words) or f"unexpected argument {left[0]!r}."
+        raise UserError(f"{reason} `{prog} --help` lists the options.")
     return options
 
 
@@ -49,17 +52,17 @@ def _ask(prog: str, kind: type[T], words: list[str]) -> tuple[T, list[str]]:
     return tyro.cli(kind, prog=prog, args=words, return_unknown_args=True, config=markers)
 
 
-def _unknown(prog: str, kind: type, left: list[str]) -> UserError:
-    """The error for words that no option took."""
-    word = next((word for word in left if word.startswith("-")), left[0])
-    if not word.startswith("-"):
-        return UserError(f"unexpected argument {word!r}. `{prog} --help` lists the options.")
+def _unknown(prog: str, kind: type, words: list[str]) -> str:
+    """What is said of the first option among the words that the help does not know; empty if there is none."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
         _ask(prog, kind, ["--help"])
-    known = re.findall(r"(?<![\w-])--[a-z][a-z0-9.-]*", said.getvalue())
-    asked = word.partition("=")[0]
-    return UserError(f"unknown option {asked!r}.{_closest(asked, known)} `{prog} --help` lists the options.")
+    known = re.findall(r"(?<![\w-])--?[a-z][a-z0-9.-]*", said.getvalue())
+    for word in words:
+        name = word.partition("=")[0].replace("_", "-")
+        if re.match(r"--?[A-Za-z]", name) and name not in known:
+            return f"unknown option {word.partition('=')[0]!r}.{_closest(name, known)}"
+    return ""
 
 
 def _closest(word: str, known: list[str]) -> str:
@@ -69,14 +72,11 @@ def _closest(word: str, known: list[str]) -> str:
 
 
 def _reason(box: str) -> str:
-    """What a framed message of the parser says, without its frame, its title and its advice."""
-    said: list[str] = []
-    for line in box.splitlines():
-        if _RULE.search(line):
-            if said:
-                break
-        elif text := _FRAME.sub("", line).rstrip():
-            said.append(text)
+    """What a framed message of the parser says: what stands between its first two rules, without the frame."""
+    lines = [_FRAME.sub("", line) for line in box.splitlines()]
+    rules = [i for i, line in enumerate(lines) if _RULE.search(line)] or [-1]
+    end = rules[1] if len(rules) > 1 else len(lines)
+    said = [line for line in lines[rules[0] + 1 : end] if line.strip()]
     if said and said[0].lstrip().startswith("Missing from"):
         # Each name stands before what it means, which stands further in.
         depth = min((_indent(line) for line in said[1:]), default=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -50,7 +51,9 @@ class Recipe:
             if value != getattr(plain, option):
                 found += [f"--{option.replace('_', '-')}", f"{value}"]
         if self.options:
-            found += ["--sampler-options", *(f"{word}" for pair in self.options.items() for word in pair)]
+            found.append("--sampler-options")
+            for key, value in self.options.items():
+                found += [key, value if isinstance(value, str) else json.dumps(value)]
         return found
 
 

@@ -53,7 +53,8 @@ def losses(rows: list[dict[str, float | None]]) -> str:
             axes.plot(*zip(*held), "o-", color=SECOND, markersize=4.5, label="held-out scans, averaged weights")
         axes.set(xlabel="step", ylabel="loss")
         axes.set_ylim(bottom=0)
-        axes.legend()
+        if train or held:
+            axes.legend()
         return _svg(figure, "losses")
 
 

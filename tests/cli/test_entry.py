@@ -1,0 +1,130 @@
+"""The way in: table of contents, exit codes, what errors look like."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+import langevin
+from langevin import UserError
+from langevin.cli import entry, main
+
+
+@pytest.fixture
+def methods_that(monkeypatch: pytest.MonkeyPatch):
+    """Let ``langevin methods`` do something else."""
+
+    def put(work) -> None:
+        monkeypatch.setattr("langevin.cli.methods.run", work)
+
+    return put
+
+
+def raising(error: BaseException):
+    def work(options: object) -> None:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
+def test_help_is_a_table_of_contents(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    for command in ("demo", "train", "sample", "evaluate", "methods", "info"):
+        assert f"\n  {command} " in text
+
+
+def test_help_and_wrong_commands_do_not_wait_for_torch() -> None:
+    code = (
+        "import sys; from langevin.cli import main; main(['--help']); main(['smaple']); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_console_script_and_module_are_the_same_way_in() -> None:
+    script = Path(sys.executable).with_name("langevin")
+    for command in ([str(script)], [sys.executable, "-m", "langevin"]):
+        done = subprocess.run([*command, "smaple"], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.startswith("langevin: unknown command 'smaple'. Did you mean 'sample'?")
+        assert done.stderr.count("\n") == 1
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"langevin {langevin.__version__}\n"
+
+
+def test_a_user_error_is_one_line_and_exit_code_2(methods_that, capsys) -> None:
+    methods_that(raising(UserError("steps must be at least 1,\n   got 0")))
+    assert main(["methods"]) == 2
+    assert capsys.readouterr().err == "langevin methods: steps must be at least 1, got 0\n"
+
+
+def test_ctrl_c_is_130_with_what_it_says(methods_that, capsys) -> None:
+    methods_that(raising(KeyboardInterrupt("stopped at step 7; go on with: langevin train")))
+    assert main(["methods"]) == 130
+    assert capsys.readouterr().err == "langevin methods: stopped at step 7; go on with: langevin train\n"
+    methods_that(raising(KeyboardInterrupt()))
+    assert main(["methods"]) == 130
+    assert capsys.readouterr().err == "langevin methods: stopped\n"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_a_full_or_closed_disk_is_a_message(methods_that, capsys, number: int) -> None:
+    methods_that(raising(OSError(number, os.strerror(number), "out/samples.npz")))
+    assert main(["methods"]) == 1
+    said = capsys.readouterr().err
+    assert os.strerror(number) in said
+    assert "out/samples.npz" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyError("x"), OSError(errno.EIO, "x"), RuntimeError("bug")])
+def test_any_other_error_is_a_bug_and_is_raised(methods_that, error: Exception) -> None:
+    methods_that(raising(error))
+    with pytest.raises(type(error)):
+        main(["methods"])
+
+
+def test_what_the_library_warns_of_is_a_line(methods_that, capsys) -> None:
+    methods_that(lambda options: warnings.warn("photos: 3 files skipped", stacklevel=1))
+    plain = warnings.showwarning
+    assert main(["methods"]) == 0
+    assert capsys.readouterr().err == "langevin methods: warning: photos: 3 files skipped\n"
+    assert warnings.showwarning is plain
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    code = "import sys; from langevin.cli import main; sys.exit(main(['methods', '--room', 'grids', '--json']))"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.wait()
+
+
+def test_a_terminal_without_greek_letters_goes_on() -> None:
+    code = "from langevin.cli import entry; entry._contents = lambda: 'σ/α'; entry.main([])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}
+    )
+    assert (done.returncode, done.stdout) == (0, "?/?\n")
+
+
+def test_every_command_of_the_contents_is_there() -> None:
+    for command in entry.COMMANDS:
+        module = importlib.import_module(f"langevin.cli.{command}")
+        assert callable(module.run)
+        assert module.Options.__doc__
