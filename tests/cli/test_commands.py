@@ -29,6 +29,7 @@ def test_train_leaves_a_model_and_says_what_to_type_next(langevin: Run, tmp_path
     words = ["--network.options", "width", 8, "--batch", 8, "--output.picture-every", 0, "--seed", 5]
     said = langevin("train", "digits", "--out", out, "--steps", 2, "--limit", 100, *words)
     assert said.code == 0
+    assert f"the model is in {out}" in said.err
     assert f"langevin sample {out}" in said.out
     assert f"langevin evaluate {out}" in said.out
     model = library.load(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -69,4 +70,4 @@ def run(options: Options) -> None:
     job = Job(config, samples=samples, seed=options.seed, fresh=options.fresh, device=device_named(options.device))
     demo(job, out, say=lambda line: print(line, flush=True))
     print(f"{out / 'report.html'} is the report; {out / 'report.json'} has every figure with its protocol.")
-    print(f"Next:\n  langevin sample {out / 'model'} -n 64 --label 3 --out samples")
+    print(f"Next:\n  langevin sample {shlex.quote(str(out / 'model'))} -n 64 --label 3 --out samples")

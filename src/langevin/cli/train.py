@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
@@ -69,13 +70,7 @@ def run(options: Options) -> None:
     if held and not options.resume:
         raise UserError(f"{out} already holds a run; go on with --resume, or choose another --out")
     dataset = load(options.source, **vars(options.data))
-    model = training.train(options.config(), dataset, out, resume=options.resume, device=device)
-    if os.environ.get("RANK", "0") != "0":
-        return
-    made = model.config
-    parameters = sum(p.numel() for p in model.network.parameters())
-    held_out = "" if made["val_loss"] is None else f", held-out loss {made['val_loss']:.4f}"
-    print(
-        f"{out} holds the model: {parameters / 1e6:.2f} M parameters, {made['steps']} steps in {made['seconds']:.0f} s"
-        f"{held_out}.\nNext:\n  langevin sample {out} -n 64 --out {out / 'samples'}\n  langevin evaluate {out}"
-    )
+    training.train(options.config(), dataset, out, resume=options.resume, device=device)
+    if os.environ.get("RANK", "0") == "0":  # of the processes that accelerate launched, one speaks
+        here, samples = shlex.quote(str(out)), shlex.quote(str(out / "samples"))
+        print(f"Next:\n  langevin sample {here} -n 64 --out {samples}\n  langevin evaluate {here}")
