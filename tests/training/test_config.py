@@ -122,7 +122,7 @@ def test_precision_is_decided_by_machine_and_data(monkeypatch: pytest.MonkeyPatc
     for native in (True, False):
         monkeypatch.setattr(learner, "_native_bfloat16", lambda device, native=native: native)
         assert learner.precision("auto", cpu, (3, 32, 32)) == ("bfloat16" if native else "float32")
-        assert learner.precision("auto", cpu, (1, 8, 8)) == "float32"
+        assert learner.precision("auto", cpu, (1, 8, 8)) == ("bfloat16" if native else "float32")
         assert learner.precision("auto", cpu, (2,)) == "float32"
 
 

@@ -10,6 +10,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from .._errors import UserError
 from .._registry import register
@@ -197,6 +198,12 @@ class VP(VariancePreserving):
     def log_alpha(self, t: Tensor) -> Tensor:
         return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
 
+    def time(self, log_snr: Tensor | float) -> Tensor:
+        r"""The inverse of ``log_snr``: the root of :math:`\tfrac12 t^2 (β_1 - β_0) + t β_0 = \log(1 + e^{-λ})`."""
+        whole = softplus(-torch.as_tensor(log_snr, dtype=torch.float64)).clamp_max((self.beta_min + self.beta_max) / 2)
+        root = torch.sqrt(self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * whole)
+        return (2 * whole / (self.beta_min + root)).clamp(0, 1)
+
 
 @register(
     "processes",
@@ -273,6 +280,11 @@ class VE(ScalarGaussian):
     def sigma(self, t: Tensor) -> Tensor:
         return torch.sqrt(self.sigma2(t))
 
+    def time(self, log_snr: Tensor | float) -> Tensor:
+        """The inverse of ``log_snr``, from σ² = e^{−λ}."""
+        sigma2 = torch.exp(-torch.as_tensor(log_snr, dtype=torch.float64))
+        return (torch.log1p(sigma2 / self.sigma_min**2) / (2 * math.log(self.sigma_max / self.sigma_min))).clamp(0, 1)
+
 
 @register(
     "processes",
@@ -313,6 +325,10 @@ class EDM(ScalarGaussian):
     def sigma(self, t: Tensor) -> Tensor:
         return self.sigma_max * t
 
+    def time(self, log_snr: Tensor | float) -> Tensor:
+        """The inverse of ``log_snr``, from σ = e^{−λ/2}."""
+        return (torch.exp(-torch.as_tensor(log_snr, dtype=torch.float64) / 2) / self.sigma_max).clamp(0, 1)
+
 
 @register(
     "processes",
@@ -335,6 +351,10 @@ class RectifiedFlow(ScalarGaussian):
 
     def sigma(self, t: Tensor) -> Tensor:
         return 1 * t
+
+    def time(self, log_snr: Tensor | float) -> Tensor:
+        """The inverse of ``log_snr``, from t/(1 − t) = e^{−λ/2}."""
+        return torch.sigmoid(-torch.as_tensor(log_snr, dtype=torch.float64) / 2)
 
 
 @register(

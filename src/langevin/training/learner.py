@@ -40,15 +40,15 @@ def learning_rate(config: OptimiserConfig, step: int, progress: float) -> float:
 def precision(asked: str, device: torch.device, shape: tuple[int, ...]) -> str:
     """``float32`` or ``bfloat16``: what was asked for, or for ``auto`` what is faster here.
 
-    bfloat16 autocast pays on images from 16 pixels on, where convolutions and matrix products outweigh the casts around
-    them, if the machine multiplies bfloat16 natively. It depends on the machine and the data alone, never on a timing.
+    bfloat16 autocast pays on images, where convolutions and matrix products outweigh the casts around them, if the
+    machine multiplies bfloat16 natively (a step on 8×8 digits: 114 ms for 221). It depends on the machine and the data
+    alone, never on a timing.
     """
     if asked != "auto":
         return asked
     if os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16":  # accelerate launch --mixed_precision bf16
         return "bfloat16"
-    large = len(shape) == 3 and max(shape[1:]) >= 16
-    return "bfloat16" if large and _native_bfloat16(device) else "float32"
+    return "bfloat16" if len(shape) == 3 and _native_bfloat16(device) else "float32"
 
 
 def _native_bfloat16(device: torch.device) -> bool:
