@@ -25,6 +25,10 @@ from .trials import HEADLINE, TRIALS, Trial
 
 MODEL, PAGE, FIGURES = "model", "report.html", "report.json"
 
+BATCH = 100
+"""Samples carried at a time: what the network makes of so many 8×8 images stays in a core's cache (a quarter faster
+than 256)."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -138,7 +142,7 @@ def _spent(model: NetworkDenoiser) -> float:
 
 
 def _row(trial: Trial, job: Job, model: NetworkDenoiser, dataset: Dataset, say: Callable[[str], None]) -> Row:
-    recipe = replace(trial.recipe, seed=job.seed)
+    recipe = replace(trial.recipe, seed=job.seed, batch=BATCH)
     count = max(8, round(trial.share * job.samples))
     with Bar(f"sampling: {trial.title}, {recipe.steps} steps") as bar:
         drawn = draw(model, recipe, count, progress=bar)

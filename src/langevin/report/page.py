@@ -181,8 +181,8 @@ def _samplers(found: Findings) -> str:
 by the same measure.</p>
 {table(found.rows, found.headline)}
 <figure>{figures.quality(found.rows)}
-<figcaption>Lower is better, and orange is what real scans get. On the right that is more for DDPM, as its samples, and
-the scans that stand in for them, are fewer.</figcaption>
+<figcaption>Lower is better, and orange is what real scans get. On the right that is more where samples, and the
+scans that stand in for them, are fewer.</figcaption>
 </figure>
 <div class="notes">{notes}</div>"""
 

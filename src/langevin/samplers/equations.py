@@ -120,7 +120,7 @@ class Heun(Sampler):
     title="Annealed Langevin dynamics",
     arxiv="1907.05600",
     catalogue="A5",
-    proof="exact: tests/samplers/test_langevin.py",
+    proof="exact: tests/samplers/test_sampling.py",
 )
 @dataclass(frozen=True)
 class Langevin(Sampler):
