@@ -20,7 +20,7 @@ def sliced_w2(x: Tensor, y: Tensor, projections: int = 64, seed: int = 0) -> flo
     return float(((a - b) ** 2).mean().sqrt())
 
 
-def w2_floor(world: langevin.worlds.World, n: int, pairs: int = 16) -> float:
+def w2_floor(world: langevin.worlds.World, n: int, pairs: int = 64) -> float:
     """Sliced W2 between two independent n-samples of the truth, mean + 4 sd over pairs: no sampler can beat it."""
     values = torch.tensor(
         [sliced_w2(world.sample(n, 2 * i + 1000), world.sample(n, 2 * i + 1001)) for i in range(pairs)]

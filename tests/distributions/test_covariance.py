@@ -118,6 +118,15 @@ def test_samples_have_the_covariance(cov, shape):
         torch.testing.assert_close(x.mT @ x, truth[b], **TOL)
 
 
+@pytest.mark.parametrize("name", ["dense", "blocks"])
+def test_the_root_is_the_symmetric_one(name):
+    """It alone does not depend on the signs and the order of eigenvectors, which differ from machine to machine."""
+    cov, shape = CASES[name]
+    size = math.prod(shape)
+    root = cov.rows(slice(0, 1)).sample(Basis(size), shape).reshape(size, size)
+    torch.testing.assert_close(root, root.T, **TOL)
+
+
 @EACH
 def test_log_prob(cov, shape):
     truth, r = matrix(cov, shape), gaussian(B, *shape, seed=5)

@@ -168,6 +168,15 @@ def test_log_gamma_law(k):
     assert abs(((x - mean) ** 2).mean() - var) < 4 * math.sqrt((fourth - var**2) / x.size)
 
 
+def test_log_gamma_uses_every_stream_once(monkeypatch):
+    """A try's normal and uniform share a key, under two uses; no key serves twice, the boost's neither."""
+    tags, fold = [], Noise.fold
+    monkeypatch.setattr(Noise, "fold", lambda noise, tag: tags.append(tag) or fold(noise, tag))
+    Noise(0, 1000).log_gamma(torch.tensor(0.3, dtype=torch.float64), (2,))
+    assert len(tags) > 2
+    assert len(set(tags)) == len(tags)
+
+
 def test_log_gamma_at_zero():
     assert torch.equal(Noise(0, 2).log_gamma(torch.zeros(3), (3,)), torch.full((2, 3), -torch.inf, dtype=torch.float64))
 

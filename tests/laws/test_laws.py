@@ -57,7 +57,7 @@ def truth():
 def test_exact_law(truth, process, sampler, dim):
     """Started from the true p_t, the samples have the true law: in sliced W2, and in the mean of log p.
 
-    Two figures, each with the floor of a sample of N: W2 below mean + 4 sd of what 16 pairs of independent sets of
+    Two figures, each with the floor of a sample of N: W2 below mean + 4 sd of what 64 pairs of independent sets of
     the truth show, and the mean of log p(x) within 4 standard errors of its true value (a law too narrow by a share δ
     moves that mean by D·δ nats, so that at N = 1,000 about 2 % in the width is seen in 16 dimensions). A sampler of
     weak order 1 does not get there in a hundred steps, but then four times as many must take the bias down: to a
