@@ -184,7 +184,7 @@ def test_the_quick_demo_by_its_command(tmp_path: Path, capsys, monkeypatch: pyte
     assert main(["demo", "--steps", "9", "--seed", "3", "--samples", "400", "--fresh", "--out", str(tmp_path)]) == 0
     quick, plain, own = asked
     assert (quick.samples, quick.config.budget.steps) == (100, 40)
-    assert (plain.samples, plain.config.budget, plain.trials) == (2000, BudgetConfig(minutes=2.5), TRIALS)
+    assert (plain.samples, plain.config.budget, plain.trials) == (2000, BudgetConfig(minutes=2.8), TRIALS)
     assert (own.samples, own.seed, own.config.seed, own.fresh) == (400, 3, 3, True)
     assert own.config.budget == BudgetConfig(steps=9)
     assert str(tmp_path / "report.html") in capsys.readouterr().out
