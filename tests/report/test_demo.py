@@ -188,7 +188,7 @@ def test_the_quick_demo_by_its_command(tmp_path: Path, capsys, monkeypatch: pyte
     assert (own.samples, own.seed, own.config.seed, own.fresh) == (400, 3, 3, True)
     assert own.config.budget == BudgetConfig(steps=9)
     assert str(tmp_path / "report.html") in capsys.readouterr().out
-    # All else is what `langevin train digits` takes by itself, but for labels hidden less often; never is too seldom for
+    # All else is what `langevin train digits` takes by itself; labels are hidden less often, but often enough for
     # the guidance that the report goes on to.
     objective = ObjectiveConfig(label_dropout=plain.config.objective.label_dropout)
     assert plain.config == Config(budget=plain.config.budget, objective=objective)
