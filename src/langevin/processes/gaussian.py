@@ -480,6 +480,19 @@ class DDPM(VariancePreserving):
         c, u = self._cubics.to(t.device)[left], t * self.steps - left
         return c[..., 0] + u * (c[..., 1] + u * (c[..., 2] + u * c[..., 3]))
 
+    def time(self, log_snr: Tensor | float) -> Tensor:
+        """The inverse of ``log_snr``: the interval of log α = −½ log(1 + e^{−λ}), then Newton's method on its cubic."""
+        target = -softplus(-torch.as_tensor(log_snr, dtype=torch.float64)) / 2
+        cubics = self._cubics.to(target.device)
+        left = torch.searchsorted(-cubics[:, 0].contiguous(), -target.contiguous(), right=True).sub(1)
+        left = left.clamp(0, self.steps - 1)
+        c0, c1, c2, c3 = cubics[left].unbind(-1)
+        u = ((target - c0) / (c1 + c2 + c3)).clamp(0, 1)
+        for _ in range(6):  # monotone and nearly straight: each step doubles the digits
+            miss = c0 + u * (c1 + u * (c2 + u * c3)) - target
+            u = (u - miss / (c1 + u * (2 * c2 + 3 * u * c3))).clamp(0, 1)
+        return (left + u) / self.steps
+
     def knot(self, t: Tensor | float) -> Tensor:
         """n of t = n/N, int64; a time between the knots is a ``ValueError``."""
         scaled = as_time(t) * self.steps
