@@ -10,6 +10,7 @@ same round. The share of a step that noise takes is measured beside it.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable
@@ -44,6 +45,17 @@ def theirs(network: torch.nn.Module, scheduler: object, start: torch.Tensor) -> 
     for t in scheduler.timesteps:
         out = network(scheduler.scale_model_input(x, t), t.float().expand(len(x)))
         x = scheduler.step(out, t, x).prev_sample
+
+
+class Silent(torch.nn.Module):
+    """A network that costs nothing: what is left is the loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.anchor = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: torch.Tensor, label: torch.Tensor, condition: object = None) -> torch.Tensor:
+        return 0 * x
 
 
 def main() -> None:
@@ -103,6 +115,22 @@ def main() -> None:
         times.append(time.perf_counter() - start)
     share = statistics.median(times) / (statistics.median(seconds["bare calls"]) / STEPS)
     console.print(f"noise of one step: {statistics.median(times) * 1e6:.0f} µs, {100 * share:.1f} % of a network call")
+
+    for name, denoiser, sampler in (
+        ("default", edm, samplers.DPMSolverPP()),
+        ("DDIM", table, samplers.DDIM()),
+        ("DDPM", table, samplers.DDPM()),
+    ):
+        silent = dataclasses.replace(denoiser, network=Silent())
+        times = []
+        for _ in range(30):
+            start = time.perf_counter()
+            ours(silent, sampler, x)
+            times.append((time.perf_counter() - start) / STEPS)
+        share = statistics.median(times) / (statistics.median(seconds["bare calls"]) / STEPS)
+        console.print(
+            f"{name}: {statistics.median(times) * 1e3:.2f} ms a step without a network, {1 + share:.3f} × bare"
+        )
 
 
 if __name__ == "__main__":
