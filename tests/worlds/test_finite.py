@@ -211,6 +211,18 @@ def test_joint_belief_of_tokens(name):
 
 
 @pytest.mark.parametrize("name", CHAINS)
+def test_noised_tokens_have_their_law(name):
+    """Draws of x_t against p(x_t) over all states: the draw of the sequence and that of its noise are independent."""
+    chain, world, n = CHAINS[name], TokenTable(TABLE[0]), 20_000
+    x = world.sample(n, 2, process=chain, t=0.4)
+    states = torch.cartesian_prod(*[torch.arange(chain.states)] * 2)
+    law = world.log_prob(states, chain, 0.4).exp()
+    assert float(law.sum()) == pytest.approx(1, abs=1e-12)
+    share = torch.bincount(x[:, 0] * chain.states + x[:, 1], minlength=len(law)) / n
+    assert ((share - law).abs() <= 5 * torch.sqrt(law * (1 - law) / n)).all()
+
+
+@pytest.mark.parametrize("name", CHAINS)
 def test_one_reverse_step_of_tokens_is_exact(name):
     """x_s | x_t through the joint belief against the enumerated law over all states: counts to five deviations."""
     chain, world, n = CHAINS[name], TokenTable(TABLE[0]), 20_000
