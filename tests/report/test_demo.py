@@ -175,7 +175,7 @@ def test_what_cannot_be_asked(tmp_path: Path) -> None:
 def test_the_quick_demo_by_its_command(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     from langevin import report
     from langevin.cli import main
-    from langevin.cli.demo import MINUTES
+    from langevin.cli.demo import STEPS
 
     asked: list[Job] = []
     monkeypatch.setattr(report, "demo", lambda job, out, say: asked.append(job))
@@ -184,7 +184,7 @@ def test_the_quick_demo_by_its_command(tmp_path: Path, capsys, monkeypatch: pyte
     assert main(["demo", "--steps", "9", "--seed", "3", "--samples", "400", "--fresh", "--out", str(tmp_path)]) == 0
     quick, plain, own = asked
     assert (quick.samples, quick.config.budget.steps) == (100, 40)
-    assert (plain.samples, plain.config.budget, plain.trials) == (2000, BudgetConfig(minutes=MINUTES), TRIALS)
+    assert (plain.samples, plain.config.budget, plain.trials) == (2000, BudgetConfig(steps=STEPS), TRIALS)
     assert (own.samples, own.seed, own.config.seed, own.fresh) == (400, 3, 3, True)
     assert own.config.budget == BudgetConfig(steps=9)
     assert str(tmp_path / "report.html") in capsys.readouterr().out
