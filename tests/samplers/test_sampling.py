@@ -203,7 +203,7 @@ def test_guided_steps_ask_once_and_count_twice():
 
 def test_stable_defaults():
     """What is picked when nothing is named."""
-    assert isinstance(samplers.default_sampler(processes.VP()), samplers.DPMSolverPP)
+    assert samplers.default_sampler(processes.VP()) == samplers.DPMSolverPP()
     assert isinstance(samplers.default_sampler(processes.Absorbing(3)), samplers.Ancestral)
     assert isinstance(samplers.default_sampler(processes.PhaseSpace()), samplers.Ancestral)
     world = worlds.ring()
@@ -235,7 +235,7 @@ def test_refusals():
         (lambda: langevin.sample(tokens, samplers.Euler()), "velocity"),
         (lambda: langevin.sample(tokens, grid="karras"), "karras"),
         (lambda: samplers.DDIM(eta=1.5), r"eta must lie in \[0, 1\], got 1.5"),
-        (lambda: samplers.DPMSolverPP(order=4), "order must be 1 or 2, got 4"),
+        (lambda: samplers.DPMSolverPP(order=5), "order must be 1, 2, 3 or 4, got 5"),
         (lambda: samplers.Langevin(steps=0), "steps must be"),
         (lambda: samplers.Langevin(step_size=3.0), "step_size"),
         (lambda: samplers.create("ddim", sigma=1), "ddim"),

@@ -13,7 +13,7 @@ from .._errors import UserError
 from .options import Name, Number, Whole, at_least_one, device_named, writable
 
 STEPS = 1900
-"""Of training: enough that nearly every digit reads as asked, too few to copy the scans, whatever the machine's speed."""
+"""Of training: enough that nearly every digit reads as asked, too few to copy the scans."""
 
 
 @dataclass(frozen=True)

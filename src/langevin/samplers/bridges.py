@@ -1,7 +1,8 @@
-"""Samplers made of the bridge: ancestral, DDPM, DDIM, DPM-Solver++(2M)."""
+"""Samplers made of the bridge: ancestral, DDPM, DDIM."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -12,8 +13,9 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import register
 from ..denoisers import Denoiser, dirac, unit, whole
-from ..distributions import Dirac, Noise
+from ..distributions import Noise
 from ..processes import Process, ScalarGaussian, expand, power
+from .linear import Linear, Row, Rule
 from .loop import Sampler, State
 
 
@@ -97,7 +99,7 @@ def DDPMLarge() -> Ancestral:
     proof="exact: tests/laws; parity: tests/samplers/test_parity.py",
 )
 @dataclass(frozen=True)
-class DDIM(Sampler):
+class DDIM(Linear):
     r"""DDIM (Song et al. 2020, arXiv:2010.02502 eq. 12, 16): the bridge through x̂_0, with a share η of its noise.
 
     .. math:: x_s = α_s \hat x_0 + \sqrt{σ_s^2 - v}\,\hat ε + \sqrt{v} z, \quad v = η^2 σ_s^2 (1 - e^{λ_t - λ_s})
@@ -117,81 +119,20 @@ class DDIM(Sampler):
     def check(self, process: Process) -> None:
         power(process, ScalarGaussian, "DDIM")
 
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
-        check_upwards(state.t, s, self.eta)
-        belief = Dirac(denoiser(state.x, state.t).mean)
-        law = denoiser.process.reverse(state.x, belief, state.t, s, self.eta)
-        return state.move(law.sample(noise) if self.eta else law.mean, s, belief=belief)
+    @property
+    def history(self) -> int:
+        return 0
+
+    def row(self, process: Process, times: tuple[float, ...], s: float) -> Row:
+        check_upwards(times[0], s, self.eta)
+        a, b, v = process.bridge_coefficients(times[0], s, self.eta)  # type: ignore[attr-defined]
+        return Row(None, Rule(float(b), (float(a),)), math.sqrt(float(v)))
 
 
-def check_upwards(t: Tensor, s: Tensor, eta: float) -> None:
+def check_upwards(t: float, s: float, eta: float) -> None:
     """Steps towards noise are deterministic and do not start at clean data."""
-    if bool((s > t).any()):
+    if s > t:
         if eta:
             raise UserError(f"eta must be 0 for a grid that goes up (encoding is deterministic), got {eta}")
-        if bool((t == 0).any()):
+        if t == 0:
             raise UserError("grid must start above 0 to go up: at t = 0 there is no noise to scale (use process.t_min)")
-
-
-@register(
-    "samplers",
-    "dpmpp-2m",
-    title="DPM-Solver++(2M)",
-    arxiv="2211.01095",
-    catalogue="C3",
-    proof="exact: tests/laws; parity: tests/samplers/test_parity.py",
-)
-@dataclass(frozen=True)
-class DPMSolverPP(Sampler):
-    r"""DPM-Solver++(2M) and its SDE form (Lu et al. 2022, arXiv:2211.01095, algorithm 2 and appendix).
-
-    The bridge through x̂_0 extrapolated linearly in half the log-SNR ℓ, to the middle of the step:
-
-    .. math:: \tilde x_0 = \hat x_t + \frac{ℓ_s - ℓ_t}{2 (ℓ_t - ℓ_r)} (\hat x_t - \hat x_r)
-
-    with r the time before t. A step to or from infinite log-SNR, and one without history, is of order 1.
-
-    Args:
-        eta: 0 for the ODE, 1 for the SDE form.
-        order: 1 (DDIM) or 2.
-    """
-
-    eta: float = 0.0
-    order: int = 2
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.eta <= 1.0:
-            raise UserError(f"eta must lie in [0, 1], got {self.eta}")
-        if self.order not in (1, 2):
-            raise UserError(f"order must be 1 or 2, got {self.order}")
-
-    def check(self, process: Process) -> None:
-        power(process, ScalarGaussian, "DPM-Solver++")
-
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
-        check_upwards(state.t, s, self.eta)
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
-        belief = Dirac(denoiser(state.x, state.t).mean)
-        ahead = belief
-        if self.order == 2 and state.memory is not None:
-            before, r = state.memory
-            gap_s, gap_t, gap_r = (process.log_snr(u) for u in (s, state.t, r))
-            weight = (gap_s - gap_t) / (2 * (gap_t - gap_r))
-            if bool(weight.isfinite()):
-                ahead = Dirac(torch.lerp(before, belief.point, 1 + weight))
-        law = process.reverse(state.x, ahead, state.t, s, self.eta)
-        x = law.sample(noise) if self.eta else law.mean
-        return state.move(x, s, memory=(belief.point, state.t), belief=belief)
-
-
-@register(
-    "samplers",
-    "dpmpp-2m-sde",
-    title="SDE-DPM-Solver++(2M)",
-    arxiv="2211.01095",
-    catalogue="C3",
-    proof="exact: tests/laws; parity: tests/samplers/test_parity.py",
-)
-def DPMSolverPPSDE() -> DPMSolverPP:
-    """DPM-Solver++(2M) at η = 1."""
-    return DPMSolverPP(eta=1.0)

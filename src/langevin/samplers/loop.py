@@ -51,6 +51,13 @@ class Sampler(ABC):
         """The grid this sampler is meant for, or None for the process's own default."""
         return None
 
+    def plan(self, process: Process, grid: Tensor) -> Sampler:
+        """This sampler settled on a grid: what depends on times alone is computed once, before the first step.
+
+        The law of the steps does not change, but for settings that speak of the end of the grid.
+        """
+        return self
+
     def then(self, corrector: Sampler) -> Sampler:
         """This step, then the corrector at the time it ended: a predictor–corrector."""
         return Then(self, corrector)
@@ -80,6 +87,9 @@ class Then(Sampler):
     def default_grid(self, process: Process, steps: int) -> Tensor | None:
         return self.first.default_grid(process, steps)
 
+    def plan(self, process: Process, grid: Tensor) -> Sampler:
+        return Then(self.first.plan(process, grid), self.second.plan(process, grid))
+
 
 @dataclass(frozen=True)
 class Repeat(Sampler):
@@ -99,6 +109,12 @@ class Repeat(Sampler):
 
     def check(self, process: Process) -> None:
         self.sampler.check(process)
+
+    def default_grid(self, process: Process, steps: int) -> Tensor | None:
+        return self.sampler.default_grid(process, steps)
+
+    def plan(self, process: Process, grid: Tensor) -> Sampler:
+        return Repeat(self.sampler.plan(process, grid), self.times)
 
 
 def check_grid(grid: Tensor | list[float]) -> Tensor:
@@ -138,8 +154,10 @@ def trajectory(
         raise UserError(f"noise is for {len(noise)} samples, but start has {start.shape[0]}")
     noise = noise.to(start.device)
     x = start.to(torch.float64) if start.is_floating_point() else start
-    state = State(x, grid[0])
+    times = grid.unbind()
+    state = State(x, times[0])
     yield state
-    for i, s in enumerate(grid[1:], 1):
+    sampler = sampler.plan(denoiser.process, grid)
+    for i, s in enumerate(times[1:], 1):
         state = sampler.step(state, s, denoiser, noise.at(i))
         yield state

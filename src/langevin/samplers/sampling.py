@@ -14,8 +14,9 @@ from ..denoisers import Denoiser
 from ..distributions import Noise
 from ..processes import Process, ScalarGaussian
 from . import grids
-from .bridges import Ancestral, DPMSolverPP
+from .bridges import Ancestral
 from .loop import Sampler, check_grid, trajectory
+from .multistep import DPMSolverPP
 
 
 @singledispatch

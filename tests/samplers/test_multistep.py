@@ -1,0 +1,250 @@
+"""The exponential multistep methods: their weights against quadrature, their settings against each other."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import scipy.integrate
+import torch
+from tests.support import flow_reference
+
+import langevin
+from langevin import Noise, processes, samplers, worlds
+from langevin.samplers import Multistep
+from langevin.samplers.multistep import PREDICTIONS, VARIABLES
+from langevin.samplers.quadrature import gauss, lagrange
+
+PROCESSES = [processes.VP(), processes.SubVP(), processes.EDM(), processes.RectifiedFlow(), processes.DDPM()]
+TIMES = (0.5, 0.62, 0.71, 0.83)
+
+
+def names(value):
+    return type(value).__name__ if isinstance(value, processes.Process) else None
+
+
+def weights(process, sampler, s, times=TIMES):
+    rule = sampler.row(process, times[: sampler.order], s).step
+    return rule.scale, rule.weights
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=names)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("s", [0.49, 0.31])
+def test_first_order_is_the_exact_flow_of_a_constant(process, prediction, s):
+    """With f = p x̂_0 + q ε̂ held, x runs as the process says; order 1 must be that, for two lines of x̂_0 and ε̂.
+
+    Along x = α x_0 + σ ε every prediction is p x_0 + q ε, which is constant for x0, eps and flow: the step is exact.
+    v turns with the angle, so it is compared with the exact integral of a constant v: a rotation by the angle.
+    """
+    sampler = Multistep(prediction, "log-snr", 1)
+    scale, (weight,) = weights(process, sampler, s)
+    t = torch.tensor(TIMES[0], dtype=torch.float64)
+    a, b = float(process.alpha(t)), float(process.sigma(t))
+    e, g = (float(f(torch.tensor(s, dtype=torch.float64))) for f in (process.alpha, process.sigma))
+    if prediction == "x0":
+        known, lines = (1.0, 0.0), [(1.0, 0.0, 1.0), (0.0, 1.0, 0.0)]
+    elif prediction == "eps":
+        known, lines = (0.0, 1.0), [(1.0, 0.0, 0.0), (0.0, 1.0, 1.0)]
+    elif prediction == "flow":
+        known, lines = (-1.0, 1.0), [(1.0, 0.0, -1.0), (0.0, 1.0, 1.0)]
+    else:
+        r, q = math.hypot(a, b), math.hypot(e, g)
+        angle = math.atan2(g, e) - math.atan2(b, a)
+        assert scale == pytest.approx(q / r, rel=1e-13)
+        assert weight == pytest.approx(q * angle, rel=1e-11)
+        return
+    assert known == PREDICTIONS[prediction].parts(None) if prediction != "v" else True
+    for x0, eps, f in lines:
+        assert scale * (a * x0 + b * eps) + weight * f == pytest.approx(e * x0 + g * eps, rel=1e-12, abs=1e-14)
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=names)
+@pytest.mark.parametrize(("prediction", "variable"), list(itertools.product(PREDICTIONS, VARIABLES)))
+def test_weights_are_exact_integrals(process, prediction, variable):
+    """Against adaptive quadrature of the definition, n_s ∫ l_j dm, at order 4 over a long step.
+
+    The reference differentiates nothing: it takes m and the variable as functions of t and integrates by parts in
+    Stieltjes form on a fine grid of m, by Gauss–Kronrod to 1e-11; both are float64, so 1e-9 of the largest weight.
+    """
+    s = 0.3
+    sampler = Multistep(prediction, variable, 4)
+    at = lambda t: torch.tensor(t, dtype=torch.float64)
+    rho = lambda t: float(process.sigma(at(t)) / process.alpha(at(t)))
+    measure = {
+        "x0": lambda r: 1 / r,
+        "eps": lambda r: r,
+        "v": math.atan,
+        "flow": lambda r: r / (1 + r),
+    }[prediction]
+    back = {
+        "x0": lambda m: 1 / m,
+        "eps": lambda m: m,
+        "v": math.tan,
+        "flow": lambda m: m / (1 - m),
+    }[prediction]
+    e, g = float(process.alpha(at(s))), float(process.sigma(at(s)))
+    norm = {"x0": g, "eps": e, "v": math.hypot(e, g), "flow": e + g}[prediction]
+    read = lambda r: float(VARIABLES[variable](process, np.array([math.log(r)]))[0])
+    nodes = np.array([read(rho(t)) for t in TIMES])
+    _, ours = weights(process, sampler, s)
+    for j, weight in enumerate(ours):
+        basis = lambda m, j=j: lagrange(nodes, np.array([read(back(m))]))[j, 0]
+        exact, _ = scipy.integrate.quad(
+            basis, measure(rho(TIMES[0])), measure(rho(s)), epsabs=1e-12, epsrel=1e-11, limit=400
+        )
+        assert weight == pytest.approx(norm * exact, abs=1e-8 * max(abs(w) for w in ours))
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_tiny_steps_lose_nothing(prediction):
+    """At steps of 1e-9 in log σ the weights keep their digits: the total is n_s dm/du·h to first order in h.
+
+    Nodes 1e-9 apart are themselves known to 1e-16/1e-9 = 1e-7, which is what the shares may be off by; their sum is
+    exact.
+    """
+    process = processes.EDM()
+    times = tuple(0.01 * math.exp(k * 1e-9) for k in range(3))
+    s = 0.01 * math.exp(-1e-9)
+    row = Multistep(prediction, "log-snr", 3).row(process, times, s)
+    sigma = 80 * 0.01
+    slope = {"x0": -1.0, "eps": sigma, "v": sigma / math.hypot(1, sigma), "flow": sigma / (1 + sigma)}[prediction]
+    assert sum(row.step.weights) == pytest.approx(slope * (math.log(s) - math.log(times[0])), rel=1e-6)
+    # Adams–Bashforth of order 3, as the weight is constant over so short a step.
+    shares = np.array(row.step.weights) / sum(row.step.weights)
+    np.testing.assert_allclose(shares, [23 / 12, -16 / 12, 5 / 12], rtol=1e-5)
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=names)
+@pytest.mark.parametrize(("prediction", "variable"), list(itertools.product(PREDICTIONS, VARIABLES)))
+@pytest.mark.parametrize("order", [2, 4])
+def test_ends(process, prediction, variable, order):
+    """A step to clean data, and one from t = 1 where α may be 0: finite weights, and the constant is still exact."""
+    row = Multistep(prediction, variable, order).row(process, TIMES[:order], 0.0)
+    assert all(math.isfinite(w) for w in (row.step.scale, *row.step.weights))
+    size = sum(abs(w) for w in row.step.weights)  # far from its nodes a cubic's basis is large, and rounds as such
+    if prediction == "x0":
+        assert (row.step.scale, sum(row.step.weights)) == (0.0, pytest.approx(1.0, abs=1e-12 * size))
+    if process == processes.RectifiedFlow() and prediction == "eps":
+        with pytest.raises(ValueError, match="does not tell the data where α = 0"):
+            Multistep(prediction, variable, order).row(process, (1.0,), 0.9)
+        return
+    row = Multistep(prediction, variable, order).row(process, (0.9, 1.0), 0.8)
+    assert all(math.isfinite(w) for w in (row.step.scale, *row.step.weights))
+
+
+def test_adams_bashforth():
+    """On equal steps in the variable ``flat`` has the classical coefficients (Hairer, Nørsett & Wanner, III.1)."""
+    times = tuple(0.1 + 0.1 * k for k in range(1, 5))
+    classical = {1: [1], 2: [3 / 2, -1 / 2], 3: [23 / 12, -16 / 12, 5 / 12], 4: [55 / 24, -59 / 24, 37 / 24, -9 / 24]}
+    for order, expected in classical.items():
+        _, found = weights(processes.VP(), Multistep("eps", "time", order, "flat"), 0.1, times)
+        np.testing.assert_allclose(np.array(found) / sum(found), expected, rtol=1e-12)
+
+
+def test_one_predictor_by_three_names():
+    """UniP-p is the polynomial through p values (p ≥ 3), UniP-2 with B2 is DPM-Solver++(2M)."""
+    process = processes.VP()
+    for order in (3, 4):
+        for b in ("B1", "B2"):
+            unip = samplers.UniPC(order, b=b, corrector=False)
+            assert weights(process, unip, 0.4) == weights(process, Multistep("x0", "log-snr", order), 0.4)
+    assert samplers.UniPC(2, corrector=False) == samplers.DPMSolverPP()
+
+
+def test_corrector_alone_raises_the_order():
+    """UniC on a first-order predictor is of order 2 with as many evaluations (arXiv:2302.04867, proposition 3.1)."""
+    q = processes.VP()
+    world = worlds.random_mixture(2, components=4, rms=0.7, seed=2)
+    ends = q.time(torch.tensor([-4.0, 4.0], dtype=torch.float64))
+    start = world.sample(16, 1, process=q, t=ends[0])
+    reference = flow_reference(world.denoiser(q), start, float(ends[0]), float(ends[1]))
+    errors = {0: [], 1: []}
+    for corrector, found in errors.items():
+        for n in (64, 128):
+            grid = q.time(torch.linspace(-4, 4, n + 1, dtype=torch.float64))
+            sampler = Multistep("x0", "log-snr", 1, corrector=corrector)
+            *_, last = langevin.trajectory(world.denoiser(q), sampler, grid=grid, start=start)
+            found.append(float((last.x - reference).abs().median()))
+    slopes = {k: math.log2(a / b) for k, (a, b) in errors.items()}
+    assert abs(slopes[0] - 1) < 0.25
+    assert abs(slopes[1] - 2) < 0.25
+
+
+def test_planned_is_the_same_as_step_by_step():
+    """The plan only computes coefficients earlier: bit for bit, with per-sample times too."""
+    q = processes.VP()
+    world = worlds.ring(8)
+    grid = samplers.grids.karras(q, 6)[:-1]
+    for sampler in (
+        samplers.UniPC(3),
+        samplers.DPMSolverPP(order=4, start="corrected"),
+        samplers.DDIM(),
+        samplers.DEIS(),
+    ):
+        start = world.sample(5, 1, process=q, t=q.t_max)
+        *_, planned = langevin.trajectory(world.denoiser(q), sampler, grid=grid, start=start)
+        state, own = samplers.State(start, grid[0]), samplers.State(start, grid[:1].expand(5))
+        for i, s in enumerate(grid[1:], 1):
+            noise = Noise(0, 5).at(i)
+            state = sampler.step(state, s, world.denoiser(q), noise)
+            own = sampler.step(own, s.expand(5), world.denoiser(q), noise)
+        assert torch.equal(state.x, planned.x)
+        # A coefficient of one a sample multiplies in another order: an ulp a step, grown by the flow (< 1e3).
+        torch.testing.assert_close(own.x, planned.x, rtol=0, atol=1e-11)
+
+
+def test_taper():
+    """The order falls to 1 at the last step."""
+    q = processes.VP()
+    grid = samplers.grids.karras(q, 8)[:-1]
+    plan = Multistep("x0", "log-snr", 3, taper=True).plan(q, grid)
+    assert [len(row.step.weights) for row in plan.rows] == [1, 2, 3, 3, 3, 2, 1]
+    plan = Multistep("x0", "log-snr", 3).plan(q, grid)
+    assert [len(row.step.weights) for row in plan.rows] == [1, 2, 3, 3, 3, 3, 3]
+
+
+def test_gauss_and_lagrange():
+    """Degree 31 exactly; a basis that sums to one."""
+    x, w = gauss(-1.0, 3.0)
+    assert (w * x**31).sum() == pytest.approx((3**32 - 1) / 32, rel=1e-13)
+    basis = lagrange(np.array([0.0, 1.0, 3.0]), np.linspace(-1, 4, 7))
+    np.testing.assert_allclose(basis.sum(0), 1, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"order": 0}, "order must be 1, 2, 3 or 4, got 0"),
+        ({"order": 5}, "order must be 1, 2, 3 or 4, got 5"),
+        ({"order": True}, "order must be"),
+        ({"corrector": 7}, "corrector must be"),
+        ({"prediction": "epsilon"}, "epsilon"),
+        ({"variable": "logsnr"}, "log-snr"),
+        ({"rule": "trapezoid"}, "trapezoid"),
+        ({"eta": -1.0}, "eta must be"),
+        ({"eta": math.nan}, "eta must be"),
+        ({"eta": 1.0, "prediction": "v"}, "eta must be 0 for prediction 'v'"),
+        ({"eta": 1.0, "corrector": 1}, "corrector must be 0"),
+        ({"eta": 1.0, "start": "corrected"}, "start 'plain'"),
+        ({"reach": 2}, "reach must be"),
+        ({"start": "slow"}, "start must be"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Multistep(**settings)
+
+
+def test_bad_process_and_grid():
+    tokens = worlds.TokenTable(torch.ones(3, 3))
+    with pytest.raises(ValueError, match="multistep"):
+        langevin.sample(tokens.denoiser(processes.Absorbing(3)), samplers.DEIS(), n=2)
+    world = worlds.ring(8).denoiser(processes.VP())
+    up = [0.2, 0.5]
+    with pytest.raises(ValueError, match="eta must be 0 for a grid that goes up"):
+        langevin.sample(world, samplers.DPMSolverPPSDE(), start=torch.zeros(2, 2), grid=up)
+    with pytest.raises(ValueError, match="grid must start above 0"):
+        langevin.sample(world, samplers.DPMSolverPP(), start=torch.zeros(2, 2), grid=[0.0, 0.5])
