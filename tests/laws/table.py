@@ -46,6 +46,7 @@ class Law:
         steps: on which its law on the mixtures is tested.
         exact: within the Monte-Carlo floor at ``steps``; otherwise its bias must fall with four times as many.
         evaluations: times at which a step from t to s asks the denoiser.
+        second: the same of the second step, if it differs.
     """
 
     sampler: Sampler
@@ -53,6 +54,7 @@ class Law:
     steps: int
     exact: bool
     evaluations: str = "t"
+    second: str = ""
 
 
 SAMPLERS = {
@@ -66,12 +68,12 @@ SAMPLERS = {
     "dpmpp-2m-sde": Law(samplers.DPMSolverPPSDE(), None, 120, True),
     "dpmpp-3m": Law(samplers.DPMSolverPP3M(start="corrected"), 3, 120, True),
     "dpmpp-3m-sde": Law(samplers.DPMSolverPP3MSDE(), None, 120, True),
-    "dpmpp-4m": Law(samplers.DPMSolverPP(order=4, start="corrected"), 4, 120, True),
+    "dpmpp-4m": Law(samplers.DPMSolverPP(order=4, start="corrected"), 4, 120, True, second="tt"),
     "dpm-multistep": Law(samplers.DPMSolverMultistep(3, start="corrected"), 3, 120, True),
     "multistep": Law(samplers.Multistep("v", "angle", 3, start="corrected"), 3, 120, True),
     "multistep-flow": Law(samplers.Multistep("flow", "sigma", 2), 2, 120, True),
     "deis": Law(samplers.DEIS(start="corrected"), 3, 120, True),
-    "deis-rho": Law(samplers.DEISRho(4, start="corrected"), 4, 120, True),
+    "deis-rho": Law(samplers.DEISRho(4, start="corrected"), 4, 120, True, second="tt"),
     "unipc": Law(samplers.UniPC(), 3, 120, True),
     "unipc-b1": Law(samplers.UniPC(1, "eps", "B1"), 2, 120, True),
     "plms": Law(samplers.PLMS(), 2, 120, True),

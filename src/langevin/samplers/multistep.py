@@ -217,7 +217,7 @@ class Multistep(Linear):
 
     def left(self, steps: int) -> Multistep:
         order = min(self.order, steps)
-        return replace(self, order=order, corrector=min(self.corrector, steps)) if self.taper else self
+        return replace(self, order=order, corrector=min(self.corrector, steps + 1)) if self.taper else self
 
     def check(self, process: Process) -> None:
         power(process, ScalarGaussian, "a multistep solver")
