@@ -97,8 +97,9 @@ def test_3m_of_the_peer_is_of_order_2():
     """DPM-Solver++(3M) as it is widely written halves the second difference: proven on an exact world.
 
     Its D_2 is the difference quotient f''h²/2, but it is put where the expansion has f''h²: half of the term is
-    missing, an error of h³ a step, order 2. It is handed two values of an order-4 run, so that the start is no excuse: over two
-    doublings of the steps our slope is 3, theirs 2.
+    missing, an error of h³ a step, order 2. It is handed two values of an order-4 run, so that the start is no
+    excuse: over
+    two doublings of the steps our slope is 3, theirs 2.
     """
     q = processes.VP()
     world = worlds.random_mixture(2, components=4, rms=0.7, seed=2)
