@@ -13,9 +13,11 @@ from .laws import (
     ShiftedGamma,
 )
 from .noise import Noise, philox
+from .path import BrownianPath
 
 __all__ = [
     "Blocks",
+    "BrownianPath",
     "Categorical",
     "Compound",
     "Covariance",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,7 +23,8 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: int) -> tuple[Te
     """Philox4x32-10 (Salmon et al. 2011): four 32-bit words out for a 128-bit counter and a 64-bit key.
 
     Args:
-        counter: four int64 tensors of one shape with values in [0, 2³²).
+        counter: four int64 tensors with values in [0, 2³²) that broadcast to one shape; words that do not vary along an
+            axis are best given with size 1 there, since the first rounds then work on them alone.
         key: an integer in [0, 2⁶⁴).
 
     Returns:
@@ -33,11 +35,41 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: int) -> tuple[Te
     for _ in range(10):
         # An int64 product wraps, but its 64 bits are those of the unsigned product.
         p0, p1 = c0 * _M0, c2 * _M1
-        c0 = (p1 >> 32).bitwise_and_(_MASK).bitwise_xor_(c1).bitwise_xor_(k0)
-        c2 = (p0 >> 32).bitwise_and_(_MASK).bitwise_xor_(c3).bitwise_xor_(k1)
+        c0 = (p1 >> 32).bitwise_and_(_MASK).bitwise_xor(c1).bitwise_xor_(k0)
+        c2 = (p0 >> 32).bitwise_and_(_MASK).bitwise_xor(c3).bitwise_xor_(k1)
         c1, c3 = p1.bitwise_and_(_MASK), p0.bitwise_and_(_MASK)
         k0, k1 = (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
     return c0, c1, c2, c3
+
+
+def _unit(word: Tensor) -> Tensor:
+    """Midpoints of the 2³² cells of (0, 1), float64."""
+    return word.to(torch.float64).add_(0.5).mul_(2.0**-32)
+
+
+def _words(sample: Tensor, size: int, word: int | Tensor, use: int | Tensor, key: int) -> tuple[Tensor, ...]:
+    """Four words ``(B, ⌈size/4⌉)`` of the counters (position/4, word, sample, use); word and use may be ``(B,)``."""
+    column = lambda v: torch.as_tensor(v, device=sample.device).reshape(-1, 1)
+    block = torch.arange(-(-size // 4), device=sample.device)[None]
+    return torch.broadcast_tensors(*philox((block, column(word), column(sample), column(use)), key))
+
+
+def box_muller(sample: Tensor, size: int, word: int | Tensor, use: int | Tensor, key: int) -> Tensor:
+    """Standard normal numbers, float64 ``(B, size)``, from pairs of the words of these counters."""
+    words = _words(sample, size, word, use, key)
+    z = torch.empty(*words[0].shape, 4, dtype=torch.float64, device=sample.device)
+    for i in (0, 2):
+        radius = _unit(words[i]).log_().mul_(-2).sqrt_()
+        angle = _unit(words[i + 1]).mul_(2 * math.pi)
+        torch.mul(radius, torch.cos(angle), out=z[..., i])
+        torch.mul(radius, angle.sin_(), out=z[..., i + 1])
+    return z.reshape(sample.shape[0], -1)[:, :size]
+
+
+def _column(c: Tensor, event: tuple[int, ...], like: Tensor) -> Tensor:
+    """A coefficient ``()`` or ``(B,)`` shaped to multiply ``(B, *event)``."""
+    c = c.to(like.device)
+    return c if c.ndim == 0 else c.reshape(-1, *[1] * len(event))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,28 +131,43 @@ class Noise:
         """The same numbers, made on another device."""
         return replace(self, sample=self.sample.to(device))
 
-    def _unit(self, size: int, use: int) -> Tensor:
-        """Midpoints of the 2³² cells of (0, 1), float64 ``(B, ⌈size/4⌉, 4)``."""
-        blocks = -(-size // 4)
-        block = torch.arange(blocks, device=self.sample.device).expand(len(self), blocks)
-        sample = self.sample[:, None].expand(len(self), blocks)
-        draw, kind = torch.full_like(block, self.draw), torch.full_like(block, use)
-        words = torch.stack(philox((block, draw, sample, kind), self.seed), dim=-1)
-        return words.to(torch.float64).add_(0.5).mul_(2.0**-32)
-
     def uniform(self, shape: tuple[int, ...]) -> Tensor:
         """Uniform numbers in (0, 1), float64 ``(B, *shape)``, at the midpoints of 2³² cells."""
         size = math.prod(shape)
-        return self._unit(size, _UNIFORM).reshape(len(self), -1)[:, :size].reshape(len(self), *shape)
+        words = _words(self.sample, size, self.draw, _UNIFORM, self.seed)
+        u = torch.stack([_unit(w) for w in words], dim=-1)
+        return u.reshape(len(self), -1)[:, :size].reshape(len(self), *shape)
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
         """Standard normal numbers, float64 ``(B, *shape)``, by Box–Muller from pairs of 32-bit words (|z| < 6.8)."""
-        size = math.prod(shape)
-        u = self._unit(size, _NORMAL)
-        radius = torch.sqrt(-2 * torch.log(u[..., 0::2]))
-        angle = (2 * math.pi) * u[..., 1::2]
-        z = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1)
-        return z.reshape(len(self), -1)[:, :size].reshape(len(self), *shape)
+        z = box_muller(self.sample, math.prod(shape), self.draw, _NORMAL, self.seed)
+        return z.reshape(len(self), *shape)
+
+    def increment(
+        self, event: tuple[int, ...], t: Tensor | float, s: Tensor | float, clock: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        r"""W(V(s)) − W(V(t)) of a Brownian motion W run at the clock V: normal with variance \|V(s) − V(t)\|.
+
+        Here every interval has numbers of its own, those of this draw; :class:`BrownianPath` has a path, so that the
+        increments of two parts of an interval sum to that of the whole.
+
+        Args:
+            event: shape of an event.
+            t, s: times, ``()`` or ``(B,)``, in any order.
+            clock: V, a monotone function of times, elementwise, float64.
+
+        Returns:
+            float64 ``(B, *event)``.
+        """
+        t, s = torch.as_tensor(t, dtype=torch.float64), torch.as_tensor(s, dtype=torch.float64)
+        return _column(torch.sqrt((clock(s) - clock(t)).abs()), event, self.sample) * self.normal(event)
+
+    def over(self, t: Tensor | float, s: Tensor | float, clock: Callable[[Tensor], Tensor]) -> Noise:
+        """The noise whose ``normal`` is the increment from t to s divided by its standard deviation.
+
+        A law sampled with it moves along the path: ``law.sample(noise.over(t, s, clock))``. Here it is this noise.
+        """
+        return self
 
     def log_gamma(self, concentration: Tensor, shape: tuple[int, ...]) -> Tensor:
         r"""log G for G ~ Gamma(concentration, 1), float64 ``(B, *shape)``; −∞ where the concentration is 0.

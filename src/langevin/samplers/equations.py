@@ -56,8 +56,15 @@ class EulerMaruyama(Sampler):
         slope = expand(drift, x) * x - expand((1 + self.eta**2) / 2 * g2, x) * process.score(x, belief, t)
         moved = x + expand(s - t, x) * slope
         if self.eta:
-            moved = moved + expand(self.eta * torch.sqrt(g2 * (t - s)), x) * noise.normal(tuple(x.shape[1:])).to(x)
+            # The Brownian motion of the equation itself runs at the clock t.
+            moved = moved + expand(self.eta * torch.sqrt(g2), x) * noise.increment(tuple(x.shape[1:]), t, s, _time).to(
+                x
+            )
         return state.move(moved, s, belief=belief)
+
+
+def _time(t: Tensor) -> Tensor:
+    return t
 
 
 @register(
