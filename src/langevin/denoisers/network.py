@@ -50,6 +50,25 @@ VARIANCES = {"range": _range, "posterior": _posterior}
 """Readings of a second set of output channels as a belief variance."""
 
 
+KEPT = 4096
+"""Times whose coefficients are kept."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a network is asked and read at a time: its label, the input's scale, and (c, d) of x̂_0 = c·x_t + d·net."""
+
+    t: Tensor
+    label: Tensor
+    scale: Tensor | float
+    c: Tensor | float
+    d: Tensor | float
+
+    def numbers(self) -> Asked:
+        """The same for one time, in numbers."""
+        return replace(self, label=self.label.reshape(1), scale=float(self.scale), c=float(self.c), d=float(self.d))
+
+
 class Counter:
     """Network evaluations, counted per sample: a call on two conditions at once is two."""
 
@@ -88,6 +107,8 @@ class NetworkDenoiser(Denoiser):
     bound: Mapping[str, Tensor] = field(default_factory=dict)
     counter: Counter = field(default_factory=Counter)
     config: Mapping[str, Any] = field(default_factory=dict)
+    _first: Tensor = field(init=False, repr=False)
+    _kept: dict[float, Asked] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.reading.check(self.process)
@@ -96,6 +117,9 @@ class NetworkDenoiser(Denoiser):
         if self.variance == "range" and not isinstance(self.process, DDPM):
             raise UserError(f"variance 'range' is defined on a table of betas, got {self.process}")
         object.__setattr__(self, "shape", tuple(self.shape))
+        first = next(self.network.parameters(), None)
+        object.__setattr__(self, "_first", torch.zeros(()) if first is None else first)
+        object.__setattr__(self, "_kept", {})
 
     def __repr__(self) -> str:
         count = sum(p.numel() for p in self.network.parameters())
@@ -108,11 +132,11 @@ class NetworkDenoiser(Denoiser):
 
     @property
     def dtype(self) -> torch.dtype:
-        return next((p.dtype for p in self.network.parameters()), torch.float32)
+        return self._first.dtype
 
     @property
     def device(self) -> torch.device:
-        return next((p.device for p in self.network.parameters()), torch.device("cpu"))
+        return self._first.device
 
     def conditions(self) -> tuple[str, ...]:
         config = getattr(self.network, "config", {})
@@ -147,7 +171,11 @@ class NetworkDenoiser(Denoiser):
         return replace(self, bound=bound)
 
     def rows(self, index: slice | Tensor) -> NetworkDenoiser:
-        return replace(self, bound={k: v[index] if v.shape[0] > 1 else v for k, v in self.bound.items()})
+        if not self.bound:
+            return self
+        some = replace(self, bound={k: v[index] if v.shape[0] > 1 else v for k, v in self.bound.items()})
+        object.__setattr__(some, "_kept", self._kept)
+        return some
 
     def _expanded(self, key: str, batch: int, like: Tensor) -> Tensor:
         """Condition ``key`` for a batch: as bound, or marked absent (label −1, not-a-number)."""
@@ -162,37 +190,60 @@ class NetworkDenoiser(Denoiser):
         return value.expand(batch, *value.shape[1:])
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
-        return together([self], x_t, t)[0]
+        now = self._at(t)
+        condition = {key: self._expanded(key, x_t.shape[0], value) for key, value in self.bound.items()}
+        out = self._ask(x_t, now, condition)
+        self.counter.calls += 1
+        return self._read(out, x_t, now)
 
-    def _ask(self, x_t: Tensor, t: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+    def _at(self, t: Tensor | float) -> Asked:
+        """What depends on time alone; for one time of all samples it is computed once and kept."""
+        if isinstance(t, Tensor) and (t.ndim or t.device.type != "cpu" or t.requires_grad):
+            return self._asked(as_time(t))
+        number = float(t)
+        found = self._kept.get(number)
+        if found is None:
+            if len(self._kept) >= KEPT:
+                self._kept.clear()
+            found = self._kept[number] = self._asked(as_time(number)).numbers()
+        return found
+
+    def _asked(self, t: Tensor) -> Asked:
         process = self.process
         assert isinstance(process, ScalarGaussian)
-        x = (x_t * expand(self.reading.input_scale(process, t), x_t)).to(self.dtype)
         # Half precision tells 999 from 1000 no more: labels are float32 at least.
-        label = TIME_LABELS[self.reading.time](process, t).to(x.device, torch.promote_types(x.dtype, torch.float32))
-        out: Tensor = self.network(x, label.expand(x.shape[0]), condition or None)
+        label = TIME_LABELS[self.reading.time](process, t)
+        label = label.to(self.device, torch.promote_types(self.dtype, torch.float32))
+        return Asked(t, label, self.reading.input_scale(process, t), *self.reading.mean(process, t))
+
+    def _ask(self, x_t: Tensor, now: Asked, condition: Mapping[str, Tensor]) -> Tensor:
+        scale = now.scale if isinstance(now.scale, float) else expand(now.scale, x_t)
+        x = (x_t if isinstance(scale, float) and scale == 1.0 else x_t * scale).to(self._first.dtype)
+        out: Tensor = self.network(x, now.label.expand(x.shape[0]), condition or None)
         channels = x.shape[1] * (2 if self.variance else 1)
         if out.shape != (x.shape[0], channels, *x.shape[2:]):
             raise UserError(f"network must return {(channels, *x.shape[2:])} a sample, got {tuple(out.shape[1:])}")
         return out
 
-    def _read(self, out: Tensor, x_t: Tensor, t: Tensor) -> Distribution:
-        process = self.process
-        assert isinstance(process, ScalarGaussian)
-        # x̂_0 is solver arithmetic: it takes the dtype of the state, not the network's.
-        out = out.to(torch.promote_types(x_t.dtype, torch.float32))
+    def _read(self, out: Tensor, x_t: Tensor, now: Asked) -> Distribution:
         net, raw = out.chunk(2, dim=1) if self.variance else (out, None)
-        c, d = self.reading.mean(process, t)
-        mean = expand(c, x_t) * x_t + expand(d, net) * net
+        # x̂_0 is solver arithmetic: it takes the dtype of the state, float32 at least, not the network's.
+        if x_t.dtype not in (torch.float64, torch.float32):
+            net = net.to(torch.float32)
+        if isinstance(now.c, float) and isinstance(now.d, float):
+            mean = torch.add(x_t * now.c, net, alpha=now.d)
+        else:
+            net = net.to(torch.promote_types(x_t.dtype, torch.float32))
+            c, d = (torch.as_tensor(v, dtype=torch.float64) for v in (now.c, now.d))
+            mean = expand(c, x_t) * x_t + expand(d, net) * net
         if raw is None or self.variance is None:
             return Dirac(mean)
-        return Normal(mean, Diagonal(VARIANCES[self.variance](self, raw, t)))
+        return Normal(mean, Diagonal(VARIANCES[self.variance](self, raw.to(mean.dtype), now.t)))
 
 
 def together(denoisers: Sequence[Denoiser], x_t: Tensor, t: Tensor | float) -> list[Distribution]:
     """The beliefs of several denoisers about the same states; those that share a network get one call."""
     first = denoisers[0]
-    t = as_time(t)
     alike = isinstance(first, NetworkDenoiser) and all(
         isinstance(d, NetworkDenoiser)
         and d.network is first.network
@@ -201,7 +252,7 @@ def together(denoisers: Sequence[Denoiser], x_t: Tensor, t: Tensor | float) -> l
         and d.variance == first.variance
         for d in denoisers
     )
-    if not alike:
+    if not alike or len(denoisers) == 1:
         return [d(x_t, t) for d in denoisers]
     assert isinstance(first, NetworkDenoiser)
     members: list[NetworkDenoiser] = list(denoisers)  # type: ignore[arg-type]
@@ -209,8 +260,9 @@ def together(denoisers: Sequence[Denoiser], x_t: Tensor, t: Tensor | float) -> l
     bound = [pair for d in members for pair in d.bound.items()]
     samples = dict(sorted(bound, key=lambda pair: pair[1].shape[1:]))  # one of each condition, the longest
     condition = {key: torch.cat([d._expanded(key, batch, like) for d in members]) for key, like in samples.items()}
-    repeat = lambda v: v if copies == 1 else v.repeat(copies, *[1] * (v.ndim - 1))
-    out = first._ask(repeat(x_t), repeat(t) if t.ndim else t, condition)
+    now = first._at(t)
+    several = first._at(t.repeat(copies)) if isinstance(t, Tensor) and t.ndim else now
+    out = first._ask(x_t.repeat(copies, *[1] * (x_t.ndim - 1)), several, condition)
     for d in {id(d.counter): d for d in members}.values():
         d.counter.calls += sum(m.counter is d.counter for m in members)
-    return [first._read(part, x_t, t) for part in out.chunk(copies)]
+    return [first._read(part, x_t, now) for part in out.chunk(copies)]

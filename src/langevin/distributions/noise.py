@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Callable
@@ -115,7 +116,12 @@ class Noise:
 
     def at(self, draw: int) -> Noise:
         """The same samples at another draw."""
-        return replace(self, draw=draw)
+        if not isinstance(draw, int) or not 0 <= draw < 2**32:
+            raise UserError(f"draw must be an integer in [0, 2**32), got {draw!r}")
+        # A loop calls this every step: the samples are not looked through again.
+        other = copy.copy(self)
+        object.__setattr__(other, "draw", draw)
+        return other
 
     def fold(self, tag: int) -> Noise:
         """An independent stream for part ``tag`` ≥ 0 of this draw: a new key, hashed from seed, draw and tag."""

@@ -123,6 +123,9 @@ class DDIM(Linear):
     def history(self) -> int:
         return 0
 
+    def clock(self, process: Process) -> Callable[[Tensor], Tensor]:
+        return lambda t: torch.exp(process.log_snr(t))  # type: ignore[attr-defined]
+
     def row(self, process: Process, times: tuple[float, ...], s: float) -> Row:
         check_upwards(times[0], s, self.eta)
         a, b, v = process.bridge_coefficients(times[0], s, self.eta)  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -92,6 +92,10 @@ class Linear(Sampler):
     def row(self, process: Process, times: tuple[float, ...], s: float) -> Row:
         """The coefficients of the step to s from times[0], with earlier values at times[1:]."""
 
+    def clock(self, process: Process) -> Callable[[Tensor], Tensor]:
+        """V of the Brownian motion whose increments, scaled, are the noise of the steps."""
+        return lambda t: t
+
     def left(self, steps: int) -> Linear:
         """The sampler to take when ``steps`` steps are left, this one included."""
         return self
@@ -179,7 +183,8 @@ def _take(
             known = (_read(row, x, belief.mean), *values)
     moved = row.step(x, known)
     if not (isinstance(row.std, float) and row.std == 0.0):
-        moved = moved + row.std * noise.normal(tuple(x.shape[1:])).to(moved)
+        path = noise.over(state.t, s, sampler.clock(denoiser.process))
+        moved = moved + row.std * path.normal(tuple(x.shape[1:])).to(moved)
     now: float | Tensor = float(state.t) if state.t.ndim == 0 else state.t
     history, kept = sampler.history, sampler.kept
     memory = Memory((now, *times)[:history], known[:history], (x, *states)[:kept], index + 1)
@@ -204,6 +209,9 @@ class Planned(Linear):
 
     def row(self, process: Process, times: tuple[float, ...], s: float) -> Row:
         return self.sampler.row(process, times, s)
+
+    def clock(self, process: Process) -> Callable[[Tensor], Tensor]:
+        return self.sampler.clock(process)
 
     def check(self, process: Process) -> None:
         self.sampler.check(process)

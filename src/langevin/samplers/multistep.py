@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .._errors import UserError, unknown
 from .._registry import register
@@ -221,6 +222,11 @@ class Multistep(Linear):
 
     def check(self, process: Process) -> None:
         power(process, ScalarGaussian, "a multistep solver")
+
+    def clock(self, process: Process) -> Callable[[Tensor], Tensor]:
+        gaussian: ScalarGaussian = process  # type: ignore[assignment]
+        exponent = self.eta**2 if self.prediction == "x0" else -1.0
+        return lambda t: torch.exp(exponent * gaussian.log_snr(t))
 
     def row(self, process: Process, times: tuple[float, ...], s: float) -> Row:
         gaussian: ScalarGaussian = process  # type: ignore[assignment]
