@@ -69,6 +69,28 @@ class Asked:
         return replace(self, label=self.label.reshape(1), scale=float(self.scale), c=float(self.c), d=float(self.d))
 
 
+class Point(Dirac):
+    """All mass at c·x_t + d·net: formed when somebody asks, since a step that goes on from x_t need not."""
+
+    def __init__(self, x: Tensor, c: float, net: Tensor, d: float) -> None:
+        self.__dict__["parts"] = (x, c, net, d)
+
+    @property
+    def point(self) -> Tensor:
+        made: Tensor | None = self.__dict__.get("made")
+        if made is None:
+            x, c, net, d = self.__dict__["parts"]
+            made = self.__dict__["made"] = torch.add(x * c, net, alpha=d)
+        return made
+
+    def blend(self, a: float, x: Tensor, b: float) -> Tensor:
+        own, c, net, d = self.__dict__["parts"]
+        return torch.add(x * (a + b * c), net, alpha=b * d) if x is own else super().blend(a, x, b)
+
+    def __repr__(self) -> str:
+        return f"Dirac(point={tuple(self.point.shape)})"
+
+
 class Counter:
     """Network evaluations, counted per sample: a call on two conditions at once is two."""
 
@@ -191,14 +213,15 @@ class NetworkDenoiser(Denoiser):
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
         now = self._at(t)
-        condition = {key: self._expanded(key, x_t.shape[0], value) for key, value in self.bound.items()}
+        bound = self.bound
+        condition = {key: self._expanded(key, x_t.shape[0], value) for key, value in bound.items()} if bound else {}
         out = self._ask(x_t, now, condition)
         self.counter.calls += 1
         return self._read(out, x_t, now)
 
     def _at(self, t: Tensor | float) -> Asked:
         """What depends on time alone; for one time of all samples it is computed once and kept."""
-        if isinstance(t, Tensor) and (t.ndim or t.device.type != "cpu" or t.requires_grad):
+        if isinstance(t, Tensor) and (t.ndim or t.requires_grad or not t.is_cpu):
             return self._asked(as_time(t))
         number = float(t)
         found = self._kept.get(number)
@@ -219,7 +242,10 @@ class NetworkDenoiser(Denoiser):
     def _ask(self, x_t: Tensor, now: Asked, condition: Mapping[str, Tensor]) -> Tensor:
         scale = now.scale if isinstance(now.scale, float) else expand(now.scale, x_t)
         x = (x_t if isinstance(scale, float) and scale == 1.0 else x_t * scale).to(self._first.dtype)
-        out: Tensor = self.network(x, now.label.expand(x.shape[0]), condition or None)
+        label = now.label if x.shape[0] == 1 and now.label.ndim else now.label.expand(x.shape[0])
+        out: Tensor = self.network(x, label, condition or None)
+        if out.shape == x.shape and not self.variance:
+            return out
         channels = x.shape[1] * (2 if self.variance else 1)
         if out.shape != (x.shape[0], channels, *x.shape[2:]):
             raise UserError(f"network must return {(channels, *x.shape[2:])} a sample, got {tuple(out.shape[1:])}")
@@ -231,6 +257,8 @@ class NetworkDenoiser(Denoiser):
         if x_t.dtype not in (torch.float64, torch.float32):
             net = net.to(torch.float32)
         if isinstance(now.c, float) and isinstance(now.d, float):
+            if raw is None:
+                return Point(x_t, now.c, net, now.d)
             mean = torch.add(x_t * now.c, net, alpha=now.d)
         else:
             net = net.to(torch.promote_types(x_t.dtype, torch.float32))

@@ -53,6 +53,10 @@ class Distribution(ABC):
         """Cov[x]."""
         raise TypeError(f"{type(self).__name__} has no known covariance")
 
+    def blend(self, a: float, x: Tensor, b: float) -> Tensor:
+        """a·x + b·E, in the dtype of x or a larger one: what a deterministic step asks of a belief."""
+        return torch.add(x * a, self.mean, alpha=b)
+
     def affine(self, scale: Tensor, shift: Tensor, variance: Tensor) -> Distribution:
         """The law of scale·x + shift + N(0, variance·I); scale and variance are per sample, ``()`` or ``(B, 1, …)``."""
         return Compound(self, lambda x: Normal(scale * x + shift, variance))

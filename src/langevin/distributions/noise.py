@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 from collections.abc import Callable
@@ -119,8 +118,8 @@ class Noise:
         if not isinstance(draw, int) or not 0 <= draw < 2**32:
             raise UserError(f"draw must be an integer in [0, 2**32), got {draw!r}")
         # A loop calls this every step: the samples are not looked through again.
-        other = copy.copy(self)
-        object.__setattr__(other, "draw", draw)
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, draw=draw)
         return other
 
     def fold(self, tag: int) -> Noise:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..denoisers import Denoiser
-from ..distributions import Noise
+from ..distributions import Distribution, Noise
 from ..processes import Process, expand
 from .loop import Sampler, State
 
@@ -54,22 +55,35 @@ class Row:
     back: int = 1
     again: bool = False
 
+    @cached_property
+    def alone(self) -> tuple[float, float] | None:
+        """(a, b) of x_s = a·x_t + b·x̂_0, for a step on numbers that uses no history."""
+        numbers = (self.step.scale, *self.step.weights, *(self.read or ()))
+        if self.correct is not None or len(self.step.weights) > 1 or not all(isinstance(v, float) for v in numbers):
+            return None
+        scale, weight = float(self.step.scale), float(self.step.weights[0]) if self.step.weights else 0.0
+        a, b = (0.0, 1.0) if self.read is None else (float(self.read[0]), float(self.read[1]))
+        return scale + weight * a, weight * b
 
-@dataclass(frozen=True)
-class Memory:
+    @cached_property
+    def noisy(self) -> bool:
+        return not (isinstance(self.std, float) and self.std == 0.0)
+
+
+class Memory(NamedTuple):
     """The history of a linear sampler, newest first.
 
     Attributes:
         times: at which the values were asked: numbers, or ``(B,)`` tensors.
         values: what was read there.
         states: the states that the last steps started from, newest first.
-        index: steps taken so far on a planned grid.
+        done: steps taken so far on a planned grid.
     """
 
     times: tuple[float | Tensor, ...]
     values: tuple[Tensor, ...]
     states: tuple[Tensor, ...]
-    index: int
+    done: int
 
 
 class Linear(Sampler):
@@ -155,11 +169,13 @@ def _stack(sampler: Linear, process: Process, times: list[float | Tensor], s: Te
     )
 
 
-def _read(row: Row, x: Tensor, mean: Tensor) -> Tensor:
+def _read(row: Row, x: Tensor, belief: Distribution) -> Tensor:
     if row.read is None:
-        return mean
+        return belief.mean
     a, b = row.read
-    return torch.add(x * a, mean, alpha=b) if isinstance(b, float) else x * a + mean * b
+    if isinstance(a, float) and isinstance(b, float):
+        return belief.blend(a, x, b)
+    return x * a + belief.mean * b
 
 
 def _take(
@@ -172,22 +188,25 @@ def _take(
     past: tuple[tuple[float | Tensor, ...], tuple[Tensor, ...]],
     index: int,
 ) -> State:
-    x, (times, values) = state.x, past
-    states: tuple[Tensor, ...] = () if state.memory is None else state.memory.states
+    x, history, kept = state.x, sampler.history, sampler.kept
     belief = denoiser(x, state.t)
-    known = (_read(row, x, belief.mean), *values)
-    if row.correct is not None:
-        x = row.correct(states[row.back - 1], known)
-        if row.again:
-            belief = denoiser(x, state.t)
-            known = (_read(row, x, belief.mean), *values)
-    moved = row.step(x, known)
-    if not (isinstance(row.std, float) and row.std == 0.0):
+    if row.alone is not None and not history:  # nothing to remember: the value itself is never formed
+        moved = belief.blend(row.alone[0], x, row.alone[1])
+        memory = Memory((), (), (), index + 1)
+    else:
+        known = (_read(row, x, belief), *past[1])
+        if row.correct is not None:
+            x = row.correct(state.memory.states[row.back - 1], known)
+            if row.again:
+                belief = denoiser(x, state.t)
+                known = (_read(row, x, belief), *past[1])
+        moved = row.step(x, known)
+        now: float | Tensor = float(state.t) if state.t.ndim == 0 else state.t
+        states = (x, *state.memory.states)[:kept] if kept and state.memory is not None else (x,)[:kept]
+        memory = Memory((now, *past[0])[:history], known[:history], states, index + 1)
+    if row.noisy:
         path = noise.over(state.t, s, sampler.clock(denoiser.process))
         moved = moved + row.std * path.normal(tuple(x.shape[1:])).to(moved)
-    now: float | Tensor = float(state.t) if state.t.ndim == 0 else state.t
-    history, kept = sampler.history, sampler.kept
-    memory = Memory((now, *times)[:history], known[:history], (x, *states)[:kept], index + 1)
     return State(moved, s, memory, belief)
 
 
@@ -199,11 +218,11 @@ class Planned(Linear):
     times: tuple[float, ...]
     rows: tuple[Row, ...]
 
-    @property
+    @cached_property
     def history(self) -> int:
         return self.sampler.history
 
-    @property
+    @cached_property
     def kept(self) -> int:
         return self.sampler.kept
 
@@ -221,12 +240,13 @@ class Planned(Linear):
 
     def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
         memory: Memory | None = state.memory
-        i = 0 if memory is None else memory.index
-        ours = 0 <= i < len(self.rows) and not (state.t.ndim or s.ndim)
-        if not ours or float(state.t) != self.times[i] or float(s) != self.times[i + 1]:
+        i = 0 if memory is None else memory.done
+        times = self.times
+        off = not 0 <= i < len(self.rows) or state.t.ndim or s.ndim
+        if off or float(state.t) != times[i] or float(s) != times[i + 1]:
             return self.sampler.step(state, s, denoiser, noise)
-        times, values = ((), ()) if memory is None else (memory.times, memory.values)
-        return _take(self.sampler, self.rows[i], state, s, denoiser, noise, (times, values), i)
+        past = ((), ()) if memory is None else (memory.times, memory.values)
+        return _take(self, self.rows[i], state, s, denoiser, noise, past, i)
 
 
 @lru_cache(maxsize=64)

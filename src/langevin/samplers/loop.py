@@ -144,7 +144,8 @@ def trajectory(
         denoiser: the belief; its process says what states are.
         sampler: the update rule.
         grid: times ``(n + 1,)``; decreasing for generation, increasing for encoding.
-        start: the state at ``grid[0]``, ``(B, *state)``; floating states are carried in float64.
+        start: the state at ``grid[0]``, ``(B, *state)``; floating states are carried in the
+            denoiser's dtype, float32 at least (float64 for exact worlds). Coefficients are float64 always.
         noise: of these samples; draw i belongs to step i. ``Noise(0, B)`` if not given.
     """
     grid = check_grid(grid)
@@ -153,7 +154,7 @@ def trajectory(
     if len(noise) != start.shape[0]:
         raise UserError(f"noise is for {len(noise)} samples, but start has {start.shape[0]}")
     noise = noise.to(start.device)
-    x = start.to(torch.float64) if start.is_floating_point() else start
+    x = start.to(torch.promote_types(denoiser.dtype, torch.float32)) if start.is_floating_point() else start
     times = grid.unbind()
     state = State(x, times[0])
     yield state
