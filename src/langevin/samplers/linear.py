@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..denoisers import Denoiser
 from ..distributions import Noise
-from ..processes import Process, expand
+from ..processes import Process, ScalarGaussian, expand
 from .loop import Sampler, State
 
 Scalar = float | Tensor
@@ -91,6 +91,10 @@ class Linear(Sampler):
     @abstractmethod
     def row(self, process: Process, times: tuple[float, ...], s: float) -> Row:
         """The coefficients of the step to s from times[0], with earlier values at times[1:]."""
+
+    def clock(self, process: ScalarGaussian, t: Tensor) -> Tensor:
+        """The clock at which the noise of a step is a Brownian motion's, up to a factor: α²/σ², the bridge's."""
+        return torch.exp(process.log_snr(t))
 
     def left(self, steps: int) -> Linear:
         """The sampler to take when ``steps`` steps are left, this one included."""
@@ -179,7 +183,9 @@ def _take(
             known = (_read(row, x, belief.mean), *values)
     moved = row.step(x, known)
     if not (isinstance(row.std, float) and row.std == 0.0):
-        moved = moved + row.std * noise.normal(tuple(x.shape[1:])).to(moved)
+        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+        along = noise.over(state.t, s, lambda t: sampler.clock(process, t))
+        moved = moved + row.std * along.normal(tuple(x.shape[1:])).to(moved)
     now: float | Tensor = float(state.t) if state.t.ndim == 0 else state.t
     history, kept = sampler.history, sampler.kept
     memory = Memory((now, *times)[:history], known[:history], (x, *states)[:kept], index + 1)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .._errors import UserError, unknown
 from .._registry import register
@@ -218,6 +219,10 @@ class Multistep(Linear):
     def left(self, steps: int) -> Multistep:
         order = min(self.order, steps)
         return replace(self, order=order, corrector=min(self.corrector, steps + 1)) if self.taper else self
+
+    def clock(self, process: ScalarGaussian, t: Tensor) -> Tensor:
+        """(α/σ)^{2η²} for x0, whose noise is n_s = σ_s e^{η²u} times its increment; (σ/α)² for eps, times α_s η."""
+        return torch.exp((self.eta**2 if self.prediction == "x0" else -1.0) * process.log_snr(t))
 
     def check(self, process: Process) -> None:
         power(process, ScalarGaussian, "a multistep solver")
