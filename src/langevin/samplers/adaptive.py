@@ -43,15 +43,15 @@ class Attempt(NamedTuple):
 class Adaptive(Sampler):
     """The flow between the two ends of a step, by as many steps of its own as the tolerance asks for.
 
-    A method gives the clock it runs by, what it learns at a state, a try and the rule for the next size. The grid is where
-    states are wanted; two ends are enough. The flow has no speed at t = 0, so a step to 0 is integrated to ``t_min``
-    and one evaluation more takes it to clean data; where a clock is infinite at t = 1, the same is done
-    from there to ``t_max``.
+    A method gives the clock it runs by, what it learns at a state, a try and the rule for the next size. The grid is
+    where states are wanted; two ends are enough. The flow has no speed at t = 0, so a step to 0 is integrated to
+    ``t_min`` and one evaluation more takes it to clean data; where a clock is infinite at t = 1, the same is done from
+    there to ``t_max``. A tolerance finer than the rounding of the network is never met.
 
     Args:
         rtol, atol: tolerances of a step of its own, > 0.
-        max_steps: tries of a sample within one step of the grid, ≥ 1. A sample that needs more is an error that says where
-            it stood; nothing is returned half-done.
+        max_steps: tries of a sample within one step of the grid, ≥ 1. A sample that needs more is an error that says
+            where it stood; nothing is returned half-done.
     """
 
     rtol: float = 1e-5
@@ -152,7 +152,9 @@ class Adaptive(Sampler):
             going = active[~(accepted & last)]
             fresh = taken[(now != goal)[taken]]
             if len(fresh):
-                more = self.learn(part(fresh), x[fresh], t[fresh]) if tried.last is None else tried.last[accepted & ~last]
+                more = (
+                    self.learn(part(fresh), x[fresh], t[fresh]) if tried.last is None else tried.last[accepted & ~last]
+                )
                 first[fresh] = more
             if not len(going):
                 return x
@@ -164,9 +166,9 @@ class Adaptive(Sampler):
     def _stop(self, t: Tensor, error: Tensor, where: Tensor, why: str) -> Tensor:
         i = int(where.nonzero()[0])
         raise UserError(
-            f"{type(self).__name__} stopped {why} at t = {float(t[i]):.6g}, where its error is {float(error[i]):.3g} times "
-            f"the tolerance ({int(where.sum())} sample(s) not done); raise max_steps (now {self.max_steps}) or loosen rtol, "
-            f"atol (now {self.rtol:g}, {self.atol:g})"
+            f"{type(self).__name__} stopped {why} at t = {float(t[i]):.6g}, where its error is {float(error[i]):.3g} "
+            f"times the tolerance ({int(where.sum())} sample(s) not done); raise max_steps (now {self.max_steps}) or "
+            f"loosen rtol, atol (now {self.rtol:g}, {self.atol:g})"
         )
 
 
@@ -200,7 +202,8 @@ class DPMSolverAdaptive(Adaptive):
     .. math:: E = \left\| \frac{x' - x''}{\max(ε_a, ε_r \max(|x'|, |x'_{prev}|))} \right\|_2 / \sqrt D,
               \quad h ← θ h E^{-1/p}
 
-    E ≤ 1 accepts x''. Here the norm, and so the step, is a sample's own, and a rejected step keeps its first evaluation.
+    E ≤ 1 accepts x''. Here the norm, and so the step, is a sample's own, and a rejected step keeps its first
+    evaluation.
 
     Args:
         order: p of the higher solver: 2 (DPM-Solver-1 and -2) or 3 (-2 and -3).

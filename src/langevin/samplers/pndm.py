@@ -30,9 +30,9 @@ class Known(Transform):
 class StartWith(Sampler):
     """``first`` for the first steps, then ``rest``, whose memory grows from the beginning.
 
-    In each first step ``rest`` makes its own step from the same state with the same evaluation, and only what it keeps is
-    kept: when its turn comes it has the history that it would have had on these states. ``rest`` must ask at (x_t, t)
-    alone, as multistep methods do; then this costs no evaluation.
+    In each first step ``rest`` makes its own step from the same state with the same evaluation, and only what it keeps
+    is kept: when its turn comes it has the history that it would have had on these states. ``rest`` must ask at
+    (x_t, t) alone, as multistep methods do; then this costs no evaluation.
 
     Args:
         first: the sampler that starts; its memory is its own.

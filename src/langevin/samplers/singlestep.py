@@ -6,8 +6,8 @@ Every stage goes from x_t to a time u between t and s with a mean of the predict
 
 in data prediction, g = x̂_0, A = σ_u/σ_t and B = −α_u (e^{−h} − 1), in noise prediction, g = ε̂, A = α_u/α_t and
 B = −σ_u (e^h − 1), with h = ℓ_u − ℓ_t and ℓ = log α/σ. A method is the variable in which its nodes u stand and its
-weights w. DPM-Solver's weights integrate polynomials in ℓ against e^{∓ℓ} exactly; the weights of the classical tableaux in
-ρ = σ/α (DEIS) and in t (PNDM) are numbers.
+weights w. DPM-Solver's weights integrate polynomials in ℓ against e^{∓ℓ} exactly; the weights of the classical
+tableaux in ρ = σ/α (DEIS) and in t (PNDM) are numbers.
 
 Because a prediction is a combination of a state and a belief's mean, a stage is one row of coefficients of the
 states and means so far, computed in float64 from (process, t, s) alone.
@@ -386,10 +386,10 @@ class InTurn(Sampler):
 class DPMSolverFast(Sampler):
     """DPM-Solver with a total number of evaluations (arXiv:2206.00927 §3.4, appendix D.3).
 
-    M = ``evaluations`` − 1 are spent from ``t_max`` to ``t_min`` on steps uniform in log-SNR: ⌊M/3⌋ + 1 steps of order 3
-    but the last two, 2 and 1, where M is a multiple of 3; else ⌊M/3⌋ of order 3 and one of order M mod 3. The last
-    evaluation takes the state at ``t_min`` to clean data. On another grid its last steps have these orders, and all
-    before them order 3; a step on its own, outside a grid, has order 3.
+    M = ``evaluations`` − 1 are spent from ``t_max`` to ``t_min`` on ⌊M/3⌋ + 1 steps uniform in log-SNR: all of order 3
+    but the last two, 2 and 1, where M is a multiple of 3; else the last alone, M mod 3. One evaluation more takes the
+    state at ``t_min`` to clean data. On another grid its last steps have these orders, and all before them order 3; a
+    step on its own, outside a grid, has order 3. As steps → ∞ the one last step of order 1 leaves it order 2.
 
     Args:
         evaluations: in all, ≥ 1; the number of steps follows from it, so ``steps`` need not be given.
@@ -445,8 +445,8 @@ class Tableau(Singlestep):
 
     Args:
         scheme: a row of ``SCHEMES``.
-        variable: ``"rho"``, in which the transfer is a straight line and the method keeps its order, or ``"t"``, as PNDM
-            has it, whose order is 2.
+        variable: ``"rho"``, in which the transfer is a straight line and the method keeps its order, or ``"t"``, as
+            PNDM has it, whose order is 2 unless ρ is linear in t.
     """
 
     scheme: str = "heun"
@@ -495,5 +495,5 @@ def RhoRK4() -> Tableau:
 
 @register("samplers", "prk", title="PNDM: pseudo Runge–Kutta", arxiv="2202.09778", catalogue="C6", proof=_PROOF)
 def PRK() -> Tableau:
-    """The classical fourth-order weights at t, the middle and s, joined by DDIM's transfer (arXiv:2202.09778 eq. 13)."""
+    """Classical fourth-order weights at t, the middle and s, joined by DDIM's transfer (arXiv:2202.09778 eq. 13)."""
     return Tableau("rk4", variable="t")
