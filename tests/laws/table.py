@@ -113,6 +113,8 @@ SAMPLERS = {
     "dop853": Law(samplers.DOP853(1e-3, 1e-3), None, 2, True, evaluations=None),
     "edm-euler": Law(samplers.EDMEuler(churn=10), None, 40, False, evaluations=None),
     "edm-heun": Law(samplers.EDMHeun(churn=10, scale=1.0), None, 60, True, evaluations=None),
+    "pndm": Law(samplers.PNDM(), None, 40, True, evaluations=None),  # its order: tests/samplers/test_pndm.py
+    "ddim-hat": Law(samplers.DDIMHat(), None, 40, False),
     "quasi-taylor": Law(samplers.QuasiTaylor(), 1, 40, False),
     "ancestral-corrected": Law(samplers.Ancestral().then(samplers.Langevin(2, 0.02)), None, 4, True, evaluations="tss"),
 }

@@ -2,7 +2,7 @@
 
 from . import grids
 from .adaptive import DOP853, RK45, DPMSolver12, DPMSolver23, DPMSolverAdaptive, ExplicitRungeKutta
-from .bridges import DDIM, DDPM, Ancestral, DDPMLarge
+from .bridges import DDIM, DDPM, Ancestral, DDIMHat, DDPMLarge
 from .churn import Churn, EDMEuler, EDMHeun
 from .equations import Euler, EulerMaruyama, Heun, Langevin, PredictorCorrector
 from .latents import decode, encode, lerp, slerp
@@ -19,7 +19,7 @@ from .multistep import (
     Multistep,
     UniPC,
 )
-from .pndm import StartWith
+from .pndm import PNDM, StartWith
 from .sampling import create, default_grid, default_sampler, sample
 from .singlestep import (
     PRK,
@@ -42,10 +42,12 @@ __all__ = [
     "DEIS",
     "DOP853",
     "PLMS",
+    "PNDM",
     "PRK",
     "RK45",
     "Ancestral",
     "Churn",
+    "DDIMHat",
     "DDPMLarge",
     "DEISRho",
     "DPMSolver",

@@ -326,7 +326,7 @@ class ExplicitRungeKutta(Adaptive):
         return clock
 
     def learn(self, denoiser: Denoiser, x: Tensor, t: Tensor) -> Tensor:
-        return power(denoiser.process, ProbabilityFlow, "an ODE solver").velocity(x, denoiser(x, t), t)  # type: ignore[no-any-return]
+        return power(denoiser.process, ProbabilityFlow, "an ODE solver").velocity(x, denoiser(x, t), t)
 
     def size(self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, first: Tensor) -> Tensor:
         scale = self.atol + x.abs() * self.rtol

@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from .._errors import UserError
+from .._registry import register
 from ..denoisers import Denoiser, Transform
 from ..distributions import Distribution, Noise
 from ..processes import Process
 from .loop import Sampler, State
+from .multistep import PLMS, Multistep
+from .singlestep import PRK
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,3 +70,23 @@ class StartWith(Sampler):
         learned = self.rest.step(replace(state, memory=kept), s, known, noise).memory
         moved = self.first.step(replace(state, memory=own), s, known, noise)
         return replace(moved, memory=(done + 1, moved.memory, learned))
+
+
+@register(
+    "samplers",
+    "pndm",
+    title="PNDM",
+    arxiv="2202.09778",
+    catalogue="C6",
+    proof="exact: tests/laws, tests/samplers/test_pndm.py; parity: tests/samplers/test_pndm.py",
+)
+def PNDM(order: int = 4) -> StartWith | Multistep:
+    """Pseudo numerical methods (Liu et al. 2022, arXiv:2202.09778 algorithm 2): PRK for the first steps, then PLMS.
+
+    The first ``order`` − 1 steps take four evaluations each, every later one takes one.
+
+    Args:
+        order: of the multistep method, 1 to 4; 4 as published.
+    """
+    rest = PLMS(order)
+    return StartWith(PRK(), rest, order - 1) if order > 1 else rest
