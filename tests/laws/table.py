@@ -107,12 +107,12 @@ SAMPLERS = {
     "rho-rk4": single(samplers.RhoRK4(), 4, 30),
     "prk": single(samplers.PRK(), None, 40),  # of order 2, and 4 where σ/α is linear in t: tests/samplers
     "dpm-fast": Law(samplers.DPMSolverFast(), 2, 40, True, evaluations=None),
-    "dpm-12": Law(samplers.DPMSolver12(0.02, 0.002), None, 2, True, evaluations=None),
-    "dpm-23": Law(samplers.DPMSolver23(0.02, 0.002), None, 2, True, evaluations=None),
-    "rk45": Law(samplers.RK45(1e-3, 1e-3), None, 2, True, evaluations=None),
-    "dop853": Law(samplers.DOP853(1e-3, 1e-3), None, 2, True, evaluations=None),
+    "dpm-12": Law(samplers.DPMSolver12(0.02, 0.002), None, 5, True, evaluations=None),
+    "dpm-23": Law(samplers.DPMSolver23(0.02, 0.002), None, 5, True, evaluations=None),
+    "rk45": Law(samplers.RK45(1e-3, 1e-3), None, 5, True, evaluations=None),
+    "dop853": Law(samplers.DOP853(1e-3, 1e-3), None, 5, True, evaluations=None),
     "edm-euler": Law(samplers.EDMEuler(churn=10), None, 40, False, evaluations=None),
-    "edm-heun": Law(samplers.EDMHeun(churn=10, scale=1.0), None, 60, True, evaluations=None),
+    "edm-heun": Law(samplers.EDMHeun(churn=10, scale=1.0), None, 100, True, evaluations=None),
     "pndm": Law(samplers.PNDM(), None, 40, True, evaluations=None),  # its order: tests/samplers/test_pndm.py
     "ddim-hat": Law(samplers.DDIMHat(), None, 40, False),
     "quasi-taylor": Law(samplers.QuasiTaylor(), 1, 40, False),
