@@ -5,6 +5,7 @@ A new process, sampler, grid or prediction is one line here; the tests beside th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +46,8 @@ class Law:
         order: of the ODE solver; None for a stochastic one.
         steps: on which its law on the mixtures is tested.
         exact: within the Monte-Carlo floor at ``steps``; otherwise its bias must fall with four times as many.
-        evaluations: times at which a step from t to s asks the denoiser.
+        evaluations: times at which a step from t to s asks the denoiser: a letter each, or a function of
+            (process, t, s); None where they follow from the state or from the grid as a whole.
         second: the same of the second step, if it differs.
     """
 
@@ -53,8 +55,22 @@ class Law:
     order: int | None
     steps: int
     exact: bool
-    evaluations: str = "t"
+    evaluations: str | Callable[[processes.Process, float, float], list[float]] | None = "t"
     second: str = ""
+
+
+def nodes(sampler: samplers.DPMSolver | samplers.Tableau) -> Callable[[processes.Process, float, float], list[float]]:
+    """t and the nodes of a single-step solver; t alone in a step to clean data."""
+
+    def times(process: processes.Process, t: float, s: float) -> list[float]:
+        ends = (torch.tensor(v, dtype=torch.float64) for v in (t, s))
+        return [t, *(map(float, sampler.times(process, *ends)) if s > 0 else ())]
+
+    return times
+
+
+def single(sampler: samplers.DPMSolver | samplers.Tableau, order: int | None, steps: int) -> Law:
+    return Law(sampler, order, steps, True, evaluations=nodes(sampler))
 
 
 SAMPLERS = {
@@ -81,6 +97,25 @@ SAMPLERS = {
     "heun": Law(samplers.Heun(), 2, 120, True, evaluations="ts"),
     "euler-maruyama": Law(samplers.EulerMaruyama(), None, 40, False),
     "pc": Law(samplers.PredictorCorrector(), None, 40, False, evaluations="ts"),
+    "dpm-2": single(samplers.DPMSolver(2), 2, 60),
+    "dpm-3": single(samplers.DPMSolver(3), 3, 40),
+    "dpmpp-2s": single(samplers.DPMSolverPP2S(), 2, 60),
+    "dpmpp-3s": single(samplers.DPMSolverPP3S(), 3, 40),
+    "rho-midpoint": single(samplers.RhoMidpoint(), 2, 60),
+    "rho-heun": single(samplers.RhoHeun(), 2, 60),
+    "rho-kutta3": single(samplers.RhoKutta3(), 3, 40),
+    "rho-rk4": single(samplers.RhoRK4(), 4, 30),
+    "prk": single(samplers.PRK(), None, 40),  # of order 2, and 4 where σ/α is linear in t: tests/samplers
+    "dpm-fast": Law(samplers.DPMSolverFast(), 2, 40, True, evaluations=None),
+    "dpm-12": Law(samplers.DPMSolver12(0.02, 0.002), None, 5, True, evaluations=None),
+    "dpm-23": Law(samplers.DPMSolver23(0.02, 0.002), None, 5, True, evaluations=None),
+    "rk45": Law(samplers.RK45(1e-3, 1e-3), None, 5, True, evaluations=None),
+    "dop853": Law(samplers.DOP853(1e-3, 1e-3), None, 5, True, evaluations=None),
+    "edm-euler": Law(samplers.EDMEuler(churn=10), None, 40, False, evaluations=None),
+    "edm-heun": Law(samplers.EDMHeun(churn=10, scale=1.0), None, 100, True, evaluations=None),
+    "pndm": Law(samplers.PNDM(), None, 40, True, evaluations=None),  # its order: tests/samplers/test_pndm.py
+    "ddim-hat": Law(samplers.DDIMHat(), None, 40, False),
+    "quasi-taylor": Law(samplers.QuasiTaylor(), 1, 40, False),
     "ancestral-corrected": Law(samplers.Ancestral().then(samplers.Langevin(2, 0.02)), None, 4, True, evaluations="tss"),
 }
 

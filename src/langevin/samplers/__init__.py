@@ -1,8 +1,11 @@
 """Update rules, combinators, time grids, and the one loop."""
 
 from . import grids
-from .bridges import DDIM, DDPM, Ancestral, DDPMLarge
+from .adaptive import DOP853, RK45, DPMSolver12, DPMSolver23, DPMSolverAdaptive, ExplicitRungeKutta
+from .bridges import DDIM, DDPM, Ancestral, DDIMHat, DDPMLarge
+from .churn import Churn, EDMEuler, EDMHeun
 from .equations import Euler, EulerMaruyama, Heun, Langevin, PredictorCorrector
+from .latents import decode, encode, lerp, slerp
 from .loop import Repeat, Sampler, State, Then, check_grid, trajectory
 from .multistep import (
     DEIS,
@@ -16,37 +19,80 @@ from .multistep import (
     Multistep,
     UniPC,
 )
+from .pndm import PNDM, StartWith
 from .sampling import create, default_grid, default_sampler, sample
+from .singlestep import (
+    PRK,
+    DPMSolver,
+    DPMSolverFast,
+    DPMSolverPP2S,
+    DPMSolverPP3S,
+    InTurn,
+    RhoHeun,
+    RhoKutta3,
+    RhoMidpoint,
+    RhoRK4,
+    Tableau,
+)
+from .taylor import QuasiTaylor
 
 __all__ = [
     "DDIM",
     "DDPM",
     "DEIS",
+    "DOP853",
     "PLMS",
+    "PNDM",
+    "PRK",
+    "RK45",
     "Ancestral",
+    "Churn",
+    "DDIMHat",
     "DDPMLarge",
     "DEISRho",
+    "DPMSolver",
+    "DPMSolver12",
+    "DPMSolver23",
+    "DPMSolverAdaptive",
+    "DPMSolverFast",
     "DPMSolverMultistep",
     "DPMSolverPP",
+    "DPMSolverPP2S",
     "DPMSolverPP3M",
     "DPMSolverPP3MSDE",
+    "DPMSolverPP3S",
     "DPMSolverPPSDE",
+    "EDMEuler",
+    "EDMHeun",
     "Euler",
     "EulerMaruyama",
+    "ExplicitRungeKutta",
     "Heun",
+    "InTurn",
     "Langevin",
     "Multistep",
     "PredictorCorrector",
+    "QuasiTaylor",
     "Repeat",
+    "RhoHeun",
+    "RhoKutta3",
+    "RhoMidpoint",
+    "RhoRK4",
     "Sampler",
+    "StartWith",
     "State",
+    "Tableau",
     "Then",
     "UniPC",
     "check_grid",
     "create",
+    "decode",
     "default_grid",
     "default_sampler",
+    "encode",
     "grids",
+    "lerp",
     "sample",
+    "slerp",
     "trajectory",
 ]

@@ -106,15 +106,20 @@ class DDIM(Linear):
 
     At η = 0 it also runs upwards (inversion); from t = 0 itself there is no noise to scale, so start at ``t_min``.
 
+    With ``eta="hat"`` it is the paper's σ̂: the mean of η = 1, and noise of the larger variance, that of q(x_t | x_s),
+    which is 1 − ᾱ_t/ᾱ_s for processes that preserve variance; the step to clean data adds none.
+
+    .. math:: \hatσ^2 = σ_t^2 (1 - e^{λ_t - λ_s})
+
     Args:
-        eta: η in [0, 1]; 0 is deterministic, 1 is DDPM with β̃.
+        eta: η in [0, 1]; 0 is deterministic, 1 is DDPM with β̃; or ``"hat"``.
     """
 
-    eta: float = 0.0
+    eta: float | Literal["hat"] = 0.0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.eta <= 1.0:
-            raise UserError(f"eta must lie in [0, 1], got {self.eta}")
+        if self.eta != "hat" and (isinstance(self.eta, str) or not 0.0 <= self.eta <= 1.0):
+            raise UserError(f"eta must lie in [0, 1] or be 'hat', got {self.eta!r}")
 
     def check(self, process: Process) -> None:
         power(process, ScalarGaussian, "DDIM")
@@ -127,9 +132,27 @@ class DDIM(Linear):
         return lambda t: torch.exp(process.log_snr(t))  # type: ignore[attr-defined]
 
     def row(self, process: Process, times: tuple[float, ...], s: float) -> Row:
-        check_upwards(times[0], s, self.eta)
-        a, b, v = process.bridge_coefficients(times[0], s, self.eta)  # type: ignore[attr-defined]
+        gaussian: ScalarGaussian = process  # type: ignore[assignment]
+        eta, t = 1.0 if self.eta == "hat" else float(self.eta), times[0]
+        check_upwards(t, s, eta)
+        a, b, v = gaussian.bridge_coefficients(t, s, eta)
+        if self.eta == "hat" and s > 0:
+            here = torch.tensor(t, dtype=torch.float64)
+            v = -gaussian.sigma2(here) * torch.expm1(gaussian.log_snr(t) - gaussian.log_snr(s))
         return Row(None, Rule(float(b), (float(a),)), math.sqrt(float(v)))
+
+
+@register(
+    "samplers",
+    "ddim-hat",
+    title="DDIM, σ̂",
+    arxiv="2010.02502",
+    catalogue="C1",
+    proof="exact: tests/laws; parity: tests/samplers/test_ddim_hat.py",
+)
+def DDIMHat() -> DDIM:
+    """DDIM's σ̂ (arXiv:2010.02502 §5): the larger variance, which on a sub-sequence is much too large."""
+    return DDIM("hat")
 
 
 def check_upwards(t: float, s: float, eta: float) -> None:
