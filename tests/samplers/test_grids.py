@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
-from langevin import UserError, processes
+import langevin
+from langevin import UserError, processes, samplers, worlds
 from langevin._registry import methods
 from langevin.samplers import check_grid, grids
 
@@ -81,3 +84,54 @@ def test_bad_steps(steps):
     for method in methods("grids"):
         with pytest.raises(UserError, match="steps must be"):
             method.make(processes.DDPM(), steps)
+
+
+def test_dynamic_is_the_least_of_all():
+    """Against every sub-sequence of eight times, for costs without any structure."""
+    generator = torch.Generator().manual_seed(0)
+    times = torch.linspace(1, 0, 8, dtype=torch.float64)
+    for _ in range(5):
+        cost = torch.rand(8, 8, generator=generator, dtype=torch.float64)
+        for steps in range(1, 8):
+            ways = [(0, *middle, 7) for middle in itertools.combinations(range(1, 7), steps - 1)]
+            total = lambda way, cost=cost: float(sum(cost[i, j] for i, j in itertools.pairwise(way)))
+            best = min(ways, key=total)
+            assert grids.dynamic(times, cost, steps).tolist() == times[list(best)].tolist()
+
+
+def test_dynamic_takes_no_forbidden_step():
+    times, cost = torch.linspace(1, 0, 4, dtype=torch.float64), torch.full((4, 4), torch.inf)
+    cost[0, 2] = cost[2, 3] = 1.0
+    assert grids.dynamic(times, cost, 2).tolist() == times[[0, 2, 3]].tolist()
+    with pytest.raises(UserError, match="cost must leave a way of 3 steps"):
+        grids.dynamic(times, cost, 3)
+    with pytest.raises(UserError, match="steps must be between 1 and 3"):
+        grids.dynamic(times, cost, 4)
+    with pytest.raises(UserError, match=r"cost must be \(4, 4\)"):
+        grids.dynamic(times, cost[:3], 2)
+    cost[0, 1] = torch.nan
+    with pytest.raises(UserError, match="not-a-number"):
+        grids.dynamic(times, cost, 2)
+
+
+@pytest.mark.parametrize("process", SCALAR, ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("spread", [0.1, 1.0])
+def test_optimal_is_best_for_normal_data(process, spread):
+    """DDIM on N(0, spread²): the error at the end is below that of every other grid, at every number of steps.
+
+    240 candidates instead of all times cost a share (Δ log-SNR / step)² of the error, 1 % at 20 steps: hence the 1.02.
+    """
+    world = worlds.GaussianMixture(torch.ones(1), torch.zeros(1, 1), torch.full((1, 1), spread**2))
+    start = torch.ones(1, 1, dtype=torch.float64)
+
+    def error(grid):
+        end = langevin.sample(world.denoiser(process), samplers.DDIM(), start=start, grid=grid)
+        first = grid[0]
+        total = process.alpha(first) ** 2 * spread**2 + process.sigma(first) ** 2
+        return abs(float(torch.log(end[0, 0] * torch.sqrt(total) / spread)))
+
+    for steps in (2, 5, 20):
+        own = error(grids.optimal(process, steps, spread))
+        for name in ("uniform", "quadratic", "log-snr", "karras"):
+            grid = next(m.make for m in methods("grids") if m.name == name)(process, steps)
+            assert own < 1.02 * error(grid), (name, steps)

@@ -9,7 +9,7 @@ import torch
 
 import langevin
 from langevin import Noise, UserError, processes, samplers, worlds
-from langevin.denoisers import independent
+from langevin.denoisers import NetworkDenoiser, Reading, independent
 from langevin.guidance import classifier_free
 from support import OracleNetwork, oracle, sliced_w2, w2_floor
 
@@ -246,3 +246,26 @@ def test_refusals():
     flow = world.denoiser(processes.RectifiedFlow())
     with pytest.raises(UserError, match="infinite at t = 1"):
         langevin.sample(flow, samplers.EulerMaruyama(), grid=[1.0, 0.5, 0.0])
+
+
+def test_grid_must_fall_to_draw():
+    """Without a start there is only one way; with one, a grid may go up (encoding)."""
+    denoiser = worlds.ring().denoiser(processes.VP())
+    with pytest.raises(ValueError, match=r"grid must decrease strictly to draw data; grid\[2\] = 0.6 follows"):
+        langevin.sample(denoiser, n=2, grid=[1.0, 0.5, 0.6, 0.0])
+    up = langevin.sample(denoiser, samplers.DDIM(), start=torch.zeros(2, 2), grid=[0.1, 0.5])
+    assert up.shape == (2, 2)
+
+
+def test_state_takes_the_dtype_of_the_network():
+    """float32 for a float32 network or a smaller one, float64 for an exact world; a start of any dtype is taken."""
+    start = torch.zeros(2, 2, dtype=torch.float64)
+    exact = worlds.ring().denoiser(processes.VP())
+    *_, last = langevin.trajectory(exact, samplers.DDIM(), grid=[0.5, 0.1], start=start.float())
+    assert last.x.dtype == torch.float64
+    for dtype, expected in ((torch.float32, torch.float32), (torch.bfloat16, torch.float32), (F64, F64)):
+        network = langevin.nn.create(langevin.nn.default((2,))).to(dtype)
+        denoiser = NetworkDenoiser(network, processes.VP(), Reading("v"), (2,))
+        for sampler in (samplers.DDIM(), samplers.UniPC(2), samplers.Heun(), samplers.Ancestral()):
+            *_, last = langevin.trajectory(denoiser, sampler, grid=[0.5, 0.3, 0.1], start=start)
+            assert last.x.dtype == expected

@@ -104,3 +104,74 @@ def trailing(process: Process, steps: int) -> Tensor:
     if _steps(steps) > total:
         raise UserError(f"steps must be at most the {total} knots of the table, got {steps}")
     return _knots((total - torch.arange(steps, dtype=torch.float64) * total / steps).round() - 1, total)
+
+
+def dynamic(times: Tensor, cost: Tensor, steps: int) -> Tensor:
+    r"""The grid through some of ``times`` whose steps cost least: argmin Σ_i cost[i, i + 1] by dynamic programming.
+
+    Any cost of a pair will do: a term of the variational bound (Watson et al. 2021, arXiv:2106.03802, alg. 1), a
+    measured local error, a closed form. The first and the last time are kept; the sum is the least of all
+    sub-sequences of ``steps`` steps, in O(steps·K²).
+
+    Args:
+        times: ``(K,)`` candidates, in the order they are passed.
+        cost: ``(K, K)``; ``cost[i, j]`` is that of a step from ``times[i]`` to ``times[j]``, i < j.
+            Infinite costs are steps that may not be taken.
+        steps: between 1 and K − 1.
+
+    Returns:
+        ``(steps + 1,)`` times.
+    """
+    times, cost = torch.as_tensor(times, dtype=torch.float64), torch.as_tensor(cost, dtype=torch.float64)
+    count = times.numel()
+    if times.ndim != 1 or cost.shape != (count, count):
+        raise UserError(f"cost must be ({count}, {count}) for {count} times, got {tuple(cost.shape)}")
+    if not 1 <= _steps(steps) < count:
+        raise UserError(f"steps must be between 1 and {count - 1} for {count} times, got {steps}")
+    pairs = torch.ones(count, count, dtype=torch.bool).triu(1)
+    if cost[pairs].isnan().any():
+        raise UserError("cost must be numbers above its diagonal, got not-a-number")
+    cost = torch.where(pairs, cost, torch.inf)
+    least = torch.full((count,), torch.inf, dtype=torch.float64)
+    least[0] = 0.0
+    back = []
+    for _ in range(steps):
+        least, come = (least[:, None] + cost).min(0)
+        back.append(come)
+    if not least[-1].isfinite():
+        raise UserError(
+            f"cost must leave a way of {steps} steps from the first time to the last; every one is infinite"
+        )
+    path = [count - 1]
+    for come in reversed(back):
+        path.append(int(come[path[-1]]))
+    return times[path[::-1]]
+
+
+@register("grids", "optimal", title="Optimal for normal data of a given spread", arxiv="2106.03802", proof=_EXACT)
+def optimal(process: Process, steps: int, spread: float = 0.5, candidates: int = 240) -> Tensor:
+    r"""The grid on which first-order steps of the probability flow (DDIM) err least for N(0, spread²) data.
+
+    For such data the flow multiplies x by :math:`\sqrt{V_s/V_t}` with :math:`V = α^2 c^2 + σ^2`, and a DDIM step by
+    :math:`σ_s/σ_t + (α_s - α_t σ_s/σ_t)\,α_t c^2/V_t`. The flow of normal data keeps relative errors, so the cost of a
+    step is the distance of the two logarithms, and their sum is the error at the end, since each step errs to the same
+    side. Found by ``dynamic`` over times uniform in log-SNR, and 0.
+
+    Args:
+        process: scalar-Gaussian.
+        steps: n.
+        spread: c, the RMS of the data a coordinate around its mean, > 0.
+        candidates: how many times to choose from.
+    """
+    gaussian: ScalarGaussian = power(process, ScalarGaussian, "grid 'optimal'")
+    if not 0 < spread < float("inf"):
+        raise UserError(f"spread must be > 0, got {spread}")
+    times = log_snr(process, max(candidates, _steps(steps) + 1))
+    alpha, sigma = gaussian.alpha(times), gaussian.sigma(times)
+    total = alpha**2 * spread**2 + sigma**2
+    (a_t, a_s), (b_t, b_s), (v_t, v_s) = ((f[:, None], f[None]) for f in (alpha, sigma, total))
+    ratio = b_s / b_t
+    taken = ratio + (a_s - a_t * ratio) * a_t * spread**2 / v_t
+    miss = torch.log(taken) - torch.log(v_s / v_t) / 2
+    cost = torch.where(torch.ones_like(miss, dtype=torch.bool).triu(1), miss.abs(), torch.inf)
+    return dynamic(times, cost, steps)

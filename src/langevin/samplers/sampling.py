@@ -99,6 +99,13 @@ def sample(
         if steps is not None and steps != len(grid) - 1:
             raise UserError(f"steps = {steps} contradicts a grid of {len(grid) - 1} steps; give one of them")
         times = check_grid(grid)
+        rise = (times.diff() > 0).nonzero()
+        if start is None and rise.numel():
+            i = int(rise[0]) + 1
+            raise UserError(
+                f"grid must decrease strictly to draw data; grid[{i}] = {times[i]:g} follows grid[{i - 1}] = "
+                f"{times[i - 1]:g} (to encode, give start)"
+            )
     else:
         steps = 10 if steps is None else steps
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
