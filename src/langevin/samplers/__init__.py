@@ -6,6 +6,7 @@ from .bridges import DDIM, DDPM, Ancestral, DDIMHat, DDPMLarge
 from .churn import Churn, EDMEuler, EDMHeun
 from .equations import Euler, EulerMaruyama, Heun, Langevin, PredictorCorrector
 from .latents import decode, encode, lerp, slerp
+from .linear import Linear
 from .loop import Repeat, Sampler, State, Then, check_grid, trajectory
 from .multistep import (
     DEIS,
@@ -70,6 +71,7 @@ __all__ = [
     "Heun",
     "InTurn",
     "Langevin",
+    "Linear",
     "Multistep",
     "PredictorCorrector",
     "QuasiTaylor",
