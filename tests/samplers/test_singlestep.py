@@ -251,6 +251,15 @@ def test_times_of_their_own(rule):
     torch.testing.assert_close(together[3], x[3], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("rule", [samplers.DPMSolver(3), samplers.RhoRK4(), samplers.PRK()], ids=str)
+def test_where_the_signal_is_rounding(rule):
+    """The cosine's α(1) is 6e-17, not 0: a first step divided by it was noise. It is DDIM's, as where α = 0."""
+    process = processes.Cosine()
+    x, denoiser = WORLD.sample(4, 1, process=process, t=1.0), WORLD.denoiser(process)
+    ours, expected = (r.step(State(x, at(1.0)), at(0.7), denoiser, None).x for r in (rule, samplers.DDIM()))
+    torch.testing.assert_close(ours, expected, rtol=1e-11, atol=1e-11)
+
+
 def test_a_plan_changes_nothing():
     """Coefficients made once for a grid are those of each step; off the grid the plan is the sampler."""
     process = processes.VP()
