@@ -78,7 +78,7 @@ def test_noise_put_in_is_the_processs_own():
 
 
 def test_where_it_churns():
-    """Outside [low, high] and with churn = 0 times stay the grid's to the bit; γ is at most √2 − 1; t_max is not passed."""
+    """Outside [low, high] and with churn = 0 times stay the grid's to the bit; γ ≤ √2 − 1; t_max is not passed."""
     process = processes.EDM()
     rule = samplers.EDMHeun(40.0, 0.05, 50.0)
     asked = lambda sigma, steps: samplers.Churn(rule.sampler, 40.0, 0.05, 50.0, 1.0, steps).raised(

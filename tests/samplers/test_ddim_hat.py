@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -53,14 +54,13 @@ def test_variance_on_a_gaussian(eta, steps):
     world = worlds.GaussianMixture(torch.ones(1), torch.zeros(1, 1), torch.full((1, 1), c))
     grid = samplers.grids.log_snr(process, steps)
     variance = 1.0
-    for t, s in zip(grid[:-1], grid[1:]):
+    for t, s in itertools.pairwise(grid):
         a_t, a_s = (float(process.alpha(u) ** 2) for u in (t, s))
         gain = math.sqrt(a_t) * c / (a_t * c + 1 - a_t)  # x̂_0 = gain · x
         small = (1 - a_s) / (1 - a_t) * (1 - a_t / a_s)
         kept = small if eta == "hat" else eta**2 * small
-        scale = math.sqrt(a_s) * gain + math.sqrt(max(1 - a_s - kept, 0)) * (1 - math.sqrt(a_t) * gain) / math.sqrt(
-            1 - a_t
-        )
+        noise = (1 - math.sqrt(a_t) * gain) / math.sqrt(1 - a_t)  # ε̂ = noise · x
+        scale = math.sqrt(a_s) * gain + math.sqrt(max(1 - a_s - kept, 0)) * noise
         added = (1 - a_t / a_s if a_s < 1 else 0.0) if eta == "hat" else kept
         variance = scale**2 * variance + added
     x = langevin.sample(world.denoiser(process), samplers.DDIM(eta), n=n, grid=grid, batch=n)

@@ -18,9 +18,9 @@ WORLD = worlds.random_mixture(3, components=4, rms=0.7, seed=1)
 def test_beside_a_peer():
     """diffusers' PNDM with its Runge–Kutta start, table in float64, on an exact world.
 
-    The peer's warm-up stands at indices k and k − 25 of a stride of 50, which are knots; its stride is the grid's (leading
-    spacing). The last step, from index 0 to the data, is left out: it is a fiftieth of the others, and the peer weighs the
-    past as if it were as long. Rounding: 1e-16 · 20 steps · 157.
+    The peer's warm-up stands at indices k and k − 25 of a stride of 50, which are knots; its stride is the grid's
+    (leading spacing). The last step, from index 0 to the data, is left out: it is a fiftieth of the others, and the
+    peer weighs the past as if it were as long. Rounding: 1e-16 · 20 steps · 157.
     """
     diffusers = pytest.importorskip("diffusers")
     process, steps = processes.DDPM(), 20
