@@ -231,8 +231,8 @@ class DPMSolverAdaptive(Adaptive):
         power(process, ScalarGaussian, "adaptive DPM-Solver")
 
     def clock(self, process: Any, t: Tensor) -> Tensor:
-        half: Tensor = process.log_snr(t) / 2
-        return half
+        # Beyond t_max the signal is nothing but rounding: the integration begins at t_max
+        return torch.where(t > process.t_max, -torch.inf, process.log_snr(t) / 2)
 
     def time(self, process: Any, clock: Tensor) -> Tensor:
         t: Tensor = process.time(2 * clock)
@@ -356,7 +356,7 @@ class ExplicitRungeKutta(Adaptive):
         if len(sizes) == 2:  # DOP853 weighs its fifth-order estimate by a third-order one
             fifth, third = sizes[0] ** 2, sizes[1] ** 2
             both = fifth + 0.01 * third
-            error = torch.where(both > 0, h.abs() * fifth / both.clamp_min(1e-300).sqrt(), 0.0)
+            error = torch.where(both == 0, 0.0, h.abs() * fifth / both.clamp_min(1e-300).sqrt())
         return Attempt(new, error, slopes[-1], new)
 
     def factor(self, error: Tensor, again: Tensor) -> Tensor:

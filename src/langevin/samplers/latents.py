@@ -31,7 +31,8 @@ def encode(
     r"""The latent of data: the probability flow upwards, without noise (arXiv:2010.02502 §4.3, eq. 14).
 
     From data there is no noise to scale, so the state at the smallest time t_1 of the grid is
-    α x_0 + σ ε̂(α x_0, t_1), which differs from the flow's by O(σ³/α); the rest is ``sampler``, run upwards.
+    α x_0 + σ ε̂(α x_0, t_1), which the last step of ``decode`` takes back to x_0 but for O(σ⁴); the rest is ``sampler``,
+    run upwards.
 
     Args:
         denoiser: the belief.

@@ -146,7 +146,8 @@ class Singlestep(Sampler):
     def stages(self, process: ScalarGaussian, t: Tensor, s: Tensor) -> tuple[Stage, ...]:
         """The step from t to s as rows of coefficients."""
         t, s = torch.broadcast_tensors(t, s)
-        plain = ~(process.log_snr(t).isfinite() & process.log_snr(s).isfinite())
+        # α/σ below e^−20 is no signal: what noise prediction divides by it has lost its digits
+        plain = torch.stack([_signal(process, t), _signal(process, s)]).isinf().any(0)
         ends = _ratio(process, t, s)
         if bool(plain.all()) or not self.nodes:
             return (Stage(t, (_scalar(ends),), (_scalar(process.alpha(s) - ends * process.alpha(t)),)),)
@@ -233,6 +234,12 @@ def _plan(sampler: Singlestep, process: ScalarGaussian, grid: tuple[float, ...])
         check_start(t, s)
         rows[pair] = sampler.stages(process, t, s)
     return Settled(sampler, rows)
+
+
+def _signal(process: ScalarGaussian, t: Tensor) -> Tensor:
+    """ℓ = log α/σ, −∞ where there is no signal to speak of."""
+    half = process.log_snr(t) / 2
+    return torch.where(half < -20, -torch.inf, half)
 
 
 def _ratio(process: ScalarGaussian, t: Tensor, u: Tensor) -> Tensor:
