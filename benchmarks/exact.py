@@ -53,12 +53,27 @@ PROCESSES: dict[str, ScalarGaussian] = {"EDM": processes.EDM(), "DDPM": processe
 """σ from 80 to 0.002, and the table of a thousand linear β."""
 
 
-class Counter:
-    """Evaluations a sample: rows asked over rows carried."""
+class Spent(Exception):
+    """More evaluations were asked for than a counter allows."""
 
-    def __init__(self) -> None:
+
+class Counter:
+    """Evaluations a sample: rows asked over rows carried.
+
+    Args:
+        limit: of rows; the call that passes it fails with ``Spent``.
+    """
+
+    def __init__(self, limit: float = math.inf) -> None:
         self.rows = 0
         self.whole = 0
+        self.limit = limit
+
+    def ask(self, rows: int) -> None:
+        """Count a call."""
+        self.rows += rows
+        if self.rows > self.limit:
+            raise Spent
 
     def evaluations(self, samples: int) -> float:
         """Calls a sample since the counter was made."""
@@ -152,7 +167,7 @@ class Counted(Transform):
         return getattr(self.base, name)
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Belief:
-        self.counter.rows += len(x_t)
+        self.counter.ask(len(x_t))
         process: ScalarGaussian = self.process  # type: ignore[assignment]
         now = torch.as_tensor(t, dtype=torch.float64)
         alpha = langevin.processes.expand(process.alpha(now), x_t)
@@ -232,9 +247,9 @@ class Problem:
         """The start in σ-coordinates."""
         return self.start / self.process.alpha(torch.ones((), dtype=torch.float64))
 
-    def denoiser(self) -> tuple[Denoiser, Counter]:
-        """A fresh counting denoiser."""
-        counted = Counted(self.world.denoiser(self.process), self.fast)
+    def denoiser(self, limit: float = math.inf) -> tuple[Denoiser, Counter]:
+        """A fresh counting denoiser that answers so many rows."""
+        counted = Counted(self.world.denoiser(self.process), self.fast, Counter(limit))
         return counted, counted.counter
 
     def to_y(self, x: Tensor, t: float) -> Tensor:

@@ -36,6 +36,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
+import exact
 import langevin
 import peers
 import telling
@@ -101,10 +102,10 @@ def default_grid(problem: Problem, steps: int) -> Tensor:
 
 
 def travel(
-    problem: Problem, sampler: Sampler, times: Tensor, samples: int, draw: int = 0
+    problem: Problem, sampler: Sampler, times: Tensor, samples: int, draw: int = 0, limit: float = math.inf
 ) -> tuple[Tensor, float, bool]:
-    """The loop from the problem's start, without gradients."""
-    denoiser, counter = problem.denoiser()
+    """The loop from the problem's start, without gradients; ``limit`` is in evaluations a sample."""
+    denoiser, counter = problem.denoiser(limit * samples)
     noise = Noise(2 * problem.seed + 1 + draw, samples)
     with torch.no_grad():
         *_, state = samplers.trajectory(denoiser, sampler, grid=times, start=problem.start[:samples], noise=noise)
@@ -156,15 +157,10 @@ class Ours:
         low, high = -9.0, 2.0
         for _ in range(8):
             middle = (low + high) / 2
+            looser = dataclasses.replace(sampler, **dict.fromkeys(fields, 10**middle))
             try:
-                found = travel(
-                    problem, dataclasses.replace(sampler, **dict.fromkeys(fields, 10**middle)), times, problem.samples
-                )
-            except langevin.UserError:  # the step limit, or a tolerance it does not take
-                found = None
-            if found is not None and found[1] <= budget:
-                best, high = found, middle
-            else:
+                best, high = travel(problem, looser, times, problem.samples, limit=budget), middle
+            except (exact.Spent, langevin.UserError):  # the budget, the step limit, or a tolerance it does not take
                 low = middle
         if best is None:
             raise peers.Unsupported("no tolerance is loose enough for the budget")
@@ -188,6 +184,7 @@ def is_stochastic(sampler: Sampler) -> bool:
     """Whether other noise from the same start ends elsewhere."""
     problem = Problem("2-D", "EDM", 0, samples=2)
     times = times_of(problem, sampler, "own", 4, "t_min")
+    sampler = dataclasses.replace(sampler, **dict.fromkeys(tolerance_of(sampler), 1e-2))
     one, two = (travel(problem, sampler, times, 2, draw=draw)[0] for draw in (0, 1))
     return not torch.equal(one, two)
 
@@ -449,7 +446,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     if settings.quick:
         settings.seeds, settings.evaluations, settings.process = 1, [5, 10, 20], settings.process or ["EDM"]
         settings.world = settings.world or ["2-D", "64-D"]
-        settings.law_samples, settings.all_grids = min(settings.law_samples, 2000), False
+        settings.law_samples, settings.all_grids = min(settings.law_samples, 1000), False
     settings.world = settings.world or list(WORLDS)
     settings.process = settings.process or list(PROCESSES)
     return settings
