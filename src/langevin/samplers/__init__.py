@@ -7,6 +7,7 @@ from .churn import Churn, EDMEuler, EDMHeun
 from .equations import Euler, EulerMaruyama, Heun, Langevin, PredictorCorrector
 from .latents import decode, encode, lerp, slerp
 from .loop import Repeat, Sampler, State, Then, check_grid, trajectory
+from .moments import Coordinates, Cosines, Directions, Moments, moments_of
 from .multistep import (
     DEIS,
     PLMS,
@@ -20,6 +21,7 @@ from .multistep import (
     UniPC,
 )
 from .pndm import PNDM, StartWith
+from .remainder import GaussianRemainder
 from .sampling import create, default_grid, default_sampler, sample
 from .singlestep import (
     PRK,
@@ -47,6 +49,8 @@ __all__ = [
     "RK45",
     "Ancestral",
     "Churn",
+    "Coordinates",
+    "Cosines",
     "DDIMHat",
     "DDPMLarge",
     "DEISRho",
@@ -62,14 +66,17 @@ __all__ = [
     "DPMSolverPP3MSDE",
     "DPMSolverPP3S",
     "DPMSolverPPSDE",
+    "Directions",
     "EDMEuler",
     "EDMHeun",
     "Euler",
     "EulerMaruyama",
     "ExplicitRungeKutta",
+    "GaussianRemainder",
     "Heun",
     "InTurn",
     "Langevin",
+    "Moments",
     "Multistep",
     "PredictorCorrector",
     "QuasiTaylor",
@@ -92,6 +99,7 @@ __all__ = [
     "encode",
     "grids",
     "lerp",
+    "moments_of",
     "sample",
     "slerp",
     "trajectory",
