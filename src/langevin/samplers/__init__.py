@@ -8,6 +8,7 @@ from .equations import Euler, EulerMaruyama, Heun, Langevin, PredictorCorrector
 from .latents import decode, encode, lerp, slerp
 from .linear import Linear
 from .loop import Repeat, Sampler, State, Then, check_grid, trajectory
+from .moments import Coordinates, Cosines, Directions, Moments, moments_of
 from .multistep import (
     DEIS,
     PLMS,
@@ -21,6 +22,7 @@ from .multistep import (
     UniPC,
 )
 from .pndm import PNDM, StartWith
+from .remainder import GaussianRemainder
 from .sampling import create, default_grid, default_sampler, sample
 from .singlestep import (
     PRK,
@@ -48,6 +50,8 @@ __all__ = [
     "RK45",
     "Ancestral",
     "Churn",
+    "Coordinates",
+    "Cosines",
     "DDIMHat",
     "DDPMLarge",
     "DEISRho",
@@ -63,15 +67,18 @@ __all__ = [
     "DPMSolverPP3MSDE",
     "DPMSolverPP3S",
     "DPMSolverPPSDE",
+    "Directions",
     "EDMEuler",
     "EDMHeun",
     "Euler",
     "EulerMaruyama",
     "ExplicitRungeKutta",
+    "GaussianRemainder",
     "Heun",
     "InTurn",
     "Langevin",
     "Linear",
+    "Moments",
     "Multistep",
     "PredictorCorrector",
     "QuasiTaylor",
@@ -94,6 +101,7 @@ __all__ = [
     "encode",
     "grids",
     "lerp",
+    "moments_of",
     "sample",
     "slerp",
     "trajectory",

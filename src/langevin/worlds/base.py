@@ -95,6 +95,10 @@ class World(ABC):
         result: Tensor = power(process, Score, "score").score(x, self.denoiser(process)(x, t), t)
         return result
 
+    def part(self, label: int) -> World:
+        """The world of one label, or the world itself where it does not come apart (and for −1)."""
+        return self
+
     def denoiser(self, process: Process) -> WorldDenoiser:
         """The exact belief p(x_0 | x_t); ``.given(label=…)`` conditions it."""
         return WorldDenoiser(self, process)
@@ -123,6 +127,11 @@ class WorldDenoiser(Denoiser):
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return self.world.shape
+
+    @property
+    def data(self) -> World:
+        """The law the belief is about: the world, or with one label its part; for its ``mean`` and ``cov``."""
+        return self.world if self.label is None or len(self.label) > 1 else self.world.part(int(self.label))
 
     def conditions(self) -> tuple[str, ...]:
         return ("label",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -53,6 +54,7 @@ class GaussianMixture(World):
         self.shape = (d,)
         self.log_weights = torch.log(w / w.sum())
         self.labels = torch.arange(k)
+        self._parts: dict[int, GaussianMixture] = {}
         # An eigenvalue below the rounding of the largest is the 0 of a singular covariance.
         rounding = d * torch.finfo(torch.float64).eps * values.amax(-1, keepdim=True)
         self.means, self.basis, self.values = m, basis, torch.where(values > rounding, values, 0.0)
@@ -68,6 +70,17 @@ class GaussianMixture(World):
         w, apart = self.log_weights.exp(), self.means - self.mean
         within = torch.einsum("k,kij,kj,klj->il", w, self.basis, self.values, self.basis)
         return within + torch.einsum("k,ki,kj->ij", w, apart, apart)
+
+    def part(self, label: int) -> GaussianMixture:
+        if label < 0:
+            return self
+        if label not in self._parts:
+            own, result = self.labels == label, copy.copy(self)
+            result.log_weights = torch.log_softmax(self.log_weights[own], 0)
+            result.labels, result.means = self.labels[own], self.means[own]
+            result.basis, result.values, result._parts = self.basis[own], self.values[own], {}
+            self._parts[label] = result
+        return self._parts[label]
 
     def _along(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         """V_kᵀ (x − scale·m_k), ``(B, K, D)``."""

@@ -1,0 +1,173 @@
+"""Mean and covariance of the data, as a sampler uses them: a mean, orthonormal directions, a variance for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._errors import UserError
+from ..denoisers import Denoiser
+from .quadrature import Array
+
+
+class Basis(Protocol):
+    """An orthonormal change of coordinates of flattened events."""
+
+    def to(self, x: Tensor) -> Tensor:
+        """Coordinates along the directions, ``(B, D)`` of ``(B, D)``."""
+        ...
+
+    def back(self, c: Tensor) -> Tensor:
+        """The inverse of ``to``."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Coordinates:
+    """The coordinates themselves."""
+
+    def to(self, x: Tensor) -> Tensor:
+        return x
+
+    def back(self, c: Tensor) -> Tensor:
+        return c
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """The columns of an orthonormal matrix ``(D, D)``."""
+
+    matrix: Tensor
+    _there: dict[tuple[torch.device, torch.dtype], Tensor] = field(default_factory=dict, repr=False)
+
+    def _like(self, x: Tensor) -> Tensor:
+        key = (x.device, x.dtype)
+        if key not in self._there:
+            self._there[key] = self.matrix.to(device=x.device, dtype=x.dtype)
+        return self._there[key]
+
+    def to(self, x: Tensor) -> Tensor:
+        return x @ self._like(x)
+
+    def back(self, c: Tensor) -> Tensor:
+        return c @ self._like(c).mT
+
+
+def cosines(n: int) -> Tensor:
+    """The orthonormal DCT-II as a matrix ``(n, n)``: rows are frequencies."""
+    k, i = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)
+    matrix = math.sqrt(2 / n) * torch.cos(math.pi * (i + 0.5) * k / n)
+    matrix[0] /= math.sqrt(2)
+    return matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Cosines:
+    """The two-dimensional DCT of each channel of ``(C, H, W)`` events."""
+
+    shape: tuple[int, int, int]
+
+    @cached_property
+    def _sides(self) -> tuple[Tensor, Tensor]:
+        return cosines(self.shape[1]), cosines(self.shape[2])
+
+    def to(self, x: Tensor) -> Tensor:
+        rows, columns = (m.to(x) for m in self._sides)
+        return (rows @ x.reshape(-1, *self.shape) @ columns.mT).reshape(x.shape)
+
+    def back(self, c: Tensor) -> Tensor:
+        rows, columns = (m.to(c) for m in self._sides)
+        return (rows.mT @ c.reshape(-1, *self.shape) @ columns).reshape(c.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Mean and covariance of the data: V diag(values) Vᵀ around the mean.
+
+    Args:
+        mean: float64 ``(D,)``.
+        values: the variance along each direction, float64 ``(D,)``, ≥ 0.
+        basis: the directions; the coordinates themselves if not given.
+        spectral: whether ``values`` are the variances along uncorrelated directions. Variances of correlated
+            coordinates say how large the data are, but not on which scales they have structure.
+    """
+
+    mean: Tensor
+    values: Tensor
+    basis: Basis = field(default_factory=Coordinates)
+    spectral: bool = True
+
+    def __post_init__(self) -> None:
+        mean, values = (torch.as_tensor(v).detach().to("cpu", torch.float64) for v in (self.mean, self.values))
+        if mean.ndim != 1 or values.shape != mean.shape:
+            raise UserError(f"mean and values must both be (D,), got {tuple(mean.shape)} and {tuple(values.shape)}")
+        if not mean.isfinite().all() or not values.isfinite().all() or not (values >= 0).all() or not values.any():
+            raise UserError("moments must be finite, with variances >= 0 that are not all 0")
+        object.__setattr__(self, "mean", mean)
+        # A direction without variance carries nothing; a floor keeps its scale √(λ + σ²) from vanishing with σ.
+        object.__setattr__(self, "values", values.clamp_min(1e-6 * float(values.mean())))
+
+    def __repr__(self) -> str:
+        return f"Moments(D={len(self.mean)}, spread={self.spread:.3g}, largest={self.largest:.3g})"
+
+    @classmethod
+    def of(cls, mean: Tensor, cov: Tensor) -> Moments:
+        """From a covariance ``(D, D)``, by its eigenvectors, or from the variances ``(D,)`` of the coordinates."""
+        mean, cov = (torch.as_tensor(v).detach().to("cpu", torch.float64) for v in (mean, cov))
+        if cov.ndim == 1:
+            return cls(mean, cov, spectral=False)
+        if cov.shape != (len(mean), len(mean)) or not cov.isfinite().all():
+            raise UserError(f"cov must be finite, ({len(mean)}, {len(mean)}) or ({len(mean)},), got {tuple(cov.shape)}")
+        values, vectors = torch.linalg.eigh((cov + cov.mT) / 2)
+        return cls(mean, values.clamp_min(0), Directions(vectors))
+
+    @classmethod
+    def unknown(cls, size: int) -> Moments:
+        """What is assumed of data in [−1, 1] of which nothing is known: mean 0 and a standard deviation of ½."""
+        return cls(torch.zeros(size, dtype=torch.float64), torch.full((size,), 0.25), spectral=False)
+
+    @property
+    def spread(self) -> float:
+        """The root mean variance of a coordinate."""
+        return math.sqrt(float(self.values.mean()))
+
+    @property
+    def largest(self) -> float:
+        """The largest standard deviation along a direction."""
+        return math.sqrt(float(self.values.max()))
+
+    @cached_property
+    def array(self) -> Array:
+        """``values`` as an array."""
+        return np.ascontiguousarray(self.values.numpy())
+
+
+_KNOWN: MutableMapping[Any, Moments] = WeakKeyDictionary()
+
+
+def moments_of(denoiser: Denoiser) -> Moments | None:
+    """The moments that travel with a model: of its ``data``, or of the denoiser it is made from; None if unknown.
+
+    ``data`` is anything with ``mean`` ``(D,)`` and ``cov`` ``(D, D)`` or ``(D,)``.
+    """
+    seen: Any = denoiser
+    while seen is not None:
+        data = getattr(seen, "data", None)
+        if data is not None:
+            if data in _KNOWN:
+                return _KNOWN[data]
+            mean, cov = getattr(data, "mean", None), getattr(data, "cov", None)
+            if mean is None or cov is None or not bool((torch.as_tensor(cov) != 0).any()):
+                return None
+            _KNOWN[data] = Moments.of(mean, cov)
+            return _KNOWN[data]
+        seen = getattr(seen, "base", None)
+    return None

@@ -1,0 +1,592 @@
+"""The Gaussian-remainder solver: the flow of the data's Gaussian in closed form, and only the rest by quadrature."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._errors import UserError
+from .._registry import register
+from ..denoisers import Denoiser
+from ..distributions import Noise
+from ..processes import Process, ScalarGaussian, expand, power
+from .bridges import check_upwards
+from .loop import Sampler, State
+from .moments import Moments, moments_of
+from .quadrature import Array, gauss, lagrange
+
+PURE = 8.0
+"""A state is noise alone, and the network is not asked there, where σ/α is this many times the data's largest std."""
+
+GAP = math.nan
+"""The time of a node that is not there, for one sample among others."""
+
+
+@dataclass(frozen=True)
+class Activity:
+    r"""Where along u = log σ/α the flow departs from its Gaussian: a density of evaluations.
+
+    A direction of variance λ is active around :math:`u = \log\sqrt{λ} + x`; above, what the network says beyond the
+    Gaussian falls like a power of the data over the noise, below like a power of the noise over the data:
+
+    .. math:: ρ(u)^2 \propto \Big[ \sum_d λ_d \big(e^{a h_d} + e^{-b h_d}\big)^{-2} \Big]^{g},
+              \quad h_d = u - \log \sqrt{λ_d} - x
+
+    x and ``head`` depend on the number of directions that matter, :math:`n_e = (\sum λ)^2 / \sum λ^2`, as A + B/n_e:
+    in many dimensions a sample decides early to which cluster it belongs, in the plane late.
+
+    Attributes:
+        above: a.
+        below: b.
+        share: g; an order-p method wants about 1/(p + 1).
+        shift: (A, B) of x.
+        head: (A, B): nodes that would fit above the first one.
+        tail: (A, B) for A + B log(n/10): nodes that would fit below the last one.
+    """
+
+    above: float
+    below: float
+    share: float
+    shift: tuple[float, float]
+    head: tuple[float, float]
+    tail: tuple[float, float]
+
+
+KNOWN = Activity(3.2, 1.6, 0.29, (0.04, -1.0), (1.15, -1.25), (0.92, -0.3))
+"""For moments that say along which directions and on which scales the data vary."""
+
+UNKNOWN = KNOWN
+"""For a spread alone: finer and coarser structure than it must be allowed for."""
+
+
+class Clock:
+    """v(u), the share of the activity below u = log σ/α, and its inverse: equal steps of v cost equal errors.
+
+    A table of Simpson's rule, with the exponential tails of the density beyond its ends; between, a cubic that has
+    the density as its slope at the knots.
+    """
+
+    def __init__(self, values: Array, activity: Activity) -> None:
+        self.activity = activity
+        weights = values / values.sum()
+        self.effective = 1 / float((weights**2).sum())
+        level = 0.5 * np.log(np.maximum(values, 1e-8 * values.max()))
+        if len(level) > 128:  # nearby directions as one, split between two bins so that it stays smooth
+            place = (level - level.min()) / max(float(np.ptp(level)), 1e-9) * 95
+            low = np.minimum(place.astype(int), 94)
+            mass = np.bincount(low, weights * (1 - place + low), 96) + np.bincount(low + 1, weights * (place - low), 96)
+            level, weights = np.linspace(level.min(), level.max(), 96), mass
+        level = level + activity.shift[0] + activity.shift[1] / self.effective
+        a, b, g = activity.above, activity.below, activity.share
+        self.start, self.step = float(level.min()) - 12 / (b * g), 0.02
+        count = math.ceil((float(level.max()) + 12 / (a * g) - self.start) / self.step)
+        at = self.start + self.step / 2 * np.arange(2 * count + 1)
+        log = np.full_like(at, -np.inf)
+        for centre, weight in zip(level, weights):
+            if weight > 0:
+                h = at - centre
+                log = np.logaddexp(log, math.log(weight) - 2 * np.logaddexp(a * h, -b * h))
+        density = np.exp(g / 2 * (log - log.max()))
+        parts = self.step / 6 * (density[:-1:2] + 4 * density[1::2] + density[2::2])
+        below, above = float(density[0]) / (b * g), float(density[-1]) / (a * g)
+        total = below + float(parts.sum()) + above
+        self.knots = (below + np.concatenate(([0.0], np.cumsum(parts)))) / total
+        self.slopes = density[::2] * (self.step / total)
+        self.end = self.start + self.step * count
+
+    def __call__(self, u: Array) -> Array:
+        """v at u, which may be ±∞."""
+        u = np.asarray(u, dtype=np.float64)
+        a, b, g = self.activity.above, self.activity.below, self.activity.share
+        place = (np.clip(u, self.start, self.end) - self.start) / self.step
+        i = np.minimum(place.astype(int), len(self.knots) - 2)
+        f = place - i
+        v0, v1, s0, s1 = self.knots[i], self.knots[i + 1], self.slopes[i], self.slopes[i + 1]
+        rise = v1 - v0
+        inside = v0 + f * (s0 + f * (3 * rise - 2 * s0 - s1 + f * (s0 + s1 - 2 * rise)))
+        low = self.knots[0] * np.exp(b * g * np.minimum(u - self.start, 0.0))
+        high = 1 - (1 - self.knots[-1]) * np.exp(-a * g * np.maximum(u - self.end, 0.0))
+        return np.where(u < self.start, low, np.where(u > self.end, high, inside))
+
+    def inverse(self, v: Array) -> Array:
+        """u of v within the table, by Newton's method from a straight line between knots."""
+        v = np.asarray(v, dtype=np.float64)
+        u = np.interp(v, self.knots, self.start + self.step * np.arange(len(self.knots)))
+        for _ in range(4):
+            slope = (self(u + 1e-6) - self(u - 1e-6)) / 2e-6
+            u = u - (self(u) - v) / np.maximum(slope, 1e-300)
+        return u
+
+    def pace(self, gap: float) -> float:
+        """The number of evaluations n of which a grid has nodes this far apart in v."""
+        return 1 / max(gap, 1e-9) - self.head - self.tail(10)
+
+    @property
+    def head(self) -> float:
+        return self.activity.head[0] + self.activity.head[1] / self.effective
+
+    def tail(self, n: int) -> float:
+        return max(0.2, self.activity.tail[0] + self.activity.tail[1] * math.log(n / 10))
+
+
+@lru_cache(maxsize=64)
+def clock(moments: Moments) -> Clock:
+    """The clock of these moments."""
+    return Clock(moments.array, KNOWN if moments.spectral else UNKNOWN)
+
+
+def remainder_times(process: ScalarGaussian, steps: int, moments: Moments, prefix: bool = True) -> Tensor:
+    """Times with ``steps`` evaluations, at equal steps of the clock of these moments; then 0.
+
+    Args:
+        process: gives σ/α and its range.
+        steps: evaluations, ≥ 1.
+        moments: of the data.
+        prefix: begin at ``t_max`` with a step that asks nothing, if the states there are noise alone: ``steps + 2``
+            times. Otherwise, and for processes that end before, the first evaluation is at ``t_max``: ``steps + 1``.
+
+    Returns:
+        float64, decreasing to 0.
+    """
+    v = clock(moments)
+    ends = np.asarray(-0.5 * process.log_snr(torch.tensor([process.t_max, process.t_min], dtype=torch.float64)))
+    top, bottom = v(ends)
+    whole = prefix and ends[0] > math.log(PURE * moments.largest)
+    tail = v.tail(steps)
+    low = max(tail / (steps + v.head + tail), float(bottom))
+    high = min((steps + tail) / (steps + v.head + tail), float(v(np.array(ends[0] - 0.02)))) if whole else float(top)
+    if steps == 1 and not whole:
+        high = low + 1  # t_max alone
+    inner = v.inverse(high + (low - high) / steps * np.arange(steps, dtype=np.float64))
+    times = process.time(torch.as_tensor(-2 * inner))
+    if not whole:
+        times[0] = process.t_max
+    times = torch.cat((times, times.new_zeros(1)))
+    return torch.cat((times.new_full((1,), process.t_max), times)) if whole else times
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One step, in coordinates along the directions: a number a direction ``(D,)``, or one a sample too ``(B, D)``.
+
+    Attributes:
+        read: (a, b) of q = a·(x − αm) + b·(x̂_0 − m); None if the network is not asked.
+        scale: of x − αm.
+        weights: of the values of q, newest first.
+        std: of the noise; None for none.
+        here, there: α at both ends, ``()`` or ``(B,)``.
+    """
+
+    read: tuple[Tensor, Tensor] | None
+    scale: Tensor
+    weights: tuple[Tensor, ...]
+    std: Tensor | None
+    here: Tensor
+    there: Tensor
+
+    def to(self, device: torch.device) -> Row:
+        """The same row on another device, so that a step moves nothing."""
+        move = lambda v: None if v is None else v.to(device)
+        return Row(
+            None if self.read is None else (self.read[0].to(device), self.read[1].to(device)),
+            self.scale.to(device),
+            tuple(w.to(device) for w in self.weights),
+            move(self.std),
+            self.here.to(device),
+            self.there.to(device),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """What is kept between steps.
+
+    Attributes:
+        times: at which q is known, newest first: numbers, or ``(B,)`` with not-a-number where a sample has none.
+        values: q there, ``(B, D)`` along the directions.
+        prefix: the time from which nothing was asked yet; not-a-number for none.
+        x: the state this belongs to.
+        along: x − αm along the directions.
+        index: steps taken so far on a planned grid.
+    """
+
+    times: tuple[float | Tensor, ...]
+    values: tuple[Tensor, ...]
+    prefix: float | Tensor
+    x: Tensor
+    along: Tensor
+    index: int
+
+
+def _stencil(interval: int, newest: int, order: int) -> tuple[int, int]:
+    """The nodes (first, last) on which interval j is integrated when node i is the newest.
+
+    Two nodes beyond its start once they are known, and at the beginning all, until there are as many as the order.
+    """
+    last = min(newest, max(interval + min(order - 1, 2), order - 1))
+    return max(0, last - order + 1), last
+
+
+@register(
+    "samplers",
+    "remainder",
+    title="Gaussian remainder",
+    proof="exact: tests/samplers/test_remainder.py, tests/laws",
+)
+@dataclass(frozen=True)
+class GaussianRemainder(Sampler):
+    r"""The flow of the Gaussian with the data's mean and covariance in closed form, the rest by multistep quadrature.
+
+    With y = x/α, σ the noise-to-signal ratio, u = log σ, and along a direction of variance λ: S² = λ + σ², the flow is
+
+    .. math:: \frac{dz}{du} = -\frac{Δ}{S}, \quad z = \frac{y - m}{S},
+              \quad Δ = (\hat x_0 - m) - \frac{λ}{S^2} (y - m)
+
+    Δ is what the network says beyond the Gaussian. It is written as W q with :math:`W = σ^2/S^4`, where q stays
+    regular at both ends; q is interpolated by a polynomial in the ``clock`` of the moments, and W times the polynomial
+    is integrated exactly. When a new value arrives, the last two steps are integrated again with it, at no evaluation.
+    See docs/remainder.md.
+
+    On its own grid (``default_grid``) the first step asks nothing: states far above the data's largest scale follow the
+    Gaussian, and what that leaves out is added with the first value.
+
+    Args:
+        moments: of the data; by default those that travel with the model, or an assumption if there are none.
+        order: of the interpolation, 1 to 4. At 4, sparse steps are a blend with order 3 (``blend``).
+        eta: share of the reverse SDE's noise, ≥ 0; with noise the order is at most 2, and nothing is integrated again.
+        prefix: whether a first step from noise alone asks nothing.
+    """
+
+    moments: Moments | None = None
+    order: int = 4
+    eta: float = 0.0
+    prefix: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.order, bool) or self.order not in (1, 2, 3, 4):
+            raise UserError(f"order must be 1, 2, 3 or 4, got {self.order!r}")
+        if not 0.0 <= self.eta < math.inf:
+            raise UserError(f"eta must be a finite number >= 0, got {self.eta}")
+        if self.moments is not None and not isinstance(self.moments, Moments):
+            raise UserError(f"moments must be a Moments, got {type(self.moments).__name__}")
+
+    def of(self, denoiser: Denoiser) -> GaussianRemainder:
+        """The solver with the moments of this model, unless it has its own."""
+        if self.moments is not None:
+            if len(self.moments.mean) != math.prod(denoiser.shape):
+                raise UserError(
+                    f"moments are of {len(self.moments.mean)} coordinates, data of shape {denoiser.shape} have "
+                    f"{math.prod(denoiser.shape)}"
+                )
+            return self
+        found = moments_of(denoiser)
+        return replace(self, moments=_assumed(math.prod(denoiser.shape)) if found is None else found)
+
+    def check(self, process: Process) -> None:
+        power(process, ScalarGaussian, "the Gaussian-remainder solver")
+
+    def default_grid(self, process: Process, steps: int) -> Tensor:
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise UserError(f"steps must be an integer of at least 1, got {steps!r}")
+        gaussian: ScalarGaussian = power(process, ScalarGaussian, "the Gaussian-remainder solver")
+        return remainder_times(gaussian, steps, self.moments or _assumed(1), self.prefix)
+
+    def plan(self, process: Process, grid: Tensor) -> Sampler:
+        return Planned(self, process, tuple(grid.tolist()))
+
+    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
+        own = self.of(denoiser)
+        past, _, prefix = _past(state)
+        batch: list[float | Tensor] = [state.t, *past, prefix]
+        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+        if all(not isinstance(t, Tensor) or t.ndim == 0 for t in (*batch, s)):
+            row = own._row(process, float(state.t), tuple(float(t) for t in past), float(prefix), float(s))
+        else:
+            row = own._stack(process, batch, s, state.x.shape[0])
+        return own._take(row, state, s, denoiser, noise, -1)
+
+    # Coefficients
+
+    @property
+    def _history(self) -> int:
+        """Values used beside the newest: those of the stencils that it changes."""
+        return min(self.order, 2) - 1 if self.eta else self.order
+
+    def skips(self, process: ScalarGaussian, t: float, s: float, fresh: bool) -> bool:
+        """Whether a step from t to s asks nothing: the first one, from a state that is noise alone."""
+        assert self.moments is not None
+        return self.prefix and fresh and 0 < s < t and _ratio(process, t) > PURE * self.moments.largest
+
+    def _row(self, process: ScalarGaussian, t: float, past: tuple[float, ...], prefix: float, s: float) -> Row:
+        return self._torch([self._numbers(process, t, past, prefix, s)], process, [t], [s], False)
+
+    def _stack(self, process: ScalarGaussian, batch: list[float | Tensor], s: Tensor, size: int) -> Row:
+        """Rows of samples at times of their own, as one row of ``(B, D)``."""
+        columns = [torch.as_tensor(v, dtype=torch.float64).expand(size).tolist() for v in (*batch, s)]
+        samples = list(zip(*columns))
+        rows = [self._numbers(process, c[0], c[1:-2], c[-2], c[-1]) for c in samples]
+        return self._torch(rows, process, [c[0] for c in samples], [c[-1] for c in samples], True)
+
+    def _torch(
+        self, rows: list[_Numbers], process: ScalarGaussian, t: list[float], s: list[float], stacked: bool
+    ) -> Row:
+        def column(arrays: Sequence[Array]) -> Tensor:
+            return torch.as_tensor(np.stack(arrays)) if stacked else torch.as_tensor(arrays[0])
+
+        def alpha(times: list[float]) -> Tensor:
+            at = process.alpha(torch.tensor(times, dtype=torch.float64))
+            return at if stacked else at[0]
+
+        asked = stacked or rows[0].asked
+        return Row(
+            (column([r.read[0] for r in rows]), column([r.read[1] for r in rows])) if asked else None,
+            column([r.scale for r in rows]),
+            tuple(column([r.weights[j] for r in rows]) for j in range(len(rows[0].weights))) if asked else (),
+            column([r.std for r in rows]) if self.eta else None,
+            alpha(t),
+            alpha(s),
+        )
+
+    def _numbers(self, process: ScalarGaussian, t: float, past: Sequence[float], prefix: float, s: float) -> _Numbers:
+        assert self.moments is not None
+        check_upwards(t, s, self.eta)
+        values, kappa = self.moments.array, 1 + self.eta**2
+        times = torch.tensor([t, s], dtype=torch.float64)
+        (alpha_t, alpha_s), (sigma_t, sigma_s) = process.alpha(times).tolist(), process.sigma(times).tolist()
+        total_t, total_s = (np.sqrt(a**2 * values + v**2) for a, v in ((alpha_t, sigma_t), (alpha_s, sigma_s)))
+        nothing = np.zeros_like(values)
+        # y − m goes with S^κ; α_s/α_t (S_s/S_t)^κ is written so that α_t = 0 does no harm.
+        fall = alpha_t * total_s / total_t  # (S_s/S_t) α_s
+        shrink = fall / alpha_s if alpha_s > 0 else np.ones_like(values)
+        scale = total_s / total_t * shrink ** (kappa - 1)
+        std = total_s * np.sqrt(np.maximum(0.0, 1 - shrink ** (2 * self.eta**2))) if self.eta else nothing
+        nodes = [(j + 1, r) for j, r in enumerate(past) if not math.isnan(r)]
+        if s == t or self.skips(process, t, s, not nodes and math.isnan(prefix)):
+            asked = s == t
+            return _Numbers((nothing, nothing), scale, [nothing] * (len(past) + 1), std, asked)
+        ratio_t, ratio_s = _ratio(process, t), _ratio(process, s)
+        if math.isinf(ratio_t):  # no signal at all: only the last step to data is asked from here, and returns x̂_0
+            raise UserError("grid must start below t = 1 where α(1) = 0, or leave it in a first step that asks nothing")
+        weight = WEIGHTS[bool(self.eta)]
+        size = np.sqrt(values + ratio_t**2)
+        slope = -kappa * size**weight.rise / ratio_t**weight.fall
+        read = (-slope * values / size**2 / alpha_t, slope)
+        order = [(0, t), *nodes][::-1]
+        gains = self._gains(process, [r for _, r in order], prefix, ratio_s)
+        weights = [nothing] * (len(past) + 1)
+        outer = total_s * np.sqrt(values + ratio_s**2) ** (kappa - 1)
+        for (j, _), gain in zip(order, gains):
+            weights[j] = outer * gain
+        return _Numbers(read, scale, weights, std, True)
+
+    def _gains(self, process: ScalarGaussian, nodes: list[float], prefix: float, end: float) -> list[Array]:
+        """∫ W l_j du a node, oldest first: of the step to ``end``, and what the newest node changes in earlier steps."""
+        assert self.moments is not None
+        v = clock(self.moments)
+        ratios = [_ratio(process, r) for r in nodes]
+        places = v(np.log(np.array(ratios)))
+        newest = len(nodes) - 1
+        gains = [np.zeros_like(self.moments.array) for _ in nodes]
+        if not math.isnan(prefix):
+            gains[0] = gains[0] + self._integral(_ratio(process, prefix), ratios[0], places[:0])[0]
+        for j in range(newest + 1):
+            last = j == newest
+            if self.eta and not last:
+                continue
+            stop = end if last else ratios[j + 1]
+            stop_place = float(v(np.array(_log(stop))))
+            for order, share in self._orders(v, abs(float(places[j]) - stop_place)):
+                now = _stencil(j, newest, order)
+                before = None if last else _stencil(j, newest - 1, order)
+                if now == before:
+                    continue
+                for sign, stencil in ((share, now), (-share, before)):
+                    if stencil is None:
+                        continue
+                    first, final = stencil
+                    parts = self._integral(ratios[j], stop, places[first : final + 1])
+                    for k, part in enumerate(parts):
+                        gains[first + k] = gains[first + k] + sign * part
+        return gains
+
+    def _orders(self, v: Clock, gap: float) -> list[tuple[int, float]]:
+        """Orders of the interpolation and their shares, for nodes this far apart.
+
+        Where steps are long the fourth value is too far away to help: the interpolant is then mostly of order 3.
+        """
+        if self.eta or self.order < 4:
+            return [(min(self.order, 2) if self.eta else self.order, 1.0)]
+        share = min(1.0, max(0.0, (v.pace(gap) - BLEND[0]) / BLEND[1]))
+        return [(order, part) for order, part in ((3, 1 - share), (4, share)) if part]
+
+    def _integral(self, start: float, stop: float, places: Array) -> Array:
+        """∫ W l_k du from σ = start to stop, ``(k, D)``, with nodes at ``places`` of the clock; of W alone for no nodes."""
+        assert self.moments is not None
+        v, values = clock(self.moments), self.moments.array
+        weight, kappa = WEIGHTS[bool(self.eta)], 1 + self.eta**2
+        # Below e^-18 of the smallest scale and above e^18 of the largest nothing is left of W.
+        low, high = 0.5 * math.log(float(values.min())) - 18, 0.5 * math.log(float(values.max())) + 18
+        a, b = (min(max(_log(r), low), high) for r in (start, stop))
+        total: Any = 0.0
+        pieces = max(1, math.ceil(abs(b - a) / 1.5))
+        for i in range(pieces):
+            u, w = gauss(a + (b - a) * i / pieces, a + (b - a) * (i + 1) / pieces, 12)
+            ratio = np.exp(u)[:, None]
+            density = w[:, None] * ratio**weight.fall * (values + ratio**2) ** (-(kappa + weight.rise) / 2)
+            basis = lagrange(places, v(u)) if len(places) else np.ones((1, len(u)))
+            total = total + basis @ density
+        return np.asarray(total)
+
+    # Arithmetic of a step
+
+    def _take(self, row: Row, state: State, s: Tensor, denoiser: Denoiser, noise: Noise, index: int) -> State:
+        assert self.moments is not None
+        x, basis = state.x, self.moments.basis
+        times, values, prefix = _past(state)
+        memory: Memory | None = state.memory
+        mean = self.moments.mean.to(x)
+        centred = memory.along if memory is not None and memory.x is x else None
+        flat = x.reshape(x.shape[0], -1)
+        belief = state.belief
+        now: float | Tensor = float(state.t) if state.t.ndim == 0 else state.t
+        if row.read is None:
+            along = basis.to(flat - expand(row.here, flat) * mean) if centred is None else centred
+            moved = along * row.scale.to(x)
+            start = prefix if not _none(prefix) else now
+        else:
+            belief = denoiser(x, state.t)
+            told = belief.mean.reshape(x.shape[0], -1).to(flat) - mean
+            if centred is None:
+                both = basis.to(torch.cat((flat - expand(row.here, flat) * mean, told)))
+                along, told = both.chunk(2)
+            else:
+                along, told = centred, basis.to(told)
+            value = torch.addcmul(along * row.read[0].to(x), told, row.read[1].to(x))
+            values = (value, *values)
+            moved = along * row.scale.to(x)
+            for weight, each in zip(row.weights, values):
+                moved = torch.addcmul(moved, each, weight.to(x))
+            start, times = GAP, (now, *times)
+        if row.std is not None:
+            moved = moved + basis.to(noise.normal(tuple(x.shape[1:])).reshape(flat.shape).to(x)) * row.std.to(x)
+        y = (basis.back(moved) + expand(row.there, flat) * mean).reshape(x.shape)
+        kept = self._history
+        return State(y, s, Memory(times[:kept], values[:kept], start, y, moved, index + 1), belief)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """W = σ^fall / S^(κ + rise), so that q = −κ Δ S^rise / σ^fall."""
+
+    fall: float
+    rise: float
+
+
+WEIGHTS = {False: Weight(2.0, 3.0), True: Weight(1.0, 0.0)}
+"""Without and with noise."""
+
+BLEND = (6.5, 13.0)
+"""Order 4 begins to be used at this many evaluations, and is used alone at this many more."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Numbers:
+    """A ``Row`` of one sample, as arrays."""
+
+    read: tuple[Array, Array]
+    scale: Array
+    weights: list[Array]
+    std: Array
+    asked: bool
+
+
+def _none(prefix: float | Tensor) -> bool:
+    return bool(prefix.isnan().all()) if isinstance(prefix, Tensor) else math.isnan(prefix)
+
+
+def _log(ratio: float) -> float:
+    return math.log(ratio) if ratio > 0 else -math.inf
+
+
+def _ratio(process: ScalarGaussian, t: float) -> float:
+    """σ/α."""
+    at = torch.tensor(t, dtype=torch.float64)
+    alpha, sigma = float(process.alpha(at)), float(process.sigma(at))
+    return sigma / alpha if alpha > 0 else math.inf
+
+
+@lru_cache(maxsize=16)
+def _assumed(size: int) -> Moments:
+    return Moments.unknown(size)
+
+
+def _past(state: State) -> tuple[tuple[float | Tensor, ...], tuple[Tensor, ...], float | Tensor]:
+    """Earlier times and values, and the start of the prefix; a step that stood still is not a second node."""
+    memory: Memory | None = state.memory
+    if memory is None:
+        return (), (), GAP
+    times, values, t = memory.times, memory.values, state.t
+    if times:
+        first = times[0]
+        still = bool((t == first).any()) if isinstance(first, Tensor) or t.ndim else float(t) == first
+        if still:
+            times, values = times[1:], values[1:]
+    return times, values, memory.prefix
+
+
+@dataclass(frozen=True, eq=False)
+class Planned(Sampler):
+    """The solver settled on a grid: rows are computed when a step first sees the model. Off it, it is the solver."""
+
+    sampler: GaussianRemainder
+    process: Process
+    grid: tuple[float, ...]
+
+    def check(self, process: Process) -> None:
+        self.sampler.check(process)
+
+    def plan(self, process: Process, grid: Tensor) -> Sampler:
+        return self.sampler.plan(process, grid)
+
+    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
+        memory: Memory | None = state.memory
+        i = 0 if memory is None else memory.index
+        ours = 0 <= i < len(self.grid) - 1 and not (state.t.ndim or s.ndim) and denoiser.process == self.process
+        if not ours or float(state.t) != self.grid[i] or float(s) != self.grid[i + 1]:
+            return self.sampler.step(state, s, denoiser, noise)
+        own = self.sampler.of(denoiser)
+        return own._take(_rows(own, self.process, self.grid, state.x.device)[i], state, s, denoiser, noise, i)
+
+
+def _rows(
+    sampler: GaussianRemainder, process: Process, grid: tuple[float, ...], device: torch.device
+) -> tuple[Row, ...]:
+    try:
+        return _settled(sampler, process, grid, device)
+    except TypeError:  # a process that cannot be hashed
+        return _settled.__wrapped__(sampler, process, grid, device)
+
+
+@lru_cache(maxsize=64)
+def _settled(
+    sampler: GaussianRemainder, process: ScalarGaussian, grid: tuple[float, ...], device: torch.device
+) -> tuple[Row, ...]:
+    rows: list[Row] = []
+    times: tuple[float, ...] = ()
+    prefix = GAP
+    for t, s in itertools.pairwise(grid):
+        row = sampler._row(process, t, times, prefix, s)
+        rows.append(row.to(device))
+        if row.read is None:
+            prefix = t if math.isnan(prefix) else prefix
+        else:
+            times, prefix = (t, *times)[: sampler._history], GAP
+    return tuple(rows)
