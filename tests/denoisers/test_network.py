@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+import langevin
 from langevin import UserError, processes, worlds
-from langevin.denoisers import PREDICTIONS, NetworkDenoiser, Reading, together
+from langevin.denoisers import PREDICTIONS, NetworkDenoiser, Reading, compiled, together
 from langevin.distributions import Dirac, Normal
 from langevin.processes import expand
 
@@ -444,3 +445,39 @@ REFUSED = [
 def test_refusals(call, message):
     with pytest.raises(UserError, match=message):
         call(recorder())
+
+
+def test_compiled_is_the_same_belief():
+    """Through ``torch.compile`` (traced, not lowered: no C++ compiler is needed), conditions included.
+
+    Each result is its own tensor, also where the compiled code hands out the same buffer every time, as a replayed
+    graph does.
+    """
+    network = langevin.nn.create(langevin.nn.default((1, 8, 8), classes=3)).eval()
+    plain = NetworkDenoiser(network, processes.EDM(), Reading("edm"), (1, 8, 8)).given(label=1)
+    fast = compiled(plain, backend="eager")
+    x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x, 0.3).mean, plain(x, 0.3).mean)
+        assert fast.conditions() == plain.conditions()
+        buffer = torch.zeros(2, 1, 8, 8)
+        fast.network.__dict__["call"] = lambda x, time, condition: buffer.fill_(float(time[0]))
+        first = fast(x, 0.9)
+        fast(x, 0.1)
+        c, d = plain.reading.mean(plain.process, f64(0.9))
+        expected = x * float(c) + float(d) * float(-plain.process.log_snr(0.9) / 8)
+        torch.testing.assert_close(first.mean, expected)
+    with pytest.raises(UserError, match="denoiser must be a NetworkDenoiser"):
+        compiled(WORLD.denoiser(processes.VP()))
+
+
+def test_a_point_blends_what_it_would_be():
+    """a·x + b·x̂_0 from the parts is that from the whole, on its own state and on another."""
+    network = Exact(WORLD, processes.VP(), Reading("v"))
+    belief = NetworkDenoiser(network, processes.VP(), Reading("v"), (2,))
+    x, other = WORLD.sample(5, process=processes.VP(), t=0.5), torch.ones(5, 2, dtype=torch.float64)
+    for state in (x, other):
+        law = belief(x, 0.5)
+        torch.testing.assert_close(
+            law.blend(0.3, state, -1.7), 0.3 * state - 1.7 * belief(x, 0.5).mean, rtol=1e-12, atol=0
+        )
