@@ -45,7 +45,7 @@ class Law:
         order: of the ODE solver; None for a stochastic one.
         steps: on which its law on the mixtures is tested.
         exact: within the Monte-Carlo floor at ``steps``; otherwise its bias must fall with four times as many.
-        evaluations: times at which a step from t to s asks the denoiser.
+        evaluations: times at which a step from t to s asks the denoiser; None where they follow from the state.
         second: the same of the second step, if it differs.
     """
 
@@ -53,7 +53,7 @@ class Law:
     order: int | None
     steps: int
     exact: bool
-    evaluations: str = "t"
+    evaluations: str | None = "t"
     second: str = ""
 
 
@@ -81,6 +81,14 @@ SAMPLERS = {
     "heun": Law(samplers.Heun(), 2, 120, True, evaluations="ts"),
     "euler-maruyama": Law(samplers.EulerMaruyama(), None, 40, False),
     "pc": Law(samplers.PredictorCorrector(), None, 40, False, evaluations="ts"),
+    "reverse-diffusion": Law(samplers.ReverseDiffusion(), None, 40, False),
+    "consistent-annealing": Law(samplers.ConsistentAnnealing(0.1), None, 40, False),
+    "preconditioned": Law(samplers.Preconditioned(), None, 40, False),
+    "adaptive-sde": Law(samplers.AdaptiveSDE(0.05, 0.02), None, 5, True, evaluations=None),
+    "boomerang": Law(samplers.Boomerang(0.4, 2), None, 4, True, evaluations=None),
+    "heavy-ball": Law(samplers.HeavyBall(order=1), 1, 40, False),
+    "heavy-ball-2": Law(samplers.HeavyBall(), 2, 120, True),
+    "momentum-corrected": Law(samplers.Ancestral().then(samplers.MomentumLangevin(2, 0.3)), None, 4, True, "tsss"),
     "ancestral-corrected": Law(samplers.Ancestral().then(samplers.Langevin(2, 0.02)), None, 4, True, evaluations="tss"),
 }
 

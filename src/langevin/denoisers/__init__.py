@@ -1,6 +1,6 @@
 """Beliefs about clean data: the reading of networks, and statistics of posteriors."""
 
-from .base import Denoiser, Transform
+from .base import Denoiser, Density, Transform
 from .network import VARIANCES, Counter, NetworkDenoiser, together
 from .reading import PREDICTIONS, TIME_LABELS, Reading
 from .statistics import clamp, convert, dirac, gaussian, independent, unit, whole
@@ -11,6 +11,7 @@ __all__ = [
     "VARIANCES",
     "Counter",
     "Denoiser",
+    "Density",
     "NetworkDenoiser",
     "Reading",
     "Transform",
