@@ -77,9 +77,9 @@ def test_frequency_filter():
     x, y = Noise(1, 3).normal((2, height, width)), Noise(2, 3).normal((2, height, width))
     torch.testing.assert_close((gain(x) * y).sum(), (x * gain(y)).sum())
     torch.testing.assert_close(gain.square(x), gain(gain(x)))
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    rows, columns = torch.meshgrid(*(torch.arange(v, dtype=F64) for v in (height, width)), indexing="ij")
     for ky, kx in ((0, 0), (1, 0), (0, 2), (2, 1), (3, 2)):
-        wave = torch.cos(2 * math.pi * (ky * rows / height + kx * columns / width)).to(F64).expand(1, 1, -1, -1)
+        wave = torch.cos(2 * math.pi * (ky * rows / height + kx * columns / width)).expand(1, 1, -1, -1)
         inside = (ky / height) ** 2 + (kx / width) ** 2 <= 0.09
         torch.testing.assert_close(gain(wave), (2.0 if inside else 0.5) * wave, rtol=0, atol=1e-12)
     images = samplers.Frequency(gain.gain)(Noise(3, 4000).normal((1, height, width)))
@@ -182,12 +182,12 @@ def test_momentum_langevin_is_exact_on_gaussians(step, friction):
 
 
 def test_momentum_langevin_beats_langevin_on_hills():
-    """KS at a reach of h = 1 on two hills, chains started in the truth: BAOAB passes, Langevin with ε = 1 fails."""
+    """KS at a reach of h = 1.3 on two hills, chains started in the truth: BAOAB passes, Langevin with ε = h² fails."""
     world, cdf = hills()
     start = world.sample(4000, 3, process=VE, t=ONE)
-    x = run(samplers.MomentumLangevin(30, 1.0), world.denoiser(VE), start)
+    x = run(samplers.MomentumLangevin(30, 1.3), world.denoiser(VE), start)
     assert stats.kstest(x[:, 0].numpy(), cdf).pvalue > 1e-4
-    x = run(samplers.Langevin(30, 1.0), world.denoiser(VE), start)
+    x = run(samplers.Langevin(30, 1.3**2), world.denoiser(VE), start)
     assert stats.kstest(x[:, 0].numpy(), cdf).pvalue < 1e-4
 
 
