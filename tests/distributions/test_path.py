@@ -104,6 +104,18 @@ def test_a_time_a_sample(clock):
         torch.testing.assert_close(both[i], alone[0], rtol=1e-12, atol=1e-12)
 
 
+def test_values_belong_to_the_caller():
+    """Writing into a value changes no later answer (an adaptive solver did)."""
+    path = BrownianPath(3, 4)
+    for time in (0.3, 0.5, 0.0, torch.full((4,), 0.3, dtype=F64)):
+        value = path.value((2,), time, CLOCKS["time"])
+        kept = value.clone()
+        value += 1
+        assert torch.equal(path.value((2,), time, CLOCKS["time"]), kept)
+        difference = path.increment((2,), time, 0.9, CLOCKS["time"])
+        torch.testing.assert_close(difference, path.value((2,), 0.9, CLOCKS["time"]) - kept, rtol=0, atol=1e-12)
+
+
 def test_parts_are_paths_of_their_own():
     """A fold is another path, the same at every draw; other numbers are those of ``Noise``."""
     path = BrownianPath(3, 2000)

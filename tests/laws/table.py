@@ -48,6 +48,7 @@ class Law:
         exact: within the Monte-Carlo floor at ``steps``; otherwise its bias must fall with four times as many.
         evaluations: times at which a step from t to s asks the denoiser: a letter each, or a function of
             (process, t, s); None where they follow from the state or from the grid as a whole.
+        evaluations: times at which a step from t to s asks the denoiser; None where they follow from the state.
         second: the same of the second step, if it differs.
     """
 
@@ -56,6 +57,7 @@ class Law:
     steps: int
     exact: bool
     evaluations: str | Callable[[processes.Process, float, float], list[float]] | None = "t"
+    evaluations: str | None = "t"
     second: str = ""
 
 
@@ -119,6 +121,14 @@ SAMPLERS = {
     "pndm": Law(samplers.PNDM(), None, 40, True, evaluations=None),  # its order: tests/samplers/test_pndm.py
     "ddim-hat": Law(samplers.DDIMHat(), None, 40, False),
     "quasi-taylor": Law(samplers.QuasiTaylor(), 1, 40, False),
+    "reverse-diffusion": Law(samplers.ReverseDiffusion(), None, 40, False),
+    "consistent-annealing": Law(samplers.ConsistentAnnealing(0.1), None, 40, False),
+    "preconditioned": Law(samplers.Preconditioned(), None, 40, False),
+    "adaptive-sde": Law(samplers.AdaptiveSDE(0.05, 0.02), None, 5, True, evaluations=None),
+    "boomerang": Law(samplers.Boomerang(0.4, 2), None, 4, True, evaluations=None),
+    "heavy-ball": Law(samplers.HeavyBall(order=1), 1, 40, False),
+    "heavy-ball-2": Law(samplers.HeavyBall(), 2, 120, True),
+    "momentum-corrected": Law(samplers.Ancestral().then(samplers.MomentumLangevin(2, 0.3)), None, 4, True, "tsss"),
     "ancestral-corrected": Law(samplers.Ancestral().then(samplers.Langevin(2, 0.02)), None, 4, True, evaluations="tss"),
 }
 

@@ -30,11 +30,20 @@ def karras(process, steps):
     return grid(process, "karras", min(steps, process.steps) if isinstance(process, processes.DDPM) else steps)
 
 
+NEED_A_DENSITY = {samplers.MALA, samplers.DenoisingMCMC}
+"""What networks cannot run; proven in tests/samplers."""
+
+
+def parts(sampler):
+    """A sampler and, of a pair, its two."""
+    return [sampler, *(parts(sampler.first) + parts(sampler.second) if isinstance(sampler, samplers.Then) else ())]
+
+
 def test_the_table_is_complete():
     """Every registered sampler, grid and scalar-Gaussian process stands in the table."""
-    made = {type(law.sampler) for law in SAMPLERS.values()}
+    made = {type(part) for law in SAMPLERS.values() for part in parts(law.sampler)}
     for method in methods("samplers"):
-        assert type(method.make()) in made | {samplers.Langevin}, method.name
+        assert type(method.make()) in made | NEED_A_DENSITY, method.name
     assert {m.name for m in methods("grids")} == {*GRIDS, *TABLE_GRIDS}
     kinds = {type(p) for p in PROCESSES.values()}
     for method in methods("processes"):

@@ -2,6 +2,7 @@
 
 from .base import Denoiser, Transform
 from .compiled import compiled
+from .base import Denoiser, Density, Transform
 from .network import VARIANCES, Counter, NetworkDenoiser, together
 from .reading import PREDICTIONS, TIME_LABELS, Reading
 from .statistics import clamp, convert, dirac, gaussian, independent, unit, whole
@@ -12,6 +13,7 @@ __all__ = [
     "VARIANCES",
     "Counter",
     "Denoiser",
+    "Density",
     "NetworkDenoiser",
     "Reading",
     "Transform",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -65,6 +65,15 @@ class Denoiser(ABC):
     def device(self) -> torch.device:
         """Where states live."""
         return torch.device("cpu")
+
+
+@runtime_checkable
+class Density(Protocol):
+    """A denoiser that knows the density of its noised law."""
+
+    def log_density(self, x_t: Tensor, t: Tensor | float) -> Tensor:
+        """log p_t(x_t) in nats, ``(B,)``."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from .laws import (
     ShiftedGamma,
 )
 from .noise import Noise, philox
-from .path import BrownianPath
+from .path import BrownianPath, as_path
 
 __all__ = [
     "Blocks",
@@ -32,5 +32,6 @@ __all__ = [
     "Normal",
     "ScaledBeta",
     "ShiftedGamma",
+    "as_path",
     "philox",
 ]

@@ -131,6 +131,10 @@ class BrownianPath(Noise):
         moved = self.sample.to(device)
         return self if moved.device == self.sample.device else replace(self, sample=moved, memo=_Memo())
 
+    def value(self, event: tuple[int, ...], t: Tensor | float, clock: Clock) -> Tensor:
+        """W(V(t)) itself, float64 ``(B, *event)``: its differences are the increments."""
+        return self._at(event, torch.as_tensor(t, dtype=torch.float64), clock).clone()  # the memo keeps its own
+
     def increment(self, event: tuple[int, ...], t: Tensor | float, s: Tensor | float, clock: Clock) -> Tensor:
         t, s = self._apart(t, s)
         start, end = self._at(event, t, clock), self._at(event, s, clock)
@@ -241,7 +245,7 @@ class BrownianPath(Noise):
         self, event: tuple[int, ...], words: Tensor, uses: Tensor, levels: range, spread: Tensor
     ) -> Iterator[Tensor | None]:
         """The normals of these levels, one after the other; None where they would be multiplied by 0."""
-        if spread.shape[1] > 1 or len(self) * math.prod(event) > _SMALL:
+        if len(self) * math.prod(event) > _SMALL:
             for i in levels:
                 idle = spread.shape[1] == 1 and float(spread[i]) == 0
                 yield None if idle else self._normal(event, words[i], uses[i])
@@ -323,3 +327,10 @@ def _descend(low: Tensor, middle: Tensor, high: Tensor, bit: Tensor) -> tuple[Te
         return (middle, high) if int(bit) else (low, middle)
     right = _column(bit.bool(), tuple(low.shape[1:]), low)
     return torch.where(right, middle, low), torch.where(right, high, middle)
+
+
+def as_path(noise: Noise, depth: int) -> BrownianPath:
+    """The noise itself if it is a path, else a path of its seed and draw: for those who ask again and again."""
+    if isinstance(noise, BrownianPath):
+        return noise
+    return BrownianPath(noise.fold(0).seed, noise.sample, noise.draw, depth=depth)

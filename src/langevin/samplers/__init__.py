@@ -9,6 +9,12 @@ from .latents import decode, encode, lerp, slerp
 from .linear import Linear
 from .loop import Repeat, Sampler, State, Then, check_grid, trajectory
 from .moments import Coordinates, Cosines, Directions, Moments, moments_of
+from .bridges import DDIM, DDPM, Ancestral, DDPMLarge
+from .correctors import MALA, Langevin, MomentumLangevin, PreconditionedLangevin
+from .equations import Euler, EulerMaruyama, Heun, PredictorCorrector
+from .filters import Filter, Frequency, Matrix
+from .joint import Boomerang, DenoisingMCMC, boomerang
+from .momentum import HeavyBall
 from .multistep import (
     DEIS,
     PLMS,
@@ -23,6 +29,7 @@ from .multistep import (
 )
 from .pndm import PNDM, StartWith
 from .remainder import GaussianRemainder
+from .reversal import AdaptiveSDE, ConsistentAnnealing, Preconditioned, ReverseDiffusion
 from .sampling import create, default_grid, default_sampler, sample
 from .singlestep import (
     PRK,
@@ -53,6 +60,10 @@ __all__ = [
     "Coordinates",
     "Cosines",
     "DDIMHat",
+    "MALA",
+    "AdaptiveSDE",
+    "Boomerang",
+    "ConsistentAnnealing",
     "DDPMLarge",
     "DEISRho",
     "DPMSolver",
@@ -74,12 +85,20 @@ __all__ = [
     "EulerMaruyama",
     "ExplicitRungeKutta",
     "GaussianRemainder",
+    "DenoisingMCMC",
+    "Filter",
+    "Frequency",
+    "HeavyBall",
     "Heun",
     "InTurn",
     "Langevin",
     "Linear",
     "Moments",
+    "Matrix",
+    "MomentumLangevin",
     "Multistep",
+    "Preconditioned",
+    "PreconditionedLangevin",
     "PredictorCorrector",
     "QuasiTaylor",
     "Repeat",
@@ -87,12 +106,14 @@ __all__ = [
     "RhoKutta3",
     "RhoMidpoint",
     "RhoRK4",
+    "ReverseDiffusion",
     "Sampler",
     "StartWith",
     "State",
     "Tableau",
     "Then",
     "UniPC",
+    "boomerang",
     "check_grid",
     "create",
     "decode",

@@ -1,4 +1,4 @@
-"""Samplers of the reverse-time equations: Euler–Maruyama, probability-flow Euler and Heun, Langevin."""
+"""Samplers of the reverse-time equations: Euler–Maruyama, probability-flow Euler and Heun, predictor–corrector."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import register
 from ..denoisers import Denoiser
-from ..distributions import Dirac, Noise
+from ..distributions import Noise
 from ..processes import ProbabilityFlow, Process, ScalarGaussian, expand, power
+from .correctors import Langevin
 from .loop import Sampler, State
 
 
@@ -119,63 +120,6 @@ class Heun(Sampler):
             return state.move(ahead, s, belief=belief)
         second = process.velocity(ahead, denoiser(ahead, s), s)
         return state.move(x + h * (first + second) / 2, s, belief=belief)
-
-
-@register(
-    "samplers",
-    "langevin",
-    title="Annealed Langevin dynamics",
-    arxiv="1907.05600",
-    catalogue="A5",
-    proof="exact: tests/samplers/test_sampling.py",
-)
-@dataclass(frozen=True)
-class Langevin(Sampler):
-    r"""Langevin dynamics at the new time s (Song & Ermon 2019, arXiv:1907.05600 alg. 1).
-
-    Alone it anneals, after another sampler it corrects.
-
-    .. math:: x ← x + \tfrac{a}{2} ∇\log p_s(x) + \sqrt{a}\,z, \quad a = ε σ_s^2
-
-    Going from t to s scales x by α_s/α_t and adds nothing. At s = 0, where the score has no scale, the step
-    returns the posterior mean (the last denoise of arXiv:2006.09011).
-
-    Args:
-        steps: how many at each time, ≥ 1.
-        step_size: ε in (0, 2), in units of σ_s²: at ε the stationary variance of N(0, σ_s²) is 1/(1 − ε/4) too large.
-    """
-
-    steps: int = 1
-    step_size: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise UserError(f"steps must be at least 1, got {self.steps}")
-        if not 0 < self.step_size < 2:
-            raise UserError(f"step_size must lie in (0, 2), got {self.step_size}")
-
-    def check(self, process: Process) -> None:
-        power(process, ScalarGaussian, "Langevin dynamics")
-
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
-        x = state.x
-        if bool((s == 0).any()):
-            if bool((state.t == 0).all()):
-                return state  # a corrector has nothing to correct at clean data
-            belief = denoiser(x, state.t)
-            return state.move(process.reverse(x, Dirac(belief.mean), state.t, s, 0.0).mean, s, belief=belief)
-        if bool((s != state.t).any()):
-            alpha = process.alpha(state.t)
-            x = x * expand(torch.where(alpha > 0, process.alpha(s) / alpha.clamp_min(1e-300), 1.0), x)
-        size = self.step_size * process.sigma(s) ** 2
-        drift, spread = expand(size / 2, x), expand(torch.sqrt(size), x)
-        belief = denoiser(x, s)
-        for i in range(self.steps):
-            belief = denoiser(x, s) if i else belief
-            z = noise.fold(i).normal(tuple(x.shape[1:])).to(x)
-            x = x + drift * process.score(x, belief, s) + spread * z
-        return state.move(x, s, belief=belief)
 
 
 @register(

@@ -154,14 +154,22 @@ class WorldDenoiser(Denoiser):
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
         t = as_time(t)
+        log_weights = torch.log_softmax(self._log_joint(x_t, t), -1)
+        return self.world.belief(x_t, t, self.process, log_weights)
+
+    def log_density(self, x_t: Tensor, t: Tensor | float) -> Tensor:
+        """log p_t(x_t) in nats, ``(B,)``; with a label, up to a constant, that of its components alone."""
+        return torch.logsumexp(self._log_joint(x_t, as_time(t)), -1)
+
+    def _log_joint(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """log π_k q_t(x_t | k) of the components with the label, ``(B, K)``."""
         log_weights = self.world._log_joint(x_t, t, self.process)
         if self.label is not None:
             if self.label.shape[0] not in (1, x_t.shape[0]):
                 raise UserError(f"label was given for {self.label.shape[0]} samples, but the batch has {x_t.shape[0]}")
             label = self.label[:, None]
             log_weights = torch.where((label == self.world.labels) | (label == -1), log_weights, -torch.inf)
-        log_weights = torch.log_softmax(log_weights, -1)
-        return self.world.belief(x_t, t, self.process, log_weights)
+        return log_weights
 
 
 @dataclass(frozen=True, eq=False)
