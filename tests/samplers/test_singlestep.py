@@ -188,6 +188,12 @@ ORDERS = [
     (samplers.DPMSolver(2, r1=0.7, rule="exact"), 2),
     (samplers.DPMSolver(3, r1=0.5, r2=0.9, rule="exact"), 3),
     (samplers.DPMSolver(3, "x0", rule="exact"), 3),
+    (samplers.DPMSolverPP2S(), 2),
+    (samplers.DPMSolverPP3S(), 3),
+    (samplers.RhoMidpoint(), 2),
+    (samplers.RhoHeun(), 2),
+    (samplers.RhoKutta3(), 3),
+    (samplers.DPMSolverFast(), 2),
 ]
 
 
@@ -207,7 +213,7 @@ def slope(rule, process, counts):
 @pytest.mark.parametrize(("rule", "order"), ORDERS, ids=str)
 def test_orders_of_other_settings(rule, order):
     """Slopes within 0.25 for nodes of one's own; without the second node's factor (0.9, 0.5) has slope 2."""
-    assert abs(slope(rule, processes.VP(), (48, 96, 192)) - order) < 0.25
+    assert abs(slope(rule, processes.VP(), (40, 80, 160)) - order) < 0.25
 
 
 def test_order_of_prk():

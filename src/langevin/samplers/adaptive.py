@@ -46,7 +46,7 @@ class Adaptive(Sampler):
     A method gives the clock it runs by, what it learns at a state, a try and the rule for the next size. The grid is
     where states are wanted; two ends are enough. The flow has no speed at t = 0, so a step to 0 is integrated to
     ``t_min`` and one evaluation more takes it to clean data; where a clock is infinite at t = 1, the same is done from
-    there to ``t_max``. A tolerance finer than the rounding of the network is never met.
+    there to ``t_max``. A tolerance below the rounding of the network buys short steps and nothing else.
 
     Args:
         rtol, atol: tolerances of a step of its own, > 0.
