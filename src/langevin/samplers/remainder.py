@@ -16,7 +16,7 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import register
 from ..denoisers import Denoiser
-from ..distributions import Noise
+from ..distributions import Dirac, Distribution, Noise
 from ..processes import Process, ScalarGaussian, expand, power
 from .bridges import check_upwards
 from .loop import Sampler, State
@@ -60,7 +60,7 @@ class Activity:
     tail: tuple[float, float]
 
 
-KNOWN = Activity(3.2, 1.6, 0.29, (0.04, -1.0), (1.15, -1.25), (0.92, -0.3))
+KNOWN = Activity(3.0, 1.66, 0.287, (0.06, -1.06), (1.06, -1.02), (0.955, -0.22))
 """For moments that say along which directions and on which scales the data vary."""
 
 UNKNOWN = KNOWN
@@ -182,6 +182,7 @@ class Row:
         scale: of x − αm.
         weights: of the values of q, newest first.
         std: of the noise; None for none.
+        gain: of x − αm, the belief x̂_0 − m of the Gaussian alone; None where the network is asked.
         here, there: α at both ends, ``()`` or ``(B,)``.
     """
 
@@ -189,6 +190,7 @@ class Row:
     scale: Tensor
     weights: tuple[Tensor, ...]
     std: Tensor | None
+    gain: Tensor | None
     here: Tensor
     there: Tensor
 
@@ -200,6 +202,7 @@ class Row:
             self.scale.to(device),
             tuple(w.to(device) for w in self.weights),
             move(self.std),
+            move(self.gain),
             self.here.to(device),
             self.there.to(device),
         )
@@ -351,6 +354,7 @@ class GaussianRemainder(Sampler):
             column([r.scale for r in rows]),
             tuple(column([r.weights[j] for r in rows]) for j in range(len(rows[0].weights))) if asked else (),
             column([r.std for r in rows]) if self.eta else None,
+            None if asked else column([r.gain for r in rows]),
             alpha(t),
             alpha(s),
         )
@@ -371,7 +375,8 @@ class GaussianRemainder(Sampler):
         nodes = [(j + 1, r) for j, r in enumerate(past) if not math.isnan(r)]
         if s == t or self.skips(process, t, s, not nodes and math.isnan(prefix)):
             asked = s == t
-            return _Numbers((nothing, nothing), scale, [nothing] * (len(past) + 1), std, asked)
+            gain = alpha_t * values / total_t**2
+            return _Numbers((nothing, nothing), scale, [nothing] * (len(past) + 1), std, gain, asked)
         ratio_t, ratio_s = _ratio(process, t), _ratio(process, s)
         if math.isinf(ratio_t):  # no signal at all: only the last step to data is asked from here, and returns x̂_0
             raise UserError("grid must start below t = 1 where α(1) = 0, or leave it in a first step that asks nothing")
@@ -385,10 +390,10 @@ class GaussianRemainder(Sampler):
         outer = total_s * np.sqrt(values + ratio_s**2) ** (kappa - 1)
         for (j, _), gain in zip(order, gains):
             weights[j] = outer * gain
-        return _Numbers(read, scale, weights, std, True)
+        return _Numbers(read, scale, weights, std, nothing, True)
 
     def _gains(self, process: ScalarGaussian, nodes: list[float], prefix: float, end: float) -> list[Array]:
-        """∫ W l_j du a node, oldest first: of the step to ``end``, and what the newest node changes in earlier steps."""
+        """∫ W l_j du a node, oldest first: of the step to ``end``, and what the newest changes in earlier steps."""
         assert self.moments is not None
         v = clock(self.moments)
         ratios = [_ratio(process, r) for r in nodes]
@@ -428,7 +433,7 @@ class GaussianRemainder(Sampler):
         return [(order, part) for order, part in ((3, 1 - share), (4, share)) if part]
 
     def _integral(self, start: float, stop: float, places: Array) -> Array:
-        """∫ W l_k du from σ = start to stop, ``(k, D)``, with nodes at ``places`` of the clock; of W alone for no nodes."""
+        """∫ W l_k du from σ = start to stop, ``(k, D)``, with nodes at ``places`` of the clock; of W if there are none."""
         assert self.moments is not None
         v, values = clock(self.moments), self.moments.array
         weight, kappa = WEIGHTS[bool(self.eta)], 1 + self.eta**2
@@ -455,11 +460,13 @@ class GaussianRemainder(Sampler):
         mean = self.moments.mean.to(x)
         centred = memory.along if memory is not None and memory.x is x else None
         flat = x.reshape(x.shape[0], -1)
-        belief = state.belief
+        belief: Distribution
         now: float | Tensor = float(state.t) if state.t.ndim == 0 else state.t
         if row.read is None:
             along = basis.to(flat - expand(row.here, flat) * mean) if centred is None else centred
             moved = along * row.scale.to(x)
+            assert row.gain is not None
+            belief = Dirac((basis.back(along * row.gain.to(x)) + mean).reshape(x.shape))
             start = prefix if not _none(prefix) else now
         else:
             belief = denoiser(x, state.t)
@@ -493,7 +500,7 @@ class Weight:
 WEIGHTS = {False: Weight(2.0, 3.0), True: Weight(1.0, 0.0)}
 """Without and with noise."""
 
-BLEND = (6.5, 13.0)
+BLEND = (6.5, 12.5)
 """Order 4 begins to be used at this many evaluations, and is used alone at this many more."""
 
 
@@ -505,6 +512,7 @@ class _Numbers:
     scale: Array
     weights: list[Array]
     std: Array
+    gain: Array
     asked: bool
 
 
