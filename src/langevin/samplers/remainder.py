@@ -50,6 +50,8 @@ class Activity:
         shift: (A, B) of x.
         head: (A, B): nodes that would fit above the first one.
         tail: (A, B) for A + B log(n/10): nodes that would fit below the last one.
+        weight: W.
+        blend: order 4 begins to be used at the first number of evaluations, and alone at the second more.
     """
 
     above: float
@@ -58,13 +60,26 @@ class Activity:
     shift: tuple[float, float]
     head: tuple[float, float]
     tail: tuple[float, float]
+    weight: Weight
+    blend: tuple[float, float]
 
 
-KNOWN = Activity(3.0, 1.66, 0.287, (0.06, -1.06), (1.06, -1.02), (0.955, -0.22))
+@dataclass(frozen=True)
+class Weight:
+    """W = σ^fall / S^(κ + rise), so that q = −κ Δ S^rise / σ^fall."""
+
+    fall: float
+    rise: float
+
+
+KNOWN = Activity(3.0, 1.66, 0.287, (0.06, -1.06), (1.06, -1.02), (0.955, -0.22), Weight(2, 3), (6.5, 12.5))
 """For moments that say along which directions and on which scales the data vary."""
 
-UNKNOWN = KNOWN
+UNKNOWN = Activity(2.45, 1.5, 0.217, (0.074, 0.0), (0.92, 0.0), (1.385, 0.113), Weight(2, 2.4), (10.0, 22.0))
 """For a spread alone: finer and coarser structure than it must be allowed for."""
+
+NOISY = Weight(1, 0)
+"""W with noise."""
 
 
 class Clock:
@@ -323,6 +338,11 @@ class GaussianRemainder(Sampler):
         """Values used beside the newest: those of the stencils that it changes."""
         return min(self.order, 2) - 1 if self.eta else self.order
 
+    @property
+    def _weight(self) -> Weight:
+        assert self.moments is not None
+        return NOISY if self.eta else clock(self.moments).activity.weight
+
     def skips(self, process: ScalarGaussian, t: float, s: float, fresh: bool) -> bool:
         """Whether a step from t to s asks nothing: the first one, from a state that is noise alone."""
         assert self.moments is not None
@@ -380,7 +400,7 @@ class GaussianRemainder(Sampler):
         ratio_t, ratio_s = _ratio(process, t), _ratio(process, s)
         if math.isinf(ratio_t):  # no signal at all: only the last step to data is asked from here, and returns x̂_0
             raise UserError("grid must start below t = 1 where α(1) = 0, or leave it in a first step that asks nothing")
-        weight = WEIGHTS[bool(self.eta)]
+        weight = self._weight
         size = np.sqrt(values + ratio_t**2)
         slope = -kappa * size**weight.rise / ratio_t**weight.fall
         read = (-slope * values / size**2 / alpha_t, slope)
@@ -429,14 +449,15 @@ class GaussianRemainder(Sampler):
         """
         if self.eta or self.order < 4:
             return [(min(self.order, 2) if self.eta else self.order, 1.0)]
-        share = min(1.0, max(0.0, (v.pace(gap) - BLEND[0]) / BLEND[1]))
+        begin, over = v.activity.blend
+        share = min(1.0, max(0.0, (v.pace(gap) - begin) / over))
         return [(order, part) for order, part in ((3, 1 - share), (4, share)) if part]
 
     def _integral(self, start: float, stop: float, places: Array) -> Array:
-        """∫ W l_k du from σ = start to stop, ``(k, D)``, with nodes at ``places`` of the clock; of W if there are none."""
+        """∫ W l_k du from σ = start to stop, ``(k, D)``, on nodes at ``places``; of W alone for no nodes."""
         assert self.moments is not None
         v, values = clock(self.moments), self.moments.array
-        weight, kappa = WEIGHTS[bool(self.eta)], 1 + self.eta**2
+        weight, kappa = self._weight, 1 + self.eta**2
         # Below e^-18 of the smallest scale and above e^18 of the largest nothing is left of W.
         low, high = 0.5 * math.log(float(values.min())) - 18, 0.5 * math.log(float(values.max())) + 18
         a, b = (min(max(_log(r), low), high) for r in (start, stop))
@@ -487,21 +508,6 @@ class GaussianRemainder(Sampler):
         y = (basis.back(moved) + expand(row.there, flat) * mean).reshape(x.shape)
         kept = self._history
         return State(y, s, Memory(times[:kept], values[:kept], start, y, moved, index + 1), belief)
-
-
-@dataclass(frozen=True)
-class Weight:
-    """W = σ^fall / S^(κ + rise), so that q = −κ Δ S^rise / σ^fall."""
-
-    fall: float
-    rise: float
-
-
-WEIGHTS = {False: Weight(2.0, 3.0), True: Weight(1.0, 0.0)}
-"""Without and with noise."""
-
-BLEND = (6.5, 12.5)
-"""Order 4 begins to be used at this many evaluations, and is used alone at this many more."""
 
 
 @dataclass(frozen=True, eq=False)
