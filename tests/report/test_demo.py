@@ -89,16 +89,16 @@ def test_the_page_shows_the_figures(made: tuple[Path, Findings]) -> None:
 def test_the_strip_ends_in_the_samples_of_the_headline(made: tuple[Path, Findings]) -> None:
     _, found = made
     strip = found.strip
-    assert len(strip.times) == 13
+    assert len(strip.times) == 14  # 12 evaluations: the first step and clean data ask for none
     assert strip.times[-1] == 0
     last = strip.beliefs[-1].clamp(-1, 1)
     # The same numbers by another batch: float32 convolutions add in another order.
     assert torch.allclose(last, found.headline.drawn.x[[2, 5, 8]], atol=1e-4)
-    assert strip.states.shape == strip.beliefs.shape == (13, 3, 1, 8, 8)
-    # A belief stands under the state it is about.
+    assert strip.states.shape == strip.beliefs.shape == (14, 3, 1, 8, 8)
+    # A belief stands under the state it is about; the first is the Gaussian's, of noise alone.
     rms, process = found.model.reading.data_std, found.model.process
     model = found.model.given(label=torch.tensor([2, 5, 8]))
-    for i in (0, 9):
+    for i in (1, 9):
         t = strip.times[i]
         scale = rms / torch.sqrt(process.alpha(t) ** 2 * rms**2 + process.sigma(t) ** 2)
         with torch.no_grad():

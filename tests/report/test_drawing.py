@@ -140,4 +140,4 @@ def test_samples_that_are_not_finite_are_not_handed_out(model: NetworkDenoiser) 
 def test_progress_is_told(model: NetworkDenoiser) -> None:
     told: list[tuple[int, int]] = []
     draw(model, Recipe(steps=3, batch=2), 4, progress=lambda done, total: told.append((done, total)))
-    assert told == [(2 * i, 12) for i in range(1, 7)]
+    assert told == [(2 * i, 16) for i in range(1, 9)]  # 3 evaluations are 4 steps: the first asks nothing

@@ -203,7 +203,7 @@ def test_guided_steps_ask_once_and_count_twice():
 
 def test_stable_defaults():
     """What is picked when nothing is named."""
-    assert samplers.default_sampler(processes.VP()) == samplers.DPMSolverPP()
+    assert samplers.default_sampler(processes.VP()) == samplers.GaussianRemainder()
     assert isinstance(samplers.default_sampler(processes.Absorbing(3)), samplers.Ancestral)
     assert isinstance(samplers.default_sampler(processes.PhaseSpace()), samplers.Ancestral)
     world = worlds.ring()

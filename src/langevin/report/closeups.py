@@ -28,7 +28,7 @@ def strip(model: NetworkDenoiser, which: list[int], *, steps: int, seed: int) ->
     """
     process = model.process
     assert isinstance(process, ScalarGaussian)
-    sampler = samplers.default_sampler(process)
+    sampler = samplers.default_sampler(model)
     index = torch.tensor(which)
     noise = Noise(seed, index)
     count = classes(model)

@@ -5,6 +5,7 @@ from .adaptive import DOP853, RK45, DPMSolver12, DPMSolver23, DPMSolverAdaptive,
 from .bridges import DDIM, DDPM, Ancestral, DDIMHat, DDPMLarge
 from .churn import Churn, EDMEuler, EDMHeun
 from .equations import Euler, EulerMaruyama, Heun, Langevin, PredictorCorrector
+from .estimate import estimate_moments, moments_from
 from .latents import decode, encode, lerp, slerp
 from .linear import Linear
 from .loop import Repeat, Sampler, State, Then, check_grid, trajectory
@@ -31,6 +32,7 @@ from .pndm import PNDM, StartWith
 from .remainder import GaussianRemainder
 from .reversal import AdaptiveSDE, ConsistentAnnealing, Preconditioned, ReverseDiffusion
 from .sampling import create, default_grid, default_sampler, sample
+from .sampling import create, default_grid, default_sampler, sample, suited
 from .singlestep import (
     PRK,
     DPMSolver,
@@ -120,10 +122,13 @@ __all__ = [
     "default_grid",
     "default_sampler",
     "encode",
+    "estimate_moments",
     "grids",
     "lerp",
+    "moments_from",
     "moments_of",
     "sample",
     "slerp",
+    "suited",
     "trajectory",
 ]

@@ -16,7 +16,7 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import register
 from ..denoisers import Denoiser
-from ..distributions import Noise
+from ..distributions import Dirac, Distribution, Noise
 from ..processes import Process, ScalarGaussian, expand, power
 from .bridges import check_upwards
 from .loop import Sampler, State
@@ -50,6 +50,8 @@ class Activity:
         shift: (A, B) of x.
         head: (A, B): nodes that would fit above the first one.
         tail: (A, B) for A + B log(n/10): nodes that would fit below the last one.
+        weight: W.
+        blend: order 4 begins to be used at the first number of evaluations, and alone at the second more.
     """
 
     above: float
@@ -58,13 +60,26 @@ class Activity:
     shift: tuple[float, float]
     head: tuple[float, float]
     tail: tuple[float, float]
+    weight: Weight
+    blend: tuple[float, float]
 
 
-KNOWN = Activity(3.2, 1.6, 0.29, (0.04, -1.0), (1.15, -1.25), (0.92, -0.3))
+@dataclass(frozen=True)
+class Weight:
+    """W = σ^fall / S^(κ + rise), so that q = −κ Δ S^rise / σ^fall."""
+
+    fall: float
+    rise: float
+
+
+KNOWN = Activity(3.0, 1.66, 0.287, (0.06, -1.06), (1.06, -1.02), (0.955, -0.22), Weight(2, 3), (6.5, 12.5))
 """For moments that say along which directions and on which scales the data vary."""
 
-UNKNOWN = KNOWN
+UNKNOWN = Activity(2.45, 1.5, 0.217, (0.074, 0.0), (0.92, 0.0), (1.385, 0.113), Weight(2, 2.4), (10.0, 22.0))
 """For a spread alone: finer and coarser structure than it must be allowed for."""
+
+NOISY = Weight(1, 0)
+"""W with noise."""
 
 
 class Clock:
@@ -182,6 +197,7 @@ class Row:
         scale: of x − αm.
         weights: of the values of q, newest first.
         std: of the noise; None for none.
+        gain: of x − αm, the belief x̂_0 − m of the Gaussian alone; None where the network is asked.
         here, there: α at both ends, ``()`` or ``(B,)``.
     """
 
@@ -189,6 +205,7 @@ class Row:
     scale: Tensor
     weights: tuple[Tensor, ...]
     std: Tensor | None
+    gain: Tensor | None
     here: Tensor
     there: Tensor
 
@@ -200,6 +217,7 @@ class Row:
             self.scale.to(device),
             tuple(w.to(device) for w in self.weights),
             move(self.std),
+            move(self.gain),
             self.here.to(device),
             self.there.to(device),
         )
@@ -320,6 +338,11 @@ class GaussianRemainder(Sampler):
         """Values used beside the newest: those of the stencils that it changes."""
         return min(self.order, 2) - 1 if self.eta else self.order
 
+    @property
+    def _weight(self) -> Weight:
+        assert self.moments is not None
+        return NOISY if self.eta else clock(self.moments).activity.weight
+
     def skips(self, process: ScalarGaussian, t: float, s: float, fresh: bool) -> bool:
         """Whether a step from t to s asks nothing: the first one, from a state that is noise alone."""
         assert self.moments is not None
@@ -351,6 +374,7 @@ class GaussianRemainder(Sampler):
             column([r.scale for r in rows]),
             tuple(column([r.weights[j] for r in rows]) for j in range(len(rows[0].weights))) if asked else (),
             column([r.std for r in rows]) if self.eta else None,
+            None if asked else column([r.gain for r in rows]),
             alpha(t),
             alpha(s),
         )
@@ -371,11 +395,12 @@ class GaussianRemainder(Sampler):
         nodes = [(j + 1, r) for j, r in enumerate(past) if not math.isnan(r)]
         if s == t or self.skips(process, t, s, not nodes and math.isnan(prefix)):
             asked = s == t
-            return _Numbers((nothing, nothing), scale, [nothing] * (len(past) + 1), std, asked)
+            gain = alpha_t * values / total_t**2
+            return _Numbers((nothing, nothing), scale, [nothing] * (len(past) + 1), std, gain, asked)
         ratio_t, ratio_s = _ratio(process, t), _ratio(process, s)
         if math.isinf(ratio_t):  # no signal at all: only the last step to data is asked from here, and returns x̂_0
             raise UserError("grid must start below t = 1 where α(1) = 0, or leave it in a first step that asks nothing")
-        weight = WEIGHTS[bool(self.eta)]
+        weight = self._weight
         size = np.sqrt(values + ratio_t**2)
         slope = -kappa * size**weight.rise / ratio_t**weight.fall
         read = (-slope * values / size**2 / alpha_t, slope)
@@ -385,10 +410,10 @@ class GaussianRemainder(Sampler):
         outer = total_s * np.sqrt(values + ratio_s**2) ** (kappa - 1)
         for (j, _), gain in zip(order, gains):
             weights[j] = outer * gain
-        return _Numbers(read, scale, weights, std, True)
+        return _Numbers(read, scale, weights, std, nothing, True)
 
     def _gains(self, process: ScalarGaussian, nodes: list[float], prefix: float, end: float) -> list[Array]:
-        """∫ W l_j du a node, oldest first: of the step to ``end``, and what the newest node changes in earlier steps."""
+        """∫ W l_j du a node, oldest first: of the step to ``end``, and what the newest changes in earlier steps."""
         assert self.moments is not None
         v = clock(self.moments)
         ratios = [_ratio(process, r) for r in nodes]
@@ -424,14 +449,15 @@ class GaussianRemainder(Sampler):
         """
         if self.eta or self.order < 4:
             return [(min(self.order, 2) if self.eta else self.order, 1.0)]
-        share = min(1.0, max(0.0, (v.pace(gap) - BLEND[0]) / BLEND[1]))
+        begin, over = v.activity.blend
+        share = min(1.0, max(0.0, (v.pace(gap) - begin) / over))
         return [(order, part) for order, part in ((3, 1 - share), (4, share)) if part]
 
     def _integral(self, start: float, stop: float, places: Array) -> Array:
-        """∫ W l_k du from σ = start to stop, ``(k, D)``, with nodes at ``places`` of the clock; of W alone for no nodes."""
+        """∫ W l_k du from σ = start to stop, ``(k, D)``, on nodes at ``places``; of W alone for no nodes."""
         assert self.moments is not None
         v, values = clock(self.moments), self.moments.array
-        weight, kappa = WEIGHTS[bool(self.eta)], 1 + self.eta**2
+        weight, kappa = self._weight, 1 + self.eta**2
         # Below e^-18 of the smallest scale and above e^18 of the largest nothing is left of W.
         low, high = 0.5 * math.log(float(values.min())) - 18, 0.5 * math.log(float(values.max())) + 18
         a, b = (min(max(_log(r), low), high) for r in (start, stop))
@@ -455,11 +481,13 @@ class GaussianRemainder(Sampler):
         mean = self.moments.mean.to(x)
         centred = memory.along if memory is not None and memory.x is x else None
         flat = x.reshape(x.shape[0], -1)
-        belief = state.belief
+        belief: Distribution
         now: float | Tensor = float(state.t) if state.t.ndim == 0 else state.t
         if row.read is None:
             along = basis.to(flat - expand(row.here, flat) * mean) if centred is None else centred
             moved = along * row.scale.to(x)
+            assert row.gain is not None
+            belief = Dirac((basis.back(along * row.gain.to(x)) + mean).reshape(x.shape))
             start = prefix if not _none(prefix) else now
         else:
             belief = denoiser(x, state.t)
@@ -482,21 +510,6 @@ class GaussianRemainder(Sampler):
         return State(y, s, Memory(times[:kept], values[:kept], start, y, moved, index + 1), belief)
 
 
-@dataclass(frozen=True)
-class Weight:
-    """W = σ^fall / S^(κ + rise), so that q = −κ Δ S^rise / σ^fall."""
-
-    fall: float
-    rise: float
-
-
-WEIGHTS = {False: Weight(2.0, 3.0), True: Weight(1.0, 0.0)}
-"""Without and with noise."""
-
-BLEND = (6.5, 13.0)
-"""Order 4 begins to be used at this many evaluations, and is used alone at this many more."""
-
-
 @dataclass(frozen=True, eq=False)
 class _Numbers:
     """A ``Row`` of one sample, as arrays."""
@@ -505,6 +518,7 @@ class _Numbers:
     scale: Array
     weights: list[Array]
     std: Array
+    gain: Array
     asked: bool
 
 

@@ -16,22 +16,38 @@ from ..processes import Process, ScalarGaussian
 from . import grids
 from .bridges import Ancestral
 from .loop import Sampler, check_grid, trajectory
-from .multistep import DPMSolverPP
+from .remainder import GaussianRemainder
 
 
 @singledispatch
-def default_sampler(process: Process) -> Sampler:
-    """The sampler taken when none is named.
+def default_sampler(process: Process | Denoiser) -> Sampler:
+    """The sampler taken when none is named: for a process, or for a denoiser, from which it takes the data's moments.
 
-    Scalar-Gaussian processes get DPM-Solver++(2M), which is of order 2 at one evaluation a step; every other process
-    gets ancestral sampling from the whole belief, which is exact for the true belief.
+    Scalar-Gaussian processes get the Gaussian-remainder solver, at one evaluation a step; every other process gets
+    ancestral sampling from the whole belief, which is exact for the true belief.
     """
     return Ancestral()
 
 
 @default_sampler.register
 def _(process: ScalarGaussian) -> Sampler:
-    return DPMSolverPP()
+    return GaussianRemainder()
+
+
+@default_sampler.register
+def _(denoiser: Denoiser) -> Sampler:
+    return suited(default_sampler(denoiser.process), denoiser)
+
+
+@singledispatch
+def suited(sampler: Sampler, denoiser: Denoiser) -> Sampler:
+    """The sampler with what it takes of a model: most take nothing, some the moments of its data."""
+    return sampler
+
+
+@suited.register
+def _(sampler: GaussianRemainder, denoiser: Denoiser) -> Sampler:
+    return sampler.of(denoiser)
 
 
 @singledispatch
@@ -73,7 +89,7 @@ def sample(
 
     Args:
         denoiser: the belief; conditions are bound with ``denoiser.given(…)``, one value or one a sample.
-        sampler: an update rule or its registered name; ``default_sampler(process)`` if not given.
+        sampler: an update rule or its registered name; ``default_sampler(denoiser)`` if not given.
         n: how many; 1 if neither ``n``, ``start`` nor ``noise`` says so.
         steps: steps of the grid, 10 if neither ``steps`` nor ``grid`` is given (a two-evaluation sampler such as Heun
             takes two evaluations a step).
@@ -95,6 +111,7 @@ def sample(
         sampler = create(sampler)
     sampler = default_sampler(process) if sampler is None else sampler
     sampler.check(process)
+    sampler = suited(sampler, denoiser)
     if grid is not None and not isinstance(grid, str):
         if steps is not None and steps != len(grid) - 1:
             raise UserError(f"steps = {steps} contradicts a grid of {len(grid) - 1} steps; give one of them")
