@@ -187,7 +187,9 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a model directory; without it the closed forms")
-    parser.add_argument("--error", type=float, nargs="+", default=[0.02, 0.1], help="of the second table, share of λ missed")
+    parser.add_argument(
+        "--error", type=float, nargs="+", default=[0.02, 0.1], help="of the second table, share of λ missed"
+    )
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS))
     parser.add_argument("--grid", help="a registered grid: linspace on tables, karras elsewhere if not given")
     parser.add_argument("-n", type=int, default=2000, help="samples of the model")
