@@ -155,16 +155,20 @@ class FastMean:
 
 
 @dataclass(frozen=True, eq=False)
+class Moments:
+    """What a model says of its data: mean ``(D,)`` and covariance ``(D, D)`` or ``(D,)``, or None."""
+
+    mean: Tensor | None = None
+    cov: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Counted(Transform):
-    """A world's denoiser that counts, and answers with the fast mean."""
+    """A world's denoiser that counts, answers with the fast mean, and says of its data what it is told to."""
 
     fast: FastMean
+    data: Moments
     counter: Counter = field(default_factory=Counter)
-
-    def __getattr__(self, name: str) -> object:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self.base, name)
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Belief:
         self.counter.ask(len(x_t))
@@ -247,9 +251,16 @@ class Problem:
         """The start in σ-coordinates."""
         return self.start / self.process.alpha(torch.ones((), dtype=torch.float64))
 
-    def denoiser(self, limit: float = math.inf) -> tuple[Denoiser, Counter]:
-        """A fresh counting denoiser that answers so many rows."""
-        counted = Counted(self.world.denoiser(self.process), self.fast, Counter(limit))
+    @cached_property
+    def moments(self) -> dict[str, Moments]:
+        """The data's mean and covariance, one spread for all directions in the covariance's place, or nothing."""
+        spread = torch.full_like(self.world.mean, float(self.world.cov.diagonal().mean()))
+        whole = Moments(self.world.mean, self.world.cov)
+        return {"covariance": whole, "spread": Moments(self.world.mean, spread), "nothing": Moments()}
+
+    def denoiser(self, limit: float = math.inf, known: str = "covariance") -> tuple[Denoiser, Counter]:
+        """A fresh counting denoiser that answers so many rows, and carries these ``moments``."""
+        counted = Counted(self.world.denoiser(self.process), self.fast, self.moments[known], Counter(limit))
         return counted, counted.counter
 
     def to_y(self, x: Tensor, t: float) -> Tensor:

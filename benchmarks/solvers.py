@@ -24,6 +24,7 @@ import argparse
 import dataclasses
 import functools
 import hashlib
+import inspect
 import json
 import math
 import re
@@ -83,17 +84,15 @@ def times_of(problem: Problem, sampler: Sampler, grid: str, steps: int, end: str
             return default_grid(problem, n) if own is None else own
         return lookup("grids", grid).make(process, n)
 
+    times = make(steps).clone()
     if end == "0":
-        return make(steps)
-    longer = make(steps + 1)
-    if len(longer) == steps + 2 and abs(float(longer[-2]) - process.t_min) < 1e-12:
-        return longer[:-1]
-    shorter = make(steps).clone()
-    if float(shorter[-1]) == 0:
-        shorter[-1] = process.t_min
-    if not (shorter.diff() < 0).all():
-        raise langevin.UserError(f"grid {grid!r} stops above t_min")
-    return shorter
+        return times
+    if float(times[-1]) == 0 and len(times) > 2 and float(times[-2]) <= process.t_min * (1 + 1e-9):
+        times = make(steps + 1)[:-1].clone()  # it has t_min among its times: one evaluation less to get there
+    times[-1] = process.t_min
+    if not (times.diff() < 0).all():
+        raise langevin.UserError(f"grid {grid!r} has no times above t_min")
+    return times
 
 
 def default_grid(problem: Problem, steps: int) -> Tensor:
@@ -102,14 +101,26 @@ def default_grid(problem: Problem, steps: int) -> Tensor:
 
 
 def travel(
-    problem: Problem, sampler: Sampler, times: Tensor, samples: int, draw: int = 0, limit: float = math.inf
+    problem: Problem,
+    sampler: Sampler,
+    times: Tensor,
+    samples: int,
+    *,
+    known: str = "covariance",
+    draw: int = 0,
+    limit: float = math.inf,
 ) -> tuple[Tensor, float, bool]:
     """The loop from the problem's start, without gradients; ``limit`` is in evaluations a sample."""
-    denoiser, counter = problem.denoiser(limit * samples)
+    denoiser, counter = problem.denoiser(limit * samples, known)
     noise = Noise(2 * problem.seed + 1 + draw, samples)
     with torch.no_grad():
         *_, state = samplers.trajectory(denoiser, sampler, grid=times, start=problem.start[:samples], noise=noise)
     return problem.to_y(state.x, float(times[-1])), counter.evaluations(samples), counter.whole > 0
+
+
+def suited(sampler: Sampler, problem: Problem, known: str) -> Sampler:
+    """The sampler with what it takes of a model, if it takes anything."""
+    return sampler.of(problem.denoiser(known=known)[0]) if hasattr(sampler, "of") else sampler
 
 
 def tolerance_of(sampler: Sampler) -> list[str]:
@@ -122,12 +133,12 @@ def tolerance_of(sampler: Sampler) -> list[str]:
 class Ours:
     """A sampler of the registry on a grid, with as many steps as a budget of evaluations allows."""
 
-    def __init__(self, make: Callable[[Problem], Sampler], grid: str) -> None:
-        self.make, self.grid = make, grid
+    def __init__(self, make: Callable[[Problem], Sampler], grid: str, known: str = "covariance") -> None:
+        self.make, self.grid, self.known = make, grid, known
         self.steps: dict[tuple[str, int, str], int | None] = {}
 
     def __call__(self, problem: Problem, budget: int, end: str) -> tuple[Tensor, float, bool]:
-        sampler = self.make(problem)
+        sampler = suited(self.make(problem), problem, self.known)
         sampler.check(problem.process)
         if tolerance_of(sampler):
             return self.adaptive(problem, sampler, budget, end)
@@ -137,13 +148,15 @@ class Ours:
         steps = self.steps[key]
         if steps is None:
             raise peers.Unsupported("one step costs more than the budget")
-        return travel(problem, sampler, times_of(problem, sampler, self.grid, steps, end), problem.samples)
+        times = times_of(problem, sampler, self.grid, steps, end)
+        return travel(problem, sampler, times, problem.samples, known=self.known)
 
     def affordable(self, problem: Problem, sampler: Sampler, budget: int, end: str) -> int | None:
         """The largest number of steps whose evaluations stay within the budget."""
-        cost = lambda n: travel(problem, sampler, times_of(problem, sampler, self.grid, n, end), 1)[1]
+        times = lambda n: times_of(problem, sampler, self.grid, n, end)
+        cost = lambda n: travel(problem, sampler, times(n), 1, known=self.known)[1]
         if cost(budget) <= budget:
-            return budget
+            return budget + 1 if cost(budget) < budget and cost(budget + 1) <= budget else budget
         low, high = 0, budget
         while high - low > 1:
             middle = (low + high) // 2
@@ -183,6 +196,7 @@ def grids_of(process: ScalarGaussian) -> list[str]:
 def is_stochastic(sampler: Sampler) -> bool:
     """Whether other noise from the same start ends elsewhere."""
     problem = Problem("2-D", "EDM", 0, samples=2)
+    sampler = suited(sampler, problem, "covariance")
     times = times_of(problem, sampler, "own", 4, "t_min")
     sampler = dataclasses.replace(sampler, **dict.fromkeys(tolerance_of(sampler), 1e-2))
     one, two = (travel(problem, sampler, times, 2, draw=draw)[0] for draw in (0, 1))
@@ -202,7 +216,10 @@ def same_as_own(sampler: Sampler, grid: str) -> bool:
 
 def ours() -> tuple[list[Entry], list[str]]:
     """The default, and every sampler of the registry on its own grid and on every grid."""
-    entries, refused = [Entry(telling.DEFAULT[0], "langevin", "own", False, Ours(default_of, "own"))], []
+    entries: list[Entry] = []
+    for name, known in (("", "covariance"), (" knowing a spread", "spread"), (" knowing nothing", "nothing")):
+        entries.append(Entry(telling.DEFAULT[0] + name, "langevin", "own", False, Ours(default_of, "own", known)))
+    refused = []
     names = dict.fromkeys(name for process in PROCESSES.values() for name in grids_of(process))
     for method in langevin.methods("samplers"):
         try:
@@ -281,10 +298,11 @@ def fingerprint() -> dict[str, str]:
     rooms = [
         p for room in ("samplers", "processes", "denoisers", "distributions") for p in (package / room).glob("*.py")
     ]
-    truth = [here / "exact.py", package / "worlds" / "mixture.py"]
+    mixture = package / "worlds" / "mixture.py"
+    truth = "".join(map(inspect.getsource, (exact.FastMean, exact.fine, exact.flow, exact.Problem)))
     return {
-        "langevin": digest([*rooms, *truth]),
-        "peers": digest([*truth, here / "peers.py"], json.dumps(peers.versions())),
+        "langevin": digest([*rooms, mixture], truth + inspect.getsource(Ours)),
+        "peers": digest([mixture, here / "peers.py"], truth + json.dumps(peers.versions())),
     }
 
 

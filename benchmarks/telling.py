@@ -23,6 +23,9 @@ STRONG: Row = ("azula exponential AB4 ε, log", "")
 COMMON: Row = ("diffusers DPM-Solver++(2M), karras", "")
 """What the library takes by itself, a peer that is strong everywhere, and what most people use."""
 
+BLIND: tuple[Row, ...] = (("langevin default knowing a spread", "own"), ("langevin default knowing nothing", "own"))
+"""The default where a model carries one variance in the covariance's place, or no moments."""
+
 RECORDED = {
     ("median", "EDM 2-D"): (8.9e-2, 1.8e-2, 8.9e-3, 2.2e-3, 8.7e-4, 2.4e-4, 3.3e-5),
     ("median", "DDPM 2-D"): (5.9e-2, 1.3e-2, 6.9e-3, 2.0e-3, 5.9e-4, 1.7e-4, 2.2e-5),
@@ -164,8 +167,10 @@ def tell_flow(results: Results, console: Console, top: int) -> dict[str, Any]:
         told["strongest fixed peer"] = title(strong)
         console.print(f"strongest fixed peer of this run, by the median: {title(strong)}")
     for problem in results.problems:
-        ranked = results.ordered(problem, [r for r in ours if r != DEFAULT], "median")
-        rows = results.have(DEFAULT, *(r for r in ranked if r[1] == "own"), *ranked[:top], strong, STRONG, COMMON)
+        ranked = results.ordered(problem, [r for r in ours if r not in (DEFAULT, *BLIND)], "median")
+        rows = results.have(
+            DEFAULT, *BLIND, *(r for r in ranked if r[1] == "own"), *ranked[:top], strong, STRONG, COMMON
+        )
         rows = results.have(*rows, *results.ordered(problem, theirs, "median")[:top])
         lines = {title(r): results.line(problem, r, "median") for r in rows}
         if theirs:
@@ -177,6 +182,9 @@ def tell_flow(results: Results, console: Console, top: int) -> dict[str, Any]:
         for figure in ("median", "rms") if DEFAULT in results.family else ():
             for other in results.have(strong, STRONG, COMMON):
                 ratios[f"{figure}: default ÷ {title(other)}"] = results.ratio(problem, DEFAULT, other, figure)
+            for row in results.have(*BLIND) if strong else ():
+                assert strong
+                ratios[f"{figure}: {title(row)} ÷ {title(strong)}"] = results.ratio(problem, row, strong, figure)
         for row in results.have(DEFAULT, strong, STRONG, COMMON):
             ratios[f"rms: {title(row)}"] = results.line(problem, row, "rms")
         if theirs:
