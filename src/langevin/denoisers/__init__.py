@@ -1,8 +1,7 @@
 """Beliefs about clean data: the reading of networks, and statistics of posteriors."""
 
-from .base import Denoiser, Transform
-from .compiled import compiled
 from .base import Denoiser, Density, Transform
+from .compiled import compiled
 from .network import VARIANCES, Counter, NetworkDenoiser, together
 from .reading import PREDICTIONS, TIME_LABELS, Reading
 from .statistics import clamp, convert, dirac, gaussian, independent, unit, whole

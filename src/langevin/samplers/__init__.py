@@ -4,17 +4,15 @@ from . import grids
 from .adaptive import DOP853, RK45, DPMSolver12, DPMSolver23, DPMSolverAdaptive, ExplicitRungeKutta
 from .bridges import DDIM, DDPM, Ancestral, DDIMHat, DDPMLarge
 from .churn import Churn, EDMEuler, EDMHeun
-from .equations import Euler, EulerMaruyama, Heun, Langevin, PredictorCorrector
+from .correctors import MALA, Langevin, MomentumLangevin, PreconditionedLangevin
+from .equations import Euler, EulerMaruyama, Heun, PredictorCorrector
 from .estimate import estimate_moments, moments_from
+from .filters import Filter, Frequency, Matrix
+from .joint import Boomerang, DenoisingMCMC, boomerang
 from .latents import decode, encode, lerp, slerp
 from .linear import Linear
 from .loop import Repeat, Sampler, State, Then, check_grid, trajectory
 from .moments import Coordinates, Cosines, Directions, Moments, moments_of
-from .bridges import DDIM, DDPM, Ancestral, DDPMLarge
-from .correctors import MALA, Langevin, MomentumLangevin, PreconditionedLangevin
-from .equations import Euler, EulerMaruyama, Heun, PredictorCorrector
-from .filters import Filter, Frequency, Matrix
-from .joint import Boomerang, DenoisingMCMC, boomerang
 from .momentum import HeavyBall
 from .multistep import (
     DEIS,
@@ -31,7 +29,6 @@ from .multistep import (
 from .pndm import PNDM, StartWith
 from .remainder import GaussianRemainder
 from .reversal import AdaptiveSDE, ConsistentAnnealing, Preconditioned, ReverseDiffusion
-from .sampling import create, default_grid, default_sampler, sample
 from .sampling import create, default_grid, default_sampler, sample, suited
 from .singlestep import (
     PRK,
@@ -53,19 +50,19 @@ __all__ = [
     "DDPM",
     "DEIS",
     "DOP853",
+    "MALA",
     "PLMS",
     "PNDM",
     "PRK",
     "RK45",
+    "AdaptiveSDE",
     "Ancestral",
+    "Boomerang",
     "Churn",
+    "ConsistentAnnealing",
     "Coordinates",
     "Cosines",
     "DDIMHat",
-    "MALA",
-    "AdaptiveSDE",
-    "Boomerang",
-    "ConsistentAnnealing",
     "DDPMLarge",
     "DEISRho",
     "DPMSolver",
@@ -80,23 +77,23 @@ __all__ = [
     "DPMSolverPP3MSDE",
     "DPMSolverPP3S",
     "DPMSolverPPSDE",
+    "DenoisingMCMC",
     "Directions",
     "EDMEuler",
     "EDMHeun",
     "Euler",
     "EulerMaruyama",
     "ExplicitRungeKutta",
-    "GaussianRemainder",
-    "DenoisingMCMC",
     "Filter",
     "Frequency",
+    "GaussianRemainder",
     "HeavyBall",
     "Heun",
     "InTurn",
     "Langevin",
     "Linear",
-    "Moments",
     "Matrix",
+    "Moments",
     "MomentumLangevin",
     "Multistep",
     "Preconditioned",
@@ -104,11 +101,11 @@ __all__ = [
     "PredictorCorrector",
     "QuasiTaylor",
     "Repeat",
+    "ReverseDiffusion",
     "RhoHeun",
     "RhoKutta3",
     "RhoMidpoint",
     "RhoRK4",
-    "ReverseDiffusion",
     "Sampler",
     "StartWith",
     "State",
