@@ -66,7 +66,7 @@ def reference(model: NetworkDenoiser, start: Tensor) -> Tensor:
 def to_t_min(model: NetworkDenoiser, sampler: samplers.Sampler | None, grid: str | None, budget: int, start: Tensor):
     """Our path to t_min: the default grid of the sampler (or a named one) without its last step to clean data."""
     process = model.process
-    rule = samplers.default_sampler(process) if sampler is None else sampler
+    rule = samplers.default_sampler(model) if sampler is None else sampler
     make = (
         (lambda n: getattr(samplers.grids, grid)(process, n))
         if grid
@@ -79,7 +79,9 @@ def to_t_min(model: NetworkDenoiser, sampler: samplers.Sampler | None, grid: str
     times = make(budget + 1)
     times = times[:-1] if abs(float(times[-2]) - process.t_min) < 1e-12 else make(budget)
     times[-1] = process.t_min
+    before = model.counter.calls
     *_, state = langevin.trajectory(model, rule, grid=times, start=start)
+    assert model.counter.calls - before <= budget, (rule, budget, model.counter.calls - before)
     return state.x.to(torch.float64)
 
 
