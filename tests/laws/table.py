@@ -125,7 +125,7 @@ SAMPLERS = {
     "reverse-diffusion": Law(samplers.ReverseDiffusion(), None, 40, False),
     "consistent-annealing": Law(samplers.ConsistentAnnealing(0.1), None, 40, False),
     "preconditioned": Law(samplers.Preconditioned(), None, 40, False),
-    "adaptive-sde": Law(samplers.AdaptiveSDE(0.05, 0.02), None, 5, True, evaluations=None),
+    "adaptive-sde": Law(samplers.AdaptiveSDE(0.1, 0.05), None, 5, True, evaluations=None),
     "boomerang": Law(samplers.Boomerang(0.4, 2), None, 4, True, evaluations=None),
     "heavy-ball": Law(samplers.HeavyBall(order=1), 1, 40, False),
     "heavy-ball-2": Law(samplers.HeavyBall(), 2, 120, True),

@@ -135,6 +135,13 @@ class BrownianPath(Noise):
         """W(V(t)) itself, float64 ``(B, *event)``: its differences are the increments."""
         return self._at(event, torch.as_tensor(t, dtype=torch.float64), clock).clone()  # the memo keeps its own
 
+    def floor(self, t: Tensor) -> Tensor:
+        """The nearest end of a last cell at or below t, ``()`` or ``(B,)``: a time of the tree itself.
+
+        Times that are found on the way had better stand there: they do not change with the rounding of what found them.
+        """
+        return self._time(self._place(t).floor() / 2**self.depth)
+
     def increment(self, event: tuple[int, ...], t: Tensor | float, s: Tensor | float, clock: Clock) -> Tensor:
         t, s = self._apart(t, s)
         start, end = self._at(event, t, clock), self._at(event, s, clock)

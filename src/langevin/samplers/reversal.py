@@ -190,7 +190,8 @@ class AdaptiveSDE(Sampler):
     is 0.5. So h at most grows by ``growth``. And a step that is refused is tried again on the same Brownian path. New
     noise, as published, favours noise that makes small errors, and its bias does not fall with the tolerance: on
     N(½, ¼) under VP the standard deviation came out 0.77. (In many dimensions an error is a mean over them, and both
-    are small.) The path is that of the noise if it is a ``BrownianPath``, and one of 24 levels otherwise.
+    are small.) The path is that of the noise if it is a ``BrownianPath``, and one of 20 levels otherwise; steps end at
+    ends of its cells.
 
     Args:
         relative: ε_rel > 0.
@@ -240,7 +241,7 @@ class AdaptiveSDE(Sampler):
         count = state.x.shape[0]
         begin, end = state.t.expand(count), s.expand(count)
         end = torch.where(end > 0, end, begin.clamp_max(process.t_min))
-        x = self._integrate(process, denoiser, as_path(noise, 24), state.x, begin, end)
+        x = self._integrate(process, denoiser, as_path(noise, 20), state.x, begin, end)
         if bool((s > 0).all()):
             return state.move(x, s)
         belief = denoiser(x, end if end.unique().numel() > 1 else end[0])
@@ -260,10 +261,8 @@ class AdaptiveSDE(Sampler):
             if rows.numel() == 0:
                 return x
             now = t[rows]
-            # A step that would leave less than rounding goes to the end itself.
-            ahead = torch.where(h[rows] >= (now - end[rows]) * (1 - 1e-12), end[rows], now - h[rows])
-            if bool((ahead >= now).any()):
-                self._stop("its step is below rounding", rows, ahead >= now, now, error[rows])
+            # On ends of cells, so that the rounding of an error moves no time (and a Brownian path with it).
+            ahead = torch.maximum(path.floor(now - h[rows]), end[rows])
             w_ahead = part.value(event, ahead, clock).to(x)
             dw = w_ahead - w[rows]
             plain = self._euler(process, asked, x[rows], x[rows], now, ahead - now, dw)
@@ -274,6 +273,9 @@ class AdaptiveSDE(Sampler):
             if not bool(e.isfinite().all()):
                 self._stop("its error is not a finite number", rows, ~e.isfinite(), now, e)
             good = e <= 1
+            least = ~good & (path.floor((now + ahead) / 2) <= ahead)
+            if bool(least.any()):
+                self._stop(f"its step is the least that a path of depth {path.depth} has", rows, least, now, e)
             taken = rows[good]
             x[taken], before[taken], t[taken], error[rows] = better[good], plain[good], ahead[good], e
             w[taken] = w_ahead[good]
