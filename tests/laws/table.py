@@ -50,6 +50,8 @@ class Law:
             (process, t, s); None where they follow from the state or from the grid as a whole.
         evaluations: times at which a step from t to s asks the denoiser; None where they follow from the state.
         second: the same of the second step, if it differs.
+        signal: its weights of ε̂ are made for t, not for the flow: where α is 1e-3 they amplify an error of ε̂ beyond
+            any useful bound, so the network's rounding is measured on times uniform in t from log-SNR −4.
     """
 
     sampler: Sampler
@@ -59,6 +61,7 @@ class Law:
     evaluations: str | Callable[[processes.Process, float, float], list[float]] | None = "t"
     evaluations: str | None = "t"
     second: str = ""
+    signal: bool = False
 
 
 def nodes(sampler: samplers.DPMSolver | samplers.Tableau) -> Callable[[processes.Process, float, float], list[float]]:
@@ -95,7 +98,7 @@ SAMPLERS = {
     "deis-rho": Law(samplers.DEISRho(4, start="corrected"), 4, 120, True, second="tt"),
     "unipc": Law(samplers.UniPC(), 3, 120, True),
     "unipc-b1": Law(samplers.UniPC(1, "eps", "B1"), 2, 120, True),
-    "plms": Law(samplers.PLMS(), 2, 120, True),
+    "plms": Law(samplers.PLMS(), 2, 120, True, signal=True),
     "remainder": Law(samplers.GaussianRemainder(prefix=False), 4, 120, True),
     "remainder-3": Law(samplers.GaussianRemainder(order=3, prefix=False), 3, 120, True),
     "remainder-sde": Law(samplers.GaussianRemainder(eta=1.0, prefix=False), None, 120, True),
@@ -119,7 +122,9 @@ SAMPLERS = {
     "dop853": Law(samplers.DOP853(1e-2, 1e-2), None, 5, True, evaluations=None),
     "edm-euler": Law(samplers.EDMEuler(churn=10), None, 40, False, evaluations=None),
     "edm-heun": Law(samplers.EDMHeun(churn=10, scale=1.0), None, 150, True, evaluations=None),
-    "pndm": Law(samplers.PNDM(), None, 80, True, evaluations=None),  # its order: tests/samplers/test_pndm.py
+    "pndm": Law(
+        samplers.PNDM(), None, 80, True, evaluations=None, signal=True
+    ),  # its order: tests/samplers/test_pndm.py
     "ddim-hat": Law(samplers.DDIMHat(), None, 40, False),
     "quasi-taylor": Law(samplers.QuasiTaylor(), 1, 40, False),
     "reverse-diffusion": Law(samplers.ReverseDiffusion(), None, 40, False),

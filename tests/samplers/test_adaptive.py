@@ -103,7 +103,7 @@ def test_dpm_adaptive_is_the_papers(order):
     """Each sample of a batch as the algorithm takes it alone; h is compared through its own rounding, 1e-9."""
     process = processes.VP()
     denoiser = Tally(WORLD.denoiser(process))
-    rule = samplers.DPMSolverAdaptive(0.01, 0.001, order=order)
+    rule = samplers.DPMSolverAdaptive(0.01, 0.001, order=order, growth=math.inf)
     t, s = at(1.0), at(0.002)
     x = WORLD.sample(4, 3, process=process, t=t)
     ours = rule.step(State(x, t), s, denoiser, None).x
@@ -238,10 +238,14 @@ def test_refusals():
         (lambda: samplers.DPMSolverAdaptive(order=1), "order must be 2"),
         (lambda: samplers.DPMSolverAdaptive(first=0.0), "first"),
         (lambda: samplers.DPMSolverAdaptive(safety=1.0), "safety"),
+        (lambda: samplers.DPMSolverAdaptive(growth=1.0), "growth must be > 1, got 1.0"),
         (lambda: samplers.ExplicitRungeKutta(pair="rk4"), "pair must be"),
         (lambda: langevin.sample(tokens, "rk45"), "velocity"),
         (lambda: langevin.sample(tokens, "dpm-23"), "adaptive DPM-Solver needs"),
-        (lambda: langevin.sample(WORLD.denoiser(processes.VP()), "rk45", grid=[0.0, 0.5]), "t_min"),
+        (
+            lambda: langevin.sample(WORLD.denoiser(processes.VP()), "rk45", start=torch.zeros(1, 3), grid=[0.0, 0.5]),
+            "t_min",
+        ),
     ]
     for call, message in cases:
         with pytest.raises(UserError, match=message):

@@ -202,14 +202,15 @@ class DPMSolverAdaptive(Adaptive):
     .. math:: E = \left\| \frac{x' - x''}{\max(ε_a, ε_r \max(|x'|, |x'_{prev}|))} \right\|_2 / \sqrt D,
               \quad h ← θ h E^{-1/p}
 
-    E ≤ 1 accepts x''. Here the norm, and so the step, is a sample's own, and a rejected step keeps its first
-    evaluation.
+    E ≤ 1 accepts x''. Here the norm, and so the step, is a sample's own, a rejected step keeps its first evaluation,
+    and h grows at most ``growth`` times: an E so small that it would grow more is the rounding of the network.
 
     Args:
         order: p of the higher solver: 2 (DPM-Solver-1 and -2) or 3 (-2 and -3).
         rtol, atol: ε_r and ε_a; as published for data in [−1, 1].
         first: the first h tried.
         safety: θ in (0, 1).
+        growth: of h from one try to the next, > 1; infinite as published.
     """
 
     rtol: float = 0.05
@@ -217,6 +218,7 @@ class DPMSolverAdaptive(Adaptive):
     order: int = 3
     first: float = 0.05
     safety: float = 0.9
+    growth: float = 10.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -226,6 +228,8 @@ class DPMSolverAdaptive(Adaptive):
             raise UserError(f"first must be a finite number > 0, got {self.first}")
         if not 0 < self.safety < 1:
             raise UserError(f"safety must lie in (0, 1), got {self.safety}")
+        if not self.growth > 1:
+            raise UserError(f"growth must be > 1, got {self.growth}")
 
     def check(self, process: Process) -> None:
         power(process, ScalarGaussian, "adaptive DPM-Solver")
@@ -258,7 +262,7 @@ class DPMSolverAdaptive(Adaptive):
         return Attempt(states[-1], _rms((lower - states[-1]) / scale).to(t), None, lower)
 
     def factor(self, error: Tensor, again: Tensor) -> Tensor:
-        return self.safety * error.clamp_min(1e-30) ** (-1 / self.order)
+        return (self.safety * error.clamp_min(1e-30) ** (-1 / self.order)).clamp_max(self.growth)
 
 
 _PROOF = "exact: tests/laws, tests/samplers/test_adaptive.py"
