@@ -72,7 +72,7 @@ class Weight:
     rise: float
 
 
-KNOWN = Activity(3.0, 1.66, 0.287, (0.0, -1.06), (1.1, -1.02), (0.955, -0.5), Weight(2, 2.3), (8.0, 12.0))
+KNOWN = Activity(3.0, 1.66, 0.287, (0.0, -1.06), (1.1, -1.02), (0.955, -0.45), Weight(2, 2.5), (10.0, 8.0))
 """For moments that say along which directions and on which scales the data vary."""
 
 UNKNOWN = Activity(2.57, 1.45, 0.236, (0.015, 0.0), (0.8, 0.0), (1.52, 0.096), Weight(2, 2.2), (10.0, 22.0))
