@@ -131,8 +131,8 @@ class Moments:
 
     @classmethod
     def unknown(cls, size: int) -> Moments:
-        """What is assumed of data in [−1, 1] of which nothing is known: mean 0 and a variance of 0.39."""
-        return cls(torch.zeros(size, dtype=torch.float64), torch.full((size,), 0.39), spectral=False)
+        """What is assumed of data in [−1, 1] of which nothing is known: mean 0 and a variance of 0.41."""
+        return cls(torch.zeros(size, dtype=torch.float64), torch.full((size,), 0.41), spectral=False)
 
     @property
     def spread(self) -> float:

@@ -72,13 +72,13 @@ class Weight:
     rise: float
 
 
-KNOWN = Activity(3.0, 1.66, 0.287, (0.06, -1.06), (1.06, -1.02), (0.955, -0.22), Weight(2, 3), (6.5, 12.5))
+KNOWN = Activity(3.0, 1.66, 0.287, (0.0, -1.06), (1.1, -1.02), (0.955, -0.45), Weight(2, 2.5), (10.0, 8.0))
 """For moments that say along which directions and on which scales the data vary."""
 
-UNKNOWN = Activity(2.45, 1.5, 0.217, (0.074, 0.0), (0.92, 0.0), (1.385, 0.113), Weight(2, 2.4), (10.0, 22.0))
+UNKNOWN = Activity(2.57, 1.45, 0.236, (0.015, 0.0), (0.8, 0.0), (1.52, 0.096), Weight(2, 2.2), (10.0, 22.0))
 """For a spread alone: finer and coarser structure than it must be allowed for."""
 
-NOISY = Weight(1, 0)
+NOISY = Weight(2, 2)
 """W with noise."""
 
 
@@ -176,14 +176,15 @@ def remainder_times(process: ScalarGaussian, steps: int, moments: Moments, prefi
     top, bottom = v(ends)
     whole = prefix and ends[0] > math.log(PURE * moments.largest)
     tail = v.tail(steps)
-    low = max(tail / (steps + v.head + tail), float(bottom))
-    high = min((steps + tail) / (steps + v.head + tail), float(v(np.array(ends[0] - 0.02)))) if whole else float(top)
-    if steps == 1 and not whole:
-        high = low + 1  # t_max alone
-    inner = v.inverse(high + (low - high) / steps * np.arange(steps, dtype=np.float64))
+    count = steps + v.head + tail
+    high = min((steps + tail) / count, float(v(np.array(ends[0] - 0.02)))) if whole else float(top)
+    low = max((1 + tail) / count, float(bottom))
+    inner = v.inverse(np.linspace(high, low, steps))
     times = process.time(torch.as_tensor(-2 * inner))
     if not whole:
         times[0] = process.t_max
+    if low == bottom and steps > 1:
+        times[-1] = process.t_min
     times = torch.cat((times, times.new_zeros(1)))
     return torch.cat((times.new_full((1,), process.t_max), times)) if whole else times
 
