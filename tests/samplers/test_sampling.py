@@ -269,3 +269,12 @@ def test_state_takes_the_dtype_of_the_network():
         for sampler in (samplers.DDIM(), samplers.UniPC(2), samplers.Heun(), samplers.Ancestral()):
             *_, last = langevin.trajectory(denoiser, sampler, grid=[0.5, 0.3, 0.1], start=start)
             assert last.x.dtype == expected
+
+
+def test_steps_that_would_change_nothing():
+    """Solvers that choose their own steps take no number of them."""
+    denoiser = worlds.ring().denoiser(processes.VP())
+    for sampler in ("dpm-23", "rk45", "dpm-fast"):
+        with pytest.raises(UserError, match="steps must be left out"):
+            langevin.sample(denoiser, sampler, n=2, steps=12)
+    assert langevin.sample(denoiser, "dpm-fast", n=2).shape == (2, 2)

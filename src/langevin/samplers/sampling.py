@@ -124,10 +124,14 @@ def sample(
                 f"{times[i - 1]:g} (to encode, give start)"
             )
     else:
-        steps = 10 if steps is None else steps
+        asked, steps = steps, 10 if steps is None else steps
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise UserError(f"steps must be an integer of at least 1, got {steps!r}")
         own = sampler.default_grid(process, steps) if grid is None else lookup("grids", grid).make(process, steps)
+        if asked is not None and grid is None and own is not None:
+            more = sampler.default_grid(process, steps + 1)
+            if more is not None and torch.equal(own, more):
+                raise UserError(f"steps must be left out: {sampler} makes its own number of steps, got {steps}")
         times = check_grid(default_grid(process, steps) if own is None else own)
     if noise is None:
         if n is None:
