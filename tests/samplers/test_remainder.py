@@ -371,7 +371,7 @@ class Off(Transform):
 
 
 def test_directions_without_variance_and_a_network_that_errs():
-    """Half of the directions hold nothing, and the network says a little there: five evaluations stay ahead of the peer.
+    """Half of the directions hold nothing, and the network says a little there: five evaluations stay ahead.
 
     Seen 0.28 of the peer's error; with a floor of 1e-6 instead of 3e-3 of the mean variance 0.42, and on a network
     trained on scans of digits, of whose 64 pixels some never change, 8 times as much as with the floor.
