@@ -57,8 +57,8 @@ def test_peers_converge():
 
     From 40 to 200 even order 1 gains a factor of 5; 2 is asked. Known not to: azula's Rosenbrock method, whose last
     factor mixes the two ends of a step (it stops at 0.2), and adaptive methods, which are not asked for accuracy. DDIM
-    and PLMS of diffusers infer their stride as N // n, which is right where n divides N, as here; PNDM's number of steps
-    is another, so it is left out. DPM-Solver++(1M…3M) and Euler of diffusers carry the state in float32: errors below
+    and PLMS of diffusers infer their stride as N // n, which is right where n divides N, as here; the steps of PNDM
+    are others, so it is left out. DPM-Solver++(1M…3M) and Euler of diffusers carry the state in float32: errors below
     1e-6 are not resolved.
     """
     problem = exact.Problem("2-D", "DDPM", 0, samples=8)
