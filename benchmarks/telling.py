@@ -220,10 +220,13 @@ def draw(flow: Results, law: Results, floors: Mapping[str, Mapping[str, float]],
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    panels = [(flow, problem) for problem in flow.problems] + [(law, problem) for problem in law.problems]
+    panels = []  # a line a process, a column a world
+    for results in (flow, law):
+        processes = list(dict.fromkeys(problem.split()[0] for problem in results.problems))
+        panels += [(results, p) for process in processes for p in results.problems if p.split()[0] == process]
     if not panels:
         return
-    columns = min(3, len(panels))
+    columns = min(len({problem.split(" ", 1)[1] for _, problem in panels}), len(panels))
     lines = -(-len(panels) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(5 * columns, 4 * lines), squeeze=False)
     for axis, (results, problem) in zip(axes.flat, panels):
