@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -28,7 +29,7 @@ LARGEST = 64
 """Evaluations at most: a table has about n² numbers."""
 
 ORDER, REACH, OFFSET = 4, 2, 0.1
-"""Values that the untuned rule interpolates, steps that it takes again, and the share of the spread in log(σ + share)."""
+"""Values that the untuned rule interpolates, the steps it takes again, and the share of the spread in its variable."""
 
 _NODES, _WEIGHTS = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(16))
 
@@ -82,7 +83,7 @@ class Table:
         if not all(math.isfinite(v) and abs(v) < 1e6 for v in numbers):
             raise UserError("start, nodes, end, shifts, own and before must be finite numbers below 1e6 in size")
         falling = [*self.nodes, *([] if self.end is None else [self.end])]
-        if self.start < falling[0] or any(b >= a for a, b in zip(falling, falling[1:])):
+        if self.start < falling[0] or any(b >= a for a, b in itertools.pairwise(falling)):
             raise UserError("start, nodes and end must fall")
 
     @property
@@ -139,7 +140,7 @@ def _weights(knots: Knots, values: Tensor, spread: float) -> list[Tensor]:
     edges += [] if knots.end is None else [torch.tensor(knots.end, dtype=torch.float64)]
     inverse = [1 / torch.sqrt(values + torch.exp(2 * u)) for u in edges]
     inverse += [] if knots.end is not None else [1 / torch.sqrt(values)]
-    mass = [a - b for a, b in zip(inverse, inverse[1:])]  # ∫ W du = −Δ(1/S)
+    mass = [a - b for a, b in itertools.pairwise(inverse)]  # ∫ W du = −Δ(1/S)
     places = torch.log(torch.exp(knots.nodes) + offset)
     points, measures = [], []
     for k in range(1, n + 1):
@@ -304,7 +305,7 @@ class Use:
     "tuned",
     title="Learned for a model and a number of evaluations",
     arxiv="2403.01329",
-    proof="exact: tests/samplers/test_tuned.py, tests/training/test_tune.py",
+    proof="exact: tests/samplers/test_tuned.py, tests/training/test_tuning.py",
 )
 @dataclass(frozen=True)
 class Tuned(Sampler):
@@ -370,7 +371,9 @@ class Tuned(Sampler):
         if self.use is not None and self.use.moments is not None:
             if known is None:
                 raise UserError("a tuned sampler needs the moments of the data, which this model does not carry")
-            if not all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(self.use.moments, (known.spread, known.largest))):
+            if not all(
+                math.isclose(a, b, rel_tol=1e-6) for a, b in zip(self.use.moments, (known.spread, known.largest))
+            ):
                 raise UserError(f"a tuned sampler was learned with other moments of the data than {known}; tune again")
         return Moments.unknown(size) if known is None else known
 
@@ -490,7 +493,7 @@ def _pair(values: Mapping[str, Any], name: str, keys: tuple[str, str]) -> tuple[
     pair = tuple(_numbers(f"{name}.{key}", held[key]) for key in keys)
     if not all(isinstance(v, float) for v in pair):
         raise UserError(f"{name} must hold numbers, got {held!r}")
-    return pair  # type: ignore[return-value]
+    return pair
 
 
 @dataclass(frozen=True, eq=False)
@@ -549,7 +552,7 @@ def found(denoiser: Denoiser, steps: int) -> Tuned | None:
             continue
         if not math.isclose(use.guidance_scale, scale) or (use.label is None) != (label is None):
             continue
-        if isinstance(use.label, int) and not bool((label == use.label).all()):
+        if isinstance(use.label, int) and label is not None and not bool((label == use.label).all()):
             continue
         chosen: Tuned = sampler
         return chosen

@@ -24,7 +24,7 @@ from ..samplers.tuned import LARGEST, Knots, Settled, Use
 from . import files
 
 FLOOR = 1e-6
-"""Added to the squared error under the logarithm: samples closer than a thousandth of the data's size are good enough."""
+"""Added to the squared error under the logarithm: a thousandth of the data's size is close enough."""
 
 REFERENCE = 100
 """Evaluations of the reference: Adams–Bashforth of order 4 with them is closer than what so few noises can teach."""
@@ -33,7 +33,7 @@ RIDGE = 1e-4
 """Weight of the squared coefficients: what the noises do not ask for stays as the untuned rule has it."""
 
 ITERATIONS, ROUNDS, PATIENCE = 12, 14, 3
-"""L-BFGS iterations between two looks at the held-out noises, looks at most, and looks without a gain before the end."""
+"""L-BFGS iterations between two looks at the held-out noises; looks at most; and without a gain before the end."""
 
 APART = 701
 """Folded into the seed, so that nothing is learned from the noises that samples of the same seed are drawn with."""
@@ -103,7 +103,7 @@ def lessons(
             part, some = noise.rows(rows), denoiser.rows(rows)
             x = process.prior(denoiser.shape).sample(part.at(0)).to(denoiser.device, torch.float64)
             starts.append(x)
-            for state in trajectory(some, solver, grid=times, start=x, noise=part):
+            for state in trajectory(some, solver, grid=times, start=x, noise=part):  # noqa: B007 (the last is the end)
                 done += len(x)
                 if progress is not None:
                     progress(done, n * evaluations)
@@ -154,7 +154,9 @@ class Learner:
 
     def run(self, part: Lessons) -> Tensor:
         """Where the solver takes the starts; differentiable in the parameters."""
-        return follow(Settled.of(self.knots(), self.process, self.moments, part.start.device), part.denoiser, part.start)
+        return follow(
+            Settled.of(self.knots(), self.process, self.moments, part.start.device), part.denoiser, part.start
+        )
 
 
 def follow(on: Settled, denoiser: Denoiser, start: Tensor) -> Tensor:
@@ -356,10 +358,119 @@ class School:
                     parameter.grad += 2 * RIDGE * parameter.detach()
             return total if math.isfinite(total) else 1e9
 
-        descent.step(gradient)  # type: ignore[arg-type]
+        descent.step(gradient)
 
     def _tell(self) -> None:
         share = self.calls / self._most
         if self.minutes is not None:
             share = max(share, (time.monotonic() - self.begun) / (60 * self.minutes))
         self.bar(100 + min(899, round(900 * share)), 1000)
+
+
+def name_of(nfe: int, guidance_scale: float = 1.0, label: int | str | None = None) -> str:
+    """The file's name in a model directory."""
+    guided = "" if guidance_scale == 1 else f"-guidance-{guidance_scale:g}"
+    one = f"-label-{label}" if isinstance(label, int) else ""
+    return f"tuned-{nfe}{guided}{one}.json"
+
+
+def bound(model: NetworkDenoiser, count: int, guidance_scale: float, label: int | None) -> tuple[Denoiser, Any]:
+    """The denoiser to tune, for ``count`` samples, and how its labels are called.
+
+    As samples are drawn: labels 0…K−1 in turn where the model takes labels and none is named.
+    """
+    classes = int(getattr(model.network, "config", {}).get("classes", 0))
+    if not math.isfinite(guidance_scale):
+        raise UserError(f"guidance_scale must be a finite number, got {guidance_scale}")
+    if not classes:
+        if label is not None:
+            raise UserError("label was given, but this model was trained without labels")
+        if guidance_scale != 1:
+            raise UserError(f"guidance_scale needs a model trained with labels, got {guidance_scale} for one without")
+        return model, None
+    if label is not None and not 0 <= label < classes:
+        raise UserError(f"label must lie in 0…{classes - 1}, got {label}")
+    asked = torch.arange(count) % classes if label is None else torch.full((count,), label)
+    hidden = model.config.get("config", {}).get("objective", {}).get("label_dropout")
+    if guidance_scale != 1 and hidden == 0:
+        raise UserError(f"guidance_scale {guidance_scale} needs a model that was trained without labels too; use 1")
+    denoiser = guidance.classifier_free(model, label=asked, guidance_scale=guidance_scale)
+    return denoiser, "in turn" if label is None else label
+
+
+def tune_model(
+    model: NetworkDenoiser,
+    nfe: int,
+    folder: str | os.PathLike[str],
+    *,
+    guidance_scale: float = 1.0,
+    label: int | None = None,
+    n: int = 256,
+    held: int = 128,
+    seed: int = 0,
+    minutes: float | None = None,
+    batch: int = 128,
+    made: dict[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Tuned, Path]:
+    """Tune a model as ``langevin.load`` gives it, and write ``tuned-N.json`` into a directory, whole or not at all.
+
+    A model directory is loaded with the files of this kind that it holds, and ``langevin.sample`` picks the one that
+    fits what is asked.
+
+    Args:
+        model: what it is for; tuned samplers it carries already are not looked at.
+        nfe: steps, each one evaluation of the guided model.
+        folder: a model directory.
+        guidance_scale: w.
+        label: the one class it is for; if not given, all in turn.
+        n, held, seed, minutes, batch, progress: see ``tune``.
+        made: kept in the file beside what ``tune`` says of itself.
+
+    Returns:
+        The sampler and the file.
+    """
+    denoiser, called = bound(replace(model, tuned=()), n + held, float(guidance_scale), label)
+    sampler = tune(
+        denoiser,
+        nfe,
+        n=n,
+        held=held,
+        seed=seed,
+        guidance_scale=float(guidance_scale),
+        label=called,
+        minutes=minutes,
+        batch=batch,
+        progress=progress,
+    )
+    assert sampler.use is not None
+    sampler = replace(sampler, use=replace(sampler.use, made={**sampler.use.made, **(made or {})}))
+    file = Path(folder) / name_of(nfe, float(guidance_scale), label)
+    files.replace(file, files.as_json(sampler.to_dict()))
+    return sampler, file
+
+
+BYTES, FILES = 2**20, 256
+"""Size of a file and number of files beyond which they are refused."""
+
+
+def tuned_of(folder: Path) -> tuple[Tuned, ...]:
+    """The tuned samplers in a model directory, by name of their files.
+
+    Raises:
+        UserError: for a file that is not one, naming it.
+    """
+    found = sorted(folder.glob("tuned-*.json"))
+    if len(found) > FILES:
+        raise UserError(f"{folder} must hold at most {FILES} tuned samplers, got {len(found)}")
+    read = []
+    for file in found:
+        if file.stat().st_size > BYTES:
+            raise UserError(f"{file} must be at most {BYTES} bytes, got {file.stat().st_size}")
+        try:
+            read.append(Tuned.from_dict(files.read_json(file)))
+        except (UserError, RecursionError) as error:
+            if isinstance(error, UserError) and str(file) in str(error):
+                raise
+            raise UserError(f"{file}: {error} (remove it, or tune again)") from None
+    return tuple(read)
