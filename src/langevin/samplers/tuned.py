@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .. import processes
 from .._errors import UserError
@@ -154,20 +155,24 @@ def _weights(knots: Knots, values: Tensor, spread: float) -> list[Tensor]:
         measure = _WEIGHTS[:, None] * density[:, None] / (values + ratio[:, None] ** 2) ** 1.5
         points.append(torch.log(ratio + offset))
         measures.append(measure * (mass[k] / measure.sum(0)))
-    found: dict[tuple[int, int, int], Tensor] = {}
-    rows = []
+
+    def share(k: int, high: int) -> Tensor:
+        """∫ W l_j du of step k with ``high`` the newest of its values, ``(n, D)``."""
+        low = max(0, high - ORDER + 1)
+        basis = _lagrange(list(places[low : high + 1]), points[k]) @ measures[k]
+        return pad(basis, (0, 0, low, n - 1 - high))
+
+    # From the start to the first node as if q were its first value.
+    settled = pad(mass[0][None], (0, 0, 0, n - 1))
+    rows, ready = [], 0
     for i in range(n):
-        row = [knots.own[i][j] * mass[i + 1] + knots.before[i][j] * mass[i] for j in range(i + 1)]
-        row[0] = row[0] + mass[0]  # from the start to the first node as if q were its first value
-        for k in range(i + 1):
-            high = min(i, max(k + REACH, ORDER - 1))
-            low = max(0, high - ORDER + 1)
-            if (k, low, high) not in found:
-                basis = _lagrange(list(places[low : high + 1]), points[k])
-                found[k, low, high] = basis @ measures[k]
-            for j in range(low, high + 1):
-                row[j] = row[j] + found[k, low, high][j - low]
-        rows.append(torch.stack(row))
+        while ready <= i and max(ready + REACH, ORDER - 1) <= i:  # no later value changes this step any more
+            settled = settled + share(ready, max(ready + REACH, ORDER - 1))
+            ready += 1
+        row = settled
+        for k in range(ready, i + 1):
+            row = row + share(k, i)
+        rows.append(row[: i + 1] + knots.own[i][:, None] * mass[i + 1] + knots.before[i][:, None] * mass[i])
     return rows
 
 

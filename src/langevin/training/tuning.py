@@ -186,6 +186,7 @@ def tune(
     guidance_scale: float = 1.0,
     label: int | str | None = None,
     minutes: float | None = None,
+    rounds: int = ROUNDS,
     batch: int = 128,
     progress: Callable[[int, int], None] | None = None,
     teach: Lessons | None = None,
@@ -206,6 +207,7 @@ def tune(
         clean: whether samples end at clean data, or at the process's smallest time.
         guidance_scale, label: under which the sampler is picked later (see ``Use``).
         minutes: at most, trajectories included; as many as it takes if not given.
+        rounds: looks at the held-out noises at most, twelve L-BFGS iterations apart.
         batch: samples of a gradient at a time.
         progress: called as ``progress(done, total)``.
         teach: trajectories of ``n + held`` samples, if they are there already.
@@ -215,18 +217,19 @@ def tune(
     """
     if isinstance(nfe, bool) or not isinstance(nfe, int) or not 1 <= nfe <= LARGEST:
         raise UserError(f"nfe must be an integer in 1…{LARGEST}, got {nfe!r}")
-    for name, number in (("n", n), ("held", held), ("batch", batch)):
+    for name, number in (("n", n), ("held", held), ("batch", batch), ("rounds", rounds)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise UserError(f"{name} must be an integer of at least 1, got {number!r}")
     if minutes is not None and not minutes > 0:
         raise UserError(f"minutes must be a number > 0, got {minutes}")
     process: ScalarGaussian = power(denoiser.process, ScalarGaussian, "tuning")
     begun = time.monotonic()
-    bar = progress or (lambda done, total: None)
-    # A tenth of the bar for the trajectories.
-    tenth = lambda done, total: bar(100 * done // total, 1000)
+    most = 25 + round(1.25 * ITERATIONS * rounds)
+    # The bar counts evaluations, of which a gradient is worth two.
+    teaching = 0 if teach is not None else REFERENCE * (n + held)
+    bar = Share(progress, begun, minutes, teaching, most, round(1.8 * n * nfe))
     if teach is None:
-        teach = lessons(denoiser, n + held, seed=seed, clean=clean, batch=batch, progress=tenth)
+        teach = lessons(denoiser, n + held, seed=seed, clean=clean, batch=batch, progress=bar.taught)
     if len(teach) != n + held:
         raise UserError(f"teach must hold n + held = {n + held} trajectories, got {len(teach)}")
     train, judge = teach.rows(0, n), teach.rows(n, n + held)
@@ -238,7 +241,7 @@ def tune(
         size = math.prod(denoiser.shape)
         flat, variance = (torch.full((size,), v, dtype=torch.float64) for v in assumed)
         moments = Moments(flat, variance, spectral=False)
-    school = School(train, judge, batch, bar, begun, minutes)
+    school = School(train, judge, batch, bar, rounds)
     learner = school.best_start([Learner.at(process, moments, u, clean) for u in _grids(process, nfe, moments)])
     table = school.learn(learner).table()
     before = None
@@ -249,7 +252,7 @@ def tune(
     settled = Settled.of(table.knots(), process, moments, judge.start.device)
     with torch.no_grad():
         after = float(judge.errors(follow(settled, judge.denoiser, judge.start)).median())
-    bar(1000, 1000)
+    bar.end()
     made = {
         "n": n,
         "held": held,
@@ -270,6 +273,47 @@ def _grids(process: ScalarGaussian, nfe: int, moments: Moments) -> list[Tensor]:
     return [-0.5 * process.log_snr(times) for times in found]
 
 
+class Share:
+    """How much is done, for a progress bar, and whether the time is spent."""
+
+    def __init__(
+        self,
+        progress: Callable[[int, int], None] | None,
+        begun: float,
+        minutes: float | None,
+        teaching: int,
+        calls: int,
+        call: int,
+    ) -> None:
+        self.progress, self.begun, self.minutes, self.teaching, self.call = progress, begun, minutes, teaching, call
+        self.total = teaching + calls * call
+
+    def _tell(self, done: int) -> None:
+        if self.progress is None:
+            return
+        share = done / self.total
+        if self.minutes is not None:
+            share = max(share, (time.monotonic() - self.begun) / (60 * self.minutes))
+        self.progress(min(999, round(1000 * share)), 1000)
+
+    def taught(self, done: int, total: int) -> None:
+        """So many evaluations of the trajectories are done."""
+        self._tell(done)
+
+    def called(self, calls: int) -> None:
+        """So many gradients."""
+        self._tell(self.teaching + calls * self.call)
+
+    def end(self) -> None:
+        """Everything is."""
+        if self.progress is not None:
+            self.progress(1000, 1000)
+
+    def over(self) -> bool:
+        """Whether the time is spent."""
+        return self.minutes is not None and time.monotonic() - self.begun > 60 * self.minutes
+
+
 class _Over(Exception):
     """The time is spent."""
 
@@ -282,14 +326,11 @@ class School:
         train: Lessons,
         judge: Lessons,
         batch: int,
-        bar: Callable[[int, int], None],
-        begun: float,
-        minutes: float | None,
+        bar: Share,
+        rounds: int,
     ) -> None:
-        self.train, self.judge, self.batch, self.bar = train, judge, batch, bar
-        self.begun, self.minutes = begun, minutes
+        self.train, self.judge, self.batch, self.bar, self.rounds = train, judge, batch, bar, rounds
         self.calls, self.best = 0, math.inf
-        self._most = 30 + round(1.25 * ITERATIONS * ROUNDS)
 
     def best_start(self, learners: Sequence[Learner]) -> Learner:
         """The one whose untuned rule does best."""
@@ -303,8 +344,8 @@ class School:
         try:
             self._descend(learner, learner.free[:1], self.train.rows(0, max(1, n // 4)), 20)
             kept, failed = self._judge(learner, kept), 0
-            for k in range(ROUNDS):
-                part = self.train.rows(0, max(1, n // 2)) if k < ROUNDS // 3 else self.train
+            for k in range(self.rounds):
+                part = self.train.rows(0, max(1, n // 2)) if k < self.rounds // 3 else self.train
                 self._descend(learner, learner.free, part, ITERATIONS)
                 before, kept = self.best, self._judge(learner, kept)
                 failed = 0 if self.best < before - 1e-3 else failed + 1
@@ -337,10 +378,10 @@ class School:
         )
 
         def gradient() -> float:
-            if self.minutes is not None and time.monotonic() - self.begun > 60 * self.minutes:
+            if self.bar.over():
                 raise _Over
             self.calls += 1
-            self._tell()
+            self.bar.called(self.calls)
             total = 0.0
             for parameter in free:
                 parameter.grad = torch.zeros_like(parameter)
@@ -351,7 +392,7 @@ class School:
                 for parameter, slope in zip(free, torch.autograd.grad(value, free, allow_unused=True)):
                     if slope is not None and parameter.grad is not None:
                         parameter.grad += slope.to(parameter.grad)
-                total += float(value)
+                total += float(value.detach())
             for parameter in (learner.own, learner.before):
                 total += RIDGE * float((parameter.detach() ** 2).sum())
                 if parameter.grad is not None and any(parameter is p for p in free):
@@ -359,12 +400,6 @@ class School:
             return total if math.isfinite(total) else 1e9
 
         descent.step(gradient)
-
-    def _tell(self) -> None:
-        share = self.calls / self._most
-        if self.minutes is not None:
-            share = max(share, (time.monotonic() - self.begun) / (60 * self.minutes))
-        self.bar(100 + min(899, round(900 * share)), 1000)
 
 
 def name_of(nfe: int, guidance_scale: float = 1.0, label: int | str | None = None) -> str:
