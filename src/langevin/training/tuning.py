@@ -152,11 +152,13 @@ class Learner:
         end = None if self.clean else self.bottom
         return Knots(self.start, nodes, end, self.shifts, rows(self.own), rows(self.before))
 
+    def settle(self, device: torch.device) -> Settled:
+        """The coefficients they stand for."""
+        return Settled.of(self.knots(), self.process, self.moments, device)
+
     def run(self, part: Lessons) -> Tensor:
         """Where the solver takes the starts; differentiable in the parameters."""
-        return follow(
-            Settled.of(self.knots(), self.process, self.moments, part.start.device), part.denoiser, part.start
-        )
+        return follow(self.settle(part.start.device), part.denoiser, part.start)
 
 
 def follow(on: Settled, denoiser: Denoiser, start: Tensor) -> Tensor:
@@ -385,11 +387,14 @@ class School:
             total = 0.0
             for parameter in free:
                 parameter.grad = torch.zeros_like(parameter)
+            on = learner.settle(part.start.device)
             for first in range(0, len(part), self.batch):
-                some = part.rows(first, min(first + self.batch, len(part)))
-                value = loss(some, learner.run(some)) / len(part)
+                last = min(first + self.batch, len(part))
+                some = part.rows(first, last)
+                value = loss(some, follow(on, some.denoiser, some.start)) / len(part)
                 # Of the parameters alone: what a network's weights would get is not computed.
-                for parameter, slope in zip(free, torch.autograd.grad(value, free, allow_unused=True)):
+                slopes = torch.autograd.grad(value, free, allow_unused=True, retain_graph=last < len(part))
+                for parameter, slope in zip(free, slopes):
                     if slope is not None and parameter.grad is not None:
                         parameter.grad += slope.to(parameter.grad)
                 total += float(value.detach())
