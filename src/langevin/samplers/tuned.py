@@ -192,61 +192,79 @@ def _columns(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, eq=False)
+class Place:
+    """A time, and there α m, A, and (c, d) of q = c z − d (x̂_0 − m): c = λ α A/σ², d = A²/σ²; 0 at clean data."""
+
+    t: Tensor
+    shift: Tensor
+    scale: Tensor
+    read: tuple[Tensor, Tensor]
+
+    @classmethod
+    def of(cls, process: ScalarGaussian, u: Tensor | None, moments: Moments, device: torch.device) -> Place:
+        """At u = log σ/α, differentiable in u; at clean data for None."""
+        if u is None:
+            t = torch.zeros((), dtype=torch.float64)
+        else:
+            t = process.time(-2 * u.detach())
+            if u.requires_grad:
+                # An inverse by bisection has no derivative; that of the function itself gives it.
+                t = t - 2 * (u - u.detach()) / process.rate(process.log_snr, t).detach()
+        alpha, sigma, values = process.alpha(t), process.sigma(t), moments.values
+        scale = torch.sqrt(alpha**2 * values + sigma**2)
+        read = (values * alpha * scale / sigma**2, (scale / sigma) ** 2) if u is not None else (values, values)
+        return cls(t, (alpha * moments.mean).to(device), scale.to(device), (read[0].to(device), read[1].to(device)))
+
+
+@dataclass(frozen=True, eq=False)
 class Settled:
     """A table on a process and moments: numbers for each evaluation, differentiable in the knots.
 
     α and A = √(α²λ + σ²) stand for S = A/α, so that a process may have α = 0 at its start.
+
+    Attributes:
+        moments: of the Gaussian.
+        mean: theirs, where the states are.
+        rows: coefficients of q_0…q_i after evaluation i, ``(i + 1, D)``.
+        asked: where the network is asked.
+        ends: the times of the grid.
     """
 
     moments: Moments
     mean: Tensor
-    variance: Tensor
     rows: list[Tensor]
-    asked: list[tuple[Tensor, Tensor, Tensor]]
-    ends: list[tuple[Tensor, Tensor, Tensor]]
+    asked: list[Place]
+    ends: list[Place]
 
     @classmethod
     def of(cls, knots: Knots, process: ScalarGaussian, moments: Moments, device: torch.device) -> Settled:
+        place = lambda u: Place.of(process, u, moments, device)
         low = float(-0.5 * process.log_snr(process.t_min))
         asked = (knots.nodes + knots.shifts).clamp(min(low, knots.start), knots.start)
         grid = [torch.tensor(knots.start, dtype=torch.float64), *knots.nodes[1:]]
-        ends = [_at(process, u) for u in grid]
-        ends.append(_at(process, None if knots.end is None else torch.tensor(knots.end, dtype=torch.float64)))
+        ends = [place(u) for u in grid]
+        ends.append(place(None if knots.end is None else torch.tensor(knots.end, dtype=torch.float64)))
         values, column = _columns(moments.values)
         rows = [row[:, column].to(device) for row in _weights(knots, values, moments.spread)]
-        return cls(
-            moments,
-            moments.mean.to(device),
-            moments.values.to(device),
-            rows,
-            [_at(process, u) for u in asked],
-            ends,
-        )
-
-    def scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """A, ``(D,)``."""
-        return torch.sqrt(alpha.to(self.variance.device) ** 2 * self.variance + sigma.to(self.variance.device) ** 2)
+        return cls(moments, moments.mean.to(device), rows, [place(u) for u in asked], ends)
 
     def along(self, x: Tensor, i: int) -> Tensor:
         """z of a state at the i-th time of the grid."""
-        _, alpha, sigma = self.ends[i]
-        flat = x.reshape(x.shape[0], -1)
-        return self.moments.basis.to(flat - alpha.to(flat.device) * self.mean) / self.scale(alpha, sigma)
+        here = self.ends[i]
+        return self.moments.basis.to(x.reshape(x.shape[0], -1) - here.shift) / here.scale
 
     def state(self, z: Tensor, i: int, shape: Sequence[int]) -> Tensor:
         """The state there."""
-        _, alpha, sigma = self.ends[i]
-        flat = self.moments.basis.back(z * self.scale(alpha, sigma)) + alpha.to(z.device) * self.mean
-        return flat.reshape(z.shape[0], *shape)
+        here = self.ends[i]
+        return (self.moments.basis.back(z * here.scale) + here.shift).reshape(z.shape[0], *shape)
 
     def ask(self, z: Tensor, i: int, denoiser: Denoiser, shape: Sequence[int]) -> tuple[Tensor, Distribution]:
         """q_i, and the belief it is read off: what is asked is z where the i-th evaluation stands."""
-        t, alpha, sigma = self.asked[i]
-        scale = self.scale(alpha, sigma)
-        x = self.moments.basis.back(z * scale) + alpha.to(z.device) * self.mean
-        belief = denoiser(x.reshape(z.shape[0], *shape), t)
+        here = self.asked[i]
+        x = self.moments.basis.back(z * here.scale) + here.shift
+        belief = denoiser(x.reshape(z.shape[0], *shape), here.t)
         told = self.moments.basis.to(belief.mean.reshape(z.shape[0], -1).to(z.dtype) - self.mean)
-        return _value(told, z, alpha.to(z.device), sigma.to(z.device), scale, self.variance), belief
+        return torch.addcmul(z * here.read[0], told, here.read[1], value=-1), belief
 
     def move(self, start: Tensor, values: Sequence[Tensor], i: int) -> Tensor:
         """z after evaluation i, of z at the start and the values so far."""
@@ -256,30 +274,14 @@ class Settled:
         return z
 
 
-def _value(told: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor, scale: Tensor, variance: Tensor) -> Tensor:
-    """q = −(S/σ')² (x̂_0 − m − λ z/S) with S = A/α and σ' = σ/α."""
-    return (variance * alpha * z / scale - told) * (scale / sigma) ** 2
-
-
-def _at(process: ScalarGaussian, u: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """(t, α, σ) at u = log σ/α, differentiable in u; clean data for None."""
-    if u is None:
-        t = torch.zeros((), dtype=torch.float64)
-        return t, process.alpha(t), process.sigma(t)
-    t = process.time(-2 * u.detach())
-    if u.requires_grad:
-        # An inverse by bisection has no derivative; that of the function itself gives it.
-        slope = process.rate(process.log_snr, t).detach()
-        t = t + -2 * (u - u.detach()) / slope
-    return t, process.alpha(t), process.sigma(t)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Memory:
-    """z at the start, the values so far, and how many there are."""
+    """z at the start, the values so far, the state they led to and its z."""
 
     start: Tensor
     values: tuple[Tensor, ...]
+    x: Tensor
+    z: Tensor
 
 
 @dataclass(frozen=True)
@@ -393,7 +395,8 @@ class Tuned(Sampler):
         z = moments.basis.to(flat - a * mean) / here
         told = moments.basis.to(belief.mean.reshape(flat.shape).to(flat) - mean)
         # From clean data nothing is known of q, which there is a limit.
-        q = torch.where(b == 0, 0.0, _value(told, z, a, torch.where(b == 0, 1.0, b), here, variance))
+        ratio = torch.where(b == 0, 0.0, here / torch.where(b == 0, 1.0, b)) ** 2
+        q = (variance * a * z / here - told) * ratio
         moved = moments.basis.back((z + (a / here - c / there) * q) * there) + c * mean
         return State(moved.reshape(x.shape), s, None, belief)
 
@@ -531,11 +534,12 @@ class Planned(Sampler):
         if not ours or float(state.t) != self.grid[i] or float(s) != self.grid[i + 1]:
             return self.sampler.step(state, s, denoiser, noise)
         shape, on = state.x.shape[1:], self.settled(denoiser, state.x.device)
-        z = on.along(state.x, i)
+        z = memory.z if memory is not None and memory.x is state.x else on.along(state.x, i)
         q, belief = on.ask(z, i, denoiser, shape)
         start, values = (z, (q,)) if memory is None else (memory.start, (*memory.values, q))
         moved = on.move(start, values, i)
-        return State(on.state(moved, i + 1, shape), s, Memory(start, values), belief)
+        x = on.state(moved, i + 1, shape)
+        return State(x, s, Memory(start, values, x, moved), belief)
 
 
 def found(denoiser: Denoiser, steps: int) -> Tuned | None:
