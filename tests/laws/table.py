@@ -102,6 +102,7 @@ SAMPLERS = {
     "remainder": Law(samplers.GaussianRemainder(prefix=False), 4, 120, True),
     "remainder-3": Law(samplers.GaussianRemainder(order=3, prefix=False), 3, 120, True),
     "remainder-sde": Law(samplers.GaussianRemainder(eta=1.0, prefix=False), None, 120, True),
+    "tuned": Law(samplers.Tuned(), 1, 40, False),
     "euler": Law(samplers.Euler(), 1, 40, False),
     "heun": Law(samplers.Heun(), 2, 120, True, evaluations="ts"),
     "euler-maruyama": Law(samplers.EulerMaruyama(), None, 40, False),

@@ -1,4 +1,4 @@
-"""The command line: ``langevin demo | train | sample | evaluate | methods | info``."""
+"""The command line: ``langevin demo | train | sample | tune | evaluate | methods | info``."""
 
 from .entry import main
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": "Train on real digits, sample, measure, and write a report: start here.",
     "train": "Train a model on a data set, a folder of images, an array file, or Hub data.",
     "sample": "Draw samples of a trained model.",
+    "tune": "Learn a solver for a model and a number of evaluations.",
     "evaluate": "Measure a model against held-out data.",
     "methods": "List every method: its paper, its place in the code, its proof.",
     "info": "Show what a model directory holds, or this environment.",

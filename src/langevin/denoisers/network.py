@@ -118,6 +118,7 @@ class NetworkDenoiser(Denoiser):
         bound: conditions given, a tensor a name.
         counter: where evaluations are counted.
         config: how the model was made, as plain JSON.
+        tuned: samplers learned for this model, that travel with it.
     """
 
     network: nn.Module
@@ -129,6 +130,7 @@ class NetworkDenoiser(Denoiser):
     bound: Mapping[str, Tensor] = field(default_factory=dict)
     counter: Counter = field(default_factory=Counter)
     config: Mapping[str, Any] = field(default_factory=dict)
+    tuned: tuple[Any, ...] = ()
     _first: Tensor = field(init=False, repr=False)
     _kept: dict[float, Asked] = field(init=False, repr=False)
 

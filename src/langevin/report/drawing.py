@@ -15,6 +15,7 @@ from torch import Tensor
 from .. import denoisers, guidance, processes, samplers
 from .._errors import UserError
 from ..denoisers import Counter, Denoiser, NetworkDenoiser
+from ..samplers.tuned import found
 from .environment import versions
 
 
@@ -23,7 +24,7 @@ class Recipe:
     """How samples are drawn: what can be named in words, so that a command can ask for it again.
 
     Args:
-        sampler: registered name; the default sampler of the process if not given.
+        sampler: registered name; if not given, one tuned for the model, else the default sampler of the process.
         options: settings of the sampler.
         steps: steps of the grid; 10 if not given.
         grid: registered name of a grid; the sampler's or the process's own if not given.
@@ -103,7 +104,10 @@ def draw(
     asked = _labels(model, n, label)
     denoiser = _denoiser(model, recipe, asked)
     name = recipe.sampler
-    rule = samplers.default_sampler(denoiser.process) if name is None else samplers.create(name, **recipe.options)
+    steps = 10 if recipe.steps is None else recipe.steps
+    tuned = found(denoiser, steps) if name is None and recipe.grid is None else None
+    plain = tuned or samplers.default_sampler(denoiser.process)
+    rule = plain if name is None else samplers.create(name, **recipe.options)
     if name is None and recipe.options:
         raise UserError(f"sampler-options are settings of a named sampler, got {dict(recipe.options)} and no sampler")
     begun = time.perf_counter()
@@ -131,11 +135,11 @@ def draw(
         else label
         if isinstance(label, int)
         else "given",
-        "sampler": name or "default",
+        "sampler": name or ("default" if tuned is None else "tuned"),
         "rule": repr(rule),
         "process": repr(denoiser.process),
         "grid": recipe.grid or "default",
-        "steps": 10 if recipe.steps is None else recipe.steps,
+        "steps": steps,
         "evaluations": evaluations,
         "guidance_scale": recipe.guidance_scale,
         "seed": recipe.seed,

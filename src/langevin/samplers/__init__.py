@@ -44,6 +44,7 @@ from .singlestep import (
     Tableau,
 )
 from .taylor import QuasiTaylor
+from .tuned import Tuned
 
 __all__ = [
     "DDIM",
@@ -111,6 +112,7 @@ __all__ = [
     "State",
     "Tableau",
     "Then",
+    "Tuned",
     "UniPC",
     "boomerang",
     "check_grid",

@@ -17,6 +17,7 @@ from . import grids
 from .bridges import Ancestral
 from .loop import Sampler, check_grid, trajectory
 from .remainder import GaussianRemainder
+from .tuned import found
 
 
 @singledispatch
@@ -89,7 +90,8 @@ def sample(
 
     Args:
         denoiser: the belief; conditions are bound with ``denoiser.given(…)``, one value or one a sample.
-        sampler: an update rule or its registered name; ``default_sampler(denoiser)`` if not given.
+        sampler: an update rule or its registered name; if not given, one that was tuned for this model, number of steps
+            and guidance scale where the model carries such, else ``default_sampler(denoiser)``.
         n: how many; 1 if neither ``n``, ``start`` nor ``noise`` says so.
         steps: steps of the grid, 10 if neither ``steps`` nor ``grid`` is given (a two-evaluation sampler such as Heun
             takes two evaluations a step).
@@ -109,6 +111,8 @@ def sample(
     process = denoiser.process
     if isinstance(sampler, str):
         sampler = create(sampler)
+    if sampler is None and grid is None:
+        sampler = found(denoiser, 10 if steps is None else steps)  # one that was tuned for just this
     sampler = default_sampler(process) if sampler is None else sampler
     sampler.check(process)
     sampler = suited(sampler, denoiser)

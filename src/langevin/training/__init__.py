@@ -20,6 +20,7 @@ from .loop import train
 from .model import load, save
 from .order import Order
 from .pictures import grid, scatter
+from .tuning import tune, tune_model
 
 __all__ = [
     "EMA",
@@ -42,4 +43,6 @@ __all__ = [
     "scatter",
     "settle",
     "train",
+    "tune",
+    "tune_model",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from .._errors import UserError, nearest
 from ..data import Data
 from ..denoisers import NetworkDenoiser, Reading
 from . import files
+from .tuning import tuned_of
 
 FORMAT = 1
 """Version of the format; a reader refuses what it does not know."""
@@ -72,7 +73,7 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str | None = No
     Raises:
         UserError: if a file is missing, truncated, of an unknown version, or contradicts another; it names the file.
     """
-    folder = _find(os.fspath(path))
+    folder = find(os.fspath(path))
     file = folder / CONFIG
     config = files.read_json(file)
     version = config.get("langevin")
@@ -96,7 +97,7 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str | None = No
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     denoiser.network.eval().to(device)
-    return denoiser
+    return replace(denoiser, tuned=tuned_of(folder))
 
 
 def _build(folder: Path, config: Mapping[str, Any]) -> NetworkDenoiser:
@@ -128,7 +129,7 @@ def _build(folder: Path, config: Mapping[str, Any]) -> NetworkDenoiser:
     )
 
 
-def _find(path: str) -> Path:
+def find(path: str) -> Path:
     """The directory of a path, downloaded if the path is a repository of the Hub."""
     folder = Path(path).expanduser()
     if folder.is_dir():

@@ -1,0 +1,92 @@
+"""``langevin tune`` on a tiny model, and what `langevin sample` makes of the file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from said import Run
+
+QUICK = ["-n", 8, "--minutes", 0.03]
+
+
+@pytest.fixture
+def copy(model: Path, tmp_path: Path) -> Path:
+    """The tiny model in a place of its own."""
+    return Path(shutil.copytree(model, tmp_path / "model"))
+
+
+def drawn(folder: Path) -> tuple[np.ndarray, dict]:
+    with np.load(folder / "samples.npz") as held:
+        return held["x"], json.loads((folder / "sample.json").read_text())
+
+
+def test_tune_writes_a_file_that_sample_takes(langevin: Run, copy: Path, tmp_path: Path) -> None:
+    said = langevin("tune", copy, "--nfe", 3, *QUICK)
+    assert said.code == 0
+    file = copy / "tuned-3.json"
+    held = json.loads(file.read_text())
+    assert str(file) in said.out
+    assert (
+        f"{held['errors']['after']:.4f} of the data's size, {held['errors']['before']:.4f} by the default" in said.out
+    )
+    assert f"langevin sample {copy} --steps 3 -n 64" in said.out
+    assert held["made"]["trained_steps"] == 3
+    plain = ["sample", copy, "-n", 12]
+    assert langevin(*plain, "--steps", 3, "--out", tmp_path / "tuned").code == 0
+    x, record = drawn(tmp_path / "tuned")
+    assert record["sampler"] == "tuned"
+    assert record["rule"] == "Tuned(3 evaluations)"
+    assert record["evaluations"] == 3
+    # Named, it is what is named; with other steps, guidance or a grid, it is the default.
+    for name, words in {
+        "ddim": ["--steps", 3, "--sampler", "ddim"],
+        "steps": ["--steps", 4],
+        "grid": ["--steps", 3, "--grid", "karras"],
+        "guided": ["--steps", 3, "--guidance-scale", 2],
+    }.items():
+        assert langevin(*plain, *words, "--out", tmp_path / name).code == 0
+        other, record = drawn(tmp_path / name)
+        assert record["sampler"] == ("ddim" if name == "ddim" else "default")
+        assert np.abs(other - x).max() > 1e-3
+    assert "Tuned(3 evaluations)" in langevin(*plain, "--steps", 3, "--out", tmp_path / "again").out
+
+
+def test_tune_with_guidance_for_one_class(langevin: Run, copy: Path, tmp_path: Path) -> None:
+    said = langevin("tune", copy, "--nfe", 2, "--guidance-scale", 2, "--label", 3, *QUICK)
+    assert said.code == 0
+    assert (copy / "tuned-2-guidance-2-label-3.json").exists()
+    assert "--guidance-scale 2 --label 3" in said.out
+    words = ["sample", copy, "-n", 4, "--steps", 2, "--guidance-scale", 2, "--out", tmp_path / "out"]
+    for label, sampler in ((3, "tuned"), (4, "default")):
+        assert langevin(*words, "--label", label).code == 0
+        assert drawn(tmp_path / "out")[1]["sampler"] == sampler
+
+
+@pytest.mark.parametrize(
+    ("words", "phrase"),
+    [
+        ([], "--nfe NFE must be given"),
+        (["--nfe", 0], "nfe must be an integer of at least 1, got 0"),
+        (["--nfe", 65], "nfe must be an integer in 1…64, got 65"),
+        (["--nfe", 3, "-n", 0], "n must be an integer of at least 1, got 0"),
+        (["--nfe", 3, "--minutes", 0], "minutes must be a number > 0, got 0"),
+        (["--nfe", 3, "--label", "eleven"], "unknown label 'eleven'"),
+        (["--nfe", 3, "--guidance-scale", "nan"], "guidance_scale must be a finite number"),
+    ],
+)
+def test_bad_input_is_one_line(langevin: Run, model: Path, words: list, phrase: str) -> None:
+    said = langevin("tune", model, *words)
+    assert said.code == 2
+    assert phrase in said.err
+    assert said.err.count("\n") == 1
+    assert not list(model.glob("*tuned*"))
+
+
+def test_a_model_that_is_not_there(langevin: Run, tmp_path: Path) -> None:
+    said = langevin("tune", tmp_path / "no", "--nfe", 3)
+    assert said.code == 2
+    assert "no model directory" in said.err
