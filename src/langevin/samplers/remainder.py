@@ -26,6 +26,12 @@ from .quadrature import Array, gauss, lagrange
 PURE = 8.0
 """A state is noise alone, and the network is not asked there, where σ/α is this many times the data's largest std."""
 
+STEADY = 60.0
+"""The largest sum of |l_j| over an interval; uniform nodes have 15 one step ahead at order 4."""
+
+CLEAR = 50.0
+"""A step is integrated again with values at no less than this share of its own noise."""
+
 GAP = math.nan
 """The time of a node that is not there, for one sample among others."""
 
@@ -254,6 +260,19 @@ def _stencil(interval: int, newest: int, order: int) -> tuple[int, int]:
     return max(0, last - order + 1), last
 
 
+def _steady(places: Array, interval: int, newest: int, order: int, stop: float) -> tuple[int, int]:
+    """The stencil of the highest order, at most ``order``, that does not magnify the rounding of its values.
+
+    Nodes close together far from the interval (many at almost pure noise, on a grid made for another solver) would.
+    """
+    ends = np.array([places[interval], stop])
+    for lower in range(order, 1, -1):
+        first, last = _stencil(interval, newest, lower)
+        if np.abs(lagrange(places[first : last + 1], ends)).sum(0).max() <= STEADY:
+            return first, last
+    return _stencil(interval, newest, 1)
+
+
 @register(
     "samplers",
     "remainder",
@@ -430,8 +449,10 @@ class GaussianRemainder(Sampler):
             stop = end if last else ratios[j + 1]
             stop_place = float(v(np.array(_log(stop))))
             for order, share in self._orders(v, abs(float(places[j]) - stop_place)):
-                now = _stencil(j, newest, order)
-                before = None if last else _stencil(j, newest - 1, order)
+                # A value at far less noise is Δ/σ² of a network's rounding: it does not speak of steps far above.
+                clear = max(k for k in range(newest + 1) if k <= j or ratios[k] > ratios[j] / CLEAR)
+                now = _steady(places, j, min(newest, clear), order, stop_place)
+                before = None if last else _steady(places, j, min(newest - 1, clear), order, stop_place)
                 if now == before:
                     continue
                 for sign, stencil in ((share, now), (-share, before)):
@@ -479,16 +500,17 @@ class GaussianRemainder(Sampler):
         x, basis = state.x, self.moments.basis
         times, values, prefix = _past(state)
         memory: Memory | None = state.memory
-        mean = self.moments.mean.to(x)
         centred = memory.along if memory is not None and memory.x is x else None
-        flat = x.reshape(x.shape[0], -1)
+        # The remainder is a difference of nearly equal numbers where there is much noise: float64 whatever x is.
+        flat = x.reshape(x.shape[0], -1).to(torch.float64)
+        mean = self.moments.mean.to(flat)
         belief: Distribution
         now: float | Tensor = float(state.t) if state.t.ndim == 0 else state.t
         if row.read is None:
             along = basis.to(flat - expand(row.here, flat) * mean) if centred is None else centred
-            moved = along * row.scale.to(x)
+            moved = along * row.scale.to(flat)
             assert row.gain is not None
-            belief = Dirac((basis.back(along * row.gain.to(x)) + mean).reshape(x.shape))
+            belief = Dirac((basis.back(along * row.gain.to(flat)) + mean).reshape(x.shape).to(x))
             start = prefix if not _none(prefix) else now
         else:
             belief = denoiser(x, state.t)
@@ -498,15 +520,15 @@ class GaussianRemainder(Sampler):
                 along, told = both.chunk(2)
             else:
                 along, told = centred, basis.to(told)
-            value = torch.addcmul(along * row.read[0].to(x), told, row.read[1].to(x))
+            value = torch.addcmul(along * row.read[0].to(flat), told, row.read[1].to(flat))
             values = (value, *values)
-            moved = along * row.scale.to(x)
+            moved = along * row.scale.to(flat)
             for weight, each in zip(row.weights, values):
-                moved = torch.addcmul(moved, each, weight.to(x))
+                moved = torch.addcmul(moved, each, weight.to(flat))
             start, times = GAP, (now, *times)
         if row.std is not None:
-            moved = moved + basis.to(noise.normal(tuple(x.shape[1:])).reshape(flat.shape).to(x)) * row.std.to(x)
-        y = (basis.back(moved) + expand(row.there, flat) * mean).reshape(x.shape)
+            moved = moved + basis.to(noise.normal(tuple(x.shape[1:])).reshape(flat.shape).to(flat)) * row.std.to(flat)
+        y = (basis.back(moved) + expand(row.there, flat) * mean).reshape(x.shape).to(x)
         kept = self._history
         return State(y, s, Memory(times[:kept], values[:kept], start, y, moved, index + 1), belief)
 
