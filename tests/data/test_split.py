@@ -1,11 +1,14 @@
 """A batch is a pure function of (indices, seed, draw)."""
 
+import numpy as np
 import pytest
 import torch
 
+from langevin import data
 from langevin._errors import UserError
 from langevin.data import Split
 from langevin.data.split import moments
+from langevin.samplers.moments import Cosines
 
 
 @pytest.fixture
@@ -101,3 +104,33 @@ def test_bad_indices(images: torch.Tensor, indices: torch.Tensor, words: str) ->
 def test_labels_match_examples(images: torch.Tensor) -> None:
     with pytest.raises(UserError, match="labels must have shape"):
         Split(images, torch.zeros(3, dtype=torch.int64))
+
+
+def test_spectrum_of_large_images(tmp_path) -> None:
+    """Images of 768 coordinates carry the variances of the DCT along the colours' principal directions.
+
+    Against the full covariance of the same images turned by the same orthonormal matrix, whose diagonal they are;
+    mirrored halves count. All of it travels with a model.
+    """
+    generator = torch.Generator().manual_seed(0)
+    grey = torch.randint(0, 255, (40, 1, 16, 16), generator=generator)
+    images = (0.7 * grey + 0.3 * torch.randint(0, 255, (40, 3, 16, 16), generator=generator)).to(torch.uint8)
+    np.save(tmp_path / "images.npy", images.numpy())
+    for flip in (False, True):
+        dataset = data.load(str(tmp_path / "images.npy"), flip=flip)
+        info = dataset.info
+        x, _ = Split(dataset.train._x).batch(torch.arange(len(dataset.train)))
+        x = x.double()
+        x = torch.cat((x, x.flip(-1))) if flip else x
+        centred = (x - x.mean(0)).flatten(1)
+        basis = Cosines((3, 16, 16), info.colours)
+        turn = basis.to(torch.eye(768, dtype=torch.float64))
+        torch.testing.assert_close(turn.mT @ turn, torch.eye(768, dtype=torch.float64), atol=1e-12, rtol=0)
+        expected = (turn.mT @ (centred.mT @ centred / len(x)) @ turn).diagonal()
+        torch.testing.assert_close(info.spectrum, expected, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(basis.back(basis.to(centred)), centred, rtol=0, atol=1e-12)
+        assert data.Data.from_dict(info.to_dict(), info.tensors()) == info
+        # Grey is shared by the channels, so the first direction of the colours holds most of the variance.
+        first, *others = info.spectrum.reshape(3, -1).sum(1).tolist()
+        assert first > 5 * max(others)
+    assert data.load("digits").info.spectrum is None

@@ -14,7 +14,7 @@ from torch import Tensor
 from .._errors import UserError
 from . import _hash
 from .description import FULL_COVARIANCE, Data
-from .split import Split, moments
+from .split import Split, moments, spectrum
 
 HELD_OUT = 10
 """One example in this many is held out where a source brings no split of its own."""
@@ -113,7 +113,10 @@ def assemble(
         source={"source": source or name, **options.changed()},
     )
     mean, cov = moments(learn, full=info.dim <= FULL_COVARIANCE)
-    info = Data(**{**{f.name: getattr(info, f.name) for f in fields(info)}, "mean": mean, "cov": cov})
+    known = {"mean": mean, "cov": cov}
+    if cov.ndim == 1 and info.is_image:
+        known["colours"], known["spectrum"] = spectrum(learn, mean)
+    info = Data(**{**{f.name: getattr(info, f.name) for f in fields(info)}, **known})
     if skipped:
         path, reason = skipped[0]
         warnings.warn(f"{name}: {len(skipped)} files skipped (first: {path}: {reason})", stacklevel=3)

@@ -15,6 +15,9 @@ from .._errors import UserError
 FULL_COVARIANCE = 512
 """Events of up to this many coordinates carry a full covariance, larger ones the variances."""
 
+MOMENTS = ("mean", "cov", "colours", "spectrum")
+"""The tensors of a description."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Data:
@@ -32,6 +35,9 @@ class Data:
         cov: float64 ``(D, D)`` for D ≤ 512, else the variances ``(D,)``; ``None`` if unknown. Normalised by 1/N:
             it is the covariance of the empirical law, mirrored images counted where training mirrors.
         source: the arguments of :func:`langevin.data.load` that give the data again.
+        colours: float64 ``(C, C)``, orthonormal directions of the channels as columns; for images of D > 512.
+        spectrum: float64 ``(D,)``, the variances of the two-dimensional DCT of each channel along ``colours``: on which
+            scales images vary, where a full covariance would be too large. ``None`` if ``cov`` is full or unknown.
 
     Raises:
         UserError: for a field that contradicts another.
@@ -46,6 +52,8 @@ class Data:
     mean: Tensor | None = None
     cov: Tensor | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
+    colours: Tensor | None = None
+    spectrum: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not self.shape or any(type(n) is not int or n < 1 for n in self.shape):
@@ -62,6 +70,15 @@ class Data:
             raise UserError(f"mean must have shape ({self.dim},); got {tuple(self.mean.shape)}.")
         if self.cov is not None and self.cov.shape not in ((self.dim,), (self.dim, self.dim)):
             raise UserError(f"cov must have shape ({self.dim},) or squared; got {tuple(self.cov.shape)}.")
+
+        if (self.colours is None) != (self.spectrum is None):
+            raise UserError("colours and spectrum are both known or both None")
+        if self.colours is not None and self.spectrum is not None:
+            channels = self.shape[0]
+            if not self.is_image or self.colours.shape != (channels, channels):
+                raise UserError(f"colours must be ({channels}, {channels}) of images; got {tuple(self.colours.shape)}.")
+            if self.spectrum.shape != (self.dim,):
+                raise UserError(f"spectrum must have shape ({self.dim},); got {tuple(self.spectrum.shape)}.")
 
     @property
     def dim(self) -> int:
@@ -99,24 +116,23 @@ class Data:
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that are known, ready for safetensors (contiguous, under the field's name)."""
-        known = {"mean": self.mean, "cov": self.cov}
+        known = {name: getattr(self, name) for name in MOMENTS}
         return {name: value.contiguous() for name, value in known.items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> Data:
         """The inverse of :meth:`to_dict` and :meth:`tensors`."""
-        known = {f.name for f in fields(cls)} - {"mean", "cov"}
+        known = {f.name for f in fields(cls)} - set(MOMENTS)
         if not isinstance(values, Mapping) or not {"name", "shape"} <= set(values) <= known:
             got = sorted(values) if isinstance(values, Mapping) else type(values).__name__
             raise UserError(f"a data description has name, shape and some of {sorted(known)}; got {got}.")
-        mean, cov = ((tensors or {}).get(name) for name in ("mean", "cov"))
+        moments = {name: value.double() for name, value in (tensors or {}).items() if name in MOMENTS}
         return cls(
             **{
                 **values,
                 "shape": tuple(values["shape"]),
                 "classes": tuple(values.get("classes", ())),
-                "mean": None if mean is None else mean.double(),
-                "cov": None if cov is None else cov.double(),
+                **moments,
             }
         )
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
+from ..samplers.moments import cosines
 from . import _hash
 
 _FLIP, _TOP, _LEFT = 1, 2, 3  # streams of the hash: one decision each
@@ -121,6 +122,25 @@ def moments(split: Split, full: bool) -> tuple[Tensor, Tensor]:
     mean = sum_of(x.sum(0) for x in chunks()) / count
     centred = (x - mean for x in chunks())
     return mean, sum_of(x.T @ x if full else x.square().sum(0) for x in centred) / count
+
+
+def spectrum(split: Split, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """(colours ``(C, C)``, variances ``(D,)``) of images: principal directions of the channels, then DCTs, float64."""
+    shape = tuple(split.batch(torch.arange(1))[0].shape[1:])
+    plain = Split(split._x, crop=split.crop)
+
+    def chunks() -> Iterator[Tensor]:
+        for indices in torch.arange(len(split)).split(1024):
+            x = plain.batch(indices)[0].double()
+            x = torch.cat([x, x.flip(-1)]) if split.flip else x
+            yield x - mean.reshape(shape)
+
+    between = sum_of(torch.einsum("bchw,bdhw->cd", x, x) for x in chunks())
+    colours = torch.linalg.eigh(between)[1].flip(-1)
+    rows, columns = cosines(shape[1]), cosines(shape[2])
+    turned = (rows @ torch.einsum("bchw,cd->bdhw", x, colours) @ columns.mT for x in chunks())
+    count = len(split) * (2 if split.flip else 1)
+    return colours, sum_of(c.square().sum(0) for c in turned).flatten() / count
 
 
 def sum_of(terms: Iterable[Tensor]) -> Tensor:

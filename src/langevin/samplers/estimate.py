@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._errors import UserError
 from ..denoisers import Denoiser
-from .moments import Basis, Coordinates, Cosines, Moments
+from .moments import FLOOR, Basis, Coordinates, Cosines, Moments
 from .remainder import GaussianRemainder
 from .sampling import sample
 
@@ -51,10 +51,11 @@ def moments_from(x: Tensor, shape: tuple[int, ...]) -> Moments:
 
         share = float(ledoit_wolf_shrinkage(centred.numpy(), assume_centered=True)) if x.shape[1] > 1 else 0.0
         cov = centred.mT @ centred / len(x)
-        return Moments.of(mean, (1 - share) * cov + share * cov.diagonal().mean() * torch.eye(len(mean), dtype=x.dtype))
+        shrunk = (1 - share) * cov + share * cov.diagonal().mean() * torch.eye(len(mean), dtype=x.dtype)
+        return Moments.of(mean, shrunk, FLOOR)
     if len(shape) == 3:
         basis: Basis = Cosines((shape[0], shape[1], shape[2]))
-        return Moments(mean, _smooth(basis.to(centred).square().mean(0), shape), basis)
+        return Moments(mean, _smooth(basis.to(centred).square().mean(0), shape), basis, floor=FLOOR)
     return Moments(mean, centred.square().mean(0), Coordinates(), spectral=False)
 
 

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
-from ..denoisers import Denoiser
+from ..denoisers import Denoiser, NetworkDenoiser
 from .quadrature import Array
 
-FLOOR = 3e-3
-"""The least variance of a direction, in units of the mean one.
+FLOOR = 1e-2
+"""The least variance of a direction, in units of the mean one, where the belief is a trained network's.
 
 In a direction where the data have none, the Gaussian's flow shrinks with σ, and what a network says beyond it, its
-error, is weighted by 1/σ. A trained network's error there is some hundredths of the data, hence the floor. On exact
-worlds, where it is not needed, it changes nothing to speak of."""
+error, is weighted by 1/σ. A trained network's error there is some hundredths of the data, hence the floor; an exact
+belief needs none."""
 
 
 class Basis(Protocol):
@@ -78,9 +78,15 @@ def cosines(n: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Cosines:
-    """The two-dimensional DCT of each channel of ``(C, H, W)`` events."""
+    """The two-dimensional DCT of each channel of ``(C, H, W)`` events, or of each direction of the channels.
+
+    Args:
+        shape: (C, H, W).
+        colours: orthonormal directions of the channels as columns, ``(C, C)``; the channels themselves if None.
+    """
 
     shape: tuple[int, int, int]
+    colours: Tensor | None = None
 
     @cached_property
     def _sides(self) -> tuple[Tensor, Tensor]:
@@ -88,11 +94,17 @@ class Cosines:
 
     def to(self, x: Tensor) -> Tensor:
         rows, columns = (m.to(x) for m in self._sides)
-        return (rows @ x.reshape(-1, *self.shape) @ columns.mT).reshape(x.shape)
+        images = x.reshape(-1, *self.shape)
+        if self.colours is not None:
+            images = torch.einsum("bchw,cd->bdhw", images, self.colours.to(x))
+        return (rows @ images @ columns.mT).reshape(x.shape)
 
     def back(self, c: Tensor) -> Tensor:
         rows, columns = (m.to(c) for m in self._sides)
-        return (rows.mT @ c.reshape(-1, *self.shape) @ columns).reshape(c.shape)
+        images = rows.mT @ c.reshape(-1, *self.shape) @ columns
+        if self.colours is not None:
+            images = torch.einsum("bdhw,cd->bchw", images, self.colours.to(c))
+        return images.reshape(c.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,12 +117,14 @@ class Moments:
         basis: the directions; the coordinates themselves if not given.
         spectral: whether ``values`` are the variances along uncorrelated directions. Variances of correlated
             coordinates say how large the data are, but not on which scales they have structure.
+        floor: least variance of a direction, in units of the mean one, > 0.
     """
 
     mean: Tensor
     values: Tensor
     basis: Basis = field(default_factory=Coordinates)
     spectral: bool = True
+    floor: float = 1e-6
 
     def __post_init__(self) -> None:
         mean, values = (torch.as_tensor(v).detach().to("cpu", torch.float64) for v in (self.mean, self.values))
@@ -119,21 +133,21 @@ class Moments:
         if not mean.isfinite().all() or not values.isfinite().all() or not (values >= 0).all() or not values.any():
             raise UserError("moments must be finite, with variances >= 0 that are not all 0")
         object.__setattr__(self, "mean", mean)
-        object.__setattr__(self, "values", values.clamp_min(FLOOR * float(values.mean())))
+        object.__setattr__(self, "values", values.clamp_min(self.floor * float(values.mean())))
 
     def __repr__(self) -> str:
         return f"Moments(D={len(self.mean)}, spread={self.spread:.3g}, largest={self.largest:.3g})"
 
     @classmethod
-    def of(cls, mean: Tensor, cov: Tensor) -> Moments:
+    def of(cls, mean: Tensor, cov: Tensor, floor: float = 1e-6) -> Moments:
         """From a covariance ``(D, D)``, by its eigenvectors, or from the variances ``(D,)`` of the coordinates."""
         mean, cov = (torch.as_tensor(v).detach().to("cpu", torch.float64) for v in (mean, cov))
         if cov.ndim == 1:
-            return cls(mean, cov, spectral=False)
+            return cls(mean, cov, spectral=False, floor=floor)
         if cov.shape != (len(mean), len(mean)) or not cov.isfinite().all():
             raise UserError(f"cov must be finite, ({len(mean)}, {len(mean)}) or ({len(mean)},), got {tuple(cov.shape)}")
         values, vectors = torch.linalg.eigh((cov + cov.mT) / 2)
-        return cls(mean, values.clamp_min(0), Directions(vectors))
+        return cls(mean, values.clamp_min(0), Directions(vectors), floor=floor)
 
     @classmethod
     def unknown(cls, size: int) -> Moments:
@@ -162,7 +176,8 @@ _KNOWN: MutableMapping[Any, Moments] = WeakKeyDictionary()
 def moments_of(denoiser: Denoiser) -> Moments | None:
     """The moments that travel with a model: of its ``data``, or of the denoiser it is made from; None if unknown.
 
-    ``data`` is anything with ``mean`` ``(D,)`` and ``cov`` ``(D, D)`` or ``(D,)``.
+    ``data`` is anything with ``mean`` ``(D,)`` and ``cov`` ``(D, D)`` or ``(D,)``; of large images it has ``colours``
+    and ``spectrum`` too, which are then taken.
     """
     seen: Any = denoiser
     while seen is not None:
@@ -173,7 +188,12 @@ def moments_of(denoiser: Denoiser) -> Moments | None:
             mean, cov = getattr(data, "mean", None), getattr(data, "cov", None)
             if mean is None or cov is None or not bool((torch.as_tensor(cov) != 0).any()):
                 return None
-            _KNOWN[data] = Moments.of(mean, cov)
+            spectrum = getattr(data, "spectrum", None)
+            floor = FLOOR if isinstance(seen, NetworkDenoiser) else 1e-6
+            if spectrum is None:
+                _KNOWN[data] = Moments.of(mean, cov, floor)
+            else:
+                _KNOWN[data] = Moments(mean, spectrum, Cosines(tuple(data.shape), data.colours), floor=floor)
             return _KNOWN[data]
         seen = getattr(seen, "base", None)
     return None
