@@ -231,6 +231,9 @@ def ours() -> tuple[list[Entry], list[str]]:
     entries: list[Entry] = []
     for name, known in (("", "covariance"), (" knowing a spread", "spread"), (" knowing nothing", "nothing")):
         entries.append(Entry(telling.DEFAULT[0] + name, "langevin", "own", False, Ours(default_of, "own", known)))
+    noisy = lambda problem: dataclasses.replace(default_of(problem), eta=1.0)  # type: ignore[call-arg]
+    if hasattr(default_of(Problem("2-D", "EDM", 0)), "eta"):
+        entries.append(Entry(telling.DEFAULT[0] + " with η = 1", "langevin", "own", True, Ours(noisy, "own")))
     refused = []
     names = dict.fromkeys(name for process in PROCESSES.values() for name in grids_of(process))
     for method in langevin.methods("samplers"):
