@@ -31,6 +31,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path as File
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -142,6 +143,8 @@ class Ours:
         sampler.check(problem.process)
         if tolerance_of(sampler):
             return self.adaptive(problem, sampler, budget, end)
+        if hasattr(sampler, "evaluations"):
+            return self.total(problem, sampler, budget, end)
         key = (problem.process_name, budget, end)
         if key not in self.steps:
             self.steps[key] = self.affordable(problem, sampler, budget, end)
@@ -150,6 +153,15 @@ class Ours:
             raise peers.Unsupported("one step costs more than the budget")
         times = times_of(problem, sampler, self.grid, steps, end)
         return travel(problem, sampler, times, problem.samples, known=self.known)
+
+    def total(self, problem: Problem, sampler: Any, budget: int, end: str) -> tuple[Tensor, float, bool]:
+        """A solver that is made for a number of evaluations: the largest it keeps within the budget."""
+        for number in range(budget + 1, 0, -1):
+            made = dataclasses.replace(sampler, evaluations=number)
+            times = times_of(problem, made, self.grid, budget, end)
+            if travel(problem, made, times, 1, known=self.known)[1] <= budget:
+                return travel(problem, made, times, problem.samples, known=self.known)
+        raise peers.Unsupported("one step costs more than the budget")
 
     def affordable(self, problem: Problem, sampler: Sampler, budget: int, end: str) -> int | None:
         """The largest number of steps whose evaluations stay within the budget."""
@@ -219,6 +231,9 @@ def ours() -> tuple[list[Entry], list[str]]:
     entries: list[Entry] = []
     for name, known in (("", "covariance"), (" knowing a spread", "spread"), (" knowing nothing", "nothing")):
         entries.append(Entry(telling.DEFAULT[0] + name, "langevin", "own", False, Ours(default_of, "own", known)))
+    noisy = lambda problem: dataclasses.replace(default_of(problem), eta=1.0)  # type: ignore[call-arg]
+    if hasattr(default_of(Problem("2-D", "EDM", 0)), "eta"):
+        entries.append(Entry(telling.DEFAULT[0] + " with η = 1", "langevin", "own", True, Ours(noisy, "own")))
     refused = []
     names = dict.fromkeys(name for process in PROCESSES.values() for name in grids_of(process))
     for method in langevin.methods("samplers"):
