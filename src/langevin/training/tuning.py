@@ -20,7 +20,7 @@ from ..distributions import Noise
 from ..processes import ScalarGaussian, power
 from ..samplers import Moments, Multistep, Tuned, grids, moments_of, sample, trajectory
 from ..samplers.remainder import remainder_times
-from ..samplers.tuned import LARGEST, Knots, Settled, Use
+from ..samplers.tuned import LARGEST, Knots, Settled, Use, broad
 from . import files
 
 FLOOR = 1e-6
@@ -235,14 +235,15 @@ def tune(
     if len(teach) != n + held:
         raise UserError(f"teach must hold n + held = {n + held} trajectories, got {len(teach)}")
     train, judge = teach.rows(0, n), teach.rows(n, n + held)
-    moments, known = moments_of(denoiser), True
+    moments = known = moments_of(denoiser)
     assumed = None
     if moments is None:
-        known, mean = False, float(train.target.mean())
+        mean = float(train.target.mean())
         assumed = (mean, max(float(((train.target - mean) ** 2).mean()), 1e-12))
         size = math.prod(denoiser.shape)
         flat, variance = (torch.full((size,), v, dtype=torch.float64) for v in assumed)
         moments = Moments(flat, variance, spectral=False)
+    moments = broad(moments)
     school = School(train, judge, batch, bar, rounds)
     learner = school.best_start([Learner.at(process, moments, u, clean) for u in _grids(process, nfe, moments)])
     table = school.learn(learner).table()
@@ -263,7 +264,7 @@ def tune(
         "loss": school.best,
         "seconds": round(time.monotonic() - begun, 1),
     }
-    pair = (moments.spread, moments.largest) if known else None
+    pair = None if known is None else (known.spread, known.largest)
     errors = None if before is None else (before, after)
     return Tuned(table, Use(process, guidance_scale, label, pair, assumed, errors, made))
 
