@@ -204,6 +204,17 @@ def test_the_file_travels_with_the_model(folder):
     file.unlink(), guided.unlink(), one.unlink()
 
 
+def test_a_table_of_an_earlier_model_is_not_used(folder):
+    _, file = training.tune_model(training.load(folder, device="cpu"), 2, folder, n=4, held=4, minutes=0.01)
+    held = json.loads(file.read_text())
+    assert held["made"]["trained_steps"] == 12
+    held["made"]["trained_steps"] = 11
+    file.write_text(json.dumps(held))
+    with pytest.warns(UserWarning, match="learned after 11 steps of training, the model has had 12"):
+        assert training.load(folder, device="cpu").tuned == ()
+    file.unlink()
+
+
 def test_a_file_is_whole_or_not_there(folder, monkeypatch):
     def stops(*paths):
         raise OSError("no space")

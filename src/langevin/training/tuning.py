@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -485,7 +486,8 @@ def tune_model(
         progress=progress,
     )
     assert sampler.use is not None
-    sampler = replace(sampler, use=replace(sampler.use, made={**sampler.use.made, **(made or {})}))
+    record = {**sampler.use.made, "trained_steps": model.config.get("steps"), **(made or {})}
+    sampler = replace(sampler, use=replace(sampler.use, made=record))
     file = Path(folder) / name_of(nfe, float(guidance_scale), label)
     files.replace(file, files.as_json(sampler.to_dict()))
     return sampler, file
@@ -495,8 +497,10 @@ BYTES, FILES = 2**20, 256
 """Size of a file and number of files beyond which they are refused."""
 
 
-def tuned_of(folder: Path) -> tuple[Tuned, ...]:
+def tuned_of(folder: Path, trained_steps: int | None = None) -> tuple[Tuned, ...]:
     """The tuned samplers in a model directory, by name of their files.
+
+    One that was learned before the model was trained on is left out, with a warning.
 
     Raises:
         UserError: for a file that is not one, naming it.
@@ -509,9 +513,18 @@ def tuned_of(folder: Path) -> tuple[Tuned, ...]:
         if file.stat().st_size > BYTES:
             raise UserError(f"{file} must be at most {BYTES} bytes, got {file.stat().st_size}")
         try:
-            read.append(Tuned.from_dict(files.read_json(file)))
+            sampler = Tuned.from_dict(files.read_json(file))
         except (UserError, RecursionError) as error:
             if isinstance(error, UserError) and str(file) in str(error):
                 raise
             raise UserError(f"{file}: {error} (remove it, or tune again)") from None
+        then = None if sampler.use is None else sampler.use.made.get("trained_steps")
+        if then != trained_steps:
+            warnings.warn(
+                f"{file} was learned after {then} steps of training, the model has had {trained_steps}: it is "
+                "not used; tune again",
+                stacklevel=3,
+            )
+            continue
+        read.append(sampler)
     return tuple(read)
