@@ -89,6 +89,22 @@ def test_the_untuned_rule_integrates_cubics():
                 assert abs(float(got[d]) - first - sum(v for v, _ in between)) < 2e-4 * max(1, abs(first))
 
 
+@pytest.mark.parametrize("clean", [True, False])
+def test_what_is_learned_is_added_in_units_of_a_step(clean):
+    """a_ij M_i + b_ij M_{i−1} with M = 1/S − 1/S', and M_{−1} the way from the start to the first node."""
+    process, values = processes.EDM(), torch.tensor([0.01, 0.25], dtype=torch.float64)
+    table = a_table(process, 4, clean=clean)
+    zeros = tuple((0.0,) * (i + 1) for i in range(4))
+    plain = _weights(replace(table, own=zeros, before=zeros).knots(), values, 0.5)
+    u = [table.start, *table.nodes, -math.inf if clean else table.end]
+    inverse = [1 / torch.sqrt(values + math.exp(2 * v)) for v in u]
+    mass = [a - b for a, b in itertools.pairwise(inverse)]
+    for i, (got, untuned) in enumerate(zip(_weights(table.knots(), values, 0.5), plain)):
+        for j in range(i + 1):
+            wanted = table.own[i][j] * mass[i + 1] + table.before[i][j] * mass[i]
+            torch.testing.assert_close(got[j] - untuned[j], wanted, rtol=1e-12, atol=1e-12)
+
+
 def test_coefficients_are_functions_of_the_variance_alone():
     """Many distinct variances share columns, and a column is that of a variance within half a bin."""
     values = torch.logspace(-4, 0, 1000, dtype=torch.float64)
@@ -258,6 +274,12 @@ def test_the_one_that_fits_is_picked():
     for words in ({"sampler": "ddim", "steps": 4}, {"grid": "karras", "steps": 4}, {"steps": 5}):
         got = langevin.sample(model.given(label=labels), n=6, **words)
         torch.testing.assert_close(got, langevin.sample(bare.given(label=labels), n=6, **words), rtol=0, atol=0)
+
+
+def test_a_direction_without_variance_is_given_some():
+    """A thousandth of the mean variance: a network's error there would be magnified by 1/σ otherwise."""
+    known = Moments(torch.zeros(3), torch.tensor([1.0, 0.5, 0.0]))
+    assert samplers.tuned.broad(known).values.tolist() == pytest.approx([1.0, 0.5, 0.5e-3])
 
 
 def test_what_it_says_of_itself():

@@ -66,7 +66,7 @@ def run(options: Options) -> None:
             seed=options.seed,
             minutes=options.minutes,
             batch=options.batch,
-            made={"trained_steps": model.config.get("steps"), "versions": versions()},
+            made={"versions": versions()},
             progress=bar,
         )
     assert sampler.use is not None

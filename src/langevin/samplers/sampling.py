@@ -132,7 +132,7 @@ def sample(
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise UserError(f"steps must be an integer of at least 1, got {steps!r}")
         own = sampler.default_grid(process, steps) if grid is None else lookup("grids", grid).make(process, steps)
-        if asked is not None and grid is None and own is not None:
+        if asked is not None and grid is None and own is not None and len(own) != steps + 1:
             more = sampler.default_grid(process, steps + 1)
             if more is not None and torch.equal(own, more):
                 raise UserError(f"steps must be left out: {sampler} makes its own number of steps, got {steps}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -174,6 +174,16 @@ def _weights(knots: Knots, values: Tensor, spread: float) -> list[Tensor]:
             row = row + share(k, i)
         rows.append(row[: i + 1] + knots.own[i][:, None] * mass[i + 1] + knots.before[i][:, None] * mass[i])
     return rows
+
+
+LEAST = 1e-3
+"""The least variance of a direction, as a share of the mean one. A coordinate that never varies (a corner of a scan) is
+known to a network only to its own error, which a Gaussian of no width would magnify by 1/σ."""
+
+
+def broad(moments: Moments) -> Moments:
+    """Moments without directions narrower than ``LEAST``."""
+    return replace(moments, values=moments.values.clamp_min(LEAST * float(moments.values.mean())))
 
 
 BINS = 256
@@ -382,7 +392,7 @@ class Tuned(Sampler):
                 math.isclose(a, b, rel_tol=1e-6) for a, b in zip(self.use.moments, (known.spread, known.largest))
             ):
                 raise UserError(f"a tuned sampler was learned with other moments of the data than {known}; tune again")
-        return Moments.unknown(size) if known is None else known
+        return Moments.unknown(size) if known is None else broad(known)
 
     def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
         process: ScalarGaussian = power(denoiser.process, ScalarGaussian, "a tuned solver")

@@ -97,7 +97,7 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str | None = No
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     denoiser.network.eval().to(device)
-    return replace(denoiser, tuned=tuned_of(folder))
+    return replace(denoiser, tuned=tuned_of(folder, denoiser.config.get("steps")))
 
 
 def _build(folder: Path, config: Mapping[str, Any]) -> NetworkDenoiser:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from ..distributions import Noise
 from ..processes import ScalarGaussian, power
 from ..samplers import Moments, Multistep, Tuned, grids, moments_of, sample, trajectory
 from ..samplers.remainder import remainder_times
-from ..samplers.tuned import LARGEST, Knots, Settled, Use
+from ..samplers.tuned import LARGEST, Knots, Settled, Use, broad
 from . import files
 
 FLOOR = 1e-6
@@ -235,14 +236,15 @@ def tune(
     if len(teach) != n + held:
         raise UserError(f"teach must hold n + held = {n + held} trajectories, got {len(teach)}")
     train, judge = teach.rows(0, n), teach.rows(n, n + held)
-    moments, known = moments_of(denoiser), True
+    moments = known = moments_of(denoiser)
     assumed = None
     if moments is None:
-        known, mean = False, float(train.target.mean())
+        mean = float(train.target.mean())
         assumed = (mean, max(float(((train.target - mean) ** 2).mean()), 1e-12))
         size = math.prod(denoiser.shape)
         flat, variance = (torch.full((size,), v, dtype=torch.float64) for v in assumed)
         moments = Moments(flat, variance, spectral=False)
+    moments = broad(moments)
     school = School(train, judge, batch, bar, rounds)
     learner = school.best_start([Learner.at(process, moments, u, clean) for u in _grids(process, nfe, moments)])
     table = school.learn(learner).table()
@@ -263,7 +265,7 @@ def tune(
         "loss": school.best,
         "seconds": round(time.monotonic() - begun, 1),
     }
-    pair = (moments.spread, moments.largest) if known else None
+    pair = None if known is None else (known.spread, known.largest)
     errors = None if before is None else (before, after)
     return Tuned(table, Use(process, guidance_scale, label, pair, assumed, errors, made))
 
@@ -484,7 +486,8 @@ def tune_model(
         progress=progress,
     )
     assert sampler.use is not None
-    sampler = replace(sampler, use=replace(sampler.use, made={**sampler.use.made, **(made or {})}))
+    record = {**sampler.use.made, "trained_steps": model.config.get("steps"), **(made or {})}
+    sampler = replace(sampler, use=replace(sampler.use, made=record))
     file = Path(folder) / name_of(nfe, float(guidance_scale), label)
     files.replace(file, files.as_json(sampler.to_dict()))
     return sampler, file
@@ -494,8 +497,10 @@ BYTES, FILES = 2**20, 256
 """Size of a file and number of files beyond which they are refused."""
 
 
-def tuned_of(folder: Path) -> tuple[Tuned, ...]:
+def tuned_of(folder: Path, trained_steps: int | None = None) -> tuple[Tuned, ...]:
     """The tuned samplers in a model directory, by name of their files.
+
+    One that was learned before the model was trained on is left out, with a warning.
 
     Raises:
         UserError: for a file that is not one, naming it.
@@ -508,9 +513,18 @@ def tuned_of(folder: Path) -> tuple[Tuned, ...]:
         if file.stat().st_size > BYTES:
             raise UserError(f"{file} must be at most {BYTES} bytes, got {file.stat().st_size}")
         try:
-            read.append(Tuned.from_dict(files.read_json(file)))
+            sampler = Tuned.from_dict(files.read_json(file))
         except (UserError, RecursionError) as error:
             if isinstance(error, UserError) and str(file) in str(error):
                 raise
             raise UserError(f"{file}: {error} (remove it, or tune again)") from None
+        then = None if sampler.use is None else sampler.use.made.get("trained_steps")
+        if then != trained_steps:
+            warnings.warn(
+                f"{file} was learned after {then} steps of training, the model has had {trained_steps}: it is "
+                "not used; tune again",
+                stacklevel=3,
+            )
+            continue
+        read.append(sampler)
     return tuple(read)
