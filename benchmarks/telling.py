@@ -26,18 +26,6 @@ COMMON: Row = ("diffusers DPM-Solver++(2M), karras", "")
 BLIND: tuple[Row, ...] = (("langevin default knowing a spread", "own"), ("langevin default knowing nothing", "own"))
 """The default where a model carries one variance in the covariance's place, or no moments."""
 
-RECORDED = {
-    ("median", "EDM 2-D"): (8.9e-2, 1.8e-2, 8.9e-3, 2.2e-3, 8.7e-4, 2.4e-4, 3.3e-5),
-    ("median", "DDPM 2-D"): (5.9e-2, 1.3e-2, 6.9e-3, 2.0e-3, 5.9e-4, 1.7e-4, 2.2e-5),
-    ("median", "EDM 64-D"): (9.7e-2, 2.7e-2, 1.1e-2, 3.0e-3, 1.8e-3, 4.9e-4, 5.3e-5),
-    ("median", "DDPM 64-D"): (6.6e-2, 1.4e-2, 9.7e-3, 2.9e-3, 1.5e-3, 3.7e-4, 4.5e-5),
-    ("rms", "EDM 2-D"): (0.206, 0.073, 0.055, 0.0225, 0.0161, 0.0069, 0.0020),
-    ("rms", "DDPM 2-D"): (0.130, 0.055, 0.042, 0.021, 0.013, 0.0067, 0.0007),
-    ("rms", "EDM 64-D"): (0.350, 0.196, 0.137, 0.081, 0.046, 0.025, 0.0016),
-    ("rms", "DDPM 64-D"): (0.261, 0.163, 0.144, 0.090, 0.047, 0.022, 0.0008),
-}
-"""The best of 57–111 peer configurations at each of ``EVALUATIONS``, recorded once on other worlds of these kinds."""
-
 
 class Cell(Protocol):
     """What a result belongs to."""
@@ -152,12 +140,6 @@ def print_table(console: Console, name: str, budgets: list[int], rows: Mapping[s
     console.print(table)
 
 
-def recorded(figure: str, problem: str, budgets: list[int]) -> dict[str, list[float]]:
-    """The recorded row, if there is one."""
-    known = dict(zip(EVALUATIONS, RECORDED.get((figure, problem), ())))
-    return {f"{figure}: … recorded on other such worlds": [known.get(n, math.nan) for n in budgets]} if known else {}
-
-
 def tell_flow(results: Results, console: Console, top: int) -> dict[str, Any]:
     """Tables of the deterministic solvers."""
     theirs, ours = results.of(ours=False), results.of(ours=True)
@@ -175,7 +157,6 @@ def tell_flow(results: Results, console: Console, top: int) -> dict[str, Any]:
         lines = {title(r): results.line(problem, r, "median") for r in rows}
         if theirs:
             lines["best of all peers, cell by cell"] = results.best(problem, theirs, "median")
-        lines |= recorded("median", problem, results.budgets)
         print_table(console, f"median error, {problem}", results.budgets, lines)
 
         ratios: dict[str, list[float]] = {}
@@ -189,7 +170,6 @@ def tell_flow(results: Results, console: Console, top: int) -> dict[str, Any]:
             ratios[f"rms: {title(row)}"] = results.line(problem, row, "rms")
         if theirs:
             ratios["rms: best of all peers, cell by cell"] = results.best(problem, theirs, "rms")
-        ratios |= recorded("rms", problem, results.budgets)
         print_table(console, f"ratios and RMS, {problem}", results.budgets, ratios)
         told[problem] = {"median": lines, "more": ratios}
     return told

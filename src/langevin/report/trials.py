@@ -47,7 +47,7 @@ TRIALS = (
         "default-10",
         "default",
         Recipe(steps=10),
-        note="what is drawn when nothing is named: DPM-Solver++(2M), grid of Karras et al.; so are its other rows",
+        note="what is drawn when nothing is named: the Gaussian-remainder solver on its grid; so are its other rows",
     ),
     Trial("default-12", "default", Recipe(steps=12)),
     Trial("default-15", "default", Recipe(steps=15)),
