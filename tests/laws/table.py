@@ -27,6 +27,9 @@ PROCESSES = {
     "ddpm-own": processes.DDPM([0.01 * 1.2**i for i in range(25)]),
 }
 
+FAST = ("vp", "edm", "flow", "ddpm")
+"""Processes on which every row runs in every run of the tests: one of each kind. The others are ``slow``."""
+
 SMOOTH = ("vp", "sub-vp", "ve", "edm", "flow", "cosine")
 """Processes without kinks in t, on which orders are measured."""
 
@@ -48,7 +51,6 @@ class Law:
         exact: within the Monte-Carlo floor at ``steps``; otherwise its bias must fall with four times as many.
         evaluations: times at which a step from t to s asks the denoiser: a letter each, or a function of
             (process, t, s); None where they follow from the state or from the grid as a whole.
-        evaluations: times at which a step from t to s asks the denoiser; None where they follow from the state.
         second: the same of the second step, if it differs.
         signal: its weights of ε̂ are made for t, not for the flow: where α is 1e-3 they amplify an error of ε̂ beyond
             any useful bound, so the network's rounding is measured on times uniform in t from log-SNR −4.
@@ -59,7 +61,6 @@ class Law:
     steps: int
     exact: bool
     evaluations: str | Callable[[processes.Process, float, float], list[float]] | None = "t"
-    evaluations: str | None = "t"
     second: str = ""
     signal: bool = False
 

@@ -14,10 +14,17 @@ from langevin import Noise, UserError, processes, samplers
 from langevin._registry import lookup, methods
 from langevin.denoisers import Transform
 from langevin.guidance import classifier_free
-from laws.table import GRIDS, PREDICTIONS, PROCESSES, SAMPLERS, SMOOTH, TABLE_GRIDS, mixture
+from laws.table import FAST, GRIDS, PREDICTIONS, PROCESSES, SAMPLERS, SMOOTH, TABLE_GRIDS, mixture
 from support import flow_reference, log_prob_gap, oracle, sliced_w2, w2_floor
 
 ROWS = list(itertools.product(PROCESSES, SAMPLERS))
+
+
+def marked(rows):
+    """Rows as parameters: those on processes that are not ``FAST`` are slow."""
+    return [pytest.param(*row, marks=[] if row[0] in FAST else [pytest.mark.slow], id="-".join(row)) for row in rows]
+
+
 N = 1000
 
 
@@ -62,7 +69,7 @@ def truth():
 
 
 @pytest.mark.parametrize("dim", [2, 16])
-@pytest.mark.parametrize(("process", "sampler"), ROWS)
+@pytest.mark.parametrize(("process", "sampler"), marked(ROWS))
 def test_exact_law(truth, process, sampler, dim):
     """Started from the true p_t, the samples have the true law: in sliced W2, and in the mean of log p.
 
@@ -92,7 +99,7 @@ def test_exact_law(truth, process, sampler, dim):
         assert gap < 4
 
 
-@pytest.mark.parametrize(("process", "sampler"), [r for r in ROWS if r[0] in SMOOTH and SAMPLERS[r[1]].order])
+@pytest.mark.parametrize(("process", "sampler"), marked([r for r in ROWS if r[0] in SMOOTH and SAMPLERS[r[1]].order]))
 def test_order(process, sampler):
     """Error against a 1e-12 reference falls with the claimed order: the slope over two doublings is within 0.25.
 
@@ -124,7 +131,7 @@ class Spy(Transform):
         return self.base(x_t, t)
 
 
-@pytest.mark.parametrize(("process", "sampler"), ROWS)
+@pytest.mark.parametrize(("process", "sampler"), marked(ROWS))
 def test_times_are_those_of_the_grid(process, sampler):
     """The denoiser is asked at the grid's own times, to the bit, in order, and states stand at them."""
     q, law = PROCESSES[process], SAMPLERS[sampler]
@@ -143,7 +150,7 @@ def test_times_are_those_of_the_grid(process, sampler):
     assert spy.asked == expected
 
 
-@pytest.mark.parametrize(("process", "sampler"), ROWS)
+@pytest.mark.parametrize(("process", "sampler"), marked(ROWS))
 def test_batch_equal_to_width(process, sampler):
     """With as many samples as coordinates, a time per sample stays with its sample, for scalar and (B,) times alike."""
     q, law = PROCESSES[process], SAMPLERS[sampler]
@@ -187,7 +194,7 @@ def check_finite(process, sampler, rows):
         assert x.isfinite().all(), (prediction, name, scale, dtype)
 
 
-@pytest.mark.parametrize(("process", "sampler"), ROWS)
+@pytest.mark.parametrize(("process", "sampler"), marked(ROWS))
 def test_finite(process, sampler):
     """Every fifteenth combination, another fifteenth for each row; ``test_finite_everywhere`` takes them all."""
     q = PROCESSES[process]
@@ -197,7 +204,7 @@ def test_finite(process, sampler):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("process", "sampler"), ROWS)
+@pytest.mark.parametrize(("process", "sampler"), marked(ROWS))
 def test_finite_everywhere(process, sampler):
     """Grid × prediction × guidance × dtype of the network: finite samples of the asked shape, dtype and size."""
     check_finite(PROCESSES[process], SAMPLERS[sampler].sampler, combinations(PROCESSES[process]))
@@ -207,7 +214,7 @@ def derivative_is_finite(process):
     return bool(process.rate(process.sigma, torch.tensor(process.t_max, dtype=torch.float64)).isfinite())
 
 
-@pytest.mark.parametrize(("process", "sampler"), ROWS)
+@pytest.mark.parametrize(("process", "sampler"), marked(ROWS))
 def test_network_precision(process, sampler):
     """A float32 network inside the float64 solver moves the result by no more than its own rounding.
 
@@ -228,7 +235,7 @@ def test_network_precision(process, sampler):
     assert (single - exact).abs().median() < 2**-24 * 600 * exact.abs().median().clamp_min(1)
 
 
-@pytest.mark.parametrize(("process", "sampler"), ROWS)
+@pytest.mark.parametrize(("process", "sampler"), marked(ROWS))
 def test_any_split_and_one_step(process, sampler):
     """The same samples for any batch split and for a part alone; one step works; a used sampler is as new.
 
