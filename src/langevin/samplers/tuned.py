@@ -183,7 +183,8 @@ known to a network only to its own error, which a Gaussian of no width would mag
 
 def broad(moments: Moments) -> Moments:
     """Moments without directions narrower than ``LEAST``."""
-    return replace(moments, values=moments.values.clamp_min(LEAST * float(moments.values.mean())))
+    least = LEAST * float(moments.values.mean())
+    return moments if float(moments.values.min()) >= least else replace(moments, values=moments.values.clamp_min(least))
 
 
 BINS = 256
@@ -531,8 +532,8 @@ class Planned(Sampler):
     def settled(self, denoiser: Denoiser, device: torch.device) -> Settled:
         """The coefficients, computed when a step first sees the model."""
         assert self.sampler.table is not None
-        moments = self.sampler.of(denoiser)
         if device not in self._kept:
+            moments = self.sampler.of(denoiser)
             process: ScalarGaussian = power(denoiser.process, ScalarGaussian, "a tuned solver")
             self._kept[device] = Settled.of(self.sampler.table.knots(), process, moments, device)
         return self._kept[device]
