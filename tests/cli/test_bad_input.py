@@ -97,7 +97,7 @@ def test_a_directory_that_may_not_be_written_to(langevin: Run, model: Path, tmp_
 
 SAMPLE = [
     (["--sampler", "dpmpp2m"], "unknown sampler 'dpmpp2m'", "Did you mean 'dpmpp-2m'?", "methods --room samplers"),
-    (["--sampler", "ddim", "--sampler-options", "eta", "2"], "eta must lie in [0, 1], got 2"),
+    (["--sampler", "ddim", "--sampler-options", "eta", "2"], "eta must lie in [0, 1] or be 'hat', got 2"),
     (["--sampler", "ddim", "--sampler-options", "eat", "1"], "sampler 'ddim'", "'eat'"),
     (["--sampler-options", "eta", "1"], "settings of a named sampler"),
     (["--grid", "karas"], "unknown grid 'karas'", "Did you mean 'karras'?"),

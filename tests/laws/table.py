@@ -95,7 +95,7 @@ SAMPLERS = {
     "dpm-multistep": Law(samplers.DPMSolverMultistep(3, start="corrected"), 3, 120, True),
     "multistep": Law(samplers.Multistep("v", "angle", 3, start="corrected"), 3, 120, True),
     "multistep-flow": Law(samplers.Multistep("flow", "sigma", 2), 2, 120, True),
-    "deis": Law(samplers.DEIS(start="corrected"), 3, 120, True),
+    "deis": Law(samplers.DEIS(start="corrected"), 3, 120, True, signal=True),
     "deis-rho": Law(samplers.DEISRho(4, start="corrected"), 4, 120, True, second="tt"),
     "unipc": Law(samplers.UniPC(), 3, 120, True),
     "unipc-b1": Law(samplers.UniPC(1, "eps", "B1"), 2, 120, True),

@@ -263,6 +263,7 @@ class AdaptiveSDE(Sampler):
             now = t[rows]
             # On ends of cells, so that the rounding of an error moves no time (and a Brownian path with it).
             ahead = torch.maximum(path.floor(now - h[rows]), end[rows])
+            ahead = torch.where(ahead < now, ahead, end[rows])  # an end closer than rounding resolves
             w_ahead = part.value(event, ahead, clock).to(x)
             dw = w_ahead - w[rows]
             plain = self._euler(process, asked, x[rows], x[rows], now, ahead - now, dw)
