@@ -134,7 +134,7 @@ class Noise:
 
     def to(self, device: torch.device | str) -> Noise:
         """The same numbers, made on another device."""
-        return replace(self, sample=self.sample.to(device))
+        return self if self.sample.device == torch.device(device) else replace(self, sample=self.sample.to(device))
 
     def uniform(self, shape: tuple[int, ...]) -> Tensor:
         """Uniform numbers in (0, 1), float64 ``(B, *shape)``, at the midpoints of 2³² cells."""
