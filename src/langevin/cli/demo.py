@@ -12,7 +12,7 @@ from tyro.conf import arg
 from .._errors import UserError
 from .options import Name, Number, Whole, at_least_one, device_named, writable
 
-STEPS = 1900
+STEPS = 1650
 """Of training: enough that nearly every digit reads as asked, too few to copy the scans."""
 
 
@@ -30,7 +30,7 @@ class Options:
     minutes: Number = None
     """Minutes of training, instead of steps."""
     steps: Whole = None
-    """Steps of training; 1900 if neither is given."""
+    """Steps of training; 1650 if neither is given."""
     samples: Annotated[int, arg(metavar="N")] = 2000
     """Samples of the default, at least 100; fewer of what it is compared with, fewest of DDPM with 1000 evaluations."""
     seed: Annotated[int, arg(metavar="N")] = 0
