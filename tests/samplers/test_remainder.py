@@ -15,6 +15,7 @@ from langevin.guidance import classifier_free
 from langevin.samplers import GaussianRemainder, Moments, Multistep
 from langevin.samplers.moments import FLOOR
 from langevin.samplers.remainder import KNOWN, UNKNOWN, Clock
+from langevin.samplers.sampling import suited
 from laws.table import PROCESSES, mixture
 from support import oracle
 
@@ -393,3 +394,13 @@ def test_directions_without_variance_and_a_network_that_errs():
         for end in (own(denoiser, start, 5, moments=moments), peer(denoiser, start, 5))
     )
     assert ours < 0.35 * theirs, (ours, theirs)
+
+
+def test_moments_reach_a_sampler_among_others():
+    """Before a corrector, or repeated, the solver has the moments and the grid that it has alone."""
+    q = processes.EDM()
+    denoiser = worlds.random_mixture(8, 3, seed=2).denoiser(q)
+    alone = suited(GaussianRemainder(), denoiser)
+    pair, twice = (suited(s, denoiser) for s in (GaussianRemainder().then(samplers.Langevin()), alone.repeat(2)))
+    assert pair.first == alone == twice.sampler
+    assert torch.equal(pair.default_grid(q, 6), alone.default_grid(q, 6))

@@ -15,7 +15,7 @@ from ..distributions import Noise
 from ..processes import Process, ScalarGaussian
 from . import grids
 from .bridges import Ancestral
-from .loop import Sampler, check_grid, trajectory
+from .loop import Repeat, Sampler, Then, check_grid, trajectory
 from .remainder import GaussianRemainder
 from .tuned import found
 
@@ -49,6 +49,16 @@ def suited(sampler: Sampler, denoiser: Denoiser) -> Sampler:
 @suited.register
 def _(sampler: GaussianRemainder, denoiser: Denoiser) -> Sampler:
     return sampler.of(denoiser)
+
+
+@suited.register
+def _(sampler: Then, denoiser: Denoiser) -> Sampler:
+    return Then(suited(sampler.first, denoiser), suited(sampler.second, denoiser))
+
+
+@suited.register
+def _(sampler: Repeat, denoiser: Denoiser) -> Sampler:
+    return Repeat(suited(sampler.sampler, denoiser), sampler.times)
 
 
 @singledispatch
