@@ -161,10 +161,14 @@ def picture(tables: dict[str, list[dict[str, object]]], path: File, ylabel: str)
     for panel, (title, rows) in zip(axes[0], tables.items()):
         for row in rows:
             points = sorted((int(k), float(v)) for k, v in row.items() if k != "solver")  # type: ignore[arg-type]
-            own = row["solver"] in ("default", STRONGEST, "dpmpp-2m karras")
-            line = {"lw": 2.5 if own else 0.8, "alpha": 1.0 if own else 0.6, "marker": "o" if own else ".", "ms": 4}
+            colour = {"default": "#d62728", STRONGEST: "#ff7f0e", "dpmpp-2m karras": "#1f77b4"}.get(str(row["solver"]))
+            line = {"lw": 2.5, "marker": "o", "ms": 4} if colour else {"lw": 0.8, "marker": ".", "ms": 4, "alpha": 0.6}
+            line["color"] = colour or f"C{2 + len(panel.lines) % 8}"
             panel.plot(*zip(*points), label=str(row["solver"]), **line)
         panel.set(xscale="log", yscale="log", xlabel="network evaluations", ylabel=ylabel, title=title)
+        ticks = sorted({int(k) for row in rows for k in row if k != "solver"})
+        panel.set_xticks(ticks, map(str, ticks))
+        panel.minorticks_off()
         panel.grid(alpha=0.3)
         panel.legend(fontsize=6, ncols=2)
     figure.savefig(path, dpi=150)
