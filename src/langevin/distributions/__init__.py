@@ -1,6 +1,7 @@
 """Laws, and the noise they are sampled with."""
 
 from .covariance import Blocks, Covariance, Dense, Diagonal, LowRank
+from .divergence import kl
 from .laws import (
     Categorical,
     Compound,
@@ -33,5 +34,6 @@ __all__ = [
     "ScaledBeta",
     "ShiftedGamma",
     "as_path",
+    "kl",
     "philox",
 ]
