@@ -18,6 +18,7 @@ ROOMS = {
     "samplers": "samplers",
     "grids": "samplers",
     "objectives": "objectives",
+    "likelihood": "likelihood",
     "nn": "nn",
     "data": "data",
     "metrics": "metrics",
