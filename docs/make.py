@@ -16,7 +16,7 @@ import torch
 import langevin
 from langevin import Noise, processes, samplers, worlds
 from langevin._registry import methods
-from langevin.samplers.remainder import clock
+from langevin.samplers.clock import clock
 
 HERE = Path(__file__).parent
 IMAGES = HERE / "img"

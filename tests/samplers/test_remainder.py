@@ -13,8 +13,8 @@ from langevin.denoisers import Transform
 from langevin.distributions import Dirac
 from langevin.guidance import classifier_free
 from langevin.samplers import GaussianRemainder, Moments, Multistep
+from langevin.samplers.clock import KNOWN, UNKNOWN, Clock
 from langevin.samplers.moments import FLOOR
-from langevin.samplers.remainder import KNOWN, UNKNOWN, Clock
 from langevin.samplers.sampling import suited
 from laws.table import PROCESSES, mixture
 from support import oracle

@@ -20,7 +20,7 @@ from ..denoisers import Denoiser, NetworkDenoiser
 from ..distributions import Noise
 from ..processes import ScalarGaussian, power
 from ..samplers import Moments, Multistep, Tuned, grids, moments_of, sample, trajectory
-from ..samplers.remainder import remainder_times
+from ..samplers.clock import remainder_times
 from ..samplers.tuned import LARGEST, Knots, Settled, Use, broad
 from . import files
 
