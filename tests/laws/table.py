@@ -136,6 +136,7 @@ SAMPLERS = {
     "boomerang": Law(samplers.Boomerang(0.4, 2), None, 4, True, evaluations=None),
     "heavy-ball": Law(samplers.HeavyBall(order=1), 1, 40, False),
     "heavy-ball-2": Law(samplers.HeavyBall(), 2, 120, True),
+    "annealed-corrected": Law(samplers.Ancestral().then(samplers.AnnealedLangevin(2, 0.02)), None, 4, True, "tss"),
     "momentum-corrected": Law(samplers.Ancestral().then(samplers.MomentumLangevin(2, 0.3)), None, 4, True, "tsss"),
     "ancestral-corrected": Law(samplers.Ancestral().then(samplers.Langevin(2, 0.02)), None, 4, True, evaluations="tss"),
 }

@@ -109,7 +109,7 @@ def test_history_is_free_of_the_ratio() -> None:
     law = objective.times  # type: ignore[attr-defined]
     law.observe(torch.tensor([0.2, 0.2, 0.8, 0.8]), torch.tensor([9.0, 9.0, 1.0, 1.0]))
     noise = Noise(0, 64)
-    ratio = law.ratio(law.uniform(noise))
+    ratio = law.ratio(processes.VP(), law.uniform(noise))
     assert len(ratio.unique()) == 2
     objective.observe(3.0 * ratio, noise)
     torch.testing.assert_close(law.history.losses, torch.full((2, 2), 3.0, dtype=torch.float64), rtol=1e-12, atol=0)
@@ -147,9 +147,10 @@ def test_condition_is_bound() -> None:
     assert loss.tolist() == [0.0, 16.0, 1.0]
 
 
-@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("name", [*WEIGHTS, *objectives.MATCHING])
 def test_config_round_trip(name: str) -> None:
-    config = json.loads(json.dumps(objectives.create(name).to_dict()))
+    made = objectives.create({"name": name, "world": {"name": "ring"}} if name == "explicit" else name)
+    config = json.loads(json.dumps(made.to_dict()))
     assert config["name"] == name
     assert objectives.create(config).to_dict() == config
     assert isinstance(objectives.create(config), Objective)
@@ -167,6 +168,12 @@ def test_settings() -> None:
         ({"name": "simple", "gamma": 3}, "takes no setting"),
         ({"name": "simple", "times": "often"}, "unknown law of t 'often'"),
         ({}, "unknown objective 'None'"),
+        ({"name": "sliced", "projections": 0}, "projections must be"),
+        ({"name": "sliced", "probe": "gauss"}, "Did you mean 'gaussian'"),
+        ({"name": "sliced", "weight": "min-snr", "gama": 3}, "takes gamma, got 'gama'"),
+        ("explicit", "world must say"),
+        ({"name": "explicit", "world": {"name": "rng"}}, "Did you mean 'ring'"),
+        ({"name": "explicit", "world": {"name": "ring", "size": 3}}, "size"),
     ]:
         with pytest.raises(UserError, match=words):
             objectives.create(config)  # type: ignore[arg-type]
@@ -181,5 +188,5 @@ def test_check_before_work() -> None:
 
 def test_registry() -> None:
     rows = {m.name for m in _registry.methods("objectives")}
-    assert set(WEIGHTS) <= rows
+    assert {*WEIGHTS, *objectives.MATCHING} <= rows
     assert {f"times/{name}" for name in objectives.TIMES} <= rows

@@ -12,7 +12,7 @@ from torch import Tensor
 from langevin import processes
 from langevin._errors import UserError
 from langevin.distributions import Noise
-from langevin.objectives import Importance, LogNormal, Stratified, TableKnots, Uniform
+from langevin.objectives import Importance, Levels, LikelihoodImportance, LogNormal, Stratified, TableKnots, Uniform
 from langevin.objectives.times import create
 
 GRID = (torch.arange(40_000, dtype=torch.float64) + 0.5) / 40_000
@@ -111,15 +111,15 @@ def steep(t: Tensor) -> Tensor:
 def warmed(law: Importance, process: processes.Process) -> Importance:
     for draw in range(150):
         u = law.uniform(Noise(0, 64, draw=draw))
-        law.observe(u, steep(law.quantile(process, u)))
+        law.observe(u, law.ratio(process, u) * steep(law.quantile(process, u)))
     assert law.warm
     return law
 
 
 def test_importance_warms_up_first() -> None:
     law = Importance(bins=10, terms=10)
-    assert torch.equal(law.ratio(GRID), torch.ones_like(GRID))
     process = processes.VP()
+    assert torch.equal(law.ratio(process, GRID), torch.ones_like(GRID))
     torch.testing.assert_close(law.quantile(process, GRID), Uniform().quantile(process, GRID))
     law.observe(torch.full((500,), 0.05), torch.ones(500))
     assert not law.warm  # one bin has its terms, nine have none
@@ -141,15 +141,19 @@ def test_importance_keeps_the_last_terms() -> None:
     assert law.probabilities()[0] == pytest.approx(0.999 * share + 0.001 / 2, rel=1e-12)
 
 
-@pytest.mark.parametrize("base", [Uniform(), LogNormal(), TableKnots()], ids=["uniform", "log-normal", "table"])
+@pytest.mark.parametrize(
+    "base",
+    [Uniform(), LogNormal(), TableKnots(), LikelihoodImportance()],
+    ids=["uniform", "log-normal", "table", "likelihood"],
+)
 def test_importance_is_unbiased(base: object) -> None:
-    """∫ ratio(u) f(t(u)) du is the expectation of f under the base law, whatever the history."""
+    """∫ ratio(u) f(t(u)) du is the expectation of f that the base law takes, whatever the history."""
     process = processes.DDPM() if isinstance(base, TableKnots) else processes.VP()
     law = warmed(Importance(base, bins=25), process)  # type: ignore[arg-type]
     assert law.probabilities().max() > 1.5 / 25  # it did learn
     for f in (torch.ones_like, steep, lambda t: torch.sin(9 * t)):
-        weighted = (law.ratio(GRID) * f(law.quantile(process, GRID))).mean()
-        plain = f(base.quantile(process, GRID)).mean()  # type: ignore[attr-defined]
+        weighted = (law.ratio(process, GRID) * f(law.quantile(process, GRID))).mean()
+        plain = (base.ratio(process, GRID) * f(base.quantile(process, GRID))).mean()  # type: ignore[attr-defined]
         # Midpoint sums: a cell of 3e-5 at each of 25 (or, for a table, 1000) jumps, times a ratio < 25 and f < 1000.
         assert float(weighted) == pytest.approx(float(plain), rel=5e-3, abs=5e-3)
 
@@ -159,7 +163,7 @@ def test_importance_lowers_the_variance() -> None:
     law = warmed(Importance(bins=50), process)
     noise = Noise(11, 20_000)
     u = law.uniform(noise)
-    importance = law.ratio(u) * steep(law.quantile(process, u))
+    importance = law.ratio(process, u) * steep(law.quantile(process, u))
     plain = steep(Uniform().quantile(process, u))
     assert importance.mean() == pytest.approx(float(plain.mean()), rel=0.1)
     assert importance.var() < plain.var() / 20
@@ -190,6 +194,8 @@ def test_importance_state_round_trip() -> None:
         TableKnots(),
         Stratified(LogNormal()),
         Importance(TableKnots(), 7),
+        Levels(2.0, 0.1, 7),
+        LikelihoodImportance(0.01),
     ],
     ids=lambda law: type(law).__name__,
 )
@@ -213,5 +219,13 @@ def test_bad_settings_are_refused() -> None:
         LogNormal(std=0.0)
     with pytest.raises(UserError, match="bins"):
         Importance(bins=0)
+    with pytest.raises(UserError, match="low, high must satisfy"):
+        LikelihoodImportance(0.5, 0.4)
+    with pytest.raises(UserError, match="finite log-SNR"):
+        LikelihoodImportance(high=1.0).check(processes.RectifiedFlow())
+    with pytest.raises(UserError, match="within the noise"):
+        Levels(100.0, 0.1, 7).check(processes.VE())
+    with pytest.raises(UserError, match="first, last"):
+        Levels(0.1, 0.2)
     with pytest.raises(UserError, match="smallest time"):
         Uniform().check(processes.Absorbing(4))

@@ -1,17 +1,36 @@
 """How a denoiser is learned: a weight on the error of x̂_0, at times drawn from a law."""
 
-from .denoising import DEFAULT_TIMES, Denoising, Objective, create
-from .times import TIMES, Importance, LogNormal, Stratified, TableKnots, TimeLaw, Uniform
+from .create import DEFAULT_TIMES, create
+from .denoising import Denoising, Objective
+from .matching import MATCHING, Explicit, Implicit, Sliced, SlicedVR
+from .times import (
+    TIMES,
+    Importance,
+    Levels,
+    LikelihoodImportance,
+    LogNormal,
+    Stratified,
+    TableKnots,
+    TimeLaw,
+    Uniform,
+)
 from .weights import WEIGHTS
 
 __all__ = [
     "DEFAULT_TIMES",
+    "MATCHING",
     "TIMES",
     "WEIGHTS",
     "Denoising",
+    "Explicit",
+    "Implicit",
     "Importance",
+    "Levels",
+    "LikelihoodImportance",
     "LogNormal",
     "Objective",
+    "Sliced",
+    "SlicedVR",
     "Stratified",
     "TableKnots",
     "TimeLaw",

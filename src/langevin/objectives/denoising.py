@@ -1,4 +1,4 @@
-"""The objectives that weigh the error of x̂_0."""
+"""What an objective answers, and those that weigh the error of x̂_0."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from torch import Tensor
 from .._errors import UserError, nearest, unknown
 from ..denoisers import Denoiser
 from ..distributions import Noise
-from .times import LogNormal, Stratified, TimeLaw, Uniform
-from .times import create as create_times
+from .times import TimeLaw, Uniform
 from .weights import WEIGHTS
 
 Condition = Mapping[str, Any]
@@ -98,9 +97,13 @@ class Denoising(Objective):
         t = self.times.quantile(denoiser.process, u)
         x_t = denoiser.process.marginal(x0, t).sample(noise)
         bound = denoiser.given(condition) if condition else denoiser
-        error = (bound(x_t, t).mean - x0).square().flatten(1).mean(1)
+        error = self.error(bound, x0, x_t, t, noise)
         # A number a sample: in float64 a weight of 1e12 near t = 0 does not overflow.
-        return self.times.ratio(u) * self._weight(denoiser, t) * error.to(torch.float64)
+        return self.times.ratio(denoiser.process, u) * self._weight(denoiser, t) * error.to(torch.float64)
+
+    def error(self, denoiser: Denoiser, x0: Tensor, x_t: Tensor, t: Tensor, noise: Noise) -> Tensor:
+        """The mean squared error of x̂_0, ``(B,)``."""
+        return (denoiser(x_t, t).mean - x0).square().flatten(1).mean(1)
 
     def _weight(self, denoiser: Denoiser, t: Tensor) -> Tensor:
         return WEIGHTS[self.weight](denoiser, t, **self.settings)
@@ -118,7 +121,7 @@ class Denoising(Objective):
 
     def observe(self, loss: Tensor, noise: Noise) -> None:
         u = self.times.uniform(noise)
-        self.times.observe(u, loss / self.times.ratio(u))
+        self.times.observe(u, loss)
 
     def steady(self) -> Denoising:
         return replace(self, times=self.times.steady())
@@ -131,23 +134,3 @@ class Denoising(Objective):
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.weight, "times": self.times.to_dict(), **self.settings}
-
-
-DEFAULT_TIMES: dict[str, TimeLaw] = {"edm": LogNormal(), "likelihood": Stratified()}
-"""The law of t of an objective that names none, where it is not uniform: the paper's own."""
-
-
-def create(config: str | Mapping[str, Any] | Objective) -> Objective:
-    """An objective by name, or by ``{"name": …, "times": …, settings}`` as ``Objective.to_dict`` writes it.
-
-    ``times`` is a name or a mapping of its own, e.g. ``{"name": "stratified", "of": "log-normal"}``; if it is not
-    given, the law of the objective's paper is taken.
-    """
-    if isinstance(config, Objective):
-        return config
-    settings: dict[str, Any] = {"name": config} if isinstance(config, str) else dict(config)
-    name, times = str(settings.pop("name", None)), settings.pop("times", None)
-    if name not in WEIGHTS:
-        raise unknown("objective", name, WEIGHTS, " `langevin methods --room objectives` lists them.")
-    law = DEFAULT_TIMES.get(name, Uniform()) if times is None else create_times(times)
-    return Denoising(name, law, settings)

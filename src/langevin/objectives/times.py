@@ -15,6 +15,7 @@ from .._errors import UserError, unknown
 from .._registry import register
 from ..distributions import Noise
 from ..processes import DDPM, Process, ScalarGaussian, power
+from ..samplers import NoiseLevels
 
 _TIMES = 2**33
 """The stream of the noise that times are drawn from."""
@@ -48,7 +49,7 @@ class TimeLaw(ABC):
         """u, one a sample, float64 ``(B,)`` in (0, 1)."""
         return noise.fold(_TIMES).uniform(())
 
-    def ratio(self, u: Tensor) -> Tensor:
+    def ratio(self, process: Process, u: Tensor) -> Tensor:
         """Density of the law of the expectation over that of the draw."""
         return torch.ones_like(u)
 
@@ -56,7 +57,7 @@ class TimeLaw(ABC):
         """Refuse a process on which the law is not defined, before any work."""
 
     def observe(self, u: Tensor, loss: Tensor) -> None:  # noqa: B027 (most laws learn nothing)
-        """Take in the losses ``(B,)`` of a step, in the order of the batch, weights included but not the ratio."""
+        """Take in the losses ``(B,)`` of a step, in the order of the batch, weights and ratio included."""
 
     def steady(self) -> TimeLaw:
         """A law of the same expectation that never changes: for validation."""
@@ -170,6 +171,94 @@ class LogNormal(TimeLaw):
 
 @register(
     "objectives",
+    "times/likelihood-importance",
+    title="Importance sampling of t for the likelihood weighting",
+    arxiv="2101.09258",
+    catalogue="B5",
+    proof="exact: tests/objectives/test_likelihood_weighting.py",
+)
+@dataclass(frozen=True)
+class LikelihoodImportance(TimeLaw):
+    r"""Times drawn with :math:`p(t) \propto g^2(t)/σ_t^2`, the expectation over uniform times kept (arXiv:2101.09258 §5.1).
+
+    The likelihood weighting is :math:`\tfrac12 \frac{g^2}{σ^2} |ε - \hat ε|^2` with an error of ε that hardly depends on
+    t, so drawing t in proportion to what stands before it takes most of the variance. Since
+    :math:`\dot λ = -g^2/σ^2` for every scalar-Gaussian process, the law is uniform in log-SNR:
+
+    .. math:: λ(t) = λ_{low} + u\,(λ_{high} - λ_{low}), \quad
+              \mathrm{ratio} = \frac{λ_{low} - λ_{high}}{(high - low)\,|\dot λ(t)|}
+
+    Args:
+        low: the smallest time, > 0: its mass is infinite at 0; the process's own smallest time if None.
+        high: the largest, ≤ 1; the process's own largest if None.
+    """
+
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < (0.0001 if self.low is None else self.low) < (1 if self.high is None else self.high) <= 1:
+            raise UserError(f"low, high must satisfy 0 < low < high <= 1, got {self.low}, {self.high}")
+
+    def _ends(self, process: Process) -> tuple[ScalarGaussian, float, float]:
+        gaussian: ScalarGaussian = power(process, ScalarGaussian, "times 'likelihood-importance'")
+        low, high = (own if v is None else v for v, own in ((self.low, process.t_min), (self.high, process.t_max)))
+        return gaussian, low, high
+
+    def check(self, process: Process) -> None:
+        gaussian, low, high = self._ends(process)
+        ends = gaussian.log_snr(torch.tensor([low, high], dtype=torch.float64))
+        if not (low < high and ends.isfinite().all()):
+            raise UserError(f"low, high must bound finite log-SNR of {process}, got {low}, {high}: {ends.tolist()}")
+
+    def quantile(self, process: Process, u: Tensor) -> Tensor:
+        gaussian, low, high = self._ends(process)
+        top, bottom = gaussian.log_snr(low), gaussian.log_snr(high)
+        return gaussian.time(top + u * (bottom - top)).clamp(low, high)
+
+    def ratio(self, process: Process, u: Tensor) -> Tensor:
+        gaussian, low, high = self._ends(process)
+        fall = gaussian.log_snr(low) - gaussian.log_snr(high)
+        return -fall / ((high - low) * gaussian.rate(gaussian.log_snr, self.quantile(process, u)))
+
+
+@register(
+    "objectives",
+    "times/levels",
+    title="Discrete noise levels, geometric",
+    arxiv="1907.05600",
+    catalogue="A5, A6",
+    proof="exact: tests/objectives/test_score_matching.py::test_levels",
+)
+@dataclass(frozen=True)
+class Levels(TimeLaw):
+    r"""One of L noise levels, each as often: :math:`σ/α = first\,(last/first)^{i/(L-1)}` (arXiv:1907.05600 §4.1).
+
+    ``langevin.samplers.NoiseLevels`` finds them for data.
+
+    Args:
+        first: the largest, > last.
+        last: the smallest, > 0.
+        count: L ≥ 1; with L = 1 ``first`` alone.
+    """
+
+    first: float = 1.0
+    last: float = 0.01
+    count: int = 10
+
+    def __post_init__(self) -> None:
+        NoiseLevels(self.first, self.last, self.count)
+
+    def check(self, process: Process) -> None:
+        NoiseLevels(self.first, self.last, self.count).times(process)
+
+    def quantile(self, process: Process, u: Tensor) -> Tensor:
+        times = NoiseLevels(self.first, self.last, self.count).times(process).to(u.device)
+        return times[(u * self.count).long().clamp_max(self.count - 1)]
+
+
+@register(
+    "objectives",
     "times/stratified",
     title="Low-discrepancy times",
     arxiv="2107.00630",
@@ -196,8 +285,8 @@ class Stratified(TimeLaw):
     def quantile(self, process: Process, u: Tensor) -> Tensor:
         return self.of.quantile(process, u)
 
-    def ratio(self, u: Tensor) -> Tensor:
-        return self.of.ratio(u)
+    def ratio(self, process: Process, u: Tensor) -> Tensor:
+        return self.of.ratio(process, u)
 
     def check(self, process: Process) -> None:
         self.of.check(process)
@@ -291,18 +380,26 @@ class Importance(TimeLaw):
         return self.of.uniform(noise)
 
     def quantile(self, process: Process, u: Tensor) -> Tensor:
+        return self.of.quantile(process, self._inner(u))
+
+    def ratio(self, process: Process, u: Tensor) -> Tensor:
+        return self._own_ratio(u) * self.of.ratio(process, self._inner(u))
+
+    def _inner(self, u: Tensor) -> Tensor:
+        """What the law ``of`` is asked at."""
         k, inside, _ = self._bin(u)
         # The open interval: u = 0 and 1 are no quantiles of a normal law.
-        return self.of.quantile(process, ((k + inside) / self.bins).clamp(2.0**-40, 1 - 2.0**-40))
+        return ((k + inside) / self.bins).clamp(2.0**-40, 1 - 2.0**-40)
 
-    def ratio(self, u: Tensor) -> Tensor:
+    def _own_ratio(self, u: Tensor) -> Tensor:
         return 1 / (self.bins * self._bin(u)[2])
 
     def check(self, process: Process) -> None:
         self.of.check(process)
 
     def observe(self, u: Tensor, loss: Tensor) -> None:
-        for k, value in zip(self._bin(u)[0].tolist(), loss.tolist()):
+        # Without this law's own ratio, or a bin that is drawn often would look small.
+        for k, value in zip(self._bin(u)[0].tolist(), (loss / self._own_ratio(u).to(loss)).tolist()):
             if math.isfinite(value):
                 self.history.add(k, value)
 
@@ -329,6 +426,8 @@ TIMES: dict[str, type[TimeLaw]] = {
     "stratified": Stratified,
     "log-normal": LogNormal,
     "table": TableKnots,
+    "levels": Levels,
+    "likelihood-importance": LikelihoodImportance,
     "importance": Importance,
 }
 """The laws of t by name."""

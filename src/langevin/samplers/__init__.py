@@ -2,6 +2,7 @@
 
 from . import grids
 from .adaptive import DOP853, RK45, DPMSolver12, DPMSolver23, DPMSolverAdaptive, ExplicitRungeKutta
+from .annealing import AnnealedLangevin, NoiseLevels, largest_distance, level_ratio, level_step_size
 from .bridges import DDIM, DDPM, Ancestral, DDIMHat, DDPMLarge
 from .churn import Churn, EDMEuler, EDMHeun
 from .correctors import MALA, Langevin, MomentumLangevin, PreconditionedLangevin
@@ -58,6 +59,7 @@ __all__ = [
     "RK45",
     "AdaptiveSDE",
     "Ancestral",
+    "AnnealedLangevin",
     "Boomerang",
     "Churn",
     "ConsistentAnnealing",
@@ -97,6 +99,7 @@ __all__ = [
     "Moments",
     "MomentumLangevin",
     "Multistep",
+    "NoiseLevels",
     "Preconditioned",
     "PreconditionedLangevin",
     "PredictorCorrector",
@@ -123,7 +126,10 @@ __all__ = [
     "encode",
     "estimate_moments",
     "grids",
+    "largest_distance",
     "lerp",
+    "level_ratio",
+    "level_step_size",
     "moments_from",
     "moments_of",
     "sample",
