@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from .._errors import UserError, unknown
+from .._errors import unknown
 from .denoising import Denoising, Objective
 from .matching import MATCHING
 from .times import LikelihoodImportance, LogNormal, Stratified, TimeLaw, Uniform

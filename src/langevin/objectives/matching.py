@@ -168,7 +168,7 @@ class Sliced(_ByParts):
 )
 @dataclass(frozen=True)
 class SlicedVR(Sliced):
-    r""":math:`λ(t)\,\tfrac1D (2 E_v[v^T ∇s\, v] + |s|^2)`: E_v of the square is taken exactly (1905.07088 §3.2, eq. 8)."""
+    r""":math:`λ(t)\,\tfrac1D (2 E_v[v^T ∇s\, v] + |s|^2)`: E_v of the square is exact (1905.07088 §3.2, eq. 8)."""
 
     def square(self, scaled: Tensor, v: Tensor) -> Tensor:
         return _dot(scaled, scaled)

@@ -172,8 +172,8 @@ class NoiseLevels:
         if not ((reached - 1).abs() < 1e-4).all():
             ends = [float(torch.exp(-gaussian.log_snr(t) / 2)) for t in (gaussian.t_min, 1.0)]
             raise UserError(
-                f"levels from {self.first:g} to {self.last:g} must lie within the noise of {process}, whose sigma/alpha "
-                f"goes from {ends[0]:g} to {ends[1]:g}"
+                f"levels from {self.first:g} to {self.last:g} must lie within the noise of {process}, whose "
+                f"sigma/alpha goes from {ends[0]:g} to {ends[1]:g}"
             )
         return times
 
