@@ -179,7 +179,7 @@ class LogNormal(TimeLaw):
 )
 @dataclass(frozen=True)
 class LikelihoodImportance(TimeLaw):
-    r"""Times drawn with :math:`p(t) \propto g^2(t)/σ_t^2`, the expectation over uniform ones kept (arXiv:2101.09258 §5.1).
+    r"""Times drawn with :math:`p(t) \propto g^2(t)/σ_t^2`, the expectation kept (arXiv:2101.09258 §5.1).
 
     The likelihood weighting is :math:`\tfrac12 \frac{g^2}{σ^2} |ε - \hat ε|^2` with an error of ε that hardly depends
     on t, so drawing t in proportion to what stands before it takes most of the variance. Since
