@@ -14,8 +14,7 @@ from torch import Tensor
 from .._errors import UserError, nearest, unknown
 from ..denoisers import Denoiser
 from ..distributions import Noise
-from .times import LogNormal, Stratified, TimeLaw, Uniform
-from .times import create as create_times
+from .times import TimeLaw, Uniform
 from .weights import WEIGHTS
 
 Condition = Mapping[str, Any]
@@ -62,8 +61,31 @@ class Objective(ABC):
         """The objective as plain JSON, for ``create``."""
 
 
+class Timed(Objective):
+    """An objective at times drawn from a law: what the law learns is what the objective learns."""
+
+    times: TimeLaw
+
+    @property
+    def learns(self) -> bool:
+        return self.times.learns
+
+    def observe(self, loss: Tensor, noise: Noise) -> None:
+        u = self.times.uniform(noise)
+        self.times.observe(u, loss / self.times.ratio(u))
+
+    def steady(self) -> Objective:
+        return replace(self, times=self.times.steady())  # type: ignore[type-var]
+
+    def state(self) -> dict[str, Any]:
+        return self.times.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.times.restore(state)
+
+
 @dataclass(frozen=True)
-class Denoising(Objective):
+class Denoising(Timed):
     r"""A weight on the error of x̂_0, at times drawn from a law:
 
     .. math:: w(t)\, \frac{1}{D} |\hat x_0(x_t, t) - x_0|^2, \quad t \sim \text{times}, \quad x_t \sim q(x_t | x_0)
@@ -112,42 +134,5 @@ class Denoising(Objective):
         if not torch.isfinite(weight).all():
             raise UserError(f"objective {self.weight!r} is {weight.tolist()} at t = {t.tolist()} of {denoiser.process}")
 
-    @property
-    def learns(self) -> bool:
-        return self.times.learns
-
-    def observe(self, loss: Tensor, noise: Noise) -> None:
-        u = self.times.uniform(noise)
-        self.times.observe(u, loss / self.times.ratio(u))
-
-    def steady(self) -> Denoising:
-        return replace(self, times=self.times.steady())
-
-    def state(self) -> dict[str, Any]:
-        return self.times.state()
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self.times.restore(state)
-
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.weight, "times": self.times.to_dict(), **self.settings}
-
-
-DEFAULT_TIMES: dict[str, TimeLaw] = {"edm": LogNormal(), "likelihood": Stratified()}
-"""The law of t of an objective that names none, where it is not uniform: the paper's own."""
-
-
-def create(config: str | Mapping[str, Any] | Objective) -> Objective:
-    """An objective by name, or by ``{"name": …, "times": …, settings}`` as ``Objective.to_dict`` writes it.
-
-    ``times`` is a name or a mapping of its own, e.g. ``{"name": "stratified", "of": "log-normal"}``; if it is not
-    given, the law of the objective's paper is taken.
-    """
-    if isinstance(config, Objective):
-        return config
-    settings: dict[str, Any] = {"name": config} if isinstance(config, str) else dict(config)
-    name, times = str(settings.pop("name", None)), settings.pop("times", None)
-    if name not in WEIGHTS:
-        raise unknown("objective", name, WEIGHTS, " `langevin methods --room objectives` lists them.")
-    law = DEFAULT_TIMES.get(name, Uniform()) if times is None else create_times(times)
-    return Denoising(name, law, settings)

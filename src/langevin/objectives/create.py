@@ -1,0 +1,44 @@
+"""From a name to an objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .._errors import UserError, unknown
+from .denoising import Denoising, Objective
+from .times import LogNormal, Stratified, TimeLaw, Uniform
+from .times import create as create_times
+from .tokens import D3PM
+from .weights import WEIGHTS
+
+OBJECTIVES: dict[str, Callable[..., Objective]] = {"d3pm": D3PM}
+"""Objectives that are more than a weight, by name: called with ``times`` and their settings."""
+
+DEFAULT_TIMES: dict[str, TimeLaw] = {
+    "edm": LogNormal(),
+    "likelihood": Stratified(),
+    "d3pm": Stratified(Uniform(low=1e-9)),
+}
+"""The law of t of an objective that names none, where it is not uniform: the paper's own."""
+
+
+def create(config: str | Mapping[str, Any] | Objective) -> Objective:
+    """An objective by name, or by ``{"name": …, "times": …, settings}`` as ``Objective.to_dict`` writes it.
+
+    ``times`` is a name or a mapping of its own, e.g. ``{"name": "stratified", "of": "log-normal"}``; if it is not
+    given, the law of the objective's paper is taken.
+    """
+    if isinstance(config, Objective):
+        return config
+    settings: dict[str, Any] = {"name": config} if isinstance(config, str) else dict(config)
+    name, times = str(settings.pop("name", None)), settings.pop("times", None)
+    if name not in {**WEIGHTS, **OBJECTIVES}:
+        raise unknown("objective", name, {**WEIGHTS, **OBJECTIVES}, " `langevin methods --room objectives` lists them.")
+    law = DEFAULT_TIMES.get(name, Uniform()) if times is None else create_times(times)
+    if name in WEIGHTS:
+        return Denoising(name, law, settings)
+    try:
+        return OBJECTIVES[name](times=law, **settings)
+    except TypeError as error:
+        raise UserError(f"objective {name!r}: {error}") from None
