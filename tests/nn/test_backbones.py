@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from langevin import methods
-from langevin.nn import MLP, DiT, UNet, create, default, dit, mlp, unet
+from langevin.nn import MLP, DiT, Transformer, UNet, create, default, dit, mlp, unet
 
 CONFIGS = {
     "mlp": {"name": "mlp", "channels": 5, "width": 24, "depth": 2, "classes": 4, "vector": 3},
@@ -39,7 +39,18 @@ CONFIGS = {
         "sequence": 1,
     },
 }
-EVENTS = {"mlp": (5,), "unet": (3, 12, 8), "dit": (3, 12, 8)}
+CONFIGS["transformer"] = {
+    "name": "transformer",
+    "channels": 3,
+    "length": 7,
+    "width": 32,
+    "depth": 2,
+    "heads": 4,
+    "classes": 4,
+    "vector": 3,
+    "sequence": 1,
+}
+EVENTS = {"mlp": (5,), "unet": (3, 12, 8), "dit": (3, 12, 8), "transformer": (3, 7)}
 NAMES = list(CONFIGS)
 
 
@@ -105,7 +116,7 @@ def test_config_is_json_and_makes_the_same_network(name):
     assert torch.equal(again.eval()(x, t, condition), network(x, t, condition))
 
 
-@pytest.mark.parametrize("kind", [MLP, UNet, DiT])
+@pytest.mark.parametrize("kind", [MLP, UNet, DiT, Transformer])
 def test_counting_the_parameters_first_leaves_the_seed_alone(kind):
     torch.manual_seed(3)
     direct = kind().state_dict()
@@ -332,7 +343,7 @@ def test_repr_counts_the_parameters():
 
 
 def test_registry_holds_the_backbones():
-    assert {m.name: m.make for m in methods("nn")} == {"mlp": MLP, "unet": UNet, "dit": DiT}
+    assert {m.name: m.make for m in methods("nn")} == {"mlp": MLP, "unet": UNet, "dit": DiT, "transformer": Transformer}
 
 
 LEVELS = torch.tensor([-1.5, -0.5, 0.5, 1.5])
@@ -354,6 +365,7 @@ def exact(x, weight):
         MLP(64, width=64, depth=2, classes=4),
         UNet(1, size=(8, 8), width=16, multipliers=(1, 2), blocks=1, classes=4),
         DiT(1, patch=2, width=32, depth=2, heads=2, classes=4),
+        Transformer(8, length=8, width=32, depth=2, heads=2, classes=4),
     ],
     ids=NAMES,
 )
@@ -373,7 +385,7 @@ def test_learns(network):
         return x0, x0 + NOISE * torch.randn(x0.shape, generator=g), label
 
     def ask(x, label):
-        event = x.flatten(1) if isinstance(network, MLP) else x
+        event = x.flatten(1) if isinstance(network, MLP) else x[:, 0] if isinstance(network, Transformer) else x
         return network(event / NOISE, torch.zeros(len(x)), {"label": label}).reshape(x.shape)
 
     for _ in range(120):

@@ -15,7 +15,7 @@ from langevin.nn import MLP, DiT, UNet, create, default
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"name": "u-net"}, r"unknown network 'u-net'. Did you mean 'unet'\? Known: dit, mlp, unet"),
+        ({"name": "u-net"}, r"unknown network 'u-net'. Did you mean 'unet'\? Known: dit, mlp, transformer, unet"),
         ({}, "unknown network 'None'"),
         ({"name": "unet", "widht": 8}, r"unknown option of unet 'widht'. Did you mean 'width'\?"),
         ({"name": "mlp", "sequence": 8}, "unknown option of mlp 'sequence'"),
@@ -138,7 +138,7 @@ def test_a_network_without_conditions_says_so():
 @pytest.mark.parametrize(
     ("shape", "options", "says"),
     [
-        ((3, 32), {}, r"shape must be \(D,\) for points or \(channels, height, width\) for images, got \(3, 32\)"),
+        ((3, 3, 3, 32), {}, r"shape must be \(D,\) for points, \(features, length\) for .*, got \(3, 3, 3, 32\)"),
         ((0,), {}, "shape must be"),
         ((1, 8, 8), {"name": "mlp"}, "shape must be"),
         ((4,), {"name": "unet"}, "shape must be"),

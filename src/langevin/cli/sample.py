@@ -25,8 +25,9 @@ SHOWN, COLUMNS = 256, 20
 class Options:
     """Draw samples of a trained model.
 
-    Writes DIR/samples.npz (`x`, float32 (N, C, H, W) in the range of the data, and `label` for a conditional model),
-    DIR/grid.png (DIR/scatter.png for points) and DIR/sample.json, which says how they were drawn.
+    Writes DIR/samples.npz (`x`, float32 (N, C, H, W) in the range of the data, int64 for tokens, and `label` for a
+    conditional model), DIR/grid.png (DIR/scatter.png for points, DIR/samples.txt for sequences of tokens) and
+    DIR/sample.json, which says how they were drawn.
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
@@ -88,9 +89,11 @@ def write(out: Path, x: Tensor, label: Tensor | None, data: Data | None, record:
 
 
 def _picture(x: Tensor, label: Tensor | None, data: Data | None) -> tuple[str, bytes]:
-    """A name and a PNG: images by class in columns if they came in turn, or points."""
+    """A name and a PNG: images by class in columns if they came in turn, or points; sequences of tokens as text."""
     from .. import training
 
+    if data is not None and data.tokens and not data.is_image:
+        return "samples.txt", training.text(x, data.tokens).encode()
     if x.ndim == 4:
         turns = 0 if label is None else len(label.unique())
         columns = turns if 1 < turns <= COLUMNS else 0

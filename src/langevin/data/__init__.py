@@ -1,6 +1,7 @@
 """Data sets by name, from folders, array files and the Hub, with the description that travels with a model."""
 
 from . import digits as _digits  # noqa: F401  (fills the registry)
+from . import heartbeat as _heartbeat  # noqa: F401
 from . import toys as _toys  # noqa: F401
 from .dataset import Dataset
 from .description import Data

@@ -78,6 +78,7 @@ def assemble(
     classes: Sequence[str] = (),
     levels: int | None = None,
     bounded: bool = True,
+    tokens: Sequence[str] = (),
     source: str | None = None,
     skipped: Sequence[tuple[str, str]] = (),
 ) -> Dataset:
@@ -85,6 +86,8 @@ def assemble(
 
     Raises:
         UserError: for an empty split, non-finite values, labels outside 0…K−1, or mirroring of what is no image.
+
+    Tokens are int64 in 0…K−1 for K names; they have no moments, and a range only where they are ``levels``.
     """
     train, test = parts
     for split, part in (("training", train), ("held-out", test)):
@@ -103,19 +106,24 @@ def assemble(
     if options.flip and len(shape) != 3:
         raise UserError(f"{name}: flip mirrors images; these are points of shape {shape}.")
     learn = Split(train.x, train.labels, flip=options.flip, crop=window if ragged else None)
+    low, high = (0.0, len(tokens) - 1.0) if tokens else (-1.0, 1.0)
+    ranged = levels is not None if tokens else bounded
     info = Data(
         name=name,
         shape=shape,
-        low=-1.0 if bounded else None,
-        high=1.0 if bounded else None,
+        low=low if ranged else None,
+        high=high if ranged else None,
         classes=tuple(classes),
+        tokens=tuple(tokens),
         levels=levels,
         source={"source": source or name, **options.changed()},
     )
-    mean, cov = moments(learn, full=info.dim <= FULL_COVARIANCE)
-    known = {"mean": mean, "cov": cov}
-    if cov.ndim == 1 and info.is_image:
-        known["colours"], known["spectrum"] = spectrum(learn, mean)
+    known = {}
+    if not tokens:
+        mean, cov = moments(learn, full=info.dim <= FULL_COVARIANCE)
+        known = {"mean": mean, "cov": cov}
+        if cov.ndim == 1 and info.is_image:
+            known["colours"], known["spectrum"] = spectrum(learn, mean)
     info = Data(**{**{f.name: getattr(info, f.name) for f in fields(info)}, **known})
     if skipped:
         path, reason = skipped[0]

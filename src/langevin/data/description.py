@@ -29,6 +29,8 @@ class Data:
         low: smallest possible value, or ``None`` for unbounded points.
         high: largest possible value, or ``None`` for unbounded points.
         classes: class names, label k is ``classes[k]``; empty if there are no labels.
+        tokens: names of the values a token may take, k is ``tokens[k]``; empty for real numbers. Tokens have a range
+            ``low``, ``high`` if they are levels, and no moments.
         levels: number of grey levels a coordinate takes between ``low`` and ``high`` (256 for 8-bit images),
             ``None`` if continuous.
         mean: float64 ``(D,)``, mean of the flattened event over the training split, or ``None`` if unknown.
@@ -54,6 +56,7 @@ class Data:
     source: Mapping[str, Any] = field(default_factory=dict)
     colours: Tensor | None = None
     spectrum: Tensor | None = None
+    tokens: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.shape or any(type(n) is not int or n < 1 for n in self.shape):
@@ -66,6 +69,10 @@ class Data:
             raise UserError(f"levels needs a range and at least 2 levels; got {self.levels}.")
         if len(set(self.classes)) < len(self.classes):
             raise UserError(f"classes must differ from each other; got {self.classes}.")
+        if len(set(self.tokens)) < len(self.tokens) or len(self.tokens) == 1:
+            raise UserError(f"tokens must be two or more names that differ from each other; got {self.tokens}.")
+        if self.tokens and self.tensors():
+            raise UserError("tokens have no moments")
         if self.mean is not None and self.mean.shape != (self.dim,):
             raise UserError(f"mean must have shape ({self.dim},); got {tuple(self.mean.shape)}.")
         if self.cov is not None and self.cov.shape not in ((self.dim,), (self.dim, self.dim)):
@@ -112,6 +119,7 @@ class Data:
             "classes": list(self.classes),
             "levels": self.levels,
             "source": dict(self.source),
+            **({"tokens": list(self.tokens)} if self.tokens else {}),
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -132,6 +140,7 @@ class Data:
                 **values,
                 "shape": tuple(values["shape"]),
                 "classes": tuple(values.get("classes", ())),
+                "tokens": tuple(values.get("tokens", ())),
                 **moments,
             }
         )
@@ -157,6 +166,8 @@ class Data:
             parts.append(f"classes={len(self.classes)}")
         if self.levels is not None:
             parts.append(f"levels={self.levels}")
+        if self.tokens:
+            parts.append(f"tokens={len(self.tokens)}")
         if self.cov is not None:
             parts.append(f"spread={self.spread:.3g}")
         return f"Data({', '.join(parts)})"

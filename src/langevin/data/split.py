@@ -20,8 +20,8 @@ class Split:
     """A training or held-out split.
 
     Args:
-        x: ``(N, *shape)``, uint8 (0…255, read as x/127.5 − 1) or float32 as it is; or a sequence of N uint8 images
-            ``(C, H_i, W_i)`` with ``crop``.
+        x: ``(N, *shape)``, uint8 (0…255, read as x/127.5 − 1), float32 or int64 (tokens) as it is; or a sequence of N
+            uint8 images ``(C, H_i, W_i)`` with ``crop``.
         labels: int64 ``(N,)``, or ``None``.
         flip: mirror half of the images left to right, drawn anew for each (seed, index, draw).
         crop: side of a square window, placed at random for each (seed, index, draw); the image stays whole if ``None``.
@@ -57,8 +57,8 @@ class Split:
             draw: counts the visits to the data (the epoch, or the step): another draw, another augmentation.
 
         Returns:
-            ``x`` float32 ``(B, *shape)`` and labels int64 ``(B,)`` or ``None``. The same arguments give the same bits
-            whatever was read before, and an example's augmentation does not depend on its batch.
+            ``x`` float32 (tokens: int64) ``(B, *shape)`` and labels int64 ``(B,)`` or ``None``. The same arguments give
+            the same bits whatever was read before, and an example's augmentation does not depend on its batch.
         """
         if indices.ndim != 1 or indices.dtype != torch.int64:
             raise UserError(f"indices must be int64 (B,); got {indices.dtype} {tuple(indices.shape)}.")
@@ -101,7 +101,7 @@ class Split:
 
 
 def scaled(x: Tensor) -> Tensor:
-    """uint8 0…255 to float32 −1…1; float32 as it is."""
+    """uint8 0…255 to float32 −1…1; all else as it is."""
     return x.float().div_(127.5).sub_(1.0) if x.dtype == torch.uint8 else x
 
 

@@ -3,18 +3,23 @@
 from .base import Denoiser, Density, Transform
 from .compiled import compiled
 from .network import VARIANCES, Counter, NetworkDenoiser, together
-from .reading import PREDICTIONS, TIME_LABELS, Reading
+from .reading import PREDICTIONS, TIME_LABELS, Asked, Reader, Reading
 from .statistics import clamp, convert, dirac, gaussian, independent, unit, whole
+from .tokens import HEADS, TokenReading
 
 __all__ = [
+    "HEADS",
     "PREDICTIONS",
     "TIME_LABELS",
     "VARIANCES",
+    "Asked",
     "Counter",
     "Denoiser",
     "Density",
     "NetworkDenoiser",
+    "Reader",
     "Reading",
+    "TokenReading",
     "Transform",
     "clamp",
     "compiled",

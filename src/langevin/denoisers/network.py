@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import UserError, unknown
-from ..distributions import Diagonal, Dirac, Distribution, Normal
+from ..distributions import Diagonal, Distribution, Normal
 from ..processes import DDPM, Process, ScalarGaussian, as_time, expand
 from .base import Denoiser
-from .reading import TIME_LABELS, Reading
+from .reading import TIME_LABELS, Asked, Reader, Reading
 
 
 def _range(denoiser: NetworkDenoiser, raw: Tensor, t: Tensor) -> Tensor:
@@ -40,8 +40,10 @@ def _range(denoiser: NetworkDenoiser, raw: Tensor, t: Tensor) -> Tensor:
 
 def _posterior(denoiser: NetworkDenoiser, raw: Tensor, t: Tensor) -> Tensor:
     r"""exp(raw) times :math:`σ^2 σ_d^2 / (σ^2 + α^2 σ_d^2)`, the posterior variance of normal data with std σ_d."""
-    process, std = denoiser.process, denoiser.reading.data_std
+    process, reading = denoiser.process, denoiser.reading
     assert isinstance(process, ScalarGaussian)
+    assert isinstance(reading, Reading)
+    std = reading.data_std
     alpha2, sigma2 = process.alpha(t) ** 2, process.sigma(t) ** 2
     return torch.exp(raw) * expand(sigma2 * std**2 / (sigma2 + alpha2 * std**2), raw)
 
@@ -52,43 +54,6 @@ VARIANCES = {"range": _range, "posterior": _posterior}
 
 KEPT = 4096
 """Times whose coefficients are kept."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """How a network is asked and read at a time: its label, the input's scale, and (c, d) of x̂_0 = c·x_t + d·net."""
-
-    t: Tensor
-    label: Tensor
-    scale: Tensor | float
-    c: Tensor | float
-    d: Tensor | float
-
-    def numbers(self) -> Asked:
-        """The same for one time, in numbers."""
-        return replace(self, label=self.label.reshape(1), scale=float(self.scale), c=float(self.c), d=float(self.d))
-
-
-class Point(Dirac):
-    """All mass at c·x_t + d·net: formed when somebody asks, since a step that goes on from x_t need not."""
-
-    def __init__(self, x: Tensor, c: float, net: Tensor, d: float) -> None:
-        self.__dict__["parts"] = (x, c, net, d)
-
-    @property
-    def point(self) -> Tensor:
-        made: Tensor | None = self.__dict__.get("made")
-        if made is None:
-            x, c, net, d = self.__dict__["parts"]
-            made = self.__dict__["made"] = torch.add(x * c, net, alpha=d)
-        return made
-
-    def blend(self, a: float, x: Tensor, b: float) -> Tensor:
-        own, c, net, d = self.__dict__["parts"]
-        return torch.add(x * (a + b * c), net, alpha=b * d) if x is own else super().blend(a, x, b)
-
-    def __repr__(self) -> str:
-        return f"Dirac(point={tuple(self.point.shape)})"
 
 
 class Counter:
@@ -103,14 +68,15 @@ class Counter:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class NetworkDenoiser(Denoiser):
-    """The belief of ``network(x, time, condition)``: a Dirac at x̂_0, or a normal law if it gives a variance too.
+    """The belief of ``network(x, time, condition)``, as its reading says.
 
-    Solver states stay in float64; the network gets its own dtype.
+    A ``Reading`` makes it a Dirac at x̂_0, or a normal law if the network gives a variance too; a ``TokenReading`` a law
+    of tokens. Solver states stay in float64; the network gets its own dtype.
 
     Args:
-        network: takes ``(B, *shape)`` in its own dtype, a time label ``(B,)`` in float32 at least, and a mapping of
-            conditions; returns the channels of x, or twice as many with ``variance``.
-        process: a scalar-Gaussian process.
+        network: takes ``(B, *event)`` in its own dtype, a time label ``(B,)`` in float32 at least, and a mapping of
+            conditions; returns the channels that ``reading.faces`` says, or twice as many with ``variance``.
+        process: one that the reading takes: for ``Reading`` a scalar-Gaussian process.
         reading: how the network is asked and read.
         shape: event shape of the data.
         variance: None, or a row of ``VARIANCES`` that reads the second half of the channels.
@@ -123,7 +89,7 @@ class NetworkDenoiser(Denoiser):
 
     network: nn.Module
     process: Process
-    reading: Reading
+    reading: Reader
     shape: tuple[int, ...]
     variance: str | None = None
     data: Any = None
@@ -132,17 +98,20 @@ class NetworkDenoiser(Denoiser):
     config: Mapping[str, Any] = field(default_factory=dict)
     tuned: tuple[Any, ...] = ()
     _first: Tensor = field(init=False, repr=False)
+    _channels: int = field(init=False, repr=False)
     _kept: dict[float, Asked] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.reading.check(self.process)
-        if self.variance is not None and self.variance not in VARIANCES:
-            raise unknown("variance", self.variance, VARIANCES)
+        if self.variance is not None and not (self.reading.spreads and self.variance in VARIANCES):
+            raise unknown("variance", self.variance, VARIANCES if self.reading.spreads else ())
         if self.variance == "range" and not isinstance(self.process, DDPM):
             raise UserError(f"variance 'range' is defined on a table of betas, got {self.process}")
         object.__setattr__(self, "shape", tuple(self.shape))
         first = next(self.network.parameters(), None)
         object.__setattr__(self, "_first", torch.zeros(()) if first is None else first)
+        channels = self.reading.faces(self.process, self.shape)[1] * (2 if self.variance else 1)
+        object.__setattr__(self, "_channels", channels)
         object.__setattr__(self, "_kept", {})
 
     def __repr__(self) -> str:
@@ -219,7 +188,7 @@ class NetworkDenoiser(Denoiser):
         condition = {key: self._expanded(key, x_t.shape[0], value) for key, value in bound.items()} if bound else {}
         out = self._ask(x_t, now, condition)
         self.counter.calls += 1
-        return self._read(out, x_t, now)
+        return self.reading.read(self, out, x_t, now)
 
     def _at(self, t: Tensor | float) -> Asked:
         """What depends on time alone; for one time of all samples it is computed once and kept."""
@@ -234,41 +203,24 @@ class NetworkDenoiser(Denoiser):
         return found
 
     def _asked(self, t: Tensor) -> Asked:
-        process = self.process
-        assert isinstance(process, ScalarGaussian)
         # Half precision tells 999 from 1000 no more: labels are float32 at least.
-        label = TIME_LABELS[self.reading.time](process, t)
+        label = TIME_LABELS[self.reading.time](self.process, t)
         label = label.to(self.device, torch.promote_types(self.dtype, torch.float32))
-        return Asked(t, label, self.reading.input_scale(process, t), *self.reading.mean(process, t))
+        return self.reading.asked(self.process, t, label)
 
     def _ask(self, x_t: Tensor, now: Asked, condition: Mapping[str, Tensor]) -> Tensor:
-        scale = now.scale if isinstance(now.scale, float) else expand(now.scale, x_t)
-        x = (x_t if isinstance(scale, float) and scale == 1.0 else x_t * scale).to(self._first.dtype)
+        x = self.reading.enter(self.process, x_t, now).to(self._first.dtype)
         label = now.label if x.shape[0] == 1 and now.label.ndim else now.label.expand(x.shape[0])
         out: Tensor = self.network(x, label, condition or None)
-        if out.shape == x.shape and not self.variance:
-            return out
-        channels = x.shape[1] * (2 if self.variance else 1)
-        if out.shape != (x.shape[0], channels, *x.shape[2:]):
-            raise UserError(f"network must return {(channels, *x.shape[2:])} a sample, got {tuple(out.shape[1:])}")
+        expected = (self._channels, *x.shape[2:])
+        if out.shape != (x.shape[0], *expected):
+            raise UserError(f"network must return {expected} a sample, got {tuple(out.shape[1:])}")
         return out
 
-    def _read(self, out: Tensor, x_t: Tensor, now: Asked) -> Distribution:
-        net, raw = out.chunk(2, dim=1) if self.variance else (out, None)
-        # x̂_0 is solver arithmetic: it takes the dtype of the state, float32 at least, not the network's.
-        if x_t.dtype not in (torch.float64, torch.float32):
-            net = net.to(torch.float32)
-        if isinstance(now.c, float) and isinstance(now.d, float):
-            if raw is None:
-                return Point(x_t, now.c, net, now.d)
-            mean = torch.add(x_t * now.c, net, alpha=now.d)
-        else:
-            net = net.to(torch.promote_types(x_t.dtype, torch.float32))
-            c, d = (torch.as_tensor(v, dtype=torch.float64) for v in (now.c, now.d))
-            mean = expand(c, x_t) * x_t + expand(d, net) * net
-        if raw is None or self.variance is None:
-            return Dirac(mean)
-        return Normal(mean, Diagonal(VARIANCES[self.variance](self, raw.to(mean.dtype), now.t)))
+    def spread(self, mean: Tensor, raw: Tensor, t: Tensor) -> Normal:
+        """The normal law around a mean with the variance read from a second set of channels."""
+        assert self.variance is not None
+        return Normal(mean, Diagonal(VARIANCES[self.variance](self, raw.to(mean.dtype), t)))
 
 
 def together(denoisers: Sequence[Denoiser], x_t: Tensor, t: Tensor | float) -> list[Distribution]:
@@ -295,4 +247,4 @@ def together(denoisers: Sequence[Denoiser], x_t: Tensor, t: Tensor | float) -> l
     out = first._ask(x_t.repeat(copies, *[1] * (x_t.ndim - 1)), several, condition)
     for d in {id(d.counter): d for d in members}.values():
         d.counter.calls += sum(m.counter is d.counter for m in members)
-    return [first._read(part, x_t, now) for part in out.chunk(copies)]
+    return [first.reading.read(first, part, x_t, now) for part in out.chunk(copies)]

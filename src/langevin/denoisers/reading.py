@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from .._errors import UserError, unknown
-from ..processes import DDPM, Process, ScalarGaussian
+from ..distributions import Dirac, Distribution
+from ..processes import DDPM, Process, ScalarGaussian, expand
+
+if TYPE_CHECKING:
+    from .network import NetworkDenoiser
 
 Row = Callable[[ScalarGaussian, Tensor, float], tuple[Tensor, Tensor]]
 
@@ -54,8 +60,95 @@ TIME_LABELS: dict[str, Callable[[Process, Tensor], Tensor]] = {
 
 
 @dataclass(frozen=True)
-class Reading:
-    r"""How a network is asked and its output read.
+class Asked:
+    """What depends on the time alone: the time itself and the label the network is told."""
+
+    t: Tensor
+    label: Tensor
+
+    def numbers(self) -> Asked:
+        """The same for one time, in numbers."""
+        return replace(self, label=self.label.reshape(1))
+
+
+class Reader(ABC):
+    """How a network is asked, and its output read as a belief: frozen dataclasses of plain settings.
+
+    A kind of model is one subclass (real data under αx_0 + σε, tokens, a state with a velocity); all else about a
+    network is ``NetworkDenoiser``'s.
+
+    Attributes:
+        prediction: what the network is asked for, a row of the subclass's own table.
+        time: a row of ``TIME_LABELS``.
+    """
+
+    kind: ClassVar[str]
+    """What a model directory calls models that are read so."""
+
+    spreads: ClassVar[bool] = False
+    """Whether a second set of channels may be read as the variance of the belief."""
+
+    prediction: str
+    time: str
+
+    @abstractmethod
+    def check(self, process: Process) -> None:
+        """Refuse a process whose states this reading does not understand."""
+
+    @abstractmethod
+    def faces(self, process: Process, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+        """For data of an event shape: the event shape the network is given, and the channels it must return."""
+
+    def asked(self, process: Process, t: Tensor, label: Tensor) -> Asked:
+        """What depends on time alone, computed once for every time."""
+        return Asked(t, label)
+
+    @abstractmethod
+    def enter(self, process: Process, x_t: Tensor, now: Any) -> Tensor:
+        """What the network is given of the states ``(B, *state)``."""
+
+    @abstractmethod
+    def read(self, denoiser: NetworkDenoiser, out: Tensor, x_t: Tensor, now: Any) -> Distribution:
+        """The belief of the network's output."""
+
+
+@dataclass(frozen=True)
+class AffineAsked(Asked):
+    """For x̂_0 = c·x_t + d·net: the input's scale, c and d as well."""
+
+    scale: Tensor | float
+    c: Tensor | float
+    d: Tensor | float
+
+    def numbers(self) -> AffineAsked:
+        return replace(self, label=self.label.reshape(1), scale=float(self.scale), c=float(self.c), d=float(self.d))
+
+
+class Point(Dirac):
+    """All mass at c·x_t + d·net: formed when somebody asks, since a step that goes on from x_t need not."""
+
+    def __init__(self, x: Tensor, c: float, net: Tensor, d: float) -> None:
+        self.__dict__["parts"] = (x, c, net, d)
+
+    @property
+    def point(self) -> Tensor:
+        made: Tensor | None = self.__dict__.get("made")
+        if made is None:
+            x, c, net, d = self.__dict__["parts"]
+            made = self.__dict__["made"] = torch.add(x * c, net, alpha=d)
+        return made
+
+    def blend(self, a: float, x: Tensor, b: float) -> Tensor:
+        own, c, net, d = self.__dict__["parts"]
+        return torch.add(x * (a + b * c), net, alpha=b * d) if x is own else super().blend(a, x, b)
+
+    def __repr__(self) -> str:
+        return f"Dirac(point={tuple(self.point.shape)})"
+
+
+@dataclass(frozen=True)
+class Reading(Reader):
+    r"""A scalar-Gaussian network: how it is asked and its output read.
 
     With net = p·x_0 + q·ε and x_t = α x_0 + σ ε,
 
@@ -69,6 +162,9 @@ class Reading:
         time: a row of ``TIME_LABELS``.
         scale_input: divide x_t by :math:`S = \sqrt{σ^2 + α^2 σ_d^2}`, so that the network sees unit variance.
     """
+
+    kind: ClassVar[str] = "denoiser"
+    spreads: ClassVar[bool] = True
 
     prediction: str = "edm"
     data_std: float = 0.5
@@ -94,6 +190,32 @@ class Reading:
                 f"prediction {self.prediction!r} cannot be read at t = 1 of {process}, where alpha is 0 and x_t holds "
                 "nothing but noise; use v, flow, x0 or edm"
             )
+
+    def faces(self, process: Process, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+        return shape, shape[0]
+
+    def asked(self, process: Process, t: Tensor, label: Tensor) -> AffineAsked:
+        assert isinstance(process, ScalarGaussian)
+        return AffineAsked(t, label, self.input_scale(process, t), *self.mean(process, t))
+
+    def enter(self, process: Process, x_t: Tensor, now: AffineAsked) -> Tensor:
+        scale = now.scale if isinstance(now.scale, float) else expand(now.scale, x_t)
+        return x_t if isinstance(scale, float) and scale == 1.0 else x_t * scale
+
+    def read(self, denoiser: NetworkDenoiser, out: Tensor, x_t: Tensor, now: AffineAsked) -> Distribution:
+        net, raw = out.chunk(2, dim=1) if denoiser.variance else (out, None)
+        # x̂_0 is solver arithmetic: it takes the dtype of the state, float32 at least, not the network's.
+        if x_t.dtype not in (torch.float64, torch.float32):
+            net = net.to(torch.float32)
+        if isinstance(now.c, float) and isinstance(now.d, float):
+            if raw is None:
+                return Point(x_t, now.c, net, now.d)
+            mean = torch.add(x_t * now.c, net, alpha=now.d)
+        else:
+            net = net.to(torch.promote_types(x_t.dtype, torch.float32))
+            c, d = (torch.as_tensor(v, dtype=torch.float64) for v in (now.c, now.d))
+            mean = expand(c, x_t) * x_t + expand(d, net) * net
+        return Dirac(mean) if raw is None else denoiser.spread(mean, raw, now.t)
 
     def coefficients(self, process: ScalarGaussian, t: Tensor) -> tuple[Tensor, Tensor]:
         """(p, q) at t."""

@@ -5,6 +5,7 @@ from .create import create, default
 from .dit import DiT
 from .layers import attention
 from .mlp import MLP
+from .transformer import Transformer
 from .unet import UNet
 
-__all__ = ["MLP", "Backbone", "DiT", "UNet", "attention", "create", "default"]
+__all__ = ["MLP", "Backbone", "DiT", "Transformer", "UNet", "attention", "create", "default"]

@@ -12,9 +12,13 @@ from .._errors import UserError, unknown
 from .backbone import Backbone
 from .dit import DiT
 from .mlp import MLP
+from .transformer import Transformer
 from .unet import UNet
 
-BACKBONES: dict[str, type[Backbone]] = {kind.name: kind for kind in (MLP, UNet, DiT)}
+BACKBONES: dict[str, type[Backbone]] = {kind.name: kind for kind in (MLP, UNet, DiT, Transformer)}
+
+SUITS = {1: "mlp", 2: "transformer", 3: "unet"}
+"""The backbone for events of so many axes."""
 
 LARGEST = 10**10
 """Parameters a configuration may ask for; more is a mistake or a file that was tampered with."""
@@ -50,7 +54,8 @@ def create(config: Mapping[str, Any]) -> Backbone:
 
 
 def default(shape: tuple[int, ...], classes: int = 0, *, name: str | None = None, **options: Any) -> dict[str, Any]:
-    """A configuration that suits events of this shape: an MLP for points ``(D,)``, a U-Net for images ``(C, H, W)``.
+    """A configuration that suits events of this shape: an MLP for points ``(D,)``, a transformer for
+    sequences ``(C, L)``, a U-Net for images ``(C, H, W)``.
 
     Sizes that train on a CPU: 1.1 M parameters for 8x8 digits, 2.6 M for 32x32 images. A U-Net halves the image while
     both sides stay even and at least 4, and has attention at the smallest size unless that is above 16.
@@ -58,19 +63,24 @@ def default(shape: tuple[int, ...], classes: int = 0, *, name: str | None = None
     Args:
         shape: the event shape.
         classes: number of labels, 0 for none.
-        name: ``mlp``, ``unet`` or ``dit``; None chooses by the shape.
+        name: ``mlp``, ``transformer``, ``unet`` or ``dit``; None chooses by the shape.
         options: further options of the network; they override what is chosen here.
 
     Raises:
         UserError: if no network here takes the shape, or an option is unknown or out of range.
     """
     shape = tuple(shape)
-    if len(shape) not in (1, 3) or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in shape):
-        raise UserError(f"shape must be (D,) for points or (channels, height, width) for images, got {shape}")
-    name = name or ("mlp" if len(shape) == 1 else "unet")
+    if len(shape) not in SUITS or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in shape):
+        raise UserError(
+            f"shape must be (D,) for points, (features, length) for sequences or (channels, height, width) for images, "
+            f"got {shape}"
+        )
+    name = name or SUITS[len(shape)]
     chosen: dict[str, Any] = {"name": name, "channels": shape[0], "classes": classes}
     if name == "mlp":
         chosen |= {"width": 128 if shape[0] <= 16 else 512}
+    elif name == "transformer" and len(shape) == 2:
+        chosen |= {"length": shape[1]}
     elif name == "unet" and len(shape) == 3:
         chosen |= _unet(*shape[1:], options.get("multipliers"))
     elif name == "dit" and len(shape) == 3:

@@ -1,7 +1,7 @@
 """How a denoiser is learned: a weight on the error of x̂_0, at times drawn from a law."""
 
-from .create import DEFAULT_TIMES, create
-from .denoising import Denoising, Objective
+from .create import DEFAULT_TIMES, OBJECTIVES, create
+from .denoising import Denoising, Objective, Timed
 from .matching import MATCHING, Explicit, Implicit, Sliced, SlicedVR
 from .times import (
     TIMES,
@@ -14,11 +14,14 @@ from .times import (
     TimeLaw,
     Uniform,
 )
+from .tokens import D3PM
 from .weights import WEIGHTS
 
 __all__ = [
+    "D3PM",
     "DEFAULT_TIMES",
     "MATCHING",
+    "OBJECTIVES",
     "TIMES",
     "WEIGHTS",
     "Denoising",
@@ -34,6 +37,7 @@ __all__ = [
     "Stratified",
     "TableKnots",
     "TimeLaw",
+    "Timed",
     "Uniform",
     "create",
 ]

@@ -1,19 +1,42 @@
-"""From a configuration to an objective."""
+"""From a name to an objective."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from .._errors import unknown
+from .._errors import UserError, unknown
 from .denoising import Denoising, Objective
 from .matching import MATCHING
 from .times import LikelihoodImportance, LogNormal, Stratified, TimeLaw, Uniform
 from .times import create as create_times
+from .tokens import D3PM
 from .weights import WEIGHTS
 
-DEFAULT_TIMES: dict[str, TimeLaw] = {"edm": LogNormal(), "likelihood": Stratified(LikelihoodImportance())}
+
+def _weighted(kind: type[Denoising]) -> Callable[..., Objective]:
+    """The kind, called with its own settings and those of its weight side by side."""
+    own = {f.name for f in fields(kind)} - {"settings"}
+
+    def make(**given: Any) -> Objective:
+        weight = {key: given.pop(key) for key in set(given) - own}
+        return kind(settings=weight, **given)
+
+    return make
+
+
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
+    "d3pm": D3PM,
+    **{name: _weighted(kind) for name, kind in MATCHING.items()},
+}
+"""Objectives that are more than a weight, by name: called with ``times`` and their settings."""
+
+DEFAULT_TIMES: dict[str, TimeLaw] = {
+    "edm": LogNormal(),
+    "likelihood": Stratified(LikelihoodImportance()),
+    "d3pm": Stratified(Uniform(low=1e-9)),
+}
 """The law of t of an objective that names none, where it is not uniform: the paper's own."""
 
 
@@ -27,12 +50,12 @@ def create(config: str | Mapping[str, Any] | Objective) -> Objective:
         return config
     settings: dict[str, Any] = {"name": config} if isinstance(config, str) else dict(config)
     name, times = str(settings.pop("name", None)), settings.pop("times", None)
-    if name not in WEIGHTS and name not in MATCHING:
-        raise unknown("objective", name, {**WEIGHTS, **MATCHING}, " `langevin methods --room objectives` lists them.")
+    if name not in {**WEIGHTS, **OBJECTIVES}:
+        raise unknown("objective", name, {**WEIGHTS, **OBJECTIVES}, " `langevin methods --room objectives` lists them.")
     law = DEFAULT_TIMES.get(name, Uniform()) if times is None else create_times(times)
     if name in WEIGHTS:
         return Denoising(name, law, settings)
-    kind = MATCHING[name]
-    known = {f.name for f in fields(kind)} - {"times", "settings"}  # what remains is the weight's
-    own = {key: settings.pop(key) for key in known & set(settings)}
-    return kind(times=law, settings=settings, **own)
+    try:
+        return OBJECTIVES[name](times=law, **settings)
+    except TypeError as error:
+        raise UserError(f"objective {name!r}: {error}") from None

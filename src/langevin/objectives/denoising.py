@@ -61,8 +61,31 @@ class Objective(ABC):
         """The objective as plain JSON, for ``create``."""
 
 
+class Timed(Objective):
+    """An objective at times drawn from a law: what the law learns is what the objective learns."""
+
+    times: TimeLaw
+
+    @property
+    def learns(self) -> bool:
+        return self.times.learns
+
+    def observe(self, loss: Tensor, noise: Noise) -> None:
+        u = self.times.uniform(noise)
+        self.times.observe(u, loss)
+
+    def steady(self) -> Objective:
+        return replace(self, times=self.times.steady())  # type: ignore[type-var]
+
+    def state(self) -> dict[str, Any]:
+        return self.times.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.times.restore(state)
+
+
 @dataclass(frozen=True)
-class Denoising(Objective):
+class Denoising(Timed):
     r"""A weight on the error of x̂_0, at times drawn from a law:
 
     .. math:: w(t)\, \frac{1}{D} |\hat x_0(x_t, t) - x_0|^2, \quad t \sim \text{times}, \quad x_t \sim q(x_t | x_0)
@@ -114,23 +137,6 @@ class Denoising(Objective):
         weight = self._weight(denoiser, t)
         if not torch.isfinite(weight).all():
             raise UserError(f"objective {self.weight!r} is {weight.tolist()} at t = {t.tolist()} of {denoiser.process}")
-
-    @property
-    def learns(self) -> bool:
-        return self.times.learns
-
-    def observe(self, loss: Tensor, noise: Noise) -> None:
-        u = self.times.uniform(noise)
-        self.times.observe(u, loss)
-
-    def steady(self) -> Denoising:
-        return replace(self, times=self.times.steady())
-
-    def state(self) -> dict[str, Any]:
-        return self.times.state()
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self.times.restore(state)
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.weight, "times": self.times.to_dict(), **self.settings}

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._registry import register
-from ..denoisers import Denoiser
-from ..processes import ScalarGaussian, power
+from ..denoisers import Denoiser, Reading
+from ..processes import Chain, ScalarGaussian, power
 
 Weight = Callable[..., Tensor]
 """``weight(denoiser, t, **settings) -> (B,)`` in float64, for times ``(B,)`` in (0, 1]."""
@@ -34,13 +34,12 @@ def simple(denoiser: Denoiser, t: Tensor) -> Tensor:
     So ε-prediction has DDPM's L_simple (arXiv:2006.11239 eq. 14), v-prediction the v loss (2202.00512), flow-prediction
     flow matching (2210.02747 eq. 14) and EDM's the EDM loss up to its law of σ (2206.00364 eq. 8).
     """
-    reading = getattr(denoiser, "reading", None)
-    if reading is None:
+    process, reading = _process(denoiser, "simple"), getattr(denoiser, "reading", None)
+    if not isinstance(reading, Reading):
         raise UserError(
             f"weight 'simple' is that of a network's own target, and {type(denoiser).__name__} has no network; use 'x0'"
         )
-    weight: Tensor = reading.weight(_process(denoiser, "simple"), t)
-    return weight
+    return reading.weight(process, t)
 
 
 @register(
@@ -51,7 +50,9 @@ def simple(denoiser: Denoiser, t: Tensor) -> Tensor:
     proof="exact: tests/objectives/test_denoising.py::test_belief_mean_is_the_minimum",
 )
 def x0(denoiser: Denoiser, t: Tensor) -> Tensor:
-    """1: the error of x_0 itself, for any process."""
+    """1: the error of x_0 itself, for any process of real data."""
+    if isinstance(denoiser.process, Chain):
+        raise UserError("weight 'x0' is of the error of real data; tokens are learned by 'd3pm'")
     return torch.ones_like(t)
 
 

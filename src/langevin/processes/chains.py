@@ -268,26 +268,29 @@ class FiniteChain(Chain):
             self._products[m, n] = q
         return self._products[m, n]
 
-    def _matrices(self, s: Tensor | float, t: Tensor | float, like: Tensor) -> Tensor:
-        """``(B or 1, S, S)``."""
-        m, n = torch.broadcast_tensors(self.knot(s), self.knot(t))
-        pairs = [(int(a), int(b)) for a, b in zip(m.reshape(-1), n.reshape(-1))]
-        return torch.stack([self.product(a, b) for a, b in pairs]).to(like.device)
+    def _matrices(self, s: Tensor | float, t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The different matrices ``(U, S, S)``, and which one is a sample's, ``(B or 1,)``."""
+        pairs = torch.stack(torch.broadcast_tensors(self.knot(s), self.knot(t)), -1).reshape(-1, 2)
+        different, which = torch.unique(pairs.cpu(), dim=0, return_inverse=True)
+        q = torch.stack([self.product(a, b) for a, b in different.tolist()])
+        return q.to(like.device), which.to(like.device)
+
+    def _picked(self, q: Tensor, which: Tensor, x: Tensor) -> Tensor:
+        """Rows x of a sample's own matrix, ``(B, *event, S)``."""
+        return q[which.reshape(-1, *[1] * (x.ndim - 1)), x]
 
     def forward(self, weights: Tensor, t: Tensor | float) -> Tensor:
-        q = self._matrices(0.0, t, weights)[:, : self.classes]
+        q, which = self._matrices(0.0, t, weights)
         flat = weights.reshape(weights.shape[0], -1, self.classes)
-        return (flat @ q).reshape(*weights.shape[:-1], self.states)
+        return (flat @ q[which, : self.classes]).reshape(*weights.shape[:-1], self.states)
 
     def transition_row(self, x_s: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
-        q = self._matrices(s, t, x_s)
-        hot = one_hot(x_s.reshape(x_s.shape[0], -1), self.states).to(torch.float64)
-        return (hot @ q).reshape(*x_s.shape, self.states)
+        q, which = self._matrices(s, t, x_s)
+        return self._picked(q, which, x_s)
 
     def transition_column(self, x_t: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
-        q = self._matrices(s, t, x_t)
-        hot = one_hot(x_t.reshape(x_t.shape[0], -1), self.states).to(torch.float64)
-        return (hot @ q.mT).reshape(*x_t.shape, self.states)
+        q, which = self._matrices(s, t, x_t)
+        return self._picked(q.mT, which, x_t)
 
     def prior(self, shape: tuple[int, ...]) -> Categorical:
         """The mean row of Q̄_N over data tokens: what the chain has forgotten its start to, if it has."""

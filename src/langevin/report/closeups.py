@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import metrics, samplers
 from ..data import Dataset
-from ..denoisers import NetworkDenoiser
+from ..denoisers import NetworkDenoiser, Reading
 from ..distributions import Noise
 from ..processes import ScalarGaussian
 from .drawing import classes
@@ -40,6 +40,7 @@ def strip(model: NetworkDenoiser, which: list[int], *, steps: int, seed: int) ->
         states = list(samplers.trajectory(denoiser, sampler, grid=grid, start=start.to(model.device), noise=noise))
     # A state carries the belief that led to it, which was held at the time before.
     beliefs = [state.belief.mean for state in states[1:] if state.belief is not None] + [states[-1].x]
+    assert isinstance(model.reading, Reading)
     alpha, sigma, rms = process.alpha(grid), process.sigma(grid), model.reading.data_std
     scale = rms / torch.sqrt(alpha**2 * rms**2 + sigma**2)
     shown = torch.stack([state.x for state in states]).cpu()

@@ -63,7 +63,7 @@ class Drawn:
     """Samples.
 
     Args:
-        x: float32 ``(n, *shape)`` on the CPU, clipped to the range of the data.
+        x: float32 ``(n, *shape)`` on the CPU, clipped to the range of the data; int64 for tokens.
         label: int64 ``(n,)``, what was asked for; None if the model takes no label.
         evaluations: network evaluations a sample, counted by the denoiser; a guided step counts both its parts.
         seconds: on the clock.
@@ -201,5 +201,7 @@ def _dropout(model: NetworkDenoiser) -> float | None:
 
 def _clipped(model: NetworkDenoiser, x: Tensor) -> Tensor:
     """The range of the data is known, that of a solver's last step is not."""
+    if not x.is_floating_point():  # tokens
+        return x.cpu()
     x = x.float().cpu()
     return x if model.data is None or model.data.low is None else x.clamp(model.data.low, model.data.high)

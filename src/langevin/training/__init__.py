@@ -19,7 +19,7 @@ from .learner import Learner
 from .loop import train
 from .model import load, save
 from .order import Order
-from .pictures import grid, scatter
+from .pictures import grid, scatter, text
 from .tuning import tune, tune_model
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "save",
     "scatter",
     "settle",
+    "text",
     "train",
     "tune",
     "tune_model",

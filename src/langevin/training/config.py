@@ -13,8 +13,10 @@ from typing import Any, Literal
 from .. import nn, objectives, processes
 from .._errors import UserError, nearest
 from ..data import Data
-from ..denoisers import NetworkDenoiser, Reading
+from ..denoisers import NetworkDenoiser, Reader
 from ..objectives import Objective
+from ..processes import Process
+from .kinds import default_process, kind_of
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,9 @@ class NetworkConfig:
 class ProcessConfig:
     """How data become noise."""
 
-    name: str = "edm"
-    """Process: edm, vp, sub-vp, ve, flow, cosine or ddpm."""
+    name: str | None = None
+    """Process: edm, vp, sub-vp, ve, flow, cosine or ddpm for real data, absorbing, uniform, discretised-gaussian or
+    neighbours for tokens; if not given, edm and absorbing."""
     options: dict[str, str] = field(default_factory=dict)
     """Its settings as KEY VALUE pairs: sigma_max 160."""
 
@@ -42,9 +45,11 @@ class PredictionConfig:
     """What the network is asked for."""
 
     name: str | None = None
-    """Prediction: eps, x0, v, flow, score or edm; if not given, flow for the flow process and edm for every other."""
-    time: str = "log_sigma"
-    """How the network is told the time: log_sigma (log(sigma/alpha)/4), index (of a table) or time (1000 t)."""
+    """Prediction: eps, x0, v, flow, score or edm for real data, evidence, logits or ordinal for tokens; if not given,
+    flow for the flow process, edm for every other, and evidence for tokens."""
+    time: str | None = None
+    """How the network is told the time: log_sigma (log(sigma/alpha)/4), index (of a table) or time (1000 t); if not
+    given, time for tokens, else log_sigma."""
     data_std: float | None = None
     """RMS of the data a coordinate, in units of the data; measured if not given."""
     scale_input: bool = True
@@ -55,8 +60,9 @@ class PredictionConfig:
 class ObjectiveConfig:
     """What is made small."""
 
-    name: str = "simple"
-    """Weight of the error at each time: simple (the network's own target), x0, dsm, likelihood, edm or min-snr."""
+    name: str | None = None
+    """Weight of the error at each time: simple (the network's own target), x0, dsm, likelihood, edm or min-snr; d3pm
+    for tokens; if not given, simple and d3pm."""
     options: dict[str, str] = field(default_factory=dict)
     """Its settings as KEY VALUE pairs: gamma 5."""
     times: str | None = None
@@ -195,6 +201,8 @@ class _Suits:
 
 
 def _suits(data: Data) -> _Suits:
+    if data.tokens and not data.is_image:
+        return _Suits(batch=128, lr=1e-3, steps=4000, warmup=100, every=1000)
     if not data.is_image:
         return _Suits(batch=512, lr=2e-3, steps=4000, warmup=100, every=1000)
     if max(data.shape[1:]) <= 16:
@@ -209,20 +217,14 @@ def settle(config: Config, data: Data) -> Config:
         UserError: for a value out of its range, named as it is on the command line.
     """
     suits = _suits(data)
-    rms = config.prediction.data_std
-    if rms is None:
-        if data.mean is None:
-            raise UserError(f"prediction.data-std must be given: the moments of data {data.name!r} are unknown")
-        rms = math.sqrt(float(data.variance.mean()) + float((data.mean**2).mean()))
-    if not 0 < rms < math.inf:
-        raise UserError(f"prediction.data-std must be a number > 0, got {rms}")
-    prediction = config.prediction.name or ("flow" if config.process.name == "flow" else "edm")
-    times, times_options = config.objective.times, _decode(config.objective.times_options)
-    if times is None:
-        times = "log-normal" if prediction == "edm" else "uniform"
-        if times == "log-normal" and "mean" not in times_options:
-            # The published −1.2 is for data of RMS ½; noise matters in proportion to the data.
-            times_options["mean"] = -1.2 + math.log(rms / 0.5)
+    name = config.process.name or default_process(data)
+    kind = kind_of(name)
+    kind.check(data)
+    process = ProcessConfig(name, kind.options(_decode(config.process.options), data))
+    config = replace(config, process=process)
+    prediction = kind.prediction(config, data)
+    objective = replace(config.objective, times_options=_decode(config.objective.times_options))
+    objective = kind.objective(objective, prediction)
     budget = config.budget
     if budget.steps is None and budget.minutes is None:
         budget = replace(budget, steps=suits.steps)
@@ -230,15 +232,9 @@ def settle(config: Config, data: Data) -> Config:
     settled = replace(
         config,
         batch=pick(config.batch, suits.batch),
-        network=NetworkConfig(*_network(config, data)),
-        process=replace(config.process, options=_decode(config.process.options)),
-        prediction=replace(config.prediction, name=prediction, data_std=rms),
-        objective=replace(
-            config.objective,
-            options=_decode(config.objective.options),
-            times=times,
-            times_options=times_options,
-        ),
+        network=NetworkConfig(*_network(config, kind.reader(prediction), data)),
+        prediction=prediction,
+        objective=replace(objective, options=_decode(config.objective.options)),
         optimiser=replace(
             config.optimiser,
             lr=pick(config.optimiser.lr, suits.lr),
@@ -256,16 +252,24 @@ def settle(config: Config, data: Data) -> Config:
     return settled
 
 
-def _network(config: Config, data: Data) -> tuple[str, dict[str, Any]]:
+def _network(config: Config, reading: Reader, data: Data) -> tuple[str, dict[str, Any]]:
     options = _decode(config.network.options)
-    known = {"log_sigma": None, "index": [0.0, 999.0], "time": [0.0, 1000.0]}.get(config.prediction.time)
+    known = {"log_sigma": None, "index": [0.0, 999.0], "time": [0.0, 1000.0]}.get(reading.time)
     if known is not None:
         options.setdefault("time_range", known)
     classes = options.pop("classes", len(data.classes))
     if classes not in (0, len(data.classes)):
         raise UserError(f"network.options classes must be 0 or that of the data, {len(data.classes)}, got {classes}")
-    made = nn.default(data.shape, classes, name=config.network.name, **options)
+    process = _process(config)
+    reading.check(process)
+    shape, channels = reading.faces(process, data.shape)
+    options.setdefault("out_channels", channels)
+    made = nn.default(shape, classes, name=config.network.name, **options)
     return str(made["name"]), {k: v for k, v in made.items() if k != "name"}
+
+
+def _process(config: Config) -> Process:
+    return processes.create({"name": config.process.name, **config.process.options})
 
 
 def _decode(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -329,16 +333,15 @@ def build(config: Config, data: Data) -> tuple[NetworkDenoiser, Objective]:
     Raises:
         UserError: for an unknown name or setting, and for a process, prediction or size that do not go together.
     """
-    prediction = config.prediction
-    process = processes.create({"name": config.process.name, **config.process.options})
-    reading = Reading(str(prediction.name), float(prediction.data_std or 0.0), prediction.time, prediction.scale_input)
+    process = _process(config)
+    reading = kind_of(str(config.process.name)).reader(config.prediction)
     reading.check(process)
     times: dict[str, Any] = {"name": config.objective.times, **config.objective.times_options}
     if config.objective.stratified:
         times = {"name": "stratified", "of": times}
     objective = objectives.create({"name": config.objective.name, "times": times, **config.objective.options})
     network = nn.create({"name": config.network.name, **config.network.options})
-    network.check_shape(data.shape)
+    network.check_shape(reading.faces(process, data.shape)[0])
     denoiser = NetworkDenoiser(network, process, reading, data.shape, data=data)
     objective.check(denoiser)
     return denoiser, objective

@@ -315,7 +315,7 @@ class _Run:
         path = self.out / "pictures" / f"step-{self.progress.step:07d}.png"
         data = self.dataset.info
         reference = None if data.is_image else self.dataset.test.all()[0][:2000]
-        pictures.snapshot(self.learner.average, path, seed=self.config.seed, reference=reference)
+        path = pictures.snapshot(self.learner.average, path, seed=self.config.seed, reference=reference)
         if self.metrics is not None:
             self.metrics.picture(path, self.progress.step)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import torch
 from .. import nn, processes
 from .._errors import UserError, nearest
 from ..data import Data
-from ..denoisers import NetworkDenoiser, Reading
+from ..denoisers import NetworkDenoiser
 from . import files
+from .kinds import KINDS
 from .tuning import tuned_of
 
 FORMAT = 1
@@ -31,10 +32,10 @@ def describe(denoiser: NetworkDenoiser) -> dict[str, Any]:
     data = denoiser.data
     return {
         "langevin": FORMAT,
-        "kind": "denoiser",
+        "kind": denoiser.reading.kind,
         "network": dict(network),
         "process": denoiser.process.to_dict(),
-        "reading": asdict(denoiser.reading),
+        "reading": vars(denoiser.reading),
         "variance": denoiser.variance,
         "shape": list(denoiser.shape),
         "data": None if data is None else data.to_dict(),
@@ -81,8 +82,9 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str | None = No
         raise UserError(f"{file}: format {version!r} is unknown; this version of langevin reads {FORMAT}")
     keys = {"langevin", "kind", "network", "process", "reading", "variance", "shape", "data", "moments", "training"}
     files.only(file, config, keys)
-    if config["kind"] != "denoiser":
-        raise UserError(f"{file}: kind {config['kind']!r} is unknown; it must be 'denoiser'")
+    if config["kind"] not in KINDS:
+        kinds = " or ".join(map(repr, KINDS))
+        raise UserError(f"{file}: kind {config['kind']!r} is unknown; it must be {kinds}")
     try:
         denoiser = _build(folder, config)
     except (UserError, TypeError, ValueError, KeyError, AttributeError) as error:
@@ -106,10 +108,13 @@ def _build(folder: Path, config: Mapping[str, Any]) -> NetworkDenoiser:
         if not isinstance(config[key], kind):
             raise UserError(f"{file}: {key} must be a JSON {kind.__name__}, got {type(config[key]).__name__}")
     reading = config["reading"]
-    files.only(file, reading, {f.name for f in fields(Reading)})
+    reader = KINDS[config["kind"]].reading
+    files.only(file, reading, {f.name for f in fields(reader)})  # type: ignore[arg-type]
+    read, process = reader(**reading), processes.create(config["process"])
+    read.check(process)
     network = nn.create(config["network"])
     shape = tuple(config["shape"])
-    network.check_shape(shape)
+    network.check_shape(read.faces(process, shape)[0])
     data = None
     if config["data"] is not None:
         moments = files.read_safetensors(folder / MOMENTS) if config["moments"] else {}
@@ -120,8 +125,8 @@ def _build(folder: Path, config: Mapping[str, Any]) -> NetworkDenoiser:
             raise UserError(f"{file}: shape {shape} contradicts that of the data, {tuple(data.shape)}")
     return NetworkDenoiser(
         network,
-        processes.create(config["process"]),
-        Reading(**reading),
+        process,
+        read,
         shape,
         variance=config["variance"],
         data=data,

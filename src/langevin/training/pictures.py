@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,19 +78,31 @@ def scatter(x: Tensor, label: Tensor | None = None, reference: Tensor | None = N
     return Image.open(buffer).convert("RGB")
 
 
-def snapshot(denoiser: NetworkDenoiser, path: Path, *, seed: int = 0, reference: Tensor | None = None) -> None:
+def text(x: Tensor, names: Sequence[str]) -> str:
+    """Sequences of tokens ``(N, L)`` as lines: their names in a row, with spaces between if they are longer than 1."""
+    between = " " if max(map(len, names)) > 1 else ""
+    return "".join(between.join(names[k] for k in row) + "\n" for row in x.flatten(1).tolist())
+
+
+def snapshot(denoiser: NetworkDenoiser, path: Path, *, seed: int = 0, reference: Tensor | None = None) -> Path:
     """Sample and save a picture: 8 images of each of at most 10 classes (fewer if they are large), or 2000 points.
 
-    The default sampler takes 12 steps. The noise is the same every time, so pictures of a run show one set of samples
-    as it forms.
+    Sequences of tokens are saved as 20 lines of text, as the path returned says. The default sampler takes 12 steps.
+    The noise is the same every time, so pictures of a run show one set of samples as it forms.
     """
     data = denoiser.data
+    written = bool(data.tokens) and not data.is_image
     classes = min(10, len(data.classes)) if "label" in denoiser.conditions() else 0
-    count = (classes or 8) * max(2, min(8, 256 // max(data.shape[1:]))) if data.is_image else 2000
+    count = (classes or 8) * max(2, min(8, 256 // max(data.shape[1:]))) if data.is_image else 20 if written else 2000
     label = torch.arange(count) % classes if classes else None
     bound = denoiser if label is None else denoiser.given(label=label)
     x = samplers.sample(bound, n=count, steps=12, seed=seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if written:
+        path = path.with_suffix(".txt")
+        path.write_text(text(x, data.tokens), encoding="utf-8")
+        return path
     images = data.is_image
     picture = grid(x, classes or 8, low=data.low, high=data.high) if images else scatter(x, label, reference)
-    path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)
+    return path

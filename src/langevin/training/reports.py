@@ -57,8 +57,10 @@ class Metrics:
                     self._board.add_scalar(column, row[column], int(row["step"] or 0))
 
     def picture(self, path: Path, step: int) -> None:
-        """Show a saved picture on the board."""
-        if self._board is not None:
+        """Show a saved picture, or text, on the board."""
+        if self._board is not None and path.suffix == ".txt":
+            self._board.add_text("samples", "    " + path.read_text().replace("\n", "\n    "), step)
+        elif self._board is not None:
             import numpy as np
             from PIL import Image
 

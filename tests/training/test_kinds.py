@@ -1,0 +1,126 @@
+"""Models of several kinds in one trainer: what is chosen for each, and that a model directory says which it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import points, tiny
+
+from langevin import data, samplers, training
+from langevin._errors import UserError
+from langevin.denoisers import Reading, TokenReading
+from langevin.distributions import Categorical
+from langevin.training import (
+    BudgetConfig,
+    Config,
+    NetworkConfig,
+    ObjectiveConfig,
+    OutputConfig,
+    PredictionConfig,
+    ProcessConfig,
+)
+from langevin.training.kinds import KINDS, kind_of
+
+
+def beats(process: str | None = None, **changes: object) -> Config:
+    """A run of a second on the heartbeat."""
+    return tiny(
+        process=ProcessConfig(process),
+        network=NetworkConfig("transformer", {"width": 16, "depth": 1}),  # type: ignore[dict-item]
+        **changes,
+    )
+
+
+def test_what_is_chosen_for_tokens() -> None:
+    config = training.settle(Config(), data.load("heartbeat").info)
+    assert config.process == ProcessConfig("absorbing", {"classes": 2})  # type: ignore[dict-item]
+    assert (config.prediction.name, config.prediction.time) == ("evidence", "time")
+    assert (config.objective.name, config.objective.times) == ("d3pm", "uniform")
+    assert config.network.name == "transformer"
+    options = config.network.options
+    assert [options[k] for k in ("channels", "out_channels", "length")] == [3, 2, 20]  # type: ignore[comparison-overlap]
+    assert training.settle(config, data.load("heartbeat").info) == config
+
+
+@pytest.mark.parametrize("process", ["absorbing", "uniform"])
+def test_tokens_train_are_written_and_read_back(process: str, tmp_path: Path) -> None:
+    config = beats(process, output=OutputConfig(validate_every=6, validate_on=20, picture_every=6, checkpoint_every=6))
+    made = training.train(config, data.load("heartbeat"), tmp_path, quiet=True)
+    assert json.loads((tmp_path / "config.json").read_text())["kind"] == "tokens"
+    loaded = training.load(tmp_path, device="cpu")
+    assert (loaded.reading, loaded.process, loaded.data) == (made.reading, made.process, made.data)
+    x = samplers.sample(loaded, n=5, steps=4)
+    assert (x.shape, x.dtype) == ((5, 20), torch.int64)
+    belief = loaded(loaded.process.prior((20,)).sample(samplers_noise(3)), 0.5)
+    assert isinstance(belief, Categorical)
+    assert belief.probs.shape == (3, 20, 2)
+    with pytest.raises(UserError, match="resume"):
+        training.train(config, data.load("heartbeat"), tmp_path, quiet=True)
+    longer = replace(config, budget=BudgetConfig(steps=14))
+    assert training.train(longer, data.load("heartbeat"), tmp_path, resume=True, quiet=True).config["steps"] == 14
+
+
+def samplers_noise(n: int):  # type: ignore[no-untyped-def]
+    from langevin import Noise
+
+    return Noise(0, n)
+
+
+def test_a_directory_of_before_there_were_kinds_of_models(tmp_path: Path) -> None:
+    """Format 1 as it was first written: its reading has the four settings of a scalar-Gaussian network, its data no
+    tokens, its configuration names for everything."""
+    training.train(tiny(2), points(), tmp_path, quiet=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["kind"] == "denoiser"
+    assert set(config["reading"]) == {"prediction", "data_std", "time", "scale_input"}
+    assert set(config["data"]) == {"name", "shape", "low", "high", "classes", "levels", "source"}
+    assert isinstance(training.load(tmp_path, device="cpu").reading, Reading)
+
+
+def test_the_kind_decides_the_reading(tmp_path: Path) -> None:
+    training.train(beats(), data.load("heartbeat"), tmp_path, quiet=True)
+    file = tmp_path / "config.json"
+    good = json.loads(file.read_text())
+    for change, words in [
+        ({"kind": "denoiser"}, "lacks data_std, scale_input"),
+        ({"kind": "phases"}, "kind 'phases' is unknown; it must be 'denoiser' or 'tokens'"),
+        ({"process": {"name": "vp"}}, "needs a chain on tokens, got VP"),
+        ({"variance": "range"}, "unknown variance 'range'"),
+    ]:
+        file.write_text(json.dumps({**good, **change}))
+        with pytest.raises(UserError, match=words):
+            training.load(tmp_path, device="cpu")
+
+
+def test_kinds_of_processes() -> None:
+    assert kind_of("vp") is KINDS["denoiser"]
+    assert kind_of("chain") is KINDS["tokens"]
+    assert {name: kind.reading for name, kind in KINDS.items()} == {"denoiser": Reading, "tokens": TokenReading}
+
+
+HEART = data.load("heartbeat")
+BAD = [
+    (beats("vp"), HEART, r"data 'heartbeat' are tokens: --process.name must be a chain"),
+    (tiny(process=ProcessConfig("absorbing")), points(), "data 'blobs' are real numbers, not tokens"),
+    (beats("gamma"), HEART, "training needs a process x_t = αx_0 \\+ σε or a chain on tokens, got 'gamma'"),
+    (replace(beats(), process=ProcessConfig("uniform", {"classes": "3"})), HEART, "must be that of the data, 2, got 3"),
+    (beats(prediction=PredictionConfig("eps")), HEART, "unknown prediction 'eps'"),
+    (beats(prediction=PredictionConfig(data_std=0.5)), HEART, "settings of real data"),
+    (beats(prediction=PredictionConfig(time="index")), HEART, "time label must be 'time' for tokens"),
+    (beats(objective=ObjectiveConfig("simple")), HEART, "weight 'simple'"),
+    (beats(objective=ObjectiveConfig("x0")), HEART, "tokens are learned by 'd3pm'"),
+    (beats(objective=ObjectiveConfig("d3pm", {"auxiliary": "-1"})), HEART, "auxiliary must be a number >= 0"),
+    (beats(objective=ObjectiveConfig("d3pm", {"steps": "0"})), HEART, "steps must be an integer of at least 1"),
+    (tiny(objective=ObjectiveConfig("d3pm")), points(), "objective 'd3pm' needs a"),
+]
+
+
+@pytest.mark.parametrize(("config", "dataset", "words"), BAD, ids=[words[:30] for *_, words in BAD])
+def test_refused_before_any_work(config: Config, dataset: data.Dataset, words: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=words):
+        training.train(config, dataset, tmp_path / "out", quiet=True)
+    assert not (tmp_path / "out").exists()
