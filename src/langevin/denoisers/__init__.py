@@ -2,6 +2,7 @@
 
 from .base import Denoiser, Density, Transform
 from .compiled import compiled
+from .energy import EnergyDenoiser, networked
 from .network import VARIANCES, Counter, NetworkDenoiser, together
 from .reading import PREDICTIONS, TIME_LABELS, Reading
 from .statistics import clamp, convert, dirac, gaussian, independent, unit, whole
@@ -13,6 +14,7 @@ __all__ = [
     "Counter",
     "Denoiser",
     "Density",
+    "EnergyDenoiser",
     "NetworkDenoiser",
     "Reading",
     "Transform",
@@ -22,6 +24,7 @@ __all__ = [
     "dirac",
     "gaussian",
     "independent",
+    "networked",
     "together",
     "unit",
     "whole",

@@ -13,7 +13,7 @@ import torch
 from .. import nn, processes
 from .._errors import UserError, nearest
 from ..data import Data
-from ..denoisers import NetworkDenoiser, Reading
+from ..denoisers import NetworkDenoiser, Reading, networked
 from . import files
 from .tuning import tuned_of
 
@@ -118,7 +118,7 @@ def _build(folder: Path, config: Mapping[str, Any]) -> NetworkDenoiser:
         data = Data.from_dict(config["data"], moments)
         if tuple(data.shape) != shape:
             raise UserError(f"{file}: shape {shape} contradicts that of the data, {tuple(data.shape)}")
-    return NetworkDenoiser(
+    return networked(
         network,
         processes.create(config["process"]),
         Reading(**reading),
