@@ -2,6 +2,7 @@
 
 from .base import Denoiser, Density, Transform
 from .compiled import compiled
+from .energy import EnergyDenoiser, networked
 from .network import VARIANCES, Counter, NetworkDenoiser, together
 from .reading import PREDICTIONS, TIME_LABELS, Asked, Reader, Reading
 from .statistics import clamp, convert, dirac, gaussian, independent, unit, whole
@@ -16,6 +17,7 @@ __all__ = [
     "Counter",
     "Denoiser",
     "Density",
+    "EnergyDenoiser",
     "NetworkDenoiser",
     "Reader",
     "Reading",
@@ -27,6 +29,7 @@ __all__ = [
     "dirac",
     "gaussian",
     "independent",
+    "networked",
     "together",
     "unit",
     "whole",

@@ -69,7 +69,7 @@ class Denoiser(ABC):
 
 @runtime_checkable
 class Density(Protocol):
-    """A denoiser that knows the density of its noised law."""
+    """A denoiser that knows the density of its noised law; with ``comparable = False`` up to a constant at each t."""
 
     def log_density(self, x_t: Tensor, t: Tensor | float) -> Tensor:
         """log p_t(x_t) in nats, ``(B,)``."""

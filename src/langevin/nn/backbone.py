@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .._errors import UserError
 from .conditioning import Conditioning, Context
@@ -23,6 +25,8 @@ class Backbone(nn.Module):
 
     name: ClassVar[str]
     conditioning: Conditioning
+    energy = False
+    """Whether ``forward`` is the gradient of ``potential``; see :meth:`as_energy`."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
@@ -31,7 +35,19 @@ class Backbone(nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """Name and options, plain JSON: ``nn.create(network.config)`` is a network of the same shape."""
-        return {"name": self.name, **self._options}
+        return {"name": self.name, **self._options, **({"energy": True} if self.energy else {})}
+
+    def as_energy(self) -> Backbone:
+        r"""This network with its output replaced by ∇_x of the scalar :math:`⟨x, f(x, t)⟩`, f what it was.
+
+        A score read from it is a gradient, :math:`s = -∇E`, for every affine reading (arXiv:1907.05600 §2 leaves it a
+        free field; the energy form is that of 2302.11552 §4). Any smooth scalar is reached up to its value at 0, and an
+        untrained network still returns zeros. Costs a backward pass an evaluation.
+        """
+        if self._options.get("out_channels", self._options.get("channels")) != self._options.get("channels"):
+            raise UserError("energy must have as many out_channels as channels: a gradient has the shape of x")
+        self.energy = True
+        return self
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -64,6 +80,20 @@ class Backbone(nn.Module):
             time: ``(B,)``, any real noise label, best in float32: finer than bfloat16 tells apart.
             condition: see :meth:`check_condition`; a missing key is absent for the whole batch.
         """
+        if not self.energy:
+            return self._answer(x, time, condition)
+        learning = torch.is_grad_enabled()
+        with torch.enable_grad():
+            y = x if learning and x.requires_grad else x.detach().requires_grad_()
+            total = self.potential(y, time, condition).sum()
+            return torch.autograd.grad(total, y, create_graph=learning)[0]
+
+    def potential(self, x: Tensor, time: Tensor, condition: Mapping[str, Tensor] | None = None) -> Tensor:
+        """⟨x, f(x, time)⟩, ``(B,)``, whose gradient an energy network returns; arguments as in :meth:`forward`."""
+        with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernel has no second derivative
+            return (x * self._answer(x, time, condition)).flatten(1).sum(1)
+
+    def _answer(self, x: Tensor, time: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
         self.check_shape(tuple(x.shape[1:]))
         if time.shape != x.shape[:1]:
             raise UserError(f"time must have shape ({x.shape[0]},), one for each sample, got {tuple(time.shape)}")

@@ -28,21 +28,24 @@ def create(config: Mapping[str, Any]) -> Backbone:
     """The network of a configuration, as its ``config`` property gave it; weights are new.
 
     Args:
-        config: ``{"name": "unet", ...}``, the options of the class.
+        config: ``{"name": "unet", ...}``, the options of the class; ``"energy": True`` for the gradient of a scalar
+            (:meth:`~langevin.nn.Backbone.as_energy`).
 
     Raises:
         UserError: for an unknown name or option (with the nearest), a value out of its range, or more than 10^10
             parameters.
     """
     options = dict(config)
-    name = options.pop("name", None)
+    name, energy = options.pop("name", None), options.pop("energy", False)
+    if not isinstance(energy, bool):
+        raise UserError(f"energy must be true or false, got {energy!r}")
     if not isinstance(name, str) or name not in BACKBONES:
         raise unknown("network", str(name), BACKBONES)
     kind = BACKBONES[name]
     known = [p for p in inspect.signature(kind).parameters if p != "self"]
     for option in options:
         if option not in known:
-            raise unknown(f"option of {name}", option, known)
+            raise unknown(f"option of {name}", option, [*known, "energy"])
     try:
         with torch.device("meta"):  # counted before any memory is taken
             count = sum(p.numel() for p in kind(**options).parameters())
@@ -50,7 +53,8 @@ def create(config: Mapping[str, Any]) -> Backbone:
         raise UserError(f"network {name}: an option has the wrong type ({error})") from error
     if count > LARGEST:
         raise UserError(f"network {name} would have {count:.1e} parameters, at most {LARGEST:.0e} are accepted")
-    return kind(**options)
+    network = kind(**options)
+    return network.as_energy() if energy else network
 
 
 def default(shape: tuple[int, ...], classes: int = 0, *, name: str | None = None, **options: Any) -> dict[str, Any]:

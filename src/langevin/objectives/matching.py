@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,7 +168,7 @@ class Sliced(_ByParts):
 )
 @dataclass(frozen=True)
 class SlicedVR(Sliced):
-    r""":math:`λ(t)\,\tfrac1D (2 E_v[v^T ∇s\, v] + |s|^2)`: E_v of the square is exact (1905.07088 §3.2, eq. 8)."""
+    r""":math:`λ(t)\,\tfrac1D (2 E_v[v^T ∇s\, v] + |s|^2)`: of the square E_v is exact (1905.07088 §3.2, eq. 8)."""
 
     def square(self, scaled: Tensor, v: Tensor) -> Tensor:
         return _dot(scaled, scaled)
@@ -181,7 +181,7 @@ PROBES = {
 """Laws of a projection with E[vvᵀ] = I."""
 
 
-TRUTHS = {"ring": worlds.ring, "random": worlds.random_mixture}
+TRUTHS: dict[str, Callable[..., worlds.World]] = {"ring": worlds.ring, "random": worlds.random_mixture}
 """Worlds whose score ``explicit`` may be told by name."""
 
 

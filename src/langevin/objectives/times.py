@@ -179,10 +179,10 @@ class LogNormal(TimeLaw):
 )
 @dataclass(frozen=True)
 class LikelihoodImportance(TimeLaw):
-    r"""Times drawn with :math:`p(t) \propto g^2(t)/σ_t^2`, the expectation kept (arXiv:2101.09258 §5.1).
+    r"""Times drawn with :math:`p(t) \propto g^2(t)/σ_t^2`, the expectation that of uniform times (2101.09258 §5.1).
 
-    The likelihood weighting is :math:`\tfrac12 \frac{g^2}{σ^2} |ε - \hat ε|^2` with an error of ε that hardly depends
-    on t, so drawing t in proportion to what stands before it takes most of the variance. Since
+    The likelihood weighting is :math:`\tfrac12 \frac{g^2}{σ^2} |ε - \hat ε|^2`, whose error of ε hardly depends on t:
+    drawing t in proportion to what stands before it takes most of the variance. Since
     :math:`\dot λ = -g^2/σ^2` for every scalar-Gaussian process, the law is uniform in log-SNR:
 
     .. math:: λ(t) = λ_{low} + u\,(λ_{high} - λ_{low}), \quad

@@ -109,6 +109,11 @@ class DenoisingMCMC(Sampler):
         dim = x[0].numel()
         alphas, rows = process.alpha(times), torch.arange(x.shape[0])
         density = None if self.posterior is not None else known_density(denoiser, "denoising MCMC without a posterior")
+        if not getattr(density, "comparable", True):
+            raise UserError(
+                "denoising MCMC without a posterior needs densities that compare between times; "
+                f"{type(denoiser).__name__} knows each up to a constant"
+            )
         level = torch.zeros(x.shape[0], dtype=torch.int64)
         for i in range(self.chain):
             stream = noise.fold(4).fold(i)

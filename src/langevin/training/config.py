@@ -13,7 +13,7 @@ from typing import Any, Literal
 from .. import nn, objectives, processes
 from .._errors import UserError, nearest
 from ..data import Data
-from ..denoisers import NetworkDenoiser, Reader
+from ..denoisers import NetworkDenoiser, Reader, networked
 from ..objectives import Objective
 from ..processes import Process
 from .kinds import default_process, kind_of
@@ -342,7 +342,7 @@ def build(config: Config, data: Data) -> tuple[NetworkDenoiser, Objective]:
     objective = objectives.create({"name": config.objective.name, "times": times, **config.objective.options})
     network = nn.create({"name": config.network.name, **config.network.options})
     network.check_shape(reading.faces(process, data.shape)[0])
-    denoiser = NetworkDenoiser(network, process, reading, data.shape, data=data)
+    denoiser = networked(network, process, reading, data.shape, data=data)
     objective.check(denoiser)
     return denoiser, objective
 

@@ -13,7 +13,7 @@ import torch
 from .. import nn, processes
 from .._errors import UserError, nearest
 from ..data import Data
-from ..denoisers import NetworkDenoiser
+from ..denoisers import NetworkDenoiser, networked
 from . import files
 from .kinds import KINDS
 from .tuning import tuned_of
@@ -123,7 +123,7 @@ def _build(folder: Path, config: Mapping[str, Any]) -> NetworkDenoiser:
         data = Data.from_dict(config["data"], moments)
         if tuple(data.shape) != shape:
             raise UserError(f"{file}: shape {shape} contradicts that of the data, {tuple(data.shape)}")
-    return NetworkDenoiser(
+    return networked(
         network,
         process,
         read,
