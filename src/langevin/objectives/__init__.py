@@ -1,5 +1,6 @@
 """How a denoiser is learned: a weight on the error of x̂_0, at times drawn from a law."""
 
+from .bound import Continuous, Decoder, Discretised, Tokens
 from .create import DEFAULT_TIMES, OBJECTIVES, create
 from .denoising import Denoising, Objective, Timed
 from .matching import MATCHING, Explicit, Implicit, Sliced, SlicedVR
@@ -24,7 +25,10 @@ __all__ = [
     "OBJECTIVES",
     "TIMES",
     "WEIGHTS",
+    "Continuous",
+    "Decoder",
     "Denoising",
+    "Discretised",
     "Explicit",
     "Implicit",
     "Importance",
@@ -38,6 +42,7 @@ __all__ = [
     "TableKnots",
     "TimeLaw",
     "Timed",
+    "Tokens",
     "Uniform",
     "create",
 ]
