@@ -1,6 +1,6 @@
 """Beliefs about clean data: the reading of networks, and statistics of posteriors."""
 
-from .base import Denoiser, Density, Transform
+from .base import Denoiser, Density, Transform, described
 from .compiled import compiled
 from .network import VARIANCES, Counter, NetworkDenoiser, together
 from .reading import PREDICTIONS, TIME_LABELS, Asked, Reader, Reading
@@ -24,6 +24,7 @@ __all__ = [
     "clamp",
     "compiled",
     "convert",
+    "described",
     "dirac",
     "gaussian",
     "independent",

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._registry import lookup, register
-from ..denoisers import Denoiser
+from ..denoisers import Denoiser, described
 from ..distributions import Distribution, Noise
-from ..objectives.bound import Continuous, Decoder, Discretised, Tokens, decode, prior_term, step_term
+from ..objectives.bound import Decoder, Discretised, decode, default_decoder, prior_term, step_term
 from ..processes import DDPM, Chain, FiniteChain, Process, ScalarGaussian
 from ..samplers import check_grid, grids
-from .units import Units, described
+from .units import Units
 
 _STEP = 2**38
 """The stream of the noise that draws x_s, apart from that of x_t."""
@@ -255,15 +255,6 @@ def check_levels(x: Tensor, decoder: Discretised) -> None:
             f"x must stand on the {decoder.levels} levels from {decoder.low:g} to {decoder.high:g}, got {value:g}; "
             "for the density of continuous data give decoder=Continuous()"
         )
-
-
-def default_decoder(denoiser: Denoiser) -> Decoder:
-    """For tokens their probability, for data with levels that of the bin, for all other data the density."""
-    if isinstance(denoiser.process, Chain):
-        return Tokens()
-    data = described(denoiser)
-    levels = getattr(data, "levels", None)
-    return Continuous() if levels is None else Discretised(levels, data.low, data.high)
 
 
 def default_grid(process: Process, steps: int, decoder: Decoder) -> Tensor:

@@ -79,11 +79,3 @@ def width(levels: int, low: float | None, high: float | None) -> float:
     if low is None or high is None or not -math.inf < low < high < math.inf:
         raise UserError(f"low, high must be finite with low < high, got {low} and {high}")
     return (high - low) / (levels - 1)
-
-
-def described(denoiser: Any) -> Any:
-    """The description of the data that travels with a model: its own, or that of the denoiser it is made from."""
-    seen = denoiser
-    while seen is not None and getattr(seen, "data", None) is None:
-        seen = getattr(seen, "base", None)
-    return getattr(seen, "data", None)

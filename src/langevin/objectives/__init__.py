@@ -16,6 +16,7 @@ from .times import (
     Uniform,
 )
 from .tokens import D3PM
+from .variational import VARIATIONAL, Hybrid, Vlb
 from .weights import WEIGHTS
 
 __all__ = [
@@ -24,12 +25,14 @@ __all__ = [
     "MATCHING",
     "OBJECTIVES",
     "TIMES",
+    "VARIATIONAL",
     "WEIGHTS",
     "Continuous",
     "Decoder",
     "Denoising",
     "Discretised",
     "Explicit",
+    "Hybrid",
     "Implicit",
     "Importance",
     "Levels",
@@ -44,5 +47,6 @@ __all__ = [
     "Timed",
     "Tokens",
     "Uniform",
+    "Vlb",
     "create",
 ]

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
+from ..denoisers import Denoiser, described
 from ..distributions import Categorical, Dirac, Distribution, Noise, Normal, kl
-from ..processes import Observable, Process, as_time, expand, power
+from ..processes import Chain, Observable, Process, as_time, expand, power
 
 
 class Decoder(ABC):
@@ -117,6 +118,15 @@ def _log1mexp(d: Tensor) -> Tensor:
 def _positive(std: float | None) -> None:
     if std is not None and not 0 < std < math.inf:
         raise UserError(f"std must be a number > 0, got {std}")
+
+
+def default_decoder(denoiser: Denoiser) -> Decoder:
+    """For tokens their probability, for data with levels that of the bin, for all other data the density."""
+    if isinstance(denoiser.process, Chain):
+        return Tokens()
+    data = described(denoiser)
+    levels = getattr(data, "levels", None)
+    return Continuous() if levels is None else Discretised(levels, data.low, data.high)
 
 
 def widened(process: Process, belief: Distribution, x_t: Tensor, t: Tensor | float) -> Distribution:
