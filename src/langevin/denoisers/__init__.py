@@ -1,6 +1,6 @@
 """Beliefs about clean data: the reading of networks, and statistics of posteriors."""
 
-from .base import Denoiser, Density, Transform
+from .base import Denoiser, Density, Transform, described
 from .compiled import compiled
 from .energy import EnergyDenoiser, networked
 from .network import VARIANCES, Counter, NetworkDenoiser, together
@@ -26,6 +26,7 @@ __all__ = [
     "clamp",
     "compiled",
     "convert",
+    "described",
     "dirac",
     "gaussian",
     "independent",

@@ -106,3 +106,11 @@ class Transform(Denoiser):
 
     def rows(self, index: slice | Tensor) -> Denoiser:
         return replace(self, base=self.base.rows(index))
+
+
+def described(denoiser: Denoiser) -> Any:
+    """The description of the data that travels with a model: its own, or that of the denoiser it is made from."""
+    seen: Any = denoiser
+    while seen is not None and getattr(seen, "data", None) is None:
+        seen = getattr(seen, "base", None)
+    return getattr(seen, "data", None)

@@ -295,10 +295,20 @@ class ScaledBeta(Distribution):
 @register("distributions", "compound", title="Compound law", proof="exact: tests/distributions/test_events.py")
 @dataclass(frozen=True, eq=False, repr=False)
 class Compound(Distribution):
-    """∫ kernel(x)(·) belief(dx): draw x from the belief, then from kernel(x). For beliefs that can only be sampled."""
+    """∫ kernel(x)(·) belief(dx): draw x from the belief, then from kernel(x). For beliefs that can only be sampled.
+
+    Of a finite set it has a density, a sum over the points.
+    """
 
     belief: Distribution
     kernel: Callable[[Tensor], Distribution]
 
     def sample(self, noise: Noise) -> Tensor:
         return self.kernel(self.belief.sample(noise.fold(_INNER))).sample(noise)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        if not isinstance(self.belief, FiniteSet):
+            return super().log_prob(x)
+        points = (point.expand(x.shape[0], *point.shape) for point in self.belief.points)
+        each = torch.stack([self.kernel(point).log_prob(x) for point in points], -1)
+        return torch.logsumexp(self.belief.log_weights + each, -1)

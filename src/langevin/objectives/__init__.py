@@ -1,5 +1,6 @@
 """How a denoiser is learned: a weight on the error of x̂_0, at times drawn from a law."""
 
+from .bound import Continuous, Decoder, Discretised, Tokens
 from .create import DEFAULT_TIMES, OBJECTIVES, create
 from .denoising import Denoising, Objective, Timed
 from .matching import MATCHING, Explicit, Implicit, Sliced, SlicedVR
@@ -15,6 +16,7 @@ from .times import (
     Uniform,
 )
 from .tokens import D3PM
+from .variational import VARIATIONAL, Hybrid, Vlb
 from .weights import WEIGHTS
 
 __all__ = [
@@ -23,9 +25,14 @@ __all__ = [
     "MATCHING",
     "OBJECTIVES",
     "TIMES",
+    "VARIATIONAL",
     "WEIGHTS",
+    "Continuous",
+    "Decoder",
     "Denoising",
+    "Discretised",
     "Explicit",
+    "Hybrid",
     "Implicit",
     "Importance",
     "Levels",
@@ -38,6 +45,8 @@ __all__ = [
     "TableKnots",
     "TimeLaw",
     "Timed",
+    "Tokens",
     "Uniform",
+    "Vlb",
     "create",
 ]

@@ -12,6 +12,7 @@ from .matching import MATCHING
 from .times import LikelihoodImportance, LogNormal, Stratified, TimeLaw, Uniform
 from .times import create as create_times
 from .tokens import D3PM
+from .variational import VARIATIONAL
 from .weights import WEIGHTS
 
 
@@ -28,7 +29,7 @@ def _weighted(kind: type[Denoising]) -> Callable[..., Objective]:
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "d3pm": D3PM,
-    **{name: _weighted(kind) for name, kind in MATCHING.items()},
+    **{name: _weighted(kind) for name, kind in {**MATCHING, **VARIATIONAL}.items()},
 }
 """Objectives that are more than a weight, by name: called with ``times`` and their settings."""
 

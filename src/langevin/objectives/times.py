@@ -53,6 +53,15 @@ class TimeLaw(ABC):
         """Density of the law of the expectation over that of the draw."""
         return torch.ones_like(u)
 
+    def pair(self, process: Process, u: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(t, s, ratio): t of u, s of a step before, u − 1/steps (0 where there is none), and the weight of the pair.
+
+        The ratio is that of the draw of u alone: an expectation over pairs is a sum over steps, whatever the law.
+        """
+        t, before = self.quantile(process, u), u - 1 / steps
+        s = torch.where(before > 0, self.quantile(process, before.clamp_min(2.0**-40)), 0.0)
+        return t, s, torch.ones_like(u)
+
     def check(self, process: Process) -> None:  # noqa: B027 (most laws take any process)
         """Refuse a process on which the law is not defined, before any work."""
 
@@ -288,6 +297,9 @@ class Stratified(TimeLaw):
     def ratio(self, process: Process, u: Tensor) -> Tensor:
         return self.of.ratio(process, u)
 
+    def pair(self, process: Process, u: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+        return self.of.pair(process, u, steps)
+
     def check(self, process: Process) -> None:
         self.of.check(process)
 
@@ -384,6 +396,10 @@ class Importance(TimeLaw):
 
     def ratio(self, process: Process, u: Tensor) -> Tensor:
         return self._own_ratio(u) * self.of.ratio(process, self._inner(u))
+
+    def pair(self, process: Process, u: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+        t, s, ratio = self.of.pair(process, self._inner(u), steps)
+        return t, s, self._own_ratio(u) * ratio
 
     def _inner(self, u: Tensor) -> Tensor:
         """What the law ``of`` is asked at."""
