@@ -3,12 +3,14 @@
 from .base import Denoiser, Density, Transform
 from .compiled import compiled
 from .network import VARIANCES, Counter, NetworkDenoiser, together
+from .phase import PHASE_PREDICTIONS, PhaseReading
 from .reading import PREDICTIONS, TIME_LABELS, Asked, Reader, Reading
 from .statistics import clamp, convert, dirac, gaussian, independent, unit, whole
 from .tokens import HEADS, TokenReading
 
 __all__ = [
     "HEADS",
+    "PHASE_PREDICTIONS",
     "PREDICTIONS",
     "TIME_LABELS",
     "VARIANCES",
@@ -17,6 +19,7 @@ __all__ = [
     "Denoiser",
     "Density",
     "NetworkDenoiser",
+    "PhaseReading",
     "Reader",
     "Reading",
     "TokenReading",
