@@ -54,7 +54,7 @@ def test_exact_law_of_position_and_velocity(truth, process, sampler):
 
     As for scalar noise: an exact row is within the floor of N samples, mean + 4 sd of 16 pairs of independent sets,
     and its mean log p within 4 standard errors; of a row of weak order 1, four times the steps leave at most 0.35 of
-    the bias, on top of that. At t = 0 a velocity is that of the last step, which data do not ask for: there x alone is looked at.
+    the bias, on top of that. At t = 0 x alone is looked at: no datum asks for a velocity.
     """
     q, law, world = PHASES[process], PHASE_SAMPLERS[sampler], mixture(2)
     start = world.sample(N, 5, process=q, t=1.0)

@@ -14,7 +14,7 @@ from torch import Tensor
 from .._errors import UserError, unknown
 from .._registry import register
 from ..distributions import Noise
-from ..processes import DDPM, Process, SignalToNoise, power
+from ..processes import DDPM, Process, ScalarGaussian, SignalToNoise, power
 from ..samplers import NoiseLevels
 
 _TIMES = 2**33

@@ -35,7 +35,7 @@ def simple(denoiser: Denoiser, t: Tensor) -> Tensor:
     flow matching (2210.02747 eq. 14) and EDM's the EDM loss up to its law of σ (2206.00364 eq. 8).
     """
     reading = getattr(denoiser, "reading", None)
-    if not hasattr(reading, "weight"):
+    if reading is None or not hasattr(reading, "weight"):
         _process(denoiser, "simple")
         raise UserError(
             f"weight 'simple' is that of a network's own target, and {type(denoiser).__name__} has no network; use 'x0'"
