@@ -180,7 +180,7 @@ def test_independent():
 REFUSED = [
     (lambda: clamp(WORLD.denoiser(SCALAR["vp"]), 1.0, 1.0), "low must be below high, got 1.0 and 1.0"),
     (lambda: convert(WORLD.denoiser(processes.PhaseSpace()), SCALAR["vp"]), "convert needs a process with"),
-    (lambda: convert(WORLD.denoiser(SCALAR["vp"]), processes.PhaseSpace()), "convert needs a process with"),
+    (lambda: convert(WORLD.denoiser(SCALAR["vp"]), processes.Absorbing(3)), "convert needs a process with `observe`"),
     (lambda: unit(WORLD.denoiser(processes.PhaseSpace())), "variance β needs a process with"),
     (lambda: independent(WORLD.denoiser(SCALAR["vp"])), "independent needs a chain on tokens, got VP"),
 ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from langevin import processes, samplers, worlds
-from langevin.denoisers import gaussian
+from langevin.denoisers import dirac, gaussian
 from langevin.samplers import Sampler
 
 PROCESSES = {
@@ -140,6 +140,21 @@ SAMPLERS = {
     "momentum-corrected": Law(samplers.Ancestral().then(samplers.MomentumLangevin(2, 0.3)), None, 4, True, "tsss"),
     "ancestral-corrected": Law(samplers.Ancestral().then(samplers.Langevin(2, 0.02)), None, 4, True, evaluations="tss"),
 }
+
+PHASES = {"phase-space": processes.PhaseSpace(), "phase-space-soft": processes.PhaseSpace(4.0, 0.5)}
+"""Processes whose state has a velocity."""
+
+PHASE_SAMPLERS = {
+    "sscs": Law(samplers.SSCS(), None, 40, False, evaluations=lambda p, t, s: [(t + s) / 2 if s > 0 else t]),
+    "ancestral": Law(samplers.Ancestral(), None, 4, True),
+    "ancestral-half": Law(samplers.Ancestral(0.5), None, 4, True),
+    "ancestral-mean": Law(samplers.Ancestral(belief=dirac), None, 60, False),
+    "flow-mean": Law(samplers.Ancestral(0.0, dirac), 1, 40, False),
+    "euler": Law(samplers.Euler(), 1, 60, False),
+    "heun": Law(samplers.Heun(), 2, 120, True, evaluations="ts"),
+    "rk45": Law(samplers.RK45(1e-3, 1e-3), None, 5, True, evaluations=None),
+}
+"""The rows that run on them."""
 
 
 def mixture(dim: int) -> worlds.World:

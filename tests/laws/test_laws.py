@@ -14,7 +14,7 @@ from langevin import Noise, UserError, processes, samplers
 from langevin._registry import lookup, methods
 from langevin.denoisers import Transform
 from langevin.guidance import classifier_free
-from laws.table import FAST, GRIDS, PREDICTIONS, PROCESSES, SAMPLERS, SMOOTH, TABLE_GRIDS, mixture
+from laws.table import FAST, GRIDS, PHASE_SAMPLERS, PREDICTIONS, PROCESSES, SAMPLERS, SMOOTH, TABLE_GRIDS, mixture
 from support import flow_reference, log_prob_gap, oracle, sliced_w2, w2_floor
 
 ROWS = list(itertools.product(PROCESSES, SAMPLERS))
@@ -48,7 +48,7 @@ def parts(sampler):
 
 def test_the_table_is_complete():
     """Every registered sampler, grid and scalar-Gaussian process stands in the table."""
-    made = {type(part) for law in SAMPLERS.values() for part in parts(law.sampler)}
+    made = {type(part) for law in [*SAMPLERS.values(), *PHASE_SAMPLERS.values()] for part in parts(law.sampler)}
     for method in methods("samplers"):
         assert type(method.make()) in made | NEED_A_DENSITY, method.name
     assert {m.name for m in methods("grids")} == {*GRIDS, *TABLE_GRIDS}

@@ -59,6 +59,92 @@ def test_noise_does_not_cancel_at_short_times():
                     assert abs(mp.mpf(float(got[i, j])) / known[i][j] - 1) < 1e-13
 
 
+def digits(process, t):
+    """Σ_t, K_t and Φ in sixty digits, from the formulas whose terms cancel."""
+    y, gamma = mp.mpf(process.beta) * mp.mpf(t), mp.mpf(process.gamma)
+    decay, p = mp.e ** (-2 * y), mp.gammainc(3, 0, 2 * y, regularized=True)
+    flow = mp.e**-y * mp.matrix([[1 + y, y], [-y, 1 - y]])
+    noise = mp.matrix([[p, 2 * y**2 * decay], [2 * y**2 * decay, p + 4 * y * decay]])
+    return noise + gamma * flow[:, 1] * flow[:, 1].T, flow[:, 0], flow
+
+
+def off(got, known, unit):
+    """The largest error, each entry in its unit."""
+    return max(abs(float((mp.mpf(float(a)) - b) / u)) for a, b, u in zip(torch.as_tensor(got).flatten(), known, unit))
+
+
+@EACH
+def test_root_and_whitening_do_not_cancel(name):
+    """L, L⁻¹K and the 1/r of the observation to 2e-14 of themselves: a few dozen roundings of 1e-16, at any t.
+
+    A Cholesky factor of the rounded Σ_t is off by 1e-16·3γ/4y in L_vv², which is 1e-8 at t = 1e-9.
+    """
+    process = PROCESSES[name]
+    with mp.workdps(60):
+        for t in (1e-9, 1e-6, 1e-4, 1e-3, 0.03, 0.3, 1.0):
+            sigma, gain, _ = digits(process, t)
+            root = mp.cholesky(sigma)
+            known = [root[0, 0], root[1, 0], root[1, 1]]
+            assert off(process.root(t)[[0, 1, 1], [0, 0, 1]], known, known) < 2e-14
+            white = list(mp.lu_solve(root, gain))
+            assert off(process.white_gain(t), white, white) < 2e-14
+            r = 1 / mp.sqrt(white[0] ** 2 + white[1] ** 2)
+            assert off(process.observe(torch.ones(1, 2, 1).double(), t).r, [r], [r]) < 2e-14
+
+
+@EACH
+def test_bridge_does_not_cancel(name):
+    """C to 2e-14 of its own diagonal and A to 2e-14 of itself however short the step, G to 1e-11 of its norm.
+
+    t − s is rounded, by 1e-16·t/(t − s) of itself, and C goes with the step.
+    """
+    process = PROCESSES[name]
+    with mp.workdps(60):
+        for s, t in [*PAIRS, (1e-9, 1e-3), (5e-6, 1e-5), (9.9e-3, 0.01), (0.4999, 0.5), (0.9999, 1.0)]:
+            (before, k_s, _), (after, k_t, _) = digits(process, s), digits(process, t)
+            gain = before * digits(process, mp.mpf(t) - mp.mpf(s))[2].T * after**-1
+            free, lift = before - gain * after * gain.T, k_s - gain * k_t
+            a, g, c = process.bridge_coefficients(t, s)
+            d = [mp.sqrt(free[i, i]) for i in range(2)]
+            assert off(c, list(free), [d[i] * d[j] for i in range(2) for j in range(2)]) < 2e-14 / (1 - s / t)
+            assert off(a, list(lift), list(lift)) < 2e-14 / (1 - s / t)
+            assert off(g, list(gain), [mp.norm(gain)] * 4) < 1e-11  # I is a ratio of large numbers in short steps
+
+
+def test_float32_has_the_law_of_short_times():
+    """Draws in float32 at t = 1e-5, whitened in float64: the identity to five standard errors.
+
+    The eigenvalues of Σ_t are 0.04 and 1e-12 there, the smaller one far below the 5e-9 that float32 tells from 0.
+    """
+    process, n = PhaseSpace(), 20_000
+    for law in (
+        process.marginal(torch.zeros(n, 1), 1e-5),
+        process.bridge(torch.zeros(n, 2, 1), torch.zeros(n, 1), 2e-5, 1e-5),
+    ):
+        z = law.sample(Noise(0, n))[..., 0]
+        assert z.dtype == torch.float32
+        root = torch.linalg.cholesky(law.cov.matrix.double()[0, :, :, 0]) if law.cov.root is None else law.cov.root
+        white = torch.linalg.solve_triangular(root.double().reshape(2, 2), z.double().T, upper=False)
+        products = torch.einsum("in,jn->ijn", white, white)
+        assert ((products.mean(-1) - torch.eye(2)).abs() < 5 * products.std(-1) / math.sqrt(n)).all()
+    exact = process.root(1e-5)
+    torch.testing.assert_close(
+        process.marginal(torch.zeros(1, 1), 1e-5).cov.root.double()[0, ..., 0], exact, rtol=1e-6, atol=0
+    )
+
+
+@EACH
+def test_log_snr_and_its_inverse(name):
+    """It falls strictly, and ``time`` is its inverse to the rounding of both; beyond its range 0 and 1."""
+    process = PROCESSES[name]
+    t = torch.logspace(-6, 0, 200, dtype=torch.float64)
+    assert (process.log_snr(t).diff() < 0).all()
+    torch.testing.assert_close(process.time(process.log_snr(t)), t, rtol=1e-13, atol=0)
+    assert process.time(torch.inf) == 0
+    assert process.time(-100.0) == 1
+    assert process.log_snr(0.0) == torch.inf
+
+
 def joint(process, s, t):
     """Mean gain (4,) on x_0 and covariance (4, 4) of (z_s, z_t) given x_0, from the matrix exponential alone."""
     start = np.diag([0.0, process.gamma])

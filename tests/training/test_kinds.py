@@ -12,7 +12,7 @@ from tiny_runs import points, tiny
 
 from langevin import data, samplers, training
 from langevin._errors import UserError
-from langevin.denoisers import Reading, TokenReading
+from langevin.denoisers import PhaseReading, Reading, TokenReading
 from langevin.distributions import Categorical
 from langevin.training import (
     BudgetConfig,
@@ -98,15 +98,20 @@ def test_the_kind_decides_the_reading(tmp_path: Path) -> None:
 
 def test_kinds_of_processes() -> None:
     assert kind_of("vp") is KINDS["denoiser"]
+    assert kind_of("phase-space") is KINDS["phase"]
     assert kind_of("chain") is KINDS["tokens"]
-    assert {name: kind.reading for name, kind in KINDS.items()} == {"denoiser": Reading, "tokens": TokenReading}
+    assert {name: kind.reading for name, kind in KINDS.items()} == {
+        "denoiser": Reading,
+        "tokens": TokenReading,
+        "phase": PhaseReading,
+    }
 
 
 HEART = data.load("heartbeat")
 BAD = [
     (beats("vp"), HEART, r"data 'heartbeat' are tokens: --process.name must be a chain"),
     (tiny(process=ProcessConfig("absorbing")), points(), "data 'blobs' are real numbers, not tokens"),
-    (beats("gamma"), HEART, "training needs a process x_t = αx_0 \\+ σε or a chain on tokens, got 'gamma'"),
+    (beats("gamma"), HEART, "training needs a process x_t = αx_0 \\+ σε, phase space or a chain on tokens"),
     (replace(beats(), process=ProcessConfig("uniform", {"classes": "3"})), HEART, "must be that of the data, 2, got 3"),
     (beats(prediction=PredictionConfig("eps")), HEART, "unknown prediction 'eps'"),
     (beats(prediction=PredictionConfig(data_std=0.5)), HEART, "settings of real data"),
@@ -124,3 +129,31 @@ def test_refused_before_any_work(config: Config, dataset: data.Dataset, words: s
     with pytest.raises(UserError, match=words):
         training.train(config, dataset, tmp_path / "out", quiet=True)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("prediction", [None, "eps", "edm"])
+def test_velocities_train_are_written_and_read_back(prediction: str | None, tmp_path: Path) -> None:
+    config = tiny(process=ProcessConfig("phase-space", {"beta": "6"}), prediction=PredictionConfig(prediction))  # type: ignore[dict-item]
+    made = training.train(config, points(), tmp_path, quiet=True)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["kind"] == "phase"
+    assert written["process"] == {"name": "phase-space", "beta": 6, "gamma": 0.04}
+    assert [written["network"][k] for k in ("channels", "out_channels", "classes")] == [4, 2, 3]
+    loaded = training.load(tmp_path, device="cpu")
+    assert (loaded.reading, loaded.process) == (made.reading, made.process)
+    assert loaded.reading.prediction == (prediction or "mixed")
+    for sampler in (None, "sscs", "heun"):
+        x = samplers.sample(loaded.given(label=torch.tensor([0, 1, 2, 0, 1])), sampler, n=5, steps=4)
+        assert (x.shape, x.dtype) == ((5, 2), torch.float32)
+        assert x.isfinite().all()
+
+
+def test_velocities_are_for_real_data(tmp_path: Path) -> None:
+    config = beats("phase-space")
+    with pytest.raises(UserError, match="data 'heartbeat' are tokens"):
+        training.train(config, HEART, tmp_path / "out", quiet=True)
+    with pytest.raises(UserError, match="unknown prediction 'v'"):
+        training.settle(tiny(process=ProcessConfig("phase-space"), prediction=PredictionConfig("v")), points().info)
+    images = data.load("digits").info
+    options = training.settle(Config(process=ProcessConfig("phase-space")), images).network.options
+    assert [options[k] for k in ("channels", "out_channels")] == [2, 1]  # type: ignore[comparison-overlap]

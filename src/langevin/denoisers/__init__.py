@@ -4,12 +4,14 @@ from .base import Denoiser, Density, Transform, described
 from .compiled import compiled
 from .energy import EnergyDenoiser, networked
 from .network import VARIANCES, Counter, NetworkDenoiser, together
+from .phase import PHASE_PREDICTIONS, PhaseReading
 from .reading import PREDICTIONS, TIME_LABELS, Asked, Reader, Reading
 from .statistics import clamp, convert, dirac, gaussian, independent, unit, whole
 from .tokens import HEADS, TokenReading
 
 __all__ = [
     "HEADS",
+    "PHASE_PREDICTIONS",
     "PREDICTIONS",
     "TIME_LABELS",
     "VARIANCES",
@@ -19,6 +21,7 @@ __all__ = [
     "Density",
     "EnergyDenoiser",
     "NetworkDenoiser",
+    "PhaseReading",
     "Reader",
     "Reading",
     "TokenReading",

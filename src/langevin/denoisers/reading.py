@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._errors import UserError, unknown
 from ..distributions import Dirac, Distribution
-from ..processes import DDPM, Process, ScalarGaussian, expand
+from ..processes import DDPM, Process, ScalarGaussian, SignalToNoise, expand
 
 if TYPE_CHECKING:
     from .network import NetworkDenoiser
@@ -42,7 +42,7 @@ and EDM's (2206.00364, Table 1) parameterisations; EDM's has :math:`p = σ/(σ_d
 
 
 def _log_sigma(process: Process, t: Tensor) -> Tensor:
-    assert isinstance(process, ScalarGaussian)
+    assert isinstance(process, SignalToNoise)
     return (-process.log_snr(t) / 8).clamp(-4.0, 4.0)
 
 

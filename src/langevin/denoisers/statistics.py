@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from .._errors import UserError
 from .._registry import register
 from ..distributions import Categorical, Diagonal, Dirac, Distribution, FiniteSet, Normal
-from ..processes import ScalarGaussian, as_time, expand, power
+from ..processes import Observable, Process, ScalarGaussian, as_time, expand, power
 from .base import Denoiser, Transform
 
 _EXACT = "exact: tests/denoisers/test_statistics.py"
@@ -100,31 +101,32 @@ def clamp(denoiser: Denoiser, low: float = -1.0, high: float = 1.0) -> Denoiser:
 
 @dataclass(frozen=True, eq=False)
 class _Converted(Transform):
-    target: ScalarGaussian
+    target: Process
 
     @property
-    def process(self) -> ScalarGaussian:  # type: ignore[override]
+    def process(self) -> Process:  # type: ignore[override]
         return self.target
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
         source = self.base.process
         assert isinstance(source, ScalarGaussian)
-        t = as_time(t)
-        u = source.time(self.target.log_snr(t))
-        # x/α and x/σ agree at equal log-SNR; divide by the larger of the two, which is never 0.
-        alpha, sigma = self.target.alpha(t), self.target.sigma(t)
-        ratio = (alpha > sigma) * source.alpha(u) / alpha.clamp_min(1e-300)
-        ratio = ratio + (alpha <= sigma) * source.sigma(u) / sigma.clamp_min(1e-300)
-        return self.base(expand(ratio, x_t) * x_t, u)
+        assert isinstance(self.target, Observable)
+        seen = self.target.observe(x_t, as_time(t))
+        u = source.time(2 * (torch.log(seen.a) - torch.log(seen.r)))
+        # y/a and y/r agree at equal log-SNR; divide by the larger of the two, which is never 0.
+        ratio = (seen.a > seen.r) * source.alpha(u) / seen.a.clamp_min(1e-300)
+        ratio = ratio + (seen.a <= seen.r) * source.sigma(u) / seen.r.clamp_min(1e-300)
+        return self.base(expand(ratio, seen.y) * seen.y, u)
 
 
 @register("denoisers", "convert", title="Another process at equal log-SNR", arxiv="2107.00630", proof=_EXACT)
-def convert(denoiser: Denoiser, process: ScalarGaussian) -> Denoiser:
-    r"""The same belief read in another scalar-Gaussian process: x_t/α_t and the log-SNR are all that matters.
+def convert(denoiser: Denoiser, process: Process) -> Denoiser:
+    r"""The belief of a scalar-Gaussian process read in another process: what a state says of x_0 is y = a x_0 + rε.
 
-    A state of ``process`` at t is scaled to the denoiser's own process at the time u of equal log-SNR,
-    :math:`x_u = x_t α_u / α_t`. Outside the range of log-SNR that the denoiser's process covers, its end is asked.
+    The look y (x_t itself with a = α_t, r = σ_t for a scalar-Gaussian process, a combination of position and velocity
+    in phase space) is scaled to the denoiser's own process at the time u of equal log-SNR, :math:`x_u = y α_u / a`.
+    Outside the range of log-SNR that the denoiser's process covers, its end is asked.
     """
     power(denoiser.process, ScalarGaussian, "convert")
-    power(process, ScalarGaussian, "convert")
+    power(process, Observable, "convert")
     return denoiser if process == denoiser.process else _Converted(denoiser, process)

@@ -49,7 +49,7 @@ class Covariance(ABC):
 
     def rows(self, index: slice | Tensor) -> Covariance:
         """Some samples of the batch."""
-        pick = lambda v: v[index] if v.ndim and v.shape[0] > 1 else v
+        pick = lambda v: v[index] if v is not None and v.ndim and v.shape[0] > 1 else v
         return type(self)(*(pick(v) for v in self.__dict__.values()))
 
 
@@ -157,12 +157,18 @@ class LowRank(Covariance):
 
 @dataclass(frozen=True, eq=False)
 class Blocks(Covariance):
-    """One k×k block a data coordinate: matrix ``(B or 1, k, k, *data)`` for events ``(k, *data)``."""
+    """One k×k block a data coordinate: matrix ``(B or 1, k, k, *data)`` for events ``(k, *data)``.
+
+    ``root`` is a lower triangular L of the same shape with matrix = LLᵀ, where one is known: what the matrix has lost
+    of a small eigenvalue to rounding still stands in its diagonal.
+    """
 
     matrix: Tensor
+    root: Tensor | None = None
 
     def scale(self, a: Tensor | float) -> Blocks:
-        return Blocks(_like(a, self.matrix.ndim) ** 2 * self.matrix)
+        a = _like(a, self.matrix.ndim)
+        return Blocks(a**2 * self.matrix, None if self.root is None else a.abs() * self.root)
 
     def add(self, variance: Tensor | float) -> Blocks:
         k, data = self.matrix.shape[1], self.matrix.ndim - 3
@@ -173,12 +179,19 @@ class Blocks(Covariance):
         return self.matrix.movedim((1, 2), (-2, -1))
 
     def sample(self, noise: Noise, shape: tuple[int, ...]) -> Tensor:
+        if self.root is not None:
+            return (self.root * noise.normal(shape).to(self.root)[:, None]).sum(2)
         values, vectors = torch.linalg.eigh(self._last())
         z = noise.normal(shape).to(values).movedim(1, -1)[..., None]
         root = vectors * torch.sqrt(values.clamp_min(0))[..., None, :]
         return (root @ (vectors.mT @ z))[..., 0].movedim(-1, 1)
 
     def log_prob(self, r: Tensor) -> Tensor:
+        if self.root is not None:
+            root = self.root.movedim((1, 2), (-2, -1)).expand(*r.shape[:1], *r.shape[2:], -1, -1)
+            white = torch.linalg.solve_triangular(root, r.movedim(1, -1)[..., None], upper=False)[..., 0]
+            size = torch.diagonal(root, dim1=-2, dim2=-1)
+            return -0.5 * (white**2 + 2 * torch.log(size) + _LOG_2PI).flatten(1).sum(1)
         values, vectors = torch.linalg.eigh(self._last())
         along = (vectors.mT @ r.movedim(1, -1)[..., None])[..., 0]
         return -0.5 * (along**2 / values + torch.log(values) + _LOG_2PI).flatten(1).sum(1)

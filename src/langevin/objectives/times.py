@@ -14,7 +14,7 @@ from torch import Tensor
 from .._errors import UserError, unknown
 from .._registry import register
 from ..distributions import Noise
-from ..processes import DDPM, Process, ScalarGaussian, power
+from ..processes import DDPM, Process, ScalarGaussian, SignalToNoise, power
 from ..samplers import NoiseLevels
 
 _TIMES = 2**33
@@ -166,11 +166,11 @@ class LogNormal(TimeLaw):
             raise UserError(f"mean, std must be finite and std > 0, got {self.mean}, {self.std}")
 
     def check(self, process: Process) -> None:
-        power(process, ScalarGaussian, "times 'log-normal'")
+        power(process, SignalToNoise, "times 'log-normal'")
 
     def quantile(self, process: Process, u: Tensor) -> Tensor:
         self.check(process)
-        assert isinstance(process, ScalarGaussian)
+        assert isinstance(process, SignalToNoise)
         ends = torch.tensor([process.t_min, 1.0], dtype=torch.float64, device=u.device)
         z = (-process.log_snr(ends) / 2 - self.mean) / self.std
         low, high = torch.special.ndtr(z)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._registry import register
-from ..denoisers import Denoiser, Reading
-from ..processes import Chain, ScalarGaussian, power
+from ..denoisers import Denoiser
+from ..processes import Chain, PhaseSpace, ScalarGaussian, power
 
 Weight = Callable[..., Tensor]
 """``weight(denoiser, t, **settings) -> (B,)`` in float64, for times ``(B,)`` in (0, 1]."""
@@ -34,12 +34,32 @@ def simple(denoiser: Denoiser, t: Tensor) -> Tensor:
     So ε-prediction has DDPM's L_simple (arXiv:2006.11239 eq. 14), v-prediction the v loss (2202.00512), flow-prediction
     flow matching (2210.02747 eq. 14) and EDM's the EDM loss up to its law of σ (2206.00364 eq. 8).
     """
-    process, reading = _process(denoiser, "simple"), getattr(denoiser, "reading", None)
-    if not isinstance(reading, Reading):
+    reading = getattr(denoiser, "reading", None)
+    if reading is None or not hasattr(reading, "weight"):
+        _process(denoiser, "simple")
         raise UserError(
             f"weight 'simple' is that of a network's own target, and {type(denoiser).__name__} has no network; use 'x0'"
         )
-    return reading.weight(process, t)
+    weight: Tensor = reading.weight(denoiser.process, t)
+    return weight
+
+
+@register(
+    "objectives",
+    "hsm",
+    title="Hybrid score matching, λ = 1/ℓ²",
+    arxiv="2112.07068",
+    catalogue="D6",
+    proof="exact: tests/denoisers/test_phase_reading.py::test_hybrid_score_matching",
+)
+def hsm(denoiser: Denoiser, t: Tensor) -> Tensor:
+    r""":math:`κ_v^2`: the squared error of ε_v, phase space's x_0 error seen in the velocity (arXiv:2112.07068 eq. 8).
+
+    It is :math:`λ |s_v - ∇_v \log q(x_t, v_t | x_0)|^2`, v_0 integrated out, with :math:`λ = L_{vv}^2`.
+    """
+    if not isinstance(denoiser.process, PhaseSpace):
+        raise UserError(f"weight 'hsm' is that of a velocity, which {type(denoiser.process).__name__} does not have")
+    return denoiser.process.white_gain(t)[..., 1] ** 2
 
 
 @register(
@@ -123,6 +143,7 @@ def min_snr(denoiser: Denoiser, t: Tensor, *, gamma: float = 5.0) -> Tensor:
 WEIGHTS: dict[str, Weight] = {
     "simple": simple,
     "x0": x0,
+    "hsm": hsm,
     "dsm": dsm,
     "likelihood": likelihood,
     "edm": edm,

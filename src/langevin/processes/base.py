@@ -120,6 +120,19 @@ class Observable(Protocol):
 
 
 @runtime_checkable
+class SignalToNoise(Protocol):
+    """A process whose state is as good as y = α x_0 + σ ε: the log-SNR of that look, which falls, and its inverse."""
+
+    def log_snr(self, t: Tensor | float) -> Tensor:
+        """log α²/σ²; +∞ at t = 0."""
+        ...
+
+    def time(self, log_snr: Tensor | float) -> Tensor:
+        """The inverse of ``log_snr``; values outside its range give 0 or 1."""
+        ...
+
+
+@runtime_checkable
 class ProbabilityFlow(Protocol):
     """A process with a deterministic flow that has the same marginals."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -16,6 +17,13 @@ from .base import Observation, Process, as_time, expand
 
 def _matrix(rows: list[list[Tensor]]) -> Tensor:
     return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
+def _root(xx: Tensor, xv: Tensor, det: Tensor) -> Tensor:
+    """The lower triangular root of a covariance with this determinant; 0 for one without variance."""
+    a = torch.sqrt(xx)
+    b, c = (torch.where(xx > 0, v, 0.0) for v in (xv / a, torch.sqrt(det / xx)))
+    return _matrix([[a, torch.zeros_like(a)], [b, c]])
 
 
 def _apply(m: Tensor, z: Tensor) -> Tensor:
@@ -46,7 +54,8 @@ class PhaseSpace(Process):
         Φ(y) = e^{-y} \begin{pmatrix} 1 + y & y \\ -y & 1 - y \end{pmatrix}, \quad
         I - ΦΦ^T = \begin{pmatrix} P(3, 2y) & 2y^2 e^{-2y} \\ 2y^2 e^{-2y} & P(3, 2y) + 4y e^{-2y} \end{pmatrix}
 
-    A state is ``(B, 2, *data)``: x, then v. The belief is about x_0 alone; v_0 ~ N(0, γ) is integrated out.
+    A state is ``(B, 2, *data)``: x, then v. The belief is about x_0 alone; v_0 ~ N(0, γ) is integrated out, so that
+    :math:`q(x_t, v_t | x_0) = N(K_t x_0, Σ_t)`, and Σ_t = L Lᵀ with a root in which nothing cancels at any t.
 
     Args:
         beta: the total time in units of the relaxation time, > 0; the paper's β = 4, M = 1/4 is 8.
@@ -65,12 +74,18 @@ class PhaseSpace(Process):
         return 1e-3
 
     def flow(self, s: Tensor | float, t: Tensor | float) -> Tensor:
-        """Φ from s to t ≥ s, ``(2, 2)`` or ``(B, 2, 2)``."""
+        """Φ from s to t, ``(2, 2)`` or ``(B, 2, 2)``."""
         y = self.beta * (as_time(t) - as_time(s))
         return torch.exp(-y)[..., None, None] * _matrix([[1 + y, y], [-y, 1 - y]])
 
+    def transition_root(self, step: Tensor) -> Tensor:
+        """R of the noise R Rᵀ that a step of this length adds, lower triangular, to rounding: see ``root``."""
+        noise = self.noise_cov(0.0, step)
+        p, q, r = noise[..., 0, 0], noise[..., 0, 1], noise[..., 1, 1]
+        return _root(p, q, p * r - q**2)
+
     def noise_cov(self, s: Tensor | float, t: Tensor | float) -> Tensor:
-        """The covariance added from s to t, ``(2, 2)`` or ``(B, 2, 2)``."""
+        """The covariance added from s to t ≥ s, ``(2, 2)`` or ``(B, 2, 2)``."""
         y = self.beta * (as_time(t) - as_time(s))
         decay = torch.exp(-2 * y)
         p = torch.special.gammainc(torch.full_like(y, 3.0), 2 * y)
@@ -86,15 +101,70 @@ class PhaseSpace(Process):
         velocity = self.flow(0.0, t)[..., 1]
         return self.noise_cov(0.0, t) + self.gamma * velocity[..., :, None] * velocity[..., None, :]
 
-    def _noisy(self, t: Tensor | float) -> Tensor:
-        """Σ_t where it has an inverse."""
+    def root(self, t: Tensor | float) -> Tensor:
+        r"""L of Σ_t = L Lᵀ, lower triangular: ``(2, 2)`` or ``(B, 2, 2)``, every entry to rounding at any t.
+
+        With the noise (p, q, r) and the velocity's gain f, the determinant is a sum of what stays of the two,
+
+        .. math:: \det Σ = (pr - q^2) + γ (p f_v^2 - 2 q f_x f_v + r f_x^2), \quad L_{vv}^2 = \det Σ / Σ_{xx},
+
+        whose terms cancel to a quarter at most, where :math:`Σ_{vv} - Σ_{xv}^2/Σ_{xx}` loses all digits as t → 0.
+        The time 0 is the limit.
+        """
+        t = as_time(t).clamp_min(1e-18)
+        noise, f = self.noise_cov(0.0, t), self.flow(0.0, t)[..., 1]
+        p, q, r, x, v = noise[..., 0, 0], noise[..., 0, 1], noise[..., 1, 1], f[..., 0], f[..., 1]
+        det = p * r - q**2 + self.gamma * (p * v**2 - 2 * q * x * v + r * x**2)
+        return _root(p + self.gamma * x**2, q + self.gamma * x * v, det)
+
+    def white_gain(self, t: Tensor | float) -> Tensor:
+        r"""κ = L⁻¹K: what x_0 moves the whitened state by, ``(2,)`` or ``(B, 2)``; κ_x > 0 > κ_v at every t > 0.
+
+        In :math:`(x_t, v_t) = K x_0 + L ε`, :math:`ε_v = (L^{-1} (x_t, v_t))_v - κ_v x_0`.
+        """
+        return (self.whitening(t) @ self.gain(t)[..., None])[..., 0]
+
+    def whitening(self, t: Tensor | float) -> Tensor:
+        """L⁻¹ where it exists, ``(2, 2)`` or ``(B, 2, 2)``."""
         if (as_time(t) <= 0).any():
             raise UserError("t must be above 0 in phase space: at clean data position has no noise to divide by")
-        return self.cov(t)
+        root = self.root(t)
+        a, b, c = root[..., 0, 0], root[..., 1, 0], root[..., 1, 1]
+        return _matrix([[1 / a, torch.zeros_like(a)], [-b / (a * c), 1 / c]])
 
-    def _blocks(self, m: Tensor, state: Tensor) -> Blocks:
-        m = m.to(device=state.device, dtype=state.dtype)
-        return Blocks(m.reshape(-1, 2, 2, *[1] * (state.ndim - 2)))
+    def log_snr(self, t: Tensor | float) -> Tensor:
+        r"""log 1/r² of the observation y = x_0 + rε that the state amounts to: :math:`1/r^2 = K^T Σ^{-1} K = |κ|^2`."""
+        t = as_time(t)
+        inside = t.clamp_min(1e-18)
+        return torch.where(t > 0, torch.log((self.white_gain(inside) ** 2).sum(-1)), torch.inf)
+
+    def time(self, log_snr: Tensor | float) -> Tensor:
+        r"""The inverse of ``log_snr``, 0 or 1 beyond its range, by Newton's method in log t from a table.
+
+        .. math:: \frac{d}{dt} K^T Σ^{-1} K = -4 β (κ_v / L_{vv})^2
+        """
+        target = torch.as_tensor(log_snr, dtype=torch.float64)
+        places, values = (v.to(target.device) for v in self._table)
+        inside = target.clamp(float(values[-1]), float(values[0]))
+        right = torch.searchsorted(-values, -inside.contiguous()).clamp(1, len(values) - 1)
+        share = (inside - values[right - 1]) / (values[right] - values[right - 1])
+        place = torch.lerp(places[right - 1], places[right], share)
+        for _ in range(4):  # nearly straight between knots: the first step leaves 1e-6, each doubles the digits
+            t = torch.exp(place)
+            white, size = self.white_gain(t), self.root(t)[..., 1, 1]
+            snr = (white**2).sum(-1)
+            place = place + (torch.log(snr) - inside) * snr / (4 * self.beta * t * (white[..., 1] / size) ** 2)
+        return torch.where(target > values[0], 0.0, torch.where(target <= values[-1], 1.0, torch.exp(place)))
+
+    @cached_property
+    def _table(self) -> tuple[Tensor, Tensor]:
+        """log t, from 1e-18, and the log-SNR there."""
+        places = torch.linspace(math.log(1e-18), 0, 500, dtype=torch.float64)
+        return places, self.log_snr(torch.exp(places))
+
+    def _blocks(self, m: Tensor, state: Tensor, root: Tensor | None = None) -> Blocks:
+        shape = (-1, 2, 2, *[1] * (state.ndim - 2))
+        return Blocks(m.to(state).reshape(shape), None if root is None else root.to(state).reshape(shape))
 
     def _lift(self, k: Tensor, x0: Tensor) -> Tensor:
         """K x_0, ``(B, 2, *data)``."""
@@ -106,44 +176,60 @@ class PhaseSpace(Process):
 
     def marginal(self, x0: Tensor, t: Tensor | float) -> Normal:
         mean = self._lift(self.gain(t), x0)
-        return Normal(mean, self._blocks(self.cov(t), mean))
+        return Normal(mean, self._blocks(self.cov(t), mean, self.root(t)))
 
     def transition(self, x_s: Tensor, s: Tensor | float, t: Tensor | float) -> Normal:
-        return Normal(_apply(self.flow(s, t), x_s), self._blocks(self.noise_cov(s, t), x_s))
+        root = self.transition_root(as_time(t) - as_time(s))
+        return Normal(_apply(self.flow(s, t), x_s), self._blocks(self.noise_cov(s, t), x_s, root))
 
     def bridge_coefficients(
         self, t: Tensor | float, s: Tensor | float, eta: float = 1.0
     ) -> tuple[Tensor, Tensor, Tensor]:
         r"""(A, G, C) of q_η(x_s | x_t, x_0) = N(A x_0 + G x_t, C): A = K_s − G K_t, C = Σ_s − G Σ_t Gᵀ.
 
-        At η = 1, :math:`G = Σ_s Φ^T Σ_t^{-1}`. For η < 1 the gain solves
-        :math:`\dot G = β (F + \tfrac{1 + η^2}{2} g g^T Σ^{-1}) G`, G(t) = I, taken from t to s: the probability flow
-        at η = 0, and a step that any finer chain of steps agrees with at every η.
+        At η = 1, :math:`G = Σ_s Φ^T Σ_t^{-1}`. With roots L of Σ_s and R of the noise N between the two,
+        :math:`Y = R^{-1} Φ L` and :math:`H = I + Y^T Y`, it is written without a difference:
+
+        .. math::
+            C = L H^{-1} L^T, \quad G = L H^{-1} Y^T R^{-1}, \quad
+            A = \left(K_s + |Y|^2 Φ^{-1} N Φ^{-T} Σ_s^{-1} K_s\right) / |H|
+
+        For η < 1 the gain solves :math:`\dot G = β (F + \tfrac{1 + η^2}{2} g g^T Σ^{-1}) G`, G(t) = I, taken from t to
+        s: the probability flow at η = 0, and a step that any finer chain of steps agrees with at every η.
         """
-        t, s = as_time(t), as_time(s)
+        lift, gain, root, free = self._bridge(as_time(t), as_time(s), eta)
+        return lift, gain, root @ root.mT if free is None else free
+
+    def _bridge(self, t: Tensor, s: Tensor, eta: float) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """A, G, and C: by its root at η = 1, else as it is."""
         if not 0.0 <= eta <= 1.0:
             raise UserError(f"eta must lie in [0, 1], got {eta}")
-        if eta == 1.0:
-            sigma_s, sigma_t = self.cov(s), self.cov(t)
-            gain = torch.linalg.solve(sigma_t, self.flow(s, t) @ sigma_s).mT
-            free = sigma_s - gain @ sigma_t @ gain.mT
-        else:
-            root_s, turn = self._root(s), self._turn(t, s, eta)
-            gain = torch.linalg.solve_triangular(self._root(t), root_s @ turn, upper=False, left=False)
+        t, s = torch.broadcast_tensors(t, s)
+        root_s = self.root(s)
+        if eta < 1.0:
+            turn = self._turn(t, s, eta)
+            gain = torch.linalg.solve_triangular(self.root(t), root_s @ turn, upper=False, left=False)
             free = root_s @ (torch.eye(2, dtype=torch.float64) - turn @ turn.mT) @ root_s.mT * (eta > 0)
-        lift = self.gain(s) - (gain @ self.gain(t)[..., None])[..., 0]
-        return lift, gain, (free + free.mT) / 2
-
-    def _root(self, t: Tensor) -> Tensor:
-        """L of Σ_t = L Lᵀ, lower triangular; the variance of v given x does not cancel, and t = 0 is the limit."""
-        t = t.clamp_min(1e-18)
-        noise, f = self.noise_cov(0.0, t), self.flow(0.0, t)[..., 1]
-        p, q, r = noise[..., 0, 0], noise[..., 0, 1], noise[..., 1, 1]
-        x, v = f[..., 0], f[..., 1]
-        square = p + self.gamma * x**2
-        det = p * r - q**2 + self.gamma * (p * v**2 - 2 * q * x * v + r * x**2)
-        a = torch.sqrt(square)
-        return _matrix([[a, torch.zeros_like(a)], [(q + self.gamma * x * v) / a, torch.sqrt(det / square)]])
+            return self.gain(s) - (gain @ self.gain(t)[..., None])[..., 0], gain, root_s, (free + free.mT) / 2
+        still = (t == s)[..., None, None]
+        step = torch.where(t == s, 1.0, t - s)
+        noise = self.transition_root(step)
+        y = torch.linalg.solve_triangular(noise, self.flow(0.0, step) @ root_s, upper=False)
+        h = torch.eye(2, dtype=torch.float64) + y.mT @ y
+        # A product and a sum of squares: the determinant of H does not cancel, however large Y is.
+        product = lambda m: m[..., 0, 0] * m[..., 1, 1]
+        square = (product(root_s) / product(noise)) ** 2 * torch.exp(-4 * self.beta * step)
+        det = 1 + (y**2).sum((-2, -1)) + square
+        inverse = _matrix([[h[..., 1, 1], -h[..., 0, 1]], [-h[..., 1, 0], h[..., 0, 0]]]) / det[..., None, None]
+        half = root_s @ inverse
+        free = half @ root_s.mT
+        gain = torch.linalg.solve_triangular(noise, half @ y.mT, upper=False, left=False)
+        back, inside = self.flow(step, 0.0) @ noise, s.clamp_min(1e-18)
+        pull = back @ (back.mT @ (self.whitening(inside).mT @ self.white_gain(inside)[..., None]))
+        lift = (self.gain(s) + square[..., None] * pull[..., 0]) / det[..., None]
+        gain = torch.where(still, torch.eye(2, dtype=torch.float64), gain)
+        root = _root(free[..., 0, 0], free[..., 0, 1], product(root_s) ** 2 / det)
+        return torch.where(still[..., 0], 0.0, lift), gain, torch.where(still, 0.0, root), None
 
     def _turn(self, t: Tensor, s: Tensor, eta: float, panels: int = 256) -> Tensor:
         r"""M of G = L_s M L_t⁻¹, where L is the root of Σ: a rotation at η = 0, so that G Σ_t Gᵀ = Σ_s to rounding.
@@ -158,7 +244,7 @@ class PhaseSpace(Process):
         def generator(place: float) -> Tensor:
             steps = torch.arange(panels, dtype=torch.float64).reshape(-1, *[1] * h.ndim) + place
             time = torch.exp(t + h * steps)
-            root = self._root(time)
+            root = self.root(time)
             spin = root[..., 1, 1] / root[..., 0, 0]
             rows = [[torch.zeros_like(spin), spin], [-spin, 2 * eta**2 / root[..., 1, 1] ** 2]]
             return (h * self.beta * time)[..., None, None] * _matrix(rows)
@@ -171,23 +257,25 @@ class PhaseSpace(Process):
         return steps[0]
 
     def bridge(self, x_t: Tensor, x0: Tensor, t: Tensor | float, s: Tensor | float, eta: float = 1.0) -> Normal:
-        lift, gain, free = self.bridge_coefficients(t, s, eta)
-        return Normal(self._lift(lift, x0) + _apply(gain, x_t), self._blocks(free, x_t))
+        lift, gain, root, free = self._bridge(as_time(t), as_time(s), eta)
+        return Normal(self._lift(lift, x0) + _apply(gain, x_t), self._free(root, free, x_t))
+
+    def _free(self, root: Tensor, free: Tensor | None, x_t: Tensor) -> Blocks:
+        return self._blocks(root @ root.mT, x_t, root) if free is None else self._blocks(free, x_t)
 
     def reverse(
         self, x_t: Tensor, belief: Distribution, t: Tensor | float, s: Tensor | float, eta: float = 1.0
     ) -> Distribution:
         """Dirac and diagonal normal beliefs give 2×2 blocks A Aᵀ·v + C; any other is drawn from, then bridged."""
-        lift, gain, free = self.bridge_coefficients(t, s, eta)
-        closed = isinstance(belief, Dirac) or (isinstance(belief, Normal) and isinstance(belief.cov, Diagonal))
-        if not closed:
-            shift = _apply(gain, x_t)
-            return Compound(belief, lambda x0: Normal(self._lift(lift, x0) + shift, self._blocks(free, x_t)))
-        blocks = self._blocks(free, x_t).matrix
+        if isinstance(belief, Dirac):
+            return self.bridge(x_t, belief.mean, t, s, eta)
+        lift, gain, root, free = self._bridge(as_time(t), as_time(s), eta)
+        shift, rest = _apply(gain, x_t), self._free(root, free, x_t)
+        if not (isinstance(belief, Normal) and isinstance(belief.cov, Diagonal)):
+            return Compound(belief, lambda x0: Normal(self._lift(lift, x0) + shift, rest))
         outer = self._blocks(lift[..., :, None] * lift[..., None, :], x_t).matrix
         variance = belief.cov.diagonal(tuple(belief.mean.shape[1:]))
-        cov = blocks + outer * variance[:, None, None]
-        return Normal(self._lift(lift, belief.mean) + _apply(gain, x_t), Blocks(cov))
+        return Normal(self._lift(lift, belief.mean) + shift, Blocks(rest.matrix + outer * variance[:, None, None]))
 
     def read(self, x: Tensor) -> Tensor:
         """x, without the velocity."""
@@ -195,21 +283,19 @@ class PhaseSpace(Process):
 
     def observe(self, x_t: Tensor, t: Tensor | float) -> Observation:
         r"""y = KᵀΣ⁻¹x_t / KᵀΣ⁻¹K = x_0 + N(0, 1/KᵀΣ⁻¹K): all that position and velocity say about x_0."""
-        k, sigma = self.gain(t), self._noisy(t)
-        weights = torch.linalg.solve(sigma, k[..., None])[..., 0]
-        precision = (weights * k).sum(-1)
-        data = x_t.ndim - 2
-        w = (weights / precision[..., None]).reshape(-1, 2, *[1] * data).to(x_t)
-        y = (w * x_t).sum(1)
+        white = self.white_gain(t)
+        precision = (white**2).sum(-1)
+        weights = (self.whitening(t).mT @ white[..., None])[..., 0] / precision[..., None]
+        y = (weights.reshape(-1, 2, *[1] * (x_t.ndim - 2)).to(x_t) * x_t).sum(1)
         d = math.prod(x_t.shape[2:])
-        rest = Normal(self._lift(k, y), self._blocks(sigma, x_t)).log_prob(x_t)
+        rest = self.marginal(y, t).log_prob(x_t)
         log_c = rest + 0.5 * d * (math.log(2 * math.pi) - torch.log(precision))
         return Observation(y, torch.ones_like(precision), precision.rsqrt(), log_c)
 
     def score(self, x_t: Tensor, belief: Distribution, t: Tensor | float) -> Tensor:
         r"""∇ log p_t(x, v) = Σ_t⁻¹ (K_t x̂_0 − x_t), exact from the mean of the belief about x_0 alone."""
-        apart = self._lift(self.gain(t), belief.mean) - x_t
-        return _apply(torch.linalg.inv(self._noisy(t)), apart)
+        white = self.whitening(t)
+        return _apply(white.mT, _apply(white, self._lift(self.gain(t), belief.mean) - x_t))
 
     def velocity(self, x_t: Tensor, belief: Distribution, t: Tensor | float) -> Tensor:
         r"""dz/dt of the probability flow: β (F z − ½ g gᵀ ∇ log p_t(z))."""

@@ -27,6 +27,7 @@ from .multistep import (
     Multistep,
     UniPC,
 )
+from .phase import SSCS
 from .pndm import PNDM, StartWith
 from .remainder import GaussianRemainder
 from .reversal import AdaptiveSDE, ConsistentAnnealing, Preconditioned, ReverseDiffusion
@@ -57,6 +58,7 @@ __all__ = [
     "PNDM",
     "PRK",
     "RK45",
+    "SSCS",
     "AdaptiveSDE",
     "Ancestral",
     "AnnealedLangevin",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._registry import register
-from ..processes import DDPM, FiniteChain, Process, ScalarGaussian, power
+from ..processes import DDPM, FiniteChain, Process, ScalarGaussian, SignalToNoise, power
 
 _EXACT = "exact: tests/samplers/test_grids.py"
 
@@ -37,10 +37,10 @@ def quadratic(process: Process, steps: int) -> Tensor:
 @register("grids", "log-snr", title="Uniform in log-SNR", arxiv="2206.00927", proof=_EXACT)
 def log_snr(process: Process, steps: int) -> Tensor:
     """n times uniform in log-SNR from ``t_max`` to ``t_min``, then 0 (arXiv:2206.00927 §3.4)."""
-    gaussian: ScalarGaussian = power(process, ScalarGaussian, "grid 'log-snr'")
-    low, high = gaussian.log_snr(gaussian.t_max), gaussian.log_snr(gaussian.t_min)
+    noisy: SignalToNoise = power(process, SignalToNoise, "grid 'log-snr'")
+    low, high = noisy.log_snr(process.t_max), noisy.log_snr(process.t_min)
     values = low + (high - low) * torch.linspace(0, 1, _steps(steps), dtype=torch.float64)
-    return _end(_clip(gaussian, gaussian.time(values)))
+    return _end(_clip(process, noisy.time(values)))
 
 
 @register("grids", "karras", title="Karras ρ", arxiv="2206.00364", proof=_EXACT)
@@ -49,13 +49,13 @@ def karras(process: Process, steps: int, rho: float = 7.0) -> Tensor:
 
     .. math:: (σ/α)_i = \left(σ_{\max}^{1/ρ} + \tfrac{i}{n-1} (σ_{\min}^{1/ρ} - σ_{\max}^{1/ρ})\right)^ρ
     """
-    gaussian: ScalarGaussian = power(process, ScalarGaussian, "grid 'karras'")
+    noisy: SignalToNoise = power(process, SignalToNoise, "grid 'karras'")
     if not rho > 0:
         raise UserError(f"rho must be > 0, got {rho}")
-    top = torch.exp(-gaussian.log_snr(gaussian.t_max) / (2 * rho))
-    bottom = torch.exp(-gaussian.log_snr(gaussian.t_min) / (2 * rho))
+    top = torch.exp(-noisy.log_snr(process.t_max) / (2 * rho))
+    bottom = torch.exp(-noisy.log_snr(process.t_min) / (2 * rho))
     ratio = (top + torch.linspace(0, 1, _steps(steps), dtype=torch.float64) * (bottom - top)) ** rho
-    return _end(_clip(gaussian, gaussian.time(-2 * torch.log(ratio))))
+    return _end(_clip(process, noisy.time(-2 * torch.log(ratio))))
 
 
 def _clip(process: Process, times: Tensor) -> Tensor:

@@ -34,8 +34,8 @@ class ProcessConfig:
     """How data become noise."""
 
     name: str | None = None
-    """Process: edm, vp, sub-vp, ve, flow, cosine or ddpm for real data, absorbing, uniform, discretised-gaussian or
-    neighbours for tokens; if not given, edm and absorbing."""
+    """Process: edm, vp, sub-vp, ve, flow, cosine, ddpm or phase-space for real data, absorbing, uniform,
+    discretised-gaussian or neighbours for tokens; if not given, edm and absorbing."""
     options: dict[str, str] = field(default_factory=dict)
     """Its settings as KEY VALUE pairs: sigma_max 160."""
 
@@ -45,8 +45,9 @@ class PredictionConfig:
     """What the network is asked for."""
 
     name: str | None = None
-    """Prediction: eps, x0, v, flow, score or edm for real data, evidence, logits or ordinal for tokens; if not given,
-    flow for the flow process, edm for every other, and evidence for tokens."""
+    """Prediction: eps, x0, v, flow, score or edm for real data, eps, score, mixed or edm for phase space, evidence,
+    logits or ordinal for tokens; if not given, flow for the flow process, mixed for phase space, edm for every other,
+    and evidence for tokens."""
     time: str | None = None
     """How the network is told the time: log_sigma (log(sigma/alpha)/4), index (of a table) or time (1000 t); if not
     given, time for tokens, else log_sigma."""

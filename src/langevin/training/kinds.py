@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .._errors import UserError
 from .._registry import lookup
 from ..data import Data
-from ..denoisers import Reader, Reading, TokenReading
-from ..processes import Chain, Process, ScalarGaussian
+from ..denoisers import PhaseReading, Reader, Reading, TokenReading
+from ..processes import Chain, PhaseSpace, Process, ScalarGaussian
 
 if TYPE_CHECKING:
     from .config import Config, ObjectiveConfig, PredictionConfig
@@ -55,8 +55,8 @@ class Kind(ABC):
 class Real(Kind):
     """Real data under x_t = αx_0 + σε."""
 
-    process = ScalarGaussian
-    reading = Reading
+    process: ClassVar[type[Process]] = ScalarGaussian  # type: ignore[type-abstract]
+    reading: ClassVar[type[Reader]] = Reading
     default = "edm"
 
     def check(self, data: Data) -> None:
@@ -71,7 +71,7 @@ class Real(Kind):
             rms = math.sqrt(float(data.variance.mean()) + float((data.mean**2).mean()))
         if not 0 < rms < math.inf:
             raise UserError(f"prediction.data-std must be a number > 0, got {rms}")
-        name = config.prediction.name or ("flow" if config.process.name == "flow" else "edm")
+        name = config.prediction.name or self.predicts(str(config.process.name))
         return replace(config.prediction, name=name, time=config.prediction.time or "log_sigma", data_std=rms)
 
     def objective(self, config: ObjectiveConfig, prediction: PredictionConfig) -> ObjectiveConfig:
@@ -83,9 +83,25 @@ class Real(Kind):
                 options["mean"] = -1.2 + math.log((prediction.data_std or 0.5) / 0.5)  # type: ignore[assignment]
         return replace(config, name=config.name or "simple", times=times, times_options=options)
 
-    def reader(self, prediction: PredictionConfig) -> Reading:
+    def predicts(self, process: str) -> str:
+        """The prediction taken when none is named."""
+        return "flow" if process == "flow" else "edm"
+
+    def reader(self, prediction: PredictionConfig) -> Reader:
         std = float(prediction.data_std or 0.0)
-        return Reading(str(prediction.name), std, str(prediction.time), prediction.scale_input)
+        made: Callable[..., Reader] = self.reading
+        return made(str(prediction.name), std, str(prediction.time), prediction.scale_input)
+
+
+class Phase(Real):
+    """Real data with a velocity."""
+
+    process = PhaseSpace
+    reading = PhaseReading
+    default = "phase-space"
+
+    def predicts(self, process: str) -> str:
+        return "mixed"
 
 
 class Tokens(Kind):
@@ -121,7 +137,7 @@ class Tokens(Kind):
         return TokenReading(str(prediction.name), str(prediction.time))
 
 
-KINDS: dict[str, Kind] = {kind.reading.kind: kind for kind in (Real(), Tokens())}
+KINDS: dict[str, Kind] = {kind.reading.kind: kind for kind in (Real(), Tokens(), Phase())}
 """The kinds of models, by the name a model directory calls them."""
 
 
@@ -136,4 +152,4 @@ def kind_of(process: str) -> Kind:
     for kind in KINDS.values():
         if isinstance(made, type) and issubclass(made, kind.process):
             return kind
-    raise UserError(f"training needs a process x_t = αx_0 + σε or a chain on tokens, got {process!r}")
+    raise UserError(f"training needs a process x_t = αx_0 + σε, phase space or a chain on tokens, got {process!r}")
