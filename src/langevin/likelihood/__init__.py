@@ -2,9 +2,12 @@
 
 from .continuous import ContinuousBound, continuous_bound
 from .units import Units
+from .vdm import VDMBound, vdm_bound
 
 __all__ = [
     "ContinuousBound",
     "Units",
+    "VDMBound",
     "continuous_bound",
+    "vdm_bound",
 ]

@@ -1,7 +1,8 @@
 """How a denoiser is learned: a weight on the error of x̂_0, at times drawn from a law."""
 
-from .create import DEFAULT_TIMES, OBJECTIVES, create
+from .create import DEFAULT_TIMES, OBJECTIVES, TIMELESS, create
 from .denoising import Denoising, Objective, Timed
+from .elbo import ELBO, Codec, elbo
 from .matching import MATCHING, Explicit, Implicit, Sliced, SlicedVR
 from .times import (
     TIMES,
@@ -15,15 +16,20 @@ from .times import (
     Uniform,
 )
 from .tokens import D3PM
+from .vdm import VDM
 from .weights import WEIGHTS
 
 __all__ = [
     "D3PM",
     "DEFAULT_TIMES",
+    "ELBO",
     "MATCHING",
     "OBJECTIVES",
+    "TIMELESS",
     "TIMES",
+    "VDM",
     "WEIGHTS",
+    "Codec",
     "Denoising",
     "Explicit",
     "Implicit",
@@ -40,4 +46,5 @@ __all__ = [
     "Timed",
     "Uniform",
     "create",
+    "elbo",
 ]

@@ -33,6 +33,7 @@ from .gaussian import (
     linear_betas,
     scaled_linear_betas,
 )
+from .learned import Learned, Learning, MonotoneNetwork
 from .phase import PhaseSpace
 
 
@@ -59,6 +60,9 @@ __all__ = [
     "Cosine",
     "FiniteChain",
     "GammaNoise",
+    "Learned",
+    "Learning",
+    "MonotoneNetwork",
     "Observable",
     "Observation",
     "PhaseSpace",
