@@ -24,6 +24,7 @@ PROCESSES = {
     "ddpm": processes.DDPM(),
     "ddpm-cosine": processes.DDPM(processes.cosine_betas()),
     "ddpm-scaled": processes.DDPM(processes.scaled_linear_betas()),
+    "learned": processes.Learned([-13.3, -6.0, -3.5, -1.0, 5.0]),
     "ddpm-own": processes.DDPM([0.01 * 1.2**i for i in range(25)]),
 }
 

@@ -19,6 +19,7 @@ from langevin.processes import (
     VP,
     Cosine,
     GammaNoise,
+    Learned,
     RectifiedFlow,
     ScalarGaussian,
     SubVP,
@@ -72,6 +73,22 @@ def table(betas):
     return pair
 
 
+LEVELS = (-13.3, -6.0, -5.0, -1.0, 5.0)
+
+
+def learned(t):
+    """Hermite's cubic through γ at five times; below t_min = 1e-3, σ²/α² proportional to t."""
+    rises = [mp.mpf(b) - mp.mpf(a) for a, b in itertools.pairwise(LEVELS)]
+    slopes = [rises[0], *(2 * a * b / (a + b) for a, b in itertools.pairwise(rises)), rises[-1]]
+    place = max(mp.mpf(0), (mp.mpf(t) - mp.mpf(1e-3)) / (1 - mp.mpf(1e-3))) * len(rises)
+    n = min(int(place), len(rises) - 1)
+    u, v = place - n, 1 - (place - n)
+    gamma = LEVELS[n] * (1 + 2 * u) * v**2 + LEVELS[n + 1] * (1 + 2 * v) * u**2
+    gamma += slopes[n] * u * v**2 - slopes[n + 1] * v * u**2
+    ratio = mp.e**gamma * min(mp.mpf(1), mp.mpf(t) / mp.mpf(1e-3))
+    return 1 / mp.sqrt(1 + ratio), mp.sqrt(ratio / (1 + ratio))
+
+
 PROCESSES: dict[str, tuple[ScalarGaussian, object]] = {
     "vp": (VP(), vp),
     "sub-vp": (SubVP(), sub_vp),
@@ -81,6 +98,7 @@ PROCESSES: dict[str, tuple[ScalarGaussian, object]] = {
     "cosine": (Cosine(), cosine),
     "ddpm": (DDPM(), table(linear_betas())),
     "ddpm-cosine": (DDPM(cosine_betas()), table(cosine_betas())),
+    "learned": (Learned(LEVELS), learned),
     "ddpm-own": (DDPM(OWN), table(OWN)),
 }
 EACH = pytest.mark.parametrize("name", PROCESSES)
@@ -270,6 +288,8 @@ def test_drift_and_diffusion_integrate(name):
     process = PROCESSES[name][0]
     nodes, weights = (f64(v) for v in np.polynomial.legendre.leggauss(20))
     edges = torch.linspace(0, 1, (process.steps if isinstance(process, DDPM) else 400) + 1, dtype=torch.float64)
+    if isinstance(process, Learned):  # its knots stand at equal distances from t_min to 1
+        edges = 1e-3 + (1 - 1e-3) * edges
     edges = edges[(edges >= 1e-3) & (edges < 0.99)]
     middle, half = (edges[1:] + edges[:-1])[:, None] / 2, (edges[1:] - edges[:-1])[:, None] / 2
     t = middle + half * nodes

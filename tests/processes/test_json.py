@@ -20,6 +20,7 @@ MADE = [
     processes.Cosine(0.01),
     processes.DDPM([0.1, 0.2, 0.3]),
     processes.DDPM(processes.cosine_betas(10)),
+    processes.Learned([-9.0, -4.0, 3.0]),
     processes.Absorbing(5),
     processes.Uniform(4),
     processes.FiniteChain(torch.tensor([[[0.5, 0.5], [0.25, 0.75]]]), 1),

@@ -14,8 +14,12 @@ from .dit import DiT
 from .mlp import MLP
 from .transformer import Transformer
 from .unet import UNet
+from .vae import VAE
 
 BACKBONES: dict[str, type[Backbone]] = {kind.name: kind for kind in (MLP, UNet, DiT, Transformer)}
+
+CODECS: dict[str, type[VAE]] = {VAE.name: VAE}
+"""Networks that are no backbones: they encode and decode."""
 
 SUITS = {1: "mlp", 2: "transformer", 3: "unet"}
 """The backbone for events of so many axes."""
@@ -24,7 +28,7 @@ LARGEST = 10**10
 """Parameters a configuration may ask for; more is a mistake or a file that was tampered with."""
 
 
-def create(config: Mapping[str, Any]) -> Backbone:
+def create(config: Mapping[str, Any]) -> Any:
     """The network of a configuration, as its ``config`` property gave it; weights are new.
 
     Args:
@@ -37,11 +41,12 @@ def create(config: Mapping[str, Any]) -> Backbone:
     """
     options = dict(config)
     name, energy = options.pop("name", None), options.pop("energy", False)
-    if not isinstance(energy, bool):
+    if not isinstance(energy, bool) or (energy and name in CODECS):
         raise UserError(f"energy must be true or false, got {energy!r}")
-    if not isinstance(name, str) or name not in BACKBONES:
-        raise unknown("network", str(name), BACKBONES)
-    kind = BACKBONES[name]
+    kinds: dict[str, Any] = {**BACKBONES, **CODECS}
+    if not isinstance(name, str) or name not in kinds:
+        raise unknown("network", str(name), kinds)
+    kind = kinds[name]
     known = [p for p in inspect.signature(kind).parameters if p != "self"]
     for option in options:
         if option not in known:
@@ -67,7 +72,7 @@ def default(shape: tuple[int, ...], classes: int = 0, *, name: str | None = None
     Args:
         shape: the event shape.
         classes: number of labels, 0 for none.
-        name: ``mlp``, ``transformer``, ``unet`` or ``dit``; None chooses by the shape.
+        name: ``mlp``, ``transformer``, ``unet``, ``dit`` or ``vae``; None chooses by the shape.
         options: further options of the network; they override what is chosen here.
 
     Raises:
@@ -93,11 +98,24 @@ def default(shape: tuple[int, ...], classes: int = 0, *, name: str | None = None
             p for p in (1, 2, 4, 8, 16, 32) if p == 1 or (min(shape[1:]) >= 8 * p and not any(n % p for n in shape[1:]))
         )
         chosen |= {"patch": patch}
+    elif name == "vae" and len(shape) == 3:
+        chosen.pop("classes")
+        chosen |= _vae(*shape[1:])
     chosen |= options
     with torch.device("meta"):
         network = create(chosen)
     network.check_shape(shape)
     return network.config
+
+
+def _vae(height: int, width: int) -> dict[str, Any]:
+    """A quarter of each side, an eighth from 64 pixels on; as many channels as leave at least 32 latents."""
+    halvings = 2 if min(height, width) < 64 else 3
+    while halvings and (height % 2**halvings or width % 2**halvings):
+        halvings -= 1
+    places = (height >> halvings) * (width >> halvings)
+    multipliers = [min(2**level, 4) for level in range(halvings + 1)]
+    return {"size": (height, width), "multipliers": multipliers, "latent": max(4, 32 // places)}
 
 
 def _unet(height: int, width: int, multipliers: Any = None) -> dict[str, Any]:

@@ -8,11 +8,13 @@ from typing import Any
 
 from .._errors import UserError, unknown
 from .denoising import Denoising, Objective
+from .elbo import ELBO
 from .matching import MATCHING
 from .times import LikelihoodImportance, LogNormal, Stratified, TimeLaw, Uniform
 from .times import create as create_times
 from .tokens import D3PM
 from .variational import VARIATIONAL
+from .vdm import VDM
 from .weights import WEIGHTS
 
 
@@ -29,13 +31,18 @@ def _weighted(kind: type[Denoising]) -> Callable[..., Objective]:
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "d3pm": D3PM,
+    "vdm": VDM,
     **{name: _weighted(kind) for name, kind in {**MATCHING, **VARIATIONAL}.items()},
 }
 """Objectives that are more than a weight, by name: called with ``times`` and their settings."""
 
+TIMELESS: dict[str, Callable[..., Objective]] = {"elbo": ELBO}
+"""Objectives without times, by name: called with their settings alone."""
+
 DEFAULT_TIMES: dict[str, TimeLaw] = {
     "edm": LogNormal(),
     "likelihood": Stratified(LikelihoodImportance()),
+    "vdm": Stratified(),
     "d3pm": Stratified(Uniform(low=1e-9)),
 }
 """The law of t of an objective that names none, where it is not uniform: the paper's own."""
@@ -51,12 +58,20 @@ def create(config: str | Mapping[str, Any] | Objective) -> Objective:
         return config
     settings: dict[str, Any] = {"name": config} if isinstance(config, str) else dict(config)
     name, times = str(settings.pop("name", None)), settings.pop("times", None)
-    if name not in {**WEIGHTS, **OBJECTIVES}:
-        raise unknown("objective", name, {**WEIGHTS, **OBJECTIVES}, " `langevin methods --room objectives` lists them.")
+    if name not in (known := {**WEIGHTS, **OBJECTIVES, **TIMELESS}):
+        raise unknown("objective", name, known, " `langevin methods --room objectives` lists them.")
+    if name in TIMELESS:
+        if times is not None:
+            raise UserError(f"objective {name!r} has no times, got {times!r}")
+        return _made(name, TIMELESS[name], settings)
     law = DEFAULT_TIMES.get(name, Uniform()) if times is None else create_times(times)
     if name in WEIGHTS:
         return Denoising(name, law, settings)
+    return _made(name, OBJECTIVES[name], {"times": law, **settings})
+
+
+def _made(name: str, make: Callable[..., Objective], settings: Mapping[str, Any]) -> Objective:
     try:
-        return OBJECTIVES[name](times=law, **settings)
+        return make(**settings)
     except TypeError as error:
         raise UserError(f"objective {name!r}: {error}") from None

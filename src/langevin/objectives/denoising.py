@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError, nearest, unknown
-from ..denoisers import Denoiser
+from ..denoisers import Denoiser, NetworkDenoiser
 from ..distributions import Noise
 from .times import TimeLaw, Uniform
 from .weights import WEIGHTS
@@ -36,6 +36,14 @@ class Objective(ABC):
 
     def check(self, denoiser: Denoiser) -> None:  # noqa: B027 (an objective may take any denoiser)
         """Refuse a denoiser the objective is not defined for, before any work."""
+
+    def prepare(self, denoiser: NetworkDenoiser) -> NetworkDenoiser:
+        """The denoiser as it is while it learns: itself, unless more than its network learns."""
+        return denoiser
+
+    def finish(self, denoiser: NetworkDenoiser) -> NetworkDenoiser:
+        """The inverse of ``prepare``: what is sampled from and saved."""
+        return denoiser
 
     @property
     def learns(self) -> bool:

@@ -34,6 +34,7 @@ from .gaussian import (
     linear_betas,
     scaled_linear_betas,
 )
+from .learned import Learned, Learning, MonotoneNetwork
 from .phase import PhaseSpace
 
 
@@ -60,6 +61,9 @@ __all__ = [
     "Cosine",
     "FiniteChain",
     "GammaNoise",
+    "Learned",
+    "Learning",
+    "MonotoneNetwork",
     "Observable",
     "Observation",
     "PhaseSpace",

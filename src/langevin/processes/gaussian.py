@@ -16,6 +16,7 @@ from .._errors import UserError
 from .._registry import register
 from ..distributions import Distribution, Normal
 from .base import Observation, Process, as_time, expand
+from .cubic import MonotoneCubic
 
 
 class ScalarGaussian(Process):
@@ -467,31 +468,16 @@ class DDPM(VariancePreserving):
         return 1 / self.steps
 
     @cached_property
-    def _cubics(self) -> Tensor:
-        """Coefficients c_0…c_3 of log α = Σ c_k u^k on each interval, ``(N, 4)``; slopes are harmonic means."""
-        rise = torch.log1p(-torch.tensor(self.betas, dtype=torch.float64)) / 2
-        slopes = torch.cat((rise[:1], 2 / (1 / rise[1:] + 1 / rise[:-1]), rise[-1:]))
-        before = torch.cat((torch.zeros_like(rise[:1]), torch.cumsum(rise, 0)[:-1]))
-        start, end = slopes[:-1], slopes[1:]
-        return torch.stack((before, start, 3 * rise - 2 * start - end, start + end - 2 * rise), -1)
+    def _curve(self) -> MonotoneCubic:
+        return MonotoneCubic(0.0, torch.log1p(-torch.tensor(self.betas, dtype=torch.float64)) / 2)
 
     def log_alpha(self, t: Tensor) -> Tensor:
-        left = (t * self.steps).floor().long().clamp(0, self.steps - 1)
-        c, u = self._cubics.to(t.device)[left], t * self.steps - left
-        return c[..., 0] + u * (c[..., 1] + u * (c[..., 2] + u * c[..., 3]))
+        return self._curve(t * self.steps)
 
     def time(self, log_snr: Tensor | float) -> Tensor:
-        """The inverse of ``log_snr``: the interval of log α = −½ log(1 + e^{−λ}), then Newton's method on its cubic."""
+        """The inverse of ``log_snr``, from log α = −½ log(1 + e^{−λ})."""
         target = -softplus(-torch.as_tensor(log_snr, dtype=torch.float64)) / 2
-        cubics = self._cubics.to(target.device)
-        left = torch.searchsorted(-cubics[:, 0].contiguous(), -target.contiguous(), right=True).sub(1)
-        left = left.clamp(0, self.steps - 1)
-        c0, c1, c2, c3 = cubics[left].unbind(-1)
-        u = ((target - c0) / (c1 + c2 + c3)).clamp(0, 1)
-        for _ in range(6):  # monotone and nearly straight: each step doubles the digits
-            miss = c0 + u * (c1 + u * (c2 + u * c3)) - target
-            u = (u - miss / (c1 + u * (2 * c2 + 3 * u * c3))).clamp(0, 1)
-        return (left + u) / self.steps
+        return self._curve.inverse(target) / self.steps
 
     def knot(self, t: Tensor | float) -> Tensor:
         """n of t = n/N, int64; a time between the knots is a ``ValueError``."""

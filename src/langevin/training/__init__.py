@@ -1,6 +1,7 @@
 """One trainer: configuration, optimiser steps, moving average, checkpoints, and the model directory they end in."""
 
 from .checkpoint import found as checkpoints
+from .codec import Autoencoder
 from .config import (
     BudgetConfig,
     Config,
@@ -17,13 +18,14 @@ from .config import (
 from .ema import EMA
 from .learner import Learner
 from .loop import train
-from .model import load, save
+from .model import load, load_codec, save
 from .order import Order
 from .pictures import grid, scatter, text
 from .tuning import tune, tune_model
 
 __all__ = [
     "EMA",
+    "Autoencoder",
     "BudgetConfig",
     "Config",
     "EMAConfig",
@@ -39,6 +41,7 @@ __all__ = [
     "checkpoints",
     "grid",
     "load",
+    "load_codec",
     "save",
     "scatter",
     "settle",

@@ -13,9 +13,10 @@ from typing import Any, Literal
 from .. import nn, objectives, processes
 from .._errors import UserError, nearest
 from ..data import Data
-from ..denoisers import NetworkDenoiser, Reader, networked
+from ..denoisers import Reader, networked
 from ..objectives import Objective
 from ..processes import Process
+from .codec import Autoencoder
 from .kinds import default_process, kind_of
 
 
@@ -24,7 +25,7 @@ class NetworkConfig:
     """The network."""
 
     name: str | None = None
-    """Backbone: unet, dit or mlp; if not given, the one that suits the data."""
+    """Backbone: unet, dit or mlp, or the codec vae; if not given, the one that suits the data."""
     options: dict[str, str] = field(default_factory=dict)
     """Its settings as KEY VALUE pairs, a value as JSON: width 96 multipliers [1,2,2]."""
 
@@ -34,7 +35,7 @@ class ProcessConfig:
     """How data become noise."""
 
     name: str | None = None
-    """Process: edm, vp, sub-vp, ve, flow, cosine, ddpm or phase-space for real data, absorbing, uniform,
+    """Process: edm, vp, sub-vp, ve, flow, cosine, ddpm, learned or phase-space for real data, absorbing, uniform,
     discretised-gaussian or neighbours for tokens; if not given, edm and absorbing."""
     options: dict[str, str] = field(default_factory=dict)
     """Its settings as KEY VALUE pairs: sigma_max 160."""
@@ -62,8 +63,8 @@ class ObjectiveConfig:
     """What is made small."""
 
     name: str | None = None
-    """Weight of the error at each time: simple (the network's own target), x0, dsm, likelihood, edm or min-snr; d3pm
-    for tokens; if not given, simple and d3pm."""
+    """Weight of the error at each time: simple (the network's own target), x0, dsm, likelihood, edm or min-snr; vdm
+    for the process learned, d3pm for tokens; if not given, simple and d3pm."""
     options: dict[str, str] = field(default_factory=dict)
     """Its settings as KEY VALUE pairs: gamma 5."""
     times: str | None = None
@@ -218,14 +219,7 @@ def settle(config: Config, data: Data) -> Config:
         UserError: for a value out of its range, named as it is on the command line.
     """
     suits = _suits(data)
-    name = config.process.name or default_process(data)
-    kind = kind_of(name)
-    kind.check(data)
-    process = ProcessConfig(name, kind.options(_decode(config.process.options), data))
-    config = replace(config, process=process)
-    prediction = kind.prediction(config, data)
-    objective = replace(config.objective, times_options=_decode(config.objective.times_options))
-    objective = kind.objective(objective, prediction)
+    network, process, prediction, objective = (_codec if config.network.name in nn.CODECS else _denoiser)(config, data)
     budget = config.budget
     if budget.steps is None and budget.minutes is None:
         budget = replace(budget, steps=suits.steps)
@@ -233,7 +227,8 @@ def settle(config: Config, data: Data) -> Config:
     settled = replace(
         config,
         batch=pick(config.batch, suits.batch),
-        network=NetworkConfig(*_network(config, kind.reader(prediction), data)),
+        network=network,
+        process=process,
         prediction=prediction,
         objective=replace(objective, options=_decode(config.objective.options)),
         optimiser=replace(
@@ -251,6 +246,39 @@ def settle(config: Config, data: Data) -> Config:
     )
     check(settled)
     return settled
+
+
+_Settled = tuple[NetworkConfig, ProcessConfig, PredictionConfig, ObjectiveConfig]
+
+
+def _denoiser(config: Config, data: Data) -> _Settled:
+    """What is trained as a denoiser."""
+    if config.objective.name in objectives.TIMELESS:
+        raise UserError(f"objective {config.objective.name!r} learns a codec: give --network.name vae")
+    name = config.process.name or default_process(data)
+    kind = kind_of(name)
+    kind.check(data)
+    process = ProcessConfig(name, kind.options(_decode(config.process.options), data))
+    config = replace(config, process=process)
+    prediction = kind.prediction(config, data)
+    objective = replace(config.objective, times_options=_decode(config.objective.times_options))
+    objective = kind.objective(objective, prediction)
+    return NetworkConfig(*_network(config, kind.reader(prediction), data)), process, prediction, objective
+
+
+def _codec(config: Config, data: Data) -> _Settled:
+    """What is trained as a codec: without a process, a prediction and times."""
+    plain, o = Config(), config.objective
+    for name, given in (("process", config.process), ("prediction", config.prediction)):
+        if given != getattr(plain, name):
+            raise UserError(f"--{name} is a setting of denoisers: network {config.network.name!r} is a codec")
+    if o.name not in (None, *objectives.TIMELESS) or o.times is not None or o.times_options:
+        raise UserError(f"network {config.network.name!r} is learned by objective 'elbo', which has no times")
+    if not data.is_image or data.tokens:
+        raise UserError(f"network {config.network.name!r} is for images, got data {data!r}")
+    made = nn.default(data.shape, name=config.network.name, **_decode(config.network.options))
+    network = NetworkConfig(str(made.pop("name")), made)
+    return network, config.process, config.prediction, replace(o, name=o.name or "elbo")
 
 
 def _network(config: Config, reading: Reader, data: Data) -> tuple[str, dict[str, Any]]:
@@ -326,14 +354,19 @@ def check(config: Config) -> None:
     need(whole(out.keep, 1), "output.keep", out.keep, "an integer of at least 1")
 
 
-def build(config: Config, data: Data) -> tuple[NetworkDenoiser, Objective]:
-    """The untrained denoiser and the objective of a settled configuration.
+def build(config: Config, data: Data) -> tuple[Any, Objective]:
+    """The untrained denoiser (or ``Autoencoder``) and the objective of a settled configuration.
 
     Weights come from torch's global generator, which the caller seeds.
 
     Raises:
         UserError: for an unknown name or setting, and for a process, prediction or size that do not go together.
     """
+    if config.network.name in nn.CODECS:
+        codec: Any = Autoencoder(nn.create({"name": config.network.name, **config.network.options}), data)
+        objective = objectives.create({"name": config.objective.name, **config.objective.options})
+        objective.check(codec)
+        return objective.prepare(codec), objective
     process = _process(config)
     reading = kind_of(str(config.process.name)).reader(config.prediction)
     reading.check(process)
@@ -345,7 +378,7 @@ def build(config: Config, data: Data) -> tuple[NetworkDenoiser, Objective]:
     network.check_shape(reading.faces(process, data.shape)[0])
     denoiser = networked(network, process, reading, data.shape, data=data)
     objective.check(denoiser)
-    return denoiser, objective
+    return objective.prepare(denoiser), objective
 
 
 def changed(asked: Config, settled: Config) -> list[str]:

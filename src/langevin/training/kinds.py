@@ -77,7 +77,8 @@ class Real(Kind):
     def objective(self, config: ObjectiveConfig, prediction: PredictionConfig) -> ObjectiveConfig:
         times, options = config.times, dict(config.times_options)
         if times is None:
-            times = "log-normal" if prediction.name == "edm" else "uniform"
+            # A bound is an expectation over uniform times, whatever the network is asked for.
+            times = "log-normal" if prediction.name == "edm" and config.name != "vdm" else "uniform"
             if times == "log-normal" and "mean" not in options:
                 # The published −1.2 is for data of RMS ½; noise matters in proportion to the data.
                 options["mean"] = -1.2 + math.log((prediction.data_std or 0.5) / 0.5)  # type: ignore[assignment]

@@ -93,7 +93,8 @@ class Learner:
         self.network = denoiser.network.train()
         self.denoiser = denoiser if wrapped is None else replace(denoiser, network=wrapped)
         self.ema = EMA(self.network, batch, ema.width if ema.kind == "power" else None, ema.half_life)
-        self.average = replace(denoiser, network=self.ema.network, counter=Counter())
+        average = replace(denoiser, network=self.ema.network, counter=Counter())
+        self.average = objective.prepare(average)
         self.named = dict(self.network.named_parameters())
         self.clip = math.inf if optimiser.clip is None else optimiser.clip
         self.device = denoiser.device

@@ -188,8 +188,7 @@ class _Run:
             self.bar.close()
             if self.metrics is not None:
                 self.metrics.close()
-        network = self.learner.ema.network
-        return replace(self.learner.average, config=self._made(), network=network, counter=Counter())
+        return replace(self._model(), counter=Counter())
 
     def _loop(self, signals: _Signals) -> None:
         out, progress = self.config.output, self.progress
@@ -314,8 +313,10 @@ class _Run:
             return
         path = self.out / "pictures" / f"step-{self.progress.step:07d}.png"
         data = self.dataset.info
-        reference = None if data.is_image else self.dataset.test.all()[0][:2000]
-        path = pictures.snapshot(self.learner.average, path, seed=self.config.seed, reference=reference)
+        reference = self.dataset.test.plain(
+            torch.arange(min(2000 if not data.is_image else 16, len(self.dataset.test)))
+        )
+        path = pictures.snapshot(self._model(), path, seed=self.config.seed, reference=reference)
         if self.metrics is not None:
             self.metrics.picture(path, self.progress.step)
 
@@ -324,7 +325,7 @@ class _Run:
             return
         keep = self.config.output.keep
         self.saved = checkpoint.save(self.out, self.learner, self.progress, self.config, self.dataset.info, keep)
-        model.save(replace(self.learner.average, config=self._made()), self.out)
+        model.save(self._model(), self.out)
 
     def _finish(self) -> None:
         self._checkpoint()
@@ -333,6 +334,10 @@ class _Run:
             self.bar.say(f"{made['skipped']} steps were skipped: their gradient was not finite.")
         val = "" if made["val_loss"] is None else f", held-out loss {made['val_loss']:.4f}"
         self.bar.say(f"{made['steps']} steps in {made['seconds']:.0f} s{val}: the model is in {self.out}")
+
+    def _model(self) -> NetworkDenoiser:
+        """What the run has made so far."""
+        return replace(self.learner.objective.finish(self.learner.average), config=self._made())
 
     def _made(self) -> dict[str, Any]:
         """How the model was made, for ``config.json``."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -14,9 +14,11 @@ from .. import nn, processes
 from .._errors import UserError, nearest
 from ..data import Data
 from ..denoisers import NetworkDenoiser, networked
-from . import files
+from . import codec, files
 from .kinds import KINDS
 from .tuning import tuned_of
+
+Made = TypeVar("Made")
 
 FORMAT = 1
 """Version of the format; a reader refuses what it does not know."""
@@ -44,15 +46,18 @@ def describe(denoiser: NetworkDenoiser) -> dict[str, Any]:
     }
 
 
-def save(denoiser: NetworkDenoiser, path: str | os.PathLike[str]) -> None:
+def save(denoiser: NetworkDenoiser | codec.Autoencoder, path: str | os.PathLike[str]) -> None:
     """Write a model directory; each file is replaced in one step, the weights last.
 
     Args:
-        denoiser: of a network made by ``langevin.nn``; conditions that are bound are not saved.
+        denoiser: of a network made by ``langevin.nn``; conditions that are bound are not saved. Or a codec.
         path: a directory, made if it does not exist.
     """
     folder = Path(path)
-    config = files.as_json(describe(denoiser))
+    if isinstance(denoiser, codec.Autoencoder):
+        config = files.as_json(codec.describe(denoiser, FORMAT))
+    else:
+        config = files.as_json(describe(denoiser))
     folder.mkdir(parents=True, exist_ok=True)
     moments = {} if denoiser.data is None else denoiser.data.tensors()
     if moments:
@@ -76,30 +81,70 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str | None = No
     """
     folder = find(os.fspath(path))
     file = folder / CONFIG
-    config = files.read_json(file)
-    version = config.get("langevin")
-    if version != FORMAT:
-        raise UserError(f"{file}: format {version!r} is unknown; this version of langevin reads {FORMAT}")
+    config = _read(file)
+    if config["kind"] == "codec":
+        raise UserError(f"{file}: kind 'codec' is no denoiser; langevin.training.load_codec reads it")
     keys = {"langevin", "kind", "network", "process", "reading", "variance", "shape", "data", "moments", "training"}
     files.only(file, config, keys)
     if config["kind"] not in KINDS:
         kinds = " or ".join(map(repr, KINDS))
         raise UserError(f"{file}: kind {config['kind']!r} is unknown; it must be {kinds}")
+    denoiser = _named(folder, lambda: _build(folder, config))
+    _weigh(folder, denoiser.network, device)
+    return replace(denoiser, tuned=tuned_of(folder, denoiser.config.get("steps")))
+
+
+def load_codec(path: str | os.PathLike[str], *, device: torch.device | str | None = None) -> codec.Autoencoder:
+    """The codec of a model directory, or of a repository of the Hub; as ``load``.
+
+    Raises:
+        UserError: if a file is missing, truncated, of an unknown version, or contradicts another; it names the file.
+    """
+    folder = find(os.fspath(path))
+    config = _read(folder / CONFIG)
+    if config["kind"] != "codec":
+        raise UserError(f"{folder / CONFIG}: kind {config['kind']!r} is no codec; langevin.load reads it")
+    files.only(folder / CONFIG, config, codec.KEYS)
+    made = _named(folder, lambda: codec.of(config, _moments(folder, config)))
+    _weigh(folder, made.network, device)
+    return made
+
+
+def _read(file: Path) -> dict[str, Any]:
+    config = files.read_json(file)
+    version = config.get("langevin")
+    if version != FORMAT:
+        raise UserError(f"{file}: format {version!r} is unknown; this version of langevin reads {FORMAT}")
+    return {"kind": None, **config}
+
+
+def _named(folder: Path, make: Callable[[], Made]) -> Made:
+    """What is made of the configuration; what is wrong with it is told with the file's name."""
     try:
-        denoiser = _build(folder, config)
+        return make()
     except (UserError, TypeError, ValueError, KeyError, AttributeError) as error:
         if isinstance(error, UserError) and str(folder) in str(error):
             raise
-        raise UserError(f"{file}: {error}") from error
+        raise UserError(f"{folder / CONFIG}: {error}") from error
+
+
+def _weigh(folder: Path, network: torch.nn.Module, device: torch.device | str | None) -> None:
+    """Give a network its weights and its place."""
     weights = files.read_safetensors(folder / WEIGHTS)
-    files.fit(folder / WEIGHTS, weights, denoiser.network.state_dict())
+    files.fit(folder / WEIGHTS, weights, network.state_dict())
     if not files.is_finite(weights):
         raise UserError(f"{folder / WEIGHTS} holds weights that are not finite")
-    denoiser.network.load_state_dict(weights)
+    network.load_state_dict(weights)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    denoiser.network.eval().to(device)
-    return replace(denoiser, tuned=tuned_of(folder, denoiser.config.get("steps")))
+    network.eval().to(device)
+
+
+def _moments(folder: Path, config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    moments = files.read_safetensors(folder / MOMENTS) if config["moments"] else {}
+    if sorted(moments) != sorted(config["moments"]):
+        raise UserError(f"{folder / MOMENTS} holds {sorted(moments)}, {folder / CONFIG} says {config['moments']}")
+    return moments
 
 
 def _build(folder: Path, config: Mapping[str, Any]) -> NetworkDenoiser:
@@ -117,10 +162,7 @@ def _build(folder: Path, config: Mapping[str, Any]) -> NetworkDenoiser:
     network.check_shape(read.faces(process, shape)[0])
     data = None
     if config["data"] is not None:
-        moments = files.read_safetensors(folder / MOMENTS) if config["moments"] else {}
-        if sorted(moments) != sorted(config["moments"]):
-            raise UserError(f"{folder / MOMENTS} holds {sorted(moments)}, {file} says {config['moments']}")
-        data = Data.from_dict(config["data"], moments)
+        data = Data.from_dict(config["data"], _moments(folder, config))
         if tuple(data.shape) != shape:
             raise UserError(f"{file}: shape {shape} contradicts that of the data, {tuple(data.shape)}")
     return networked(

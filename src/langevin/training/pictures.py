@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import samplers
 from .._errors import UserError
 from ..denoisers import NetworkDenoiser
+from .codec import Autoencoder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -84,13 +85,30 @@ def text(x: Tensor, names: Sequence[str]) -> str:
     return "".join(between.join(names[k] for k in row) + "\n" for row in x.flatten(1).tolist())
 
 
-def snapshot(denoiser: NetworkDenoiser, path: Path, *, seed: int = 0, reference: Tensor | None = None) -> Path:
+def pairs(codec: Autoencoder, x: Tensor, *, seed: int = 0) -> Tensor:
+    """Rows of eight: data, what is left of them after encoding and decoding, and at last samples of the prior."""
+    x = x[: max(8, len(x) - len(x) % 8)].to(codec.device)
+    with torch.no_grad():
+        again = codec.decode(codec.encode(x).mean).mean
+    rows = [part for both in zip(x.split(8), again.split(8)) for part in both]
+    return torch.cat([*rows, codec.sample(16, seed)])
+
+
+def snapshot(
+    denoiser: NetworkDenoiser | Autoencoder, path: Path, *, seed: int = 0, reference: Tensor | None = None
+) -> Path:
     """Sample and save a picture: 8 images of each of at most 10 classes (fewer if they are large), or 2000 points.
 
-    Sequences of tokens are saved as 20 lines of text, as the path returned says. The default sampler takes 12 steps.
-    The noise is the same every time, so pictures of a run show one set of samples as it forms.
+    Of a codec it shows held-out images with their reconstructions, and samples. Sequences of tokens are saved as 20
+    lines of text, as the path returned says. The default sampler takes 12 steps. The noise is the same every time, so
+    pictures of a run show one set of samples as it forms.
     """
-    data = denoiser.data
+    data: Any = denoiser.data
+    if isinstance(denoiser, Autoencoder):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        x = torch.empty(0) if reference is None else reference
+        grid(pairs(denoiser, x, seed=seed), 8, low=data.low, high=data.high).save(path)
+        return path
     written = bool(data.tokens) and not data.is_image
     classes = min(10, len(data.classes)) if "label" in denoiser.conditions() else 0
     count = (classes or 8) * max(2, min(8, 256 // max(data.shape[1:]))) if data.is_image else 20 if written else 2000

@@ -58,6 +58,8 @@ class Team:
         """The network with gradients averaged over the team; None for a team of one."""
         if self.size == 1:
             return None
+        if type(network).forward is nn.Module.forward:
+            raise UserError(f"a codec is trained by one process, got {self.size}")
         ids = [self.device.index] if self.device.type == "cuda" else None
         wrapped = nn.parallel.DistributedDataParallel(network, device_ids=ids)
         wrapped.config = network.config  # what a denoiser asks its network for
