@@ -2,9 +2,10 @@
 
     python benchmarks/scores.py [--steps 2000] [--seeds 1]
 
-The set ``mixture`` (eight Gaussians on a ring, 20,000 points) under VE noise from 0.05 to 5; the default MLP for
-ε, through the one trainer with nothing but the objective changed. The error is E σ²|s − ∇log p_t|² / E σ²|∇log p_t|²
-over fresh draws, in three bands of σ, and over all; the last column is the time of a step.
+The set ``mixture`` (eight Gaussians on a ring, 20,000 points) under VE noise from 0.05 to 5; the default MLP,
+predicting ε, through the one trainer with nothing but the objective changed. The error is
+E σ²|s − ∇log p_t|² / E σ²|∇log p_t|² over fresh draws, in three bands of σ, and over all; the last column is the time
+of a step.
 """
 
 from __future__ import annotations
