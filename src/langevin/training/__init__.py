@@ -20,10 +20,12 @@ from .loop import train
 from .model import load, save
 from .order import Order
 from .pictures import grid, scatter, text
+from .recipes import RECIPES, recipe
 from .tuning import tune, tune_model
 
 __all__ = [
     "EMA",
+    "RECIPES",
     "BudgetConfig",
     "Config",
     "EMAConfig",
@@ -39,6 +41,7 @@ __all__ = [
     "checkpoints",
     "grid",
     "load",
+    "recipe",
     "save",
     "scatter",
     "settle",

@@ -78,6 +78,8 @@ class Real(Kind):
         times, options = config.times, dict(config.times_options)
         if times is None:
             times = "log-normal" if prediction.name == "edm" else "uniform"
+            if config.name == "likelihood":  # a bound is an integral over all times, not over those of another law
+                times = "likelihood-importance"
             if times == "log-normal" and "mean" not in options:
                 # The published −1.2 is for data of RMS ½; noise matters in proportion to the data.
                 options["mean"] = -1.2 + math.log((prediction.data_std or 0.5) / 0.5)  # type: ignore[assignment]
