@@ -190,7 +190,7 @@ def score_levels(name: str) -> None:
     def chains(axes: plt.Axes, x: torch.Tensor, title: str) -> None:
         axes.scatter(*x.T, s=2, c=DATA, alpha=0.6, linewidths=0)
         for place, part in ((5, shown.share(x)), (-5, 1 - shown.share(x))):
-            axes.text(place + 3.3 * (place < 0), place - 2.2 * (place > 0), f"{part:.0%}", color=INK, fontsize=12)
+            axes.text(0.5 if place < 0 else -1.5, place, f"{part:.0%}", ha="center", color=INK, fontsize=12)
         axes.set_title(title, color=INK, fontsize=10)
 
     model, t = shown.naive(3000)
