@@ -5,6 +5,7 @@ Run: make docs
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -168,6 +169,46 @@ def remainder_error(name: str) -> None:
     save(figure, name)
 
 
+def score_levels(name: str) -> None:
+    """One noise level and many, on an exact mixture: where learned scores err, and what chains make of them."""
+    sys.path.insert(0, str(HERE.parent / "benchmarks"))
+    import levels as shown
+
+    figure, axes = plt.subplots(2, 3, figsize=(12, 8))
+    axis = torch.linspace(-shown.HALF, shown.HALF, 120, dtype=torch.float64)
+    square = torch.cartesian_prod(axis, axis)
+
+    def error(axes: plt.Axes, denoiser: langevin.denoisers.Denoiser, t: torch.Tensor, title: str) -> None:
+        found, true = shown.scores(denoiser, square, t)
+        share = ((found - true).norm(dim=1) / true.norm(dim=1).clamp_min(1e-3)).reshape(120, 120).T
+        drawn = axes.pcolormesh(axis, axis, share.log10(), vmin=-2, vmax=0.5, cmap="magma_r", shading="nearest")
+        figure.colorbar(drawn, ax=axes, ticks=[-2, -1, 0], fraction=0.046).set_ticklabels(["1 %", "10 %", "100 %"])
+        x = shown.WORLD.sample(300, 7, process=denoiser.process, t=t)
+        axes.scatter(*x.T, s=3, c=DATA, linewidths=0)
+        axes.set_title(title, color=INK, fontsize=10)
+
+    def chains(axes: plt.Axes, x: torch.Tensor, title: str) -> None:
+        axes.scatter(*x.T, s=2, c=DATA, alpha=0.6, linewidths=0)
+        for place, part in ((5, shown.share(x)), (-5, 1 - shown.share(x))):
+            axes.text(0.5 if place < 0 else -1.5, place, f"{part:.0%}", ha="center", color=INK, fontsize=12)
+        axes.set_title(title, color=INK, fontsize=10)
+
+    model, t = shown.naive(3000)
+    error(axes[0, 0], model, t, "One level: error of the learned score, and data")
+    chains(
+        axes[0, 1], shown.chain(shown.WORLD.denoiser(model.process), t), "Langevin, exact score (truth: 80 % and 20 %)"
+    )
+    chains(axes[0, 2], shown.chain(model, t), "Langevin, learned score")
+    model, levels = shown.many(3000)
+    for i, k in enumerate((3, 6)):
+        title = f"{levels.count} levels: error at σ = {float(levels.sigmas[k]):.1f}, and its draws"
+        error(axes[1, i], model, levels.times(model.process)[k], title)
+    chains(axes[1, 2], shown.annealed(model, levels), "Annealed Langevin, learned scores")
+    for panel in axes.flat:
+        panel.set(xlim=(-shown.HALF, shown.HALF), ylim=(-shown.HALF, shown.HALF), xticks=[], yticks=[], aspect="equal")
+    save(figure, name)
+
+
 def save(figure: plt.Figure, name: str) -> None:
     """One PNG, small enough to keep in the repository."""
     IMAGES.mkdir(exist_ok=True)
@@ -199,6 +240,7 @@ def main() -> None:
     tokens(processes.FiniteChain(step * torch.eye(4, dtype=torch.float64) + (1 - step) * mix), "chain")
     phase("phase-space")
     gamma("gamma")
+    score_levels("score-levels")
     remainder_clock("remainder-clock")
     remainder_error("remainder-error")
 

@@ -177,6 +177,13 @@ def test_gradients_reach_the_network_and_validation_has_none() -> None:
         torch.testing.assert_close(part, held[rows], rtol=1e-10, atol=1e-10)
 
 
+def test_explicit_is_zero_at_the_truth() -> None:
+    """Every other kind keeps the variance of its target; here there is none."""
+    process, x0, noise = processes.VP(), WORLD.sample(64, 5), Noise(7, 64)
+    assert float(at(0.3, **KINDS["explicit"])(WORLD.denoiser(process), x0, None, noise).max()) < 1e-20
+    assert float(at(0.3, name="dsm")(WORLD.denoiser(process), x0, None, noise).mean()) > 0.01
+
+
 def test_levels() -> None:
     """Each of L geometric levels as often, at the times where σ/α is theirs."""
     law = objectives.Levels(5.0, 0.05, 9)

@@ -47,6 +47,8 @@ class Options(Config):
     """Directory of the run."""
     budget: Annotated[BudgetConfig, arg(name="")] = field(default_factory=BudgetConfig)
     data: Annotated[DataOptions, arg(name="")] = field(default_factory=DataOptions)
+    recipe: Literal["ncsn", "ncsnv2"] | None = None
+    """A published choice of noise levels, prediction, loss and average for the data; what else is asked for holds."""
     resume: bool = False
     """Go on from the last checkpoint in DIR."""
     device: Name = None
@@ -70,7 +72,13 @@ def run(options: Options) -> None:
     if held and not options.resume:
         raise UserError(f"{out} already holds a run; go on with --resume, or choose another --out")
     dataset = load(options.source, **vars(options.data))
-    training.train(options.config(), dataset, out, resume=options.resume, device=device)
+    config = options.config()
+    if options.recipe is not None and not options.resume:  # a run that is resumed has its own configuration
+        config = training.recipe(options.recipe, dataset, config)
+    training.train(config, dataset, out, resume=options.resume, device=device)
     if os.environ.get("RANK", "0") == "0":  # of the processes that accelerate launched, one speaks
         here, samples = shlex.quote(str(out)), shlex.quote(str(out / "samples"))
-        print(f"Next:\n  langevin sample {here} -n 64 --out {samples}\n  langevin evaluate {here}")
+        how = ""
+        if config.objective.times == "levels":
+            how = f" --sampler annealed-langevin --steps {int(config.objective.times_options.get('count', 10)) + 1}"
+        print(f"Next:\n  langevin sample {here} -n 64{how} --out {samples}\n  langevin evaluate {here}")

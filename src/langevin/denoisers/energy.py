@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from .._registry import register
-from ..processes import ScalarGaussian, as_time, expand
+from ..processes import Process, ScalarGaussian, as_time, expand
 from .network import NetworkDenoiser
-from .reading import Reading
+from .reading import Reader, Reading
 
 
 @register(
@@ -57,7 +57,10 @@ class EnergyDenoiser(NetworkDenoiser):
         return -self.energy(x_t, t)
 
 
-def networked(network: nn.Module, *args: Any, **settings: Any) -> NetworkDenoiser:
-    """The denoiser of a network: ``NetworkDenoiser``, or ``EnergyDenoiser`` if it is the gradient of an energy."""
-    kind = EnergyDenoiser if getattr(network, "energy", False) else NetworkDenoiser
-    return kind(network, *args, **settings)
+def networked(
+    network: nn.Module, process: Process, reading: Reader, shape: tuple[int, ...], **settings: Any
+) -> NetworkDenoiser:
+    """The denoiser of a network: ``EnergyDenoiser`` if it is the gradient of a scalar, else ``NetworkDenoiser``."""
+    conservative = getattr(network, "energy", False) and isinstance(reading, Reading)
+    kind = EnergyDenoiser if conservative else NetworkDenoiser
+    return kind(network, process, reading, shape, **settings)

@@ -55,8 +55,11 @@ TIME_LABELS: dict[str, Callable[[Process, Tensor], Tensor]] = {
     "log_sigma": _log_sigma,
     "index": _index,
     "time": lambda process, t: 1000 * t,
+    "none": lambda process, t: torch.zeros_like(t),
 }
-"""What a network is told about the time: ¼·log(σ/α) (EDM's c_noise), the index n − 1 of a table's knot n, or 1000·t."""
+"""What a network is told about the time: ¼·log(σ/α) (EDM's c_noise), the index n − 1 of a table's knot n, 1000·t, or
+nothing: with eps that is NCSNv2's s(x, σ) = s(x)/σ (arXiv:2006.09011, technique 3).
+"""
 
 
 @dataclass(frozen=True)

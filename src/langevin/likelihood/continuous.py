@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
+from .._registry import register
 from ..denoisers import Denoiser
 from ..distributions import Noise, kl
 from ..objectives import LikelihoodImportance, TimeLaw, Uniform
@@ -50,6 +51,14 @@ class ContinuousBound:
         return f"ContinuousBound({float(self.nats.mean()):.4f} nats a sample, of {len(self.nats)}: {parts})"
 
 
+@register(
+    "likelihood",
+    "continuous-bound",
+    title="The bound of likelihood weighting, in continuous time",
+    arxiv="2101.09258",
+    catalogue="B5",
+    proof="exact: tests/objectives/test_likelihood_weighting.py::test_the_bound",
+)
 def continuous_bound(
     denoiser: Denoiser,
     x: Tensor,

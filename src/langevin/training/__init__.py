@@ -21,10 +21,12 @@ from .loop import train
 from .model import load, load_codec, save
 from .order import Order
 from .pictures import grid, scatter, text
+from .recipes import RECIPES, recipe
 from .tuning import tune, tune_model
 
 __all__ = [
     "EMA",
+    "RECIPES",
     "Autoencoder",
     "BudgetConfig",
     "Config",
@@ -42,6 +44,7 @@ __all__ = [
     "grid",
     "load",
     "load_codec",
+    "recipe",
     "save",
     "scatter",
     "settle",

@@ -50,8 +50,8 @@ class PredictionConfig:
     logits or ordinal for tokens; if not given, flow for the flow process, mixed for phase space, edm for every other,
     and evidence for tokens."""
     time: str | None = None
-    """How the network is told the time: log_sigma (log(sigma/alpha)/4), index (of a table) or time (1000 t); if not
-    given, time for tokens, else log_sigma."""
+    """How the network is told the time: log_sigma (log(sigma/alpha)/4), index (of a table), time (1000 t) or none; if
+    not given, time for tokens, else log_sigma."""
     data_std: float | None = None
     """RMS of the data a coordinate, in units of the data; measured if not given."""
     scale_input: bool = True
@@ -63,13 +63,14 @@ class ObjectiveConfig:
     """What is made small."""
 
     name: str | None = None
-    """Weight of the error at each time: simple (the network's own target), x0, dsm, likelihood, edm or min-snr; vdm
-    for the process learned, d3pm for tokens; if not given, simple and d3pm."""
+    """Weight of the error at each time: simple (the network's own target), x0, dsm, likelihood, edm or min-snr; another
+    way of score matching: sliced, sliced-vr, implicit or explicit; vlb or hybrid for a learned variance; vdm for the
+    process learned; d3pm for tokens; if not given, simple and d3pm."""
     options: dict[str, str] = field(default_factory=dict)
     """Its settings as KEY VALUE pairs: gamma 5."""
     times: str | None = None
-    """Law of the times: uniform, log-normal, table or importance; if not given, log-normal for the prediction edm, else
-    uniform."""
+    """Law of the times: uniform, log-normal, table, importance, levels or likelihood-importance; if not given, the last
+    for likelihood, log-normal for the prediction edm, else uniform."""
     times_options: dict[str, str] = field(default_factory=dict)
     """Its settings as KEY VALUE pairs: mean -1.2 std 1.2."""
     stratified: bool = True

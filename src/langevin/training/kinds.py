@@ -77,8 +77,9 @@ class Real(Kind):
     def objective(self, config: ObjectiveConfig, prediction: PredictionConfig) -> ObjectiveConfig:
         times, options = config.times, dict(config.times_options)
         if times is None:
-            # A bound is an expectation over uniform times, whatever the network is asked for.
-            times = "log-normal" if prediction.name == "edm" and config.name != "vdm" else "uniform"
+            # A bound is an integral over all times, not over those of another law.
+            own = {"likelihood": "likelihood-importance", "vdm": "uniform"}.get(str(config.name))
+            times = own or ("log-normal" if prediction.name == "edm" else "uniform")
             if times == "log-normal" and "mean" not in options:
                 # The published −1.2 is for data of RMS ½; noise matters in proportion to the data.
                 options["mean"] = -1.2 + math.log((prediction.data_std or 0.5) / 0.5)  # type: ignore[assignment]
