@@ -2,12 +2,15 @@
 
 from .bound import Bound, bound
 from .continuous import ContinuousBound, continuous_bound
+from .grids import Pairs, pairs
 from .units import Units
 
 __all__ = [
     "Bound",
     "ContinuousBound",
+    "Pairs",
     "Units",
     "bound",
     "continuous_bound",
+    "pairs",
 ]
