@@ -3,14 +3,18 @@
 from .bound import Bound, bound
 from .continuous import ContinuousBound, continuous_bound
 from .grids import Pairs, pairs
+from .horizon import Horizon, fitted_start, horizon
 from .units import Units
 
 __all__ = [
     "Bound",
     "ContinuousBound",
+    "Horizon",
     "Pairs",
     "Units",
     "bound",
     "continuous_bound",
+    "fitted_start",
+    "horizon",
     "pairs",
 ]
