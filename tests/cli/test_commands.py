@@ -42,6 +42,30 @@ def test_train_leaves_a_model_and_says_what_to_type_next(langevin: Run, tmp_path
     assert json.loads((out / "evaluation.json").read_text())["measures"]["memorisation"]["protocol"]["train"] == 100
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--process.name", "cosine", "--prediction.variance", "range", "--objective.name", "hybrid"],
+        ["--process.name", "ddpm", "--prediction.variance", "posterior", "--objective.name", "vlb"],
+        ["--process.name", "vp", "--prediction.name", "levels"],
+    ],
+    ids=["hybrid", "vlb", "levels"],
+)
+def test_train_what_has_a_bound(langevin: Run, tmp_path: Path, words: list[str]) -> None:
+    """A variance by L_hybrid, by L_vlb with times by importance, a law of levels: trained, read, bounded."""
+    out = tmp_path / "run"
+    if "vlb" in words:
+        words = [*words, "--objective.times", "importance", "--objective.times-options", "of", "table", "bins", "10"]
+    size = ["--network.options", "width", 8, "--batch", 8, "--output.picture-every", 0, "--output.validate-on", 8]
+    said = langevin("train", "digits", "--out", out, "--steps", 2, "--limit", 20, *size, *words)
+    assert said.code == 0, said.err
+    model = library.load(out)
+    assert model.variance == (words[3] if "--prediction.variance" in words else None)
+    found = library.likelihood.bound(model, library.data.load("digits").test.all()[0][:2], steps=2)
+    assert bool(found.nats.isfinite().all())
+    assert found.units.levels == 17
+
+
 def test_ctrl_c_says_how_to_resume_and_resuming_ends_the_run(
     langevin: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

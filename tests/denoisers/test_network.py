@@ -231,6 +231,18 @@ def test_learned_range_is_continuous_below_the_second_knot():
     assert values[2] == pytest.approx(values[0], rel=1e-3)
 
 
+def test_learned_range_of_a_continuous_process():
+    """The cosine schedule itself, between steps of 1/1000: the table made of it, where that is not clipped."""
+    x, times = torch.zeros(5, 2, dtype=torch.float64), f64([0.001, 0.002, 0.3, 0.5, 0.9])
+    laws = [
+        NetworkDenoiser(Channels(f64(0.1), f64(-0.3)), process, Reading("v"), (2,), variance="range")(x, times)
+        for process in (PROCESSES["cosine"], PROCESSES["ddpm-cosine"])
+    ]
+    torch.testing.assert_close(laws[0].cov.diagonal((2,)), laws[1].cov.diagonal((2,)), rtol=1e-7, atol=0)
+    end = NetworkDenoiser(Channels(f64(0.1), f64(-0.3)), PROCESSES["cosine"], Reading("v"), (2,), variance="range")
+    assert torch.isfinite(end(x[:1], 1.0).cov.diagonal((2,))).all()
+
+
 def test_posterior_variance():
     """exp(raw) σ²σ_d²/(σ² + α²σ_d²): at raw = 0 the posterior of normal data, log 2 twice it."""
     process, t = PROCESSES["vp"], f64([0.2, 0.9])
@@ -417,8 +429,8 @@ REFUSED = [
         "unknown variance 'rang'. Did you mean 'range'",
     ),
     (
-        lambda d: NetworkDenoiser(nn.Identity(), PROCESSES["vp"], Reading(), (2,), variance="range"),
-        "variance 'range' is defined on a table of betas, got VP",
+        lambda d: NetworkDenoiser(nn.Identity(), PROCESSES["edm"], Reading(), (2,), variance="range"),
+        "variance 'range' is of one step of a table; 1000 equal steps of t miss most of EDM",
     ),
     (
         lambda d: NetworkDenoiser(nn.Identity(), PROCESSES["flow"], Reading("eps"), (2,)),

@@ -12,7 +12,7 @@ from tiny_runs import points, tiny
 
 from langevin import data, samplers, training
 from langevin._errors import UserError
-from langevin.denoisers import PhaseReading, Reading, TokenReading
+from langevin.denoisers import LevelReading, PhaseReading, Reading, TokenReading
 from langevin.distributions import Categorical
 from langevin.training import (
     BudgetConfig,
@@ -87,7 +87,7 @@ def test_the_kind_decides_the_reading(tmp_path: Path) -> None:
     good = json.loads(file.read_text())
     for change, words in [
         ({"kind": "denoiser"}, "lacks data_std, scale_input"),
-        ({"kind": "phases"}, "kind 'phases' is unknown; it must be 'denoiser' or 'tokens'"),
+        ({"kind": "phases"}, "kind 'phases' is unknown; it must be 'denoiser' or"),
         ({"process": {"name": "vp"}}, "needs a chain on tokens, got VP"),
         ({"variance": "range"}, "unknown variance 'range'"),
     ]:
@@ -104,6 +104,7 @@ def test_kinds_of_processes() -> None:
         "denoiser": Reading,
         "tokens": TokenReading,
         "phase": PhaseReading,
+        "levels": LevelReading,
     }
 
 

@@ -3,6 +3,7 @@
 from .base import Denoiser, Density, Transform, described
 from .compiled import compiled
 from .energy import EnergyDenoiser, networked
+from .levels import LevelReading
 from .network import VARIANCES, Counter, NetworkDenoiser, together
 from .phase import PHASE_PREDICTIONS, PhaseReading
 from .reading import PREDICTIONS, TIME_LABELS, Asked, Reader, Reading
@@ -20,6 +21,7 @@ __all__ = [
     "Denoiser",
     "Density",
     "EnergyDenoiser",
+    "LevelReading",
     "NetworkDenoiser",
     "PhaseReading",
     "Reader",

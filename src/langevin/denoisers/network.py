@@ -19,23 +19,30 @@ from .reading import TIME_LABELS, Asked, Reader, Reading
 def _range(denoiser: NetworkDenoiser, raw: Tensor, t: Tensor) -> Tensor:
     r"""Improved DDPM's learned range (arXiv:2102.09672 eq. 15) as a belief variance, at the table's own stride.
 
-    The network gives :math:`v \in [-1, 1]` between log β̃ and log β of one step of the table. A step's variance is
-    :math:`\tildeβ + a^2 C` with a the bridge's coefficient of x_0, so :math:`C = (Σ - \tildeβ) / a^2`, and then any
-    stride follows from ``reverse``.
+    The network gives :math:`v \in [-1, 1]` between log β̃ and log β of one step of the table; a process without one is
+    taken as its table of 1000 equal steps of t. A step's variance is :math:`\tildeβ + a^2 C` with a the bridge's
+    coefficient of x_0, so :math:`C = (Σ - \tildeβ) / a^2`, and then any stride follows from ``reverse``.
     """
     process = denoiser.process
-    assert isinstance(process, DDPM)
-    t = t.clamp_min(1 / process.steps)
-    s = t - 1 / process.steps
+    assert isinstance(process, ScalarGaussian)
+    stride = 1 / _table(process)
+    t = t.clamp_min(stride)
+    s = t - stride
     a, _, small = process.bridge_coefficients(t, s)
-    beta = -torch.expm1(2 * (process.log_alpha(t) - process.log_alpha(s)))
+    # β, the variance of the noise that the step adds.
+    beta = -process.sigma2(t) * torch.expm1(torch.where(s > 0, process.log_snr(t) - process.log_snr(s), -torch.inf))
     # The first step has β̃ = 0: its range starts at the second step's β̃, as in the paper's code.
-    second = process.bridge_coefficients(2 / process.steps, 1 / process.steps)[2] if process.steps > 1 else beta
-    floor = torch.where(s < 1 / process.steps, torch.maximum(small, second), small)
+    second = process.bridge_coefficients(2 * stride, stride)[2] if stride < 1 else beta
+    floor = torch.where(s < stride, torch.maximum(small, second), small)
     fraction = (raw + 1) / 2
     log_low, log_high = expand(torch.log(floor), raw), expand(torch.log(beta), raw)
     total = torch.exp(fraction * log_high + (1 - fraction) * log_low)
     return ((total - expand(small, raw)) / expand(a**2, raw)).clamp_min(0)
+
+
+def _table(process: ScalarGaussian) -> int:
+    """Steps of the table that a learned range stands on."""
+    return process.steps if isinstance(process, DDPM) else 1000
 
 
 def _posterior(denoiser: NetworkDenoiser, raw: Tensor, t: Tensor) -> Tensor:
@@ -105,8 +112,11 @@ class NetworkDenoiser(Denoiser):
         self.reading.check(self.process)
         if self.variance is not None and not (self.reading.spreads and self.variance in VARIANCES):
             raise unknown("variance", self.variance, VARIANCES if self.reading.spreads else ())
-        if self.variance == "range" and not isinstance(self.process, DDPM):
-            raise UserError(f"variance 'range' is defined on a table of betas, got {self.process}")
+        if self.variance == "range" and self.process.t_min * _table(self.process) < 0.999:  # type: ignore[arg-type]
+            raise UserError(
+                f"variance 'range' is of one step of a table; 1000 equal steps of t miss most of {self.process}, whose "
+                "noise is in smaller times; use 'posterior'"
+            )
         object.__setattr__(self, "shape", tuple(self.shape))
         first = next(self.network.parameters(), None)
         object.__setattr__(self, "_first", torch.zeros(()) if first is None else first)

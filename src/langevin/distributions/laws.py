@@ -223,6 +223,67 @@ class Categorical(Distribution):
         return self.probs
 
 
+@register(
+    "distributions", "levels", title="Levels, each with normal noise", proof="exact: tests/distributions/test_levels.py"
+)
+@dataclass(frozen=True, eq=False, repr=False)
+class Levels(Distribution):
+    """Independent coordinates scale·v_k + shift + N(0, variance), each on level k as often as its probability.
+
+    Without noise a law of levels, whose ``log_prob`` is a probability; with noise (a step of a diffusion from there)
+    a normal mixture a coordinate.
+
+    Args:
+        values: v_k, ``(K,)``.
+        log_probs: log p_k, normalised, ``(B, *event, K)``.
+        scale, shift, variance: broadcastable to ``(B, *event)``.
+    """
+
+    values: Tensor
+    log_probs: Tensor
+    scale: Tensor | float = 1.0
+    shift: Tensor | float = 0.0
+    variance: Tensor | float = 0.0
+
+    @property
+    def places(self) -> Tensor:
+        """scale·v_k + shift, ``(B or 1, *event, K)``."""
+        scale, shift = (torch.as_tensor(v, dtype=self.values.dtype)[..., None] for v in (self.scale, self.shift))
+        return scale.to(self.values.device) * self.values + shift.to(self.values.device)
+
+    def sample(self, noise: Noise) -> Tensor:
+        event = tuple(self.log_probs.shape[1:-1])
+        k = _choose(self.log_probs.exp(), noise.fold(1).uniform(event))
+        x = self.places.expand(len(noise), *event, -1).gather(-1, k[..., None])[..., 0]
+        root = torch.sqrt(torch.as_tensor(self.variance, dtype=x.dtype, device=x.device))
+        return x if not root.any() else x + root * noise.normal(event).to(x)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        apart, variance = x[..., None] - self.places, torch.as_tensor(self.variance, dtype=x.dtype, device=x.device)
+        if variance.any():
+            v = variance[..., None]
+            each = -0.5 * (apart**2 / v + torch.log(2 * torch.pi * v))
+        else:  # on a level, but for the rounding of x
+            spacing = (self.places[..., 1:] - self.places[..., :-1]).abs().amin(-1, keepdim=True)
+            each = torch.where(apart.abs() < 1e-3 * spacing, 0.0, -torch.inf)
+        return torch.logsumexp(self.log_probs + each, -1).flatten(1).sum(1)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.scale * (self.log_probs.exp() @ self.values) + self.shift
+
+    @property
+    def cov(self) -> Diagonal:
+        probs = self.log_probs.exp()
+        centre = (probs @ self.values)[..., None]
+        inner = (probs * (self.values - centre) ** 2).sum(-1)
+        return Diagonal(torch.as_tensor(self.scale).to(inner) ** 2 * inner + self.variance)
+
+    def affine(self, scale: Tensor, shift: Tensor, variance: Tensor) -> Levels:
+        inner = scale * self.scale, scale * self.shift + shift, scale**2 * self.variance + variance
+        return Levels(self.values, self.log_probs, *inner)
+
+
 @register("distributions", "gamma", title="Shifted Gamma law", proof="exact: tests/distributions/test_events.py")
 @dataclass(frozen=True, eq=False, repr=False)
 class ShiftedGamma(Distribution):

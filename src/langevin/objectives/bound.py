@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._errors import UserError
 from ..denoisers import Denoiser, described
-from ..distributions import Categorical, Dirac, Distribution, Noise, Normal, kl
+from ..distributions import Categorical, Dirac, Distribution, Levels, Noise, Normal, kl
 from ..processes import Chain, Observable, Process, as_time, expand, power
 
 
@@ -66,7 +66,7 @@ class Discretised(Decoder):
               Δ = \tfrac{\mathrm{high} - \mathrm{low}}{\mathrm{levels} - 1}
 
     The bins of the lowest and the highest level reach to −∞ and ∞, so that the probabilities of the levels sum to 1.
-    Of the belief the mean and the variance of each coordinate are taken.
+    Of the belief the mean and the variance of each coordinate are taken; a belief about levels has their probabilities.
 
     Args:
         levels: L ≥ 2, 256 for 8-bit images.
@@ -93,6 +93,8 @@ class Discretised(Decoder):
         return (self.high - self.low) / (self.levels - 1)
 
     def log_prob(self, law: Distribution, x0: Tensor) -> Tensor:
+        if isinstance(law, Levels) and self.std is None:
+            return law.log_prob(x0).to(torch.float64)
         mean, x = law.mean.to(torch.float64), x0.to(torch.float64)
         if self.std is None:
             std = torch.sqrt(law.cov.diagonal(tuple(x.shape[1:])).to(torch.float64))

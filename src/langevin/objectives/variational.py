@@ -17,6 +17,9 @@ from ..processes import DDPM, Chain
 from .bound import decode, default_decoder, step_term
 from .denoising import Condition, Denoising
 
+_STEP = 2**38
+"""The stream of the noise that draws x_s where a divergence has no closed form."""
+
 
 @register(
     "objectives",
@@ -58,13 +61,22 @@ class Vlb(Denoising):
         t, s, ratio = self.times.pair(denoiser.process, u, n)
         x_t = denoiser.process.marginal(x0, t).sample(noise)
         belief = (denoiser.given(condition) if condition else denoiser)(x_t, t)
-        return ratio * self.term(denoiser, x0, x_t, belief, t, s) * n
+        return ratio * self.term(denoiser, x0, x_t, belief, t, s, noise) * n
 
-    def term(self, denoiser: Denoiser, x0: Tensor, x_t: Tensor, belief: Distribution, t: Tensor, s: Tensor) -> Tensor:
+    def term(
+        self,
+        denoiser: Denoiser,
+        x0: Tensor,
+        x_t: Tensor,
+        belief: Distribution,
+        t: Tensor,
+        s: Tensor,
+        noise: Noise,
+    ) -> Tensor:
         """L_{t→s}, or L_0 where s = 0, in bits a dimension, ``(B,)``."""
         process, first = denoiser.process, s == 0
         # The divergence at s = 0 is 0/0: it is taken elsewhere, and not used.
-        step = step_term(process, x0, x_t, belief, t, torch.where(first, t / 2, s))
+        step = step_term(process, x0, x_t, belief, t, torch.where(first, t / 2, s), noise.fold(_STEP))
         data = decode(process, default_decoder(denoiser), x0, x_t, belief, t)
         return torch.where(first, data, step) / (x0[0].numel() * math.log(2))
 
@@ -124,7 +136,7 @@ class Hybrid(Vlb):
         error = (belief.mean - x0).square().flatten(1).mean(1).to(torch.float64)
         simple = self.times.ratio(denoiser.process, u) * self._weight(denoiser, t) * error
         held = Normal(belief.mean.detach(), belief.cov)
-        return simple + self.vlb * n * ratio * self.term(denoiser, x0, x_t, held, t, s)
+        return simple + self.vlb * n * ratio * self.term(denoiser, x0, x_t, held, t, s, noise)
 
     def check(self, denoiser: Denoiser) -> None:
         if getattr(denoiser, "variance", None) is None:

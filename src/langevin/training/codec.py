@@ -78,7 +78,7 @@ def describe(model: Autoencoder, version: int) -> dict[str, Any]:
     return {
         "langevin": version,
         "kind": "codec",
-        "network": dict(model.network.config),  # type: ignore[arg-type,operator]
+        "network": dict(model.network.config),  # type: ignore[arg-type]
         "data": model.data.to_dict(),
         "moments": sorted(model.data.tensors()),
         "training": dict(model.config),

@@ -46,9 +46,9 @@ class PredictionConfig:
     """What the network is asked for."""
 
     name: str | None = None
-    """Prediction: eps, x0, v, flow, score or edm for real data, eps, score, mixed or edm for phase space, evidence,
-    logits or ordinal for tokens; if not given, flow for the flow process, mixed for phase space, edm for every other,
-    and evidence for tokens."""
+    """Prediction: eps, x0, v, flow, score or edm for real data, levels for data with levels, eps, score, mixed or edm
+    for phase space, evidence, logits or ordinal for tokens; if not given, flow for the flow process, mixed for phase
+    space, edm for every other, and evidence for tokens."""
     time: str | None = None
     """How the network is told the time: log_sigma (log(sigma/alpha)/4), index (of a table), time (1000 t) or none; if
     not given, time for tokens, else log_sigma."""
@@ -56,6 +56,9 @@ class PredictionConfig:
     """RMS of the data a coordinate, in units of the data; measured if not given."""
     scale_input: bool = True
     """Divide the input by its standard deviation."""
+    variance: str | None = None
+    """A variance the network learns too: range (between those of DDPM) or posterior; objectives hybrid and vlb teach
+    it."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,8 @@ class ObjectiveConfig:
 
     name: str | None = None
     """Weight of the error at each time: simple (the network's own target), x0, dsm, likelihood, edm or min-snr; another
-    way of score matching: sliced, sliced-vr, implicit or explicit; vlb or hybrid for a learned variance; vdm for the
-    process learned; d3pm for tokens; if not given, simple and d3pm."""
+    way of score matching: sliced, sliced-vr, implicit or explicit; vlb or hybrid, which learn a variance; vdm for the
+    process learned; d3pm for tokens; if not given, simple, for levels likelihood, and d3pm."""
     options: dict[str, str] = field(default_factory=dict)
     """Its settings as KEY VALUE pairs: gamma 5."""
     times: str | None = None
@@ -264,7 +267,7 @@ def _denoiser(config: Config, data: Data) -> _Settled:
     prediction = kind.prediction(config, data)
     objective = replace(config.objective, times_options=_decode(config.objective.times_options))
     objective = kind.objective(objective, prediction)
-    return NetworkConfig(*_network(config, kind.reader(prediction), data)), process, prediction, objective
+    return NetworkConfig(*_network(config, kind.reader(prediction, data), data)), process, prediction, objective
 
 
 def _codec(config: Config, data: Data) -> _Settled:
@@ -293,7 +296,7 @@ def _network(config: Config, reading: Reader, data: Data) -> tuple[str, dict[str
     process = _process(config)
     reading.check(process)
     shape, channels = reading.faces(process, data.shape)
-    options.setdefault("out_channels", channels)
+    options.setdefault("out_channels", channels * (1 if config.prediction.variance is None else 2))
     made = nn.default(shape, classes, name=config.network.name, **options)
     return str(made["name"]), {k: v for k, v in made.items() if k != "name"}
 
@@ -369,7 +372,7 @@ def build(config: Config, data: Data) -> tuple[Any, Objective]:
         objective.check(codec)
         return objective.prepare(codec), objective
     process = _process(config)
-    reading = kind_of(str(config.process.name)).reader(config.prediction)
+    reading = kind_of(str(config.process.name)).reader(config.prediction, data)
     reading.check(process)
     times: dict[str, Any] = {"name": config.objective.times, **config.objective.times_options}
     if config.objective.stratified:
@@ -377,7 +380,8 @@ def build(config: Config, data: Data) -> tuple[Any, Objective]:
     objective = objectives.create({"name": config.objective.name, "times": times, **config.objective.options})
     network = nn.create({"name": config.network.name, **config.network.options})
     network.check_shape(reading.faces(process, data.shape)[0])
-    denoiser = networked(network, process, reading, data.shape, data=data)
+    variance = config.prediction.variance
+    denoiser = networked(network, process, reading, data.shape, variance=variance, data=data)
     objective.check(denoiser)
     return objective.prepare(denoiser), objective
 

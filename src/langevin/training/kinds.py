@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from .._errors import UserError
 from .._registry import lookup
 from ..data import Data
-from ..denoisers import PhaseReading, Reader, Reading, TokenReading
+from ..denoisers import LevelReading, PhaseReading, Reader, Reading, TokenReading
 from ..processes import Chain, PhaseSpace, Process, ScalarGaussian
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Kind(ABC):
         """What is made small and at which times, settled but for the decoding of options."""
 
     @abstractmethod
-    def reader(self, prediction: PredictionConfig) -> Reader:
+    def reader(self, prediction: PredictionConfig, data: Data) -> Reader:
         """The reading of a settled prediction."""
 
 
@@ -76,6 +76,8 @@ class Real(Kind):
 
     def objective(self, config: ObjectiveConfig, prediction: PredictionConfig) -> ObjectiveConfig:
         times, options = config.times, dict(config.times_options)
+        if prediction.name == "levels":
+            return replace(config, name=config.name or "likelihood", times=times or "likelihood-importance")
         if times is None:
             # A bound is an integral over all times, not over those of another law.
             own = {"likelihood": "likelihood-importance", "vdm": "uniform"}.get(str(config.name))
@@ -89,8 +91,12 @@ class Real(Kind):
         """The prediction taken when none is named."""
         return "flow" if process == "flow" else "edm"
 
-    def reader(self, prediction: PredictionConfig) -> Reader:
+    def reader(self, prediction: PredictionConfig, data: Data) -> Reader:
         std = float(prediction.data_std or 0.0)
+        if prediction.name == "levels":
+            if data.levels is None or data.low is None or data.high is None:
+                raise UserError(f"prediction 'levels' needs data with levels, which {data.name!r} are not")
+            return LevelReading("levels", data.levels, data.low, data.high, std, str(prediction.time))
         made: Callable[..., Reader] = self.reading
         return made(str(prediction.name), std, str(prediction.time), prediction.scale_input)
 
@@ -135,11 +141,17 @@ class Tokens(Kind):
             options.setdefault("low", 1e-9)  # type: ignore[arg-type]
         return replace(config, name=config.name or "d3pm", times=config.times or "uniform", times_options=options)
 
-    def reader(self, prediction: PredictionConfig) -> TokenReading:
+    def reader(self, prediction: PredictionConfig, data: Data) -> TokenReading:
         return TokenReading(str(prediction.name), str(prediction.time))
 
 
-KINDS: dict[str, Kind] = {kind.reading.kind: kind for kind in (Real(), Tokens(), Phase())}
+class OnLevels(Real):
+    """Real data of a few levels, whose belief is a law of these: ``Real`` with the prediction ``levels``."""
+
+    reading = LevelReading
+
+
+KINDS: dict[str, Kind] = {kind.reading.kind: kind for kind in (Real(), Tokens(), Phase(), OnLevels())}
 """The kinds of models, by the name a model directory calls them."""
 
 
