@@ -18,7 +18,18 @@ from .base import (
     expand,
     power,
 )
-from .chains import Absorbing, Chain, FiniteChain, Replacement, Uniform
+from .chains import (
+    SCHEDULES,
+    Absorbing,
+    Chain,
+    DiscretisedGaussian,
+    FiniteChain,
+    MatrixChain,
+    Neighbours,
+    Replacement,
+    TableChain,
+    Uniform,
+)
 from .gamma import GammaNoise
 from .gaussian import (
     DDPM,
@@ -53,13 +64,17 @@ def create(config: str | Mapping[str, Any]) -> Process:
 __all__ = [
     "DDPM",
     "EDM",
+    "SCHEDULES",
     "VE",
     "VP",
     "Absorbing",
     "Chain",
     "Cosine",
+    "DiscretisedGaussian",
     "FiniteChain",
     "GammaNoise",
+    "MatrixChain",
+    "Neighbours",
     "Observable",
     "Observation",
     "PhaseSpace",
@@ -71,6 +86,7 @@ __all__ = [
     "Score",
     "SignalToNoise",
     "SubVP",
+    "TableChain",
     "Uniform",
     "VariancePreserving",
     "as_time",
