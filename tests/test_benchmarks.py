@@ -20,6 +20,7 @@ import exact
 import peers
 import solvers
 import telling
+import text
 
 
 @pytest.fixture(autouse=True)
@@ -130,3 +131,30 @@ def test_table_of_eta_on_an_exact_world():
     assert zero < small < half < one
     assert hat > 2 * one
     assert max(v[0] for v in many.values()) < 2e-3 * zero
+
+
+def test_the_n_gram_is_a_law_of_rows():
+    """Over all 27 rows of three letters the probabilities add to 1, and the training text is likelier than chance."""
+    train = torch.randint(3, (20, 3), generator=torch.Generator().manual_seed(0))
+    rows = torch.cartesian_prod(*[torch.arange(3)] * 3)
+    for order in (1, 2, 3):
+        bits = text.n_gram(train, rows, 3, order)
+        assert float(torch.exp2(-3 * bits).sum()) == pytest.approx(1, abs=1e-12)
+    once = text.n_gram(train[:1], train[:1], 3, 3)
+    # count 1, one kind after it: ½ + ½·(½ + ½·(½ + ½·⅓)) for the third letter, ½ + ½·(½ + ½·⅓) or so for the others
+    assert float(once) < 0.6
+
+
+def test_the_causal_transformer_is_a_law_of_rows():
+    torch.manual_seed(0)
+    network = text.Causal(3, 3, width=8, depth=2, heads=2).double()
+    rows = torch.cartesian_prod(*[torch.arange(3)] * 3)
+    assert float(torch.exp(-network(rows)).sum()) == pytest.approx(1, abs=1e-12)
+
+
+def test_contexts_find_who_stands_where():
+    """Letters 0 and 1 stand in one context, 2 and 3 in another: the nearest of each is the other of its pair."""
+    x = torch.tensor([[4, 0, 5, 4, 1, 5], [6, 2, 7, 6, 3, 7]] * 5)
+    near = torch.cdist(*[torch.tensor(text.contexts(x, 8))] * 2).fill_diagonal_(torch.inf).argmin(1)
+    assert near[:4].tolist() == [1, 0, 3, 2]
+    assert text.neighbours(torch.randint(5, (50, 9)), 5)["nearest"] >= 2
