@@ -1,6 +1,6 @@
 """Bits a character of token diffusion on held-out English, beside an n-gram and an autoregressive transformer.
 
-    python benchmarks/text.py [--steps 1000] [--batch 64] [--rows 2048] [--draws 16] [--out runs/text]
+    python benchmarks/text.py [--steps 600] [--batch 64] [--rows 2048] [--draws 16] [--out runs/text]
 
 Rows of 32 characters of `words`, each read alone by every contender. The chains are trained by the one trainer with
 the same network, steps and seed; their figure is the bound over 1000 steps, its terms estimated at ``draws`` times a
@@ -30,7 +30,7 @@ from langevin.denoisers import NetworkDenoiser
 from langevin.distributions.divergence import kl
 from langevin.nn import attention
 from langevin.processes import Chain, Neighbours
-from langevin.training import BudgetConfig, Config, NetworkConfig, OutputConfig, ProcessConfig
+from langevin.training import BudgetConfig, Config, NetworkConfig, OutputConfig, PredictionConfig, ProcessConfig
 from langevin.training.learner import learning_rate
 
 
@@ -38,7 +38,7 @@ from langevin.training.learner import learning_rate
 class Options:
     """What is trained, and how its figure is taken."""
 
-    steps: int = 1000
+    steps: int = 600
     batch: int = 64
     width: int = 96
     depth: int = 3
@@ -85,15 +85,18 @@ def bound(denoiser: NetworkDenoiser, x: Tensor, draws: int, seed: int) -> tuple[
     return float(nats.mean()), float(nats.std() / math.sqrt(len(x)))
 
 
-def diffusion(name: str, options: Options, dataset: Dataset, settings: dict[str, Any]) -> tuple[NetworkDenoiser, float]:
+def diffusion(
+    name: str, prediction: str, options: Options, dataset: Dataset, settings: dict[str, Any]
+) -> tuple[NetworkDenoiser, float]:
     """The trained model of a process, and the seconds it took."""
-    out = options.out / name
+    out = options.out / f"{name}-{prediction}"
     if not (out / "config.json").exists():
         config = Config(
             seed=options.seed,
             batch=options.batch,
             network=NetworkConfig(None, {"width": options.width, "depth": options.depth}),  # type: ignore[dict-item]
             process=ProcessConfig(name, settings),
+            prediction=PredictionConfig(prediction),
             budget=BudgetConfig(steps=options.steps),
             output=OutputConfig(validate_every=0, picture_every=0, checkpoint_every=0),
         )
@@ -190,15 +193,16 @@ def main(options: Options) -> None:
     train, test = dataset.train.all()[0], dataset.test.all()[0][: options.rows]
     tokens = len(dataset.info.tokens)
     table = []
-    for name, settings in (
-        ("absorbing", {}),
-        ("uniform", {"schedule": "cosine"}),
-        ("neighbours", neighbours(train, tokens)),
+    for name, prediction, settings in (
+        ("absorbing", "evidence", {}),
+        ("uniform", "evidence", {"schedule": "cosine"}),
+        ("neighbours", "evidence", neighbours(train, tokens)),
+        ("uniform", "logits", {"schedule": "cosine"}),
     ):
-        model, seconds = diffusion(name, options, dataset, settings)
+        model, seconds = diffusion(name, prediction, options, dataset, settings)
         bits, error = bound(model, test, options.draws, options.seed)
         count = sum(p.numel() for p in model.network.parameters())
-        table.append((f"{name} (bound)", f"{bits:.3f} ± {error:.3f}", f"{count:,}", f"{seconds:.0f}"))
+        table.append((f"{name}, {prediction} (bound)", f"{bits:.3f} ± {error:.3f}", f"{count:,}", f"{seconds:.0f}"))
     bits, error, count, seconds = autoregressive(options, dataset, test)
     table.append(("autoregressive transformer", f"{bits:.3f} ± {error:.3f}", f"{count:,}", f"{seconds:.0f}"))
     grams = {order: n_gram(train, test, tokens, order) for order in range(1, 7)}

@@ -70,6 +70,7 @@ class D3PM(Timed):
         if not isinstance(belief, Categorical) or not isinstance(model, Categorical):
             raise UserError(f"objective 'd3pm' needs a belief about each position, got {type(belief).__name__}")
         true = chain.bridge(x_t, x0, t, s).probs
+        # Not ``kl``: its gradient is 0/0 at a state that both laws exclude.
         apart = torch.log(true.clamp_min(TINY)) - torch.log(model.probs.clamp_min(TINY))
         own = belief.probs.gather(-1, x0[..., None])[..., 0]
         loss = steps * (true * apart).sum(-1) - self.auxiliary * torch.log(own.clamp_min(TINY))
