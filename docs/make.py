@@ -5,6 +5,7 @@ Run: make docs
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -81,6 +82,46 @@ def tokens(process: processes.Chain, name: str) -> None:
         axis.imshow(x, cmap=colours, vmin=0, vmax=4, aspect="auto", interpolation="nearest")
         axis.set(xticks=[], yticks=[])
         axis.set_title(f"t = {t:.3g}", color=INK, fontsize=10)
+    save(figure, name)
+
+
+def pair_error(denoiser: langevin.denoisers.Denoiser, world: worlds.TokenTable, steps: int) -> float:
+    """Total variation from the truth of the pairs that ancestral sampling draws, every path summed."""
+    chain = denoiser.process
+    x = torch.cartesian_prod(*[torch.arange(chain.states)] * 2)
+    rows = [chain.marginal(torch.arange(3)[:, None], t).probs[:, 0] for t in (1.0, 0.0)]
+    law, truth = (torch.einsum("kl,ki,lj->ij", world.probs, q, q).flatten() for q in rows)
+    for t, s in itertools.pairwise(samplers.grids.uniform(chain, steps).tolist()):
+        each = chain.reverse(x, denoiser(x, t), t, s).probs
+        law = torch.einsum("n,ni,nj->ij", law, each[:, 0], each[:, 1]).flatten()
+    return float((law - truth).abs().sum() / 2)
+
+
+def token_laws(name: str) -> None:
+    """Q̄ of four chains at t = ¼, and the error of sampling by steps for two tokens that depend on each other."""
+    chains = {
+        "absorbing": processes.Absorbing,
+        "uniform": processes.Uniform,
+        "discretised Gaussian": lambda k: processes.DiscretisedGaussian(k, 128, beta_max=20.0 if k > 3 else 90.0),
+        "neighbours": lambda k: processes.Neighbours(k, nearest=min(2, k - 1)),
+    }
+    figure, axes = plt.subplots(1, 5, figsize=(12, 2.8), width_ratios=(1, 1, 1, 1, 1.8))
+    world = worlds.TokenTable(
+        torch.softmax(1.5 * torch.randn(9, generator=torch.Generator().manual_seed(5)), 0).reshape(3, 3)
+    )
+    steps = [1, 2, 4, 8, 16, 32, 64, 128]
+    for axis, (title, make), colour in zip(axes, chains.items(), ("#0ea5e9", "#2563eb", "#f59e0b", "#be123c")):
+        axis.imshow(make(16).marginal(torch.arange(16)[:, None], 0.25).probs[:, 0], cmap="Blues", vmin=0, vmax=0.4)
+        axis.set(xticks=[], yticks=[])
+        axis.set_title(title, color=INK, fontsize=10)
+        denoiser = langevin.denoisers.independent(world.denoiser(make(3)))
+        axes[4].loglog(steps, [pair_error(denoiser, world, n) for n in steps], color=colour, label=title)
+        if title != "absorbing":
+            twice = langevin.denoisers.reweighted(denoiser)
+            axes[4].loglog(steps, [pair_error(twice, world, n) for n in steps], color=colour, ls=":")
+    axes[4].set(xlabel="steps", title="total variation; dotted: published reverse")
+    axes[4].title.set_fontsize(9)
+    axes[4].legend(fontsize=6)
     save(figure, name)
 
 
@@ -238,6 +279,7 @@ def main() -> None:
     )
     mix = torch.linalg.matrix_power(0.5 * torch.eye(4, dtype=torch.float64) + 0.5 * near, 8)
     tokens(processes.FiniteChain(step * torch.eye(4, dtype=torch.float64) + (1 - step) * mix), "chain")
+    token_laws("token-laws")
     phase("phase-space")
     gamma("gamma")
     score_levels("score-levels")

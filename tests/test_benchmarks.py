@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import exact
 import peers
 import solvers
 import telling
+import text
 
 
 @pytest.fixture(autouse=True)
@@ -130,3 +132,30 @@ def test_table_of_eta_on_an_exact_world():
     assert zero < small < half < one
     assert hat > 2 * one
     assert max(v[0] for v in many.values()) < 2e-3 * zero
+
+
+def test_the_n_gram_is_a_law_of_rows():
+    """Over all 27 rows of three letters the probabilities add to 1, and the training text is likelier than chance."""
+    train = torch.randint(3, (20, 3), generator=torch.Generator().manual_seed(0))
+    rows = torch.cartesian_prod(*[torch.arange(3)] * 3)
+    for order in (1, 2, 3):
+        bits = text.n_gram(train, rows, 3, order)
+        assert float(torch.exp2(-3 * bits).sum()) == pytest.approx(1, abs=1e-12)
+    # By hand: 0 has (1 + 2·½)/4 = ½ of the two letters seen; 1 after 0 has (1 + 1·½)/2 = ¾.
+    row = torch.tensor([[0, 1]])
+    assert float(text.n_gram(row, row, 2, 2)) == pytest.approx((1 + math.log2(4 / 3)) / 2, abs=1e-12)
+
+
+def test_the_causal_transformer_is_a_law_of_rows():
+    torch.manual_seed(0)
+    network = text.Causal(3, 3, width=8, depth=2, heads=2).double()
+    rows = torch.cartesian_prod(*[torch.arange(3)] * 3)
+    assert float(torch.exp(-network(rows).detach()).sum()) == pytest.approx(1, abs=1e-12)
+
+
+def test_contexts_find_who_stands_where():
+    """Letters 0 and 1 stand in one context, 2 and 3 in another: the nearest of each is the other of its pair."""
+    x = torch.tensor([[4, 0, 5, 4, 1, 5], [6, 2, 7, 6, 3, 7]] * 5)
+    near = torch.cdist(*[torch.tensor(text.contexts(x, 8))] * 2).fill_diagonal_(torch.inf).argmin(1)
+    assert near[:4].tolist() == [1, 0, 3, 2]
+    assert text.neighbours(torch.randint(5, (50, 9)), 5)["nearest"] >= 2

@@ -28,6 +28,19 @@ PROCESSES = {
     "ddpm-own": processes.DDPM([0.01 * 1.2**i for i in range(25)]),
 }
 
+ROWS = torch.softmax(torch.randn(4, 4, generator=torch.Generator().manual_seed(0)).double(), -1)
+
+CHAINS = {
+    "absorbing": processes.Absorbing(3),
+    "absorbing-cosine": processes.Absorbing(3, "cosine"),
+    "uniform": processes.Uniform(3),
+    "uniform-information": processes.Uniform(3, "mutual-information"),
+    "discretised-gaussian": processes.DiscretisedGaussian(3, 64, 0.2, 60.0),
+    "neighbours": processes.Neighbours(3, [[0.0], [1.0], [1.5]], 1),
+    "chain": processes.FiniteChain((0.95 * torch.eye(4).double() + 0.05 * ROWS).expand(64, 4, 4), 3),
+}
+"""Chains on tokens of three classes; those on a table have 64 steps."""
+
 FAST = ("vp", "edm", "flow", "ddpm")
 """Processes on which every row runs in every run of the tests: one of each kind. The others are ``slow``."""
 

@@ -21,8 +21,10 @@ MADE = [
     processes.DDPM([0.1, 0.2, 0.3]),
     processes.DDPM(processes.cosine_betas(10)),
     processes.Learned([-9.0, -4.0, 3.0]),
-    processes.Absorbing(5),
-    processes.Uniform(4),
+    processes.Absorbing(5, "cosine"),
+    processes.Uniform(4, "mutual-information"),
+    processes.DiscretisedGaussian(5, 7, 0.2, 15.0),
+    processes.Neighbours(4, [[0.0], [1.0], [3.0], [4.5]], 2),
     processes.FiniteChain(torch.tensor([[[0.5, 0.5], [0.25, 0.75]]]), 1),
     processes.PhaseSpace(4.0, 0.1),
     processes.GammaNoise(processes.VE(0.02, 3.0), 0.5),
@@ -39,6 +41,8 @@ def test_round_trip(process):
     if isinstance(process, processes.FiniteChain):
         assert torch.equal(again.transitions, process.transitions)
         assert again.classes == 1
+    elif isinstance(process, processes.Neighbours):
+        assert torch.equal(again.generator, process.generator)
     else:
         assert again == process
         assert hash(again) == hash(process)

@@ -57,6 +57,7 @@ def run(options: Options) -> None:
     folder = Path(options.model).expanduser()
     out = writable(options.out or (folder if folder.is_dir() else Path()) / "evaluation.json", file=True)
     from .. import metrics, training
+    from ..metrics.evaluate import check_real
     from ..metrics.features import parse
     from ..report import Bar, draw, versions
     from ..training import files
@@ -67,6 +68,7 @@ def run(options: Options) -> None:
     model = training.load(options.model, device=device)
     label = class_index(options.label, class_names(model))
     dataset = _dataset(options, model)
+    check_real(dataset.info)
     if options.samples is not None:
         x, labels = _read(options.samples, dataset.info)
         drawn: dict[str, Any] = {"file": str(options.samples), "n": len(x)}

@@ -42,7 +42,7 @@ class Options(Config):
     """
 
     source: Annotated[Positional[str], arg(metavar="DATA")]
-    """A set by name (digits, moons, ...), a folder of images, a .npy or .npz file, or hf:NAME."""
+    """A set by name (digits, moons, words, ...), a folder of images, a .npy or .npz file, or hf:NAME."""
     out: Annotated[Path, arg(metavar="DIR")]
     """Directory of the run."""
     budget: Annotated[BudgetConfig, arg(name="")] = field(default_factory=BudgetConfig)
@@ -78,7 +78,9 @@ def run(options: Options) -> None:
     training.train(config, dataset, out, resume=options.resume, device=device)
     if os.environ.get("RANK", "0") == "0":  # of the processes that accelerate launched, one speaks
         here, samples = shlex.quote(str(out)), shlex.quote(str(out / "samples"))
-        how = ""
+        how, more = "", "" if dataset.info.tokens else f"
+  langevin evaluate {here}"
         if config.objective.times == "levels":
             how = f" --sampler annealed-langevin --steps {int(config.objective.times_options.get('count', 10)) + 1}"
-        print(f"Next:\n  langevin sample {here} -n 64{how} --out {samples}\n  langevin evaluate {here}")
+        print(f"Next:
+  langevin sample {here} -n 64{how} --out {samples}{more}")

@@ -7,7 +7,7 @@ from .levels import LevelReading
 from .network import VARIANCES, Counter, NetworkDenoiser, together
 from .phase import PHASE_PREDICTIONS, PhaseReading
 from .reading import PREDICTIONS, TIME_LABELS, Asked, Reader, Reading
-from .statistics import clamp, convert, dirac, gaussian, independent, unit, whole
+from .statistics import clamp, convert, dirac, gaussian, independent, reweighted, unit, whole
 from .tokens import HEADS, TokenReading
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "gaussian",
     "independent",
     "networked",
+    "reweighted",
     "together",
     "unit",
     "whole",

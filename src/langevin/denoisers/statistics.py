@@ -10,10 +10,11 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import register
 from ..distributions import Categorical, Diagonal, Dirac, Distribution, FiniteSet, Normal
-from ..processes import Observable, Process, ScalarGaussian, as_time, expand, power
+from ..processes import Chain, Observable, Process, ScalarGaussian, as_time, expand, power
 from .base import Denoiser, Transform
 
 _EXACT = "exact: tests/denoisers/test_statistics.py"
+_EXACT_TOKENS = "exact: tests/laws/test_token_laws.py::test_the_published_reverse_counts_the_evidence_twice"
 
 
 def whole(denoiser: Denoiser) -> Denoiser:
@@ -80,6 +81,30 @@ def independent(denoiser: Denoiser) -> Denoiser:
     if classes is None:
         raise UserError(f"independent needs a chain on tokens, got {type(denoiser.process).__name__}")
     return _Independent(denoiser, classes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Reweighted(Transform):
+    def __call__(self, x_t: Tensor, t: Tensor | float) -> Categorical:
+        belief, chain = self.base(x_t, t), self.process
+        assert isinstance(chain, Chain)
+        if not isinstance(belief, Categorical):
+            raise UserError(f"reweighted needs a belief about each position, got {type(belief).__name__}")
+        joint = belief.probs * chain.likelihood(x_t, t)
+        total = joint.sum(-1, keepdim=True)
+        return Categorical(torch.where(total > 0, joint / total, belief.probs))
+
+
+@register("denoisers", "reweighted", title="D3PM's own reverse of a belief", arxiv="2107.03006", proof=_EXACT_TOKENS)
+def reweighted(denoiser: Denoiser) -> Denoiser:
+    r"""The belief :math:`\propto b_k\, q(x_t | x_0 = k)`, whose reverse is the published parameterisation of b.
+
+    D3PM takes :math:`p(x_s | x_t) \propto \sum_k q(x_s, x_t | x_0 = k)\, b_k` (arXiv:2107.03006 eq. 4), which is
+    :math:`\sum_k q(x_s | x_t, k)` weighted by :math:`q(x_t | k)\, b_k`: right if b is what the rest says about a token,
+    and twice the evidence of x_t if b is the posterior. A network read as ``evidence`` has this factor in its belief.
+    """
+    power(denoiser.process, Chain, "reweighted")
+    return _Reweighted(denoiser)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from .._registry import lookup, register
 from ..denoisers import Denoiser, described
 from ..distributions import Distribution, Noise
 from ..objectives.bound import Decoder, Discretised, decode, default_decoder, prior_term, step_term
-from ..processes import DDPM, Chain, FiniteChain, Process, ScalarGaussian
+from ..processes import DDPM, Chain, Process, ScalarGaussian, TableChain
 from ..samplers import check_grid, grids
 from .units import Units
 
@@ -263,7 +263,7 @@ def default_grid(process: Process, steps: int, decoder: Decoder) -> Tensor:
     For scalar-Gaussian processes evenly in log-SNR from ``t_max`` to ``t_min``, or for data with levels to where the
     noise is a tenth of a bin: nothing is left to say there. Of a table its knots, for every other process evenly in t.
     """
-    if isinstance(process, (DDPM, FiniteChain)):
+    if isinstance(process, (DDPM, TableChain)):
         return grids.trailing(process, min(steps, process.steps))
     if not isinstance(process, ScalarGaussian):
         return grids.uniform(process, steps)

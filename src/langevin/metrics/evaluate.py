@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
-from ..data import Dataset, Split
+from ..data import Data, Dataset, Split
 from ..data._progress import track
 from ._inputs import labels_of, rows
 from .features import feature_space, parse
@@ -71,6 +71,7 @@ def evaluate(
 def _checked(samples: Tensor, labels: Tensor | None, dataset: Dataset) -> Tensor | None:
     """Labels as int64, if there are any, once everything fits the data."""
     info = dataset.info
+    check_real(info)
     rows("samples", samples, least=8)
     if tuple(samples.shape[1:]) != info.shape:
         raise UserError(f"samples must have shape (N, {', '.join(map(str, info.shape))}); got {tuple(samples.shape)}.")
@@ -82,6 +83,12 @@ def _checked(samples: Tensor, labels: Tensor | None, dataset: Dataset) -> Tensor
     if int(asked.max()) >= len(info.classes):
         raise UserError(f"labels must be in 0…{len(info.classes) - 1}; got {int(asked.max())}.")
     return asked
+
+
+def check_real(info: Data) -> None:
+    """Refuse tokens: these are measures of pictures and points."""
+    if info.tokens:
+        raise UserError(f"data {info.name!r} are tokens: distances are measured between real numbers, not names")
 
 
 def _spaces(features: str | Sequence[str] | None, dataset: Dataset) -> list[str]:

@@ -13,7 +13,7 @@ from .._errors import UserError
 from .._registry import register
 from ..denoisers import Denoiser
 from ..distributions import Categorical, Noise
-from ..processes import Chain, FiniteChain, power
+from ..processes import Chain, TableChain, power
 from .denoising import Condition, Timed
 from .times import TimeLaw, Uniform
 
@@ -56,7 +56,7 @@ class D3PM(Timed):
             raise UserError(f"auxiliary must be a number >= 0, got {self.auxiliary!r}")
 
     def _steps(self, chain: Chain) -> int:
-        return self.steps or (chain.steps if isinstance(chain, FiniteChain) else 1000)
+        return self.steps or (chain.steps if isinstance(chain, TableChain) else 1000)
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Condition | None, noise: Noise) -> Tensor:
         chain: Chain = power(denoiser.process, Chain, "objective 'd3pm'")
@@ -70,6 +70,7 @@ class D3PM(Timed):
         if not isinstance(belief, Categorical) or not isinstance(model, Categorical):
             raise UserError(f"objective 'd3pm' needs a belief about each position, got {type(belief).__name__}")
         true = chain.bridge(x_t, x0, t, s).probs
+        # Not ``kl``: its gradient is 0/0 at a state that both laws exclude.
         apart = torch.log(true.clamp_min(TINY)) - torch.log(model.probs.clamp_min(TINY))
         own = belief.probs.gather(-1, x0[..., None])[..., 0]
         loss = steps * (true * apart).sum(-1) - self.auxiliary * torch.log(own.clamp_min(TINY))
@@ -78,7 +79,7 @@ class D3PM(Timed):
     def check(self, denoiser: Denoiser) -> None:
         chain: Chain = power(denoiser.process, Chain, "objective 'd3pm'")
         self.times.check(chain)
-        if isinstance(chain, FiniteChain) and chain.steps % self._steps(chain):
+        if isinstance(chain, TableChain) and chain.steps % self._steps(chain):
             raise UserError(f"steps must divide the {chain.steps} of the chain, got {self.steps}")
 
     def to_dict(self) -> dict[str, Any]:

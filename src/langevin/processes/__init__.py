@@ -18,7 +18,18 @@ from .base import (
     expand,
     power,
 )
-from .chains import Absorbing, Chain, FiniteChain, Replacement, Uniform
+from .chains import (
+    SCHEDULES,
+    Absorbing,
+    Chain,
+    DiscretisedGaussian,
+    FiniteChain,
+    MatrixChain,
+    Neighbours,
+    Replacement,
+    TableChain,
+    Uniform,
+)
 from .gamma import GammaNoise
 from .gaussian import (
     DDPM,
@@ -54,16 +65,20 @@ def create(config: str | Mapping[str, Any]) -> Process:
 __all__ = [
     "DDPM",
     "EDM",
+    "SCHEDULES",
     "VE",
     "VP",
     "Absorbing",
     "Chain",
     "Cosine",
+    "DiscretisedGaussian",
     "FiniteChain",
     "GammaNoise",
     "Learned",
     "Learning",
+    "MatrixChain",
     "MonotoneNetwork",
+    "Neighbours",
     "Observable",
     "Observation",
     "PhaseSpace",
@@ -75,6 +90,7 @@ __all__ = [
     "Score",
     "SignalToNoise",
     "SubVP",
+    "TableChain",
     "Uniform",
     "VariancePreserving",
     "as_time",

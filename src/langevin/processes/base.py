@@ -91,7 +91,8 @@ class Process(ABC):
         name = next((m.name for m in methods("processes") if m.make is type(self)), None)
         if name is None:
             raise UserError(f"{type(self).__name__} is not registered as a process, so it has no name to be written by")
-        return {"name": name, **{k: getattr(self, k) for k in getattr(self, "__dataclass_fields__", {})}}
+        fields = getattr(self, "__dataclass_fields__", {}).items()
+        return {"name": name, **{k: getattr(self, k) for k, f in fields if f.init}}
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._registry import register
-from ..processes import DDPM, FiniteChain, Process, ScalarGaussian, SignalToNoise, power
+from ..processes import DDPM, Process, ScalarGaussian, SignalToNoise, TableChain, power
 
 _EXACT = "exact: tests/samplers/test_grids.py"
 
@@ -67,7 +67,7 @@ def _clip(process: Process, times: Tensor) -> Tensor:
 
 
 def _table(process: Process, name: str) -> int:
-    if not isinstance(process, (DDPM, FiniteChain)):
+    if not isinstance(process, (DDPM, TableChain)):
         raise UserError(f"grid {name!r} is a sub-sequence of a table, which {type(process).__name__} is not")
     return process.steps
 

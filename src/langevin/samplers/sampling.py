@@ -12,7 +12,7 @@ from .._errors import UserError
 from .._registry import lookup
 from ..denoisers import Denoiser
 from ..distributions import Noise
-from ..processes import Process, ScalarGaussian
+from ..processes import Process, ScalarGaussian, TableChain
 from . import grids
 from .bridges import Ancestral
 from .loop import Repeat, Sampler, Then, check_grid, trajectory
@@ -63,8 +63,16 @@ def _(sampler: Repeat, denoiser: Denoiser) -> Sampler:
 
 @singledispatch
 def default_grid(process: Process, steps: int) -> Tensor:
-    """The grid taken when none is named: Karras ρ = 7 for scalar-Gaussian processes, uniform times for every other."""
+    """The grid taken when none is named: Karras ρ = 7 for scalar-Gaussian processes, uniform times for every other.
+
+    Of a table, the knots nearest to uniform times.
+    """
     return grids.uniform(process, steps)
+
+
+@default_grid.register
+def _(process: TableChain, steps: int) -> Tensor:
+    return grids.trailing(process, steps)
 
 
 @default_grid.register
