@@ -3,29 +3,38 @@
 from .base import Denoiser, Density, Transform, described
 from .compiled import compiled
 from .energy import EnergyDenoiser, networked
+from .heads import NPR, SN, VARIANCE_HEADS, Headed
 from .network import VARIANCES, Counter, NetworkDenoiser, together
+from .optimal import Calibration, analytic, calibrate
 from .phase import PHASE_PREDICTIONS, PhaseReading
 from .reading import PREDICTIONS, TIME_LABELS, Asked, Reader, Reading
-from .statistics import clamp, convert, dirac, gaussian, independent, unit, whole
+from .statistics import clamp, convert, dirac, gaussian, independent, isotropic, unit, whole
 from .tokens import HEADS, TokenReading
 
 __all__ = [
     "HEADS",
+    "NPR",
     "PHASE_PREDICTIONS",
     "PREDICTIONS",
+    "SN",
     "TIME_LABELS",
     "VARIANCES",
+    "VARIANCE_HEADS",
     "Asked",
+    "Calibration",
     "Counter",
     "Denoiser",
     "Density",
     "EnergyDenoiser",
+    "Headed",
     "NetworkDenoiser",
     "PhaseReading",
     "Reader",
     "Reading",
     "TokenReading",
     "Transform",
+    "analytic",
+    "calibrate",
     "clamp",
     "compiled",
     "convert",
@@ -33,6 +42,7 @@ __all__ = [
     "dirac",
     "gaussian",
     "independent",
+    "isotropic",
     "networked",
     "together",
     "unit",

@@ -3,6 +3,7 @@
 from .bound import Continuous, Decoder, Discretised, Tokens
 from .create import DEFAULT_TIMES, OBJECTIVES, create
 from .denoising import Denoising, Objective, Timed
+from .heads import SecondMoment
 from .matching import MATCHING, Explicit, Implicit, Sliced, SlicedVR
 from .times import (
     TIMES,
@@ -41,6 +42,7 @@ __all__ = [
     "Objective",
     "Sliced",
     "SlicedVR",
+    "SecondMoment",
     "Stratified",
     "TableKnots",
     "TimeLaw",
