@@ -15,7 +15,7 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import register
 from ..distributions import Noise, Normal
-from ..processes import ScalarGaussian, as_time, expand, power
+from ..processes import ScalarGaussian, as_time, power
 from .base import Denoiser, Transform
 from .statistics import around
 
@@ -131,7 +131,7 @@ def analytic(denoiser: Denoiser, calibration: Calibration) -> Denoiser:
 
 
 def intercept(values: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """E of ``values`` ``(M,)`` and its standard error, by regression on variates ``(M, k)`` whose mean is known to be 0.
+    """E of ``values`` ``(M,)`` and its standard error, by regression on variates ``(M, k)`` of mean 0.
 
     Least squares takes out of the mean what chance gave the variates: the bias is of order 1/M, the variance that of
     the residual.
@@ -159,8 +159,8 @@ def calibrate(
     r"""Estimate Γ of a model by Monte Carlo, at times equally spaced in log-SNR over the range of its process.
 
     Each draw is an x_0 of the data with a fresh ε. :math:`|\hat ε|^2` is close to :math:`|ε|^2` at high noise, where
-    1 − Γ is what counts, so its mean is taken by regression on variates of mean 0: :math:`|ε|^2 - D`, and the products of
-    ε with x_0 and with x̂_0 of the knot before, whose noise was another. The error of C then stays bounded at every
+    1 − Γ is what counts, so its mean is taken by regression on variates of mean 0: :math:`|ε|^2 - D`, and the products
+    of ε with x_0 and with x̂_0 of the knot before, whose noise was another. The error of C then stays bounded at every
     noise, where the plain mean's grows as σ²/α².
 
     Args:
