@@ -6,6 +6,7 @@ from .energy import EnergyDenoiser, networked
 from .heads import NPR, SN, VARIANCE_HEADS, Headed
 from .network import VARIANCES, Counter, NetworkDenoiser, together
 from .optimal import Calibration, analytic, calibrate
+from .optimal import Calibration, analytic, calibrate, with_variance
 from .phase import PHASE_PREDICTIONS, PhaseReading
 from .reading import PREDICTIONS, TIME_LABELS, Asked, Reader, Reading
 from .statistics import clamp, convert, dirac, gaussian, independent, isotropic, unit, whole
@@ -47,4 +48,5 @@ __all__ = [
     "together",
     "unit",
     "whole",
+    "with_variance",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import UserError, unknown
 from .._registry import register
 from ..distributions import Noise, Normal
 from ..processes import ScalarGaussian, as_time, power
 from .base import Denoiser, Transform
-from .statistics import around
+from .statistics import around, dirac, unit
 
 LEAST = 16
 """Draws a time, below which nothing is estimated."""
@@ -74,6 +74,11 @@ class Calibration:
         """A belief variance within its bounds at λ."""
         half = math.inf if self.low is None or self.high is None else (self.high - self.low) / 2
         return torch.minimum(variance.clamp(0.0, half**2), torch.exp(-log_snr))
+
+    def residual(self) -> Calibration:
+        """The same with the measured error in the place of C: the optimal variance around a mean that is not the true
+        one (Bao et al. 2022, arXiv:2206.07309 §3.3, one number for all coordinates)."""
+        return replace(self, gamma=1 - torch.exp(self.log_snr) * self.error)
 
     @property
     def variance(self) -> Tensor:
@@ -215,3 +220,24 @@ def calibrate(
     gamma, stderr, error = torch.tensor(estimates, dtype=torch.float64).mT
     made = {"n": n, "examples": len(x0), "seed": seed}
     return Calibration(process.log_snr(knots), gamma, stderr, error, low, high, made)
+
+
+GIVEN: dict[str, Callable[[Denoiser], Denoiser]] = {"small": dirac, "large": unit}
+"""Variances that need nothing of the model: DDPM's β̃ and β."""
+
+
+def with_variance(denoiser: Denoiser, name: str) -> Denoiser:
+    """The mean of the belief with a variance by name: ``small`` (β̃), ``large`` (β), or one learned for the model.
+
+    What was learned is found in the model the denoiser is made from: with labels bound, guided, or in another process.
+
+    Raises:
+        UserError: for a name that this model does not have.
+    """
+    known, seen = dict(GIVEN), denoiser
+    while seen is not None:
+        known |= getattr(seen, "spreads", {})
+        seen = getattr(seen, "base", None)  # type: ignore[assignment]
+    if name not in known:
+        raise unknown("variance", name, known, " `langevin calibrate MODEL` adds to them.")
+    return known[name](denoiser)

@@ -11,7 +11,7 @@ from .._errors import UserError
 from .._registry import register
 from ..denoisers import Denoiser, Headed
 from ..distributions import Noise
-from .denoising import Condition, Objective
+from .denoising import Condition, Timed
 from .times import Stratified, TimeLaw
 
 
@@ -24,7 +24,7 @@ from .times import Stratified, TimeLaw
     proof="exact: tests/denoisers/test_heads.py",
 )
 @dataclass(frozen=True)
-class SecondMoment(Objective):
+class SecondMoment(Timed):
     """The loss of a head (SN-DPM, NPR-DPM; arXiv:2206.07309 §3.2–3.3) at times drawn from a law, the mean frozen."""
 
     times: TimeLaw = Stratified()  # noqa: RUF009 (frozen)
@@ -35,7 +35,7 @@ class SecondMoment(Objective):
         x_t = denoiser.process.marginal(x0, t).sample(noise)
         bound = denoiser.given(condition) if condition else denoiser
         assert isinstance(bound, Headed)
-        return self.times.ratio(u) * bound.losses(x0, x_t, t).double()
+        return self.times.ratio(denoiser.process, u) * bound.losses(x0, x_t, t).double()
 
     def check(self, denoiser: Denoiser) -> None:
         if not isinstance(denoiser, Headed):

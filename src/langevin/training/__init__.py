@@ -21,6 +21,7 @@ from .model import load, save
 from .order import Order
 from .pictures import grid, scatter, text
 from .tuning import tune, tune_model
+from .variances import calibrate_model, train_head
 
 __all__ = [
     "EMA",
@@ -36,6 +37,7 @@ __all__ = [
     "PredictionConfig",
     "ProcessConfig",
     "build",
+    "calibrate_model",
     "checkpoints",
     "grid",
     "load",
@@ -44,6 +46,7 @@ __all__ = [
     "settle",
     "text",
     "train",
+    "train_head",
     "tune",
     "tune_model",
 ]

@@ -16,6 +16,7 @@ from ..data import Data
 from ..denoisers import NetworkDenoiser, networked
 from . import files
 from .kinds import KINDS
+from .spreads import spreads_of
 from .tuning import tuned_of
 
 FORMAT = 1
@@ -99,7 +100,8 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str | None = No
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     denoiser.network.eval().to(device)
-    return replace(denoiser, tuned=tuned_of(folder, denoiser.config.get("steps")))
+    tuned, spreads = tuned_of(folder, denoiser.config.get("steps")), spreads_of(folder, denoiser)
+    return replace(denoiser, tuned=tuned, spreads=spreads)
 
 
 def _build(folder: Path, config: Mapping[str, Any]) -> NetworkDenoiser:
