@@ -88,8 +88,8 @@ class Headed(Transform):
         t = as_time(t)
         mean = self.base(x_t, t).mean
         _, excess, _, size = self._look(x_t, t, mean)
-        # No law on [low, high] varies more than its two ends. (σ/α)² bounds the mean over x_t alone: between two modes a
-        # coordinate varies more.
+        # No law on [low, high] varies more than its two ends. (σ/α)² bounds the mean over x_t alone: between two modes
+        # a coordinate varies more.
         half = math.inf if self.low is None or self.high is None else (self.high - self.low) / 2
         return Normal(mean, Diagonal((size**2 * excess).clamp_max(half**2)))
 
