@@ -5,7 +5,6 @@ from .compiled import compiled
 from .energy import EnergyDenoiser, networked
 from .heads import NPR, SN, VARIANCE_HEADS, Headed
 from .network import VARIANCES, Counter, NetworkDenoiser, together
-from .optimal import Calibration, analytic, calibrate
 from .optimal import Calibration, analytic, calibrate, with_variance
 from .phase import PHASE_PREDICTIONS, PhaseReading
 from .reading import PREDICTIONS, TIME_LABELS, Asked, Reader, Reading
