@@ -11,7 +11,7 @@ such sets. The error of the KL is mostly that of a constant that all beliefs sha
 
 With ``--model``, a model directory with a learned variance (objective ``hybrid``): its mean is kept and its variance
 replaced; Γ and both heads are learned first and left in the directory. Bits/dim is the variational bound on the
-held-out split, two draws a term, the same for every variance.
+held-out split, one draw a term and image, the same for every variance.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def digits(path: Path, heads_steps: int, console: Console) -> None:
     for name, pick in track(list(picks.items()), console=console):
         row = [name]
         for steps in counts:
-            found = langevin.likelihood.bound(pick(bound), x, steps=steps, samples=2, seed=1)
+            found = langevin.likelihood.bound(pick(bound), x, steps=steps, seed=1)
             bits = found.bits_per_dim
             row.append(f"{float(bits.mean()):.4f} ± {float(bits.std()) / math.sqrt(len(x)):.4f}")
         table.add_row(*row)
