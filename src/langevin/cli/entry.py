@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "Train a model on a data set, a folder of images, an array file, or Hub data.",
     "sample": "Draw samples of a trained model.",
     "tune": "Learn a solver for a model and a number of evaluations.",
+    "calibrate": "Learn the optimal variances of a model's reverse steps.",
     "evaluate": "Measure a model against held-out data.",
     "methods": "List every method: its paper, its place in the code, its proof.",
     "info": "Show what a model directory holds, or this environment.",

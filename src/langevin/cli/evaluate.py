@@ -67,7 +67,7 @@ def run(options: Options) -> None:
     recipe, device = options.sampling.recipe(), device_named(options.device)
     model = training.load(options.model, device=device)
     label = class_index(options.label, class_names(model))
-    dataset = _dataset(options, model)
+    dataset = dataset_of(model, options.data, classes=options.samples is None)
     check_real(dataset.info)
     if options.samples is not None:
         x, labels = _read(options.samples, dataset.info)
@@ -110,25 +110,25 @@ def _consistent(options: Options) -> None:
         raise UserError(f"samples of a file are measured as they are; leave out {asked}, or --samples")
 
 
-def _dataset(options: Options, model: Any) -> Dataset:
+def dataset_of(model: Any, asked: str | None, *, option: str = "--data", classes: bool = True) -> Dataset:
     """What the model was trained on, found again from its description, or what is asked for, read in the same way."""
     from .. import data
 
     info: Data | None = model.data
     read = {} if info is None else dict(info.source)
     source = read.pop("source", None)
-    if options.data is None and source is None:
-        raise UserError("this model does not say what it was trained on; name it with --data")
+    if asked is None and source is None:
+        raise UserError(f"this model does not say what it was trained on; name it with {option}")
     try:
-        dataset = data.load(options.data or str(source), **read)
+        dataset = data.load(asked or str(source), **read)
     except UserError as error:
-        if options.data is not None:
+        if asked is not None:
             raise
-        raise UserError(f"the data this model was trained on: {error} (name them with --data)") from None
+        raise UserError(f"the data this model was trained on: {error} (name them with {option})") from None
     if dataset.info.shape != tuple(model.shape):
         raise UserError(f"data must have shape {tuple(model.shape)} as the model has, got {dataset.info.shape}")
     mine = class_names(model)
-    if options.samples is None and mine and dataset.info.classes and list(dataset.info.classes) != mine:
+    if classes and mine and dataset.info.classes and list(dataset.info.classes) != mine:
         raise UserError(f"data must have the classes of the model, {mine}, got {list(dataset.info.classes)}")
     return dataset
 

@@ -40,6 +40,9 @@ class Sampling:
     """Sample in another noise process at equal signal-to-noise ratio: vp, ddpm, ..."""
     guidance_scale: Annotated[float, arg(metavar="W")] = 1.0
     """Classifier-free guidance, uncond + W (cond - uncond): 1 is the plain conditional model."""
+    variance: Name = None
+    """Variance of the belief, for ancestral sampling: small, large, or what `langevin calibrate` learned (analytic,
+    residual, sn, npr); the model's own if not given."""
     seed: Annotated[int, arg(metavar="N")] = 0
     """Of the noise: sample i is the same for any number of samples and any batch."""
     batch: Annotated[int, arg(metavar="N")] = 256
@@ -66,6 +69,7 @@ class Sampling:
             grid=self.grid,
             process=self.process,
             guidance_scale=self.guidance_scale,
+            variance=self.variance,
             seed=self.seed,
             batch=self.batch,
         )

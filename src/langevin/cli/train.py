@@ -78,9 +78,7 @@ def run(options: Options) -> None:
     training.train(config, dataset, out, resume=options.resume, device=device)
     if os.environ.get("RANK", "0") == "0":  # of the processes that accelerate launched, one speaks
         here, samples = shlex.quote(str(out)), shlex.quote(str(out / "samples"))
-        how, more = "", "" if dataset.info.tokens else f"
-  langevin evaluate {here}"
+        how, more = "", "" if dataset.info.tokens else f"\n  langevin evaluate {here}"
         if config.objective.times == "levels":
             how = f" --sampler annealed-langevin --steps {int(config.objective.times_options.get('count', 10)) + 1}"
-        print(f"Next:
-  langevin sample {here} -n 64{how} --out {samples}{more}")
+        print(f"Next:\n  langevin sample {here} -n 64{how} --out {samples}{more}")

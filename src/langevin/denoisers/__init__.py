@@ -3,24 +3,31 @@
 from .base import Denoiser, Density, Transform, described
 from .compiled import compiled
 from .energy import EnergyDenoiser, networked
+from .heads import NPR, SN, VARIANCE_HEADS, Headed
 from .levels import LevelReading
 from .network import VARIANCES, Counter, NetworkDenoiser, together
+from .optimal import Calibration, analytic, calibrate, with_variance
 from .phase import PHASE_PREDICTIONS, PhaseReading
 from .reading import PREDICTIONS, TIME_LABELS, Asked, Reader, Reading
-from .statistics import clamp, convert, dirac, gaussian, independent, reweighted, unit, whole
+from .statistics import clamp, convert, dirac, gaussian, independent, isotropic, reweighted, unit, whole
 from .tokens import HEADS, TokenReading
 
 __all__ = [
     "HEADS",
+    "NPR",
     "PHASE_PREDICTIONS",
     "PREDICTIONS",
+    "SN",
     "TIME_LABELS",
     "VARIANCES",
+    "VARIANCE_HEADS",
     "Asked",
+    "Calibration",
     "Counter",
     "Denoiser",
     "Density",
     "EnergyDenoiser",
+    "Headed",
     "LevelReading",
     "NetworkDenoiser",
     "PhaseReading",
@@ -28,6 +35,8 @@ __all__ = [
     "Reading",
     "TokenReading",
     "Transform",
+    "analytic",
+    "calibrate",
     "clamp",
     "compiled",
     "convert",
@@ -35,9 +44,11 @@ __all__ = [
     "dirac",
     "gaussian",
     "independent",
+    "isotropic",
     "networked",
     "reweighted",
     "together",
     "unit",
     "whole",
+    "with_variance",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -92,6 +92,7 @@ class NetworkDenoiser(Denoiser):
         counter: where evaluations are counted.
         config: how the model was made, as plain JSON.
         tuned: samplers learned for this model, that travel with it.
+        spreads: variances learned for this model, by name: functions from a denoiser to one with its mean.
     """
 
     network: nn.Module
@@ -104,6 +105,7 @@ class NetworkDenoiser(Denoiser):
     counter: Counter = field(default_factory=Counter)
     config: Mapping[str, Any] = field(default_factory=dict)
     tuned: tuple[Any, ...] = ()
+    spreads: Mapping[str, Callable[[Denoiser], Denoiser]] = field(default_factory=dict)
     _first: Tensor = field(init=False, repr=False)
     _channels: int = field(init=False, repr=False)
     _kept: dict[float, Asked] = field(init=False, repr=False)

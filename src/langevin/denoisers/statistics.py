@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -47,22 +48,43 @@ def gaussian(denoiser: Denoiser) -> Denoiser:
     return _Gaussian(denoiser)
 
 
+def around(mean: Tensor, variance: Tensor) -> Normal:
+    """N(mean, variance·I), the variance one a sample, ``()`` or ``(B,)``."""
+    return Normal(mean, Diagonal(expand(variance, mean).reshape(-1, *[1] * (mean.ndim - 1))))
+
+
 @dataclass(frozen=True, eq=False)
-class _Unit(Transform):
+class _Isotropic(Transform):
+    std: float
+
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Normal:
-        process = self.process
+        process, t = self.process, as_time(t)
         assert isinstance(process, ScalarGaussian)
-        t = as_time(t)
         alpha2, sigma2 = process.alpha(t) ** 2, process.sigma(t) ** 2
-        mean = self.base(x_t, t).mean
-        return Normal(mean, Diagonal(expand(sigma2 / (alpha2 + sigma2), mean).reshape(-1, *[1] * (mean.ndim - 1))))
+        return around(self.base(x_t, t).mean, self.std**2 * sigma2 / (self.std**2 * alpha2 + sigma2))
 
 
 @register("denoisers", "unit", title="DDPM's β as a belief variance", arxiv="2006.11239", proof=_EXACT)
 def unit(denoiser: Denoiser) -> Denoiser:
     r"""Belief variance :math:`σ^2 / (α^2 + σ^2)`, the posterior of unit-variance data: ``reverse`` has DDPM's β."""
     power(denoiser.process, ScalarGaussian, "variance β")
-    return _Unit(denoiser)
+    return _Isotropic(denoiser, 1.0)
+
+
+@register("denoisers", "isotropic", title="The variance of isotropic normal data", arxiv="2109.13821", proof=_EXACT)
+def isotropic(denoiser: Denoiser, std: float) -> Denoiser:
+    r"""Belief variance :math:`δ^2 σ^2 / (δ^2 α^2 + σ^2)`, the posterior of data with standard deviation δ.
+
+    ``reverse`` then has the optimal variance for such data at any step, between β̃ (δ = 0) and, for unit data, β.
+
+    Args:
+        denoiser: on a scalar-Gaussian process.
+        std: δ ≥ 0, in units of the data.
+    """
+    power(denoiser.process, ScalarGaussian, "variance 'isotropic'")
+    if not 0 <= std < math.inf:
+        raise UserError(f"std must be a finite number >= 0, got {std}")
+    return _Isotropic(denoiser, float(std))
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from .bound import Continuous, Decoder, Discretised, Tokens
 from .create import DEFAULT_TIMES, OBJECTIVES, TIMELESS, create
 from .denoising import Denoising, Objective, Timed
 from .elbo import ELBO, Codec, elbo
+from .heads import SecondMoment
 from .matching import MATCHING, Explicit, Implicit, Sliced, SlicedVR
 from .times import (
     TIMES,
@@ -45,6 +46,7 @@ __all__ = [
     "LikelihoodImportance",
     "LogNormal",
     "Objective",
+    "SecondMoment",
     "Sliced",
     "SlicedVR",
     "Stratified",

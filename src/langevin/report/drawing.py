@@ -30,6 +30,8 @@ class Recipe:
         grid: registered name of a grid; the sampler's or the process's own if not given.
         process: registered name of a process to sample in, at equal log-SNR; the model's own if not given.
         guidance_scale: w of classifier-free guidance; 1 is the plain conditional model.
+        variance: of the belief, by name (see ``denoisers.with_variance``), read by ancestral sampling; the model's own
+            if not given.
         seed: of the noise.
         batch: how many samples are carried at a time; it changes nothing but speed and memory.
     """
@@ -42,12 +44,13 @@ class Recipe:
     guidance_scale: float = 1.0
     seed: int = 0
     batch: int = 256
+    variance: str | None = None
 
     def words(self) -> list[str]:
         """The options of ``langevin sample`` that ask for this, without those at their default."""
         found: list[str] = []
         plain = Recipe()
-        for option in ("sampler", "process", "steps", "grid", "guidance_scale", "seed"):
+        for option in ("sampler", "process", "steps", "grid", "guidance_scale", "variance", "seed"):
             value = getattr(self, option)
             if value != getattr(plain, option):
                 found += [f"--{option.replace('_', '-')}", f"{value}"]
@@ -108,6 +111,11 @@ def draw(
     tuned = found(denoiser, steps) if name is None and recipe.grid is None else None
     plain = tuned or samplers.default_sampler(denoiser.process)
     rule = plain if name is None else samplers.create(name, **recipe.options)
+    if recipe.variance is not None:
+        rule = samplers.Ancestral() if name is None else rule
+        if not isinstance(rule, samplers.Ancestral) or rule.belief is not denoisers.whole:
+            raise UserError(f"variance is read by the sampler 'ancestral' (DDIM's steps by its eta), not by {name!r}")
+        denoiser, tuned = denoisers.with_variance(denoiser, recipe.variance), None
     if name is None and recipe.options:
         raise UserError(f"sampler-options are settings of a named sampler, got {dict(recipe.options)} and no sampler")
     begun = time.perf_counter()
@@ -135,13 +143,14 @@ def draw(
         else label
         if isinstance(label, int)
         else "given",
-        "sampler": name or ("default" if tuned is None else "tuned"),
+        "sampler": name or ("ancestral" if recipe.variance else "default" if tuned is None else "tuned"),
         "rule": repr(rule),
         "process": repr(denoiser.process),
         "grid": recipe.grid or "default",
         "steps": steps,
         "evaluations": evaluations,
         "guidance_scale": recipe.guidance_scale,
+        "variance": recipe.variance,
         "seed": recipe.seed,
         "batch": recipe.batch,
         "seconds": round(seconds, 3),

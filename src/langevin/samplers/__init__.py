@@ -3,7 +3,7 @@
 from . import grids
 from .adaptive import DOP853, RK45, DPMSolver12, DPMSolver23, DPMSolverAdaptive, ExplicitRungeKutta
 from .annealing import AnnealedLangevin, NoiseLevels, largest_distance, level_ratio, level_step_size
-from .bridges import DDIM, DDPM, Ancestral, DDIMHat, DDPMLarge
+from .bridges import DDIM, DDPM, Ancestral, DDIMHat, DDPMLarge, MaximumLikelihoodSDE
 from .churn import Churn, EDMEuler, EDMHeun
 from .correctors import MALA, Langevin, MomentumLangevin, PreconditionedLangevin
 from .equations import Euler, EulerMaruyama, Heun, PredictorCorrector
@@ -98,6 +98,7 @@ __all__ = [
     "Langevin",
     "Linear",
     "Matrix",
+    "MaximumLikelihoodSDE",
     "Moments",
     "MomentumLangevin",
     "Multistep",

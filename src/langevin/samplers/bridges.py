@@ -12,11 +12,12 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._registry import register
-from ..denoisers import Denoiser, dirac, unit, whole
+from ..denoisers import Denoiser, dirac, isotropic, unit, whole
 from ..distributions import Noise
 from ..processes import Process, ScalarGaussian, expand, power
 from .linear import Linear, Row, Rule
 from .loop import Sampler, State
+from .moments import moments_of
 
 
 @register(
@@ -88,6 +89,41 @@ def DDPM() -> Ancestral:
 def DDPMLarge() -> Ancestral:
     r"""DDPM with the large variance β: belief variance :math:`σ^2/(α^2+σ^2)`; the last step returns the mean."""
     return Ancestral(belief=unit, final="mean")
+
+
+@register(
+    "samplers",
+    "ml-sde",
+    title="Maximum-likelihood SDE solver",
+    arxiv="2109.13821",
+    catalogue="B8",
+    proof="exact: tests/samplers/test_maximum_likelihood.py, tests/laws",
+)
+def MaximumLikelihoodSDE(std: float | None = None) -> Ancestral:
+    r"""The reverse step of greatest likelihood of forward paths (Popov et al. 2021, arXiv:2109.13821, theorem 1).
+
+    .. math:: x_{t-h} = x_t + β_t h ((\tfrac12 + \hatω^*) x_t + (1 + \hatκ^*) s(x_t, t)) + \hatσ^* ξ
+
+    Its optimal κ̂* and ω̂* are the mean of ``reverse``, and its σ̂* has the variance of ``reverse`` for a belief of
+    variance E tr Var[x_0 | x_t] / D. That is ancestral sampling: from ``denoisers.analytic`` with the variance of a
+    calibrated model, here with that of isotropic normal data in closed form, for which the step is exact at any length.
+
+    Args:
+        std: standard deviation of the data a coordinate, ≥ 0, in units of the data; 0 is a known x_0 (β̃). That of the
+            model's moments if not given.
+    """
+
+    def normal_data(denoiser: Denoiser) -> Denoiser:
+        if std is not None:
+            return isotropic(denoiser, std)
+        moments = moments_of(denoiser)
+        if moments is None:
+            raise UserError("std must be given to 'ml-sde': this model does not know the moments of its data")
+        return isotropic(denoiser, moments.spread)
+
+    if std is not None and not 0 <= std < math.inf:
+        raise UserError(f"std must be a finite number >= 0, got {std}")
+    return Ancestral(belief=normal_data)
 
 
 @register(

@@ -23,6 +23,7 @@ from .order import Order
 from .pictures import grid, scatter, text
 from .recipes import RECIPES, recipe
 from .tuning import tune, tune_model
+from .variances import calibrate_model, train_head
 
 __all__ = [
     "EMA",
@@ -40,6 +41,7 @@ __all__ = [
     "PredictionConfig",
     "ProcessConfig",
     "build",
+    "calibrate_model",
     "checkpoints",
     "grid",
     "load",
@@ -50,6 +52,7 @@ __all__ = [
     "settle",
     "text",
     "train",
+    "train_head",
     "tune",
     "tune_model",
 ]

@@ -95,7 +95,7 @@ def train(
             wrapped=team.wrap(denoiser.network),
         )
         progress = Progress() if last is None else checkpoint.restore(last, learner)
-        return _Run(config, dataset, folder, team, learner, progress, quiet).go()
+        return Run(config, dataset, folder, team, learner, progress, quiet).go()
 
 
 def _plan(config: Config, data: Data, out: Path, resume: bool) -> tuple[Config, Path | None]:
@@ -154,7 +154,7 @@ class _Stop(Exception):
 
 
 @dataclass
-class _Run:
+class Run:
     """A run under way."""
 
     config: Config
@@ -325,6 +325,10 @@ class _Run:
             return
         keep = self.config.output.keep
         self.saved = checkpoint.save(self.out, self.learner, self.progress, self.config, self.dataset.info, keep)
+        self._keep()
+
+    def _keep(self) -> None:
+        """Write what the run is for."""
         model.save(self._model(), self.out)
 
     def _finish(self) -> None:

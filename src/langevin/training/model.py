@@ -16,6 +16,7 @@ from ..data import Data
 from ..denoisers import NetworkDenoiser, networked
 from . import codec, files
 from .kinds import KINDS
+from .spreads import spreads_of
 from .tuning import tuned_of
 
 Made = TypeVar("Made")
@@ -91,7 +92,8 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str | None = No
         raise UserError(f"{file}: kind {config['kind']!r} is unknown; it must be {kinds}")
     denoiser = _named(folder, lambda: _build(folder, config))
     _weigh(folder, denoiser.network, device)
-    return replace(denoiser, tuned=tuned_of(folder, denoiser.config.get("steps")))
+    tuned, spreads = tuned_of(folder, denoiser.config.get("steps")), spreads_of(folder, denoiser)
+    return replace(denoiser, tuned=tuned, spreads=spreads)
 
 
 def load_codec(path: str | os.PathLike[str], *, device: torch.device | str | None = None) -> codec.Autoencoder:

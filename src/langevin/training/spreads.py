@@ -1,0 +1,134 @@
+"""The files of optimal variances in a model directory: ``calibration.json``, and a directory a head."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import nn
+from .._errors import UserError
+from ..denoisers import VARIANCE_HEADS, Calibration, Denoiser, Headed, NetworkDenoiser
+from . import files
+
+CALIBRATION = "calibration.json"
+"""Γ in a model directory; a head is a directory of its name."""
+
+VERSION = 1
+"""Of both formats; a reader refuses what it does not know."""
+
+BYTES = 2**20
+"""Size of ``calibration.json`` beyond which it is refused."""
+
+
+def save_calibration(found: Calibration, folder: Path) -> Path:
+    """Write ``calibration.json``, whole or not at all."""
+    file = folder / CALIBRATION
+    files.replace(file, files.as_json({"langevin": VERSION, "kind": "calibration", **found.to_dict()}))
+    return file
+
+
+def _calibration(file: Path) -> Calibration:
+    """The calibration of a file, checked."""
+    if file.stat().st_size > BYTES:
+        raise UserError(f"{file} must be at most {BYTES} bytes, got {file.stat().st_size}")
+    values = files.read_json(file)
+    knots = {"log_snr", "gamma", "stderr", "error"}
+    files.only(file, values, {"langevin", "kind", "low", "high", "made"} | knots)
+    if values.pop("langevin") != VERSION or values.pop("kind") != "calibration":
+        raise UserError(f"{file}: not a calibration this version of langevin reads")
+    if not isinstance(values["made"], dict):
+        raise UserError(f"{file}: made must be a JSON object")
+    try:
+        tensors: dict[str, Any] = {name: torch.tensor(values.pop(name), dtype=torch.float64) for name in sorted(knots)}
+        return Calibration(**tensors, **values)
+    except (UserError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{file}: {error} (remove it, or calibrate again)") from None
+
+
+def trained_steps(model: Any) -> int | None:
+    """Steps of training a model has had; None if it does not say."""
+    steps = getattr(model, "config", {}).get("steps")
+    return None if steps is None else int(steps)
+
+
+def save_head(head: Headed, folder: Path) -> None:
+    """Write a head's directory; each file is replaced in one step, the weights last."""
+    network = getattr(head.network, "config", None)
+    if not isinstance(network, Mapping) or "name" not in network:
+        raise UserError(f"only networks made by langevin.nn can be saved, got {type(head.network).__name__}")
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "langevin": VERSION,
+        "kind": "variance-head",
+        "head": head.kind,
+        "network": dict(network),
+        "data_std": head.data_std,
+        "low": head.low,
+        "high": head.high,
+        "trained_steps": trained_steps(head.base),
+        "training": dict(head.config),
+    }
+    files.replace(folder / "config.json", files.as_json(config))
+    files.replace(folder / "model.safetensors", files.as_safetensors(head.network.state_dict()))
+
+
+def _head(folder: Path, model: NetworkDenoiser) -> tuple[Headed, int | None]:
+    """The head of a directory, checked, and the steps of training the model had when it was learned."""
+    file, weights = folder / "config.json", folder / "model.safetensors"
+    config = files.read_json(file)
+    keys = {"langevin", "kind", "head", "network", "data_std", "low", "high", "trained_steps", "training"}
+    files.only(file, config, keys)
+    if config["langevin"] != VERSION or config["kind"] != "variance-head" or config["head"] not in VARIANCE_HEADS:
+        raise UserError(f"{file}: not a head this version of langevin reads")
+    try:
+        network = nn.create(config["network"])
+        network.check_shape((3 * model.shape[0], *model.shape[1:]))
+        made = VARIANCE_HEADS[config["head"]]
+        head = made(model, network, config["data_std"], config["low"], config["high"], config=config["training"])
+    except (UserError, TypeError, ValueError) as error:
+        raise UserError(f"{file}: {error}") from None
+    tensors = files.read_safetensors(weights)
+    files.fit(weights, tensors, network.state_dict())
+    if not files.is_finite(tensors):
+        raise UserError(f"{weights} holds weights that are not finite")
+    network.load_state_dict(tensors)
+    network.eval().to(model.device)
+    return head, config["trained_steps"]
+
+
+def spreads_of(folder: Path, model: NetworkDenoiser) -> dict[str, Callable[[Denoiser], Denoiser]]:
+    """The variances in a model directory, by name.
+
+    One that was learned before the model was trained on is left out, with a warning.
+
+    Raises:
+        UserError: for a file that is not one, naming it.
+    """
+    read: dict[str, Callable[[Denoiser], Denoiser]] = {}
+    file = folder / CALIBRATION
+    if file.exists():
+        found = _calibration(file)
+        if _current(file, found.made.get("trained_steps"), model):
+            read |= {"analytic": found, "residual": found.residual()}
+    for kind in VARIANCE_HEADS:
+        if (folder / kind / "config.json").exists():
+            head, steps = _head(folder / kind, model)
+            if _current(folder / kind, steps, model):
+                read[kind] = head.onto
+    return read
+
+
+def _current(path: Path, steps: int | None, model: NetworkDenoiser) -> bool:
+    """Whether what was learned is of the model as it is; if not, a warning says so."""
+    had = trained_steps(model)
+    if steps != had:
+        warnings.warn(
+            f"{path} was learned after {steps} steps of training, the model has had {had}: it is not used; "
+            "calibrate again",
+            stacklevel=4,
+        )
+    return steps == had
