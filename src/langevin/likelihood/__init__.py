@@ -2,6 +2,8 @@
 
 from .bound import Bound, bound
 from .continuous import ContinuousBound, continuous_bound
+from .dequantise import Dequantiser, LogisticNormal, TruncatedNormal, Uniform, learn_dequantiser
+from .exact import Exact, exact
 from .grids import Pairs, pairs
 from .horizon import Horizon, fitted_start, horizon
 from .units import Units
@@ -10,14 +12,21 @@ from .vdm import VDMBound, vdm_bound
 __all__ = [
     "Bound",
     "ContinuousBound",
+    "Dequantiser",
+    "Exact",
     "Horizon",
+    "LogisticNormal",
     "Pairs",
+    "TruncatedNormal",
+    "Uniform",
     "Units",
     "VDMBound",
     "bound",
     "continuous_bound",
+    "exact",
     "fitted_start",
     "horizon",
+    "learn_dequantiser",
     "pairs",
     "vdm_bound",
 ]

@@ -1,0 +1,276 @@
+r"""The probability flow as what is left of it beside a Gaussian, on a clock that has nothing at either end.
+
+With y = x/α, σ the noise-to-signal ratio, u = log σ, moments m, V diag(λ) Vᵀ and S² = λ + σ², put z = Vᵀ(y − m)/S. Then
+
+.. math::
+    \frac{dz}{du} = f(z, u) = -\frac{Δ}{S}, \qquad Δ = V^T(\hat x_0 - m) - \frac{λ}{S} z, \qquad
+    \frac{d \log p(z)}{du} = -\mathrm{div} f = \mathrm{tr} \frac{∂\hat x_0}{∂y} - \sum \frac{λ}{S^2}
+
+z is N(0, I) at σ = ∞ for all data, and at σ = 0 an affine map of them, so no prior is cut off and no ε left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..denoisers import Denoiser
+from ..denoisers.base import Density
+from ..processes import ScalarGaussian, expand
+from ..samplers.moments import Moments
+from ..samplers.quadrature import Array, gauss, lagrange
+from .probes import Probes
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+class Flow:
+    """The field f(z, u) of a denoiser beside the Gaussian of some moments, and its divergence.
+
+    An exact belief is asked at every σ; any other between the ends of what its process calls useful, and beyond them Δ
+    is continued as it goes to nothing: like σ² below and like σ⁻² above, at the same z.
+    """
+
+    def __init__(self, denoiser: Denoiser, moments: Moments, asked: list[int] | None = None) -> None:
+        self.denoiser, self.moments = denoiser, moments
+        self.process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+        self.mean, self.values = (v.to(denoiser.device) for v in (moments.mean, moments.values))
+        ends = torch.tensor([self.process.t_min, self.process.t_max], dtype=torch.float64)
+        low, high = (-0.5 * self.process.log_snr(ends)).tolist()
+        self.low = -math.inf if isinstance(denoiser, Density) else low
+        self.high = high
+        self.asked = [0] if asked is None else asked
+        """Samples asked about, all calls together: a list, so that the flow of some of the samples adds to it."""
+
+    def rows(self, index: slice | Tensor) -> Flow:
+        """The flow of some of the samples."""
+        return Flow(self.denoiser.rows(index), self.moments, self.asked)
+
+    def scale(self, u: Tensor) -> Tensor:
+        """S at u ``()`` or ``(B, 1)``: ``(D,)`` or ``(B, D)``."""
+        return torch.sqrt(self.values + torch.exp(2 * u))
+
+    def start(self, y: Tensor, u: float) -> tuple[Tensor, Tensor]:
+        """z of states ``(B, *shape)`` at u (−∞ for data), and log |dz/dy|."""
+        scale = self.scale(torch.tensor(u, dtype=torch.float64))
+        return self.moments.basis.to(y.flatten(1) - self.mean) / scale, -torch.log(scale).sum()
+
+    def __call__(self, z: Tensor, u: Tensor) -> Tensor:
+        """f, ``(B, D)``, at u ``()`` or ``(B, 1)``: one evaluation of the denoiser."""
+        at = u.clamp(self.low, self.high)
+        scale = self.scale(at)
+        t = self.process.time(-2 * at.reshape(-1) if at.ndim else -2 * at)
+        y = self.moments.basis.back(z * scale) + self.mean
+        x = (expand(self.process.alpha(t), y) * y).reshape(-1, *self.denoiser.shape)
+        told = self.denoiser(x, t).mean.reshape(z.shape).to(z) - self.mean
+        self.asked[0] += len(z)
+        rest = self.moments.basis.to(told) - self.values / scale * z
+        return rest * (-torch.exp(-2 * (u - at).abs()) / self.scale(u))
+
+    def both(self, z: Tensor, u: Tensor, probes: list[Tensor] | None) -> tuple[Tensor, Tensor]:
+        """f and its divergence: ``(B,)`` exactly, by D products, or ``(K, B)`` by one for each of K probes.
+
+        Probes are taken in the coordinates in which the derivative is symmetric, where εᵀAε varies least.
+        """
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            f = self(z, u)
+        scale = self.scale(u)
+        parts = []
+        count = z.shape[1] if probes is None else len(probes)
+        for k in range(count):
+            if probes is None:
+                seed = torch.zeros_like(f)
+                seed[:, k] = 1
+                parts.append(torch.autograd.grad(f, z, seed, retain_graph=k + 1 < count)[0][:, k])
+            else:
+                back = torch.autograd.grad(f, z, probes[k] * scale, retain_graph=k + 1 < count)[0]
+                parts.append((back * probes[k] / scale).sum(1))
+        whole = torch.stack(parts).detach()
+        return f.detach(), whole.sum(0) if probes is None else whole
+
+
+@dataclass(frozen=True)
+class Clock:
+    r"""A clock v(u) with v′ of a plateau and a bump, each falling like a power of σ on both sides.
+
+    .. math:: v(u) = \sum_i \frac{B_i}{k_i} \big[ \mathrm{sp}(k_i (u - a_i)) - \mathrm{sp}(k_i (u - b_i)) \big],
+              \qquad \mathrm{sp}(x) = \log(1 + e^x)
+
+    f falls like σ² and like σ⁻³, v′ like σ^{±k} with k < 1: the integrands du/dv·f vanish at both ends with their first
+    derivatives, and the trapezoid rule on equal steps of v is as exact as the integrand is smooth.
+
+    Args:
+        parts: (B, k, a, b) of each part.
+    """
+
+    parts: tuple[tuple[float, float, float, float], ...]
+
+    @property
+    def whole(self) -> float:
+        """v at u = ∞; it is 0 at −∞."""
+        return sum(height * (b - a) for height, _, a, b in self.parts)
+
+    def __call__(self, u: Array) -> Array:
+        """v."""
+        total = np.zeros_like(u)
+        for height, k, a, b in self.parts:
+            total += height / k * (np.logaddexp(0, k * (u - a)) - np.logaddexp(0, k * (u - b)))
+        return total
+
+    def slope(self, u: Array) -> Array:
+        """v′ > 0."""
+        total = np.zeros_like(u)
+        for height, k, a, b in self.parts:
+            # σ(p) − σ(q) = sinh((p − q)/2)/(2 cosh(p/2) cosh(q/2)), which does not cancel far out
+            p, q = k * (u - a) / 2, k * (u - b) / 2
+            total += height / 2 * math.sinh(k * (b - a) / 2) / (np.cosh(p) * np.cosh(q))
+        return total
+
+    def inverse(self, v: Array) -> Array:
+        """u of v in (0, whole), by bisection."""
+        low, high = np.full_like(v, -60.0), np.full_like(v, 60.0)
+        for _ in range(70):
+            middle = (low + high) / 2
+            below = self(middle) < v
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        return (low + high) / 2
+
+
+FINE = 0.03
+"""Structure is looked for down to this share of the data's spread: a covariance does not tell how fine clusters are."""
+
+STIFF = 0.13
+"""Above this share of the largest deviation samples decide between clusters, and the field is stiff."""
+
+
+@lru_cache(maxsize=64)
+def clocks(moments: Moments, stochastic: bool) -> tuple[Clock, float]:
+    """The clock of these moments, and the u from which the field may be stiff.
+
+    With exact divergences evaluations stand closer where samples decide between clusters; with probes, whose variance
+    the path's error never reaches, they stand evenly in log σ where the derivative is far from a diagonal.
+    """
+    largest = moments.largest if moments.spectral else 2.5 * moments.spread
+    fine, coarse = math.log(FINE * moments.spread), math.log(largest)
+    if stochastic:
+        parts = [(1.0, 1.0, fine, coarse)]
+    else:
+        parts = [(1.0, 0.7, fine, coarse), (1.0, 3.0, coarse - 1.85, coarse + 0.25)]
+    return Clock(tuple(parts)), coarse + math.log(STIFF)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Nodes s_i = i/(n + 1), i = 1…n: u there, du/ds, and whether the field may be stiff."""
+
+    u: Array
+    rate: Array
+    stiff: NDArray[np.bool_]
+
+    @classmethod
+    def make(cls, clock: Clock, stiff: float, begin: float, nodes: Array) -> Grid:
+        """Equal steps of the clock; where the path begins at a finite u, steps grow from 0 like a cube.
+
+        So the integrand vanishes there too, with its first derivatives, and nothing is asked at the beginning itself.
+        """
+        if math.isinf(begin):
+            share, growth, first = nodes, np.ones_like(nodes), 0.0
+        else:
+            near = 0.1**2
+            share = nodes**3 * (1 + near) / (nodes**2 + near)
+            growth = (nodes**4 + 3 * near * nodes**2) * (1 + near) / (nodes**2 + near) ** 2
+            first = float(clock(np.array([begin]))[0])
+        span = clock.whole - first
+        u = clock.inverse(first + span * share)
+        return cls(u, span * growth / clock.slope(u), u > stiff)
+
+
+@lru_cache(maxsize=64)
+def adams(count: int, ahead: bool) -> tuple[float, ...]:
+    """∫₀¹ of the Lagrange basis on ``count`` nodes 1, 0, −1, … (0, −1, … if not ``ahead``): Adams' weights."""
+    at, weights = gauss(0.0, 1.0)
+    return tuple((lagrange(float(ahead) - np.arange(count, dtype=np.float64), at) @ weights).tolist())
+
+
+SMOOTH, STEEP = (5, 6), (2, 4)
+"""Nodes of the predictor and the corrector, where the field is smooth and where it may be stiff."""
+
+MANY = 70
+"""From so many evaluations on, the predictor of the stiff part has one node more."""
+
+
+def integrate(
+    flow: Flow,
+    z: Tensor,
+    begin: float,
+    *,
+    evaluations: int,
+    stride: int,
+    probes: Probes | None,
+    count: int,
+    told: Callable[[], None],
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    """From u = ``begin`` to ∞: z there, ∫ div f du, its standard error ``(B,)``, and how often div f was taken.
+
+    A predictor–corrector of Adams with one evaluation a step. The divergence does not feed back: it is taken at every
+    ``stride``-th node and summed.
+    """
+    n = stride * ((evaluations + 1) // stride) - 1
+    step = 1 / (n + 1)
+    clock, stiff = clocks(flow.moments, probes is not None)
+    grid = Grid.make(clock, stiff, begin, np.arange(1, n + 1, dtype=np.float64) * step)
+    steep = (STEEP[0] + (n >= MANY), STEEP[1])
+    values = [torch.zeros_like(z)] * SMOOTH[1]
+    terms: list[Tensor] = []
+    for i in range(n + 1):
+        # Beyond both ends the integrand is 0: the nodes there are known.
+        ahead, back = steep if grid.stiff[min(i, n - 1)] else SMOOTH
+        if i < n:
+            guess = z + step * _sum(adams(ahead, False), values)
+            u, rate = torch.tensor(grid.u[i], dtype=torch.float64), float(grid.rate[i])
+            if (i + 1) % stride == 0:
+                first = len(terms) * count
+                drawn = None if probes is None else [probes(first + k).to(z) for k in range(count)]
+                value, part = flow.both(guess, u, drawn)
+                terms.append(part * (rate * step * stride))
+            else:
+                value = flow(guess, u)
+            told()
+            values = [value * rate, *values[:-1]]
+        else:
+            values = [torch.zeros_like(z), *values[:-1]]
+        z = z + step * _sum(adams(back, True), values)
+    whole = torch.stack(terms)
+    if probes is None:
+        return z, whole.sum(0), torch.zeros_like(whole[0]), len(terms)
+    return z, whole.mean(1).sum(0), _error(whole), len(terms)
+
+
+def _sum(weights: tuple[float, ...], values: list[Tensor]) -> Tensor:
+    total = values[0] * weights[0]
+    for weight, value in zip(weights[1:], values[1:]):
+        total = torch.add(total, value, alpha=weight)
+    return total
+
+
+def _error(terms: Tensor) -> Tensor:
+    """The standard error of Σ_i mean_k of terms ``(n, K, B)``, as if probes were independent.
+
+    With several probes from their spread at each node; with one from second differences along the path: the integrand
+    is smooth there and the probes' part is not, and a second difference of white noise has 6 times its variance.
+    """
+    n, count, _ = terms.shape
+    if count > 1:
+        return (terms.var(1) / count).sum(0).sqrt()
+    if n < 3:
+        return torch.full_like(terms[0, 0], math.nan)
+    second = terms[2:, 0] - 2 * terms[1:-1, 0] + terms[:-2, 0]
+    return (second.square().mean(0) / 6 * n).sqrt()
