@@ -19,6 +19,8 @@ COMMANDS = {
     "sample": "Draw samples of a trained model.",
     "tune": "Learn a solver for a model and a number of evaluations.",
     "evaluate": "Measure a model against held-out data.",
+    "compress": "Code images with a model into a file, exactly or to a quality.",
+    "decompress": "Images out of a file of `langevin compress`.",
     "methods": "List every method: its paper, its place in the code, its proof.",
     "info": "Show what a model directory holds, or this environment.",
 }

@@ -27,7 +27,7 @@ START = 6.0
 """σ/α of the first state that is sent, in units of the data's RMS spread: a digit costs a bit there."""
 
 DENSITY = 4
-"""Steps an octave of σ/α at most; fewer for little data, where a step's own excess would be more than it gains."""
+"""Steps an octave of σ/α at most: fewer for little data, since a step costs three or four bits of its own."""
 
 
 def checked(model: NetworkDenoiser) -> Data:
@@ -175,7 +175,7 @@ def plan(model: NetworkDenoiser, step: float, count: int, *, exact: bool = False
     noisy, end = (float(process.log_snr(t)) for t in (1.0, step))
     begin = min(max(-2 * math.log(START * spread), noisy), end)
     octaves = (end - begin) / (2 * math.log(2))
-    steps = math.ceil(octaves * min(DENSITY, max(1, count // 2000)))
+    steps = math.ceil(octaves * min(DENSITY, max(1, round((count / 64) ** 0.25))))
     return between(model, float(process.time(begin)), float(step), steps, exact=exact)
 
 

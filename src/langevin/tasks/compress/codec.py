@@ -16,7 +16,7 @@ from . import container, tree
 from .chain import Chain, between, checked, fingerprint, gap, plan
 from .container import Header
 from .decoders import DECODERS
-from .pixels import Levels
+from .pixels import Levels, coder
 from .rates import time_of_levels, time_of_quality
 
 Progress = Callable[[int, int], None]
@@ -95,8 +95,7 @@ def compress(
         progress: called as ``progress(done, total)``.
 
     Raises:
-        UserError: for levels that are not the model's, a model that cannot code, or a t at which less than a bit an
-            image is left.
+        UserError: for levels that are not the model's, or a model that cannot code.
     """
     scale = Levels.of(checked(model))
     if levels.dtype.is_floating_point or tuple(levels.shape[1:]) != tuple(model.shape) or not len(levels):
@@ -107,6 +106,8 @@ def compress(
     if step is not None and quality is not None:
         raise UserError(f"give step or quality, not both; got {step} and {quality}")
     lossless = step is None and quality is None
+    if lossless:
+        coder()  # before long work
     x0 = scale.values(levels)
     if quality is not None:
         step = time_of_quality(model, x0, quality, seed)
@@ -117,7 +118,10 @@ def compress(
     noise = Noise(seed, 1)
 
     x: Tensor | None = None
-    bits, spread, information, choices = [], [], [], []
+    bits: list[int] = []
+    spread: list[int] = []
+    information: list[float] = []
+    choices: list[Tensor] = []
     for i in range(len(steps)):
         if x is None:
             p = steps.first(len(x0))
@@ -127,7 +131,9 @@ def compress(
             p = steps.reverse(x, mean, spread[-1], i)
         apart, u, v = (part.flatten() for part in gap(p, steps.forward(x, x0, i)))
         information.append(float(tree.information(apart, u, v).sum()))
-        bits.append(min(max(1, math.ceil(information[-1])), tree.DEEP * size))
+        # A bit an image at least: what a reader is asked to hold is bounded by the size of the file.
+        least = 1 if choices else len(x0)
+        bits.append(min(max(least, math.ceil(information[-1])), tree.DEEP * size))
 
         def walked(share: float, i: int = i) -> None:
             if progress is not None:
@@ -137,8 +143,6 @@ def compress(
         choices.append(chosen)
         x = p[0] + p[1].sqrt() * z.reshape(x0.shape)
     assert x is not None
-    if sum(bits) < len(x0):
-        raise UserError(f"step must leave a bit an image to be sent; at {step:g} x_t is noise, give a smaller one")
     words, residual = b"", 0.0
     scales: tuple[int, ...] = ()
     if lossless:
@@ -185,6 +189,8 @@ def decompress(model: NetworkDenoiser, content: bytes, *, progress: Progress | N
     """
     scale = Levels.of(checked(model))
     header, choices, words = container.unpack(content)
+    if header.lossless:
+        coder()
     mine = fingerprint(model)
     if header.model != mine:
         raise UserError(f"the file was written with another model: fingerprint {header.model}, this one has {mine}")

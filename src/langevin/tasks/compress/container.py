@@ -111,6 +111,8 @@ class Header:
             raise ValueError("times must lie in (0, 1] and not rise")
         if not all(len(item) == 3 and isinstance(item[0], str) for item in self.items):
             raise ValueError("items must be names with two sides")
+        if self.items and len(self.shape) != 3:
+            raise ValueError("items must be images")
         whole("items", [side for item in self.items for side in item[1:]], 1, 2**20)
 
 

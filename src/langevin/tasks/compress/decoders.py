@@ -11,18 +11,18 @@ from ... import samplers
 from ...distributions import Noise
 from .chain import BATCH, Chain
 
-STEPS = 8
-"""Steps of a decoder that samples."""
+FLOW, ANCESTRAL = 8, 64
+"""Steps of a decoder: one of first order loses a share of its variance that falls as one over their number."""
 
 
 def flow(steps: Chain, x: Tensor, seed: int) -> Tensor:
     """Along the probability flow (arXiv:2206.08889 §3.2, DiffC-F)."""
-    return _sampled(steps, x, seed, samplers.default_sampler(steps.model))
+    return _sampled(steps, x, seed, samplers.default_sampler(steps.model), FLOW)
 
 
 def ancestral(steps: Chain, x: Tensor, seed: int) -> Tensor:
     """By ancestral sampling (arXiv:2206.08889 §3.1, DiffC-A)."""
-    return _sampled(steps, x, seed, samplers.Ancestral())
+    return _sampled(steps, x, seed, samplers.Ancestral(), ANCESTRAL)
 
 
 def mean(steps: Chain, x: Tensor, seed: int) -> Tensor:
@@ -30,12 +30,12 @@ def mean(steps: Chain, x: Tensor, seed: int) -> Tensor:
     return steps.mean(x, steps.times[-1])
 
 
-def _sampled(steps: Chain, x: Tensor, seed: int, sampler: samplers.Sampler) -> Tensor:
+def _sampled(steps: Chain, x: Tensor, seed: int, sampler: samplers.Sampler, count: int) -> Tensor:
     """The rest of the way by a sampler, in steps uniform in log-SNR and a last one to 0."""
     process, last = steps.process, steps.times[-1]
     begin = process.log_snr(last)
     end = torch.maximum(process.log_snr(process.t_min), begin + 2)
-    times = process.time(begin + (end - begin) * torch.linspace(0, 1, STEPS, dtype=torch.float64))
+    times = process.time(begin + (end - begin) * torch.linspace(0, 1, count, dtype=torch.float64))
     times[0] = last
     grid = torch.cat([times, torch.zeros(1, dtype=torch.float64)])
     return samplers.sample(steps.model, sampler, start=x, grid=grid, noise=Noise(seed, len(x)).fold(99), batch=BATCH)

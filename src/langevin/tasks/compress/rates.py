@@ -91,7 +91,7 @@ def rate_distortion(
         raise UserError(f"x0 must lie in [{levels.low:g}, {levels.high:g}], got {float(x0.min())}…{float(x0.max())}")
     if end is None:
         end = max(float(process.time(-2 * math.log(levels.width / 20))), process.t_min)
-    steps = plan(model, end, 2000 * DENSITY)
+    steps = plan(model, end, 64 * DENSITY**4)
     noise = Noise(seed, len(x0))
     x: Tensor | None = None
     mean, rate = torch.zeros_like(x0), torch.zeros(len(x0), dtype=torch.float64)
@@ -120,7 +120,11 @@ def _some(x0: Tensor) -> Tensor:
 
 def time_of_levels(model: NetworkDenoiser, x0: Tensor, seed: int = 0) -> float:
     """The time at which the levels are best sent themselves: where steps and residual cost least in sum."""
-    curve = rate_distortion(model, _some(x0), seed=seed)
+    process, levels = model.process, Levels.of(checked(model))
+    assert isinstance(process, ScalarGaussian)
+    # Where the noise is as wide as a level the levels cost little, and the noise itself is what is sent.
+    end = max(float(process.time(-2 * math.log(levels.width))), process.t_min)
+    curve = rate_distortion(model, _some(x0), end=end, seed=seed)
     return float(curve.times[curve.total.mean(1).argmin()])
 
 
