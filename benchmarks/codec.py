@@ -4,7 +4,7 @@ Image formats spend hundreds of bytes on a header, and a digit takes ten: so the
 that blocks of 8 × 8 pixels are whole images, with the smallest header each can write, and the codec gets all images as
 one file. Sizes are whole files, headers included; PSNR is that of the 8-bit pixels.
 
-Run: python benchmarks/codec.py MODEL [DATA] [--limit N] [--exact] [--picture FILE]
+Run: python benchmarks/codec.py MODEL [DATA] [--limit N] [--exact] [--picture FILE] [--progressive FILE]
 MODEL is a model directory; DATA what `langevin compress` takes (digits if not given).
 """
 
@@ -24,7 +24,7 @@ from rich.table import Table
 
 from langevin import training
 from langevin.report import Bar
-from langevin.tasks.compress import DECODERS, Levels, compress, decompress, images, rate_distortion
+from langevin.tasks.compress import DECODERS, Levels, RateDistortion, compress, decompress, images, rate_distortion
 from langevin.tasks.compress.chain import checked
 
 RATIOS = (1.0, 0.6, 0.35, 0.2)
@@ -104,12 +104,19 @@ def main() -> None:
     parser.add_argument("data", nargs="?", default="digits")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--exact", action="store_true", help="the exact file too: the network in float64 is slow")
-    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--picture", type=Path, help="the curves and some of the images")
+    parser.add_argument("--progressive", type=Path, help="rate and distortion from noise to data, and nothing else")
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = training.load(options.model, device="cpu")
     scale = Levels.of(checked(model))
     levels, _ = images.read(options.data, checked(model), limit=options.limit, exact=False)
+    if options.progressive is not None:
+        some = scale.values(levels[torch.linspace(0, len(levels) - 1, min(64, len(levels))).long()])
+        with Bar("walking") as bar:
+            curve = rate_distortion(model, some, progress=bar)
+        print(curve)
+        return progressive(options.progressive, curve, some)
     x0, pixels, console = scale.values(levels), sheet(levels, scale), Console(width=120)
     formats = {"JPEG": jpegs(pixels), "WebP": webps(pixels), "PNG palette": palettes(pixels)}
 
@@ -161,6 +168,36 @@ def main() -> None:
     console.print(plain)
     if options.picture is not None:
         draw(options.picture, pixels, formats, shown, points)
+
+
+def progressive(path: Path, curve: RateDistortion, x0: torch.Tensor) -> None:
+    """Left the distortion and the exact rate against bits sent, right what a receiver sees meanwhile."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 3.9), width_ratios=[1, 1.35])
+    dim = x0[0].numel()
+    rate = curve.bits.mean(1) / dim
+    left.plot(rate, curve.psnr, ".-", c="#2563eb", ms=4)
+    left.set(xlabel="bits/dim sent", ylabel="PSNR of x̂₀, dB")
+    left.yaxis.label.set_color("#2563eb")
+    beside = left.twinx()
+    beside.plot(rate, curve.total.mean(1) / dim, "--", c="#be123c", lw=1)
+    beside.set_ylabel("bits/dim with the exact levels", color="#be123c")
+    shown = [int((rate - r).abs().argmin()) for r in torch.linspace(0, 1, 7) ** 1.5 * min(float(rate[-1]), 2.0)]
+    rows = torch.linspace(0, len(x0) - 1, 5).long()
+    views = torch.cat([curve.estimates[shown][:, rows], x0[None, rows]])
+    count, _, channels, height, width = views.shape
+    whole = views.permute(1, 3, 0, 4, 2).reshape(len(rows) * height, count * width, channels)
+    low, high = float(x0.min()), float(x0.max())
+    right.imshow(((whole - low) / (high - low)).clamp(0, 1).squeeze(-1), cmap="gray", vmin=0, vmax=1)
+    ticks = [width * (i + 0.5) - 0.5 for i in range(count)]
+    right.set(xticks=ticks, xticklabels=[*(f"{float(rate[i]):.2f}" for i in shown), "x₀"], yticks=[])
+    right.set_xlabel("bits/dim sent")
+    figure.tight_layout()
+    figure.savefig(path, dpi=80)
 
 
 def draw(path: Path, pixels: np.ndarray, formats: dict, shown: list, points: list) -> None:

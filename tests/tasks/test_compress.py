@@ -112,6 +112,16 @@ def test_sample_is_one_of_q(n: int, rho: float) -> None:
     assert abs(float((rest * m).mean()) / math.sqrt(rho)) < 4 / math.sqrt(n) + 0.09
 
 
+def test_what_is_to_be_said_may_lie_anywhere():
+    """All of it in a tenth of the coordinates, side by side: the order both sides shuffle spreads it over the blocks."""
+    m, u, v, _ = problem(2000, 0.3)
+    m[200:] = 0
+    m[:200] *= math.sqrt(10)
+    bits = float(tree.information(m, u, v).sum())
+    _, z = tree.send(v.sqrt() * m / u, (1 - v / u) / 2, math.ceil(bits), Noise(3, 1))
+    assert weight(m, u, v, z) > 0.88 * bits
+
+
 def test_beam_is_what_makes_it_good(monkeypatch: pytest.MonkeyPatch) -> None:
     """One path alone, the best candidate of each block by itself, gets much less out of the same bits."""
     m, u, v, bits = problem(1000, 0.5)
@@ -242,6 +252,16 @@ def test_law_of_pixels():
         assert torch.equal(counts, counts.round())
         # 17 roundings to whole counts, half a count each.
         torch.testing.assert_close(total.sum(1), torch.ones(7, dtype=torch.float64), atol=9 / 2**16, rtol=0)
+
+
+def test_rounding_of_another_machine_changes_nothing():
+    """A prediction that differs by less than half a part of the grid has the same law to the last count."""
+    scale, levels = Levels(-1.0, 1.0, 17), smooth(40, (1, 8, 8), 17)
+    mean = scale.values(levels) + 0.3 * Noise(0, 40).normal((1, 8, 8))
+    mean = scale.low + scale.width * ((mean - scale.low) / scale.width * 64).round() / 64
+    words, scales, _ = scale.encode(mean, levels)
+    for shift in (1e-4, -1e-4):
+        assert torch.equal(scale.decode(mean + shift * scale.width, words, scales), levels)
 
 
 @pytest.mark.slow

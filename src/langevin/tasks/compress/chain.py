@@ -104,15 +104,8 @@ class Chain:
 
     def mean(self, x: Tensor, t: Tensor) -> Tensor:
         """x̂_0, float64, asked in batches of a fixed size."""
-        parts = []
         with torch.no_grad():
-            for first in range(0, len(x), BATCH):
-                part = x[first : first + BATCH]
-                # The last batch is filled up: in another batch size the same image differs in its last bit.
-                spare = BATCH - len(part) if first else 0
-                filled = torch.cat([part, part[:1].expand(spare, *part.shape[1:])])
-                parts.append(self.model(filled, t).mean[: len(part)].double())
-        return torch.cat(parts)
+            return torch.cat([self.model(part, t).mean.double() for part in x.split(BATCH)])
 
     def first(self, count: int) -> tuple[Tensor, Tensor]:
         """Mean and variances of p of the first state: normal with the data's own, noised."""
