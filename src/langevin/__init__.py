@@ -26,6 +26,7 @@ _FOLDERS = (
     "objectives",
     "processes",
     "samplers",
+    "tasks",
     "training",
     "worlds",
 )
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         objectives,
         processes,
         samplers,
+        tasks,
         training,
         worlds,
     )
@@ -77,6 +79,7 @@ __all__ = [
     "processes",
     "sample",
     "samplers",
+    "tasks",
     "training",
     "trajectory",
     "worlds",

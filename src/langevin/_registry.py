@@ -22,6 +22,7 @@ ROOMS = {
     "nn": "nn",
     "data": "data",
     "metrics": "metrics",
+    "tasks": "tasks",
 }
 """Rooms of the registry in the order of the layout, and the folder whose import fills each."""
 

@@ -20,6 +20,8 @@ COMMANDS = {
     "tune": "Learn a solver for a model and a number of evaluations.",
     "calibrate": "Learn the optimal variances of a model's reverse steps.",
     "evaluate": "Measure a model against held-out data.",
+    "compress": "Code images with a model into a file, exactly or to a quality.",
+    "decompress": "Images out of a file of `langevin compress`.",
     "methods": "List every method: its paper, its place in the code, its proof.",
     "info": "Show what a model directory holds, or this environment.",
 }

@@ -1,0 +1,193 @@
+"""Pictures to levels and back: an image is cut into tiles of the model's size, its edge repeated to fill the last."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ... import data as sets
+from ..._errors import UserError
+from ..._registry import methods
+from ...data import Data
+from ...data.images import Refused, decode, in_threads
+from ...training import files
+from .pixels import Levels
+
+Item = tuple[str, int, int]
+
+
+def read(source: str, data: Data, *, limit: int | None = None, exact: bool) -> tuple[Tensor, tuple[Item, ...]]:
+    """The levels ``(N, C, h, w)`` of an image, a folder of images (all below it), or the held-out part of named data.
+
+    Args:
+        source: a file, a folder, or what :func:`langevin.data.load` takes; a name wins over a path.
+        data: of the model.
+        limit: at most so many images.
+        exact: refuse pixels between two levels, which would not come back.
+
+    Returns:
+        Levels, int64, and the images' names and sizes; none of these for named data, which are of the model's shape.
+
+    Raises:
+        UserError: for a source that does not exist, or a file in it that is no picture; it names the file.
+    """
+    path = Path(source).expanduser()
+    if source in {m.name for m in methods("data")} or not path.exists() or path.suffix in (".npy", ".npz"):
+        return _named(source, data, limit, exact), ()
+    if not data.is_image:
+        raise UserError(f"this model is of data of shape {data.shape}; images need (channels, height, width)")
+    paths = [path] if path.is_file() else _below(path)[:limit]
+    pictures = in_threads(lambda p: decode(p, None, data.shape[0], False), [str(p) for p in paths], source, False)
+    scale, tiles, items = Levels.of(data), [], []
+    for file, picture in zip(paths, pictures):
+        if isinstance(picture, Refused):
+            raise UserError(f"{file}: {picture}")
+        levels = _levels(picture, scale, str(file), exact)
+        name = file.name if file == path else file.relative_to(path).as_posix()
+        items.append((name, *picture.shape[:2]))
+        tiles.append(_cut(levels, *data.shape[1:]))
+    return torch.cat(tiles), tuple(items)
+
+
+def _below(folder: Path) -> list[Path]:
+    """Files below a folder, but for those with a leading dot, by name."""
+    found = sorted(p for p in folder.rglob("*") if p.is_file())
+    found = [p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    if not found:
+        raise UserError(f"{folder} holds no file; expected pictures")
+    return found
+
+
+def _named(source: str, data: Data, limit: int | None, exact: bool) -> Tensor:
+    """The held-out examples of a data set, read as the model's own were."""
+    read_as = {key: value for key, value in data.source.items() if key in ("size", "channels")}
+    x = sets.load(source, **read_as).test.all()[0][:limit]
+    if tuple(x.shape[1:]) != tuple(data.shape):
+        raise UserError(f"{source} has shape {tuple(x.shape[1:])}, the model {tuple(data.shape)}")
+    scale = Levels.of(data)
+    levels = scale.nearest(x)
+    off = float((scale.values(levels) - x).abs().max()) / scale.width
+    if off > (0.02 if exact else 0.51):
+        raise UserError(f"{source} is not of the model's {scale.count} levels from {scale.low:g} to {scale.high:g}")
+    return levels
+
+
+def _levels(picture: np.ndarray, scale: Levels, name: str, exact: bool) -> Tensor:
+    """The nearest levels ``(H, W, C)`` of 8-bit pixels."""
+    levels = np.rint(picture.astype(np.float64) * (scale.count - 1) / 255).astype(np.int64)
+    if exact and not np.array_equal(_bytes(levels, scale), picture):
+        raise UserError(
+            f"{name} has pixels between the {scale.count} levels of this model, which cannot come back exactly; give "
+            "a step or a quality"
+        )
+    return torch.from_numpy(levels)
+
+
+def _bytes(levels: np.ndarray, scale: Levels) -> np.ndarray:
+    """8-bit pixels of levels."""
+    return np.rint(levels * (255 / (scale.count - 1))).astype(np.uint8)
+
+
+def _grid(height: int, width: int, h: int, w: int) -> tuple[int, int]:
+    """Rows and columns of tiles."""
+    return -(-height // h), -(-width // w)
+
+
+def _cut(levels: Tensor, h: int, w: int) -> Tensor:
+    """Tiles ``(N, C, h, w)`` of an image ``(H, W, C)``, row by row."""
+    height, width, channels = levels.shape
+    rows, columns = _grid(height, width, h, w)
+    # The edge is repeated.
+    picture = levels[torch.arange(rows * h).clamp_max(height - 1)][:, torch.arange(columns * w).clamp_max(width - 1)]
+    return picture.reshape(rows, h, columns, w, channels).permute(0, 2, 4, 1, 3).reshape(-1, channels, h, w)
+
+
+def _join(tiles: Tensor, height: int, width: int) -> Tensor:
+    """The inverse of ``_cut``."""
+    channels, h, w = tiles.shape[1:]
+    rows, columns = _grid(height, width, h, w)
+    picture = tiles.reshape(rows, columns, channels, h, w).permute(0, 3, 1, 4, 2)
+    return picture.reshape(rows * h, columns * w, channels)[:height, :width]
+
+
+def check_items(items: Sequence[Item], count: int, shape: Sequence[int]) -> None:
+    """Refuse names that would lead out of a folder, and sizes that are not those of the tiles.
+
+    Raises:
+        UserError: with the name.
+    """
+    total = 0
+    for name, height, width in items:
+        parts = PurePosixPath(name).parts
+        if not parts or name.startswith("/") or {"..", "."} & set(parts) or any(c in name for c in "\\:\0"):
+            raise UserError(f"the file names an image {name!r}, which is no name inside a folder")
+        total += _grid(height, width, *shape[1:])[0] * _grid(height, width, *shape[1:])[1]
+    if items and (total != count or len({name for name, *_ in items}) < len(items)):
+        raise UserError(f"the file contradicts itself: its images are {total} tiles, it holds {count}")
+
+
+def write(out: Path, levels: Tensor, items: Sequence[Item], data: Data) -> Path:
+    """Write images: one as a PNG file, or all into a new folder as PNGs under their names; or levels as ``.npy``.
+
+    Raises:
+        UserError: for a place that does not suit what is to be written.
+    """
+    check_items(items, len(levels), data.shape)
+    if out.suffix == ".npy":
+        buffer = io.BytesIO()
+        np.save(buffer, levels.numpy().astype(np.uint8 if Levels.of(data).count <= 256 else np.uint16))
+        files.replace(out, buffer.getvalue())
+        return out
+    if not data.is_image:
+        raise UserError(f"out must be a .npy file for data of shape {data.shape}, got {out}")
+    items = items or [(f"{i:05d}.png", data.shape[1], data.shape[2]) for i in range(len(levels))]
+    check_out(out, len(items))
+    pictures, done = {}, 0
+    for name, height, width in items:
+        rows, columns = _grid(height, width, *data.shape[1:])
+        pictures[name] = _png(_join(levels[done : done + rows * columns], height, width), Levels.of(data))
+        done += rows * columns
+    if out.suffix == ".png":
+        files.replace(out, next(iter(pictures.values())))
+        return out
+    with files.directory(out) as beside:
+        for name, content in pictures.items():
+            file = beside / PurePosixPath(name).with_suffix(".png")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if file.exists():  # two that differed in their suffix alone
+                file = file.with_name(f"{PurePosixPath(name).name}.png")
+            files.write(file, content)
+    return out
+
+
+def check_out(out: Path, count: int) -> None:
+    """Refuse a place that so many images cannot go to.
+
+    Raises:
+        UserError: with the place.
+    """
+    if out.suffix == ".npy":
+        return
+    if out.suffix == ".png":
+        if count > 1:
+            raise UserError(f"out must be a folder for {count} images, got {out}")
+        return
+    if out.suffix.lower() in (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"):
+        raise UserError(f"out must be a .png or .npy file or a new folder, got {out}")
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise UserError(f"out must be a new folder, but {out} exists")
+
+
+def _png(picture: Tensor, scale: Levels) -> bytes:
+    """An image ``(H, W, C)`` of levels."""
+    from PIL import Image
+
+    array = _bytes(picture.numpy(), scale)
+    buffer = io.BytesIO()
+    Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array).save(buffer, "PNG")
+    return buffer.getvalue()
