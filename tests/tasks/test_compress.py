@@ -113,7 +113,7 @@ def test_sample_is_one_of_q(n: int, rho: float) -> None:
 
 
 def test_what_is_to_be_said_may_lie_anywhere():
-    """All of it in a tenth of the coordinates, side by side: the order both sides shuffle spreads it over the blocks."""
+    """All of it in a tenth of the coordinates, side by side: the order both sides shuffle spreads it over blocks."""
     m, u, v, _ = problem(2000, 0.3)
     m[200:] = 0
     m[:200] *= math.sqrt(10)
