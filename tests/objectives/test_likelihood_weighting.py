@@ -103,6 +103,33 @@ def test_the_bound(process: processes.ScalarGaussian) -> None:
     assert float((bent.nats - entropy).mean()) > float(gap.mean())
 
 
+def test_the_bound_of_a_gaussian() -> None:
+    r"""Every term where none is negligible: N(0, c²), noise that does not end at the prior, and a coarse ε.
+
+    The mean of the bound is :math:`H + KL(p_1 \| N(0, 1)) + \tfrac12 \sum (r - 1 - \log r)`, r the posterior variance at
+    ε over :math:`σ_ε^2/α_ε^2`: what the decoder of the bound lacks of the exact one.
+    """
+    c2 = torch.tensor([0.09, 1.96], dtype=torch.float64)
+    world = worlds.GaussianMixture(torch.ones(1), torch.zeros(1, 2), c2[None])
+    process, n, low = processes.VP(0.1, 2.0), 10_000, 0.4
+    found = continuous_bound(world.denoiser(process), world.sample(n, 1), draws=8, times=LikelihoodImportance(low))
+    (a1, s1), (a, s) = ((process.alpha(t) ** 2, process.sigma(t) ** 2) for t in torch.tensor([1.0, low]).double())
+    entropy = 0.5 * torch.log(2 * math.pi * math.e * c2).sum()
+    final, r = a1 * c2 + s1, a * c2 / (a * c2 + s)
+    expected = float(entropy + 0.5 * (final - 1 - torch.log(final) + r - 1 - torch.log(r)).sum())
+    error = float(found.nats.std()) / math.sqrt(n)
+    assert float(found.nats.mean()) == pytest.approx(expected, abs=4 * error)
+    assert error < 0.02
+    uniform = continuous_bound(world.denoiser(process), world.sample(n, 1), draws=8, times=Uniform(low))
+    assert float(uniform.nats.mean()) == pytest.approx(expected, abs=4 * float(uniform.nats.std()) / math.sqrt(n))
+    # The spread over draws is an upper bound of the error of a sample's own estimate, which its repetition has.
+    again = continuous_bound(
+        world.denoiser(process), world.sample(n, 1), draws=8, seed=1, times=LikelihoodImportance(low)
+    )
+    spread = float((again.nats - found.nats).square().mean().sqrt()) / math.sqrt(2)
+    assert 0.8 * spread < float(found.stderr.square().mean().sqrt()) < 2 * spread
+
+
 def test_bound_by_sample() -> None:
     denoiser = WORLD.denoiser(processes.VP())
     x = WORLD.sample(9, 6)

@@ -80,6 +80,9 @@ def test_largest_distance() -> None:
     for block in (7, 512, 4096):
         assert largest_distance(x, block=block) == pytest.approx(truth, rel=1e-12)
     assert largest_distance(x.float().reshape(-1, 1, 2, 3)) == pytest.approx(truth, rel=1e-5)
+    # The pair need not hold the event that is furthest from the mean.
+    cross = torch.cat((torch.tensor([[1.0, 0.0], [0.0, 0.95], [0.0, -0.95]]), torch.zeros(200, 2)))
+    assert largest_distance(cross, block=1) == pytest.approx(1.9)
     corners = torch.tensor([[0.0, 0.0], [3.0, 0.0], [3.0, 4.0], [0.0, 4.0]])
     assert largest_distance(corners) == pytest.approx(5.0)
     for wrong in (x[:1], x[0], x * math.nan):
