@@ -106,8 +106,8 @@ def test_the_bound(process: processes.ScalarGaussian) -> None:
 def test_the_bound_of_a_gaussian() -> None:
     r"""Every term where none is negligible: N(0, c²), noise that does not end at the prior, and a coarse ε.
 
-    The mean of the bound is :math:`H + KL(p_1 \| N(0, 1)) + \tfrac12 \sum (r - 1 - \log r)`, r the posterior variance at
-    ε over :math:`σ_ε^2/α_ε^2`: what the decoder of the bound lacks of the exact one.
+    The mean of the bound is :math:`H + KL(p_1 \| N(0, 1)) + \tfrac12 \sum (r - 1 - \log r)`, r the posterior variance
+    at ε over :math:`σ_ε^2/α_ε^2`: what the decoder of the bound lacks of the exact one.
     """
     c2 = torch.tensor([0.09, 1.96], dtype=torch.float64)
     world = worlds.GaussianMixture(torch.ones(1), torch.zeros(1, 2), c2[None])
