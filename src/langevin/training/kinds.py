@@ -122,8 +122,8 @@ class Tokens(Kind):
 
     def check(self, process: str, data: Data) -> None:
         if not data.tokens:
-            real = "one of real numbers such as edm or vp"
-            raise UserError(f"process.name must be {real} for the data {data.name!r}, got {process!r}, a chain on tokens")
+            got = f"got {process!r}, a chain on tokens"
+            raise UserError(f"process.name must be one of real numbers, such as edm, for the data {data.name!r}, {got}")
 
     def options(self, options: Mapping[str, Any], data: Data) -> dict[str, Any]:
         count = len(data.tokens)
