@@ -40,8 +40,8 @@ class Options:
 
     steps: int = 600
     batch: int = 64
-    width: int = 96
-    depth: int = 3
+    width: int = 64
+    depth: int = 2
     rows: int = 2048
     draws: int = 16
     seed: int = 0

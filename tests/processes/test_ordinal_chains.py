@@ -85,6 +85,16 @@ def test_matrices_of_neighbours_compose() -> None:
     torch.testing.assert_close(product, chain.matrices(s, u), rtol=1e-13, atol=0)
 
 
+def test_matrices_of_neighbours_do_not_depend_on_what_was_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    s, t = torch.rand(2, 40, generator=torch.Generator().manual_seed(0)).double().sort(0).values
+    chain, other = Neighbours(5, nearest=1), Neighbours(5, nearest=1)
+    whole = chain.matrices(s, t)
+    assert torch.equal(chain.matrices(s.flip(0), t.flip(0)).flip(0), whole)
+    monkeypatch.setattr(Neighbours, "KEPT", 0)
+    assert torch.equal(torch.cat([other.matrices(a[None], b[None]) for a, b in zip(s, t)]), whole)
+    assert not other._kept
+
+
 def test_neighbours_without_an_embedding_are_next_levels() -> None:
     joined = Neighbours(5, nearest=2).generator > 0
     assert joined.nonzero().tolist() == [

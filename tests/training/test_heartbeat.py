@@ -36,10 +36,10 @@ def test_heartbeat(tmp_path: Path) -> None:
     """At most 2.414 bits a sequence (arXiv:1503.03585 §3.1.2); log₂ 5 = 2.322 is the truth. Samples beat."""
     config = Config(
         batch=128,
-        network=NetworkConfig("transformer", {"width": 64, "depth": 2}),  # type: ignore[dict-item]
+        network=NetworkConfig("transformer", {"width": 32, "depth": 2}),  # type: ignore[dict-item]
         process=ProcessConfig("uniform"),
         optimiser=OptimiserConfig(lr=2e-3),
-        budget=BudgetConfig(steps=2000),
+        budget=BudgetConfig(steps=1500),
         output=OutputConfig(validate_every=0, picture_every=0, checkpoint_every=0),
     )
     denoiser = training.train(config, data.load("heartbeat"), tmp_path, quiet=True)

@@ -110,8 +110,8 @@ def test_kinds_of_processes() -> None:
 
 HEART = data.load("heartbeat")
 BAD = [
-    (beats("vp"), HEART, r"data 'heartbeat' are tokens: --process.name must be a chain"),
-    (tiny(process=ProcessConfig("absorbing")), points(), "data 'blobs' are real numbers, not tokens"),
+    (beats("vp"), HEART, "process.name must be a chain .* for the tokens of 'heartbeat', got 'vp'"),
+    (tiny(process=ProcessConfig("absorbing")), points(), "for the data 'blobs', got 'absorbing', a chain on tokens"),
     (beats("gamma"), HEART, "training needs a process x_t = αx_0 \\+ σε, phase space or a chain on tokens"),
     (replace(beats(), process=ProcessConfig("uniform", {"classes": "3"})), HEART, "must be that of the data, 2, got 3"),
     (beats(prediction=PredictionConfig("eps")), HEART, "unknown prediction 'eps'"),

@@ -458,9 +458,12 @@ class Neighbours(MatrixChain):
     nearest: int = 2
     generator: Tensor = field(init=False)
     _clock: tuple[Tensor, Tensor] = field(init=False)
+    _kept: dict[tuple[float, float], Tensor] = field(default_factory=dict, init=False)
 
     LEAST = 1e-5
     """The share of information left at t = 1."""
+    KEPT = 2**22
+    """Numbers of matrices that are kept."""
 
     def __post_init__(self) -> None:
         if type(self.classes) is not int or self.classes < 2:
@@ -528,4 +531,13 @@ class Neighbours(MatrixChain):
     def matrices(self, s: Tensor, t: Tensor) -> Tensor:
         if (s > t).any():
             raise UserError(f"a chain runs from s to t >= s, got {float(s[s > t][0])} and {float(t[s > t][0])}")
-        return self._exponential(self.clock(t) - self.clock(s))
+        pairs = list(zip(s.tolist(), t.tolist()))
+        found = {pair: self._kept[pair] for pair in pairs if pair in self._kept}
+        missing = [i for i, pair in enumerate(pairs) if pair not in found]
+        if missing:
+            new = self._exponential(self.clock(t[missing]) - self.clock(s[missing]))
+            made = {pairs[i]: q for i, q in zip(missing, new)}
+            found |= made
+            if (len(self._kept) + len(made)) * self.classes**2 <= self.KEPT:
+                self._kept.update(made)
+        return torch.stack([found[pair] for pair in pairs])

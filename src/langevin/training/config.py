@@ -261,7 +261,7 @@ def _denoiser(config: Config, data: Data) -> _Settled:
         raise UserError(f"objective {config.objective.name!r} learns a codec: give --network.name vae")
     name = config.process.name or default_process(data)
     kind = kind_of(name)
-    kind.check(data)
+    kind.check(name, data)
     process = ProcessConfig(name, kind.options(_decode(config.process.options), data))
     config = replace(config, process=process)
     prediction = kind.prediction(config, data)

@@ -32,8 +32,8 @@ class Kind(ABC):
     default: ClassVar[str]
 
     @abstractmethod
-    def check(self, data: Data) -> None:
-        """Refuse data it is not for."""
+    def check(self, process: str, data: Data) -> None:
+        """Refuse data that a process of this kind is not for."""
 
     def options(self, options: Mapping[str, Any], data: Data) -> dict[str, Any]:
         """The settings of the process, with what the data say."""
@@ -59,9 +59,10 @@ class Real(Kind):
     reading: ClassVar[type[Reader]] = Reading
     default = "edm"
 
-    def check(self, data: Data) -> None:
+    def check(self, process: str, data: Data) -> None:
         if data.tokens:
-            raise UserError(f"data {data.name!r} are tokens: --process.name must be a chain (absorbing, uniform, ...)")
+            chains = "a chain such as absorbing or uniform"
+            raise UserError(f"process.name must be {chains} for the tokens of {data.name!r}, got {process!r}")
 
     def prediction(self, config: Config, data: Data) -> PredictionConfig:
         rms = config.prediction.data_std
@@ -119,9 +120,10 @@ class Tokens(Kind):
     reading = TokenReading
     default = "absorbing"
 
-    def check(self, data: Data) -> None:
+    def check(self, process: str, data: Data) -> None:
         if not data.tokens:
-            raise UserError(f"data {data.name!r} are real numbers, not tokens: a chain cannot be their process")
+            got = f"got {process!r}, a chain on tokens"
+            raise UserError(f"process.name must be one of real numbers, such as edm, for the data {data.name!r}, {got}")
 
     def options(self, options: Mapping[str, Any], data: Data) -> dict[str, Any]:
         count = len(data.tokens)
