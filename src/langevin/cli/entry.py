@@ -19,6 +19,7 @@ COMMANDS = {
     "sample": "Draw samples of a trained model.",
     "tune": "Learn a solver for a model and a number of evaluations.",
     "evaluate": "Measure a model against held-out data.",
+    "likelihood": "Bits a dimension of held-out data: the exact likelihood, the bound, or both.",
     "methods": "List every method: its paper, its place in the code, its proof.",
     "info": "Show what a model directory holds, or this environment.",
 }
