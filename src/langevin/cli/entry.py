@@ -20,6 +20,7 @@ COMMANDS = {
     "tune": "Learn a solver for a model and a number of evaluations.",
     "calibrate": "Learn the optimal variances of a model's reverse steps.",
     "evaluate": "Measure a model against held-out data.",
+    "likelihood": "Bits a dimension of held-out data: the exact likelihood, the bound, or both.",
     "compress": "Code images with a model into a file, exactly or to a quality.",
     "decompress": "Images out of a file of `langevin compress`.",
     "methods": "List every method: its paper, its place in the code, its proof.",

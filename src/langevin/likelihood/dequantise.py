@@ -53,13 +53,13 @@ class TruncatedNormal(Dequantiser):
     r"""u normal with the process's own σ/α, cut at ±Δ/2 (Zheng et al. 2023, arXiv:2305.03935 §4.1).
 
     The density is taken at the time that has this σ/α, so that a model trained on the levels themselves is asked about
-    just what it was trained on. The time is that of σ/α = Δ/6, or the process's ``t_min`` if that is later.
+    just what it was trained on. The time is that of σ/α = Δ/8, or the process's ``t_min`` if that is later.
     """
 
     name = "truncated normal"
 
     def time(self, process: ScalarGaussian, width: float) -> float:
-        return max(process.t_min, float(process.time(-2 * math.log(width / 6))))
+        return max(process.t_min, float(process.time(-2 * math.log(width / 8))))
 
     def sample(self, x: Tensor, width: float, std: float, noise: Noise) -> tuple[Tensor, Tensor]:
         edge = torch.tensor(width / 2 / std, dtype=torch.float64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -26,6 +26,9 @@ from .units import Units
 
 METHODS = ("remainder", *PAIRS, *TORCHDIFFEQ)
 """Ours on a fixed grid, and solvers that choose their steps by tolerances."""
+
+EXACTLY = 16
+"""Events of up to this many coordinates get the exact divergence if nothing is said: it costs as many products."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -129,7 +132,7 @@ def exact(
         stride: of ``remainder``: a divergence at every so many evaluations, ≥ 1; 2 if not given with the exact
             divergence, else 1.
         rtol, atol: tolerances of the other methods, > 0.
-        divergence: ``exact``, by D products, or ``hutchinson``, by one for each probe; if not given, exact up to 64
+        divergence: ``exact``, by D products, or ``hutchinson``, by one for each probe; if not given, exact up to 16
             coordinates.
         probes: K ≥ 1.
         probe: law of a probe: ``rademacher`` (see ``Probes``: orthogonal along the path) or ``gaussian``.
@@ -154,7 +157,7 @@ def exact(
         )
     x = check_data(denoiser, x)
     size = math.prod(denoiser.shape)
-    exactly = size <= 64 if divergence is None else divergence == "exact"
+    exactly = size <= EXACTLY if divergence is None else divergence == "exact"
     evaluations = (100 if exactly else 60) if evaluations is None else evaluations
     stride = (2 if exactly else 1) if stride is None else stride
     if method not in METHODS:
@@ -176,7 +179,7 @@ def exact(
     bin_width = 0.0 if law is None else levels_of(denoiser, x)
     if law is None and draws != 1:
         raise UserError(f"draws are of the dequantisation; without one draws must be 1, got {draws}")
-    moments = moments or moments_of(denoiser) or Moments.unknown(size)
+    moments = moments or moments_of(denoiser) or _assumed(denoiser, process)
     if len(moments.mean) != size:
         raise UserError(f"moments are of {len(moments.mean)} coordinates, data of shape {denoiser.shape} have {size}")
     t = torch.tensor(0.0 if law is None else law.time(process, bin_width), dtype=torch.float64)
@@ -213,13 +216,16 @@ def exact(
                 else:
                     fixed = None if drawn is None else torch.stack([drawn(j) for j in range(probes)])
                     z, each = solve(flow, z, begin, method, rtol, atol, fixed)
-                    change, error = each.mean(0), each.std(0) / math.sqrt(probes) if not exactly else 0 * each[0]
+                    error = 0 * each[0] if exactly else each.mean(0) * math.nan
+                    if len(each) > 1:
+                        error = each.std(0) / math.sqrt(probes)
+                    change = each.mean(0)
                     told()
                 log_p = -0.5 * (z.square() + LOG_2PI).sum(1) + change + jacobian
                 found.append((log_p - log_q, error))
             values, each_error = (torch.stack(v) for v in zip(*found))
             log_probs.append(values.mean(0).cpu())
-            spread = values.std(0) / math.sqrt(draws) if law is not None else each_error[0]
+            spread = values.std(0) / math.sqrt(draws) if draws > 1 else each_error[0] * (1 if law is None else math.nan)
             errors.append(spread.cpu())
     log_prob, samples = torch.cat(log_probs), len(x) * draws
     if not log_prob.isfinite().all():
@@ -243,6 +249,16 @@ def exact(
     }
     divergences = taken / samples if method == "remainder" else asked[0] / samples
     return Exact(log_prob, torch.cat(errors), asked[0] / samples, divergences, units, protocol)
+
+
+def _assumed(denoiser: Denoiser, process: ScalarGaussian) -> Moments:
+    """What is assumed of data without moments, but for their mean: where there is only noise, the belief tells it."""
+    size = math.prod(denoiser.shape)
+    t = torch.tensor(process.t_max, dtype=torch.float64)
+    zero = torch.zeros(1, *denoiser.shape, dtype=torch.float64, device=denoiser.device)
+    with torch.no_grad():
+        mean = denoiser.rows(slice(0, 1))(zero, t).mean
+    return replace(Moments.unknown(size), mean=mean.reshape(size))
 
 
 def _law(dequantise: str | Dequantiser | None) -> Dequantiser | None:

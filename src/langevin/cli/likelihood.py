@@ -1,0 +1,227 @@
+"""``langevin likelihood``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from .._errors import UserError, unknown
+from .options import Name, Whole, at_least_one, device_named, writable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data import Split
+    from ..denoisers import Denoiser, NetworkDenoiser
+
+NOISES = ("none", "uniform", "normal")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Bits a dimension of held-out data under a trained model: the exact likelihood, the variational bound, or both.
+
+    Writes DIR/likelihood.csv (a line for each example), DIR/histogram.png and DIR/likelihood.json, which says how it
+    was measured.
+    """
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """A model directory, or owner/name on the Hub."""
+    data: Annotated[Positional[str], arg(metavar="DATA")]
+    """A data set's name, a folder of images, or an array file: its held-out split, read as the model's was."""
+    n: Annotated[int | None, arg(aliases=("-n",), metavar="N", help_behavior_hint="")] = None
+    """The first N examples; all if not given."""
+    exact: bool = False
+    """The exact likelihood by the probability flow: what is measured of every process that has one, if not given."""
+    bound: bool = False
+    """The variational bound: of any process; with --exact, both."""
+    steps: Whole = None
+    """Steps of the bound's grid; 100 if not given."""
+    evaluations: Whole = None
+    """Evaluations of the flow, at least 8; 100 with the exact divergence, 60 with probes."""
+    probes: Whole = None
+    """Random probes an evaluation; if not given the divergence is exact up to 16 coordinates, else one probe."""
+    dequantise: Annotated[str | None, arg(metavar="NOISE", help_behavior_hint="")] = None
+    """Noise on data with levels, for --exact: normal (the process's own; if not given), uniform, or none."""
+    draws: Annotated[int, arg(metavar="N")] = 1
+    """Draws of that noise for each example."""
+    unconditional: bool = False
+    """Do not tell a model that takes labels the label of each example."""
+    out: Annotated[Path, arg(metavar="DIR")] = Path("likelihood")
+    """Where the files go; what an earlier call left there is overwritten."""
+    seed: Annotated[int, arg(metavar="N")] = 0
+    """Of the noise: that of example i does not depend on any other, or on the batch."""
+    batch: Annotated[int, arg(metavar="N")] = 256
+    """Examples carried at a time."""
+    device: Name = None
+    """cpu or cuda; cuda if there is one, if not given."""
+
+
+def run(options: Options) -> None:
+    """Measure, write and print."""
+    begun = time.monotonic()
+    names = ("n", "steps", "evaluations", "probes", "draws", "batch")
+    at_least_one(**{name: getattr(options, name) for name in names})
+    if options.dequantise is not None and options.dequantise not in NOISES:
+        raise unknown("dequantise", options.dequantise, NOISES)
+    out = writable(options.out)
+    device = device_named(options.device)
+    import torch
+
+    from .. import likelihood, training
+    from ..processes import ScalarGaussian
+    from ..report import Bar, versions
+    from ..training import files
+
+    model = training.load(options.model, device=device)
+    exactly = options.exact or (not options.bound and isinstance(model.process, ScalarGaussian))
+    bounded = options.bound or not exactly
+    _consistent(options, exactly, bounded)
+    split = _held_out(options, model)
+    count = len(split) if options.n is None else min(options.n, len(split))
+    x, labels = split.batch(torch.arange(count))
+    denoiser = _told(options, model, labels)
+    leveled = model.data is not None and model.data.levels is not None
+    found: dict[str, Any] = {}
+    common: dict[str, Any] = {"seed": options.seed, "batch": options.batch}
+    if exactly:
+        noise = options.dequantise or ("normal" if leveled else "none")
+        with Bar("exact likelihood") as bar:
+            found["exact"] = likelihood.exact(
+                denoiser,
+                x,
+                evaluations=options.evaluations,
+                divergence=None if options.probes is None else "hutchinson",
+                probes=options.probes or 1,
+                dequantise=None if noise == "none" else noise,
+                draws=options.draws,
+                progress=bar,
+                **common,
+            )
+    if bounded:
+        with Bar("variational bound") as bar:
+            found["bound"] = likelihood.bound(denoiser, x, steps=options.steps, progress=bar, **common)
+    conditional = denoiser is not model
+    out.mkdir(parents=True, exist_ok=True)
+    files.replace(out / "likelihood.csv", _table(found, labels).encode())
+    files.replace(out / "histogram.png", _histogram(found))
+    record = {
+        "kind": "likelihood",
+        "model": options.model,
+        "trained_steps": model.config.get("steps"),
+        "data": options.data,
+        "labels": "given" if conditional else "not given",
+        "measures": {name: {**_mean(value), "protocol": dict(value.protocol)} for name, value in found.items()},
+        "versions": versions(),
+        "seconds": round(time.monotonic() - begun, 2),
+    }
+    files.replace(out / "likelihood.json", files.as_json(record))
+    for name, value in found.items():
+        mean = _mean(value)
+        told = " given the label" if conditional else ""
+        bits = f"{mean['bits_per_dim']:.4f} ± {mean['bits_per_dim_stderr']:.4f}"
+        print(f"{name}{told}: {bits} bits/dim ({mean['nats']:.2f} ± {mean['nats_stderr']:.2f} nats), {count} examples")
+        print(f"  {_protocol(value)}")
+    print(f"{out} holds likelihood.csv, histogram.png and likelihood.json.")
+
+
+def _consistent(options: Options, exactly: bool, bounded: bool) -> None:
+    """Refuse options of what is not measured."""
+    plain = Options(model="", data="")
+    names = ("evaluations", "probes", "dequantise", "draws") * (not exactly) + ("steps",) * (not bounded)
+    given = [f"--{name}" for name in names if getattr(options, name) != getattr(plain, name)]
+    if given:
+        which = "--exact" if not exactly else "--bound"
+        raise UserError(f"{', '.join(given)} belong to {which}; give it too, or leave them out")
+
+
+def _held_out(options: Options, model: NetworkDenoiser) -> Split:
+    """The held-out split of the data, read as the model's own were."""
+    from .. import data
+
+    read = {} if model.data is None else dict(model.data.source)
+    read.pop("source", None)
+    dataset = data.load(options.data, **read)
+    if dataset.info.shape != tuple(model.shape):
+        raise UserError(f"data must have shape {tuple(model.shape)} as the model has, got {dataset.info.shape}")
+    if model.data is not None and dataset.info.levels != model.data.levels:
+        raise UserError(f"data must have the {model.data.levels} levels of the model's, got {dataset.info.levels}")
+    return dataset.test
+
+
+def _told(options: Options, model: NetworkDenoiser, labels: Tensor | None) -> Denoiser:
+    """The model, told the labels if it takes any and the data have them."""
+    from ..report import classes
+
+    count = classes(model)
+    if not count or options.unconditional:
+        return model
+    if labels is None:
+        raise UserError("this model takes labels and the data have none; --unconditional asks it without")
+    if int(labels.max()) >= count:
+        raise UserError(f"the model takes {count} classes, but the data have label {int(labels.max())}")
+    return model.given(label=labels)
+
+
+def _mean(value: Any) -> dict[str, float]:
+    """Means over the examples, with standard errors (not-a-number for one example)."""
+    result = {}
+    for name in ("bits_per_dim", "nats"):
+        each = getattr(value, name)
+        result[name] = float(each.mean())
+        result[f"{name}_stderr"] = float(each.std() / math.sqrt(len(each))) if len(each) > 1 else math.nan
+    return result
+
+
+def _protocol(value: Any) -> str:
+    """How it was measured, in a line."""
+    p = value.protocol
+    if "divergence" in p:
+        flow = f"{p['method']}: {p['evaluations']:g} evaluations, {p['divergence']}"
+        return f"{flow}; noise: {p['dequantisation']}; {p['unit']}"
+    return f"{p['method']}, {len(p['grid']) - 1} steps, {p['decoder']}; {p['unit']}"
+
+
+def _table(found: dict[str, Any], labels: Tensor | None) -> str:
+    """A line for each example."""
+    columns: dict[str, list[Any]] = {}
+    for name, value in found.items():
+        columns[f"{name}_nats"] = value.nats.tolist()
+        columns[f"{name}_bits_per_dim"] = value.bits_per_dim.tolist()
+        if name == "exact":
+            columns["exact_stderr_nats"] = value.stderr.tolist()
+    count = len(next(iter(columns.values())))
+    if labels is not None:
+        columns = {"label": labels.tolist(), **columns}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["example", *columns])
+    writer.writerows(zip(range(count), *columns.values()))
+    return text.getvalue()
+
+
+def _histogram(found: dict[str, Any]) -> bytes:
+    """How the bits are spread over the examples."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained", dpi=120)
+    axes = figure.subplots()
+    bits = {name: value.bits_per_dim.numpy() for name, value in found.items()}
+    low, high = min(v.min() for v in bits.values()), max(v.max() for v in bits.values())
+    edges = [low + (high - low or 1) * i / 40 for i in range(41)]
+    for (name, values), colour in zip(bits.items(), ("#2a6fb0", "#d07a2d")):
+        axes.hist(values, bins=edges, color=colour, alpha=0.65, label=f"{name}, mean {values.mean():.3f}")
+        axes.axvline(values.mean(), color=colour, lw=1.2)
+    axes.set(xlabel="bits a dimension", ylabel="examples")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()

@@ -1,0 +1,331 @@
+"""The exact flow against densities that are known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import langevin
+from langevin import Noise, likelihood, processes, worlds
+from langevin.data import Data
+from langevin.denoisers import NetworkDenoiser, Reading
+from langevin.likelihood.flow import Flow, clocks
+from langevin.likelihood.probes import Probes
+from langevin.samplers import estimate_moments
+from langevin.samplers.moments import Moments, moments_of
+from support import oracle
+
+MIXTURES = [worlds.random_mixture(64, components=8, rank=16, rms=0.5, seed=seed) for seed in range(4)]
+EDM = processes.EDM()
+
+
+def errors(world, n, process=EDM, seed=1000, **settings):
+    x = world.sample(n, seed)
+    found = likelihood.exact(world.denoiser(process), x, **settings)
+    return found.log_prob - world.log_prob(x), found
+
+
+@pytest.mark.parametrize("process", [EDM, processes.VP(), processes.RectifiedFlow(), processes.DDPM()], ids=repr)
+@pytest.mark.parametrize("dim", [2, 16])
+def test_exact_on_mixtures(dim, process):
+    """Within 1e-3 nats a point at the default 100 evaluations, on any process: all have the one flow in (y, σ)."""
+    world = worlds.ring() if dim == 2 else worlds.random_mixture(16, components=8, rank=4, seed=0)
+    error, found = errors(world, 32, process)
+    assert error.abs().max() < 1e-3
+    assert found.evaluations == 99
+    assert found.divergences == 49
+    assert not found.stderr.any()
+
+
+@pytest.mark.parametrize("world", MIXTURES, ids=str)
+def test_80_forwards_and_40_divergences(world):
+    """The promise is 0.0105 nats a point; seen 0.0010 to 0.0024 over 256 points (max of single points 0.5)."""
+    error, found = errors(world, 12, evaluations=80, divergence="exact")
+    assert found.evaluations <= 80
+    assert found.divergences <= 40
+    assert error.abs().mean() < 0.0105
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", MIXTURES, ids=str)
+def test_promises_on_256_points(world):
+    for evaluations, stride, bound in ((60, 1, 0.0105), (80, 2, 0.0105), (100, 2, 0.0017)):
+        error, found = errors(world, 256, evaluations=evaluations, stride=stride, divergence="exact")
+        assert found.evaluations <= evaluations
+        assert found.divergences <= evaluations / stride
+        assert error.abs().mean() < bound
+
+
+@pytest.mark.parametrize("world", MIXTURES, ids=str)
+def test_one_probe_an_evaluation(world):
+    """At most 1.3 nats with 60 evaluations (independent probes: 2.0), unbiased, and no larger than it says.
+
+    The mean of 256 errors of at most e has a standard error of e/16; stderr is that of independent probes, which
+    orthogonal ones stay below: errors over it have a mean square below 1 (χ² of 256: 4 standard deviations are 0.35).
+    """
+    error, found = errors(world, 256, divergence="hutchinson", evaluations=60)
+    assert found.evaluations == found.divergences == 60
+    assert error.abs().mean() < 1.3
+    assert abs(float(error.mean())) < 4 * float(error.std()) / 16
+    assert (error / found.stderr).square().mean() < 1.35
+
+
+def test_normal_probes_are_unbiased_within_their_standard_error():
+    """The error over its standard error has variance 1 (independent probes), within 4·√(2/512) and the estimate's own
+    40 degrees of freedom (1/20 of the variance)."""
+    error, found = errors(MIXTURES[0], 512, divergence="hutchinson", probe="gaussian", probes=2, evaluations=40)
+    z = error / found.stderr
+    assert abs(float(z.mean())) < 4 / math.sqrt(512)
+    assert 0.7 < float(z.square().mean()) < 1.4
+
+
+@pytest.mark.parametrize("method", ["rk45", "dop853", "dopri5"])
+def test_tolerances(method):
+    """A solver's error falls with its tolerance, and every sample takes its own steps."""
+    world = worlds.ring()
+    count = 1 if method == "dopri5" else 8
+    loose, _ = errors(world, count, method=method, rtol=1e-3, atol=1e-3)
+    tight, found = errors(world, count, method=method, rtol=1e-6, atol=1e-6)
+    assert tight.abs().max() < 1e-4
+    assert tight.abs().max() < loose.abs().max() / 10
+    assert found.divergences == found.evaluations
+
+
+@pytest.mark.parametrize("settings", [{}, {"divergence": "hutchinson", "probes": 2}, {"method": "rk45"}], ids=str)
+def test_no_sample_depends_on_the_batch(settings):
+    """Bit-equal states would need bit-equal matrix products; over 99 steps rounding stays below 1e-10."""
+    world = worlds.ring()
+    x = world.sample(3, 1)
+    labels = torch.tensor([0, 1, 2])
+    denoiser = world.denoiser(EDM).given(label=labels)
+    whole = likelihood.exact(denoiser, x, **settings)
+    parts = likelihood.exact(denoiser, x, batch=2, **settings)
+    assert torch.allclose(whole.log_prob, parts.log_prob, rtol=0, atol=1e-9)
+    assert torch.allclose(whole.stderr, parts.stderr, rtol=0, atol=1e-9, equal_nan=True)
+
+
+class Counted(nn.Module):
+    """A network that counts its passes forward and back."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.config = inner, {}
+        self.forwards = self.backwards = 0
+
+    def forward(self, x, time, condition=None):
+        self.forwards += 1
+        out = self.inner(x, time, condition)
+        if out.requires_grad:
+            out.register_hook(self._back)
+        return out
+
+    def _back(self, grad):
+        self.backwards += 1
+
+
+def test_one_forward_and_one_product_an_evaluation():
+    world = worlds.ring()
+    model = oracle(world, EDM, "edm")
+    network = Counted(model.network)
+    model = replace(model, network=network, data=world)
+    found = likelihood.exact(model, world.sample(4, 0), divergence="hutchinson", evaluations=20)
+    assert (network.forwards, network.backwards) == (20, 20)
+    assert found.evaluations == model.counter.calls == 20
+    network.forwards = network.backwards = 0
+    found = likelihood.exact(model, world.sample(4, 0), evaluations=40)
+    assert (network.forwards, network.backwards) == (39, 2 * 19)  # D products each, and no second pass forward
+    assert (found.evaluations, found.divergences) == (39, 19)
+
+
+def test_without_moments():
+    """A spread alone, what estimation finds, or nothing but what one evaluation at pure noise tells: one density."""
+    world = worlds.random_mixture(16, components=8, rank=4, seed=0)
+    x, denoiser = world.sample(8, 0), world.denoiser(EDM)
+    guesses = {
+        "variances": Moments.of(world.mean, world.cov.diagonal()),
+        "estimated": estimate_moments(denoiser, n=128),
+    }
+    for name, moments in guesses.items():
+        error = likelihood.exact(denoiser, x, moments=moments).log_prob - world.log_prob(x)
+        assert error.abs().max() < 1e-3, name
+    # A network is not asked below σ = 0.002: Δ goes on like σ², wrong by (σ/s)⁴/4 in the 12 directions of s = 0.0136.
+    model = oracle(world, EDM, "edm")
+    assert moments_of(model) is None
+    assert (likelihood.exact(model, x).log_prob - world.log_prob(x)).abs().max() < 1e-3 + 12 / 4 * (0.002 / 0.0136) ** 4
+
+
+def test_a_network_is_not_asked_outside_its_range():
+    """Below t_min Δ goes on like σ²: an error of (σ(t_min)/s)⁴ of the D/2 nats there, s = 0.1 the finest scale.
+
+    EDM's t_min is at σ = 0.002, so that is 2e-7 · D; what is seen is the integrator's."""
+    world = worlds.ring()
+    asked = []
+
+    class Watched(langevin.denoisers.Transform):
+        def __call__(self, x_t, t):
+            asked.append(float(t))
+            return self.base(x_t, t)
+
+    x = world.sample(16, 0)
+    found = likelihood.exact(Watched(world.denoiser(EDM)), x, moments=moments_of(world.denoiser(EDM)))
+    assert min(asked) >= EDM.t_min * (1 - 1e-9)
+    assert max(asked) <= EDM.t_max
+    assert (found.log_prob - world.log_prob(x)).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("dim", [2, 5, 64])
+def test_signs_are_orthogonal_along_the_path(dim):
+    """Σ over a block of εεᵀ = P·I exactly, each is a sign vector, and no sample has another's."""
+    probes = Probes(Noise(0, 3), dim, "rademacher")
+    order = probes.order
+    block = torch.stack([probes(j) for j in range(order)])
+    assert torch.equal(block.abs(), torch.ones_like(block))
+    assert torch.equal(torch.einsum("jbi,jbk->bik", block, block), order * torch.eye(dim).double().expand(3, -1, -1))
+    if dim == 64:
+        assert not torch.equal(block[0, 0], block[0, 1])
+        again = torch.stack([probes(order + j) for j in range(order)])
+        assert not torch.equal(block, again)
+
+
+def test_one_sign_vector_is_unbiased():
+    """E εεᵀ = I over seeds, each entry within 5 standard errors of 4000 samples."""
+    e = Probes(Noise(7, 4000), 6, "rademacher")(3)
+    assert (e.mT @ e / 4000 - torch.eye(6)).abs().max() < 5 / math.sqrt(4000)
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_clock(stochastic):
+    clock, _ = clocks(moments_of(MIXTURES[0].denoiser(EDM)), stochastic)
+    u = np.linspace(-12, 8, 4001)
+    assert np.allclose(clock.inverse(clock(u)), u, atol=1e-6)
+    assert np.allclose(np.gradient(clock(u), u)[1:-1], clock.slope(u)[1:-1], rtol=1e-3)
+    assert np.isclose(clock(np.array([60.0]))[0], clock.whole)
+
+
+def test_divergence_is_the_trace():
+    """Of f in z, by finite differences; a probe's mean square share is the same trace."""
+    world = MIXTURES[0]
+    flow = Flow(world.denoiser(EDM), moments_of(world.denoiser(EDM)))
+    z, u = Noise(0, 2).normal((64,)), torch.tensor(-1.5, dtype=torch.float64)
+    _, div = flow.both(z, u, None)
+    h = 1e-5 * torch.eye(64, dtype=torch.float64)
+    slope = torch.stack([(flow(z + h[i], u) - flow(z - h[i], u))[:, i] for i in range(64)]).sum(0) / 2e-5
+    assert torch.allclose(div, slope, rtol=1e-6)
+    probes = Probes(Noise(1, 2), 64, "rademacher")
+    _, each = flow.both(z, u, [probes(j) for j in range(64)])
+    assert torch.allclose(each.mean(0), div, rtol=1e-10)
+
+
+# Data with levels
+
+LEVELS = torch.linspace(-1, 1, 9, dtype=torch.float64)
+
+
+def gridded() -> tuple[NetworkDenoiser, torch.Tensor, torch.Tensor]:
+    """A law on pairs of 9 levels, the exact belief of it, and all its points with their log probabilities."""
+    points = torch.cartesian_prod(LEVELS, LEVELS)
+    log_p = -2 * (points - 0.3).square().sum(1) - (points[:, 0] * points[:, 1])
+    log_p = torch.log_softmax(log_p, 0)
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.config = {}
+            self.anchor = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+        def forward(self, x, time, condition=None):
+            sigma = torch.exp(4 * time.double())[:, None]
+            away = (x[:, None] - points).square().sum(-1)
+            return torch.softmax(log_p - 0.5 * away / sigma**2, -1) @ points + self.anchor
+
+    mean = log_p.exp() @ points
+    cov = (points - mean).mT @ (log_p.exp()[:, None] * (points - mean))
+    data = Data("pairs", (2,), levels=9, mean=mean, cov=cov)
+    model = NetworkDenoiser(Network(), EDM, Reading("x0", scale_input=False), (2,), data=data)
+    return model, points, log_p
+
+
+def test_truncated_normal_noise_is_tight():
+    """The bound on log P has a gap of the neighbours' share: their noise at Δ away, e^{−Δ²/2σ²} = e^{−32} for σ = Δ/8.
+
+    Beyond the bins are 6e-5 of the model's own noise, 1.3e-4 nats in two coordinates; the rest is the integrator's."""
+    model, points, log_p = gridded()
+    pick = torch.arange(0, 81, 5)
+    found = likelihood.exact(model, points[pick], dequantise="normal", draws=2, evaluations=200)
+    assert (found.log_prob - log_p[pick]).abs().max() < 2e-3
+    assert "truncated normal" in found.protocol["dequantisation"]
+    assert torch.allclose(found.bits_per_dim, -found.log_prob / (2 * math.log(2)))
+
+
+def test_uniform_noise_and_the_jacobian():
+    """A density that is constant over each bin has P = p·Δ^D: of a uniform law on the square, log P = −D log 9."""
+    x = torch.cartesian_prod(LEVELS, LEVELS)[::4]
+    world = worlds.GaussianMixture(torch.ones(1), torch.zeros(1, 2), torch.full((1,), 0.25))
+    model = replace(oracle(world, EDM, "edm"), data=Data("normal", (2,), levels=9, mean=world.mean, cov=world.cov))
+    inside = likelihood.exact(model, x, dequantise="uniform", draws=2, seed=3)
+    u = torch.stack([0.25 * (Noise(3, len(x)).fold(k).fold(0).uniform((2,)) - 0.5) for k in range(2)])
+    wanted = torch.stack([world.log_prob(x + v) for v in u]).mean(0) + 2 * math.log(0.25)
+    assert torch.allclose(inside.log_prob, wanted, atol=1e-4)
+    density = likelihood.exact(model, x)
+    assert torch.allclose(density.log_prob, world.log_prob(x), atol=1e-4)
+    assert torch.allclose(
+        density.bits_per_dim, -(world.log_prob(x) + 2 * math.log(0.25)) / (2 * math.log(2)), atol=1e-4
+    )
+
+
+def test_learned_noise_beats_uniform():
+    """Both are lower bounds; for a model that knows the levels uniform noise is hopeless, learned noise near."""
+    model, points, log_p = gridded()
+    law = likelihood.learn_dequantiser(model, points[torch.multinomial(log_p.exp(), 400, True)], steps=100, batch=32)
+    x = points[::9]
+    truth = log_p[::9].mean()
+    learned = likelihood.exact(model, x, dequantise=law, draws=4).log_prob.mean()
+    uniform = likelihood.exact(model, x, dequantise="uniform", draws=4).log_prob.mean()
+    assert uniform < truth - 10
+    assert truth - 0.3 < learned < truth + 0.05
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"method": "euler"}, "unknown method 'euler'"),
+        ({"evaluations": 3}, "evaluations must be an integer of at least 8, got 3"),
+        ({"stride": 0}, "stride must be an integer of at least 1"),
+        ({"stride": 50}, "stride must be at most a quarter of the 100"),
+        ({"probes": 0}, "probes must be an integer of at least 1, got 0"),
+        ({"probe": "sobol"}, "probe must be one of rademacher, gaussian"),
+        ({"divergence": "skilling"}, "divergence must be 'exact' or 'hutchinson'"),
+        ({"rtol": 0.0}, "rtol must be a finite number > 0, got 0"),
+        ({"atol": -1e-5}, "atol must be a finite number > 0"),
+        ({"atol": math.nan}, "atol must be a finite number > 0"),
+        ({"dequantise": "gauss"}, "unknown dequantisation 'gauss'"),
+        ({"dequantise": "uniform"}, "dequantise is for data with levels"),
+        ({"draws": 2}, "draws are of the dequantisation"),
+        ({"moments": Moments.unknown(3)}, "moments are of 3 coordinates"),
+    ],
+)
+def test_refusals(settings, said):
+    world = worlds.ring()
+    with pytest.raises(langevin.UserError, match=said):
+        likelihood.exact(world.denoiser(EDM), world.sample(2, 0), **settings)
+
+
+def test_bad_data_and_processes():
+    model, points, _ = gridded()
+    for x, said in (
+        (points[:, :1], r"x must be a tensor of shape \(N, 2\)"),
+        (points / 0, "x must be finite"),
+        (points * 2, r"x must lie in \[-1, 1\], the range of the data"),
+    ):
+        with pytest.raises(langevin.UserError, match=said):
+            likelihood.exact(model, x)
+    with pytest.raises(langevin.UserError, match="x must stand on the 9 levels"):
+        likelihood.exact(model, points * 0.9, dequantise="normal")
+    phase = worlds.ring().denoiser(processes.create({"name": "phase-space"}))
+    with pytest.raises(langevin.UserError, match=r"likelihood\.bound"):
+        likelihood.exact(phase, torch.zeros(2, 2))
