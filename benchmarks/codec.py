@@ -27,7 +27,7 @@ from langevin.report import Bar
 from langevin.tasks.compress import DECODERS, Levels, RateDistortion, compress, decompress, images, rate_distortion
 from langevin.tasks.compress.chain import checked
 
-RATIOS = (1.0, 0.6, 0.35, 0.2)
+RATIOS = (1.0, 0.6, 0.35, 0.2, 0.12)
 """σ/α of the noisy sample that is sent, if not given."""
 
 
@@ -118,7 +118,7 @@ def main() -> None:
             curve = rate_distortion(model, some, progress=bar)
         print(curve)
         return progressive(options.progressive, curve, some)
-    x0, pixels, console = scale.values(levels), sheet(levels, scale), Console(width=120)
+    x0, pixels, console = scale.values(levels), sheet(levels, scale), Console(width=140)
     formats = {"JPEG": jpegs(pixels), "WebP": webps(pixels), "PNG palette": palettes(pixels)}
 
     table = Table(title=f"{len(levels)} images of {options.data}: bytes, and PSNR in dB at no more bytes")

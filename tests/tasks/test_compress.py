@@ -215,7 +215,7 @@ def test_decoders_of_a_normal_world():
     k = math.sqrt(c2 / (c2 + s2))
     expected = {"mean": posterior, "ancestral": 2 * posterior, "flow": (1 - k) ** 2 * c2 + k**2 * s2}
     for name, decoder in langevin.tasks.compress.DECODERS.items():
-        error = float((decoder(steps, x, 0) - x0).square().mean())
+        error = float((decoder(steps, x, 0, None) - x0).square().mean())
         # Ancestral sampling from point beliefs is short of variance by the size of its steps: 7.6 octaves in 64.
         slack = 0.12 if name == "ancestral" else 0.02
         assert abs(error / expected[name] - 1) < 4 * math.sqrt(2 / x0.numel()) + slack, name
