@@ -4,7 +4,7 @@ Image formats spend hundreds of bytes on a header, and a digit takes ten: so the
 that blocks of 8 × 8 pixels are whole images, with the smallest header each can write, and the codec gets all images as
 one file. Sizes are whole files, headers included; PSNR is that of the 8-bit pixels.
 
-Run: python benchmarks/codec.py MODEL [DATA] [--limit N] [--exact] [--picture FILE] [--progressive FILE]
+Run: python benchmarks/codec.py MODEL [DATA] [--limit N] [--ratio X ...] [--exact] [--picture FILE] [--progressive FILE]
 MODEL is a model directory; DATA what `langevin compress` takes (digits if not given).
 """
 
@@ -27,8 +27,8 @@ from langevin.report import Bar
 from langevin.tasks.compress import DECODERS, Levels, RateDistortion, compress, decompress, images, rate_distortion
 from langevin.tasks.compress.chain import checked
 
-RATIOS = (1.0, 0.6, 0.35, 0.2)
-"""σ/α of the noisy sample that is sent."""
+RATIOS = (1.0, 0.6, 0.35, 0.2, 0.12)
+"""σ/α of the noisy sample that is sent, if not given."""
 
 
 def sheet(levels: torch.Tensor, scale: Levels) -> np.ndarray:
@@ -103,6 +103,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("data", nargs="?", default="digits")
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--ratio", type=float, nargs="*", default=list(RATIOS), help="σ/α of the sample that is sent")
     parser.add_argument("--exact", action="store_true", help="the exact file too: the network in float64 is slow")
     parser.add_argument("--picture", type=Path, help="the curves and some of the images")
     parser.add_argument("--progressive", type=Path, help="rate and distortion from noise to data, and nothing else")
@@ -117,14 +118,14 @@ def main() -> None:
             curve = rate_distortion(model, some, progress=bar)
         print(curve)
         return progressive(options.progressive, curve, some)
-    x0, pixels, console = scale.values(levels), sheet(levels, scale), Console(width=120)
+    x0, pixels, console = scale.values(levels), sheet(levels, scale), Console(width=140)
     formats = {"JPEG": jpegs(pixels), "WebP": webps(pixels), "PNG palette": palettes(pixels)}
 
     table = Table(title=f"{len(levels)} images of {options.data}: bytes, and PSNR in dB at no more bytes")
     for name in ("σ/α", "bytes", "payload", "predicted", "excess", *DECODERS, *formats):
         table.add_column(name, justify="right")
     shown, points = [], []
-    for ratio in RATIOS:
+    for ratio in options.ratio:
         step = float(model.process.time(-2 * math.log(ratio)))
         # Exact samples of the chain on noise of their own: what the bound says, whatever was sent.
         with Bar("predicting") as bar:
@@ -149,7 +150,8 @@ def main() -> None:
         shown.append((size, decoded["flow"], quality["flow"]))
         points.append((size, quality))
         console.print(f"σ/α = {ratio:g}: {made}; coded in {took:.0f} s")
-    console.print(table)
+    if points:
+        console.print(table)
 
     plain = Table(title="exact")
     for name in ("file", "bytes", "bits/dim"):
@@ -166,7 +168,7 @@ def main() -> None:
     for name, size in sizes.items():
         plain.add_row(name, str(size), f"{8 * size / levels.numel():.3f}")
     console.print(plain)
-    if options.picture is not None:
+    if options.picture is not None and points:
         draw(options.picture, pixels, formats, shown, points)
 
 
@@ -217,7 +219,7 @@ def draw(path: Path, pixels: np.ndarray, formats: dict, shown: list, points: lis
         axes["c"].plot([s for s, _ in points], [q[name] for _, q in points], style, c="#2563eb", ms=4, label=name)
     axes["c"].set(xlabel="bytes of the file", ylabel="PSNR, dB")
     axes["c"].legend(fontsize=7, frameon=False)
-    size, picture, quality = shown[2]
+    size, picture, quality = shown[len(shown) // 2]
     image = min((m for m in formats["JPEG"]), key=lambda m: abs(m[0] - size))
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=int(image[2].split()[1]), optimize=True)

@@ -113,13 +113,13 @@ def test_sample_is_one_of_q(n: int, rho: float) -> None:
 
 
 def test_what_is_to_be_said_may_lie_anywhere():
-    """All of it in a tenth of the coordinates, side by side: the order both sides shuffle spreads it over blocks."""
+    """All of it in a tenth of the coordinates, side by side: the shuffled order spreads it over the blocks."""
     m, u, v, _ = problem(2000, 0.3)
     m[200:] = 0
     m[:200] *= math.sqrt(10)
     bits = float(tree.information(m, u, v).sum())
     _, z = tree.send(v.sqrt() * m / u, (1 - v / u) / 2, math.ceil(bits), Noise(3, 1))
-    assert weight(m, u, v, z) > 0.88 * bits
+    assert weight(m, u, v, z) > 0.82 * bits  # taken in a row they get 0.02 of it
 
 
 def test_beam_is_what_makes_it_good(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +137,13 @@ def test_another_seed_is_another_code():
     m, u, v, bits = problem(200, 0.5)
     first, second = (tree.send(v.sqrt() * m / u, (1 - v / u) / 2, math.ceil(bits), Noise(s, 1))[1] for s in (0, 1))
     assert not torch.allclose(first, second)
+    one, two = (tree.Book(tree.Layout(200, 100), Noise(0, 1).at(i)) for i in (0, 1))
+    assert not torch.allclose(one.table, two.table)
+    assert not torch.equal(one.order, two.order)
+    # Windows of one sequence: standard normal, to 4 standard errors of a mean and a variance.
+    row = one.table[:, 0].double()
+    assert abs(float(row.mean())) < 4 / 128
+    assert abs(float(row.var()) - 1) < 4 * math.sqrt(2) / 128
 
 
 # Rates.
@@ -208,10 +215,30 @@ def test_decoders_of_a_normal_world():
     k = math.sqrt(c2 / (c2 + s2))
     expected = {"mean": posterior, "ancestral": 2 * posterior, "flow": (1 - k) ** 2 * c2 + k**2 * s2}
     for name, decoder in langevin.tasks.compress.DECODERS.items():
-        error = float((decoder(steps, x, 0) - x0).square().mean())
+        error = float((decoder(steps, x, 0, None) - x0).square().mean())
         # Ancestral sampling from point beliefs is short of variance by the size of its steps: 7.6 octaves in 64.
         slack = 0.12 if name == "ancestral" else 0.02
         assert abs(error / expected[name] - 1) < 4 * math.sqrt(2 / x0.numel()) + slack, name
+
+
+def test_first_state_has_the_moments_of_the_data():
+    """p of the first state is N(α m, α² v + σ²), m and v the data's own, a coordinate each."""
+    mean, variance = torch.linspace(-0.5, 0.5, 64).double(), torch.linspace(0.1, 0.4, 64).double()
+    made = network()
+    steps = plan(replace(made, data=replace_data(made.data, mean=mean, cov=variance)), 0.1, 64)
+    alpha, sigma = (float(f(steps.times[0])) for f in (steps.process.alpha, steps.process.sigma))
+    got = steps.first(3)
+    torch.testing.assert_close(got[0].flatten(1), (alpha * mean).expand(3, 64))
+    torch.testing.assert_close(got[1].flatten(1), (alpha**2 * variance + sigma**2).expand(3, 64))
+
+
+def test_almost_nothing_about_many():
+    """At t = 1 nothing is to be said, and a bit an event is sent: what a reader holds is bounded by the file's size."""
+    model = normal(2)
+    levels = Levels.of(checked(model)).nearest(Noise(1, 3000).normal((2,)) * SPREAD)
+    made = compress(model, levels, step=1.0)
+    assert made.payload == 375
+    assert decompress(model, made.content).x.shape == (3000, 2)
 
 
 def test_quality_is_reached():

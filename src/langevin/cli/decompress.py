@@ -52,7 +52,8 @@ def run(options: Options) -> None:
         if str(error).startswith(("the file", "this is no file")):
             raise UserError(f"{options.input}: {error}") from None
         raise
-    levels = received.decode(options.decode)
+    with Bar("sampling") as bar:
+        levels = received.decode(options.decode, bar)
     out.parent.mkdir(parents=True, exist_ok=True)
     images.write(out, levels, header.items, checked(model))
     count = len(header.items) or header.count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -15,11 +15,9 @@ from ...distributions import Noise
 from . import container, tree
 from .chain import Chain, between, checked, fingerprint, gap, plan
 from .container import Header
-from .decoders import DECODERS
+from .decoders import DECODERS, Progress
 from .pixels import Levels, coder
 from .rates import time_of_levels, time_of_quality
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -109,10 +107,16 @@ def compress(
     if lossless:
         coder()  # before long work
     x0 = scale.values(levels)
+
+    def report(share: float, low: float, high: float) -> None:
+        if progress is not None:
+            progress(round(1000 * (low + share * (high - low))), 1000)
+
+    begin = 0.0 if step is not None else 0.1  # what finding t takes, roughly
     if quality is not None:
-        step = time_of_quality(model, x0, quality, seed)
+        step = time_of_quality(model, x0, quality, seed, lambda done, total: report(done / total, 0.0, begin))
     elif step is None:
-        step = time_of_levels(model, x0, seed)
+        step = time_of_levels(model, x0, seed, lambda done, total: report(done / total, 0.0, begin))
     size = levels.numel()
     steps = plan(model, step, size, exact=lossless)
     noise = Noise(seed, 1)
@@ -135,10 +139,7 @@ def compress(
         least = 1 if choices else len(x0)
         bits.append(min(max(least, math.ceil(information[-1])), tree.DEEP * size))
 
-        def walked(share: float, i: int = i) -> None:
-            if progress is not None:
-                progress(round(1000 * (i + share)), 1000 * len(steps))
-
+        walked = lambda share, i=i: report((i + share) / len(steps), begin, 1.0)
         chosen, z = tree.send(v.sqrt() * apart / u, (1 - v / u) / 2, bits[-1], noise.at(i), walked)
         choices.append(chosen)
         x = p[0] + p[1].sqrt() * z.reshape(x0.shape)
@@ -172,13 +173,13 @@ class Received:
     x: Tensor
     levels: Tensor | None
 
-    def decode(self, how: str = "flow") -> Tensor:
+    def decode(self, how: str = "flow", progress: Progress | None = None) -> Tensor:
         """Levels, int64 ``(N, *shape)``: the exact ones of a lossless file, else by a row of ``DECODERS``."""
         if how not in DECODERS:
             raise unknown("decoder", how, DECODERS)
         if self.levels is not None:
             return self.levels
-        return self.steps.levels.nearest(DECODERS[how](self.steps, self.x, self.header.seed))
+        return self.steps.levels.nearest(DECODERS[how](self.steps, self.x, self.header.seed, progress))
 
 
 def decompress(model: NetworkDenoiser, content: bytes, *, progress: Progress | None = None) -> Received:

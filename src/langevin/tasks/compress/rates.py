@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +14,11 @@ from ...distributions import Noise
 from ...processes import ScalarGaussian
 from . import tree
 from .chain import BATCH, DENSITY, Chain, checked, gap, plan
-from .decoders import flow
+from .decoders import Progress, flow
 from .pixels import Levels
+
+HALVINGS = 7
+"""Of the range of log-SNR, in the search for a quality."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +66,7 @@ def rate_distortion(
     *,
     end: float | None = None,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> RateDistortion:
     r"""Rate and distortion of progressive coding (Ho et al. 2020, arXiv:2006.11239 §4.3, fig. 5).
 
@@ -118,17 +120,19 @@ def _some(x0: Tensor) -> Tensor:
     return x0[torch.linspace(0, len(x0) - 1, min(len(x0), BATCH)).round().long()]
 
 
-def time_of_levels(model: NetworkDenoiser, x0: Tensor, seed: int = 0) -> float:
+def time_of_levels(model: NetworkDenoiser, x0: Tensor, seed: int = 0, progress: Progress | None = None) -> float:
     """The time at which the levels are best sent themselves: where steps and residual cost least in sum."""
     process, levels = model.process, Levels.of(checked(model))
     assert isinstance(process, ScalarGaussian)
     # Where the noise is as wide as a level the levels cost little, and the noise itself is what is sent.
     end = max(float(process.time(-2 * math.log(levels.width))), process.t_min)
-    curve = rate_distortion(model, _some(x0), end=end, seed=seed)
+    curve = rate_distortion(model, _some(x0), end=end, seed=seed, progress=progress)
     return float(curve.times[curve.total.mean(1).argmin()])
 
 
-def time_of_quality(model: NetworkDenoiser, x0: Tensor, quality: float, seed: int = 0) -> float:
+def time_of_quality(
+    model: NetworkDenoiser, x0: Tensor, quality: float, seed: int = 0, progress: Progress | None = None
+) -> float:
     """The time at which decoding by the flow has this PSNR on (a batch of) the images, by bisection in log-SNR.
 
     Raises:
@@ -150,7 +154,9 @@ def time_of_quality(model: NetworkDenoiser, x0: Tensor, quality: float, seed: in
     best = found(high)
     if best[1] < quality:
         raise UserError(f"quality must be a PSNR that this model reaches, at most {best[1]:.1f} dB, got {quality:g}")
-    for _ in range(7):
+    for i in range(HALVINGS):
+        if progress is not None:
+            progress(i + 1, HALVINGS + 1)
         middle = (low + high) / 2
         tried = found(middle)
         low, high = (middle, high) if tried[1] < quality else (low, middle)
