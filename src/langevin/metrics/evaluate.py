@@ -181,9 +181,7 @@ class _Context:
                     "value": score.value,
                     **({"stderr": score.stderr} if splits > 1 else {}),
                     "real": fresh_score.value,
-                    "protocol": self.protocol(
-                        **about, splits=splits, deviation="over splits", real_with=len(self.test)
-                    ),
+                    "protocol": about_score,
                 },
             )
         # Equal counts, as published: the radii of both manifolds shrink with their counts.
