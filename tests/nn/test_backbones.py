@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from langevin import UserError, methods
-from langevin.nn import MLP, DiT, Transformer, UNet, create, default, dit, mlp, unet
+from langevin.nn import MLP, VAE, DiT, Transformer, UNet, create, default, dit, mlp, unet
 from langevin.nn.layers import waves
 
 CONFIGS = {
@@ -344,7 +344,8 @@ def test_repr_counts_the_parameters():
 
 
 def test_registry_holds_the_backbones():
-    assert {m.name: m.make for m in methods("nn")} == {"mlp": MLP, "unet": UNet, "dit": DiT, "transformer": Transformer}
+    kinds = {"mlp": MLP, "unet": UNet, "dit": DiT, "transformer": Transformer, "vae": VAE}
+    assert {m.name: m.make for m in methods("nn")} == kinds
 
 
 LEVELS = torch.tensor([-1.5, -0.5, 0.5, 1.5])
