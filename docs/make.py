@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import torch
 
 import langevin
-from langevin import Noise, processes, samplers, worlds
+from langevin import Noise, objectives, processes, samplers, worlds
 from langevin._registry import methods
 from langevin.samplers.clock import clock
 
@@ -250,6 +250,42 @@ def score_levels(name: str) -> None:
     save(figure, name)
 
 
+def vdm(name: str) -> None:
+    """Schedules with the same ends, the bound they add up to, and the loss at each time before and after learning."""
+    world, low, high = worlds.random_mixture(8, components=4, rms=0.5, seed=3), -11.0, 6.0
+    x, noise = world.sample(512, 0), Noise(1, 512)
+    u = 0.001 + 0.999 * torch.linspace(0, 1, 250, dtype=torch.float64) ** 2
+    straight, cosine = processes.Learned((low, high)), processes.Cosine(0.0)
+    middle = -cosine.log_snr(torch.linspace(0.002, 0.998, 129, dtype=torch.float64))
+    middle = low + (high - low) * (middle - middle[0]) / (middle[-1] - middle[0])
+    live = processes.Learning(processes.MonotoneNetwork(low, high))
+    inner = [p for n, p in live.network.named_parameters() if n not in ("low", "log_gap")]
+    adam, objective = torch.optim.Adam(inner, lr=0.1), objectives.VDM()
+    for step in range(150):
+        adam.param_groups[0]["lr"] = 0.1 * (1 - step / 150)
+        adam.zero_grad()
+        objective(world.denoiser(live), world.sample(128, 10 + step), None, Noise(2, 128, draw=step)).mean().backward()
+        adam.step()
+    shown = {"straight line": (straight, NOISE), "cosine's": (processes.Learned(middle.tolist()), "#f59e0b")}
+    shown["learned"] = (live.frozen(), DATA)
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.2))
+    for label, (process, colour) in shown.items():
+        rate = -process.rate(process.log_snr, u)
+        with torch.no_grad():
+            error = [(world.denoiser(process)(process.marginal(x, t).sample(noise), t).mean - x) for t in u]
+        loss = torch.stack([e.square().mean(1) for e in error]) * (rate * process.log_snr(u).exp() / 2)[:, None]
+        total = torch.cumulative_trapezoid(loss.mean(1) / rate, -process.log_snr(u))
+        axes[0].plot(u, -process.log_snr(u), c=colour, label=label)
+        axes[1].plot(u[1:], total, c=colour)
+        axes[2].plot(u, loss.mean(1), c=colour)
+    for axis, title in zip(axes, ("γ(t) = −log SNR", "bound gathered up to t, nats/dim", "loss at t, nats/dim")):
+        axis.set_title(title, color=INK, fontsize=10)
+        axis.set(xlabel="t")
+    axes[2].set_ylim(0, 6)
+    axes[0].legend(fontsize=8, frameon=False)
+    save(figure, name)
+
+
 def save(figure: plt.Figure, name: str) -> None:
     """One PNG, small enough to keep in the repository."""
     IMAGES.mkdir(exist_ok=True)
@@ -285,6 +321,7 @@ def main() -> None:
     score_levels("score-levels")
     remainder_clock("remainder-clock")
     remainder_error("remainder-error")
+    vdm("vdm")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import torch
 from langevin import data
 from langevin._errors import UserError
 from langevin._registry import methods
-from langevin.metrics import evaluate
+from langevin.metrics import Features, evaluate
 
 PROTOCOL = {"data", "features", "features_sha256", "samples", "real", "split", "resize", "range", "seed"}
 
@@ -40,6 +40,7 @@ def test_every_number_has_its_protocol(digits: data.Dataset, fresh: dict) -> Non
         *(f"{m}/{s}" for m in ("frechet", "kernel", "precision", "recall") for s in ("pixels", "classifier")),
         "sliced-wasserstein",
         "memorisation",
+        "inception-score/classifier",
         "label-agreement",
         "train-synthetic-test-real",
     }
@@ -154,6 +155,25 @@ def test_refusals_come_before_work(digits: data.Dataset, change: dict, words: st
     arguments = {"samples": torch.zeros(20, 1, 8, 8), "labels": None, "features": "pixels", **change}
     with pytest.raises(UserError, match=words):
         evaluate(arguments["samples"], arguments["labels"], digits, features=arguments["features"])
+
+
+def test_a_feature_space_of_ones_own(digits: data.Dataset) -> None:
+    """A map with its name and hash; the inception score of what it classifies, next to that of real data."""
+    rows = lambda x: x.flatten(1).double()
+    means = Features("means", "a" * 64, lambda x: rows(x).view(len(x), 8, 8).mean(2), {"resize": "none"})
+    bright = Features("bright", None, rows, {}, lambda x: torch.eye(2)[(rows(x).mean(1) > -0.4).long()])
+    x, _ = digits.test.all()
+    found = evaluate(x, None, digits, features=["pca:3", means, bright], progress=False)
+    assert found["frechet/means"]["protocol"]["features_sha256"] == "a" * 64
+    assert found["frechet/means"]["protocol"]["resize"] == "none"
+    assert found["frechet/means"]["value"] < 1e-9
+    assert 1 < found["inception-score/bright"]["value"] <= 2
+    # The same images, dealt in another order: splits of 36 differ by a few per cent.
+    assert found["inception-score/bright"]["real"] == pytest.approx(found["inception-score/bright"]["value"], abs=0.1)
+    assert "inception-score/means" not in found
+    assert found["inception-score/bright"]["protocol"]["splits"] == 10
+    with pytest.raises(UserError, match="differ in their names"):
+        evaluate(x, None, digits, features=["pca:3", "pca:3"])
 
 
 def test_labels_for_data_without_classes() -> None:

@@ -98,12 +98,24 @@ def test_inception_says_what_is_missing(digits: data.Dataset, tmp_path, monkeypa
         feature_space("inception", digits)
 
 
+def test_classifier_probabilities(digits: data.Dataset) -> None:
+    """Its own last layer: they sum to 1 and agree with the labels nearly always."""
+    space = feature_space("classifier", digits)
+    assert space.classify is not None
+    p = space.classify(digits.test.all()[0])
+    assert p.shape == (359, 10)
+    torch.testing.assert_close(p.sum(1), torch.ones(359, dtype=torch.float64))
+    assert (p.argmax(1) == digits.test.labels).double().mean() > 0.9
+    assert feature_space("pca:4", digits).classify is None
+
+
 def test_inception_reads_only_the_published_file_as_bytes_in_colour(tmp_path, monkeypatch) -> None:
-    seen = []
+    seen, asked = [], []
 
     class Network:
         def __init__(self, name: str, layers: list, path: str, antialias: bool) -> None:
-            assert (layers, antialias) == (["2048"], False)
+            assert antialias is False
+            asked.append((layers, path))
 
         def __call__(self, x: torch.Tensor) -> torch.Tensor:
             seen.append(x)
@@ -130,3 +142,18 @@ def test_inception_reads_only_the_published_file_as_bytes_in_colour(tmp_path, mo
     assert seen[0].dtype == torch.uint8
     assert seen[0].shape == (5, 3, 8, 8)
     assert seen[0][:, 2, 0, 0].tolist() == [0, 0, 128, 255, 255]
+    assert asked == [(["2048"], str(tmp_path / "checkpoints" / features.INCEPTION_FILES[1]))]
+    assert space.classify is not None
+    torch.testing.assert_close(space.classify(x).sum(1), torch.ones(5, dtype=torch.float64))
+    assert asked[1][0] == ["logits_unbiased"]
+    # A file of one's own, which must be the same network.
+    (tmp_path / "mine.pth").write_bytes(b"weights")
+    own = feature_space(f"inception:{tmp_path / 'mine.pth'}", made)
+    assert (own.name, own.sha256) == ("inception", whole)
+    own(x)
+    assert asked[-1][1] == str(tmp_path / "mine.pth")
+    (tmp_path / "mine.pth").write_bytes(b"other")
+    with pytest.raises(UserError, match="not the published network"):
+        feature_space(f"inception:{tmp_path / 'mine.pth'}", made)
+    with pytest.raises(UserError, match="there is no file"):
+        feature_space("inception:/nowhere.pth", made)

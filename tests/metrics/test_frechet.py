@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from langevin._errors import UserError
-from langevin.metrics import frechet_distance, gaussian_frechet
+from langevin.metrics import FeatureSums, frechet_distance, gaussian_frechet
 
 
 def covariance(dim: int, seed: int, rank: int | None = None) -> torch.Tensor:
@@ -76,6 +76,27 @@ def test_images_and_single_coordinates() -> None:
     one, two = normal(40, 1, seed=1), 3 * normal(50, 1, seed=2)
     expected = (one.mean() - two.mean()) ** 2 + (one.std() - two.std()) ** 2
     assert frechet_distance(one, two) == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_parts_add_up_to_the_whole() -> None:
+    """Features of four machines, in any order, give the distance of all of them, far from zero too."""
+    x, y = 1e4 + normal(90, 5, seed=1), 1e4 + 0.5 * normal(70, 5, seed=2)
+    whole = frechet_distance(x, y)
+    parts = [FeatureSums.of(part) for part in x.split([1, 40, 9, 40])]
+    for order in ((0, 1, 2, 3), (3, 0, 2, 1)):
+        total = parts[order[0]]
+        for k in order[1:]:
+            total = total + parts[k]
+        assert total.count == 90
+        torch.testing.assert_close(total.cov, torch.cov(x.T), rtol=1e-10, atol=1e-12)
+        assert frechet_distance(total, y) == pytest.approx(whole, rel=1e-9)
+        assert frechet_distance(total, FeatureSums.of(y)) == pytest.approx(whole, rel=1e-9)
+    with pytest.raises(UserError, match="at least 2 examples; got 1"):
+        frechet_distance(parts[0], y)
+    with pytest.raises(UserError, match="equally wide; got 5 and 4"):
+        FeatureSums.of(x) + FeatureSums.of(x[:, :4])
+    with pytest.raises(UserError, match="one width; got 5 and 4"):
+        frechet_distance(FeatureSums.of(x), x[:, :4])
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from langevin import methods
-from langevin.nn import MLP, DiT, Transformer, UNet, create, default, dit, mlp, unet
+from langevin import UserError, methods
+from langevin.nn import MLP, VAE, DiT, Transformer, UNet, create, default, dit, mlp, unet
+from langevin.nn.layers import waves
 
 CONFIGS = {
     "mlp": {"name": "mlp", "channels": 5, "width": 24, "depth": 2, "classes": 4, "vector": 3},
@@ -343,7 +344,8 @@ def test_repr_counts_the_parameters():
 
 
 def test_registry_holds_the_backbones():
-    assert {m.name: m.make for m in methods("nn")} == {"mlp": MLP, "unet": UNet, "dit": DiT, "transformer": Transformer}
+    kinds = {"mlp": MLP, "unet": UNet, "dit": DiT, "transformer": Transformer, "vae": VAE}
+    assert {m.name: m.make for m in methods("nn")} == kinds
 
 
 LEVELS = torch.tensor([-1.5, -0.5, 0.5, 1.5])
@@ -414,3 +416,19 @@ def test_default_sizes():
     )
     assert 1.0e6 < digits < 1.2e6
     assert 2.5e6 < photos < 2.8e6
+
+
+def test_fourier_features_of_the_input():
+    """The option is kept in the configuration; one level moves the first layer by more than x itself could."""
+    network = create({"name": "unet", "channels": 1, "size": [8, 8], "multipliers": [1, 2], "fourier": [2, 3]})
+    assert network.config["fourier"] == [2, 3]
+    assert create(network.config).config == network.config
+    assert network.stem.weight.shape[1] == 5
+    assert "fourier" not in UNet(1, size=(8, 8), multipliers=(1, 2)).config  # as models of before have it
+    x = torch.zeros(1, 1, 8, 8)
+    with torch.no_grad():
+        one, other = (network.stem(waves(v, (2, 3))) for v in (x, x + 1 / 8))
+        plain = network.stem.weight[:, :1].abs().amax() * 9 / 8  # the most that x itself can move a feature
+    assert (one - other).abs().max() > plain
+    with pytest.raises(UserError, match="fourier"):
+        create({**network.config, "fourier": [99]})

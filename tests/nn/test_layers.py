@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from langevin.nn import attention
 from langevin.nn.dit import positions
-from langevin.nn.layers import Norm, fourier
+from langevin.nn.layers import Norm, fourier, waves
 
 
 def softmax_attention(q, k, v, mask):
@@ -90,6 +90,19 @@ def test_fourier_features():
     assert torch.allclose(out[:, 0], torch.cos(2 * math.pi * u / 4))
     assert torch.allclose(out[:, 63], torch.sin(2 * math.pi * u * 32), atol=1e-12)
     assert fourier(t.bfloat16(), -3, 3).dtype == torch.float32
+
+
+def test_waves_tell_neighbouring_levels_apart():
+    """cos 2ⁿπx changes sign from level to level where 2ⁿ = (L − 1)/2: n = 3 for 17 levels, 7 for 257."""
+    for levels, n in ((17, 3), (257, 7)):
+        x = torch.linspace(-1, 1, levels).reshape(levels, 1, 1, 1)
+        out = waves(x, (n, 0))
+        assert out.shape == (levels, 5, 1, 1)
+        sign = (-1.0) ** torch.arange(levels)
+        torch.testing.assert_close(out[:, 2, 0, 0], sign, rtol=0, atol=1e-3)
+        torch.testing.assert_close(out[:, 3:], torch.cat([torch.sin(math.pi * x), torch.cos(math.pi * x)], 1))
+        assert torch.equal(out[:, :1], x)
+    assert waves(x.bfloat16(), (1,)).dtype == torch.bfloat16
 
 
 def test_positions_follow_rows_and_columns():

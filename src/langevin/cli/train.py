@@ -75,7 +75,9 @@ def run(options: Options) -> None:
     config = options.config()
     if options.recipe is not None and not options.resume:  # a run that is resumed has its own configuration
         config = training.recipe(options.recipe, dataset, config)
-    training.train(config, dataset, out, resume=options.resume, device=device)
+    made = training.train(config, dataset, out, resume=options.resume, device=device)
+    if isinstance(made, training.Autoencoder):
+        return
     if os.environ.get("RANK", "0") == "0":  # of the processes that accelerate launched, one speaks
         here, samples = shlex.quote(str(out)), shlex.quote(str(out / "samples"))
         how, more = "", "" if dataset.info.tokens else f"\n  langevin evaluate {here}"

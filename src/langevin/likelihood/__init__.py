@@ -6,6 +6,7 @@ from .dequantise import Dequantiser, LogisticNormal, TruncatedNormal, Uniform, l
 from .exact import Exact, exact
 from .grids import Pairs, pairs
 from .horizon import Horizon, fitted_start, horizon
+from .latent import LatentBound, latent_bound
 from .units import Units
 from .vdm import VDMBound, vdm_bound
 
@@ -15,6 +16,7 @@ __all__ = [
     "Dequantiser",
     "Exact",
     "Horizon",
+    "LatentBound",
     "LogisticNormal",
     "Pairs",
     "TruncatedNormal",
@@ -26,6 +28,7 @@ __all__ = [
     "exact",
     "fitted_start",
     "horizon",
+    "latent_bound",
     "learn_dequantiser",
     "pairs",
     "vdm_bound",

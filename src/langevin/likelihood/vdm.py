@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._registry import register
-from ..denoisers import Denoiser
+from ..denoisers import Denoiser, described
 from ..distributions import Noise, kl
 from ..objectives.vdm import levels_of, reconstruction_term
 from ..processes import ScalarGaussian, power
@@ -113,7 +113,7 @@ def vdm_bound(
                 diffusion += 0.5 * share * level.exp() * error.to(torch.float64).square().flatten(1).sum(1)
             rest += dim * reconstruction_term(x0, start, line, levels)
         parts.append(torch.stack((prior.expand(len(x0)), diffusion / draws, rest / draws)).cpu())
-    units = Units.of(getattr(denoiser, "data", None), tuple(denoiser.shape), density=levels is None)
+    units = Units.of(described(denoiser), tuple(denoiser.shape), density=levels is None)
     ends = [float(process.log_snr(t)) for t in (process.t_min, process.t_max)]
     protocol = {"bound": "continuous time", "log_snr": ends, "nodes": nodes, "draws": draws, "seed": seed, "n": len(x)}
     prior, diffusion, rest = torch.cat(parts, 1)

@@ -1,8 +1,10 @@
 """Distances between samples and real data, and scores of what samples are good for, each with its protocol."""
 
+from .crps import crps
 from .evaluate import evaluate
 from .features import Features, feature_space
-from .frechet import frechet_distance, gaussian_frechet
+from .frechet import FeatureSums, frechet_distance, gaussian_frechet
+from .inception_score import inception_score
 from .kernel import Estimate, kernel_distance
 from .memorisation import Memorisation, memorisation, nearest_neighbours
 from .precision_recall import PrecisionRecall, precision_recall
@@ -11,14 +13,17 @@ from .sliced import sliced_floor, sliced_wasserstein
 
 __all__ = [
     "Estimate",
+    "FeatureSums",
     "Features",
     "Memorisation",
     "PrecisionRecall",
     "Reader",
+    "crps",
     "evaluate",
     "feature_space",
     "frechet_distance",
     "gaussian_frechet",
+    "inception_score",
     "kernel_distance",
     "label_agreement",
     "memorisation",

@@ -14,8 +14,9 @@ from .._errors import UserError
 from ..data import Data, Dataset, Split
 from ..data._progress import track
 from ._inputs import labels_of, rows
-from .features import feature_space, parse
+from .features import Features, feature_space, parse
 from .frechet import frechet_distance
+from .inception_score import inception_score
 from .kernel import kernel_distance
 from .memorisation import memorisation
 from .precision_recall import precision_recall
@@ -34,7 +35,7 @@ def evaluate(
     dataset: Dataset,
     *,
     seed: int = 0,
-    features: str | Sequence[str] | None = None,
+    features: str | Features | Sequence[str | Features] | None = None,
     progress: bool = True,
 ) -> dict[str, Result]:
     """Measure samples against the held-out split of a data set.
@@ -44,9 +45,9 @@ def evaluate(
         labels: the labels they were asked for, integer ``(N,)``, or ``None``.
         dataset: the data the model was trained on, with the split that was held out.
         seed: of every random choice made here: projections, subsets, fitted features.
-        features: feature spaces for the Fréchet and the kernel distance and precision/recall (see
-            :func:`feature_space`). By default ``pixels`` (``pca:64`` above 1,024 coordinates) and, for labelled data,
-            ``classifier``.
+        features: feature spaces for the Fréchet and the kernel distance, precision/recall and (of a classifier) the
+            inception score: names (see :func:`feature_space`) or maps of your own. By default ``pixels`` (``pca:64``
+            above 1,024 coordinates) and, for labelled data, ``classifier``.
         progress: show a bar if it takes longer than two seconds.
 
     Returns:
@@ -91,16 +92,21 @@ def check_real(info: Data) -> None:
         raise UserError(f"data {info.name!r} are tokens: distances are measured between real numbers, not names")
 
 
-def _spaces(features: str | Sequence[str] | None, dataset: Dataset) -> list[str]:
+def _spaces(features: str | Features | Sequence[str | Features] | None, dataset: Dataset) -> list[str | Features]:
     if features is not None:
-        names = [features] if isinstance(features, str) else list(dict.fromkeys(features))
-        for name in names:
-            parse(name)
-        return names
+        asked = [features] if isinstance(features, (str, Features)) else list(features)
+        names = [space.name if isinstance(space, Features) else space for space in asked]
+        if len(set(names)) < len(names):
+            raise UserError(f"features must differ in their names; got {', '.join(names)}.")
+        for space in asked:
+            if not isinstance(space, Features):
+                parse(space)
+        return asked
     wide = dataset.info.dim > WIDEST
     most = min(len(dataset.train), 64)
     labelled = dataset.train.labels is not None and len(dataset.train.labels.unique()) > 1
-    return [f"pca:{most}" if wide else "pixels"] + (["classifier"] if labelled and dataset.info.is_image else [])
+    usual: list[str | Features] = [f"pca:{most}" if wide else "pixels"]
+    return usual + (["classifier"] if labelled and dataset.info.is_image else [])
 
 
 @dataclass
@@ -132,8 +138,8 @@ class _Context:
             **more,
         }
 
-    def in_features(self, name: str) -> Iterator[tuple[str, Result]]:
-        space = feature_space(name, self.dataset, seed=self.seed)
+    def in_features(self, asked: str | Features) -> Iterator[tuple[str, Result]]:
+        space = asked if isinstance(asked, Features) else feature_space(asked, self.dataset, seed=self.seed)
         about = {"features": space.name, "features_sha256": space.sha256, "feature_settings": space.settings}
         about["resize"] = space.settings.get("resize")
         ours, real, stand_in = space(self.samples), space(self.test), space(self.stand_in)
@@ -162,6 +168,22 @@ class _Context:
                 ),
             },
         )
+        if space.classify is not None:
+            splits = min(10, _least(ours, real, stand_in) // 8) or 1
+            score, fresh_score = (
+                inception_score(space.classify(x), splits=splits, seed=self.seed)
+                for x in (self.samples, _shuffled(self.test, len(self.samples), self.seed))
+            )
+            about_score = self.protocol(**about, splits=splits, deviation="over splits", real_with=len(self.test))
+            yield (
+                f"inception-score/{space.name}",
+                {
+                    "value": score.value,
+                    **({"stderr": score.stderr} if splits > 1 else {}),
+                    "real": fresh_score.value,
+                    "protocol": about_score,
+                },
+            )
         # Equal counts, as published: the radii of both manifolds shrink with their counts.
         n = _least(ours, real, stand_in)
         one, two, three = (_shuffled(x, n, self.seed) for x in (ours, real, stand_in))

@@ -17,7 +17,7 @@ from ..data import Data, Dataset
 from ._inputs import rows
 from .readers import MOST, digest, front_end
 
-SPACES = ("pixels", "pca:K", "classifier", "inception")
+SPACES = ("pixels", "pca:K", "classifier", "inception", "inception:FILE")
 
 INCEPTION_FILES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
 """The published FID network under the two names its converters gave it, looked for in torch.hub's checkpoints."""
@@ -34,12 +34,14 @@ class Features:
         sha256: of its parameters, or ``None`` if it has none.
         settings: how it was made, JSON-able.
         apply: the map.
+        classify: probabilities ``(N, classes)`` of examples, where the map is that of a classifier.
     """
 
     name: str
     sha256: str | None
     apply: Callable[[Tensor], Tensor] = field(repr=False)
     settings: dict[str, Any] = field(default_factory=dict)
+    classify: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.apply(x)
@@ -51,7 +53,8 @@ def feature_space(name: str, dataset: Dataset, *, seed: int = 0) -> Features:
     Args:
         name: ``pixels`` (the flattened event); ``pca:K`` (the first K principal components of the training split);
             ``classifier`` (the last hidden layer, 64 wide, of a small network trained here to tell the classes of the
-            training split); ``inception`` (the 2,048 features of published FID, through torchmetrics).
+            training split); ``inception`` (the 2,048 features of published FID, through torchmetrics, with weights in
+            torch.hub's checkpoints) or ``inception:FILE`` (with the weights in a file of yours: the same network).
         dataset: gives the training split to fit on.
         seed: of what is fitted, and of the 10,000 training examples used at most.
 
@@ -64,7 +67,7 @@ def feature_space(name: str, dataset: Dataset, *, seed: int = 0) -> Features:
     if kind == "classifier":
         return _classifier(dataset, seed)
     if kind == "inception":
-        return _inception(dataset.info)
+        return _inception(dataset.info, name)
     return _pca(name, count, dataset, seed)
 
 
@@ -77,6 +80,8 @@ def parse(name: str) -> tuple[str, int]:
     if name in ("pixels", "classifier", "inception"):
         return name, 0
     kind, _, count = str(name).partition(":")
+    if kind == "inception" and count:
+        return kind, 0
     if kind != "pca":
         raise UserError(f"unknown features {name!r}.{nearest(name, SPACES)} Known: {', '.join(SPACES)}.")
     if not count.isdecimal() or int(count) < 1:
@@ -146,12 +151,16 @@ def _classifier(dataset: Dataset, seed: int) -> Features:
         "fitted_on": len(flat),
         "training_accuracy": float(network.score(seen, labels.numpy())),
     }
-    return Features(
-        "classifier", digest(*fitted, *network.coefs_, *network.intercepts_, np.array(scale)), apply, settings
-    )
+
+    def classify(x: Tensor) -> Tensor:
+        flat = rows("x", x, least=1).numpy()
+        return torch.from_numpy(network.predict_proba(flat if front is None else front.transform(flat)))
+
+    sha256 = digest(*fitted, *network.coefs_, *network.intercepts_, np.array(scale))
+    return Features("classifier", sha256, apply, settings, classify)
 
 
-def _inception(info: Data) -> Features:
+def _inception(info: Data, name: str) -> Features:
     if not info.is_image or info.shape[0] not in (1, 3) or (info.low, info.high) != (-1.0, 1.0):
         raise UserError(f"features 'inception' are for grey or colour images in [-1, 1]; got {info!r}.")
     try:
@@ -160,7 +169,11 @@ def _inception(info: Data) -> Features:
     except ImportError:
         raise UserError("features 'inception' need torchmetrics: pip install 'langevin[metrics]'") from None
     folder = Path(torch.hub.get_dir(), "checkpoints")
-    path = next((folder / name for name in INCEPTION_FILES if (folder / name).is_file()), None)
+    given = name.partition(":")[2]
+    if given and not Path(given).expanduser().is_file():
+        raise UserError(f"features {name!r}: there is no file {given}")
+    files = [Path(given).expanduser()] if given else [folder / file for file in INCEPTION_FILES]
+    path = next((file for file in files if file.is_file()), None)
     if path is None:
         raise UserError(
             f"features 'inception': the weights are not on this machine; put {INCEPTION_FILES[0]} (torch-fidelity, "
@@ -169,15 +182,22 @@ def _inception(info: Data) -> Features:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if not found.startswith(INCEPTION_SHA256):
         raise UserError(f"{path} is not the published network: SHA-256 {found[:8]}…, not {INCEPTION_SHA256}…")
-    # antialias=False is the resizing of the TensorFlow graph that published FIDs were computed with.
-    network = NoTrainInceptionV3("inception-v3-compat", ["2048"], str(path), antialias=False)
 
-    def apply(x: Tensor) -> Tensor:
-        pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-        pixels = pixels.expand(-1, 3, -1, -1)
-        with torch.no_grad():
-            parts = [network(part).double().cpu() for part in pixels.split(64)]
-        return torch.cat(parts)
+    def through(layer: str) -> Callable[[Tensor], Tensor]:
+        networks: list[Any] = []
+
+        def apply(x: Tensor) -> Tensor:
+            if not networks:
+                # antialias=False is the resizing of the TensorFlow graph that published FIDs were computed with.
+                networks.append(NoTrainInceptionV3("inception-v3-compat", [layer], str(path), antialias=False))
+            pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+            pixels = pixels.expand(-1, 3, -1, -1)
+            with torch.no_grad():
+                parts = [networks[0](part).double().cpu() for part in pixels.split(64)]
+            return torch.cat(parts)
+
+        return apply
 
     settings = {"layer": "2048", "resize": "299×299, bilinear as in TensorFlow 1, inside the network", "levels": 256}
-    return Features("inception", found, apply, settings)
+    logits = through("logits_unbiased")
+    return Features("inception", found, through("2048"), settings, lambda x: logits(x).softmax(1))

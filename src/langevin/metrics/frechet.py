@@ -2,11 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from .._errors import UserError
 from .._registry import register
-from ._inputs import pair
+from ._inputs import pair, rows
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSums:
+    """What the Fréchet distance needs of a set of features: parts of a set, on any machines, add up to the whole.
+
+    Args:
+        count: N.
+        mean: ``(D,)``, float64.
+        scatter: Σ (x − mean)(x − mean)ᵀ, ``(D, D)``.
+    """
+
+    count: int
+    mean: Tensor
+    scatter: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor) -> FeatureSums:
+        """The sums of ``(N, ...)``, N ≥ 1."""
+        x = rows("features", features, least=1)
+        mean = x.mean(0)
+        return cls(len(x), mean, (x - mean).T @ (x - mean))
+
+    def __add__(self, other: FeatureSums) -> FeatureSums:
+        """Of both parts together, around their common mean: nothing cancels (Chan et al. 1979)."""
+        if self.mean.shape != other.mean.shape:
+            raise UserError(f"features must be equally wide; got {len(self.mean)} and {len(other.mean)}.")
+        count = self.count + other.count
+        apart = other.mean - self.mean
+        between = torch.outer(apart, apart) * (self.count * other.count / count)
+        return FeatureSums(count, self.mean + apart * (other.count / count), self.scatter + other.scatter + between)
+
+    @property
+    def cov(self) -> Tensor:
+        """The unbiased covariance, ``(D, D)``."""
+        if self.count < 2:
+            raise UserError(f"a covariance needs at least 2 examples; got {self.count}.")
+        return self.scatter / (self.count - 1)
 
 
 @register(
@@ -17,7 +58,7 @@ from ._inputs import pair
     catalogue="J1",
     proof="exact: tests/metrics/test_frechet.py::test_commuting_gaussians",
 )
-def frechet_distance(samples: Tensor, real: Tensor) -> float:
+def frechet_distance(samples: Tensor | FeatureSums, real: Tensor | FeatureSums) -> float:
     r"""The squared Fréchet distance between Gaussians fitted to two sets of features (arXiv:1706.08500, eq. 6).
 
     .. math:: d^2 = |μ_1 - μ_2|^2 + \mathrm{tr}\,(Σ_1 + Σ_2 - 2 (Σ_1 Σ_2)^{1/2})
@@ -26,8 +67,8 @@ def frechet_distance(samples: Tensor, real: Tensor) -> float:
     only values of equal N, and with the value of real data in the samples' place.
 
     Args:
-        samples: ``(N, ...)`` features of the samples, N ≥ 2.
-        real: ``(M, ...)`` features of real data, M ≥ 2.
+        samples: ``(N, ...)`` features of the samples, N ≥ 2, or their sums.
+        real: ``(M, ...)`` features of real data, M ≥ 2, or their sums.
 
     Returns:
         d² ≥ 0, in squared units of the features.
@@ -35,8 +76,12 @@ def frechet_distance(samples: Tensor, real: Tensor) -> float:
     Raises:
         UserError: shapes differ, fewer than two rows, non-finite values.
     """
-    one, two = pair(samples, real)
-    return gaussian_frechet(one.mean(0), torch.cov(one.T), two.mean(0), torch.cov(two.T))
+    if isinstance(samples, Tensor) and isinstance(real, Tensor):
+        samples, real = pair(samples, real)
+    one, two = (x if isinstance(x, FeatureSums) else FeatureSums.of(x) for x in (samples, real))
+    if one.mean.shape != two.mean.shape:
+        raise UserError(f"samples and real must have one width; got {len(one.mean)} and {len(two.mean)}.")
+    return gaussian_frechet(one.mean, one.cov, two.mean, two.cov)
 
 
 def gaussian_frechet(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -61,6 +62,17 @@ def fourier(time: Tensor, low: float, high: float, count: int = 32) -> Tensor:
     exponent = torch.arange(count, device=time.device, dtype=u.dtype) * (7 / (count - 1)) - 2
     angle = 2 * math.pi * u[:, None] * torch.exp2(exponent)
     return torch.cat([angle.cos(), angle.sin()], 1)
+
+
+def waves(x: Tensor, exponents: Sequence[int]) -> Tensor:
+    r"""x ``(B, C, ...)``, then sin 2ⁿπx and cos 2ⁿπx as further channels, for each n (arXiv:2107.00630 §5.1).
+
+    What differs by less than a network resolves is told apart: of L levels on [−1, 1], cos 2ⁿπx has another sign at
+    every second level if :math:`2^n = (L - 1)/2`. In float32 at least, in which 2⁸π·x is good to 1e-4.
+    """
+    wide = x.to(torch.promote_types(x.dtype, torch.float32)) * math.pi
+    parts = [f(2.0**n * wide).to(x.dtype) for n in exponents for f in (torch.sin, torch.cos)]
+    return torch.cat([x, *parts], 1)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:

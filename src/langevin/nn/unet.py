@@ -11,7 +11,7 @@ from .._errors import UserError
 from .._registry import register
 from .backbone import Backbone, check_image
 from .conditioning import Conditioning, Context
-from .layers import GROUP, Attention, Norm, fraction, integer, integers, zero
+from .layers import GROUP, Attention, Norm, fraction, integer, integers, waves, zero
 
 
 def conv(channels: int, out: int, size: int = 3) -> nn.Conv2d:
@@ -76,6 +76,8 @@ class UNet(Backbone):
         attention: sizes (of the shorter side) where a level has attention, once going down and once going up, in the
             middle of its blocks. Heads have at least 32 features.
         dropout: share of features dropped in a block while training.
+        fourier: n of the waves sin 2ⁿπx, cos 2ⁿπx that are fed along with x (see ``waves``): 7, 8 for 8-bit images in
+            the paper. They stand for levels of x itself: read the network with ``scale_input`` false.
         classes, vector, sequence, time_range: see :class:`~langevin.nn.conditioning.Conditioning`; a sequence is read
             by the attention layers.
     """
@@ -93,6 +95,7 @@ class UNet(Backbone):
         blocks: int | Sequence[int] = 2,
         attention: Sequence[int] = (4,),
         dropout: float = 0.0,
+        fourier: Sequence[int] = (),
         classes: int = 0,
         vector: int = 0,
         sequence: int = 0,
@@ -105,6 +108,7 @@ class UNet(Backbone):
             raise UserError(f"blocks must be a number or one a level ({levels}), got {counts}")
         size = integers("size", size, 1, 2**14, range(2, 3))
         attention = integers("attention", attention, 1, 2**14, range(0, 11))
+        fourier = integers("fourier", fourier, 0, 16, range(0, 17))
         out = channels if out_channels is None else out_channels
         super().__init__(
             channels=integer("channels", channels, 1, 10**4),
@@ -115,6 +119,7 @@ class UNet(Backbone):
             blocks=counts,
             attention=attention,
             dropout=fraction("dropout", dropout),
+            **({"fourier": fourier} if fourier else {}),
             classes=classes,
             vector=vector,
             sequence=sequence,
@@ -142,7 +147,8 @@ class UNet(Backbone):
             )
 
         halvings = range(self.halvings)
-        self.stem = conv(channels, wide[0])
+        self.fourier = fourier
+        self.stem = conv(channels * (1 + 2 * len(fourier)), wide[0])
         self.down = nn.ModuleList(stage(level) for level in halvings)
         self.shrink = nn.ModuleList(nn.Conv2d(wide[level], wide[level + 1], 2, stride=2) for level in halvings)
         self.middle = stage(self.halvings)
@@ -155,7 +161,7 @@ class UNet(Backbone):
         check_image(shape, self.channels, 2**self.halvings, times)
 
     def body(self, x: Tensor, embedding: Tensor, context: Context | None) -> Tensor:
-        h, skips = self.stem(x), []
+        h, skips = self.stem(waves(x, self.fourier) if self.fourier else x), []
         for stage, shrink in zip(self.down, self.shrink):
             h = stage(h, embedding, context)
             skips.append(h)

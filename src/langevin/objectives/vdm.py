@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._registry import register
-from ..denoisers import Denoiser, NetworkDenoiser
+from ..denoisers import Denoiser, NetworkDenoiser, described
 from ..distributions import Noise
 from ..processes import Learned, Learning, MonotoneNetwork, VariancePreserving
 from .denoising import Condition, Timed
@@ -149,6 +149,6 @@ class VDM(Timed):
 
 def levels_of(denoiser: Denoiser) -> Tensor | None:
     """The values a coordinate of the denoiser's data takes; None if they are continuous or unknown."""
-    data = getattr(denoiser, "data", None)
+    data = described(denoiser)
     count = getattr(data, "levels", None)
-    return None if count is None else torch.linspace(data.low, data.high, count, dtype=torch.float64)  # type: ignore[union-attr]
+    return None if count is None else torch.linspace(data.low, data.high, count, dtype=torch.float64)

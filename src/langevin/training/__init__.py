@@ -20,7 +20,7 @@ from .learner import Learner
 from .loop import train
 from .model import load, load_codec, save
 from .order import Order
-from .pictures import grid, scatter, text
+from .pictures import grid, pairs, scatter, text
 from .recipes import RECIPES, recipe
 from .tuning import tune, tune_model
 from .variances import calibrate_model, train_head
@@ -46,6 +46,7 @@ __all__ = [
     "grid",
     "load",
     "load_codec",
+    "pairs",
     "recipe",
     "save",
     "scatter",

@@ -45,7 +45,7 @@ def train(
     resume: bool = False,
     device: torch.device | str | None = None,
     quiet: bool = False,
-) -> NetworkDenoiser:
+) -> Any:
     """Train a denoiser and leave it in a directory that ``load`` reads.
 
     ``out`` gets ``config.json``, ``model.safetensors`` (the moving average), ``data.safetensors``, ``metrics.csv``,
@@ -63,7 +63,7 @@ def train(
         quiet: say nothing.
 
     Returns:
-        The denoiser of the averaged weights, as ``load(out)`` gives it.
+        The denoiser of the averaged weights, as ``load(out)`` gives it; for a codec, an ``Autoencoder``.
 
     Raises:
         UserError: for a request that cannot be met, before any work; when the disk is full, or the loss was not finite
