@@ -1,6 +1,6 @@
 """Held-out bits a dimension of trained models on ``digits``, next to baselines computed in the same run.
 
-    python benchmarks/bits.py MODEL [MODEL …] [--steps 100] [--out runs/bits]
+    python benchmarks/bits.py MODEL [MODEL …] [--steps 100] [--pairs 60] [--exact] [--out runs/bits]
 
 Baselines are fitted to the training split, their one setting each chosen on a fifth of it that is then given back:
 
@@ -10,7 +10,8 @@ Baselines are fitted to the training split, their one setting each chosen on a f
   edge bins open), whose logarithm is biased by less than the spread of the draws allows (printed);
 * PixelCNN: five masked layers of 64 channels, a softmax over the levels, early stopping.
 
-The models' figure is the variational bound (``langevin.likelihood.bound``). Writes a table (JSON).
+The models' figure is the variational bound (``langevin.likelihood.bound``), with ``--exact`` that of the probability
+flow too (``langevin.likelihood.exact``), a bound as well, for what the dequantisation costs. Writes a table (JSON).
 """
 
 from __future__ import annotations
@@ -67,12 +68,15 @@ def gaussian(fit: Tensor, held: Tensor, ridge: float, draws: int = 200) -> tuple
         level = held[:, i, None].double()
         low = torch.where(level == 0, -math.inf, (level - 0.5 - centre) / root[i, i])
         high = torch.where(level == LEVELS - 1, math.inf, (level + 0.5 - centre) / root[i, i])
-        # In the lower tail, where cdfs do not round to 1.
+        # In the lower tail, where cdfs do not round to 1; by logarithms, where they do not round to 0.
         flip = low + high > 0
         low, high = torch.where(flip, -high, low), torch.where(flip, -low, high)
-        a, b = torch.special.ndtr(low), torch.special.ndtr(high)
-        total += torch.log((b - a).clamp_min(1e-300))
-        inside = torch.special.ndtri((a + (b - a) * u[..., i]).clamp(1e-300, 1 - 1e-16))
+        a, b = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
+        total += b + torch.log1p(-torch.exp(a - b))
+        a, b = a.exp(), b.exp()
+        # Beyond 37 standard deviations a cdf is 0: the interval's own end.
+        inside = torch.maximum(torch.special.ndtri((a + (b - a) * u[..., i]).clamp(1e-300, 1 - 1e-16)), low)
+        inside = torch.minimum(inside, high)
         z[..., i] = torch.where(flip, -inside, inside)
     nats = math.log(draws) - torch.logsumexp(total, 1)
     share = torch.softmax(total, 1)
@@ -151,7 +155,7 @@ def baselines(dataset: Dataset, epochs: int) -> list[dict[str, object]]:
     rows = []
     add = min((0.01, 0.03, 0.1, 0.3, 1.0), key=lambda a: float(histogram(fit, choose, a).mean()))
     rows.append(("per-pixel histogram", f"add {add} a level", bits(histogram(train, test, add))))
-    ridge = min((0.05, 0.1, 0.2, 0.5, 1.0), key=lambda r: float(gaussian(fit, choose, r, 20)[0].mean()))
+    ridge = min((0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0), key=lambda r: float(gaussian(fit, choose, r, 20)[0].mean()))
     nats, error = gaussian(train, test, ridge)
     rows.append(("full-covariance Gaussian", f"ridge {ridge}, ± {error:.2f} nats an image by draws", bits(nats)))
     _, found = pixelcnn(fit, choose, epochs, watch=choose)
@@ -167,7 +171,9 @@ def main() -> None:
     parser.add_argument("models", nargs="*")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--samples", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=60, help="of the PixelCNN, at most")
+    parser.add_argument("--pairs", type=int, default=0, help="also the best grid of 10 and 25 steps of so many times")
+    parser.add_argument("--exact", action="store_true", help="also by the probability flow")
     parser.add_argument("--out", type=Path, default=Path("runs/bits"))
     asked = parser.parse_args()
     begun, dataset = time.monotonic(), langevin.data.load("digits")
@@ -175,9 +181,22 @@ def main() -> None:
     x = dataset.test.all()[0]
     for path in asked.models:
         model = langevin.load(path)
-        found = langevin.likelihood.bound(model, x, steps=asked.steps, samples=asked.samples)
-        mean, error = bits(found.nats)
-        rows.append({"model": path, "how": f"bound, {asked.steps} steps", "bits_per_dim": mean, "error": error})
+        grids = {f"{asked.steps} steps": None}
+        if asked.pairs:  # chosen on training images
+            table = langevin.likelihood.pairs(model, dataset.train.all()[0][:300], fine=asked.pairs)
+            grids |= {f"best {steps} steps": table.grid(steps) for steps in (10, 25)}
+            for steps in (10, 25):
+                grids[f"{steps} steps"] = langevin.likelihood.bound(model, x[:1], steps=steps).grid
+        for name, grid in grids.items():
+            steps = asked.steps if grid is None else None
+            found = langevin.likelihood.bound(model, x, steps=steps, grid=grid, samples=asked.samples)
+            mean, error = bits(found.nats)
+            rows.append({"model": path, "how": f"bound, {name}", "bits_per_dim": mean, "error": error})
+        if asked.exact:
+            flow = langevin.likelihood.exact(model, x, divergence="hutchinson", dequantise="normal")
+            mean, error = bits(-flow.log_prob)
+            how = "flow, 60 evaluations, one probe each, normal dequantisation"
+            rows.append({"model": path, "how": how, "bits_per_dim": mean, "error": error})
     table = Table("model", "how", "bits/dim", "±", title=f"{len(x)} held-out digits, {LEVELS} levels")
     for row in sorted(rows, key=lambda r: -float(r["bits_per_dim"])):  # type: ignore[arg-type]
         table.add_row(str(row["model"]), str(row["how"]), f"{row['bits_per_dim']:.4f}", f"{row['error']:.4f}")

@@ -286,6 +286,27 @@ def vdm(name: str) -> None:
     save(figure, name)
 
 
+def horizon(name: str) -> None:
+    """The parts of the bound against the time it starts from, on a ring, for two starts; and the best T of each."""
+    process, world = processes.VP(), worlds.ring(8, 1.0, 0.08)
+    truth, x = world.denoiser(process), world.sample(4000, 3)
+    figure, axes = plt.subplots(1, 2, figsize=(11, 3.6), sharey=True)
+    for axis, start, title in zip(axes, ("prior", "full"), ("the prior of the process", "a normal law fitted at T")):
+        points = langevin.denoisers.dirac(truth)
+        found = langevin.likelihood.horizon(points, x, start=start, truth=truth, steps=60)
+        keep = found.grid[:-1] > 0.02
+        t = found.grid[:-1][keep]
+        axis.plot(t, found.mismatch[keep], c=NOISE, label="mismatch, KL(p_T ‖ start)")
+        axis.plot(t, found.gap[keep], c="#f59e0b", label="gap, what the steps below T cost")
+        above = (found.total - found.entropy)[keep]
+        axis.plot(t, above, c=DATA, lw=2, label="bound − entropy: their sum")
+        axis.plot(t[above.argmin()], above.min(), "o", c=DATA)
+        axis.set(xscale="log", ylim=(0, 1.6), xlabel="T", title=f"start: {title}; least {above.min():.3f} nats")
+        axis.legend(frameon=False, fontsize=8)
+    axes[0].set_ylabel("nats an event")
+    save(figure, name)
+
+
 def save(figure: plt.Figure, name: str) -> None:
     """One PNG, small enough to keep in the repository."""
     IMAGES.mkdir(exist_ok=True)
@@ -319,6 +340,7 @@ def main() -> None:
     phase("phase-space")
     gamma("gamma")
     score_levels("score-levels")
+    horizon("horizon")
     remainder_clock("remainder-clock")
     remainder_error("remainder-error")
     vdm("vdm")

@@ -60,23 +60,15 @@ def test_true_reverse_is_the_density(process, steps):
     assert float(difference.mean().abs()) < 4 * float(difference.std()) / math.sqrt(len(x)) + 3e-6
 
 
-class Isotropic(denoisers.Transform):
-    """The variances of a belief, which for round data are all of it."""
-
-    def __call__(self, x_t, t):
-        belief = self.base(x_t, t)
-        return Normal(belief.mean, belief.cov.diagonal(self.shape))
-
-
 @pytest.mark.parametrize("steps", [1, 4, 16])
 def test_true_reverse_in_phase_space(steps):
-    """The same with a velocity, on standard normal data: their law at t is known in closed form."""
+    """The same with a velocity: a correlated normal law, whose joint law with v at t = 1 is known."""
     process = processes.PhaseSpace()
-    world = worlds.GaussianMixture([1.0], [[0.0, 0.0]], [1.0])
-    denoiser, x = Isotropic(world.denoiser(process)), world.sample(16, 5)
+    world = worlds.random_mixture(2, components=1, seed=1)
+    denoiser, x = denoisers.gaussian(world.denoiser(process)), world.sample(16, 5)
     k, cov = process.gain(1.0), process.cov(1.0)
-    joint = Dense(torch.kron(cov + k[:, None] * k, torch.eye(2, dtype=DOUBLE))[None])
-    start = Normal(torch.zeros(1, 2, 2, dtype=DOUBLE), joint)
+    joint = torch.kron(k[:, None] * k, world.cov) + torch.kron(cov, torch.eye(2, dtype=DOUBLE))
+    start = Normal((k[:, None] * world.mean)[None], Dense(joint[None]))
     found = likelihood.bound(denoiser, x, steps=steps, start=start, estimator="path")
     assert float((found.nats + world.log_prob(x)).abs().max()) < 1e-6
 

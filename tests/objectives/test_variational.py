@@ -167,6 +167,8 @@ def test_bad_requests_are_named():
     tokens = worlds.TokenTable(torch.ones(2, 2)).denoiser(processes.Absorbing(2))
     with pytest.raises(UserError, match="tokens"):
         Vlb().check(tokens)
+    with pytest.raises(UserError, match="weight"):
+        Vlb(weight="edm")
     for bad in ({"steps": 0}, {"vlb": 0.0}):
         with pytest.raises(UserError, match=next(iter(bad))):
             Hybrid(**bad)

@@ -12,7 +12,7 @@ from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
 from langevin import Noise, UserError, worlds
-from langevin.distributions import Blocks, Compound, Dense, Diagonal, Dirac, GaussianMixture, Normal
+from langevin.distributions import Blocks, Compound, Dense, Diagonal, Dirac, FiniteSet, GaussianMixture, Normal
 from langevin.processes import PhaseSpace
 
 ULP = 2.0**-52
@@ -308,7 +308,7 @@ def test_score_and_velocity_of_a_world(name):
 
 @EACH
 def test_reverse_integrates_the_belief(name):
-    """Of a Dirac or diagonal normal, A μ + G z and A Aᵀ v + C in closed form; other laws are drawn, then bridged."""
+    """Of normal laws and Diracs, A μ + G z and A Aᵀ ⊗ V + C ⊗ I in closed form; other laws are drawn, then bridged."""
     process = PROCESSES[name]
     z, mean = random(2, 2, 3), random(2, 3, seed=1)
     for eta, s in ((1.0, 0.05), (0.5, 0.05), (1.0, 0.0)):
@@ -329,8 +329,17 @@ def test_reverse_integrates_the_belief(name):
                     index = [i, 3 + i]
                     dense = law.cov.dense((2, 3)).expand(2, 6, 6)[b][index][:, index]
                     torch.testing.assert_close(dense, cov, rtol=1e-12, atol=1e-14)
-    dense = Normal(mean, Dense(torch.eye(3).double()[None]))
-    assert isinstance(process.reverse(z, dense, 0.4, 0.05), Compound)
+    root = random(2, 3, 3, seed=4)
+    matrix = root @ root.mT
+    lift, gain, free = process.bridge_coefficients(0.4, 0.05)
+    law = process.reverse(z, Normal(mean, Dense(matrix)), 0.4, 0.05)
+    for b in range(2):
+        expected = torch.kron(lift[:, None] * lift, matrix[b]) + torch.kron(free, torch.eye(3).double())
+        torch.testing.assert_close(law.cov.dense((2, 3))[b], expected, rtol=1e-10, atol=1e-13)
+        torch.testing.assert_close(law.mean[b], lift[:, None] * mean[b] + gain @ z[b], rtol=1e-12, atol=1e-13)
+    several = process.reverse(z, Normal(mean, Dense(matrix)), torch.full((2,), 0.4).double(), 0.05)
+    torch.testing.assert_close(several.cov.dense((2, 3)), law.cov.dense((2, 3)))
+    assert isinstance(process.reverse(z, FiniteSet(mean, torch.zeros(2, 2).double()), 0.4, 0.05), Compound)
 
 
 def test_reverse_of_a_mixture_has_its_moments():

@@ -175,7 +175,7 @@ def bound(
     units = Units.of(described(denoiser), tuple(x.shape[1:]), decoder.density)
     protocol = {
         "method": "variational bound",
-        "estimator": "closed divergences" if estimator == "kl" else "whole paths",
+        "estimator": "each term on its own" if estimator == "kl" else "whole paths",
         "grid": times.tolist(),
         "decoder": repr(decoder),
         "start": "the prior of the process" if start is None else repr(start),

@@ -48,6 +48,8 @@ class Vlb(Denoising):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if type(self) is Vlb and self.weight != "simple":
+            raise UserError(f"objective 'vlb' has no other weight than the bound's own, got {self.weight!r}")
         if self.steps is not None and (type(self.steps) is not int or self.steps < 1):
             raise UserError(f"steps must be an integer of at least 1, got {self.steps!r}")
 

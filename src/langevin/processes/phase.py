@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._registry import register
-from ..distributions import Blocks, Compound, Diagonal, Dirac, Distribution, Normal
+from ..distributions import Blocks, Compound, Dense, Diagonal, Dirac, Distribution, Normal
 from .base import Observation, Process, as_time, expand
 
 
@@ -266,12 +266,18 @@ class PhaseSpace(Process):
     def reverse(
         self, x_t: Tensor, belief: Distribution, t: Tensor | float, s: Tensor | float, eta: float = 1.0
     ) -> Distribution:
-        """Dirac and diagonal normal beliefs give 2×2 blocks A Aᵀ·v + C; any other is drawn from, then bridged."""
+        """Dirac and diagonal normal beliefs give 2×2 blocks A Aᵀ·v + C, other normal ones A Aᵀ ⊗ V + C ⊗ I; any other
+        belief is drawn from, then bridged."""
         if isinstance(belief, Dirac):
             return self.bridge(x_t, belief.mean, t, s, eta)
         lift, gain, root, free = self._bridge(as_time(t), as_time(s), eta)
         shift, rest = _apply(gain, x_t), self._free(root, free, x_t)
-        if not (isinstance(belief, Normal) and isinstance(belief.cov, Diagonal)):
+        if isinstance(belief, Normal) and not isinstance(belief.cov, Diagonal):
+            outer = (lift[..., :, None] * lift[..., None, :]).reshape(-1, 2, 2).to(x_t)
+            both = torch.einsum("bij,bkl->bikjl", outer, belief.cov.dense(tuple(x_t.shape[2:])))
+            flat = rest.dense(tuple(x_t.shape[1:]))
+            return Normal(self._lift(lift, belief.mean) + shift, Dense(both.flatten(1, 2).flatten(2) + flat))
+        if not isinstance(belief, Normal):
             return Compound(belief, lambda x0: Normal(self._lift(lift, x0) + shift, rest))
         outer = self._blocks(lift[..., :, None] * lift[..., None, :], x_t).matrix
         variance = belief.cov.diagonal(tuple(belief.mean.shape[1:]))
