@@ -100,7 +100,7 @@ class Pairs:
     title="Grids of least bound by dynamic programming",
     arxiv="2106.03802",
     catalogue="C13",
-    proof="exact: tests/likelihood/test_grids.py",
+    proof="exact: tests/likelihood/test_bound_grids.py",
 )
 def pairs(
     denoiser: Denoiser,
