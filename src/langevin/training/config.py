@@ -208,7 +208,7 @@ class _Suits:
 
 def _suits(data: Data) -> _Suits:
     if data.tokens and not data.is_image:
-        return _Suits(batch=128, lr=1e-3, steps=4000, warmup=100, every=1000)
+        return _Suits(batch=128, lr=2e-3, steps=4000, warmup=100, every=1000)
     if not data.is_image:
         return _Suits(batch=512, lr=2e-3, steps=4000, warmup=100, every=1000)
     if max(data.shape[1:]) <= 16:
