@@ -4,8 +4,8 @@
     python benchmarks/likelihood.py --points 32   # the same on fewer points
 
 Peers are what is written around this flow elsewhere: scipy's RK45 and DOP853, torchdiffeq's dopri5, in the process's
-own time, all points of a mixture as one system; and the recipe of score_sde, RK45 with one probe that stays along the
-path. All start at the data as if they stood at t_min, as those do, with the process's prior at t_max, tolerance 1e-5.
+own time, all points of a mixture as one system; and the recipe of score_sde, RK45 with one probe kept along the path.
+All start at the data as if they stood at t_min, as those do, with the process's prior at t_max, tolerance 1e-5.
 """
 
 from __future__ import annotations
