@@ -25,8 +25,8 @@ from .tuned import found
 def default_sampler(process: Process | Denoiser) -> Sampler:
     """The sampler taken when none is named: for a process, or for a denoiser, from which it takes the data's moments.
 
-    Scalar-Gaussian processes get the Gaussian-remainder solver and phase space its symmetric splitting, at one evaluation
-    a step; every other process gets ancestral sampling from the whole belief, which is exact for the true belief.
+    Scalar-Gaussian processes get the Gaussian-remainder solver and phase space its symmetric splitting, at one
+    evaluation a step; every other process gets ancestral sampling from the whole belief, exact for the true one.
     """
     return Ancestral()
 
