@@ -46,8 +46,7 @@ class PredictionConfig:
 
     name: str | None = None
     """Prediction: eps, x0, v, flow, score or edm for real data, eps, score, mixed or edm for phase space, evidence,
-    logits or ordinal for tokens; if not given, flow for the flow process, mixed for phase space, edm for every other,
-    and evidence for tokens."""
+    logits or ordinal for tokens; if not given, flow for the flow process, edm for every other, and evidence for tokens."""
     time: str | None = None
     """How the network is told the time: log_sigma (log(sigma/alpha)/4), index (of a table) or time (1000 t); if not
     given, time for tokens, else log_sigma."""
