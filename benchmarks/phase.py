@@ -20,7 +20,7 @@ from torch import Tensor
 import langevin
 from langevin import data, samplers, training
 from langevin.data import toys
-from langevin.denoisers import Denoiser, dirac
+from langevin.denoisers import Denoiser, convert, dirac
 from langevin.distributions import Noise
 from langevin.metrics import sliced_wasserstein
 from langevin.processes import PhaseSpace, expand
@@ -31,7 +31,10 @@ MODELS = {
     "VP edm": ("vp", "edm"),
     "phase mixed": ("phase-space", "mixed"),
     "phase edm": ("phase-space", "edm"),
+    "phase, of VP edm": ("vp", "edm"),
 }
+"""Process and prediction; the last is the network of the second, its belief carried over to phase space."""
+
 EVALUATIONS = (10, 20, 50, 100)
 
 
@@ -54,17 +57,15 @@ SAMPLERS: dict[str, dict[str, tuple[Sampler | None, str | None, int]]] = {
         "default (Gaussian remainder)": (None, None, 1),
         "DPM-Solver++(2M), Karras": (samplers.DPMSolverPP(), "karras", 1),
         "DDIM, quadratic": (samplers.DDIM(), "quadratic", 1),
-        "Heun, Karras": (samplers.Heun(), "karras", 2),
         "DDPM β̃, quadratic": (samplers.DDPM(), "quadratic", 1),
         "Euler–Maruyama, quadratic": (samplers.EulerMaruyama(), "quadratic", 1),
     },
     "phase": {
         "SSCS, quadratic": (samplers.SSCS(), "quadratic", 1),
-        "SSCS, uniform": (samplers.SSCS(), "uniform", 1),
+        "phase-2m, quadratic": (samplers.PhaseMultistep(), "quadratic", 1),
         "Euler–Maruyama, quadratic": (EulerMaruyama(), "quadratic", 1),
-        "ancestral, quadratic": (samplers.Ancestral(belief=dirac), "quadratic", 1),
+        "ancestral β̃, quadratic": (samplers.Ancestral(belief=dirac), "quadratic", 1),
         "ancestral η = 0, quadratic": (samplers.Ancestral(0.0, dirac), "quadratic", 1),
-        "Heun, quadratic": (samplers.Heun(), "quadratic", 2),
     },
 }
 """A sampler, its grid, and the evaluations a step."""
@@ -79,26 +80,29 @@ def truth(name: str, n: int, seed: int) -> Tensor:
 def model(name: str, kind: str, out: Path, steps: int, seed: int) -> Denoiser:
     """The model of a set, trained if it is not there."""
     process, prediction = MODELS[kind]
-    folder = out / f"{name}-{kind.replace(' ', '-')}-{steps}-{seed}"
+    folder = out / f"{name}-{process}-{prediction}-{steps}-{seed}"
     if not (folder / "model.safetensors").exists():
         config = training.Config(
             seed=seed,
-            network=training.NetworkConfig("mlp", {"width": 128, "depth": 4, "classes": 0}),  # type: ignore[dict-item]
+            batch=256,
+            network=training.NetworkConfig("mlp", {"width": 64, "depth": 3, "classes": 0}),  # type: ignore[dict-item]
             process=training.ProcessConfig(process),
             prediction=training.PredictionConfig(prediction),
             budget=training.BudgetConfig(steps=steps),
             output=training.OutputConfig(picture_every=0, checkpoint_every=0),
         )
         training.train(config, data.load(name), folder, device="cpu")
-    return langevin.load(folder, device="cpu")
+    made = langevin.load(folder, device="cpu")
+    return convert(made, PhaseSpace()) if kind.startswith("phase,") else made
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/phase"))
     parser.add_argument("--sets", nargs="+", default=["swissroll", "mixture"])
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--n", type=int, default=5000)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--n", type=int, default=10_000)
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each model, whose distances are averaged")
     options = parser.parse_args()
     distance = lambda x, y: sliced_wasserstein(x.double(), y)
@@ -107,9 +111,9 @@ def main() -> None:
         floors = torch.tensor([distance(a, b) for a, b in zip(sets[::2], sets[1::2])])
         print(f"{name}: floor {floors.mean():.4f}, {floors.mean() + 4 * floors.std():.4f}", flush=True)
         print(f"| model | sampler | {' | '.join(map(str, EVALUATIONS))} |\n|---|---|{'---|' * len(EVALUATIONS)}")
-        for kind in MODELS:
+        for kind in options.models:
             models = [model(name, kind, options.out, options.steps, seed) for seed in range(options.seeds)]
-            for sampler, (rule, grid, cost) in SAMPLERS[kind.split()[0]].items():
+            for sampler, (rule, grid, cost) in SAMPLERS[kind.split()[0].strip(",")].items():
                 row = []
                 for count in EVALUATIONS:
                     made = [

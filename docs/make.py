@@ -140,6 +140,30 @@ def phase(name: str) -> None:
     save(figure, name)
 
 
+def same_law(name: str) -> None:
+    """p_t on a grid, noised and brought back, under paths of the reverse SDE and of the probability flow."""
+    process = processes.VP()
+    world = worlds.GaussianMixture(
+        torch.tensor([0.35, 0.65]), torch.tensor([[-1.2], [0.8]]), torch.tensor([0.03, 0.05])
+    )
+    grid, times = worlds.Grid((-3.2,), (3.2,), (320,)), torch.linspace(1, 0.002, 200, dtype=torch.float64)
+    start = grid.density(lambda x: world.log_prob(x, process, 1.0))
+    figure, axes = plt.subplots(1, 2, figsize=(12, 3.6), sharey=True)
+    for axis, (title, eta, shown) in zip(axes, (("reverse SDE", 1.0, 6), ("probability flow", 0.0, 24))):
+        p = worlds.fokker_planck(grid, start, worlds.generative(world.denoiser(process), eta), times)
+        axis.pcolormesh(times, grid.centres[:, 0], p.T.sqrt(), cmap="Greys", vmax=1.3, rasterized=True)
+        x = process.prior((1,)).sample(Noise(4, shown))
+        walk = langevin.trajectory(
+            world.denoiser(process), samplers.EulerMaruyama(eta), grid=times, start=x, noise=Noise(4, shown)
+        )
+        paths = torch.stack([state.x[:, 0] for state in walk])
+        axis.plot(times, paths, lw=0.9, c=DATA, alpha=0.8)
+        axis.set(xlim=(1, 0), ylim=(-3.2, 3.2), xlabel="t, from noise to data")
+        axis.set_title(title, color=INK, fontsize=10)
+    axes[0].set_ylabel("x")
+    save(figure, name)
+
+
 def gamma(name: str) -> None:
     """Skewed noise: histograms of x_t for three points, through Gamma noise and back."""
     process = processes.GammaNoise(theta=0.5)
@@ -374,6 +398,7 @@ def main() -> None:
     gamma("gamma")
     score_levels("score-levels")
     horizon("horizon")
+    same_law("fokker-planck")
     remainder_clock("remainder-clock")
     remainder_error("remainder-error")
     vdm("vdm")

@@ -69,7 +69,7 @@ def test_phase_space_is_exact_in_any_number_of_steps():
     for steps in (1, 5):
         start = world.sample(n, 1, process=process, t=1.0)
         assert start.shape == (n, 2, 2)
-        x = langevin.sample(world.denoiser(process), start=start, steps=steps)
+        x = langevin.sample(world.denoiser(process), samplers.Ancestral(), start=start, steps=steps)
         assert x.shape == (n, 2)
         assert sliced_w2(x, world.sample(n, 77)) < w2_floor(world, n)
 
@@ -205,7 +205,7 @@ def test_stable_defaults():
     """What is picked when nothing is named."""
     assert samplers.default_sampler(processes.VP()) == samplers.GaussianRemainder()
     assert isinstance(samplers.default_sampler(processes.Absorbing(3)), samplers.Ancestral)
-    assert isinstance(samplers.default_sampler(processes.PhaseSpace()), samplers.Ancestral)
+    assert samplers.default_sampler(processes.PhaseSpace()) == samplers.SSCS()
     world = worlds.ring()
     x = langevin.sample(world.denoiser(processes.EDM()), n=64)
     assert x.shape == (64, 2)

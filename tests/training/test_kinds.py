@@ -132,7 +132,7 @@ def test_refused_before_any_work(config: Config, dataset: data.Dataset, words: s
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("prediction", [None, "eps", "edm"])
+@pytest.mark.parametrize("prediction", [None, "eps", "mixed"])
 def test_velocities_train_are_written_and_read_back(prediction: str | None, tmp_path: Path) -> None:
     config = tiny(process=ProcessConfig("phase-space", {"beta": "6"}), prediction=PredictionConfig(prediction))  # type: ignore[dict-item]
     made = training.train(config, points(), tmp_path, quiet=True)
@@ -142,7 +142,7 @@ def test_velocities_train_are_written_and_read_back(prediction: str | None, tmp_
     assert [written["network"][k] for k in ("channels", "out_channels", "classes")] == [4, 2, 3]
     loaded = training.load(tmp_path, device="cpu")
     assert (loaded.reading, loaded.process) == (made.reading, made.process)
-    assert loaded.reading.prediction == (prediction or "mixed")
+    assert loaded.reading.prediction == (prediction or "edm")
     for sampler in (None, "sscs", "heun"):
         x = samplers.sample(loaded.given(label=torch.tensor([0, 1, 2, 0, 1])), sampler, n=5, steps=4)
         assert (x.shape, x.dtype) == ((5, 2), torch.float32)

@@ -91,7 +91,7 @@ class PhaseReading(Reader):
 
     kind: ClassVar[str] = "phase"
 
-    prediction: str = "mixed"
+    prediction: str = "edm"
     data_std: float = 0.5
     time: str = "log_sigma"
     scale_input: bool = True

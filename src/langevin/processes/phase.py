@@ -258,7 +258,11 @@ class PhaseSpace(Process):
 
     def bridge(self, x_t: Tensor, x0: Tensor, t: Tensor | float, s: Tensor | float, eta: float = 1.0) -> Normal:
         lift, gain, root, free = self._bridge(as_time(t), as_time(s), eta)
-        return Normal(self._lift(lift, x0) + _apply(gain, x_t), self._free(root, free, x_t))
+        return Normal(self.affine(lift, x0, gain, x_t), self._free(root, free, x_t))
+
+    def affine(self, lift: Tensor, x0: Tensor, gain: Tensor, x_t: Tensor) -> Tensor:
+        """A x_0 + G x_t of states, for A ``(2,)`` or ``(B, 2)`` and G ``(2, 2)`` or ``(B, 2, 2)``."""
+        return self._lift(lift, x0) + _apply(gain, x_t)
 
     def _free(self, root: Tensor, free: Tensor | None, x_t: Tensor) -> Blocks:
         return self._blocks(root @ root.mT, x_t, root) if free is None else self._blocks(free, x_t)

@@ -27,7 +27,7 @@ from .multistep import (
     Multistep,
     UniPC,
 )
-from .phase import SSCS
+from .phase import SSCS, PhaseMultistep
 from .pndm import PNDM, StartWith
 from .remainder import GaussianRemainder
 from .reversal import AdaptiveSDE, ConsistentAnnealing, Preconditioned, ReverseDiffusion
@@ -103,6 +103,7 @@ __all__ = [
     "MomentumLangevin",
     "Multistep",
     "NoiseLevels",
+    "PhaseMultistep",
     "Preconditioned",
     "PreconditionedLangevin",
     "PredictorCorrector",

@@ -1,9 +1,10 @@
-"""Samplers of phase space: the symmetric splitting of critically damped Langevin diffusion."""
+"""Samplers of phase space: the symmetric splitting of critically damped Langevin diffusion, and its flow."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,3 +65,58 @@ def _equilibrium(process: PhaseSpace, x: Tensor, h: Tensor, noise: Noise) -> Ten
     """The part A for a time h: the forward process seen with its velocity reversed."""
     mirror = torch.tensor([1.0, -1.0]).to(x).reshape(1, 2, *[1] * (x.ndim - 2))
     return mirror * process.transition(mirror * x, 0.0, h).sample(noise)
+
+
+@register(
+    "samplers",
+    "phase-2m",
+    title="Probability flow of phase space, multistep",
+    arxiv="2206.05564",
+    catalogue="D6",
+    proof="exact: tests/laws/test_phase_laws.py",
+)
+@dataclass(frozen=True)
+class PhaseMultistep(Sampler):
+    r"""The probability flow of phase space, solved but for x̂_0, which is a line in φ = arctan r through the last two.
+
+    The flow is linear in the state and in x̂_0, whose coefficients are the bridge's at η = 0 (Zhang, Tao & Chen 2022,
+    arXiv:2206.05564 §4, there for the noise). With A(τ) that of a step from τ to s and G from t to s, by parts,
+
+    .. math::
+        z_s = G z_t + A(t)\, \hat x_0(t) + \frac{\hat x_0(t) - \hat x_0(t')}{φ_t - φ_{t'}} \int_{φ_t}^{φ_s} A(τ)\, dφ_τ,
+
+    r being the noise of the look y = x_0 + rε that a state amounts to. Order 2, one evaluation a step; the first
+    step is of order 1.
+    """
+
+    def check(self, process: Process) -> None:
+        if not isinstance(process, PhaseSpace):
+            raise UserError(f"phase-2m needs phase space, got {type(process).__name__}")
+
+    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
+        process: PhaseSpace = denoiser.process  # type: ignore[assignment]
+        z, t = state.x, state.t
+        belief = denoiser(z, t)
+        mean, now = belief.mean, _angle(process, t)
+        lift, gain = process.bridge_coefficients(t, s, 0.0)[:2]
+        moved = process.affine(lift, mean, gain, z)
+        if state.memory is not None:
+            last, before = state.memory
+            slope = (mean - last) / expand(now - before, mean)
+            moved = moved + process.affine(_integral(process, t, s), slope, torch.zeros_like(gain), z)
+        return state.move(moved, s, memory=(mean, now), belief=belief)
+
+
+def _angle(process: PhaseSpace, t: Tensor) -> Tensor:
+    """φ = arctan r."""
+    return torch.atan(torch.exp(-process.log_snr(t) / 2))
+
+
+def _integral(process: PhaseSpace, t: Tensor, s: Tensor) -> Tensor:
+    """∫ A(τ) dφ from t to s, by eight Gauss–Legendre nodes: ``(2,)`` or ``(B, 2)``."""
+    nodes, weights = (torch.as_tensor(v) for v in np.polynomial.legendre.leggauss(8))
+    t, s = torch.broadcast_tensors(t, s)
+    start, end = _angle(process, t)[..., None], _angle(process, s)[..., None]
+    between = process.time(-2 * torch.log(torch.tan(start + (end - start) * (nodes + 1) / 2)))
+    lifts = process.bridge_coefficients(between, s[..., None], 0.0)[0]
+    return ((end - start)[..., None] / 2 * weights[:, None] * lifts).sum(-2)

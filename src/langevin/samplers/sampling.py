@@ -12,10 +12,11 @@ from .._errors import UserError
 from .._registry import lookup
 from ..denoisers import Denoiser
 from ..distributions import Noise
-from ..processes import Process, ScalarGaussian, TableChain
+from ..processes import PhaseSpace, Process, ScalarGaussian, TableChain
 from . import grids
 from .bridges import Ancestral
 from .loop import Repeat, Sampler, Then, check_grid, trajectory
+from .phase import SSCS
 from .remainder import GaussianRemainder
 from .tuned import found
 
@@ -24,8 +25,8 @@ from .tuned import found
 def default_sampler(process: Process | Denoiser) -> Sampler:
     """The sampler taken when none is named: for a process, or for a denoiser, from which it takes the data's moments.
 
-    Scalar-Gaussian processes get the Gaussian-remainder solver, at one evaluation a step; every other process gets
-    ancestral sampling from the whole belief, which is exact for the true belief.
+    Scalar-Gaussian processes get the Gaussian-remainder solver and phase space its symmetric splitting, at one
+    evaluation a step; every other process gets ancestral sampling from the whole belief, exact for the true one.
     """
     return Ancestral()
 
@@ -33,6 +34,11 @@ def default_sampler(process: Process | Denoiser) -> Sampler:
 @default_sampler.register
 def _(process: ScalarGaussian) -> Sampler:
     return GaussianRemainder()
+
+
+@default_sampler.register
+def _(process: PhaseSpace) -> Sampler:
+    return SSCS()
 
 
 @default_sampler.register
@@ -63,9 +69,9 @@ def _(sampler: Repeat, denoiser: Denoiser) -> Sampler:
 
 @singledispatch
 def default_grid(process: Process, steps: int) -> Tensor:
-    """The grid taken when none is named: Karras ρ = 7 for scalar-Gaussian processes, uniform times for every other.
+    """The grid taken when none is named: Karras ρ = 7 for scalar-Gaussian processes, quadratic in t in phase space.
 
-    Of a table, the knots nearest to uniform times.
+    Of a table of tokens, the knots nearest to uniform times; every other process gets uniform times.
     """
     return grids.uniform(process, steps)
 
@@ -78,6 +84,11 @@ def _(process: TableChain, steps: int) -> Tensor:
 @default_grid.register
 def _(process: ScalarGaussian, steps: int) -> Tensor:
     return grids.karras(process, steps)
+
+
+@default_grid.register
+def _(process: PhaseSpace, steps: int) -> Tensor:
+    return grids.quadratic(process, steps)
 
 
 def create(name: str, **settings: object) -> Sampler:

@@ -47,8 +47,8 @@ class PredictionConfig:
 
     name: str | None = None
     """Prediction: eps, x0, v, flow, score or edm for real data, levels for data with levels, eps, score, mixed or edm
-    for phase space, evidence, logits or ordinal for tokens; if not given, flow for the flow process, mixed for phase
-    space, edm for every other, and evidence for tokens."""
+    for phase space, evidence, logits or ordinal for tokens; if not given, flow for the flow process, edm for every
+    other, and evidence for tokens."""
     time: str | None = None
     """How the network is told the time: log_sigma (log(sigma/alpha)/4), index (of a table), time (1000 t) or none; if
     not given, time for tokens, else log_sigma."""

@@ -72,7 +72,7 @@ class Real(Kind):
             rms = math.sqrt(float(data.variance.mean()) + float((data.mean**2).mean()))
         if not 0 < rms < math.inf:
             raise UserError(f"prediction.data-std must be a number > 0, got {rms}")
-        name = config.prediction.name or self.predicts(str(config.process.name))
+        name = config.prediction.name or ("flow" if config.process.name == "flow" else "edm")
         return replace(config.prediction, name=name, time=config.prediction.time or "log_sigma", data_std=rms)
 
     def objective(self, config: ObjectiveConfig, prediction: PredictionConfig) -> ObjectiveConfig:
@@ -87,10 +87,6 @@ class Real(Kind):
                 # The published −1.2 is for data of RMS ½; noise matters in proportion to the data.
                 options["mean"] = -1.2 + math.log((prediction.data_std or 0.5) / 0.5)  # type: ignore[assignment]
         return replace(config, name=config.name or "simple", times=times, times_options=options)
-
-    def predicts(self, process: str) -> str:
-        """The prediction taken when none is named."""
-        return "flow" if process == "flow" else "edm"
 
     def reader(self, prediction: PredictionConfig, data: Data) -> Reader:
         std = float(prediction.data_std or 0.0)
@@ -108,9 +104,6 @@ class Phase(Real):
     process = PhaseSpace
     reading = PhaseReading
     default = "phase-space"
-
-    def predicts(self, process: str) -> str:
-        return "mixed"
 
 
 class Tokens(Kind):
