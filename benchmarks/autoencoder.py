@@ -23,7 +23,7 @@ def main(path: str, picture: str | None = None) -> None:
     for name, x in (("training", dataset.train.plain(torch.arange(len(held)))), ("held-out", held)):
         print(f"{name}, {len(x)} images: {likelihood.latent_bound(codec, x)}")
     mean = codec.encode(held).mean
-    error = float((codec.decode(mean).mean - held).square().mean())
+    error = float((codec.decode(mean).mean.clamp(codec.data.low, codec.data.high) - held).square().mean())
     used = int((mean.var(0) > 0.01).sum())
     print(f"PSNR {10 * math.log10((codec.data.high - codec.data.low) ** 2 / error):.1f} dB")
     print(f"{used} of {mean[0].numel()} latents are used (variance of their means over the data > 0.01)")

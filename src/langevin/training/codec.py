@@ -64,10 +64,14 @@ class Autoencoder:
 
     @torch.no_grad()
     def sample(self, n: int, seed: int = 0) -> Tensor:
-        """Means of p(x | z) for z ~ N(0, I), ``(n, *shape)``."""
+        """Means of p(x | z) for z ~ N(0, I), ``(n, *shape)``, clipped to the range of the data.
+
+        Where p(x | z) is integrated over bins the first and the last have no end, and a mean may lie beyond them.
+        """
         if n < 1:
             raise UserError(f"n must be at least 1, got {n}")
-        return self.decode(Noise(seed, n).normal(self.latent).to(self.device, torch.float32)).mean
+        made = self.decode(Noise(seed, n).normal(self.latent).to(self.device, torch.float32)).mean
+        return made if self.data.low is None else made.clamp(self.data.low, self.data.high)
 
 
 KEYS = {"langevin", "kind", "network", "data", "moments", "training"}
