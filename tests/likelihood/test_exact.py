@@ -266,7 +266,7 @@ def test_truncated_normal_noise_is_tight():
 
 @pytest.mark.parametrize("law", [likelihood.Uniform(), likelihood.TruncatedNormal(), likelihood.LogisticNormal((2,))])
 def test_noise_stays_in_the_bin_and_its_law_has_mass_1(law):
-    """E_q[1/q] is the area of the bin, here of a noise half of which lies outside; 5 standard errors of 20,000 draws."""
+    """E_q[1/q] is the area of the bin, of noise half of which lies outside; 5 standard errors of 20,000 draws."""
     x = torch.zeros(20_000, 2, dtype=torch.float64)
     with torch.no_grad():
         y, log_q = law.sample(x, 0.25, 0.2, Noise(0, len(x)))
