@@ -196,8 +196,8 @@ def _denoiser(model: NetworkDenoiser, recipe: Recipe, label: Tensor | None) -> D
     if recipe.process is None:
         return denoiser
     process = processes.create(recipe.process)
-    if not isinstance(process, processes.ScalarGaussian):
-        raise UserError(f"process must be one of x_t = αx_0 + σε to be sampled at equal log-SNR, got {process}")
+    if not isinstance(process, processes.Observable):
+        raise UserError(f"process must be x_t = αx_0 + σε or phase space to be sampled at equal log-SNR, got {process}")
     return denoisers.convert(denoiser, process)
 
 
