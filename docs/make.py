@@ -340,6 +340,29 @@ def exact_error(name: str) -> None:
     save(figure, name)
 
 
+def variances(name: str) -> None:
+    """Γ and the variance of the belief by noise, and five steps from the same mean with three variances."""
+    world, process = worlds.random_mixture(2, 4, rms=0.7, seed=2), processes.EDM()
+    denoiser, n = world.denoiser(process), 3000
+    found = langevin.denoisers.calibrate(denoiser, world.sample(2000, 5))
+    figure, axes = plt.subplots(1, 5, figsize=(14, 3.1))
+    fine = torch.linspace(float(found.log_snr[0]), float(found.log_snr[-1]), 300, dtype=torch.float64)
+    noise = torch.exp(-fine / 2)
+    axes[0].plot(noise, found.at(fine), c=DATA, label="optimal")
+    axes[0].plot(noise, 1 / (1 + torch.exp(fine)), "--", c="#be123c", label="β")
+    axes[0].plot(torch.exp(-found.log_snr / 2), found.error, ".", c=INK, label="measured error²")
+    axes[0].set(xscale="log", yscale="log", xlabel="σ/α")
+    axes[0].set_title("variance of the belief", color=INK, fontsize=10)
+    axes[0].legend(fontsize=8, frameon=False)
+    picks = {"β̃": langevin.denoisers.dirac, "β": langevin.denoisers.unit, "optimal, one number": found}
+    sets = {title: samplers.sample(pick(denoiser), samplers.Ancestral(), n=n, steps=5) for title, pick in picks.items()}
+    for axis, (title, x) in zip(axes[1:], {**sets, "the truth": world.sample(n, 1)}.items()):
+        axis.scatter(*x.T, s=2, c=DATA, alpha=0.4, linewidths=0)
+        axis.set(xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), xticks=[], yticks=[], aspect="equal")
+        axis.set_title(f"5 steps, {title}" if title in picks else title, color=INK, fontsize=10)
+    save(figure, name)
+
+
 def save(figure: plt.Figure, name: str) -> None:
     """One PNG, small enough to keep in the repository."""
     IMAGES.mkdir(exist_ok=True)
@@ -374,6 +397,7 @@ def main() -> None:
     gamma("gamma")
     score_levels("score-levels")
     horizon("horizon")
+    variances("variance")
     remainder_clock("remainder-clock")
     remainder_error("remainder-error")
     vdm("vdm")

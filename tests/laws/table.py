@@ -98,7 +98,7 @@ SAMPLERS = {
     "ancestral": Law(samplers.Ancestral(), None, 4, True),
     "optimal-variance": Law(samplers.Ancestral(belief=gaussian), None, 90, True),
     "ddpm": Law(samplers.DDPM(), None, 40, False),
-    "ml-sde": Law(samplers.MaximumLikelihoodSDE(), None, 40, False),
+    "ml-sde": Law(samplers.MaximumLikelihoodSDE(0.7), None, 40, False),
     "ddpm-large": Law(samplers.DDPMLarge(), None, 40, False),
     "ddim": Law(samplers.DDIM(), 1, 40, False),
     "ddim-half": Law(samplers.DDIM(eta=0.5), None, 40, False),

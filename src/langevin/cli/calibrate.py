@@ -129,10 +129,9 @@ def plot(found: Calibration) -> bytes:
     right.plot(at(fine), curve, color="#2563eb", label="optimal (analytic)")
     right.plot(at(found.log_snr), found.error, "o", color="#be123c", markersize=3, label="squared error of the guess")
     right.plot(at(fine), 1 / (1 + torch.exp(fine)), "--", color="#94a3b8", label="β (large)")
-    right.axhline(0.0, color="#1f2937", linewidth=0.8, linestyle=":", label="β̃ (small): 0")
-    low = float(found.error.min()) / 3
-    right.set(xscale="log", yscale="symlog", xlabel="σ/α", title="variance of the belief about x₀")
-    right.set_yscale("symlog", linthresh=low, linscale=0.3)
+    right.plot([], [], color="none", label="β̃ (small) is 0")
+    low = float(found.error.min()) / 10
+    right.set(xscale="log", yscale="log", xlabel="σ/α", title="variance of the belief about x₀", ylim=(low, None))
     right.legend(frameon=False, fontsize=8)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
