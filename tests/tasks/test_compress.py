@@ -79,7 +79,7 @@ def test_information_is_the_divergence():
     assert abs(float(mine) - truth) < 1e-6
 
 
-@pytest.mark.parametrize(("count", "wanted"), [(1, 1), (7, 3), (64, 700), (5000, 40), (5000, 2100), (30, 360)])
+@pytest.mark.parametrize(("count", "wanted"), [(1, 1), (7, 3), (64, 700), (5000, 40), (5000, 9000), (30, 360)])
 def test_layout(count: int, wanted: int) -> None:
     """Every coordinate is in one block, the bits are enough, and what they are beyond is less than a choice a path."""
     layout = tree.Layout(count, wanted)
@@ -181,8 +181,9 @@ def test_bytes_are_those_of_mutual_information(n: int) -> None:
 
     The reference is what the divergences of this very data and exact samples sum to, itself within 4 standard errors of
     the closed form: the density of information of a coordinate has a variance below 1 nat². Beyond it the beam loses
-    3.8 % (see above) and every step its end: the best of 2^K paths stays ½ log₂(2π V) below K where the weight of a
-    sample has the variance V, some hundred bits² a step, hence 5 bits, and 2 of rounding.
+    3.8 % (see above; 4.2 allows for the constant of another ρ) and every path its end: the best of 2^K stays
+    ½ log₂(2π V) below K where the weight of a sample has the variance V, some hundred bits² a step, hence 5 bits, and 2
+    of rounding.
     """
     model, sigma = normal(), 0.3
     scale = Levels.of(checked(model))
@@ -192,7 +193,8 @@ def test_bytes_are_those_of_mutual_information(n: int) -> None:
     ideal = float(rate_distortion(model, x0, end=sigma / 80, seed=2).bits[-1].sum())
     closed = 0.5 * math.log2(1 + (SPREAD / sigma) ** 2) * levels.numel()
     assert abs(ideal - closed) < 4 * math.sqrt(levels.numel()) / math.log(2)
-    assert 0.98 * ideal < 8 * made.payload < 1.038 * ideal + 7 * len(made.information)
+    ends = sum(layout.paths for layout in made.header.layouts())
+    assert 0.98 * ideal < 8 * made.payload < 1.042 * ideal + 7 * ends
     assert n < 1000 or 8 * made.payload < 1.05 * ideal
     received = decompress(model, made.content)
     error = (received.x - x0) / sigma

@@ -2,11 +2,11 @@ r"""Reverse channel coding of normal noise by a tree of shared random numbers.
 
 A receiver knows p(y); a sender, who also knows q(y), picks a y from numbers both can make, and sends which. Whatever
 the method this takes KL(q ‖ p) bits or more, and one choice among :math:`2^K` candidates takes about :math:`\log_2 K`
-bits too many (Theis and Yosri 2022, arXiv:2110.12805): a third of a block that is small enough to be searched. Here all
-coordinates are one long code word. A path through a tree gives every small block of coordinates its candidate; the
+bits too many (Theis and Yosri 2022, arXiv:2110.12805): a quarter of a block that is small enough to be searched. Here
+all coordinates are one long code word. A path through a tree gives every small block of coordinates its candidate; the
 numbers at a node are drawn anew from the path that leads there, so that the :math:`2^K` leaves are as many code words;
-and a beam of the heaviest paths is followed, as in index coding (Flamich et al. 2020, arXiv:2010.01185, §3) and in tree
-coding of sources. The excess is paid once a path.
+and a beam of the heaviest paths is followed, as in index coding (Flamich et al. 2020, arXiv:2010.01185, §3) and in
+tree coding of sources. The end of a path loses some bits, once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ...distributions import Noise
 BEAM = 8192
 """Paths that a sender follows, its own choice: what it loses falls with the square of the logarithm of this number."""
 
-PATH = 1024
+PATH = 4096
 """Bits of a path at least, if there are so many: two or three of them are lost where it ends."""
 
 ROWS = 2**14
