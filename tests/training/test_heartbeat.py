@@ -37,14 +37,14 @@ def test_heartbeat(tmp_path: Path) -> None:
     config = Config(
         batch=128,
         network=NetworkConfig("transformer", {"width": 32, "depth": 2}),  # type: ignore[dict-item]
-        process=ProcessConfig("uniform"),
-        optimiser=OptimiserConfig(lr=2e-3),
-        budget=BudgetConfig(steps=1500),
+        process=ProcessConfig("uniform", {"schedule": "cosine"}),
+        optimiser=OptimiserConfig(lr=5e-3),
+        budget=BudgetConfig(steps=2200),
         output=OutputConfig(validate_every=0, picture_every=0, checkpoint_every=0),
     )
     denoiser = training.train(config, data.load("heartbeat"), tmp_path, quiet=True)
     found, error = bits(denoiser, 1000, draws=40)
-    best = bits(independent(Empirical(PHASES).denoiser(Uniform(2))), 1000, draws=40)
+    best = bits(independent(Empirical(PHASES).denoiser(denoiser.process)), 1000, draws=40)
     x = samplers.sample(denoiser, n=500, steps=200)
     beats = (x[:, None] == PHASES).all(-1).any(-1).double().mean()
     print(

@@ -25,8 +25,8 @@ from .layers import fraction, integer, zero
 class Transformer(Backbone):
     """The blocks of ``dit`` over a sequence ``(B, channels, length)``, each place reading every other.
 
-    A convolution of 5 places comes first: attention alone finds that neighbours matter only after thousands of steps,
-    and until then learns no more than how often a token occurs. Places are learned; time and conditions enter by
+    A convolution of 5 places comes first: attention alone stands for hundreds of steps at how often each token occurs,
+    before it finds that neighbours matter. Places are learned; time and conditions enter by
     adaLN-Zero (arXiv:2212.09748). For tokens of an image, ``dit`` with patches of 1 is the same in the plane.
 
     Args:
