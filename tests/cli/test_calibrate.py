@@ -44,6 +44,14 @@ def test_calibrate_writes_what_sample_takes(langevin: Run, copy: Path, tmp_path:
         assert np.isfinite(x).all()
         seen.append(x)
     assert all(np.abs(x - seen[0]).max() > 1e-3 for x in seen[1:])
+    bits = []
+    for name in ("small", "npr"):
+        out = ["--variance", name, "--out", tmp_path / f"bits-{name}"]
+        assert langevin("likelihood", copy, "digits", "-n", 4, "--bound", "--steps", 3, *out).code == 0
+        record = json.loads((tmp_path / f"bits-{name}" / "likelihood.json").read_text())
+        assert record["variance"] == name
+        bits.append(record["measures"]["bound"]["bits_per_dim"])
+    assert abs(bits[0] - bits[1]) > 1e-3
     # β̃ at η = 0 is DDIM; DDIM's steps with a variance are taken by name.
     ddim = [*words, "--sampler", "ancestral", "--sampler-options", "eta", "0", "--variance"]
     assert langevin(*ddim, "analytic", "--out", tmp_path / "eta").code == 0
@@ -51,6 +59,12 @@ def test_calibrate_writes_what_sample_takes(langevin: Run, copy: Path, tmp_path:
     assert langevin(*ddim, "small", "--out", tmp_path / "one").code == 0
     assert langevin(*words, "--sampler", "ddim", "--grid", "karras", "--out", tmp_path / "two").code == 0
     np.testing.assert_allclose(drawn(tmp_path / "one")[0], drawn(tmp_path / "two")[0], atol=1e-4)
+
+
+def test_the_exact_likelihood_has_no_variance(langevin: Run, model: Path, tmp_path: Path) -> None:
+    said = langevin("likelihood", model, "digits", "--variance", "small", "--out", tmp_path / "out")
+    assert said.code == 2
+    assert "--variance belong to --bound" in said.err
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,9 @@ class Options:
     """The variational bound: of any process; with --exact, both."""
     steps: Whole = None
     """Steps of the bound's grid; 100 if not given."""
+    variance: Name = None
+    """Variance of the bound's reverse steps: small, large, or what `langevin calibrate` learned (analytic, residual,
+    sn, npr); the model's own if not given."""
     evaluations: Whole = None
     """Evaluations of the flow, at least 8; 100 with the exact divergence, 60 with probes."""
     probes: Whole = None
@@ -76,6 +79,7 @@ def run(options: Options) -> None:
     import torch
 
     from .. import likelihood, training
+    from ..denoisers import with_variance
     from ..processes import ScalarGaussian
     from ..report import Bar, versions
     from ..training import files
@@ -88,6 +92,7 @@ def run(options: Options) -> None:
     count = len(split) if options.n is None else min(options.n, len(split))
     x, labels = split.batch(torch.arange(count))
     denoiser = _told(options, model, labels)
+    stepping = denoiser if options.variance is None else with_variance(denoiser, options.variance)
     leveled = model.data is not None and model.data.levels is not None
     found: dict[str, Any] = {}
     common: dict[str, Any] = {"seed": options.seed, "batch": options.batch}
@@ -107,7 +112,7 @@ def run(options: Options) -> None:
             )
     if bounded:
         with Bar("variational bound") as bar:
-            found["bound"] = likelihood.bound(denoiser, x, steps=options.steps, progress=bar, **common)
+            found["bound"] = likelihood.bound(stepping, x, steps=options.steps, progress=bar, **common)
     conditional = denoiser is not model
     out.mkdir(parents=True, exist_ok=True)
     files.replace(out / "likelihood.csv", _table(found, labels).encode())
@@ -118,6 +123,7 @@ def run(options: Options) -> None:
         "trained_steps": model.config.get("steps"),
         "data": options.data,
         "labels": "given" if conditional else "not given",
+        "variance": options.variance,
         "measures": {name: {**_mean(value), "protocol": dict(value.protocol)} for name, value in found.items()},
         "versions": versions(),
         "seconds": round(time.monotonic() - begun, 2),
@@ -135,7 +141,7 @@ def run(options: Options) -> None:
 def _consistent(options: Options, exactly: bool, bounded: bool) -> None:
     """Refuse options of what is not measured."""
     plain = Options(model="", data="")
-    names = ("evaluations", "probes", "dequantise", "draws") * (not exactly) + ("steps",) * (not bounded)
+    names = ("evaluations", "probes", "dequantise", "draws") * (not exactly) + ("steps", "variance") * (not bounded)
     given = [f"--{name}" for name in names if getattr(options, name) != getattr(plain, name)]
     if given:
         which = "--exact" if not exactly else "--bound"
