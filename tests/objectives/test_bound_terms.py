@@ -136,3 +136,14 @@ def test_tokens_know_what_the_chain_could_not_have_done():
     x0 = torch.tensor([[2, 1]])
     value = bound.decode(chain, Tokens(), x0, torch.tensor([[2, 3]]), belief, 0.1)
     assert value.item() == pytest.approx(math.log(3))
+
+
+def test_a_law_without_spread_has_gradients():
+    """A variance that is clamped to 0 on its way (a network below its range) neither stops nor spoils the gradient."""
+    raw = torch.tensor([[-1.0, 0.5]], dtype=torch.float64, requires_grad=True)
+    mean = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
+    decoder = Discretised(17)
+    loss = -decoder.log_prob(Normal(mean, Diagonal(raw.clamp_min(0))), torch.zeros(1, 2, dtype=torch.float64)).sum()
+    found = torch.autograd.grad(loss, (raw, mean))
+    assert torch.isfinite(torch.cat(found)).all()
+    assert float(found[0][0, 0]) == 0 and float(found[0][0, 1]) > 0

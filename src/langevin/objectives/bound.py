@@ -58,6 +58,10 @@ class Tokens(Decoder):
         return law.log_prob(x0).to(torch.float64)
 
 
+NARROW = 1e-4
+"""The least deviation, in units of a bin, that a belief is given: what it says of a bin is then 0 or 1 in any case."""
+
+
 @dataclass(frozen=True)
 class Discretised(Decoder):
     r"""A normal law a coordinate, integrated over the bin of each level (Ho et al. 2020, arXiv:2006.11239 eq. 13).
@@ -97,7 +101,9 @@ class Discretised(Decoder):
             return law.log_prob(x0).to(torch.float64)
         mean, x = law.mean.to(torch.float64), x0.to(torch.float64)
         if self.std is None:
-            std = torch.sqrt(law.cov.diagonal(tuple(x.shape[1:])).to(torch.float64))
+            variance = law.cov.diagonal(tuple(x.shape[1:])).to(torch.float64)
+            # A law without spread has no slope in it: a root of 0 would make gradients not-a-number.
+            std = torch.sqrt(variance.clamp_min((NARROW * self.width) ** 2))
         else:
             std = torch.full((), self.std, dtype=torch.float64, device=x.device)
         # By symmetry the bin is taken on the side of the lower tail, where its two ends do not round to 1.
