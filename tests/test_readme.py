@@ -12,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RUNS = ["digits --network.name vae --out runs/vae", "mixture --network.options energy true --out runs/energy"]
+"""Trainings that pages print, and go on from."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -20,22 +22,25 @@ def blocks(page: Path, language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """A directory in which the demo has been run, in its quick form."""
+    """A directory in which the demo and other runs of the pages have been run, in a quick form."""
     place = tmp_path_factory.mktemp("readme")
     from langevin.cli import main
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         assert main(["demo", "--quick"]) in (0, None)
+        for run in RUNS:
+            assert main(["train", *run.split(), "--steps", "2"]) in (0, None)
     return place
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_python_runs_as_printed(page, demo, monkeypatch):
-    """Every block of Python, in a directory where the demo has been run."""
+    """Every block of Python, one after the other, in a directory where the demo and ``RUNS`` have been run."""
     monkeypatch.chdir(demo)
+    names = {"__name__": "__main__"}
     for block in blocks(page, "python"):
-        exec(compile(block, page.name, "exec"), {"__name__": "__main__"})
+        exec(compile(block, page.name, "exec"), names)
 
 
 def test_commands_exist():
