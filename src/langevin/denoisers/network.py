@@ -221,9 +221,13 @@ class NetworkDenoiser(Denoiser):
         return self.reading.asked(self.process, t, label)
 
     def _ask(self, x_t: Tensor, now: Asked, condition: Mapping[str, Tensor]) -> Tensor:
-        x = self.reading.enter(self.process, x_t, now).to(self._first.dtype)
+        x = self.reading.enter(self.process, x_t, now)
+        if x.dtype is not self._first.dtype:  # a call of `to` that changes nothing costs as much as a small operation
+            x = x.to(self._first.dtype)
         label = now.label if x.shape[0] == 1 and now.label.ndim else now.label.expand(x.shape[0])
         out: Tensor = self.network(x, label, condition or None)
+        if out.shape == x.shape and x.shape[1] == self._channels:  # what is usual, without building a tuple
+            return out
         expected = (self._channels, *x.shape[2:])
         if out.shape != (x.shape[0], *expected):
             raise UserError(f"network must return {expected} a sample, got {tuple(out.shape[1:])}")

@@ -127,6 +127,12 @@ class AffineAsked(Asked):
         return replace(self, label=self.label.reshape(1), scale=float(self.scale), c=float(self.c), d=float(self.d))
 
 
+def _sum(fresh: Tensor, net: Tensor, weight: float) -> Tensor:
+    """fresh + weight·net, in the place of a tensor nobody else has where the dtype allows."""
+    same = net.dtype is fresh.dtype
+    return fresh.add_(net, alpha=weight) if same else torch.add(fresh, net, alpha=weight)
+
+
 class Point(Dirac):
     """All mass at c·x_t + d·net: formed when somebody asks, since a step that goes on from x_t need not."""
 
@@ -138,12 +144,12 @@ class Point(Dirac):
         made: Tensor | None = self.__dict__.get("made")
         if made is None:
             x, c, net, d = self.__dict__["parts"]
-            made = self.__dict__["made"] = torch.add(x * c, net, alpha=d)
+            made = self.__dict__["made"] = _sum(x * c, net, d)
         return made
 
     def blend(self, a: float, x: Tensor, b: float) -> Tensor:
         own, c, net, d = self.__dict__["parts"]
-        return torch.add(x * (a + b * c), net, alpha=b * d) if x is own else super().blend(a, x, b)
+        return _sum(x * (a + b * c), net, b * d) if x is own else super().blend(a, x, b)
 
     def __repr__(self) -> str:
         return f"Dirac(point={tuple(self.point.shape)})"

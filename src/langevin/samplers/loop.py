@@ -16,7 +16,7 @@ from ..distributions import Distribution, Noise
 from ..processes import Process
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class State:
     """Where a sampler is.
 
@@ -31,6 +31,10 @@ class State:
     t: Tensor
     memory: Any = None
     belief: Distribution | None = None
+
+    def __init__(self, x: Tensor, t: Tensor, memory: Any = None, belief: Distribution | None = None) -> None:
+        # One a step: a frozen dataclass would take the longer way round, field by field.
+        self.__dict__.update(x=x, t=t, memory=memory, belief=belief)
 
     def move(self, x: Tensor, s: Tensor, memory: Any = None, belief: Distribution | None = None) -> State:
         """The state after a step to s."""
