@@ -159,6 +159,14 @@ def remainder_times(process: ScalarGaussian, steps: int, moments: Moments, prefi
     Returns:
         float64, decreasing to 0.
     """
+    try:
+        return _times(process, steps, moments, prefix).clone()
+    except TypeError:  # a process that cannot be hashed
+        return _times.__wrapped__(process, steps, moments, prefix)
+
+
+@lru_cache(maxsize=64)
+def _times(process: ScalarGaussian, steps: int, moments: Moments, prefix: bool) -> Tensor:
     v = clock(moments)
     ends = np.asarray(-0.5 * process.log_snr(torch.tensor([process.t_max, process.t_min], dtype=torch.float64)))
     top, bottom = v(ends)
