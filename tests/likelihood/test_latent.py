@@ -32,10 +32,10 @@ def test_exact_posterior_gives_the_density() -> None:
     # −log p(x|z) of a draw: variance of (x − z)²/2s² with x − z ~ N(x s²/(1+s²), s²/(1+s²)); 4.5 standard errors.
     mean2, var = (x[:, 0] * 0.3 / 1.3) ** 2, 0.3 / 1.3
     error = torch.sqrt((2 * var**2 + 4 * var * mean2) / (4 * 0.3**2) / 1000)
-    assert bool(((found.total - known).abs() < 4.5 * error).all())
+    assert bool(((found.nats - known).abs() < 4.5 * error).all())
     kl = 0.5 * (var + (x[:, 0] / 1.3) ** 2 - 1 - math.log(var))
     torch.testing.assert_close(found.kl, kl, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(latent_bound(codec, x, draws=3, batch=2).total, latent_bound(codec, x, draws=3).total)
+    torch.testing.assert_close(latent_bound(codec, x, draws=3, batch=2).nats, latent_bound(codec, x, draws=3).nats)
     assert found.protocol["of"] == "density"
     assert "reconstruction" in str(found)
 
@@ -45,7 +45,7 @@ def test_levels_give_bits_of_a_probability() -> None:
     codec.data = SimpleNamespace(levels=3, low=-1.0, high=1.0)  # type: ignore[assignment]
     found = latent_bound(codec, torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64))
     assert found.protocol["of"] == "probability"
-    torch.testing.assert_close(found.bits_per_dim, found.total / math.log(2))
+    torch.testing.assert_close(found.bits_per_dim, found.nats / math.log(2))
 
 
 def test_refusals() -> None:

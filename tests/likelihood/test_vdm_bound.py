@@ -62,15 +62,15 @@ def test_gaussian_in_closed_form() -> None:
     known = dim * ((rest(high) - rest(low)) / 2 + (math.log(2 * math.pi * math.e) + low) / 2)
     alpha2, sigma2 = 1 / (1 + math.exp(high)), 1 / (1 + math.exp(-high))
     known += dim * (sigma2 + alpha2 * std**2 - 1 - math.log(sigma2)) / 2
-    error = float(found.total.std()) / len(x) ** 0.5
-    assert abs(float(found.total.mean()) - known) < 4.5 * error
+    error = float(found.nats.std()) / len(x) ** 0.5
+    assert abs(float(found.nats.mean()) - known) < 4.5 * error
 
 
 def test_a_bound_on_the_entropy_that_is_nearly_tight() -> None:
     """Its mean lies above that of −log p by what the two ends leave; never below by more than Monte Carlo."""
     x = MIXTURE.sample(1500, 2)
     found = vdm_bound(MIXTURE.denoiser(Learned((-11.0, 6.0))), x, nodes=48)
-    gap = found.total + MIXTURE.log_prob(x)
+    gap = found.nats + MIXTURE.log_prob(x)
     error = float(gap.std()) / len(x) ** 0.5
     assert -4.5 * error < float(gap.mean()) < 4.5 * error + 0.02
 
@@ -86,7 +86,7 @@ def test_units_levels_and_batches() -> None:
     # The two data are told apart over a short range of λ only: more nodes than a smooth law needs.
     found = vdm_bound(denoiser, x, nodes=96, batch=40)
     part = vdm_bound(denoiser, x, nodes=96, batch=7)
-    torch.testing.assert_close(found.total, part.total, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found.nats, part.nats, rtol=1e-12, atol=1e-12)
     assert float(found.reconstruction.max()) < 1e-6  # σ_0 = 0.011 against bins of 0.5
     bits = found.bits_per_dim * 2
     # The truth is one bit for the choice of datum; the noise of a line moves single values, the mean by 1/√40 of it.
@@ -118,7 +118,7 @@ def test_a_schedule_under_way_and_its_table_agree() -> None:
     with torch.no_grad():
         loss = VDM()(made, x, None, Noise(4, 4000))
     left = VDM().finish(made)
-    exact = vdm_bound(replace(left, data=None), x, nodes=64).total / 3  # type: ignore[type-var]
+    exact = vdm_bound(replace(left, data=None), x, nodes=64).nats / 3  # type: ignore[type-var]
     error = math.sqrt(float(loss.var() + exact.var()) / 4000)
     assert abs(float(loss.mean() - exact.mean())) < 4.5 * error
 

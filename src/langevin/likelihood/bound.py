@@ -18,14 +18,14 @@ from ..distributions import Distribution, Noise
 from ..objectives.bound import Decoder, Discretised, decode, default_decoder, prior_term, step_term
 from ..processes import DDPM, Chain, Process, ScalarGaussian, TableChain
 from ..samplers import check_grid, grids
-from .units import Units
+from .units import Measured, Units, error_of_mean
 
 _STEP = 2**38
 """The stream of the noise that draws x_s, apart from that of x_t."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Bound:
+class Bound(Measured):
     r"""An upper bound on −log p(x) of each sample, in nats, and what it is the sum of; ``print`` shows a table.
 
     Attributes:
@@ -49,29 +49,19 @@ class Bound:
         """The whole bound, ``(B,)``."""
         return self.prior + self.terms.sum(1) + self.decoder
 
-    @property
-    def bits_per_dim(self) -> Tensor:
-        """The whole bound in bits a dimension, ``(B,)``."""
-        return self.units.bits_per_dim(self.nats)
-
-    @property
-    def standard_error(self) -> float:
-        """Of the mean of ``nats``, over data and draws."""
-        return _error(self.nats)
-
     def rows(self) -> list[tuple[str, float, float]]:
         """(name, mean nats, standard error) of the prior, each step, the decoder and the total."""
         steps = [f"L {t:.4g} → {s:.4g}" for t, s in pairwise(self.grid[:-1].tolist())]
         last = float(self.grid[-2])
         names = [f"L_T at {float(self.grid[0]):.4g}", *steps, f"L_0 from {last:.4g}", "total"]
         values = [self.prior, *self.terms.unbind(1), self.decoder, self.nats]
-        return [(name, float(value.mean()), _error(value)) for name, value in zip(names, values)]
+        return [(name, float(value.mean()), error_of_mean(value)) for name, value in zip(names, values)]
 
     def __str__(self) -> str:
         rows, dim = self.rows(), self.units.dim * math.log(2)
         if len(rows) > 15:
             steps = self.terms.sum(1)
-            middle = (f"L_t, {self.terms.shape[1]} steps", float(steps.mean()), _error(steps))
+            middle = (f"L_t, {self.terms.shape[1]} steps", float(steps.mean()), error_of_mean(steps))
             rows = [rows[0], middle, *rows[-2:]]
         # The Jacobian of a density belongs to the decoder, the one term that is a density.
         shift = float(self.units.bits_per_dim(torch.zeros(())))
@@ -82,10 +72,6 @@ class Bound:
         return "\n".join([*lines, f"{len(self.nats)} samples; {self.protocol['unit']}; {self.protocol['estimator']}"])
 
     __repr__ = __str__
-
-
-def _error(values: Tensor) -> float:
-    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
 @register(

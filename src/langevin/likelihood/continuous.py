@@ -16,15 +16,14 @@ from ..distributions import Noise, kl
 from ..objectives import LikelihoodImportance, TimeLaw, Uniform
 from ..objectives.weights import likelihood
 from ..processes import ScalarGaussian, power
-from .units import Units
+from .units import Measured, Units
 
 
 @dataclass(frozen=True)
-class ContinuousBound:
+class ContinuousBound(Measured):
     """Upper bounds of −log p(x) in nats, one a sample, and what they are made of.
 
     Attributes:
-        nats: ``(B,)`` float64, an unbiased estimate of each bound; ``prior + path + data``.
         prior: KL(q(x_1|x) ‖ p(x_1)), exact.
         path: the weighted denoising loss.
         data: E[−log p(x|x_ε)].
@@ -33,7 +32,6 @@ class ContinuousBound:
         protocol: how it was estimated.
     """
 
-    nats: Tensor
     prior: Tensor
     path: Tensor
     data: Tensor
@@ -42,9 +40,9 @@ class ContinuousBound:
     protocol: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def bits_per_dim(self) -> Tensor:
-        """``(B,)``, of the density, in the units of the data."""
-        return self.units.bits_per_dim(self.nats)
+    def nats(self) -> Tensor:
+        """An unbiased estimate of each bound, float64 ``(B,)``."""
+        return self.prior + self.path + self.data
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{k} {float(getattr(self, k).mean()):.4f}" for k in ("prior", "path", "data"))
@@ -127,7 +125,7 @@ def continuous_bound(
     made = {"bound": "continuous time, reverse SDE", "draws": draws, "times": law.to_dict(), "from": high, "to": low}
     units = Units.of(getattr(denoiser, "data", None), tuple(denoiser.shape), density=True)
     protocol = {**made, "seed": seed, **units.protocol()}
-    return ContinuousBound(ends + path + data, ends, path, data, error, units, protocol)
+    return ContinuousBound(ends, path, data, error, units, protocol)
 
 
 def _miss(denoiser: Denoiser, process: ScalarGaussian, x: Tensor, t: Tensor, noise: Noise) -> Tensor:

@@ -22,7 +22,7 @@ from .bound import check_data
 from .dequantise import DEQUANTISERS, Dequantiser, levels_of
 from .flow import LOG_2PI, Flow, integrate
 from .probes import PROBES, Probes
-from .units import Units
+from .units import Measured, Units, error_of_mean
 
 METHODS = ("remainder", *PAIRS, *TORCHDIFFEQ)
 """Ours on a fixed grid, and solvers that choose their steps by tolerances."""
@@ -32,7 +32,7 @@ EXACTLY = 16
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Exact:
+class Exact(Measured):
     """log p(x) of each sample in nats, and how it was had; ``print`` says the mean.
 
     Attributes:
@@ -57,19 +57,9 @@ class Exact:
         """−log p(x), ``(B,)``."""
         return -self.log_prob
 
-    @property
-    def bits_per_dim(self) -> Tensor:
-        """Bits a dimension, ``(B,)``."""
-        return self.units.bits_per_dim(self.nats)
-
-    @property
-    def standard_error(self) -> float:
-        """Of the mean of ``nats`` over the data; what probes and draws add is in their spread."""
-        return float(self.nats.std() / math.sqrt(len(self.nats))) if len(self.nats) > 1 else math.nan
-
     def __str__(self) -> str:
         bits, count, p = self.bits_per_dim, len(self.nats), self.protocol
-        error = float(bits.std() / math.sqrt(count)) if count > 1 else math.nan
+        error = error_of_mean(bits)
         how = f"{p['method']}, {self.evaluations:.0f} evaluations, {p['divergence']}"
         mean = f"log p {float(self.log_prob.mean()):.4f} ± {self.standard_error:.4f} nats"
         return (

@@ -12,11 +12,11 @@ from .._errors import UserError
 from .._registry import register
 from ..distributions import Noise
 from ..objectives.elbo import Codec, decoder_of, elbo
-from .units import Units
+from .units import Measured, Units, error_of_mean
 
 
 @dataclass(frozen=True)
-class LatentBound:
+class LatentBound(Measured):
     """A bound on −log p(x) of each example, in nats.
 
     Args:
@@ -32,18 +32,13 @@ class LatentBound:
     protocol: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def total(self) -> Tensor:
+    def nats(self) -> Tensor:
         """The bound, ``(B,)`` in nats."""
         return self.reconstruction + self.kl
 
-    @property
-    def bits_per_dim(self) -> Tensor:
-        """The bound in bits a dimension, ``(B,)``."""
-        return self.units.bits_per_dim(self.total)
-
     def __str__(self) -> str:
         nats = ", ".join(f"{name} {float(getattr(self, name).mean()):.4f}" for name in ("reconstruction", "kl"))
-        error = float(self.bits_per_dim.std() / len(self.total) ** 0.5) if len(self.total) > 1 else 0.0
+        error = error_of_mean(self.bits_per_dim)
         return f"{float(self.bits_per_dim.mean()):.4f} ± {error:.4f} bits/dim ({nats} nats)"
 
 

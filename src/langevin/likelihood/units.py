@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,32 @@ class Units:
             return {"of": of, "unit": unit, "dim": self.dim}
         unit = f"bits a dimension at {self.levels} levels on [{self.low:g}, {self.high:g}]"
         return {"of": of, "unit": unit, "dim": self.dim, "levels": self.levels, "low": self.low, "high": self.high}
+
+
+class Measured(ABC):
+    """A measure of −log p(x) of each sample: its nats, and what they are counted in."""
+
+    units: Units
+
+    @property
+    @abstractmethod
+    def nats(self) -> Tensor:
+        """−log p(x) or a bound on it, ``(B,)``."""
+
+    @property
+    def bits_per_dim(self) -> Tensor:
+        """Bits a dimension, ``(B,)``."""
+        return self.units.bits_per_dim(self.nats)
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean of ``nats``, over data and draws."""
+        return error_of_mean(self.nats)
+
+
+def error_of_mean(values: Tensor) -> float:
+    """The standard error of the mean of values ``(B,)``; not-a-number for one."""
+    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
 def width(levels: int, low: float | None, high: float | None) -> float:

@@ -15,11 +15,11 @@ from ..denoisers import Denoiser, described
 from ..distributions import Noise, kl
 from ..objectives.vdm import levels_of, reconstruction_term
 from ..processes import ScalarGaussian, power
-from .units import Units
+from .units import Measured, Units, error_of_mean
 
 
 @dataclass(frozen=True)
-class VDMBound:
+class VDMBound(Measured):
     """A bound on −log p(x) of each example, in nats.
 
     Args:
@@ -37,19 +37,14 @@ class VDMBound:
     protocol: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def total(self) -> Tensor:
+    def nats(self) -> Tensor:
         """The bound, ``(B,)`` in nats."""
         return self.prior + self.diffusion + self.reconstruction
 
-    @property
-    def bits_per_dim(self) -> Tensor:
-        """The bound in bits a dimension, ``(B,)``."""
-        return self.units.bits_per_dim(self.total)
-
     def __str__(self) -> str:
-        names = ("prior", "diffusion", "reconstruction", "total")
+        names = ("prior", "diffusion", "reconstruction", "nats")
         nats = ", ".join(f"{name} {float(getattr(self, name).mean()):.4f}" for name in names)
-        error = float(self.bits_per_dim.std() / len(self.total) ** 0.5) if len(self.total) > 1 else 0.0
+        error = error_of_mean(self.bits_per_dim)
         return f"{float(self.bits_per_dim.mean()):.4f} ± {error:.4f} bits/dim ({nats} nats)"
 
 
