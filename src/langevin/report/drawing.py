@@ -130,9 +130,6 @@ def draw(
         progress=progress,
     )
     seconds = time.perf_counter() - begun
-    if not bool(x.isfinite().all()):
-        bad = int((~x.isfinite().flatten(1).all(1)).sum())
-        raise UserError(f"{bad} of {n} samples are not finite: sampler {rule} diverged; take more steps")
     evaluations = model.counter.calls // math.ceil(n / recipe.batch)
     record = {
         "n": n,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import singledispatch
 
@@ -135,7 +136,7 @@ def sample(
         ``(n, *shape)`` data, in the denoiser's dtype (float64 for exact worlds).
 
     Raises:
-        ValueError: for a request that cannot be met, before any work.
+        ValueError: for a request that cannot be met, before any work; for samples that came out not finite.
     """
     process = denoiser.process
     if isinstance(sampler, str):
@@ -192,5 +193,19 @@ def sample(
                 if progress is not None:
                     progress(done, total)
             x = process.read(state.x)
-            parts.append(x.to(denoiser.dtype) if x.is_floating_point() else x)
+            parts.append(_whole(x.to(denoiser.dtype), first, sampler) if x.is_floating_point() else x)
     return torch.cat(parts)
+
+
+def _whole(x: Tensor, first: int, sampler: Sampler) -> Tensor:
+    """Samples ``first``, ``first`` + 1, … as they are, once they are known to be finite."""
+    # A sum is the cheapest question that no NaN and no infinity survives; one that overflows is asked in full.
+    if not math.isfinite(float(x.sum())):
+        bad = (~x.isfinite()).flatten(1).any(1)
+        if bool(bad.any()):
+            raise UserError(
+                f"{int(bad.sum())} of {len(x)} samples are not finite, {first + int(bad.byte().argmax())} first: "
+                f"the network or {sampler} diverged; take more steps or a smaller guidance scale, or, if the network "
+                "computes in float16, bfloat16 or float32"
+            )
+    return x
