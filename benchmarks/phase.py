@@ -61,6 +61,8 @@ SAMPLERS: dict[str, dict[str, tuple[Sampler | None, str | None, int]]] = {
         "Euler–Maruyama, quadratic": (samplers.EulerMaruyama(), "quadratic", 1),
     },
     "phase": {
+        "default (Gaussian remainder of the look)": (None, None, 1),
+        "looked DPM-Solver++(2M), Karras": (samplers.Looked(samplers.DPMSolverPP()), "karras", 1),
         "SSCS, quadratic": (samplers.SSCS(), "quadratic", 1),
         "phase-2m, quadratic": (samplers.PhaseMultistep(), "quadratic", 1),
         "Euler–Maruyama, quadratic": (EulerMaruyama(), "quadratic", 1),

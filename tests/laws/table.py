@@ -165,6 +165,8 @@ PHASE_SAMPLERS = {
     "ancestral-half": Law(samplers.Ancestral(0.5), None, 4, True),
     "ancestral-mean": Law(samplers.Ancestral(belief=dirac), None, 60, False),
     "flow-mean": Law(samplers.Ancestral(0.0, dirac), 1, 40, False),
+    "looked": Law(samplers.Looked(samplers.GaussianRemainder(prefix=False)), None, 60, True),
+    "looked-sde": Law(samplers.Looked(samplers.Ancestral()), None, 4, True),
     "phase-2m": Law(samplers.PhaseMultistep(), 2, 60, True),
     "euler": Law(samplers.Euler(), 1, 60, False),
     "heun": Law(samplers.Heun(), 2, 120, True, evaluations="ts"),

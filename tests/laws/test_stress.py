@@ -36,7 +36,7 @@ EVERYDAY, SWEEP = 14, 600
 REFUSED = ("is a sub-sequence of a table", "cannot be read at t = 1")
 """What no choice of numbers can mend: a grid of a table's knots without a table, ε where x_t holds nothing else."""
 
-DIVERGED = ("samples are not finite", "an error that is not finite", "its error is not")
+DIVERGED = ("samples are not finite", "an error that is not finite", "its error is")
 """What is said of numbers that left the range of the arithmetic."""
 
 

@@ -205,7 +205,7 @@ def test_stable_defaults():
     """What is picked when nothing is named."""
     assert samplers.default_sampler(processes.VP()) == samplers.GaussianRemainder()
     assert isinstance(samplers.default_sampler(processes.Absorbing(3)), samplers.Ancestral)
-    assert samplers.default_sampler(processes.PhaseSpace()) == samplers.SSCS()
+    assert samplers.default_sampler(processes.PhaseSpace()) == samplers.Looked()
     world = worlds.ring()
     x = langevin.sample(world.denoiser(processes.EDM()), n=64)
     assert x.shape == (64, 2)

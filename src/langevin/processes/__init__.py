@@ -46,7 +46,7 @@ from .gaussian import (
     scaled_linear_betas,
 )
 from .learned import Learned, Learning, MonotoneNetwork
-from .phase import PhaseSpace
+from .phase import Look, PhaseSpace
 
 
 def create(config: str | Mapping[str, Any]) -> Process:
@@ -76,6 +76,7 @@ __all__ = [
     "GammaNoise",
     "Learned",
     "Learning",
+    "Look",
     "MatrixChain",
     "MonotoneNetwork",
     "Neighbours",

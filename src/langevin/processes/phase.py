@@ -13,6 +13,10 @@ from .._errors import UserError
 from .._registry import register
 from ..distributions import Blocks, Compound, Dense, Diagonal, Dirac, Distribution, Normal
 from .base import Observation, Process, as_time, expand
+from .gaussian import ScalarGaussian
+
+_FIRST = 1e-18
+"""The time that stands for 0 where a covariance is divided by."""
 
 
 def _matrix(rows: list[list[Tensor]]) -> Tensor:
@@ -111,7 +115,7 @@ class PhaseSpace(Process):
         whose terms cancel to a quarter at most, where :math:`Σ_{vv} - Σ_{xv}^2/Σ_{xx}` loses all digits as t → 0.
         The time 0 is the limit.
         """
-        t = as_time(t).clamp_min(1e-18)
+        t = as_time(t).clamp_min(_FIRST)
         noise, f = self.noise_cov(0.0, t), self.flow(0.0, t)[..., 1]
         p, q, r, x, v = noise[..., 0, 0], noise[..., 0, 1], noise[..., 1, 1], f[..., 0], f[..., 1]
         det = p * r - q**2 + self.gamma * (p * v**2 - 2 * q * x * v + r * x**2)
@@ -135,7 +139,7 @@ class PhaseSpace(Process):
     def log_snr(self, t: Tensor | float) -> Tensor:
         r"""log 1/r² of the observation y = x_0 + rε that the state amounts to: :math:`1/r^2 = K^T Σ^{-1} K = |κ|^2`."""
         t = as_time(t)
-        inside = t.clamp_min(1e-18)
+        inside = t.clamp_min(_FIRST)
         return torch.where(t > 0, torch.log((self.white_gain(inside) ** 2).sum(-1)), torch.inf)
 
     def time(self, log_snr: Tensor | float) -> Tensor:
@@ -159,7 +163,7 @@ class PhaseSpace(Process):
     @cached_property
     def _table(self) -> tuple[Tensor, Tensor]:
         """log t, from 1e-18, and the log-SNR there."""
-        places = torch.linspace(math.log(1e-18), 0, 500, dtype=torch.float64)
+        places = torch.linspace(math.log(_FIRST), 0, 500, dtype=torch.float64)
         return places, self.log_snr(torch.exp(places))
 
     def _blocks(self, m: Tensor, state: Tensor, root: Tensor | None = None) -> Blocks:
@@ -224,7 +228,7 @@ class PhaseSpace(Process):
         half = root_s @ inverse
         free = half @ root_s.mT
         gain = torch.linalg.solve_triangular(noise, half @ y.mT, upper=False, left=False)
-        back, inside = self.flow(step, 0.0) @ noise, s.clamp_min(1e-18)
+        back, inside = self.flow(step, 0.0) @ noise, s.clamp_min(_FIRST)
         pull = back @ (back.mT @ (self.whitening(inside).mT @ self.white_gain(inside)[..., None]))
         lift = (self.gain(s) + square[..., None] * pull[..., 0]) / det[..., None]
         gain = torch.where(still, torch.eye(2, dtype=torch.float64), gain)
@@ -238,7 +242,7 @@ class PhaseSpace(Process):
 
         by the fourth-order Magnus method in log t, in which the coefficients are smooth and bounded.
         """
-        t, s = torch.broadcast_tensors(torch.log(t.clamp_min(1e-18)), torch.log(s.clamp_min(1e-18)))
+        t, s = torch.broadcast_tensors(torch.log(t.clamp_min(_FIRST)), torch.log(s.clamp_min(_FIRST)))
         h = (s - t) / panels
 
         def generator(place: float) -> Tensor:
@@ -302,6 +306,31 @@ class PhaseSpace(Process):
         log_c = rest + 0.5 * d * (math.log(2 * math.pi) - torch.log(precision))
         return Observation(y, torch.ones_like(precision), precision.rsqrt(), log_c)
 
+    def split(self, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        r"""(y, w): the look y = x_0 + r ε_1 and the rest w = ε_2, independent of it and of the data.
+
+        With κ = L⁻¹K, a unit vector e across it and u = L⁻¹(x_t, v_t), they are :math:`κ \cdot u / |κ|^2` and e·u. The
+        weights of v are formed; those of x follow from what K is mapped to, (1, 0), where sums would cancel.
+        """
+        t = as_time(t).clamp_min(_FIRST)
+        kappa, across = self._frame(t)
+        of_v = torch.stack([kappa[..., 1] / (kappa**2).sum(-1), across[..., 1]], -1) / self.root(t)[..., 1, 1, None]
+        gain = self.gain(t)[..., None]
+        of_x = (torch.tensor([1.0, 0.0], dtype=torch.float64) - of_v * gain[..., 1, :]) / gain[..., 0, :]
+        y, w = _apply(torch.stack([of_x, of_v], -1), x_t).unbind(1)
+        return y, w
+
+    def join(self, y: Tensor, w: Tensor, t: Tensor | float) -> Tensor:
+        r"""The inverse of ``split``: :math:`(x_t, v_t) = K y + w L e`; v_0 ~ N(0, γ) at t = 0."""
+        across = self._frame(as_time(t).clamp_min(_FIRST))[1][..., None]
+        return self._lift(self.gain(t), y) + self._lift((self.root(t) @ across)[..., 0], w)
+
+    def _frame(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """κ, and the unit vector across it."""
+        kappa = self.white_gain(t)
+        across = torch.stack([-kappa[..., 1], kappa[..., 0]], -1)
+        return kappa, across / across.norm(dim=-1, keepdim=True)
+
     def score(self, x_t: Tensor, belief: Distribution, t: Tensor | float) -> Tensor:
         r"""∇ log p_t(x, v) = Σ_t⁻¹ (K_t x̂_0 − x_t), exact from the mean of the belief about x_0 alone."""
         white = self.whitening(t)
@@ -312,3 +341,30 @@ class PhaseSpace(Process):
         drift = torch.tensor([[0.0, 1.0], [-1.0, -2.0]], dtype=torch.float64)
         kick = torch.tensor([[0.0, 0.0], [0.0, 4.0]], dtype=torch.float64)
         return self.beta * (_apply(drift, x_t) - _apply(kick / 2, self.score(x_t, belief, t)))
+
+
+@dataclass(frozen=True)
+class Look(ScalarGaussian):
+    """y_t = x_0 + r(t) ε: what a state of phase space says about the data, a process of its own at the same times.
+
+    Args:
+        phase: whose states are looked at.
+    """
+
+    phase: PhaseSpace
+
+    @property
+    def t_min(self) -> float:
+        return self.phase.t_min
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.exp(-self.log_snr(t) / 2)
+
+    def log_snr(self, t: Tensor | float) -> Tensor:
+        return self.phase.log_snr(t)
+
+    def time(self, log_snr: Tensor | float) -> Tensor:
+        return self.phase.time(log_snr)

@@ -27,7 +27,7 @@ from .multistep import (
     Multistep,
     UniPC,
 )
-from .phase import SSCS, PhaseMultistep
+from .phase import SSCS, Looked, PhaseMultistep
 from .pndm import PNDM, StartWith
 from .remainder import GaussianRemainder
 from .reversal import AdaptiveSDE, ConsistentAnnealing, Preconditioned, ReverseDiffusion
@@ -97,6 +97,7 @@ __all__ = [
     "InTurn",
     "Langevin",
     "Linear",
+    "Looked",
     "Matrix",
     "MaximumLikelihoodSDE",
     "Moments",

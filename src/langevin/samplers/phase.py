@@ -1,8 +1,8 @@
-"""Samplers of phase space: the symmetric splitting of critically damped Langevin diffusion, and its flow."""
+"""Samplers of phase space: the symmetric splitting of critically damped Langevin diffusion, its flow, and its look."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -10,10 +10,11 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._registry import register
-from ..denoisers import Denoiser
-from ..distributions import Dirac, Noise
-from ..processes import PhaseSpace, Process, expand
+from ..denoisers import Denoiser, Transform
+from ..distributions import Dirac, Distribution, Noise
+from ..processes import Look, PhaseSpace, Process, expand
 from .loop import Sampler, State
+from .remainder import GaussianRemainder
 
 
 @register(
@@ -120,3 +121,64 @@ def _integral(process: PhaseSpace, t: Tensor, s: Tensor) -> Tensor:
     between = process.time(-2 * torch.log(torch.tan(start + (end - start) * (nodes + 1) / 2)))
     lifts = process.bridge_coefficients(between, s[..., None], 0.0)[0]
     return ((end - start)[..., None] / 2 * weights[:, None] * lifts).sum(-2)
+
+
+@dataclass(frozen=True, eq=False)
+class _Looked(Transform):
+    """A belief of phase space, asked about the look y; the rest of the state, w, stands still."""
+
+    w: Tensor
+
+    @property
+    def process(self) -> Process:  # type: ignore[override]
+        return Look(_phase(self.base.process))
+
+    def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
+        return self.base(_phase(self.base.process).join(x_t, self.w, t), t)
+
+    def rows(self, index: slice | Tensor) -> Denoiser:
+        return replace(self, base=self.base.rows(index), w=self.w[index])
+
+
+@register(
+    "samplers",
+    "looked",
+    title="Any solver of scalar noise, in phase space",
+    catalogue="D6",
+    proof="exact: tests/laws/test_phase_laws.py, tests/samplers/test_looked.py",
+)
+@dataclass(frozen=True)
+class Looked(Sampler):
+    r"""A solver of x_0 + rε, on what a state of phase space says about the data.
+
+    The state is :math:`(x_t, v_t) = K y + w L e`, where the look y = x_0 + r ε_1 holds all that it says of x_0 and
+    w = ε_2 is independent of both (``PhaseSpace.split``). So w may stand still while y is carried along the
+    probability flow of ``Look(process)``, or its SDE: (x, v) has the law of phase space at every time, on other paths
+    than those of CLD. Order and evaluations are the solver's.
+
+    Args:
+        sampler: of any scalar-Gaussian process.
+    """
+
+    sampler: Sampler = field(default_factory=GaussianRemainder)
+
+    def check(self, process: Process) -> None:
+        self.sampler.check(Look(_phase(process)))
+
+    def default_grid(self, process: Process, steps: int) -> Tensor | None:
+        return self.sampler.default_grid(Look(_phase(process)), steps)
+
+    def plan(self, process: Process, grid: Tensor) -> Sampler:
+        return replace(self, sampler=self.sampler.plan(Look(_phase(process)), grid))
+
+    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
+        process = _phase(denoiser.process)
+        y, w = process.split(state.x, state.t)
+        end = self.sampler.step(State(y, state.t, state.memory, state.belief), s, _Looked(denoiser, w), noise)
+        return state.move(process.join(end.x, w, s), s, memory=end.memory, belief=end.belief)
+
+
+def _phase(process: Process) -> PhaseSpace:
+    if not isinstance(process, PhaseSpace):
+        raise UserError(f"a state can be split into a look and a rest in phase space, not in {type(process).__name__}")
+    return process

@@ -17,7 +17,7 @@ from ..processes import PhaseSpace, Process, ScalarGaussian, TableChain
 from . import grids
 from .bridges import Ancestral
 from .loop import Repeat, Sampler, Then, check_grid, trajectory
-from .phase import SSCS
+from .phase import Looked
 from .remainder import GaussianRemainder
 from .tuned import found
 
@@ -26,8 +26,9 @@ from .tuned import found
 def default_sampler(process: Process | Denoiser) -> Sampler:
     """The sampler taken when none is named: for a process, or for a denoiser, from which it takes the data's moments.
 
-    Scalar-Gaussian processes get the Gaussian-remainder solver and phase space its symmetric splitting, at one
-    evaluation a step; every other process gets ancestral sampling from the whole belief, exact for the true one.
+    Scalar-Gaussian processes get the Gaussian-remainder solver, phase space the same on what a state says about the
+    data, at one evaluation a step; every other process gets ancestral sampling from the whole belief, which is exact
+    for the true one.
     """
     return Ancestral()
 
@@ -39,7 +40,7 @@ def _(process: ScalarGaussian) -> Sampler:
 
 @default_sampler.register
 def _(process: PhaseSpace) -> Sampler:
-    return SSCS()
+    return Looked()
 
 
 @default_sampler.register
@@ -56,6 +57,11 @@ def suited(sampler: Sampler, denoiser: Denoiser) -> Sampler:
 @suited.register
 def _(sampler: GaussianRemainder, denoiser: Denoiser) -> Sampler:
     return sampler.of(denoiser)
+
+
+@suited.register
+def _(sampler: Looked, denoiser: Denoiser) -> Sampler:
+    return Looked(suited(sampler.sampler, denoiser))
 
 
 @suited.register
