@@ -314,7 +314,7 @@ def fingerprint() -> dict[str, str]:
         p for room in ("samplers", "processes", "denoisers", "distributions") for p in (package / room).glob("*.py")
     ]
     mixture = package / "worlds" / "mixture.py"
-    truth = "".join(map(inspect.getsource, (exact.FastMean, exact.fine, exact.flow, exact.Problem)))
+    truth = "".join(map(inspect.getsource, (exact.FastMean, exact.ring, exact.fine, exact.flow, exact.Problem)))
     return {
         "langevin": digest([*rooms, mixture], truth + inspect.getsource(Ours)),
         "peers": digest([mixture, here / "peers.py"], truth + json.dumps(peers.versions())),

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ...distributions import Noise
 
-BEAM = 8192
+BEAM = 32768
 """Paths that a sender follows, its own choice: what it loses falls with the square of the logarithm of this number."""
 
 PATH = 4096
