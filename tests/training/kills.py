@@ -29,7 +29,7 @@ from faults import AFTER, BEFORE, COUNT, FAIL, TORN
 from tiny_runs import points, tiny
 
 from langevin import UserError, data, training
-from langevin.cli import sample
+from langevin.cli import main, sample
 from langevin.tasks.compress import images
 from langevin.training import checkpoint, files, reports
 from langevin.training.checkpoint import Progress
@@ -79,8 +79,8 @@ def several(root: Path, *steps: int) -> None:
 
 
 def samples(root: Path, seed: int) -> None:
-    x = torch.randn(12, 2, generator=torch.Generator().manual_seed(seed))
-    sample.write(root / "samples", x, torch.arange(12) % 3, points().info, {"seed": seed})
+    x = torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+    sample.write(root / "samples", x, torch.arange(20) % 10, digits(), {"seed": seed})
 
 
 def report(root: Path, text: str) -> None:
@@ -88,10 +88,15 @@ def report(root: Path, text: str) -> None:
     files.publish(root, {"report.html": page, "report.json": files.as_json({"files": {"page": files.digest(page)}})})
 
 
+@functools.cache
+def digits() -> Any:
+    return data.load("digits").info
+
+
 def pictures(root: Path) -> None:
     levels = torch.arange(2 * 8 * 8).reshape(2, 1, 8, 8) % 17
     if not (root / "images").exists():
-        images.write(root / "images", levels, [("a/one.png", 8, 8), ("b/two.png", 8, 8)], data.load("digits").info)
+        images.write(root / "images", levels, [("a/one.png", 8, 8), ("b/two.png", 8, 8)], digits())
 
 
 def remove(root: Path) -> None:
@@ -396,6 +401,74 @@ class Broken:
                 assert last(root) == last(self.folder / "new"), "the resumed run is another"
                 assert not [name for name in everything(root) if files.TEMPORARY in name or name.endswith(files.LOCK)]
 
+    def commands(self, share: float) -> None:
+        """Let the disk refuse to commands from a call on: one line that names path and cause; what was there is."""
+        old, root, told = self.folder / "old", self.folder / "root", self.folder / "told"
+        shutil.rmtree(old, ignore_errors=True)
+        several = [["train", "digits", "--out", "{root}/run", "--steps", "4", *SMALL.split()], *COMMANDS[1:]]
+        for words in several:  # what is there
+            assert forked(lambda words=words: spoken(words, old, told)) == "done", told.read_text()
+        for words in COMMANDS:
+            self.fresh(old, root)
+            count = self.count(lambda where, words=words: spoken(words, where, told), root)
+            for at, number in some(count, (errno.ENOSPC, errno.EROFS, errno.EACCES), share, words[0]):
+                self.fresh(old, root)
+
+                def act(words: list[str] = words, at: int = at, number: int = number) -> None:
+                    self.shim.arm(root, FAIL, at, number)
+                    code, line = spoken(words, root, told, free=True)
+                    cause = f" cannot be written: {os.strerror(number)}"
+                    if code and not (line.startswith(f"langevin {words[0]}: ") and str(root) in line and cause in line):
+                        raise AssertionError(f"code {code}: {told.read_text()}")
+
+                outcome = forked(act)
+                with self.trial("refusals to commands", f"{words[0]}, call {at}, {errno.errorcode[number]}"):
+                    assert outcome == "done", outcome
+                    intact(root)
+                    assert forked(lambda words=words: spoken(words, root, told)) == "done", told.read_text()
+                    intact(root)
+
+
+SMALL = (
+    "--batch 8 --network.name unet --network.options width 8 --output.validate-on 16 --output.picture-every 4 "
+    "--output.checkpoint-every 2 --output.log-every 1"
+)
+COMMANDS = [
+    words.split()
+    for words in (
+        "train digits --out {root}/run --resume --steps 8",
+        "sample {root}/run -n 20 --steps 2 --out {root}/samples",
+        "evaluate {root}/run -n 8 --steps 2 --features pixels",
+        "compress digits -o {root}/x.lng --model {root}/run --limit 1",
+    )
+]
+
+
+def spoken(words: list[str], root: Path, told: Path, free: bool = False) -> tuple[int, str]:
+    """Run a command in a fork, with what it says in a file: its exit code and its last line."""
+    with open(told, "wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    code = main([word.format(root=root) for word in words])
+    if code and not free:
+        raise AssertionError(f"exit code {code}")
+    return code, told.read_text().splitlines()[-1]
+
+
+def intact(root: Path) -> None:
+    """Everything that the commands left is whole."""
+    names = {checkpoint.MODEL, checkpoint.AVERAGE, checkpoint.OPTIMISER, checkpoint.STATE}
+    kept = training.checkpoints(root / "run")
+    assert kept, "no checkpoint is left"
+    for path in kept:
+        assert {k: files.digest((path / k).read_bytes()) for k in names} == files.manifest(path, names), path
+    assert training.load(root / "run").config["steps"] in (4, 6, 8)
+    record = files.read_json(files.place(root / "samples", "sample.json"))
+    for name, wanted in record["files"].items():
+        assert files.digest(files.place(root / "samples", name).read_bytes()) == wanted, name
+    assert files.read_json(root / "run" / "evaluation.json")["measures"]
+    assert len((root / "x.lng").read_bytes()) > 50
+
 
 def learner_of_run() -> Any:
     """A learner that the checkpoints of ``tiny`` fit."""
@@ -498,9 +571,11 @@ def work(share: float, folder: Path) -> dict[str, Any]:
     broken = Broken(faults.layer(), folder)
     for scenario in SCENARIOS:
         broken.kill(scenario, share)
-        broken.refuse(scenario, share / 3)
-        broken.darken(scenario, share / 3)
-    broken.train(share / 4)
+        broken.refuse(scenario, share / 5)
+        broken.darken(scenario, share / 5)
+    broken.train(share / 5)
+    if share >= 1:
+        broken.commands(share / 50)
     return {"tried": broken.tried, "wrong": broken.wrong, "shim": type(broken.shim).__name__}
 
 
@@ -521,7 +596,7 @@ def run(long: bool = False, plain: bool = False) -> dict[str, Any]:
         paths = [str(Path(training.__file__).parents[2]), str(here.parent), str(here.parents[1])]
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
         env |= {} if library is None else {"LD_PRELOAD": str(library)}
-        words = [sys.executable, str(here), "9" if long else "0.15", name]
+        words = [sys.executable, str(here), "9" if long else "0.18", name]
         done = subprocess.run(words, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
