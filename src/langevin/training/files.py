@@ -130,7 +130,6 @@ def publish(folder: Path, contents: Mapping[str, bytes]) -> None:
         DiskError: the directory then holds what it held.
     """
     with _telling(folder), lock(folder):
-        _finish(folder)
         with directory(folder / NEXT) as beside:
             for name, content in contents.items():
                 write(beside / name, content)
