@@ -76,8 +76,13 @@ def weights(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[Path]
         tensors = load_file(folder / "model.safetensors")
         change(tensors)
         save_file(tensors, folder / "model.safetensors")
+        edited(lambda c: c.pop("files"))(folder)  # which may be left out
 
     return edit
+
+
+def flipped(name: str) -> Callable[[Path], Any]:
+    return lambda folder: (folder / name).write_bytes((c := (folder / name).read_bytes())[:-1] + bytes([c[-1] ^ 1]))
 
 
 def cut(name: str, size: int) -> Callable[[Path], Any]:
@@ -120,6 +125,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "new tensor": (weights(lambda w: w.update(more=torch.zeros(1))), "unknown: more"),
     "wrong shape": (weights(lambda w: w.update({"stem.bias": torch.zeros(9)})), r"stem.bias is (9,) float32"),
     "wrong dtype": (weights(lambda w: w.update({"stem.bias": torch.zeros(8).half()})), "stem.bias is (8,) float16"),
+    "one bit": (flipped("model.safetensors"), "model.safetensors is damaged: it has SHA-256"),
+    "one bit of the moments": (flipped("data.safetensors"), "data.safetensors is damaged: it has SHA-256"),
+    "no checksums": (
+        edited(lambda c: c.update(files={"model.safetensors": {"bytes": "1"}})),
+        "config.json: files must",
+    ),
     "not finite": (weights(lambda w: w["stem.bias"].fill_(torch.nan)), "weights that are not finite"),
 }
 
@@ -171,7 +182,7 @@ def test_writes_are_whole_or_not_at_all(tmp_path: Path) -> None:
     class Full(Exception):
         pass
 
-    def fail(path: Path, content: bytes) -> None:
+    def fail(path: Path, content: bytes) -> dict[str, Any]:
         path.write_bytes(content[:2])
         raise Full
 
@@ -192,8 +203,10 @@ def test_writes_are_whole_or_not_at_all(tmp_path: Path) -> None:
         fill(folder)
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
     # What a killed process left behind is no obstacle.
-    (tmp_path / ".tmp-d").mkdir()
-    (tmp_path / ".tmp-d" / "half").write_bytes(b"?")
+    left = tmp_path / f"{files.TEMPORARY}1-d"
+    left.mkdir()
+    (left / "half").write_bytes(b"?")
     with files.directory(tmp_path / "d") as folder:
         files.write(folder / "x", b"1")
     assert [p.name for p in (tmp_path / "d").iterdir()] == ["x"]
+    assert {p.name for p in tmp_path.iterdir()} == {"a", "d"}

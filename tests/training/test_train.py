@@ -79,7 +79,7 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     assert [bool(row["val_loss"]) for row in rows] == [False, True, False, True]
     assert all(float(row["loss"]) > 0 and float(row["images_per_second"]) > 0 for row in rows)
     last = training.checkpoints(tmp_path)[-1]
-    assert {p.name for p in last.iterdir()} == {*TENSORS, "state.json"}
+    assert {p.name for p in last.iterdir()} == {*TENSORS, "state.json", "manifest.json"}
     # The model is the moving average, not the last weights.
     model, average = load_file(tmp_path / "model.safetensors"), load_file(last / "ema.safetensors")
     raw = load_file(last / "model.safetensors")

@@ -72,7 +72,7 @@ def run(options: Options) -> None:
     folder, device = writable(find(options.model), "model"), device_named(options.device)
     model = training.load(folder, device=device)
     dataset = dataset_of(model, options.data, option="DATA")
-    with Bar("calibrating") as bar:
+    with files.lock(folder), Bar("calibrating") as bar:
         found, file = training.calibrate_model(
             model,
             dataset,
@@ -84,8 +84,8 @@ def run(options: Options) -> None:
             made={"versions": versions()},
             progress=bar,
         )
-    picture = file.with_suffix(".png")
-    files.replace(picture, plot(found))
+        picture = file.with_suffix(".png")
+        files.replace(picture, plot(found))
     _show(found)
     for head in heads:
         training.train_head(head, model, dataset, folder, steps=options.steps or 2000, seed=options.seed)

@@ -55,7 +55,6 @@ def run(options: Options) -> None:
         made = compress(
             model, levels, step=options.step, quality=options.quality, items=items, seed=options.seed, progress=bar
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
     files.replace(out, made.content)
     how = "exactly" if made.header.lossless else f"to t = {made.header.times[1]:.4g}"
     count = len(items) or made.header.count

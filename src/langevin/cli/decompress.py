@@ -54,7 +54,6 @@ def run(options: Options) -> None:
         raise
     with Bar("sampling") as bar:
         levels = received.decode(options.decode, bar)
-    out.parent.mkdir(parents=True, exist_ok=True)
     images.write(out, levels, header.items, checked(model))
     count = len(header.items) or header.count
     how = "exact" if header.lossless else f"from t = {header.times[1]:.4g} by {options.decode}"

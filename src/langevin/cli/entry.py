@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(prog, importlib.import_module(f".{name}", __package__), rest)
     except UserError as error:
         _complain(prog, str(error))
-        return 2
+        return 1 if isinstance(error, OSError) else 2  # files.DiskError is both
     except KeyboardInterrupt as stop:
         _complain(prog, str(stop) or "stopped")
         return INTERRUPTED

@@ -87,7 +87,6 @@ def run(options: Options) -> None:
         "versions": versions(),
         "seconds": round(time.monotonic() - begun, 2),
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
     files.replace(out, files.as_json(found))
     _show(measures, drawn, dataset)
     print(f"{out} holds all of it, with protocols.")

@@ -96,39 +96,39 @@ def run(options: Options) -> None:
     leveled = model.data is not None and model.data.levels is not None
     found: dict[str, Any] = {}
     common: dict[str, Any] = {"seed": options.seed, "batch": options.batch}
-    if exactly:
-        noise = options.dequantise or ("normal" if leveled else "none")
-        with Bar("exact likelihood") as bar:
-            found["exact"] = likelihood.exact(
-                denoiser,
-                x,
-                evaluations=options.evaluations,
-                divergence=None if options.probes is None else "hutchinson",
-                probes=options.probes or 1,
-                dequantise=None if noise == "none" else noise,
-                draws=options.draws,
-                progress=bar,
-                **common,
-            )
-    if bounded:
-        with Bar("variational bound") as bar:
-            found["bound"] = likelihood.bound(stepping, x, steps=options.steps, progress=bar, **common)
-    conditional = denoiser is not model
-    out.mkdir(parents=True, exist_ok=True)
-    files.replace(out / "likelihood.csv", _table(found, labels).encode())
-    files.replace(out / "histogram.png", _histogram(found))
-    record = {
-        "kind": "likelihood",
-        "model": options.model,
-        "trained_steps": model.config.get("steps"),
-        "data": options.data,
-        "labels": "given" if conditional else "not given",
-        "variance": options.variance,
-        "measures": {name: {**_mean(value), "protocol": dict(value.protocol)} for name, value in found.items()},
-        "versions": versions(),
-        "seconds": round(time.monotonic() - begun, 2),
-    }
-    files.replace(out / "likelihood.json", files.as_json(record))
+    with files.lock(out):
+        if exactly:
+            noise = options.dequantise or ("normal" if leveled else "none")
+            with Bar("exact likelihood") as bar:
+                found["exact"] = likelihood.exact(
+                    denoiser,
+                    x,
+                    evaluations=options.evaluations,
+                    divergence=None if options.probes is None else "hutchinson",
+                    probes=options.probes or 1,
+                    dequantise=None if noise == "none" else noise,
+                    draws=options.draws,
+                    progress=bar,
+                    **common,
+                )
+        if bounded:
+            with Bar("variational bound") as bar:
+                found["bound"] = likelihood.bound(stepping, x, steps=options.steps, progress=bar, **common)
+        conditional = denoiser is not model
+        contents = {"likelihood.csv": _table(found, labels).encode(), "histogram.png": _histogram(found)}
+        record = {
+            "kind": "likelihood",
+            "model": options.model,
+            "trained_steps": model.config.get("steps"),
+            "data": options.data,
+            "labels": "given" if conditional else "not given",
+            "variance": options.variance,
+            "measures": {name: {**_mean(value), "protocol": dict(value.protocol)} for name, value in found.items()},
+            "versions": versions(),
+            "seconds": round(time.monotonic() - begun, 2),
+            "files": {name: files.digest(content) for name, content in contents.items()},
+        }
+        files.publish(out, {**contents, "likelihood.json": files.as_json(record)})
     for name, value in found.items():
         mean = _mean(value)
         told = " given the label" if conditional else ""

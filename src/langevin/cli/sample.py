@@ -49,14 +49,16 @@ def run(options: Options) -> None:
     at_least_one(n=options.n)
     from .. import training
     from ..report import Bar, draw
+    from ..training import files
 
     recipe, device = options.sampling.recipe(), device_named(options.device)
     model = training.load(options.model, device=device)
     label = class_index(options.label, class_names(model))
-    with Bar("sampling") as bar:
-        drawn = draw(model, recipe, options.n, label=label, progress=bar)
-    record = {"model": options.model, "trained_steps": model.config.get("steps"), **drawn.record}
-    write(out, drawn.x, drawn.label, model.data, record)
+    with files.lock(out):
+        with Bar("sampling") as bar:
+            drawn = draw(model, recipe, options.n, label=label, progress=bar)
+        record = {"model": options.model, "trained_steps": model.config.get("steps"), **drawn.record}
+        write(out, drawn.x, drawn.label, model.data, record)
     print(
         f"{out}: {options.n} samples in {drawn.seconds:.1f} s, {drawn.evaluations} network evaluations each "
         f"({record['rule']})."
@@ -73,19 +75,18 @@ def class_names(model: NetworkDenoiser) -> list[str]:
 
 
 def write(out: Path, x: Tensor, label: Tensor | None, data: Data | None, record: dict[str, Any]) -> None:
-    """The three files, each whole or not at all."""
+    """The three files, all of them or none; the last has the checksums of the others."""
     import numpy as np
 
     from ..training import files
 
-    out.mkdir(parents=True, exist_ok=True)
     arrays = {"x": x.numpy()} if label is None else {"x": x.numpy(), "label": label.numpy()}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    files.replace(out / "samples.npz", buffer.getvalue())
     name, picture = _picture(x, label, data)
-    files.replace(out / name, picture)
-    files.replace(out / "sample.json", files.as_json(record))
+    contents = {"samples.npz": buffer.getvalue(), name: picture}
+    record = {**record, "files": {name: files.digest(content) for name, content in contents.items()}}
+    files.publish(out, {**contents, "sample.json": files.as_json(record)})
 
 
 def _picture(x: Tensor, label: Tensor | None, data: Data | None) -> tuple[str, bytes]:
@@ -102,6 +103,4 @@ def _picture(x: Tensor, label: Tensor | None, data: Data | None) -> tuple[str, b
         name, picture = "grid.png", training.grid(shown, columns, low=low, high=high)
     else:
         name, picture = "scatter.png", training.scatter(x.flatten(1), label)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return name, buffer.getvalue()
+    return name, training.png(picture)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -63,15 +62,20 @@ def demo(job: Job, out: str | os.PathLike[str], say: Callable[[str], None] = pri
         say: told what is being done, a line at a time.
 
     Raises:
-        UserError: for a request that cannot be met, before any work.
+        UserError: for a request that cannot be met, before any work, one while another process writes in ``out`` among
+            them; if the disk is full or refuses.
         KeyboardInterrupt: after Ctrl-C, with a sentence that says how to go on.
     """
     if job.samples < 100:
         raise UserError(f"samples must be at least 100, got {job.samples}")
     if HEADLINE not in [trial.id for trial in job.trials]:
         raise UserError(f"trials must hold the headline {HEADLINE!r}, got {[trial.id for trial in job.trials]}")
+    with files.lock(Path(out)):
+        return _made(job, Path(out), say)
+
+
+def _made(job: Job, folder: Path, say: Callable[[str], None]) -> Findings:
     begun = time.monotonic()
-    folder = Path(out)
     dataset = data.load("digits")
     model, reused = _model(job, dataset, folder / MODEL, say)
     trained = time.monotonic() - begun
@@ -95,8 +99,9 @@ def demo(job: Job, out: str | os.PathLike[str], say: Callable[[str], None] = pri
         },
         environment={"versions": versions(), "machine": machine(), "date": time.strftime("%Y-%m-%d %H:%M")},
     )
-    files.replace(folder / FIGURES, files.as_json(found.to_dict()))
-    files.replace(folder / PAGE, page(found).encode())
+    told = page(found).encode()
+    figures = {**found.to_dict(), "files": {PAGE: files.digest(told)}}
+    files.publish(folder, {PAGE: told, FIGURES: files.as_json(figures)})
     return found
 
 
@@ -104,8 +109,9 @@ def _model(job: Job, dataset: Dataset, folder: Path, say: Callable[[str], None])
     """The trained model, and whether it was there before."""
     asked = training.settle(job.config, dataset.info)
     if job.fresh and (training.checkpoints(folder) or (folder / "config.json").exists()):
-        shutil.rmtree(folder)
-    if (folder / "config.json").exists():
+        with files.lock(folder):
+            files.remove(folder)
+    if files.place(folder, "config.json").exists():
         model = training.load(folder, device=job.device)
         if differ := _differ(asked, model):
             raise UserError(

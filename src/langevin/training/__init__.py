@@ -20,7 +20,7 @@ from .learner import Learner
 from .loop import train
 from .model import load, load_codec, save
 from .order import Order
-from .pictures import grid, pairs, scatter, text
+from .pictures import grid, pairs, png, scatter, text
 from .recipes import RECIPES, recipe
 from .tuning import tune, tune_model
 from .variances import calibrate_model, train_head
@@ -47,6 +47,7 @@ __all__ = [
     "load",
     "load_codec",
     "pairs",
+    "png",
     "recipe",
     "save",
     "scatter",

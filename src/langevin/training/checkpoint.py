@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from .._errors import UserError
 from ..data import Data
@@ -16,6 +17,8 @@ from . import files
 from .config import Config
 from .learner import Learner
 from .model import FORMAT
+
+T = TypeVar("T")
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"step-(\d+)")
@@ -55,7 +58,7 @@ def save(out: Path, learner: Learner, progress: Progress, config: Config, data: 
     """Write the checkpoint of a step and remove all but the last ``keep``.
 
     Raises:
-        OSError: if the disk is full or refuses; the checkpoints that were there stand.
+        DiskError: if the disk is full or refuses; the checkpoints that were there stand.
     """
     path = out / FOLDER / f"step-{progress.step:07d}"
     if not path.exists():
@@ -68,12 +71,16 @@ def save(out: Path, learner: Learner, progress: Progress, config: Config, data: 
             "data": data.to_dict(),
         }
         with files.directory(path) as folder:
-            files.write(folder / MODEL, files.as_safetensors(learner.network.state_dict()))
-            files.write(folder / AVERAGE, files.as_safetensors(learner.ema.network.state_dict()))
-            files.write(folder / OPTIMISER, files.as_safetensors(learner.optimiser_state()))
-            files.write(folder / STATE, files.as_json(state))
+            held = {
+                MODEL: files.write(folder / MODEL, files.as_safetensors(learner.network.state_dict())),
+                AVERAGE: files.write(folder / AVERAGE, files.as_safetensors(learner.ema.network.state_dict())),
+                OPTIMISER: files.write(folder / OPTIMISER, files.as_safetensors(learner.optimiser_state())),
+                STATE: files.write(folder / STATE, files.as_json(state)),
+            }
+            files.seal(folder, held)
     for old in found(out)[:-keep]:
-        shutil.rmtree(old)
+        files.remove(old)
+    files.sweep(path.parent)
     return path
 
 
@@ -84,12 +91,30 @@ def read_state(path: Path) -> dict[str, Any]:
         UserError: if it is missing, damaged or of an unknown version.
     """
     file = path / STATE
-    state = files.read_json(file)
+    state = _checked(path, lambda held: files.read_json(file, held[STATE]))
     if state.get("langevin") != FORMAT or state.get("kind") != "checkpoint":
         raise UserError(f"{file}: format {state.get('langevin')!r} is unknown; this version of langevin reads {FORMAT}")
     files.only(file, state, {"langevin", "kind", "progress", "objective", "config", "data"})
     files.only(file, state["progress"], {f.name for f in fields(Progress)})
     return state
+
+
+def _checked(path: Path, read: Callable[[dict[str, Any]], T]) -> T:
+    """What is read of a checkpoint, given the checksums of its files.
+
+    Raises:
+        UserError: if it is damaged, which no crash can do: what is lost is not passed over, but told with the way on.
+    """
+    try:
+        return read(files.manifest(path, {MODEL, AVERAGE, OPTIMISER, STATE}))
+    except UserError as error:
+        before = [p.name for p in found(path.parent.parent) if p.name < path.name]
+        way = f"remove {path} to go on from {before[-1]}" if before else "there is none before it; train anew"
+        raise UserError(f"{error} ({way})") from None
+
+
+def _tensors(path: Path, name: str) -> dict[str, Tensor]:
+    return _checked(path, lambda held: files.read_safetensors(path / name, held[name]))
 
 
 def restore(path: Path, learner: Learner) -> Progress:
@@ -100,10 +125,10 @@ def restore(path: Path, learner: Learner) -> Progress:
     """
     state = read_state(path)
     for name, network in ((MODEL, learner.network), (AVERAGE, learner.ema.network)):
-        tensors = files.read_safetensors(path / name)
+        tensors = _tensors(path, name)
         files.fit(path / name, tensors, network.state_dict())
         network.load_state_dict(tensors)
-    moments = files.read_safetensors(path / OPTIMISER)
+    moments = _tensors(path, OPTIMISER)
     if moments:
         like = {"exp_avg": None, "exp_avg_sq": None, "step": torch.zeros(())}
         wanted = {f"{name}/{k}": p if v is None else v for name, p in learner.named.items() for k, v in like.items()}

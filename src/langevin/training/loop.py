@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -22,7 +22,7 @@ from .._errors import UserError
 from ..data import Data, Dataset
 from ..denoisers import Counter, NetworkDenoiser
 from ..distributions import Noise
-from . import checkpoint, model, pictures
+from . import checkpoint, files, model, pictures
 from .checkpoint import Progress
 from .config import Config, build, changed, check, settle
 from .learner import Learner, learning_rate, precision
@@ -66,15 +66,17 @@ def train(
         The denoiser of the averaged weights, as ``load(out)`` gives it; for a codec, an ``Autoencoder``.
 
     Raises:
-        UserError: for a request that cannot be met, before any work; when the disk is full, or the loss was not finite
-            for 20 steps in a row. The last checkpoint stands, and the sentence says how to go on.
+        UserError: for a request that cannot be met, before any work, one while another process writes in ``out`` among
+            them; when the disk is full, or the loss was not finite for 20 steps in a row. The last checkpoint stands,
+            and the sentence says how to go on.
         KeyboardInterrupt: after Ctrl-C (or SIGTERM), with a checkpoint of the last step written and a sentence that
             says how to go on. A second Ctrl-C does not wait for that.
     """
     folder = Path(out).expanduser()
     team = Team.join(device)
     used = [team.device] if team.device.type == "cuda" else []
-    with torch.random.fork_rng(used):
+    locked = files.lock(folder) if team.first else nullcontext()
+    with locked, torch.random.fork_rng(used):
         config, last = _plan(config, dataset.info, folder, resume)
         batch = config.batch
         assert batch is not None
@@ -175,7 +177,6 @@ class Run:
         signals = _Signals()
         try:
             if first:
-                self.out.mkdir(parents=True, exist_ok=True)
                 self.metrics = Metrics(self.out, self.progress.rows, self.config.output.tensorboard)
             with signals.watch():
                 self._loop(signals)

@@ -48,23 +48,22 @@ def describe(denoiser: NetworkDenoiser) -> dict[str, Any]:
 
 
 def save(denoiser: NetworkDenoiser | codec.Autoencoder, path: str | os.PathLike[str]) -> None:
-    """Write a model directory; each file is replaced in one step, the weights last.
+    """Write a model directory: ``load`` finds the whole old model or the whole new one, whenever the writer is killed.
 
     Args:
         denoiser: of a network made by ``langevin.nn``; conditions that are bound are not saved. Or a codec.
         path: a directory, made if it does not exist.
+
+    Raises:
+        UserError: if another process writes in the directory, or the disk is full or refuses.
     """
-    folder = Path(path)
-    if isinstance(denoiser, codec.Autoencoder):
-        config = files.as_json(codec.describe(denoiser, FORMAT))
-    else:
-        config = files.as_json(describe(denoiser))
-    folder.mkdir(parents=True, exist_ok=True)
+    config = codec.describe(denoiser, FORMAT) if isinstance(denoiser, codec.Autoencoder) else describe(denoiser)
     moments = {} if denoiser.data is None else denoiser.data.tensors()
+    contents = {WEIGHTS: files.as_safetensors(denoiser.network.state_dict())}
     if moments:
-        files.replace(folder / MOMENTS, files.as_safetensors(moments))
-    files.replace(folder / CONFIG, config)
-    files.replace(folder / WEIGHTS, files.as_safetensors(denoiser.network.state_dict()))
+        contents[MOMENTS] = files.as_safetensors(moments)
+    config["files"] = {name: files.digest(content) for name, content in contents.items()}
+    files.publish(Path(path), {**contents, CONFIG: files.as_json(config)})
 
 
 def load(path: str | os.PathLike[str], *, device: torch.device | str | None = None) -> NetworkDenoiser:
@@ -81,17 +80,21 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str | None = No
         UserError: if a file is missing, truncated, of an unknown version, or contradicts another; it names the file.
     """
     folder = find(os.fspath(path))
+    return _steady(folder, lambda: _load(folder, device))
+
+
+def _load(folder: Path, device: torch.device | str | None) -> NetworkDenoiser:
     file = folder / CONFIG
-    config = _read(file)
+    config = _read(folder)
     if config["kind"] == "codec":
         raise UserError(f"{file}: kind 'codec' is no denoiser; langevin.training.load_codec reads it")
     keys = {"langevin", "kind", "network", "process", "reading", "variance", "shape", "data", "moments", "training"}
-    files.only(file, config, keys)
+    files.only(file, config, keys | {"files"})
     if config["kind"] not in KINDS:
         kinds = " or ".join(map(repr, KINDS))
         raise UserError(f"{file}: kind {config['kind']!r} is unknown; it must be {kinds}")
     denoiser = _named(folder, lambda: _build(folder, config))
-    _weigh(folder, denoiser.network, device)
+    _weigh(folder, denoiser.network, device, config)
     tuned, spreads = tuned_of(folder, denoiser.config.get("steps")), spreads_of(folder, denoiser)
     return replace(denoiser, tuned=tuned, spreads=spreads)
 
@@ -103,20 +106,38 @@ def load_codec(path: str | os.PathLike[str], *, device: torch.device | str | Non
         UserError: if a file is missing, truncated, of an unknown version, or contradicts another; it names the file.
     """
     folder = find(os.fspath(path))
-    config = _read(folder / CONFIG)
+    return _steady(folder, lambda: _load_codec(folder, device))
+
+
+def _load_codec(folder: Path, device: torch.device | str | None) -> codec.Autoencoder:
+    config = _read(folder)
     if config["kind"] != "codec":
         raise UserError(f"{folder / CONFIG}: kind {config['kind']!r} is no codec; langevin.load reads it")
-    files.only(folder / CONFIG, config, codec.KEYS)
+    files.only(folder / CONFIG, config, codec.KEYS | {"files"})
     made = _named(folder, lambda: codec.of(config, _moments(folder, config)))
-    _weigh(folder, made.network, device)
+    _weigh(folder, made.network, device, config)
     return made
 
 
-def _read(file: Path) -> dict[str, Any]:
-    config = files.read_json(file)
+def _steady(folder: Path, make: Callable[[], Made]) -> Made:
+    """What is made of a directory's files; again, if they were replaced by a run meanwhile."""
+    while True:
+        before = files.mark(folder, CONFIG)
+        try:
+            return make()
+        except UserError:
+            if files.mark(folder, CONFIG) == before:
+                raise
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """``config.json``; its ``files`` are the checksums of the others, and may be left out."""
+    file = folder / CONFIG
+    config = {"files": {}, **files.read_json(files.place(folder, CONFIG))}
     version = config.get("langevin")
     if version != FORMAT:
         raise UserError(f"{file}: format {version!r} is unknown; this version of langevin reads {FORMAT}")
+    files.digests(file, config["files"])
     return {"kind": None, **config}
 
 
@@ -130,9 +151,15 @@ def _named(folder: Path, make: Callable[[], Made]) -> Made:
         raise UserError(f"{folder / CONFIG}: {error}") from error
 
 
-def _weigh(folder: Path, network: torch.nn.Module, device: torch.device | str | None) -> None:
+def _tensors(folder: Path, name: str, config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    return files.read_safetensors(files.place(folder, name), config["files"].get(name))
+
+
+def _weigh(
+    folder: Path, network: torch.nn.Module, device: torch.device | str | None, config: Mapping[str, Any]
+) -> None:
     """Give a network its weights and its place."""
-    weights = files.read_safetensors(folder / WEIGHTS)
+    weights = _tensors(folder, WEIGHTS, config)
     files.fit(folder / WEIGHTS, weights, network.state_dict())
     if not files.is_finite(weights):
         raise UserError(f"{folder / WEIGHTS} holds weights that are not finite")
@@ -143,7 +170,7 @@ def _weigh(folder: Path, network: torch.nn.Module, device: torch.device | str | 
 
 
 def _moments(folder: Path, config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    moments = files.read_safetensors(folder / MOMENTS) if config["moments"] else {}
+    moments = _tensors(folder, MOMENTS, config) if config["moments"] else {}
     if sorted(moments) != sorted(config["moments"]):
         raise UserError(f"{folder / MOMENTS} holds {sorted(moments)}, {folder / CONFIG} says {config['moments']}")
     return moments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 from .. import samplers
 from .._errors import UserError
 from ..denoisers import NetworkDenoiser
+from . import files
 from .codec import Autoencoder
 
 if TYPE_CHECKING:
@@ -53,8 +55,6 @@ def scatter(x: Tensor, label: Tensor | None = None, reference: Tensor | None = N
 
     Points of one coordinate are drawn as histograms.
     """
-    import io
-
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from PIL import Image
@@ -77,6 +77,13 @@ def scatter(x: Tensor, label: Tensor | None = None, reference: Tensor | None = N
     canvas.print_png(buffer)
     buffer.seek(0)
     return Image.open(buffer).convert("RGB")
+
+
+def png(picture: Image) -> bytes:
+    """A picture as a PNG file holds it."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def text(x: Tensor, names: Sequence[str]) -> str:
@@ -105,9 +112,8 @@ def snapshot(
     """
     data: Any = denoiser.data
     if isinstance(denoiser, Autoencoder):
-        path.parent.mkdir(parents=True, exist_ok=True)
         x = torch.empty(0) if reference is None else reference
-        grid(pairs(denoiser, x, seed=seed), 8, low=data.low, high=data.high).save(path)
+        files.replace(path, png(grid(pairs(denoiser, x, seed=seed), 8, low=data.low, high=data.high)))
         return path
     written = bool(data.tokens) and not data.is_image
     classes = min(10, len(data.classes)) if "label" in denoiser.conditions() else 0
@@ -115,12 +121,11 @@ def snapshot(
     label = torch.arange(count) % classes if classes else None
     bound = denoiser if label is None else denoiser.given(label=label)
     x = samplers.sample(bound, n=count, steps=12, seed=seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if written:
         path = path.with_suffix(".txt")
-        path.write_text(text(x, data.tokens), encoding="utf-8")
+        files.replace(path, text(x, data.tokens).encode())
         return path
     images = data.is_image
     picture = grid(x, classes or 8, low=data.low, high=data.high) if images else scatter(x, label, reference)
-    picture.save(path)
+    files.replace(path, png(picture))
     return path

@@ -49,8 +49,7 @@ class Metrics:
 
     def add(self, row: Row) -> None:
         """Append a row."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(line(row))
+        files.append(self.path, line(row).encode())  # what is torn off by a full disk is whole again after a resume
         if self._board is not None:
             for column in COLUMNS[1:]:
                 if row.get(column) is not None:

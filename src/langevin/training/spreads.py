@@ -14,6 +14,7 @@ from .._errors import UserError
 from ..denoisers import VARIANCE_HEADS, Calibration, Denoiser, Headed, NetworkDenoiser
 from . import files
 
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CALIBRATION = "calibration.json"
 """Γ in a model directory; a head is a directory of its name."""
 
@@ -56,14 +57,15 @@ def trained_steps(model: Any) -> int | None:
 
 
 def save_head(head: Headed, folder: Path) -> None:
-    """Write a head's directory; each file is replaced in one step, the weights last."""
+    """Write a head's directory, all of the old or all of the new."""
     network = getattr(head.network, "config", None)
     if not isinstance(network, Mapping) or "name" not in network:
         raise UserError(f"only networks made by langevin.nn can be saved, got {type(head.network).__name__}")
-    folder.mkdir(parents=True, exist_ok=True)
+    weights = files.as_safetensors(head.network.state_dict())
     config = {
         "langevin": VERSION,
         "kind": "variance-head",
+        "files": {WEIGHTS: files.digest(weights)},
         "head": head.kind,
         "network": dict(network),
         "data_std": head.data_std,
@@ -72,26 +74,26 @@ def save_head(head: Headed, folder: Path) -> None:
         "trained_steps": trained_steps(head.base),
         "training": dict(head.config),
     }
-    files.replace(folder / "config.json", files.as_json(config))
-    files.replace(folder / "model.safetensors", files.as_safetensors(head.network.state_dict()))
+    files.publish(folder, {WEIGHTS: weights, CONFIG: files.as_json(config)})
 
 
 def _head(folder: Path, model: NetworkDenoiser) -> tuple[Headed, int | None]:
     """The head of a directory, checked, and the steps of training the model had when it was learned."""
-    file, weights = folder / "config.json", folder / "model.safetensors"
-    config = files.read_json(file)
-    keys = {"langevin", "kind", "head", "network", "data_std", "low", "high", "trained_steps", "training"}
+    file, weights = folder / CONFIG, folder / WEIGHTS
+    config = {"files": {}, **files.read_json(files.place(folder, CONFIG))}
+    keys = {"langevin", "kind", "head", "network", "data_std", "low", "high", "trained_steps", "training", "files"}
     files.only(file, config, keys)
     if config["langevin"] != VERSION or config["kind"] != "variance-head" or config["head"] not in VARIANCE_HEADS:
         raise UserError(f"{file}: not a head this version of langevin reads")
     try:
+        held = files.digests(file, config["files"])
         network = nn.create(config["network"])
         network.check_shape((3 * model.shape[0], *model.shape[1:]))
         made = VARIANCE_HEADS[config["head"]]
         head = made(model, network, config["data_std"], config["low"], config["high"], config=config["training"])
     except (UserError, TypeError, ValueError) as error:
         raise UserError(f"{file}: {error}") from None
-    tensors = files.read_safetensors(weights)
+    tensors = files.read_safetensors(files.place(folder, WEIGHTS), held.get(WEIGHTS))
     files.fit(weights, tensors, network.state_dict())
     if not files.is_finite(tensors):
         raise UserError(f"{weights} holds weights that are not finite")
@@ -115,7 +117,7 @@ def spreads_of(folder: Path, model: NetworkDenoiser) -> dict[str, Callable[[Deno
         if _current(file, found.made.get("trained_steps"), model):
             read |= {"analytic": found, "residual": found.residual()}
     for kind in VARIANCE_HEADS:
-        if (folder / kind / "config.json").exists():
+        if files.place(folder / kind, CONFIG).exists():
             head, steps = _head(folder / kind, model)
             if _current(folder / kind, steps, model):
                 read[kind] = head.onto

@@ -473,24 +473,25 @@ def tune_model(
         The sampler and the file.
     """
     denoiser, called = bound(replace(model, tuned=()), n + held, float(guidance_scale), label)
-    sampler = tune(
-        denoiser,
-        nfe,
-        n=n,
-        held=held,
-        seed=seed,
-        guidance_scale=float(guidance_scale),
-        label=called,
-        minutes=minutes,
-        batch=batch,
-        progress=progress,
-    )
-    assert sampler.use is not None
-    record = {**sampler.use.made, "trained_steps": model.config.get("steps"), **(made or {})}
-    sampler = replace(sampler, use=replace(sampler.use, made=record))
-    file = Path(folder) / name_of(nfe, float(guidance_scale), label)
-    files.replace(file, files.as_json(sampler.to_dict()))
-    return sampler, file
+    with files.lock(Path(folder)):
+        sampler = tune(
+            denoiser,
+            nfe,
+            n=n,
+            held=held,
+            seed=seed,
+            guidance_scale=float(guidance_scale),
+            label=called,
+            minutes=minutes,
+            batch=batch,
+            progress=progress,
+        )
+        assert sampler.use is not None
+        record = {**sampler.use.made, "trained_steps": model.config.get("steps"), **(made or {})}
+        sampler = replace(sampler, use=replace(sampler.use, made=record))
+        file = Path(folder) / name_of(nfe, float(guidance_scale), label)
+        files.replace(file, files.as_json(sampler.to_dict()))
+        return sampler, file
 
 
 BYTES, FILES = 2**20, 256

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,13 @@ def calibrate_model(
     index = torch.arange(count) * len(dataset.train) // count
     x0, label = dataset.train.batch(index, seed=seed)
     low, high = dataset.info.low, dataset.info.high
-    found = calibrate(model, x0, label, times=times, n=n, seed=seed, batch=batch, low=low, high=high, progress=progress)
-    record = {"data": dataset.info.name, "trained_steps": model.config.get("steps"), **found.made, **(made or {})}
-    found = replace(found, made=record)
-    return found, save_calibration(found, Path(folder))
+    with files.lock(Path(folder)):
+        found = calibrate(
+            model, x0, label, times=times, n=n, seed=seed, batch=batch, low=low, high=high, progress=progress
+        )
+        record = {"data": dataset.info.name, "trained_steps": model.config.get("steps"), **found.made, **(made or {})}
+        found = replace(found, made=record)
+        return found, save_calibration(found, Path(folder))
 
 
 def head_config(model: Denoiser, std: float, *, steps: int, seed: int, batch: int) -> Config:
@@ -146,7 +149,8 @@ def train_head(
     config = head_config(model, std, steps=steps, seed=seed, batch=batch)
     team = Team.join(model.device)
     used = [team.device] if team.device.type == "cuda" else []
-    with torch.random.fork_rng(used):
+    locked = files.lock(Path(folder)) if team.first else nullcontext()
+    with locked, torch.random.fork_rng(used):
         torch.manual_seed(seed)
         network = nn.create({"name": config.network.name, **config.network.options}).to(team.device)
         head = VARIANCE_HEADS[kind](model, network, std, info.low, info.high)
@@ -161,7 +165,8 @@ def train_head(
         )
         last = next(iter(checkpoint.found(out)[::-1]), None)
         if last is not None and (checkpoint.read_state(last)["config"] != config.to_dict() or _stale(out, model)):
-            shutil.rmtree(out)
+            with files.lock(out):
+                files.remove(out)
             last = None
         progress = Progress() if last is None else checkpoint.restore(last, learner)
         run = _HeadRun(config, dataset, out, team, learner, progress, quiet)
@@ -171,5 +176,5 @@ def train_head(
 
 def _stale(out: Path, model: Denoiser) -> bool:
     """Whether the head in a directory was begun beside a model of another number of steps."""
-    file = out / "config.json"
+    file = files.place(out, "config.json")
     return not file.exists() or bool(files.read_json(file).get("trained_steps") != trained_steps(model))

@@ -158,7 +158,7 @@ def write(out: Path, levels: Tensor, items: Sequence[Item], data: Data) -> Path:
     with files.directory(out) as beside:
         for name, content in pictures.items():
             file = beside / PurePosixPath(name).with_suffix(".png")
-            file.parent.mkdir(parents=True, exist_ok=True)
+            files.make(file.parent)
             if file.exists():  # two that differed in their suffix alone
                 file = file.with_name(f"{PurePosixPath(name).name}.png")
             files.write(file, content)
