@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import io
+import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from .options import Name, Sampling, at_least_one, class_index, device_named, writable
+from .._errors import UserError
+from .options import Name, Sampling, Whole, at_least_one, class_index, device_named, writable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..data import Data
     from ..denoisers import NetworkDenoiser
+    from ..report import Part, Recipe, Request
 
 SHOWN, COLUMNS = 256, 20
 """Images of a picture at most, and classes that get a column each."""
+
+POINTS = 4096
+"""Points, or lines of text, that are shown of shards."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,9 @@ class Options:
     Writes DIR/samples.npz (`x`, float32 (N, C, H, W) in the range of the data, int64 for tokens, and `label` for a
     conditional model), DIR/grid.png (DIR/scatter.png for points, DIR/samples.txt for sequences of tokens) and
     DIR/sample.json, which says how they were drawn.
+
+    With --shard-size, DIR/shard-00000.npz, … take the place of samples.npz. They are written as they are drawn, the
+    same call goes on where one was killed, and several processes or machines may share the work: torchrun, or --part.
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
@@ -37,7 +47,11 @@ class Options:
     label: Name = None
     """Class of all samples, by name or index; if not given, classes 0, 1, ... in turn."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("samples")
-    """Where they go; what an earlier call left there is overwritten."""
+    """Where they go; what an earlier call left there is overwritten, but for shards, which are kept."""
+    shard_size: Whole = None
+    """Samples of a shard, a multiple of --batch; all in one file if not given."""
+    part: Annotated[str | None, arg(metavar="I/K", help_behavior_hint="")] = None
+    """With --shard-size: this call is number I, in 0…K-1, of K that fill DIR; under torchrun, the process's own."""
     sampling: Annotated[Sampling, arg(name="")] = field(default_factory=Sampling)
     device: Name = None
     """cpu or cuda; cuda if there is one, if not given."""
@@ -46,14 +60,20 @@ class Options:
 def run(options: Options) -> None:
     """Sample and write."""
     out = writable(options.out)
-    at_least_one(n=options.n)
+    at_least_one(n=options.n, shard_size=options.shard_size)
     from .. import training
-    from ..report import Bar, draw
+    from ..report import REQUEST, Bar, draw
     from ..training import files
 
-    recipe, device = options.sampling.recipe(), device_named(options.device)
+    part = _part(options)
+    recipe, device = options.sampling.recipe(), own_device(options.device)
     model = training.load(options.model, device=device)
     label = class_index(options.label, class_names(model))
+    if options.shard_size is not None:
+        asked = request(options.model, model, recipe, options.n, options.shard_size, label)
+        return _shards(out, asked, model, options.model, part)
+    if (out / REQUEST).exists():
+        raise UserError(f"out holds shards, {out / REQUEST}; give --shard-size to go on with them, or another --out")
     with files.lock(out):
         with Bar("sampling") as bar:
             drawn = draw(model, recipe, options.n, label=label, progress=bar)
@@ -62,6 +82,57 @@ def run(options: Options) -> None:
     print(
         f"{out}: {options.n} samples in {drawn.seconds:.1f} s, {drawn.evaluations} network evaluations each "
         f"({record['rule']})."
+    )
+
+
+def _part(options: Options) -> Part:
+    """This call's, with a request for several processes that they could not share refused."""
+    from ..report import Part
+
+    part = Part.launched() if options.part is None else Part.read(options.part)
+    if part.of > 1 and options.shard_size is None:
+        raise UserError(f"shard-size must be given where several processes share the work, got part {part}")
+    return part
+
+
+def own_device(name: str | None) -> str | None:
+    """The device that is asked for; of several processes on a machine with GPUs, each takes one of its own."""
+    import torch
+
+    mine = os.environ.get("LOCAL_RANK", "")
+    if name is None and mine.isdecimal() and torch.cuda.is_available():
+        name = f"cuda:{int(mine) % torch.cuda.device_count()}"
+    return device_named(name)
+
+
+def request(place: str, model: NetworkDenoiser, recipe: Recipe, n: int, size: int, label: int | None) -> Request:
+    """What shards are to hold."""
+    from ..report import Request, model_digest
+
+    said = label if label is not None else "in turn" if class_names(model) else None
+    return Request(n, size, said, recipe, tuple(model.shape), model_digest(place))
+
+
+def _shards(out: Path, asked: Request, model: NetworkDenoiser, place: str, part: Part) -> None:
+    """Draw a part's shards; the process that finds all of them whole adds the picture and the record."""
+    from ..report import Bar, Shards, fill
+    from ..training import files
+
+    begun = time.monotonic()
+    of = f" {part}" if part.of > 1 else ""
+    with Bar(f"sampling{of}") as bar:
+        drawn = fill(model, asked, out, part, bar)
+    shards = Shards(out)
+    missing = shards.missing()
+    if missing:
+        print(f"{out}: part {part} is whole, {drawn} shards drawn; {len(missing)} of {asked.count} are still to come.")
+        return
+    record = {"model": place, "trained_steps": model.config.get("steps"), **shards.record()}
+    x, label = shards.head(SHOWN if len(asked.shape) == 3 else POINTS)
+    conclude(out, x, label, model.data, record)
+    print(
+        f"{out}: {asked.n} samples, {asked.count} shards, {drawn} of them drawn now in "
+        f"{time.monotonic() - begun:.1f} s, {record['evaluations']} network evaluations a sample ({record['rule']})."
     )
 
 
@@ -87,6 +158,15 @@ def write(out: Path, x: Tensor, label: Tensor | None, data: Data | None, record:
     contents = {"samples.npz": buffer.getvalue(), name: picture}
     record = {**record, "files": {name: files.digest(content) for name, content in contents.items()}}
     files.publish(out, {**contents, "sample.json": files.as_json(record)})
+
+
+def conclude(out: Path, x: Tensor, label: Tensor | None, data: Data | None, record: dict[str, Any]) -> None:
+    """The picture and the record beside shards."""
+    from ..training import files
+
+    name, picture = _picture(x, label, data)
+    files.replace(out / name, picture)
+    files.replace(out / "sample.json", files.as_json(record))
 
 
 def _picture(x: Tensor, label: Tensor | None, data: Data | None) -> tuple[str, bytes]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from .. import denoisers, guidance, processes, samplers
 from .._errors import UserError
 from ..denoisers import Counter, Denoiser, NetworkDenoiser
+from ..distributions import Noise
 from ..samplers.tuned import found
 from .environment import versions
 
@@ -86,9 +87,13 @@ def draw(
     n: int,
     *,
     label: Tensor | int | None = None,
+    first: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Drawn:
     """Draw samples of a model.
+
+    Sample i is a function of (model, recipe, label, i): to the bit where it stands in a full batch that begins at the
+    same index, and to the rounding of the network in another (how a matrix product adds depends on its size).
 
     Args:
         model: as ``langevin.load`` gives it.
@@ -96,6 +101,7 @@ def draw(
         n: how many, at least 1.
         label: of all samples, or int64 ``(n,)`` one each, in 0…K−1; if not given, a conditional model is asked for its
             labels 0…K−1 in turn.
+        first: index of the first of them, of its noise and, in turn, of its label.
         progress: called as ``progress(done, total)``.
 
     Raises:
@@ -104,7 +110,7 @@ def draw(
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise UserError(f"n must be an integer of at least 1, got {n!r}")
     model = replace(model, counter=Counter())
-    asked = _labels(model, n, label)
+    asked = _labels(model, n, label, first)
     denoiser = _denoiser(model, recipe, asked)
     name = recipe.sampler
     steps = 10 if recipe.steps is None else recipe.steps
@@ -122,10 +128,9 @@ def draw(
     x = samplers.sample(
         denoiser,
         rule,
-        n=n,
         steps=recipe.steps,
         grid=recipe.grid,
-        seed=recipe.seed,
+        noise=Noise(recipe.seed, torch.arange(first, first + n)),
         batch=recipe.batch,
         progress=progress,
     )
@@ -163,14 +168,14 @@ def classes(model: NetworkDenoiser) -> int:
     return int(getattr(model.network, "config", {}).get("classes", 0))
 
 
-def _labels(model: NetworkDenoiser, n: int, label: Tensor | int | None) -> Tensor | None:
+def _labels(model: NetworkDenoiser, n: int, label: Tensor | int | None, first: int) -> Tensor | None:
     count = classes(model)
     if not count:
         if label is not None:
             raise UserError("label was given, but this model was trained without labels")
         return None
     if label is None:
-        return torch.arange(n) % count
+        return torch.arange(first, first + n) % count
     asked = torch.as_tensor(label)
     if asked.is_floating_point() or asked.shape not in ((), (n,)):
         raise UserError(f"label must be an integer, or {n} of them, got {asked.dtype} {tuple(asked.shape)}")

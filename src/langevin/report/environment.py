@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -12,6 +13,11 @@ PACKAGES = ("torch", "numpy", "scikit-learn", "scipy", "safetensors", "huggingfa
 
 def versions() -> dict[str, str]:
     """Versions of langevin, Python and what the figures depend on; ``-`` for a package that is not installed."""
+    return dict(_versions())
+
+
+@cache  # every shard says them
+def _versions() -> dict[str, str]:
     from .. import __version__
 
     found = {"langevin": __version__, "python": platform.python_version()}

@@ -1,0 +1,289 @@
+"""Samples in shards: the same samples whoever draws them, however often they are killed, whatever the disk did."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from said import Run
+
+from langevin import UserError
+from langevin.report import Part, Shards
+
+WORDS = ["-n", 50, "--steps", 2, "--batch", 4]
+"""Thirteen batches, the last one not full."""
+
+
+@pytest.fixture(scope="module")
+def whole(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven shards of one process that nobody interrupted."""
+    from langevin.cli import main
+
+    out = tmp_path_factory.mktemp("shards") / "whole"
+    words = ["sample", model, *WORDS, "--shard-size", 8, "--out", out]
+    assert main([str(word) for word in words]) == 0
+    return out
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def joined(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    parts = list(Shards(folder))
+    return np.concatenate([x.numpy() for x, _ in parts]), np.concatenate([y.numpy() for _, y in parts])
+
+
+def test_shards_hold_the_samples_of_one_call(langevin: Run, model: Path, whole: Path, tmp_path: Path) -> None:
+    assert langevin("sample", model, *WORDS, "--out", tmp_path / "one").code == 0
+    x, label = joined(whole)
+    with np.load(tmp_path / "one" / "samples.npz") as one:
+        # Full batches are the same work. The two samples left over stand in a batch of four here and of two there: a
+        # few units of 2^-24 a layer, as for any other batch.
+        assert np.array_equal(x[:48], one["x"][:48])
+        assert np.abs(x - one["x"]).max() < 1e-4
+        assert np.array_equal(label, one["label"])
+    with np.load(whole / "shard-00006.npz") as last:  # by any reader
+        assert np.array_equal(last["x"], x[48:])
+        assert last["label"].tolist() == [8, 9]
+    record = json.loads((whole / "sample.json").read_text())
+    assert (record["n"], record["evaluations"], record["label"], record["drawn_otherwise"]) == (50, 2, "in turn", [])
+    assert sorted(record["shards"]) == [f"shard-{k:05d}.npz" for k in range(7)]
+    assert (whole / "grid.png").exists()
+
+
+@pytest.mark.parametrize("size", [4, 12, 52])
+def test_samples_do_not_depend_on_the_cut(langevin: Run, model: Path, whole: Path, tmp_path: Path, size: int) -> None:
+    """Bit for bit: a sample stands in the same full batch in shards of any size, and in any n."""
+    assert langevin("sample", model, *WORDS, "--shard-size", size, "--out", tmp_path / "a").code == 0
+    assert np.array_equal(joined(tmp_path / "a")[0], joined(whole)[0])
+    assert langevin("sample", model, *WORDS, "-n", 27, "--shard-size", size, "--out", tmp_path / "b").code == 0
+    assert np.array_equal(joined(tmp_path / "b")[0], joined(whole)[0][:27])
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_another_batch_moves_samples_by_rounding(
+    langevin: Run, model: Path, whole: Path, tmp_path: Path, batch: int
+) -> None:
+    words = [*WORDS[:-1], batch, "--shard-size", 8, "--out", tmp_path]
+    assert langevin("sample", model, *words).code == 0
+    # Sums of at most 9·32 products in another order, 20 layers, 2 steps: 40·√288·2^-24 = 4e-5 of values of order 1.
+    assert np.abs(joined(tmp_path)[0] - joined(whole)[0]).max() < 1e-4
+
+
+@pytest.mark.parametrize("parts", [2, 3, 9])
+def test_parts_in_any_order_write_the_same_files(
+    langevin: Run, model: Path, whole: Path, tmp_path: Path, parts: int
+) -> None:
+    """Nine parts are more than there are shards: some have nothing to do."""
+    order = [1, *range(2, parts), 0]
+    for place, part in enumerate(order):
+        assert not (tmp_path / "sample.json").exists()
+        said = langevin("sample", model, *WORDS, "--shard-size", 8, "--part", f"{part}/{parts}", "--out", tmp_path)
+        assert said.code == 0
+        assert ("still to come" in said.out) == (place < parts - 1), said.out
+    assert contents(tmp_path) == contents(whole)
+
+
+def test_a_launcher_says_which_part_is_ours(
+    langevin: Run, model: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        assert langevin("sample", model, *WORDS, "--shard-size", 8, "--out", tmp_path).code == 0
+        assert len(list(tmp_path.glob("shard-*"))) == (4, 7)[int(rank)]
+    assert contents(tmp_path) == contents(whole)
+    said = langevin("sample", model, *WORDS, "--out", tmp_path / "one")
+    assert said.code == 2
+    assert "shard-size must be given where several processes share the work, got part 1/2" in said.err
+
+
+def test_whole_shards_are_kept_and_the_others_drawn_again(
+    langevin: Run, model: Path, whole: Path, tmp_path: Path
+) -> None:
+    """One gone, one of no bytes, one cut off, one with a bit turned, one of another place, one of another request."""
+    shutil.copytree(whole, out := tmp_path / "out")
+    path = Shards(out).path
+    path(0).unlink()
+    path(1).write_bytes(b"")
+    path(2).write_bytes(path(2).read_bytes()[:-40])
+    content = bytearray(path(3).read_bytes())
+    content[len(content) // 2] ^= 1
+    path(3).write_bytes(content)
+    shutil.copy(path(6), path(4))
+    (out / "sample.json").unlink()
+    (out / "grid.png").unlink()
+    before = {k: path(k).stat().st_ino for k in (5, 6)}
+    said = langevin("sample", model, *WORDS, "--shard-size", 8, "--out", out)
+    assert said.code == 0
+    assert "7 shards, 5 of them drawn now" in said.out
+    assert {k: path(k).stat().st_ino for k in (5, 6)} == before
+    assert contents(out) == contents(whole)
+    assert "0 of them drawn now" in langevin("sample", model, *WORDS, "--shard-size", 8, "--out", out).out
+
+
+@pytest.mark.parametrize(
+    ("words", "phrase"),
+    [
+        (["--seed", 1], "seed is 0 there and 1 here"),
+        (["-n", 51], "n is 50 there and 51 here"),
+        (["--shard-size", 16], "shard_size is 8 there and 16 here"),
+        (["--batch", 8, "--steps", 3], "steps is 2 there and 3 here; batch is 4 there and 8 here"),
+        (["--label", 3], "label is 'in turn' there and 3 here"),
+        (["--sampler", "ddim", "--sampler-options", "eta", "0.5"], "sampler is None there and 'ddim' here; options"),
+        (["--guidance-scale", 2], "guidance_scale is 1.0 there and 2.0 here"),
+    ],
+)
+def test_another_request_is_refused(langevin: Run, model: Path, whole: Path, words: list[object], phrase: str) -> None:
+    before = contents(whole)
+    said = langevin("sample", model, *WORDS, "--shard-size", 8, *words, "--out", whole)
+    assert said.code == 2
+    assert said.err.count("\n") == 1
+    assert f"{whole} holds shards of another request: " in said.err
+    assert phrase in said.err
+    assert contents(whole) == before
+
+
+def test_another_model_is_another_request(langevin: Run, model: Path, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, other := tmp_path / "model")
+    (other / "evaluation.json").write_text("{}")  # what was found of it is no part of it
+    words = [*WORDS, "--shard-size", 8, "--out", whole]
+    assert langevin("sample", other, *words).code == 0
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "training": {**config["training"], "steps": 4}}))
+    said = langevin("sample", other, *words)
+    assert said.code == 2
+    assert "another request: model is " in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "phrase"),
+    [
+        (
+            ["--shard-size", 10],
+            "shard-size must be a multiple of batch, got 10 and 4: samples are drawn in full batches",
+        ),
+        (["--shard-size", 10], "--batch 2 will do"),
+        (["--shard-size", 0], "shard_size must be an integer of at least 1"),
+        (["--shard-size", 8, "--part", "3/3"], "part must be I/K with I in 0…K-1, got 3/3"),
+        (["--shard-size", 8, "--part", "one"], "part must be I/K with I in 0…K-1, as in 0/3, got 'one'"),
+        (["--part", "0/2"], "shard-size must be given"),
+        (["-n", 2**31 + 1, "--shard-size", 8], "n must be an integer in 1…2147483648"),
+        (["--sampler", "ddim", "--grid", "leading", "--shard-size", 8], "grid 'leading'"),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused_before_anything_is_written(
+    langevin: Run, model: Path, tmp_path: Path, words: list[object], phrase: str
+) -> None:
+    out = tmp_path / "out"
+    said = langevin("sample", model, *WORDS, *words, "--out", out)
+    assert said.code == 2
+    assert phrase in said.err
+    assert not out.exists()
+
+
+def test_shards_and_one_file_do_not_mix(langevin: Run, model: Path, whole: Path, tmp_path: Path) -> None:
+    said = langevin("sample", model, *WORDS, "--out", whole)
+    assert said.code == 2
+    assert "out holds shards" in said.err
+    assert langevin("sample", model, "-n", 2, "--steps", 1, "--out", tmp_path).code == 0
+    said = langevin("sample", model, *WORDS, "--shard-size", 8, "--out", tmp_path)
+    assert said.code == 2
+    assert "drawn without shards" in said.err
+
+
+def hostile() -> dict[str, bytes]:
+    """Shards that are none, by what is wrong with them."""
+    good = {"x": np.zeros((8, 1, 8, 8), np.float32), "label": np.zeros(8, np.int64), "about": np.array("{}")}
+
+    def saved(save=np.savez, **changes: object) -> bytes:
+        save(buffer := io.BytesIO(), **{**good, **changes})
+        return buffer.getvalue()
+
+    huge = io.BytesIO()
+    with zipfile.ZipFile(huge, "w") as archive, archive.open("x.npy", "w") as member:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (2**40, 2**20)}
+        np.lib.format.write_array_header_1_0(member, header)
+    return {
+        "text": b"no archive",
+        "empty": saved(x=np.zeros((0,), np.float32)),
+        "compressed": saved(np.savez_compressed),
+        "a pickle": saved(x=np.array([{}] * 8)),
+        "a header of 2^62 bytes": huge.getvalue(),
+        "no record": saved(about=np.array("[]")),
+        "a record that is no JSON": saved(about=np.array("{")),
+        "another digest": saved(about=np.array(json.dumps({"sha256": "0" * 64, "record": {}}))),
+        "too long": saved(more=np.zeros(10**6)),
+    }
+
+
+@pytest.mark.parametrize("what", hostile())
+def test_hostile_shards_are_damaged_ones(whole: Path, tmp_path: Path, what: str) -> None:
+    shutil.copytree(whole, out := tmp_path / "out")
+    shards = Shards(out)
+    shards.path(2).write_bytes(hostile()[what])
+    with pytest.raises(UserError, match=r"shard-00002.npz (is damaged|must be at most)"):
+        shards.read(2)
+    assert not shards.whole(2)
+    assert shards.whole(3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n": 2**40}, {"n": -1}, {"n": "50"}, {"shard_size": 0}, {"shard_size": 7}, {"recipe": []},
+        {"recipe": {"batch": 0}}, {"shape": [0]}, {"shape": "big"}, {"label": []}, {"model": None}, {"more": 1},
+        {"langevin": 2}, {"kind": "codec"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_hostile_requests_are_refused(whole: Path, tmp_path: Path, change: dict[str, object]) -> None:
+    held = json.loads((whole / "shards.json").read_text())
+    if isinstance(change.get("recipe"), dict):
+        change = {"recipe": {**held["recipe"], **change["recipe"]}}  # type: ignore[dict-item]
+    (tmp_path / "shards.json").write_text(json.dumps({**held, **change}))
+    with pytest.raises(UserError, match=r"shards\.json"):
+        Shards(tmp_path)
+    (tmp_path / "shards.json").write_text(json.dumps({**held, "recipe": {**held["recipe"], "seed": float("nan")}}))
+    with pytest.raises(UserError, match=r"shards\.json"):
+        Shards(tmp_path)
+
+
+def test_parts_share_out_every_shard_once() -> None:
+    for of in (1, 2, 3, 7):
+        taken = [k for index in range(of) for k in range(Part(index, of).index, 20, of)]
+        assert sorted(taken) == list(range(20))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
+def test_torchrun(model: Path, whole: Path, tmp_path: Path, processes: int) -> None:
+    words = ["-m", "langevin", "sample", model, *WORDS, "--shard-size", 8, "--out", tmp_path]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes, *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([str(w) for w in launch], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ours, theirs = contents(tmp_path), contents(whole)
+    assert {k: v for k, v in ours.items() if k != "sample.json"} == {
+        k: v for k, v in theirs.items() if k != "sample.json"
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [1, 3])
+def test_killed_at_random_times(tmp_path: Path, parts: int) -> None:
+    """SIGKILL to all the processes of a call, twenty times: no whole shard is lost or drawn twice, none is another."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    import shards
+
+    for what, good, tried in shards.torture(tmp_path, 20, parts):
+        assert good == tried > 0, what
