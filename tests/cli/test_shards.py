@@ -170,7 +170,7 @@ def test_another_model_is_another_request(langevin: Run, model: Path, whole: Pat
     [
         (
             ["--shard-size", 10],
-            "shard-size must be a multiple of batch, got 10 and 4: samples are drawn in full batches",
+            "shard-size must be a multiple of batch, got 10 and 16: samples are drawn in full",
         ),
         (["--shard-size", 10], "--batch 10 will do"),
         (["--shard-size", 0], "shard_size must be an integer of at least 1"),
@@ -289,3 +289,22 @@ def test_killed_at_random_times(tmp_path: Path, parts: int) -> None:
 
     for what, good, tried in shards.torture(tmp_path, 20, parts):
         assert good == tried > 0, what
+
+
+def peak(words: list[object]) -> float:
+    """Peak resident memory of a command line in a process of its own, in MiB."""
+    line = [sys.executable, "-m", "langevin", *map(str, words)]
+    child = os.spawnve(os.P_NOWAIT, sys.executable, line, {**os.environ, "OMP_NUM_THREADS": "1"})
+    _, status, usage = os.wait4(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    return usage.ru_maxrss / 2**10  # Linux counts KiB
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_n(model: Path, tmp_path: Path) -> None:
+    """A hundred thousand images need what five thousand need: 24 MiB of pixels more would show."""
+    words = ["sample", model, "--steps", 1, "--shard-size", 1024]
+    few, many = (peak([*words, "-n", n, "--out", tmp_path / str(n)]) for n in (5000, 100_000))
+    assert len(Shards(tmp_path / "100000").missing()) == 0
+    print(f"peak resident memory: {few:.0f} MiB of 5,000 images, {many:.0f} MiB of 100,000")
+    assert many <= 1.1 * few
