@@ -120,13 +120,15 @@ def test_whole_shards_are_kept_and_the_others_drawn_again(
     content[len(content) // 2] ^= 1
     path(3).write_bytes(content)
     shutil.copy(path(5), path(4))
+    assert langevin("sample", model, *WORDS, "--shard-size", 16, "--seed", 1, "--out", tmp_path / "other").code == 0
+    shutil.copy(Shards(tmp_path / "other").path(5), path(5))
     (out / "sample.json").unlink()
     (out / "grid.png").unlink()
-    before = {k: path(k).stat().st_ino for k in (5, 6)}
+    before = path(6).stat().st_ino
     said = langevin("sample", model, *WORDS, "--shard-size", 16, "--out", out)
     assert said.code == 0
-    assert "7 shards, 5 of them drawn now" in said.out
-    assert {k: path(k).stat().st_ino for k in (5, 6)} == before
+    assert "7 shards, 6 of them drawn now" in said.out
+    assert path(6).stat().st_ino == before
     assert contents(out) == contents(whole)
     assert "0 of them drawn now" in langevin("sample", model, *WORDS, "--shard-size", 16, "--out", out).out
 
@@ -308,3 +310,83 @@ def test_memory_does_not_grow_with_n(model: Path, tmp_path: Path) -> None:
     assert len(Shards(tmp_path / "100000").missing()) == 0
     print(f"peak resident memory: {few:.0f} MiB of 5,000 images, {many:.0f} MiB of 100,000")
     assert many <= 1.1 * few
+
+
+MEASURE = ["--seed", 4, "--features", "pixels"]
+
+
+def measured(out: Path) -> dict[str, object]:
+    found = json.loads(out.read_text())["measures"]
+    assert len(found) == 8
+    return found
+
+
+def test_shards_measure_as_the_file_does(langevin: Run, model: Path, whole: Path, tmp_path: Path) -> None:
+    x, label = joined(whole)
+    np.savez(tmp_path / "samples.npz", x=x, label=label)
+    for name, samples in {"file": tmp_path / "samples.npz", "shards": whole}.items():
+        words = ["--samples", samples, *MEASURE, "--out", tmp_path / f"{name}.json"]
+        said = langevin("evaluate", model, *words)
+        assert said.code == 0, said.err
+        assert "100 samples" in said.out
+    assert measured(tmp_path / "shards.json") == measured(tmp_path / "file.json")
+    assert json.loads((tmp_path / "shards.json").read_text())["samples"]["shard_size"] == 16
+
+
+def test_shards_that_are_not_whole_are_not_measured(langevin: Run, model: Path, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, out := tmp_path / "out")
+    path = Shards(out).path
+    words = ["evaluate", model, "--samples", out, "--out", tmp_path / "found.json"]
+    path(5).write_bytes(path(5).read_bytes()[:-1])
+    said = langevin(*words)
+    assert said.code == 2
+    assert "shard-00005.npz is damaged" in said.err
+    assert "draws again what is not whole" in said.err
+    path(5).unlink()
+    path(3).unlink()
+    said = langevin(*words)
+    assert said.code == 2
+    assert f"samples {out} lack 2 of 7 shards, shard-00003.npz the first" in said.err
+    assert not (tmp_path / "found.json").exists()
+    said = langevin("evaluate", model, "--samples", tmp_path)
+    assert said.code == 2
+    assert "holds no shards" in said.err
+
+
+def test_evaluate_draws_shards_and_shares_the_work(
+    langevin: Run, model: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, words = tmp_path / "out", [*WORDS, "--shard-size", 16, "--samples", tmp_path / "out", *MEASURE]
+    words = [*words[:-4], "--features", "pixels"]  # one seed is that of samples and measures
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    said = langevin("evaluate", model, *words, "--out", tmp_path / "two.json")
+    assert said.code == 0
+    assert "part 1/2 is whole; part 0 measures" in said.out
+    assert not (tmp_path / "two.json").exists()
+    monkeypatch.setenv("RANK", "0")
+    assert langevin("evaluate", model, *words, "--out", tmp_path / "two.json").code == 0
+    assert {k: v for k, v in contents(whole).items() if k.startswith("shard")} == contents(out)
+    said = langevin("evaluate", model, "-n", 20)
+    assert said.code == 2
+    assert "shard-size must be given where several processes share the work, got part 0/2" in said.err
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.delenv("RANK")
+    words = ["--samples", whole, "--features", "pixels", "--out", tmp_path / "one.json"]
+    assert langevin("evaluate", model, *words).code == 0
+    assert measured(tmp_path / "one.json") == measured(tmp_path / "two.json")
+    said = langevin("evaluate", model, *WORDS, "--shard-size", 16)
+    assert said.code == 2
+    assert "give --samples" in said.err
+
+
+@pytest.mark.slow
+def test_evaluate_under_torchrun(model: Path, whole: Path, tmp_path: Path) -> None:
+    words = ["-m", "langevin", "evaluate", model, *WORDS, "--shard-size", 16, "--samples", tmp_path / "out"]
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, *words, "--features", "pixels"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    line = [sys.executable, *map(str, words), "--out", str(tmp_path / "found.json")]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(measured(tmp_path / "found.json")) == 8
+    assert {k: v for k, v in contents(whole).items() if k.startswith("shard")} == contents(tmp_path / "out")

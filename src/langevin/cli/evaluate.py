@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, UseAppendAction, arg
 
 from .._errors import UserError
-from .options import Name, Sampling, at_least_one, class_index, device_named, writable
-from .sample import class_names
+from .options import Name, Sampling, Whole, at_least_one, class_index, writable
+from .sample import class_names, own_device, request
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..data import Data, Dataset
-
-LEAST = 8
-"""Samples that the measures need."""
+    from ..denoisers import NetworkDenoiser
+    from ..metrics import Parts
+    from ..report import Request
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,11 @@ class Options:
     """How many samples to draw, at least 8; 2000 if not given."""
     label: Name = None
     """Class of all samples, by name or index; if not given, classes 0, 1, ... in turn."""
-    samples: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
-    """Measure the samples in a file of `langevin sample` (samples.npz) instead of drawing any."""
+    samples: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None
+    """Measure what `langevin sample` wrote, samples.npz or a directory of shards, instead of drawing any."""
+    shard_size: Whole = None
+    """Draw shards of so many samples, a multiple of --batch, into the directory --samples, and measure them: what is
+    there is kept, and under torchrun the processes share the work."""
     data: Annotated[str | None, arg(metavar="DATA", help_behavior_hint="")] = None
     """Data to measure against, read as the model's own were; the model's own if not given."""
     features: UseAppendAction[tuple[str, ...]] = ()
@@ -64,19 +67,25 @@ def run(options: Options) -> None:
 
     for name in options.features:
         parse(name)
-    recipe, device = options.sampling.recipe(), device_named(options.device)
+    recipe, device = options.sampling.recipe(), own_device(options.device)
     model = training.load(options.model, device=device)
     label = class_index(options.label, class_names(model))
-    dataset = dataset_of(model, options.data, classes=options.samples is None)
+    dataset = dataset_of(model, options.data, classes=options.samples is None or options.shard_size is not None)
     check_real(dataset.info)
-    if options.samples is not None:
-        x, labels = _read(options.samples, dataset.info)
-        drawn: dict[str, Any] = {"file": str(options.samples), "n": len(x)}
-    else:
+    samples: Tensor | metrics.Parts
+    labels: Tensor | None = None
+    n = 2000 if options.n is None else options.n
+    if options.samples is None:
         with Bar("sampling") as bar:
-            made = draw(model, recipe, 2000 if options.n is None else options.n, label=label, progress=bar)
-        x, labels, drawn = made.x, made.label, made.record
-    measures = metrics.evaluate(x, labels, dataset, seed=recipe.seed, features=list(options.features) or None)
+            made = draw(model, recipe, n, label=label, progress=bar)
+        samples, labels, drawn = made.x, made.label, made.record
+    else:
+        if options.shard_size is not None:
+            asked = request(options.model, model, recipe, n, options.shard_size, label)
+            if not _together(asked, model, options.samples):
+                return
+        samples, labels, drawn = _held(options.samples, dataset.info)
+    measures = metrics.evaluate(samples, labels, dataset, seed=recipe.seed, features=list(options.features) or None)
     found = {
         "kind": "evaluation",
         "model": options.model,
@@ -93,9 +102,17 @@ def run(options: Options) -> None:
 
 
 def _consistent(options: Options) -> None:
-    """Refuse options of drawing beside samples that were drawn already."""
-    at_least_one(n=options.n)
-    if options.samples is None:
+    """Refuse options of drawing beside samples that were drawn already, and processes that could not share the work."""
+    from ..metrics.evaluate import LEAST
+    from ..report import Part
+
+    at_least_one(n=options.n, shard_size=options.shard_size)
+    part = Part.launched()
+    if part.of > 1 and options.shard_size is None:
+        raise UserError(f"shard-size must be given where several processes share the work, got part {part}")
+    if options.shard_size is not None and options.samples is None:
+        raise UserError("shard-size needs a directory for the shards: give --samples")
+    if options.samples is None or options.shard_size is not None:
         if options.n is not None and options.n < LEAST:
             raise UserError(f"n must be at least {LEAST} to be measured, got {options.n}")
         return
@@ -107,6 +124,39 @@ def _consistent(options: Options) -> None:
     if given:
         asked = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise UserError(f"samples of a file are measured as they are; leave out {asked}, or --samples")
+
+
+def _together(asked: Request, model: NetworkDenoiser, folder: Path) -> bool:
+    """Draw this process's shards; whether it is the one that measures, which then waits for those of the others."""
+    from ..report import Bar, Part, Shards, fill
+
+    part = Part.launched()
+    with Bar("sampling" if part.of == 1 else f"sampling {part}") as bar:
+        fill(model, asked, writable(folder, "samples"), part, bar)
+    if part.index:
+        print(f"{folder}: part {part} is whole; part 0 measures.")
+        return False
+    with Bar("waiting for the shards of other processes") as bar:
+        while missing := Shards(folder).missing():
+            bar(asked.count - len(missing), asked.count)
+            time.sleep(0.2)
+    return True
+
+
+def _held(path: Path, info: Data) -> tuple[Tensor | Parts, Tensor | None, dict[str, Any]]:
+    """Samples that were drawn before, their labels, and the record of where they are."""
+    from ..metrics import Parts
+    from ..report import Shards
+
+    if not path.is_dir():
+        x, labels = _read(path, info)
+        return x, labels, {"file": str(path), "n": len(x)}
+    shards = Shards(path)
+    if missing := shards.missing():
+        first = shards.path(missing[0]).name
+        raise UserError(f"samples {path} lack {len(missing)} of {shards.request.count} shards, {first} the first")
+    read = lambda: shards if info.classes else ((x, None) for x, _ in shards)
+    return Parts(shards.request.n, read), None, {"file": str(path), **shards.request.to_dict()}
 
 
 def dataset_of(model: Any, asked: str | None, *, option: str = "--data", classes: bool = True) -> Dataset:

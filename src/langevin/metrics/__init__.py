@@ -4,20 +4,24 @@ from .crps import crps
 from .evaluate import evaluate
 from .features import Features, feature_space
 from .frechet import FeatureSums, frechet_distance, gaussian_frechet
-from .inception_score import inception_score
+from .inception_score import ScoreSums, inception_score
 from .kernel import Estimate, kernel_distance
 from .memorisation import Memorisation, memorisation, nearest_neighbours
+from .parts import Parts
 from .precision_recall import PrecisionRecall, precision_recall
-from .readers import Reader, label_agreement, svc, train_on_synthetic
+from .readers import Hits, Reader, label_agreement, svc, train_on_synthetic
 from .sliced import sliced_floor, sliced_wasserstein
 
 __all__ = [
     "Estimate",
     "FeatureSums",
     "Features",
+    "Hits",
     "Memorisation",
+    "Parts",
     "PrecisionRecall",
     "Reader",
+    "ScoreSums",
     "crps",
     "evaluate",
     "feature_space",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import Any
 
 import torch
@@ -15,13 +16,17 @@ from ..data import Data, Dataset, Split
 from ..data._progress import track
 from ._inputs import labels_of, rows
 from .features import Features, feature_space, parse
-from .frechet import frechet_distance
-from .inception_score import inception_score
-from .kernel import kernel_distance
-from .memorisation import memorisation
+from .frechet import FeatureSums, frechet_distance
+from .inception_score import ScoreSums, deal, inception_score, over_splits
+from .kernel import Estimate, kernel_distance
+from .memorisation import against, nearest_neighbours
+from .parts import BLOCK, Parts
 from .precision_recall import precision_recall
-from .readers import MOST, WIDEST, Reader, label_agreement, rate, svc
-from .sliced import sliced_floor, sliced_wasserstein
+from .readers import MOST, WIDEST, Hits, Reader, rate, svc
+from .sliced import sliced_between, sliced_floor, sliced_wasserstein
+
+LEAST = 8
+"""Samples that the measures need."""
 
 PROJECTIONS = 256
 NEIGHBOUR = 3
@@ -30,7 +35,7 @@ Result = dict[str, Any]
 
 
 def evaluate(
-    samples: Tensor,
+    samples: Tensor | Parts,
     labels: Tensor | None,
     dataset: Dataset,
     *,
@@ -41,8 +46,10 @@ def evaluate(
     """Measure samples against the held-out split of a data set.
 
     Args:
-        samples: ``(N, *shape)`` in the range of the data, N ≥ 8.
-        labels: the labels they were asked for, integer ``(N,)``, or ``None``.
+        samples: ``(N, *shape)`` in the range of the data, N ≥ 8; or parts of them, of which a few thousand are held at
+            a time, with what is small of each: its features, its distances, its projections. The figures are those of
+            the whole, bit for bit, however it is cut.
+        labels: the labels they were asked for, integer ``(N,)``, or ``None``; parts have their own.
         dataset: the data the model was trained on, with the split that was held out.
         seed: of every random choice made here: projections, subsets, fitted features.
         features: feature spaces for the Fréchet and the kernel distance, precision/recall and (of a classifier) the
@@ -59,21 +66,38 @@ def evaluate(
     Raises:
         UserError: shapes or labels that do not fit the data, non-finite samples, unknown features; before any work.
     """
-    asked = _checked(samples, labels, dataset)
+    if isinstance(samples, Tensor):
+        samples = Parts.of(samples.detach().cpu().float(), _checked(samples, labels, dataset))
+    asked = _classes(samples, dataset)
     names = _spaces(features, dataset)
-    context = _Context(samples.detach().cpu().float(), asked, dataset, seed)
+    context = _Context(samples, asked, dataset, seed)
     jobs: list[Callable[[], Iterator[tuple[str, Result]]]] = [partial(context.in_features, name) for name in names]
     jobs += [context.sliced, context.memory]
-    if asked is not None:
+    if asked:
         jobs.append(context.reading)
     return {key: value for job in track(jobs, len(jobs), "evaluate", progress) for key, value in job()}
 
 
-def _checked(samples: Tensor, labels: Tensor | None, dataset: Dataset) -> Tensor | None:
+def _classes(samples: Parts, dataset: Dataset) -> set[int]:
+    """The labels that were asked for, none if there are none, once every block fits the data."""
+    check_real(dataset.info)
+    if len(samples) < LEAST:
+        raise UserError(f"samples must hold at least {LEAST} examples; got {len(samples)}.")
+    found, count = set(), 0
+    for x, label in samples.blocks():
+        asked = _checked(x, label, dataset, least=1)
+        count += len(x)
+        found |= set() if asked is None else set(asked.unique().tolist())
+    if count != len(samples):
+        raise UserError(f"samples must be as many as they say, {len(samples)}; got {count}.")
+    return found
+
+
+def _checked(samples: Tensor, labels: Tensor | None, dataset: Dataset, least: int = LEAST) -> Tensor | None:
     """Labels as int64, if there are any, once everything fits the data."""
     info = dataset.info
     check_real(info)
-    rows("samples", samples, least=8)
+    rows("samples", samples, least=least)
     if tuple(samples.shape[1:]) != info.shape:
         raise UserError(f"samples must have shape (N, {', '.join(map(str, info.shape))}); got {tuple(samples.shape)}.")
     if labels is None:
@@ -113,8 +137,8 @@ def _spaces(features: str | Features | Sequence[str | Features] | None, dataset:
 class _Context:
     """Both sides of every comparison."""
 
-    samples: Tensor
-    labels: Tensor | None
+    samples: Parts
+    labels: set[int]
     dataset: Dataset
     seed: int
 
@@ -142,12 +166,13 @@ class _Context:
         space = asked if isinstance(asked, Features) else feature_space(asked, self.dataset, seed=self.seed)
         about = {"features": space.name, "features_sha256": space.sha256, "feature_settings": space.settings}
         about["resize"] = space.settings.get("resize")
-        ours, real, stand_in = space(self.samples), space(self.test), space(self.stand_in)
+        ours, real, stand_in = self.samples.through(space), space(self.test), space(self.stand_in)
         floor = {"real_with": len(stand_in)}
         yield (
             f"frechet/{space.name}",
             {
-                "value": frechet_distance(ours, real),
+                # As sums of blocks: a copy of all features around their mean would be as large as they are.
+                "value": frechet_distance(reduce(add, map(FeatureSums.of, ours.split(BLOCK))), FeatureSums.of(real)),
                 "real": frechet_distance(stand_in, real),
                 "protocol": self.protocol(**about, **floor, covariance="1/(N-1)"),
             },
@@ -170,10 +195,9 @@ class _Context:
         )
         if space.classify is not None:
             splits = min(10, _least(ours, real, stand_in) // 8) or 1
-            score, fresh_score = (
-                inception_score(space.classify(x), splits=splits, seed=self.seed)
-                for x in (self.samples, _shuffled(self.test, len(self.samples), self.seed))
-            )
+            score = self._score(space.classify, splits)
+            seen = space.classify(_shuffled(self.test, len(self.samples), self.seed))
+            fresh_score = inception_score(seen, splits=splits, seed=self.seed)
             about_score = self.protocol(**about, splits=splits, deviation="over splits", real_with=len(self.test))
             yield (
                 f"inception-score/{space.name}",
@@ -195,13 +219,24 @@ class _Context:
                 {"value": getattr(found_pr, side), "real": getattr(fresh_pr, side), "protocol": about_pr},
             )
 
+    def _score(self, classify: Callable[[Tensor], Tensor], splits: int) -> Estimate:
+        """The inception score of the samples."""
+        hands = deal(len(self.samples), splits, self.seed).split(BLOCK)
+        sums: list[ScoreSums | None] = [None] * splits
+        for hand, (x, _) in zip(hands, self.samples.blocks()):
+            p = classify(x)
+            for i in range(splits):
+                part, before = ScoreSums.of(p[hand == i]), sums[i]
+                sums[i] = part if before is None else before + part
+        return over_splits([part for part in sums if part is not None])
+
     def sliced(self) -> Iterator[tuple[str, Result]]:
         halves, _ = _some(self.dataset.train, 2 * len(self.samples), self.seed)
         floor = sliced_floor(halves, projections=PROJECTIONS, seed=self.seed)
         yield (
             "sliced-wasserstein",
             {
-                "value": sliced_wasserstein(self.samples, self.test, projections=PROJECTIONS, seed=self.seed),
+                "value": sliced_between(self.samples, self.test, projections=PROJECTIONS, seed=self.seed),
                 "real": sliced_wasserstein(self.stand_in, self.test, projections=PROJECTIONS, seed=self.seed),
                 "floor": {"mean": floor.value, "sd": floor.stderr, "halves_of": len(halves), "halvings": 8},
                 "protocol": self.protocol(projections=PROJECTIONS, p=2, real_with=len(self.stand_in)),
@@ -213,8 +248,10 @@ class _Context:
         # A mirrored copy is a copy, where training mirrors.
         train = torch.cat([train, train.flip(-1)]) if mirrored else train
         about = self.protocol(statistic="median", distance="Euclidean", train=len(train), mirrored=mirrored)
+        near = [nearest_neighbours(x, train) for x, _ in self.samples.blocks()]
+        distance, index = (torch.cat(column) for column in zip(*near))
         try:
-            found = memorisation(self.samples, train, self.test)
+            found = against(distance, index, train, self.test)
         except UserError as reason:
             yield "memorisation", {"value": None, "note": str(reason), "protocol": about}
             return
@@ -229,27 +266,36 @@ class _Context:
 
     def reading(self) -> Iterator[tuple[str, Result]]:
         train, train_labels = _some(self.dataset.train, MOST, self.seed)
-        assert self.labels is not None
         assert train_labels is not None
         assert self.test_labels is not None
         if len(train_labels.unique()) < 2:
             return
         reader = svc(train, train_labels, seed=self.seed)
         real = rate(reader.read(self.test) == self.test_labels).value
-        agreement = label_agreement(self.samples, self.labels, reader)
+        hits = [Hits() for _ in self.dataset.info.classes]
+        for x, asked in self.samples.blocks():
+            assert asked is not None
+            right = reader.read(x) == asked
+            hits = [before + Hits.of(right[asked == k]) for k, before in enumerate(hits)]
+        agreement = sum(hits, Hits()).rate
         yield (
             "label-agreement",
             {
                 "value": agreement.value,
                 "stderr": agreement.stderr,
                 "real": real,
-                "by_class": self._by_class(reader),
+                "by_class": [part.rate.value if part.count else None for part in hits],
                 "protocol": self._reader_protocol(reader, "train"),
             },
         )
-        if len(self.labels.unique()) < 2:
+        if len(self.labels) < 2:
             return
-        taught = svc(self.samples, self.labels, seed=self.seed)
+        # More would not be learned from: which of them is drawn here, so that they need not all be held.
+        order = torch.randperm(len(self.samples), generator=torch.Generator().manual_seed(self.seed))
+        keep = order[:MOST] if len(self.samples) > MOST else torch.arange(len(self.samples))
+        x, asked = self.samples.some(keep)
+        assert asked is not None
+        taught = svc(x, asked, seed=self.seed)
         accuracy = rate(taught.read(self.test) == self.test_labels)
         yield (
             "train-synthetic-test-real",
@@ -260,12 +306,6 @@ class _Context:
                 "protocol": self._reader_protocol(taught, "samples"),
             },
         )
-
-    def _by_class(self, reader: Reader) -> list[float | None]:
-        assert self.labels is not None
-        hit = (reader.read(self.samples) == self.labels).double()
-        found = [hit[self.labels == k] for k in range(len(self.dataset.info.classes))]
-        return [float(part.mean()) if len(part) else None for part in found]
 
     def _reader_protocol(self, reader: Reader, trained: str) -> Result:
         return self.protocol(**reader.protocol, trained_from=trained)

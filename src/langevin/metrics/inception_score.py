@@ -2,12 +2,67 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from .._errors import UserError
 from .._registry import register
 from .kernel import Estimate
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreSums:
+    r"""What the inception score needs of a set of p(y|x): parts of a set, on any machines, add up to the whole.
+
+    Args:
+        count: N.
+        total: Σ_x p(y|x), ``(K,)`` float64.
+        certainty: Σ_x Σ_y p log p, in nats.
+    """
+
+    count: int
+    total: Tensor
+    certainty: Tensor
+
+    @classmethod
+    def of(cls, probabilities: Tensor) -> ScoreSums:
+        """The sums of rows ``(N, K)`` that are ≥ 0 and sum to 1, N ≥ 0."""
+        if probabilities.ndim != 2:
+            raise UserError(f"probabilities must be (N, K); got {tuple(probabilities.shape)}.")
+        p = probabilities.detach().to("cpu", torch.float64)
+        # Networks give them in float32.
+        if not (p >= 0).all() or not ((p.sum(1) - 1).abs() < 1e-4).all():
+            raise UserError("probabilities must be rows ≥ 0 that sum to 1")
+        return cls(len(p), p.sum(0), torch.xlogy(p, p).sum())
+
+    def __add__(self, other: ScoreSums) -> ScoreSums:
+        """Of both parts together."""
+        if self.total.shape != other.total.shape:
+            raise UserError(f"probabilities must be of one set of classes; got {len(self.total)}, {len(other.total)}.")
+        return ScoreSums(self.count + other.count, self.total + other.total, self.certainty + other.certainty)
+
+    @property
+    def score(self) -> Tensor:
+        r"""exp(E Σ p log p − Σ p̄ log p̄): the E KL of the definition, since Σ_y p̄ log p̄ is the mean of p log p̄."""
+        mean = self.total / self.count
+        return (self.certainty / self.count - torch.xlogy(mean, mean).sum()).exp()
+
+
+def deal(count: int, splits: int, seed: int) -> Tensor:
+    """Which of ``splits`` parts, as equal as can be, each of ``count`` samples is dealt to at random, ``(count,)``."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    hand = torch.empty(count, dtype=torch.int64)
+    for i, part in enumerate(order.tensor_split(splits)):
+        hand[part] = i
+    return hand
+
+
+def over_splits(sums: list[ScoreSums]) -> Estimate:
+    """The mean score of the parts, and their standard deviation."""
+    found = torch.stack([part.score for part in sums])
+    return Estimate(float(found.mean()), float(found.std()) if len(sums) > 1 else float("nan"))
 
 
 @register(
@@ -39,14 +94,5 @@ def inception_score(probabilities: Tensor, *, splits: int = 10, seed: int = 0) -
     if splits < 1 or probabilities.ndim != 2 or len(probabilities) < splits:
         got = f"{splits} splits and {tuple(probabilities.shape)}"
         raise UserError(f"probabilities must be (N, K) with N ≥ splits ≥ 1; got {got}.")
-    p = probabilities.detach().to("cpu", torch.float64)
-    # Networks give them in float32.
-    if not (p >= 0).all() or not (p.sum(1) - 1).abs().max() < 1e-4:
-        raise UserError("probabilities must be rows ≥ 0 that sum to 1")
-    p = p[torch.randperm(len(p), generator=torch.Generator().manual_seed(seed))]
-    scores = []
-    for part in p.tensor_split(splits):
-        mean = part.mean(0)
-        scores.append((torch.xlogy(part, part) - torch.xlogy(part, mean)).sum(1).mean().exp())
-    found = torch.stack(scores)
-    return Estimate(float(found.mean()), float(found.std()) if splits > 1 else float("nan"))
+    hand = deal(len(probabilities), splits, seed).to(probabilities.device)
+    return over_splits([ScoreSums.of(probabilities[hand == i]) for i in range(splits)])

@@ -65,7 +65,11 @@ def memorisation(samples: Tensor, train: Tensor, heldout: Tensor) -> Memorisatio
     Raises:
         UserError: shapes differ, values are not finite, or at least half of the held-out data is in ``train``.
     """
-    d, index = nearest_neighbours(samples, train)
+    return against(*nearest_neighbours(samples, train), train, heldout)
+
+
+def against(d: Tensor, index: Tensor, train: Tensor, heldout: Tensor) -> Memorisation:
+    """The same from the samples' :func:`nearest_neighbours`, in which parts of a set are put together."""
     reference = float(nearest_neighbours(heldout, train)[0].median())
     if reference == 0:
         raise UserError("at least half of heldout is an exact copy of train: there is no distance to compare with.")

@@ -133,7 +133,29 @@ def train_on_synthetic(
     return rate(svc(samples, labels, seed=seed).read(real) == labels_of("real_labels", real_labels, len(real)))
 
 
+@dataclass(frozen=True)
+class Hits:
+    """How many of how many: parts of a set, on any machines, add up to the whole."""
+
+    right: int = 0
+    count: int = 0
+
+    @classmethod
+    def of(cls, hits: Tensor) -> Hits:
+        """Those of truth values ``(N,)``."""
+        return cls(int(hits.sum()), len(hits))
+
+    def __add__(self, other: Hits) -> Hits:
+        """Of both parts together."""
+        return Hits(self.right + other.right, self.count + other.count)
+
+    @property
+    def rate(self) -> Estimate:
+        """The fraction and its binomial standard error; there must be one at least."""
+        p = self.right / self.count
+        return Estimate(p, math.sqrt(p * (1 - p) / self.count))
+
+
 def rate(hits: Tensor) -> Estimate:
     """A fraction and its binomial standard error."""
-    p = float(hits.double().mean())
-    return Estimate(p, math.sqrt(p * (1 - p) / len(hits)))
+    return Hits.of(hits).rate

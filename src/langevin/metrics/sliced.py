@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,10 @@ from .._errors import UserError
 from .._registry import register
 from ._inputs import pair, rows
 from .kernel import Estimate
+from .parts import Parts
+
+Projected = Callable[[Tensor], Tensor]
+"""Directions ``(P, D)`` to the projections of a set on them, ``(P, N)``."""
 
 
 @register(
@@ -39,7 +45,14 @@ def sliced_wasserstein(samples: Tensor, real: Tensor, *, projections: int = 256,
         UserError: shapes differ, fewer than two rows, non-finite values, projections < 1.
     """
     one, two = pair(samples, real)
-    return float(_squared(one, two, _directions(one.shape[1], projections, seed)).sqrt())
+    return float(_squared(_along(one), _along(two), _directions(one.shape[1], projections, seed)).sqrt())
+
+
+def sliced_between(samples: Parts, real: Tensor, *, projections: int = 256, seed: int = 0) -> float:
+    """The same of samples that need not fit into memory: 64 projections of them are held at a time."""
+    two = rows("real", real)
+    along = lambda part: samples.through(lambda x: part @ rows("samples", x, least=1).T, dim=1)
+    return float(_squared(along, _along(two), _directions(two.shape[1], projections, seed)).sqrt())
 
 
 def sliced_floor(real: Tensor, *, projections: int = 256, seed: int = 0, halvings: int = 8) -> Estimate:
@@ -64,7 +77,7 @@ def sliced_floor(real: Tensor, *, projections: int = 256, seed: int = 0, halving
     values = []
     for _ in range(halvings):
         order = torch.randperm(len(x), generator=generator)
-        values.append(_squared(x[order[:half]], x[order[half : 2 * half]], directions).sqrt())
+        values.append(_squared(_along(x[order[:half]]), _along(x[order[half : 2 * half]]), directions).sqrt())
     found = torch.stack(values)
     return Estimate(float(found.mean()), float(found.std()))
 
@@ -78,15 +91,19 @@ def _directions(dim: int, projections: int, seed: int) -> Tensor:
     return draws / draws.norm(dim=1, keepdim=True)
 
 
-def _squared(a: Tensor, b: Tensor, directions: Tensor) -> Tensor:
+def _along(x: Tensor) -> Projected:
+    """Projections of all rows."""
+    return lambda directions: directions @ x.T
+
+
+def _squared(a: Projected, b: Projected, directions: Tensor) -> Tensor:
     """The mean over directions of the squared 1-D distance."""
-    n, m = len(a), len(b)
-    # Quantile levels i/n and j/m as integers over n·m, merged: between two levels both quantiles are constant.
-    levels = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()
-    width = torch.diff(levels, prepend=levels.new_zeros(1)).double() / (n * m)
-    at_a, at_b = (levels - 1) // m, (levels - 1) // n
     total = torch.zeros((), dtype=torch.float64)
     for part in directions.split(64):
-        x, y = (part @ a.T).sort(dim=1).values, (part @ b.T).sort(dim=1).values
-        total += ((x[:, at_a] - y[:, at_b]).square() @ width).sum()
+        x, y = a(part).sort(dim=1).values, b(part).sort(dim=1).values
+        n, m = x.shape[1], y.shape[1]
+        # Quantile levels i/n and j/m as integers over n·m, merged: between two levels both quantiles are constant.
+        levels = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()
+        width = torch.diff(levels, prepend=levels.new_zeros(1)).double() / (n * m)
+        total += ((x[:, (levels - 1) // m] - y[:, (levels - 1) // n]).square() @ width).sum()
     return total / len(directions)
