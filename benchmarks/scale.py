@@ -181,9 +181,7 @@ def main(settings: Settings) -> None:
     print(f"  memory of a device: {found['state'] / gib:.1f} GiB of weights, gradients, Adam, average")
     print(f"    and {found['activations'] / gib:.1f} GiB of activations in float32 ({s.batch / s.devices:g} images)")
     print(f"  a step of {s.batch}: {found['step']:.3f} s = {s.batch / found['step']:.0f} images/s")
-    print(
-        f"  network: a device sends {found['sent'] / gib:.2f} GiB a step, {found['network']:.3f} s if nothing hides it"
-    )
+    print(f"  network: a device sends {found['sent'] / gib:.2f} GiB a step, {found['network']:.3f} s unless hidden")
     print(f"  {s.images:.3g} images: {found['hidden'] / 3600:.1f} to {found['exposed'] / 3600:.1f} hours")
     seconds = found["sampling"]
     print(f"  {s.samples} samples of {s.steps} evaluations: {seconds:.0f} s, {2 * seconds:.0f} s guided")

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -158,7 +159,8 @@ def test_another_request_is_refused(langevin: Run, model: Path, whole: Path, wor
 def test_another_model_is_another_request(langevin: Run, model: Path, whole: Path, tmp_path: Path) -> None:
     shutil.copytree(model, other := tmp_path / "model")
     (other / "evaluation.json").write_text("{}")  # what was found of it is no part of it
-    words = [*WORDS, "--shard-size", 16, "--out", whole]
+    shutil.copytree(whole, out := tmp_path / "out")
+    words = [*WORDS, "--shard-size", 16, "--out", out]
     assert langevin("sample", other, *words).code == 0
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "training": {**config["training"], "steps": 4}}))
@@ -266,6 +268,30 @@ def test_parts_share_out_every_shard_once() -> None:
     for of in (1, 2, 3, 7):
         taken = [k for index in range(of) for k in range(Part(index, of).index, 20, of)]
         assert sorted(taken) == list(range(20))
+
+
+def test_one_part_is_of_one_process(langevin: Run, model: Path, whole: Path, tmp_path: Path) -> None:
+    """Another part may work beside it; the same is refused with the number of the process that is at it."""
+    from langevin.training import files
+
+    words = ["sample", model, *WORDS, "--shard-size", 16, "--out", tmp_path, "--part"]
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        with files.lock(tmp_path / ".part-0-of-2"):
+            os.write(write, b"!")
+            signal.pause()
+    try:
+        os.read(read, 1)
+        said = langevin(*words, "0/2")
+        assert said.code == 2
+        assert f"in use by process {child} on" in said.err
+        assert langevin(*words, "1/2").code == 0
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert langevin(*words, "0/2").code == 0
+    assert contents(tmp_path) == contents(whole)  # and nothing else is left
 
 
 @pytest.mark.slow

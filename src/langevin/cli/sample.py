@@ -116,7 +116,6 @@ def request(place: str, model: NetworkDenoiser, recipe: Recipe, n: int, size: in
 def _shards(out: Path, asked: Request, model: NetworkDenoiser, place: str, part: Part) -> None:
     """Draw a part's shards; the process that finds all of them whole adds the picture and the record."""
     from ..report import Bar, Shards, fill
-    from ..training import files
 
     begun = time.monotonic()
     of = f" {part}" if part.of > 1 else ""

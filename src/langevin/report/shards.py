@@ -7,6 +7,7 @@ others. Two that draw one shard write the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -40,6 +41,9 @@ BYTES = 2**20
 """Size beyond which ``shards.json``, or what a shard says of itself, is refused."""
 
 AGAIN = " (the same `langevin sample` draws again what is not whole)"
+
+AT_WORK = ".part-"
+"""How the directories begin whose locks keep two processes from one part."""
 
 MOST = 2**31
 """Samples at most; the noise counts 2³²."""
@@ -180,7 +184,6 @@ class Request:
                 raise UserError(f"out must not hold other samples: {folder / 'samples.npz'} was drawn without shards")
             if part is None:
                 return
-            folder.mkdir(parents=True, exist_ok=True)
             files.replace(folder / REQUEST, files.as_json(self.to_dict()))
         theirs, ours = (_flat(json.loads(files.as_json(r.to_dict()))) for r in (Request.of(folder), self))
         other = [f"{k} is {theirs[k]!r} there and {ours[k]!r} here" for k in ours if theirs[k] != ours[k]]
@@ -362,9 +365,28 @@ def fill(
         How many shards were drawn.
 
     Raises:
-        UserError: for a request that cannot be met, or a directory that holds others.
+        UserError: for a request that cannot be met, a directory that holds others, or a part that another process is
+            at, with its number.
     """
     request.claim(folder)
+    try:
+        with files.lock(folder / f"{AT_WORK}{part.index}-of-{part.of}"):
+            return _fill(denoiser, request, folder, part, progress)
+    finally:
+        for left in folder.glob(f"{AT_WORK}*"):  # ours, and those of processes that were killed
+            with contextlib.suppress(OSError, UserError):
+                with files.lock(left):
+                    pass
+                left.rmdir()
+
+
+def _fill(
+    denoiser: NetworkDenoiser,
+    request: Request,
+    folder: Path,
+    part: Part,
+    progress: Callable[[int, int], None] | None,
+) -> int:
     mine = range(part.index, request.count, part.of)
     total, drawn = sum(map(request.size, mine)), 0
     batch = request.recipe.batch
