@@ -108,6 +108,18 @@ def test_a_launcher_says_which_part_is_ours(
     assert "shard-size must be given where several processes share the work, got part 1/2" in said.err
 
 
+def test_processes_of_a_machine_take_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    from langevin.cli import sample
+
+    monkeypatch.setattr(sample, "device_named", lambda name: name)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    monkeypatch.setenv("LOCAL_RANK", "5")
+    for there, name in ((True, "cuda:1"), (False, None)):
+        monkeypatch.setattr("torch.cuda.is_available", lambda there=there: there)
+        assert sample.own_device(None) == name
+        assert sample.own_device("cpu") == "cpu"
+
+
 def test_whole_shards_are_kept_and_the_others_drawn_again(
     langevin: Run, model: Path, whole: Path, tmp_path: Path
 ) -> None:
