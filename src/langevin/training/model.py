@@ -126,13 +126,10 @@ def _steady(folder: Path, make: Callable[[], Made]) -> Made:
     while True:
         before = files.mark(folder, CONFIG)
         try:
-            made = make()
+            return make()  # which compares checksums last: what it returns is of one kind
         except UserError:
             if files.mark(folder, CONFIG) == before:
                 raise
-        else:
-            if files.mark(folder, CONFIG) == before:
-                return made
 
 
 def _read(folder: Path) -> dict[str, Any]:
