@@ -137,6 +137,17 @@ def test_a_lock_whose_owner_just_ended(tmp_path: Path, monkeypatch: pytest.Monke
         assert (tmp_path / files.LOCK).exists()
 
 
+def test_parts_of_one_directory(tmp_path: Path, holder: tuple[int, Callable[[Path], None]]) -> None:
+    """Processes that share a directory lock a name each; one that needs all of it locks the directory."""
+    with files.lock(tmp_path, ".lock-0-of-2"):
+        with files.lock(tmp_path, ".lock-1-of-2"), files.lock(tmp_path):
+            assert len(list(tmp_path.iterdir())) == 3
+        assert [p.name for p in tmp_path.iterdir()] == [".lock-0-of-2"]
+    holder[1](tmp_path)
+    with files.lock(tmp_path, ".lock-0-of-2"), pytest.raises(UserError, match="in use by"), files.lock(tmp_path):
+        pass
+
+
 def test_file_systems_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said, and work goes on."""
 

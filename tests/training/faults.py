@@ -87,10 +87,11 @@ class Calls:
                 return real(words[0], words[1][: size // 2])
             if self.how == FAIL and self.seen >= self.at and not (full and name in ("rmdir", "unlink")):
                 raise OSError(self.error, os.strerror(self.error))
-            done = real(*words, **named)
-            if now and self.how == AFTER:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return done
+            try:
+                return real(*words, **named)
+            finally:
+                if now and self.how == AFTER:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         return call
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,11 @@ def test_a_damaged_checkpoint_is_an_error_that_names_the_way_on(tmp_path: Path, 
 def test_the_manifest_is_held_to(tmp_path: Path) -> None:
     training.train(tiny(4), points(), tmp_path, quiet=True)
     (path,) = training.checkpoints(tmp_path)
-    whole = (path / "manifest.json").read_text()
-    for text, said in ((whole.replace("state.json", "other"), "lacks state.json"), ("{", "cannot be read")):
-        (path / "manifest.json").write_text(text)
-        with pytest.raises(UserError, match=rf"manifest.json {said}"):
+    held = json.loads((path / "manifest.json").read_text())["files"]
+    more = {**held, "x": held["state.json"]}
+    for listed, said in (({}, " lacks ema"), (more, ": files must be of ema"), ([], ": files must give")):
+        (path / "manifest.json").write_text(json.dumps({"langevin": 1, "kind": "manifest", "files": listed}))
+        with pytest.raises(UserError, match=rf"manifest.json{said}"):
             checkpoint.read_state(path)
     (path / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"manifest.json is missing"):
@@ -91,11 +93,11 @@ def test_a_model_read_while_it_is_replaced(tmp_path: Path, monkeypatch: pytest.M
     new = kills.model(8)
     read, seen = files.read_safetensors, []
 
-    def meanwhile(path: Path, *wanted: Any) -> Any:
+    def meanwhile(path: Path) -> Any:
         if not seen:  # config.json was read; then a run saves
             seen.append(path)
             training.save(new, tmp_path)
-        return read(path, *wanted)
+        return read(path)
 
     monkeypatch.setattr(files, "read_safetensors", meanwhile)
     assert training.load(tmp_path).config["steps"] == 8

@@ -125,8 +125,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "new tensor": (weights(lambda w: w.update(more=torch.zeros(1))), "unknown: more"),
     "wrong shape": (weights(lambda w: w.update({"stem.bias": torch.zeros(9)})), r"stem.bias is (9,) float32"),
     "wrong dtype": (weights(lambda w: w.update({"stem.bias": torch.zeros(8).half()})), "stem.bias is (8,) float16"),
-    "one bit": (flipped("model.safetensors"), "model.safetensors is damaged: it has SHA-256"),
-    "one bit of the moments": (flipped("data.safetensors"), "data.safetensors is damaged: it has SHA-256"),
+    "one bit": (flipped("model.safetensors"), "model.safetensors is damaged: its SHA-256"),
+    "one bit of the moments": (flipped("data.safetensors"), "data.safetensors is damaged: its SHA-256"),
     "no checksums": (
         edited(lambda c: c.update(files={"model.safetensors": {"bytes": "1"}})),
         "config.json: files must",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from .._errors import UserError
 from ..data import Data
@@ -17,8 +17,6 @@ from . import files
 from .config import Config
 from .learner import Learner
 from .model import FORMAT
-
-T = TypeVar("T")
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"step-(\d+)")
@@ -91,7 +89,8 @@ def read_state(path: Path) -> dict[str, Any]:
         UserError: if it is missing, damaged or of an unknown version.
     """
     file = path / STATE
-    state = _checked(path, lambda held: files.read_json(file, held[STATE]))
+    with _whole(path, STATE):
+        state = files.read_json(file)
     if state.get("langevin") != FORMAT or state.get("kind") != "checkpoint":
         raise UserError(f"{file}: format {state.get('langevin')!r} is unknown; this version of langevin reads {FORMAT}")
     files.only(file, state, {"langevin", "kind", "progress", "objective", "config", "data"})
@@ -99,22 +98,22 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def _checked(path: Path, read: Callable[[dict[str, Any]], T]) -> T:
-    """What is read of a checkpoint, given the checksums of its files.
+@contextmanager
+def _whole(path: Path, *names: str) -> Iterator[None]:
+    """Hold files of a checkpoint against its manifest, once they have been read.
 
     Raises:
         UserError: if it is damaged, which no crash can do: what is lost is not passed over, but told with the way on.
     """
     try:
-        return read(files.manifest(path, {MODEL, AVERAGE, OPTIMISER, STATE}))
+        held = files.manifest(path, {MODEL, AVERAGE, OPTIMISER, STATE})
+        yield
+        files.agree(path, {name: held[name] for name in names})
     except UserError as error:
-        before = [p.name for p in found(path.parent.parent) if p.name < path.name]
-        way = f"remove {path} to go on from {before[-1]}" if before else "there is none before it; train anew"
+        kept = found(path.parent.parent)
+        before = kept[: kept.index(path)] if path in kept else []
+        way = f"remove {path} to go on from {before[-1].name}" if before else "there is none before it; train anew"
         raise UserError(f"{error} ({way})") from None
-
-
-def _tensors(path: Path, name: str) -> dict[str, Tensor]:
-    return _checked(path, lambda held: files.read_safetensors(path / name, held[name]))
 
 
 def restore(path: Path, learner: Learner) -> Progress:
@@ -124,11 +123,16 @@ def restore(path: Path, learner: Learner) -> Progress:
         UserError: if a file is missing, truncated or does not match; it names the file.
     """
     state = read_state(path)
+    with _whole(path, MODEL, AVERAGE, OPTIMISER):
+        return _restore(path, state, learner)
+
+
+def _restore(path: Path, state: dict[str, Any], learner: Learner) -> Progress:
     for name, network in ((MODEL, learner.network), (AVERAGE, learner.ema.network)):
-        tensors = _tensors(path, name)
+        tensors = files.read_safetensors(path / name)
         files.fit(path / name, tensors, network.state_dict())
         network.load_state_dict(tensors)
-    moments = _tensors(path, OPTIMISER)
+    moments = files.read_safetensors(path / OPTIMISER)
     if moments:
         like = {"exp_avg": None, "exp_avg_sq": None, "step": torch.zeros(())}
         wanted = {f"{name}/{k}": p if v is None else v for name, p in learner.named.items() for k, v in like.items()}

@@ -164,19 +164,20 @@ def _finish(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path, name: str = LOCK) -> Iterator[None]:
     """Keep every other process from writing in a directory, which is made if it does not exist.
 
     The kernel holds the lock (flock on ``.lock``) and frees it however the process ends. A block within another of the
-    same process is one with it. What a killed process left in the directory is finished, or removed, first.
+    same process is one with it. What a killed process left in the directory is finished, or removed, first. Processes
+    that share a directory by parts lock a ``name`` each.
 
     Raises:
         UserError: if another process has it, with its number.
     """
-    if sys.platform == "win32" or (key := os.path.realpath(folder)) in _held:
+    if sys.platform == "win32" or (key := os.path.realpath(folder / name)) in _held:
         yield
         return
-    made, path = make(folder), folder / LOCK
+    made, path = make(folder), folder / name
     with _telling(path):
         handle = _claim(path)
     if handle is None:
@@ -187,7 +188,8 @@ def lock(folder: Path) -> Iterator[None]:
             os.ftruncate(handle, 0)
             os.write(handle, f"{os.getpid()} {socket.gethostname()} {_command()}\n".encode())
         sweep(folder)
-        _finish(folder)
+        if name == LOCK:
+            _finish(folder)
         yield
     finally:
         if _held.pop(key, None) is not None:  # a forked child has none
@@ -351,13 +353,13 @@ def manifest(folder: Path, names: set[str]) -> dict[str, Any]:
     file = folder / MANIFEST
     values = read_json(file)
     only(file, values, {"langevin", "kind", "files"})
-    held = digests(file, values["files"])
+    held = digests(file, values["files"], names)
     only(file, held, names)
     return held
 
 
-def digests(file: Path, values: Any) -> dict[str, Any]:
-    """Sizes and checksums that a file gives for others, checked for their form.
+def digests(file: Path, values: Any, names: set[str]) -> dict[str, Any]:
+    """Sizes and checksums that a file gives for others, of these names and no other.
 
     Raises:
         UserError: if they are none.
@@ -367,7 +369,32 @@ def digests(file: Path, values: Any) -> dict[str, Any]:
         not isinstance(v, dict) or {k: type(x) for k, x in v.items()} != form for v in values.values()
     ):
         raise UserError(f"{file}: files must give bytes and sha256 of each")
+    if unknown := values.keys() - names:
+        raise UserError(f"{file}: files must be of {', '.join(sorted(names))}, got {', '.join(sorted(unknown))}")
     return values
+
+
+def agree(folder: Path, held: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse files of a directory that are not those whose sizes and checksums are given.
+
+    Raises:
+        UserError: with the first that is missing or another.
+    """
+    for name, wanted in held.items():
+        path, found, size = folder / name, hashlib.sha256(), 0
+        try:
+            with open(place(folder, name), "rb") as file:
+                while part := file.read(2**20):
+                    found.update(part)
+                    size += len(part)
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing") from None
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from None
+        if size != wanted["bytes"]:
+            raise UserError(f"{path} is damaged: it has {size} bytes, {wanted['bytes']} were written")
+        if found.hexdigest() != wanted["sha256"]:
+            raise UserError(f"{path} is damaged: its SHA-256 is not that of the {size} bytes that were written")
 
 
 def as_json(value: Any) -> bytes:
@@ -382,68 +409,39 @@ def as_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
     return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
 
 
-def read(path: Path) -> bytes:
-    """What a file holds.
-
-    Raises:
-        UserError: if it is missing or cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _same(path: Path, content: bytes, wanted: Mapping[str, Any] | None) -> None:
-    if wanted is not None and (got := digest(content)) != wanted:
-        what = "SHA-256 {sha256:.12}…" if got["bytes"] == wanted["bytes"] else "{bytes} bytes"
-        raise UserError(f"{path} is damaged: it has {what.format(**got)}, written were {what.format(**wanted)}")
-
-
-def read_json(path: Path, wanted: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
-    Args:
-        path: the file.
-        wanted: its size and checksum, if they are known.
-
     Raises:
-        UserError: if the file is missing, damaged, no JSON, or no object.
+        UserError: if the file is missing, no JSON, or no object.
     """
-    content = read(path)
     try:
-        value = json.loads(content)
-    except ValueError as error:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
-    _same(path, content, wanted)
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold a JSON object, got {type(value).__name__}")
     return value
 
 
-def read_safetensors(path: Path, wanted: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, on the CPU; nothing in it is executed.
 
-    Args:
-        path: the file.
-        wanted: its size and checksum, if they are known.
-
     Raises:
-        UserError: if the file is missing, truncated, damaged, or no safetensors file.
+        UserError: if the file is missing, truncated, or no safetensors file.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load
+    from safetensors.torch import load_file
 
-    # Read once: the file may be replaced between a look at its checksum and one at its tensors.
-    content = read(path)
+    if not path.is_file():
+        raise UserError(f"{path} is missing")
     try:
-        tensors = load(content)
-    except (SafetensorError, ValueError) as error:
+        # A copy: the file may be replaced while the tensors are in use.
+        return {name: value.clone() for name, value in load_file(path).items()}
+    except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is truncated or no safetensors file: {error}") from None
-    _same(path, content, wanted)
-    return dict(tensors)
 
 
 def fit(path: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:

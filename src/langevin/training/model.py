@@ -94,7 +94,8 @@ def _load(folder: Path, device: torch.device | str | None) -> NetworkDenoiser:
         kinds = " or ".join(map(repr, KINDS))
         raise UserError(f"{file}: kind {config['kind']!r} is unknown; it must be {kinds}")
     denoiser = _named(folder, lambda: _build(folder, config))
-    _weigh(folder, denoiser.network, device, config)
+    _weigh(folder, denoiser.network, device)
+    files.agree(folder, config["files"])
     tuned, spreads = tuned_of(folder, denoiser.config.get("steps")), spreads_of(folder, denoiser)
     return replace(denoiser, tuned=tuned, spreads=spreads)
 
@@ -115,7 +116,8 @@ def _load_codec(folder: Path, device: torch.device | str | None) -> codec.Autoen
         raise UserError(f"{folder / CONFIG}: kind {config['kind']!r} is no codec; langevin.load reads it")
     files.only(folder / CONFIG, config, codec.KEYS | {"files"})
     made = _named(folder, lambda: codec.of(config, _moments(folder, config)))
-    _weigh(folder, made.network, device, config)
+    _weigh(folder, made.network, device)
+    files.agree(folder, config["files"])
     return made
 
 
@@ -124,7 +126,7 @@ def _steady(folder: Path, make: Callable[[], Made]) -> Made:
     while True:
         before = files.mark(folder, CONFIG)
         try:
-            return make()
+            return make()  # which compares checksums last: what it returns is of one kind
         except UserError:
             if files.mark(folder, CONFIG) == before:
                 raise
@@ -137,7 +139,7 @@ def _read(folder: Path) -> dict[str, Any]:
     version = config.get("langevin")
     if version != FORMAT:
         raise UserError(f"{file}: format {version!r} is unknown; this version of langevin reads {FORMAT}")
-    files.digests(file, config["files"])
+    files.digests(file, config["files"], {WEIGHTS, MOMENTS})
     return {"kind": None, **config}
 
 
@@ -151,15 +153,9 @@ def _named(folder: Path, make: Callable[[], Made]) -> Made:
         raise UserError(f"{folder / CONFIG}: {error}") from error
 
 
-def _tensors(folder: Path, name: str, config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    return files.read_safetensors(files.place(folder, name), config["files"].get(name))
-
-
-def _weigh(
-    folder: Path, network: torch.nn.Module, device: torch.device | str | None, config: Mapping[str, Any]
-) -> None:
+def _weigh(folder: Path, network: torch.nn.Module, device: torch.device | str | None) -> None:
     """Give a network its weights and its place."""
-    weights = _tensors(folder, WEIGHTS, config)
+    weights = files.read_safetensors(files.place(folder, WEIGHTS))
     files.fit(folder / WEIGHTS, weights, network.state_dict())
     if not files.is_finite(weights):
         raise UserError(f"{folder / WEIGHTS} holds weights that are not finite")
@@ -170,7 +166,7 @@ def _weigh(
 
 
 def _moments(folder: Path, config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    moments = _tensors(folder, MOMENTS, config) if config["moments"] else {}
+    moments = files.read_safetensors(files.place(folder, MOMENTS)) if config["moments"] else {}
     if sorted(moments) != sorted(config["moments"]):
         raise UserError(f"{folder / MOMENTS} holds {sorted(moments)}, {folder / CONFIG} says {config['moments']}")
     return moments

@@ -86,17 +86,18 @@ def _head(folder: Path, model: NetworkDenoiser) -> tuple[Headed, int | None]:
     if config["langevin"] != VERSION or config["kind"] != "variance-head" or config["head"] not in VARIANCE_HEADS:
         raise UserError(f"{file}: not a head this version of langevin reads")
     try:
-        held = files.digests(file, config["files"])
+        held = files.digests(file, config["files"], {WEIGHTS})
         network = nn.create(config["network"])
         network.check_shape((3 * model.shape[0], *model.shape[1:]))
         made = VARIANCE_HEADS[config["head"]]
         head = made(model, network, config["data_std"], config["low"], config["high"], config=config["training"])
     except (UserError, TypeError, ValueError) as error:
         raise UserError(f"{file}: {error}") from None
-    tensors = files.read_safetensors(files.place(folder, WEIGHTS), held.get(WEIGHTS))
+    tensors = files.read_safetensors(files.place(folder, WEIGHTS))
     files.fit(weights, tensors, network.state_dict())
     if not files.is_finite(tensors):
         raise UserError(f"{weights} holds weights that are not finite")
+    files.agree(folder, held)
     network.load_state_dict(tensors)
     network.eval().to(model.device)
     return head, config["trained_steps"]
