@@ -116,7 +116,9 @@ def _contents() -> str:
 
 
 def _complain(prog: str, text: str) -> None:
-    print(f"{prog}: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    # A name in somebody else's file may hold what moves a terminal's cursor.
+    plain = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+    print(f"{prog}: {plain}", file=sys.stderr, flush=True)
 
 
 def _speak(prog: str) -> None:

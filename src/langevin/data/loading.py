@@ -8,6 +8,7 @@ from typing import Literal
 
 from .._errors import UserError, nearest
 from .._registry import methods
+from .._untrusted import reason
 from . import array as _array
 from . import folder as _folder
 from . import hub as _hub
@@ -48,7 +49,11 @@ def load(
         return made
     if name.startswith(_hub.PREFIX):
         return _hub.hub(name, options)
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"data {name!r:.80} is no name and no path: {reason(error)}.") from None
     if path.is_dir():
         return _hub.hub(str(path), options) if _hub.is_saved(path) else _folder.folder(path, options)
     if path.suffix in (".npy", ".npz") and path.is_file():
