@@ -31,6 +31,7 @@ from PIL import Image
 import langevin.nn
 from langevin import _untrusted, data, processes, training
 from langevin._errors import UserError
+from langevin.adapters.pickles import convert
 from langevin.data import Data, Dataset, Split, images
 from langevin.denoisers import NetworkDenoiser, Reading
 from langevin.tasks.compress import compress, container, decompress
@@ -58,7 +59,7 @@ class Reader:
         run: reads the bytes.
         seeds: files it accepts.
         seal: repairs checksums, so that what a mutation changed is looked at.
-        extra: names of readers whose seeds are worth splicing in.
+        json: whether they are JSON, and values of other types are to be put into them.
     """
 
     run: Callable[[bytes], object]
@@ -292,6 +293,10 @@ def readers() -> dict[str, Reader]:
     state = (saved / checkpoint.STATE).read_bytes()
     kinds = [("PNG", {}), ("PNG", {"mode": "P"}), ("PNG", {"mode": "LA"}), ("JPEG", {}), ("GIF", {}), ("BMP", {})]
     kinds += [("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {}), ("PPM", {}), ("TGA", {}), ("ICO", {}), ("PCX", {})]
+    picked, older = io.BytesIO(), io.BytesIO()
+    state_dict = {"model": {"a.weight": torch.arange(12.0).reshape(3, 4), "b": torch.ones(2).half()}, "epoch": 3}
+    torch.save(state_dict, picked)
+    torch.save(state_dict, older, _use_new_zipfile_serialization=False)
     return {
         "config": Reader(
             beside(root / "dots", "config.json", load),
@@ -324,6 +329,9 @@ def readers() -> dict[str, Reader]:
             alone(".npz", lambda p: data.load(p, progress=False)), (_npz(x=x, label=label), _npz(x=grey)), seal=_zipped
         ),
         "image": Reader(picture, tuple(_picture(kind, **how) for kind, how in kinds), seal=_chunks),
+        "pickle": Reader(
+            alone(".pt", lambda p: convert(p, p.with_suffix(".safetensors"))), (picked.getvalue(), older.getvalue())
+        ),
         "compressed": Reader(received, tuple(made.content for made in coded), seal=_summed),
     }
 
@@ -417,7 +425,7 @@ def mutate(content: bytes, draw: random.Random, others: tuple[bytes, ...] = ()) 
 
 
 def mutations(reader: Reader, count: int, seed: int = 0) -> Iterator[bytes]:
-    """A fixed sequence of mutated files: cut at every k-th byte first, then drawn changes, half of them sealed again."""
+    """A fixed sequence of mutated files: cut at every k-th byte, then drawn changes, half of them sealed again."""
     draw = random.Random(seed)
     for content in reader.seeds:
         few = max(1, count // 4 // len(reader.seeds))

@@ -26,6 +26,9 @@ Options = Annotated[dict[str, str], dict[str, Any]]
 LARGEST = 2**40
 """Steps, and numbers of steps, at most."""
 
+RESERVED = {"name", "shape", "times"}
+"""What is no option of anything."""
+
 BATCH = 2**24
 """Examples a step at most."""
 
@@ -308,6 +311,8 @@ def _decode(options: Mapping[str, Any]) -> dict[str, Any]:
         except ValueError:
             return text
 
+    for key in RESERVED & options.keys():
+        raise UserError(f"options have no {key!r}: it has a setting of its own")
     return {key: value(text) for key, text in options.items()}
 
 
