@@ -51,10 +51,10 @@ def _parts(content: bytes) -> Iterator[io.BytesIO]:
         with zipfile.ZipFile(io.BytesIO(content)) as held:
             infos = held.infolist()
             names = [info.filename.casefold() for info in infos]
-            if len(set(names)) < len(names) or any(info.compress_type or info.flag_bits & 1 for info in infos):
-                raise UserError("its archive holds a name twice, or is compressed: torch writes no such file")
             if any(name.endswith("constants.pkl") or "/code/" in name for name in names):
                 raise UserError("it is TorchScript, which is a program; save its state_dict() instead")
+            if len(set(names)) < len(names) or any(info.compress_type or info.flag_bits & 1 for info in infos):
+                raise UserError("its archive holds a name twice, or is compressed: torch writes no such file")
             found = [info for info in infos if info.filename.casefold().endswith(".pkl")]
             if len(found) != 1 or not found[0].filename.endswith("/data.pkl"):
                 raise UserError("its archive must hold one data.pkl, as torch.save writes it")

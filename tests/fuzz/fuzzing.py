@@ -7,6 +7,7 @@ was turned into a ``UserError`` at the last moment.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import io
 import json
@@ -202,6 +203,7 @@ TUNED = {
 def readers() -> dict[str, Reader]:
     """All readers, over one folder of good files that is written anew."""
     root = Path(tempfile.mkdtemp(prefix="langevin-fuzz-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
     dots, dataset = _model(), _points()
     training.save(dots, root / "dots")
     vae = langevin.nn.create(

@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import importlib.util
 import json
+import os
 import random
 import re
 import subprocess
@@ -24,14 +25,17 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1] / "src")]
 
+LARGEST = 4096
+"""Bytes of a file that is kept for what it reached."""
+
 Row = tuple[str, int, int]
 """A reader, files it was fed, and crashes."""
 
 
-def _keep(name: str, content: bytes) -> None:
+def _keep(name: str, content: bytes, why: str = "crash") -> None:
     import fuzzing
 
-    path = fuzzing.CORPUS / name / f"crash-{hashlib.sha256(content).hexdigest()[:12]}"
+    path = fuzzing.CORPUS / name / f"{why}-{hashlib.sha256(content).hexdigest()[:12]}"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
 
@@ -172,7 +176,7 @@ def _guided(name: str, seconds: float, seed: int) -> tuple[int, dict[str, bytes]
             content = atheris.Mutate(content, min(most, len(content) + 64))
         return (reader.seal(content) if draw.random() < 0.5 else content)[:most]
 
-    held = tempfile.mkdtemp(prefix="langevin-atheris-")
+    held = tempfile.mkdtemp(prefix="atheris-")
     for k, content in enumerate([*reader.seeds, *(path.read_bytes() for path in fuzzing.corpus(name))]):
         Path(held, f"seed-{k}").write_bytes(content)
     limits = [
@@ -200,12 +204,26 @@ def _tell(done: int, crashes: dict[str, bytes]) -> None:
     print(json.dumps({"done": done, "crashes": {why: content.hex() for why, content in crashes.items()}}), flush=True)
 
 
-def worker(engine: str, name: str, seconds: float, seed: int) -> tuple[int, dict[str, str]]:
-    """One engine on one reader in a process of its own; a process that dies is a crash."""
+def worker(engine: str, name: str, seconds: float, seed: int, grow: int = 0) -> tuple[int, dict[str, str]]:
+    """One engine on one reader in a process of its own; a process that dies is a crash.
+
+    With ``grow``, as many of the files that reached new lines are kept in the corpus.
+    """
+    with tempfile.TemporaryDirectory(prefix="langevin-fuzz-") as folder:
+        found = _worked(engine, name, seconds, seed, folder)
+        paths = [p for p in Path(folder).glob("atheris-*/*") if not p.name.startswith("seed-")]
+        new = sorted((p.read_bytes() for p in paths if p.stat().st_size <= LARGEST), key=len)
+        for content in new[:: max(1, len(new) // max(grow, 1))][:grow]:
+            _keep(name, content, "found")
+    return found
+
+
+def _worked(engine: str, name: str, seconds: float, seed: int, folder: str) -> tuple[int, dict[str, str]]:
     words = [sys.executable, __file__, "--worker", engine, "--seconds", str(seconds), "--seed", str(seed), name]
+    env = {**os.environ, "TMPDIR": folder}
     with tempfile.TemporaryFile("w+") as said:
         try:
-            made = subprocess.run(words, stdout=subprocess.PIPE, stderr=said, text=True, timeout=seconds + 300)
+            made = subprocess.run(words, stdout=subprocess.PIPE, stderr=said, text=True, timeout=seconds + 300, env=env)
             lines = [line for line in made.stdout.splitlines() if line.startswith('{"done"')]
             ended = f"ended with {made.returncode}"
         except subprocess.TimeoutExpired:
@@ -218,7 +236,7 @@ def worker(engine: str, name: str, seconds: float, seed: int) -> tuple[int, dict
     return found["done"], found["crashes"]
 
 
-def run(minutes: float, names: list[str] | None = None, seed: int = 0) -> list[Row]:
+def run(minutes: float, names: list[str] | None = None, seed: int = 0, grow: int = 0) -> list[Row]:
     """Every reader for so many minutes, shared by the engines that are installed; crashes are kept in the corpus."""
     import fuzzing
 
@@ -230,7 +248,7 @@ def run(minutes: float, names: list[str] | None = None, seed: int = 0) -> list[R
             engines.remove("hypothesis")
         done, crashed = 0, 0
         for engine in engines or ["mutations"]:
-            count, crashes = worker(engine, name, 60 * minutes / len(engines or [0]), seed)
+            count, crashes = worker(engine, name, 60 * minutes / len(engines or [0]), seed, grow)
             done, crashed = done + count, crashed + len(crashes)
             for why, content in crashes.items():
                 print(f"{name} ({engine}): {why}", file=sys.stderr, flush=True)
@@ -246,6 +264,7 @@ def main() -> int:
     options.add_argument("readers", nargs="*", help="readers, all if none is named")
     options.add_argument("--minutes", type=float, default=10, help="a reader")
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--grow", type=int, default=0, help="files that reached new lines to keep, a reader")
     options.add_argument("--quick", type=int, help="so many fixed mutations a reader, as JSON")
     options.add_argument("--worker", choices=ENGINES, help=argparse.SUPPRESS)
     options.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
@@ -257,7 +276,7 @@ def main() -> int:
         rows = quick(asked.readers, asked.quick)
         print(json.dumps(rows))
     else:
-        rows = run(asked.minutes, asked.readers, asked.seed)
+        rows = run(asked.minutes, asked.readers, asked.seed, asked.grow)
         print(f"{sum(row[1] for row in rows)} files, {sum(row[2] for row in rows)} crashes")
     return int(any(row[2] for row in rows))
 

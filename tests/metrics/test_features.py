@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -159,7 +160,7 @@ def test_inception_reads_only_the_published_file_as_bytes_in_colour(tmp_path, mo
     forged = pickle.dumps(Path("canary").touch)
     monkeypatch.setattr(features, "INCEPTION_SHA256", hashlib.sha256(forged).hexdigest()[:8])
     (tmp_path / "mine.pth").write_bytes(forged)
-    with pytest.raises(UserError, match="it would run .*getattr"):
+    with pytest.raises(UserError, match=r"it would run .*getattr"):
         feature_space(f"inception:{tmp_path / 'mine.pth'}", made)
     (tmp_path / "mine.pth").write_bytes(b"other")
     with pytest.raises(UserError, match="not the published network"):

@@ -103,6 +103,8 @@ def _array(file: IO[bytes], size: int, most: int, name: str) -> np.ndarray:
             raise UserError(f"{name} is not a readable NumPy file: it ends after {done} of {need} bytes.")
         flat[done : done + len(part)] = np.frombuffer(part, np.uint8)
         done += len(part)
+    if isinstance(file, zipfile.ZipExtFile) and file.read(1):
+        raise UserError(f"{name} is not a readable NumPy file: more follows its {need} bytes.")
     held = flat.view(dtype).reshape(shape, order="F" if match["order"] == "True" else "C")
     return np.ascontiguousarray(held, dtype.newbyteorder("=")).reshape(shape)
 

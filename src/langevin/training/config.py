@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from .. import nn, objectives, processes
 from .._errors import UserError
-from .._untrusted import settings
+from .._untrusted import parse_json, settings
 from ..data import Data
 from ..denoisers import Reader, networked
 from ..objectives import Objective
@@ -307,7 +307,7 @@ def _decode(options: Mapping[str, Any]) -> dict[str, Any]:
 
     def value(text: Any) -> Any:
         try:
-            return json.loads(text) if isinstance(text, str) else text
+            return parse_json(text.encode()) if isinstance(text, str) else text
         except ValueError:
             return text
 
