@@ -11,6 +11,7 @@ import atexit
 import hashlib
 import io
 import json
+import os
 import random
 import re
 import resource
@@ -295,6 +296,13 @@ def readers() -> dict[str, Reader]:
     state = (saved / checkpoint.STATE).read_bytes()
     kinds = [("PNG", {}), ("PNG", {"mode": "P"}), ("PNG", {"mode": "LA"}), ("JPEG", {}), ("GIF", {}), ("BMP", {})]
     kinds += [("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {}), ("PPM", {}), ("TGA", {}), ("ICO", {}), ("PCX", {})]
+    planted = root / "tree"
+
+    def planted_folder(content: bytes) -> object:
+        shutil.rmtree(planted, ignore_errors=True)
+        _plant(planted, content)
+        return data.load(planted, progress=False)
+
     picked, older = io.BytesIO(), io.BytesIO()
     state_dict = {"model": {"a.weight": torch.arange(12.0).reshape(3, 4), "b": torch.ones(2).half()}, "epoch": 3}
     torch.save(state_dict, picked)
@@ -334,8 +342,38 @@ def readers() -> dict[str, Reader]:
         "pickle": Reader(
             alone(".pt", lambda p: convert(p, p.with_suffix(".safetensors"))), (picked.getvalue(), older.getvalue())
         ),
+        "folder": Reader(planted_folder, (bytes([2] * 12), bytes([0, *[2] * 9, 1, 8, *[2] * 9, 1, 4, 5, 12, 20]))),
         "compressed": Reader(received, tuple(made.content for made in coded), seal=_summed),
     }
+
+
+NAMES = (b"a", b"b", b"train", b"test", b"a.png", b"\xff", b"x\ny", "ü".encode(), b" ", b"n" * 255)
+LEADS = (b".", b"..", b"/", b"/dev/zero", b"a", b"../a", b"/proc/self/fd/0", b"a.png")
+
+
+def _plant(root: Path, program: bytes) -> None:
+    """A folder grown by a program: a byte is a folder to enter, a picture, a link, a pipe or a broken file."""
+    here, depth = os.fsencode(root), 0
+    os.makedirs(here)
+    good = _picture("PNG")
+    for k, byte in enumerate(program[:64]):
+        what, which = byte % 8, byte // 8
+        name = os.path.join(here, NAMES[which % len(NAMES)] + (b"" if what in (0, 4) else b"%d" % k)[:5])
+        try:
+            if what == 0 and depth < 8:
+                os.makedirs(name, exist_ok=True)
+                here, depth = name, depth + 1
+            elif what == 1 and depth:
+                here, depth = os.path.dirname(here), depth - 1
+            elif what == 4:
+                os.symlink(LEADS[which % len(LEADS)], name)
+            elif what == 5:
+                os.mkfifo(name)
+            elif what in (2, 3, 6, 7):
+                with open(name, "xb") as file:
+                    file.write(good[: {2: None, 3: 10 + which, 6: 0, 7: -which - 1}[what]])
+        except OSError:  # a name that is taken, or too long
+            continue
 
 
 def corpus(name: str) -> list[Path]:
