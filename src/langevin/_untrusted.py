@@ -7,6 +7,7 @@ before anything of that size is made. And whatever is wrong comes out as a ``Use
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -17,7 +18,6 @@ import stat
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -33,7 +33,7 @@ SHARE = 0.9
 """Share of the machine's memory that one thing read from a file may take."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def reading(name: str | os.PathLike[str]) -> Iterator[None]:
     """Let nothing but a ``UserError`` that names the file come out of reading it.
 
@@ -100,6 +100,8 @@ def memory() -> int:
         limits += [n for n in (resource.getrlimit(resource.RLIMIT_AS)[0],) if n != resource.RLIM_INFINITY]
     except (ImportError, ValueError, OSError, AttributeError):  # no POSIX
         pass
+    with contextlib.suppress(OSError, ValueError):  # a container's share
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
     return min(n for n in limits if n > 0)
 
 

@@ -95,7 +95,7 @@ def _array(file: IO[bytes], size: int, most: int, name: str) -> np.ndarray:
             f"{name} is not a readable NumPy file: its header says {amount(need)} of shape {shape}, "
             f"at most {amount(max(min(size, most) - head, 0))} can be behind it."
         )
-    room(2 * need, name)
+    room(need, name)
     flat, done = np.empty(need, np.uint8), 0
     while done < need:
         part = file.read(min(2**20, need - done))
