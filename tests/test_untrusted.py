@@ -534,6 +534,6 @@ def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=name):
             data.samples(tmp_path / name)
     with pytest.raises(UserError, match=r"none\.json is missing"):
-        _untrusted.read_json(tmp_path / "none.json")
+        files.read_json(tmp_path / "none.json")
     with pytest.raises(UserError, match="no name and no path"):
         data.load("x" * 5000)

@@ -185,23 +185,6 @@ def _constant(text: str) -> float:
     raise UserError(f"it holds {text}, which is no JSON")
 
 
-def read_json(path: Path, most: int = JSON_BYTES) -> dict[str, Any]:
-    """The object in a JSON file of at most ``most`` bytes.
-
-    Raises:
-        UserError: if the file is missing, too large, no JSON (see ``parse_json``), or no object.
-    """
-    try:
-        value = parse_json(contents(path, most))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except (OSError, UserError) as error:
-        raise UserError(str(error) if str(path) in str(error) else f"{path} cannot be read: {reason(error)}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} must hold a JSON object, got {type(value).__name__}")
-    return value
-
-
 _PLAIN = (type(None), bool, int, float, str, list, tuple, Mapping)
 """What JSON gives. Values of other types come from Python code, and are left to who takes them."""
 

@@ -41,6 +41,8 @@ from langevin.tasks.compress.images import check_items
 from langevin.training import checkpoint, files
 from langevin.training.config import Config, NetworkConfig, ProcessConfig, build, settle
 from langevin.training.learner import Learner
+from langevin.training.spreads import spreads_of
+from langevin.training.tuning import tuned_of
 
 CORPUS = Path(__file__).parent / "corpus"
 SPACE = 2**30 * 3
@@ -158,6 +160,13 @@ def _pictures() -> NetworkDenoiser:
     return NetworkDenoiser(network, processes.VP(), Reading("v", 0.7), (1, 4, 4), data=info)
 
 
+def _unsealed(folder: Path) -> None:
+    """Leave the checksums of the other files out of ``config.json``, as one may: what is in them is looked at then."""
+    held = json.loads((folder / "config.json").read_text())
+    del held["files"]
+    (folder / "config.json").write_bytes(_json(held))
+
+
 def _json(value: object) -> bytes:
     return json.dumps(value).encode()
 
@@ -218,6 +227,9 @@ def readers() -> dict[str, Reader]:
     learn = lambda: Learner(denoiser, objective, optimiser=config.optimiser, ema=config.ema, batch=4)
     saved = checkpoint.save(run, learn(), checkpoint.Progress(step=1), config, dataset.info, 2)
 
+    for folder in ("dots", "codec"):
+        _unsealed(root / folder)
+
     def beside(folder: Path, name: str, read: Callable[[Path], object]) -> Callable[[bytes], object]:
         """Read a folder in which one file is replaced."""
         copy = Path(tempfile.mkdtemp(dir=root)) / "m"
@@ -242,6 +254,8 @@ def readers() -> dict[str, Reader]:
     load = lambda folder: training.load(folder, device="cpu")
 
     def resumed(folder: Path) -> object:
+        names = (checkpoint.MODEL, checkpoint.AVERAGE, checkpoint.OPTIMISER, checkpoint.STATE)
+        files.seal(folder, {name: files.digest((folder / name).read_bytes()) for name in names})
         state = checkpoint.read_state(folder)
         with _untrusted.reading(folder / checkpoint.STATE):
             kept = Config.from_dict(state["config"])
@@ -274,6 +288,7 @@ def readers() -> dict[str, Reader]:
     small = NetworkConfig("transformer", {"width": 8, "depth": 1, "heads": 1})
     tokens = settle(replace(Config(), network=small, process=ProcessConfig("uniform")), letters)
     training.save(build(tokens, letters)[0], text)
+    _unsealed(text)
     worded = json.loads((text / "config.json").read_text())
     chains = [worded["process"], processes.DiscretisedGaussian(4, 5).to_dict(), {"name": "neighbours", "classes": 4}]
     chains += [{"name": "uniform", "classes": 4, "schedule": "mutual-information"}]
@@ -325,9 +340,15 @@ def readers() -> dict[str, Reader]:
             ((root / "codec" / "config.json").read_bytes(),),
             json=True,
         ),
-        "tuned": Reader(beside(root / "dots", "tuned-2.json", load), (_json(TUNED),), json=True),
-        "calibration": Reader(beside(root / "dots", "calibration.json", load), (_json({**about, **knots}),), json=True),
-        "head": Reader(beside(root / "headed", "sn/config.json", load), (_json(headed),), json=True),
+        "tuned": Reader(beside(root / "dots", "tuned-2.json", lambda p: tuned_of(p, 4)), (_json(TUNED),), json=True),
+        "calibration": Reader(
+            beside(root / "dots", "calibration.json", lambda p: spreads_of(p, dots)),
+            (_json({**about, **knots}),),
+            json=True,
+        ),
+        "head": Reader(
+            beside(root / "headed", "sn/config.json", lambda p: spreads_of(p, dots)), (_json(headed),), json=True
+        ),
         "state": Reader(beside(saved, checkpoint.STATE, resumed), (state,), json=True),
         "checkpoint": Reader(beside(saved, checkpoint.MODEL, resumed), ((saved / checkpoint.MODEL).read_bytes(),)),
         "training-config": Reader(trained, tuple(map(_json, asked)), json=True),

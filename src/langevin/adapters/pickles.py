@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .. import _pickles
 from .._errors import UserError, nearest
-from .._untrusted import read_json, reading, reason, room
+from .._untrusted import reading, reason, room
 from ..training import files
 
 SHOWN = 20
@@ -117,7 +117,7 @@ def _apart(path: Path, key: str | None, folder: Path) -> tuple[dict[str, Tensor]
     if not (folder / "about.json").exists():
         last = made.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"it ended with {made.returncode}"]
         raise UserError(f"{path} cannot be unpickled: {last[0][:300]}")
-    about = read_json(folder / "about.json")
+    about = files.read_json(folder / "about.json")
     if "error" in about:
         raise UserError(str(about["error"]))
     return files.read_safetensors(folder / "tensors.safetensors"), about
