@@ -251,6 +251,16 @@ def test_an_array_that_claims_what_it_does_not_hold(content: bytes, tmp_path: Pa
                 read(tmp_path / name)
 
 
+@pytest.mark.parametrize("content", LYING[:2] + LYING[6:7])
+def test_a_lie_is_told_before_memory_is_taken(content: bytes, tmp_path: Path, monkeypatch: Any) -> None:
+    """Even where there would be room for it: an array is made only if what it needs is there."""
+    monkeypatch.setattr(_untrusted, "memory", lambda: 2**60)
+    monkeypatch.setattr(np, "empty", None)
+    (tmp_path / "x.npy").write_bytes(content)
+    with pytest.raises(UserError, match=r"its header says .* of shape .*, at most \d+ B can be behind it"):
+        data.samples(tmp_path / "x.npy")
+
+
 @pytest.fixture
 def limited() -> Any:
     """Address space for half a gigabyte more than there is."""
@@ -360,6 +370,8 @@ TENSORS = [
     header({}, length=2**30, behind=100),
     header(entry([10**12], [0, 4 * 10**12])),
     header(entry([2**62, 4], [0, 16]), 16),
+    header(entry([10**12], [0, 16]), 16),
+    header(b"{}" + b" " * 2**24),
     header(entry([2**47, 2**47, 0], [0, 0])),
     header(entry([4], [0, 12]), 16),
     header(entry([4], [4, 20]), 20),
