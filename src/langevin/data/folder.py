@@ -110,17 +110,16 @@ def _visible(root: Path, title: str) -> list[Path]:
 
 def _walk(root: Path, title: str) -> Iterator[Picture]:
     """Every file below ``root``, by name; linked folders are followed, each real folder once, and none upwards."""
-    top = os.path.realpath(root)
-    seen = {top}
+    known = lambda folder: os.stat(folder)[1:3]
+    # A link to a folder that this one is in would lead through the whole disk.
+    seen = {known(folder) for folder in (root.resolve(), *root.resolve().parents)}
     waiting = _visible(root, title)[::-1]
     found = 0
     while waiting:
         entry = waiting.pop()
         if os.path.isdir(entry):
-            real = os.path.realpath(entry)
-            # A link to a folder that this one is in would lead through the whole disk.
-            if real not in seen and os.path.commonpath((real, top)) != real:
-                seen.add(real)
+            if known(entry) not in seen:
+                seen.add(known(entry))
                 waiting += _visible(entry, title)[::-1]
             continue
         if (found := found + 1) > FILES:
