@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickletools
@@ -60,8 +61,10 @@ def _parts(content: bytes) -> Iterator[io.BytesIO]:
                 raise UserError("its archive must hold one data.pkl, as torch.save writes it")
             yield io.BytesIO(held.read(found[0]))
         return
-    if tarfile.is_tarfile(io.BytesIO(content)):
-        raise UserError("it is a tar archive; files of torch before 1.0 are not read")
+    with contextlib.suppress(tarfile.TarError, EOFError):
+        # Plain archives alone: a packed one would be unpacked to be looked at.
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:"):
+            raise UserError("it is a tar archive; files of torch before 1.0 are not read")
     stream = io.BytesIO(content)
     for k in range(5):
         start = stream.tell()
