@@ -61,10 +61,9 @@ def _parts(content: bytes) -> Iterator[io.BytesIO]:
                 raise UserError("its archive must hold one data.pkl, as torch.save writes it")
             yield io.BytesIO(held.read(found[0]))
         return
-    with contextlib.suppress(tarfile.TarError, EOFError):
-        # Plain archives alone: a packed one would be unpacked to be looked at.
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:"):
-            raise UserError("it is a tar archive; files of torch before 1.0 are not read")
+    # Plain archives alone: a packed one would be unpacked to be looked at.
+    with contextlib.suppress(tarfile.TarError, EOFError), tarfile.open(fileobj=io.BytesIO(content), mode="r:"):
+        raise UserError("it is a tar archive; files of torch before 1.0 are not read")
     stream = io.BytesIO(content)
     for k in range(5):
         start = stream.tell()
