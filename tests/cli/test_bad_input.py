@@ -162,7 +162,7 @@ EVALUATE = [
     (["--features", "pixel"], "unknown features 'pixel'", "Did you mean 'pixels'?"),
     (["--data", "digts"], "unknown data 'digts'", "Did you mean 'digits'?"),
     (["--data", "moons"], "data must have shape (1, 8, 8) as the model has, got (2,)"),
-    (["--samples", "nothing.npz"], "samples nothing.npz cannot be read"),
+    (["--samples", "nothing.npz"], "nothing.npz is not a readable NumPy file"),
     (["--samples", "x.npz", "-n", "9", "--steps", "4", "--label", "3"], "leave out --n, --label, --steps"),
 ]
 
@@ -180,14 +180,14 @@ def test_evaluate_files_that_hold_no_samples(langevin: Run, model: Path, tmp_pat
     file = tmp_path / "samples.npz"
     good = np.zeros((20, 1, 8, 8), np.float32)
     bad = {
-        "must hold an array 'x'": {"y": good},
+        "needs an array 'x'": {"y": good},
         "x must be floats": {"x": good.astype(np.uint8)},
-        "samples must have shape (N, 1, 8, 8)": {"x": good[:, :, :4]},
-        "non-finite": {"x": np.full_like(good, np.nan)},
-        "label must be integers": {"x": good, "label": np.zeros(20)},
-        "labels must be an integer tensor (20,)": {"x": good, "label": np.zeros(7, np.int64)},
+        "samples must have the data's shape, (N, 1, 8, 8)": {"x": good[:, :, :4]},
+        "values that are no finite float32": {"x": np.full_like(good, np.nan)},
+        "label must be 20 integers, one a sample, got float64": {"x": good, "label": np.zeros(20)},
+        "label must be 20 integers, one a sample, got int64 (7,)": {"x": good, "label": np.zeros(7, np.int64)},
         "labels must be in 0…9; got 12": {"x": good, "label": np.full(20, 12)},
-        "cannot be read": {"x": np.array([object()] * 20)},
+        "never read": {"x": np.array([object()] * 20)},
     }
     for phrase, arrays in bad.items():
         np.savez(file, **arrays)

@@ -1,8 +1,10 @@
 """Feature spaces are what their names say, and their hashes change with them."""
 
 import hashlib
+import pickle
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,10 +132,12 @@ def test_inception_reads_only_the_published_file_as_bytes_in_colour(tmp_path, mo
     with pytest.raises(UserError, match="weights are not on this machine"):
         feature_space("inception", made)
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / features.INCEPTION_FILES[1]).write_bytes(b"weights")
+    torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "saved")
+    weights = (tmp_path / "saved").read_bytes()
+    (tmp_path / "checkpoints" / features.INCEPTION_FILES[1]).write_bytes(weights)
     with pytest.raises(UserError, match="not the published network"):
         feature_space("inception", made)
-    whole = hashlib.sha256(b"weights").hexdigest()
+    whole = hashlib.sha256(weights).hexdigest()
     monkeypatch.setattr(features, "INCEPTION_SHA256", whole[:8])
     space = feature_space("inception", made)
     assert space.sha256 == whole
@@ -147,11 +151,17 @@ def test_inception_reads_only_the_published_file_as_bytes_in_colour(tmp_path, mo
     torch.testing.assert_close(space.classify(x).sum(1), torch.ones(5, dtype=torch.float64))
     assert asked[1][0] == ["logits_unbiased"]
     # A file of one's own, which must be the same network.
-    (tmp_path / "mine.pth").write_bytes(b"weights")
+    (tmp_path / "mine.pth").write_bytes(weights)
     own = feature_space(f"inception:{tmp_path / 'mine.pth'}", made)
     assert (own.name, own.sha256) == ("inception", whole)
     own(x)
     assert asked[-1][1] == str(tmp_path / "mine.pth")
+    # Eight digits of a hash can be forged: a file that would run code is not read, whatever its hash.
+    forged = pickle.dumps(Path("canary").touch)
+    monkeypatch.setattr(features, "INCEPTION_SHA256", hashlib.sha256(forged).hexdigest()[:8])
+    (tmp_path / "mine.pth").write_bytes(forged)
+    with pytest.raises(UserError, match=r"it would run .*getattr"):
+        feature_space(f"inception:{tmp_path / 'mine.pth'}", made)
     (tmp_path / "mine.pth").write_bytes(b"other")
     with pytest.raises(UserError, match="not the published network"):
         feature_space(f"inception:{tmp_path / 'mine.pth'}", made)

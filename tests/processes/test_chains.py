@@ -294,8 +294,8 @@ def test_knots():
 
 TOKEN = torch.zeros(1, 1, dtype=torch.int64)
 REFUSED = [
-    (lambda: Absorbing(0), "classes must be at least 1, got 0"),
-    (lambda: Uniform(1), "classes must be at least 2, got 1"),
+    (lambda: Absorbing(0), "classes must be an integer of at least 1, got 0"),
+    (lambda: Uniform(1), "classes must be an integer of at least 2, got 1"),
     (lambda: FiniteChain(torch.ones(2, 3)), r"transitions must have shape \(N, S, S\), got \(2, 3\)"),
     (lambda: FiniteChain(torch.ones(2, 3, 4)), r"transitions must have shape \(N, S, S\), got \(2, 3, 4\)"),
     (lambda: FiniteChain(torch.ones(2, 3, 3)), "transitions must have rows that are >= 0 and sum to 1"),

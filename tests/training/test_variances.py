@@ -125,7 +125,7 @@ def edit(path: Path, **values: object) -> None:
 DAMAGE = [
     (lambda f: edit(f / "calibration.json", langevin=2), "not a calibration this version"),
     (lambda f: edit(f / "calibration.json", gamma=[0.5]), "gamma must be finite numbers"),
-    (lambda f: edit(f / "calibration.json", gamma=[[]]), "gamma must be finite numbers"),
+    (lambda f: edit(f / "calibration.json", gamma=[[]]), "gamma must be a list of numbers"),
     (lambda f: edit(f / "calibration.json", gamma="x"), "calibration.json"),
     (lambda f: edit(f / "calibration.json", more=1), "has unknown more"),
     (lambda f: edit(f / "calibration.json", made=[]), "made must be a JSON object"),

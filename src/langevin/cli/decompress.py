@@ -9,6 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from .._errors import UserError, unknown
+from .._untrusted import contents
 from .options import writable
 
 
@@ -38,7 +39,7 @@ def run(options: Options) -> None:
     if options.decode not in DECODERS:
         raise unknown("decoder", options.decode, DECODERS)
     try:
-        content = options.input.expanduser().read_bytes()
+        content = contents(options.input.expanduser())
     except OSError as error:
         raise UserError(f"{options.input} cannot be read: {error.strerror}") from None
     try:

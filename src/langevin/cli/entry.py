@@ -23,6 +23,7 @@ COMMANDS = {
     "likelihood": "Bits a dimension of held-out data: the exact likelihood, the bound, or both.",
     "compress": "Code images with a model into a file, exactly or to a quality.",
     "decompress": "Images out of a file of `langevin compress`.",
+    "convert": "Foreign weights (.pt, .pth, .ckpt, .pkl) to safetensors, without running the code in them.",
     "methods": "List every method: its paper, its place in the code, its proof.",
     "info": "Show what a model directory holds, or this environment.",
 }
@@ -116,7 +117,9 @@ def _contents() -> str:
 
 
 def _complain(prog: str, text: str) -> None:
-    print(f"{prog}: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    # A name in somebody else's file may hold what moves a terminal's cursor.
+    plain = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+    print(f"{prog}: {plain}", file=sys.stderr, flush=True)
 
 
 def _speak(prog: str) -> None:

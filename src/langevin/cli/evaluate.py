@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -184,25 +183,14 @@ def dataset_of(model: Any, asked: str | None, *, option: str = "--data", classes
 
 def _read(path: Path, info: Data) -> tuple[Tensor, Tensor | None]:
     """Samples and labels of an .npz file; never a pickle."""
-    import numpy as np
     import torch
 
-    try:
-        with np.load(path, allow_pickle=False) as held:
-            if "x" not in held.files:
-                raise UserError(f"{path} must hold an array 'x', has {held.files}")
-            x, label = held["x"], held["label"] if "label" in held.files else None
-    except UserError:
-        raise
-    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        raise UserError(f"samples {path} cannot be read: {error}") from None
-    if x.dtype.kind != "f":
-        raise UserError(f"{path}: x must be floats in the range of the data, got {x.dtype}")
-    if label is not None and label.dtype.kind not in "iu":
-        raise UserError(f"{path}: label must be integers, got {label.dtype}")
-    if not info.classes:
-        label = None
-    return torch.from_numpy(x).float(), None if label is None else torch.from_numpy(label.astype(np.int64))
+    from ..data import samples
+
+    x, label = samples(path)
+    if x.shape[1:] != tuple(info.shape):
+        raise UserError(f"{path}: samples must have the data's shape, (N, {str(tuple(info.shape))[1:]}, got {x.shape}")
+    return torch.from_numpy(x), None if label is None or not info.classes else torch.from_numpy(label)
 
 
 def _show(measures: dict[str, dict[str, Any]], drawn: dict[str, Any], dataset: Dataset) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from .._errors import UserError, unknown
+from .._untrusted import parse_json
 
 if TYPE_CHECKING:
     from ..report import Recipe
@@ -78,7 +78,7 @@ class Sampling:
 def _value(text: str) -> Any:
     """A value as JSON where it is JSON, else as the text it is."""
     try:
-        return json.loads(text)
+        return parse_json(text.encode(errors="surrogateescape"))
     except ValueError:
         return text
 

@@ -4,9 +4,10 @@ from . import digits as _digits  # noqa: F401  (fills the registry)
 from . import heartbeat as _heartbeat  # noqa: F401
 from . import toys as _toys  # noqa: F401
 from . import words as _words  # noqa: F401
+from ._numpy import samples
 from .dataset import Dataset
 from .description import Data
 from .loading import load
 from .split import Split
 
-__all__ = ["Data", "Dataset", "Split", "load"]
+__all__ = ["Data", "Dataset", "Split", "load", "samples"]

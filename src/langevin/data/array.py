@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import warnings
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
+from ._numpy import arrays
 from .dataset import Dataset, Examples, Options, assemble, check_labels, held_out, limited, settle
 
 PIXEL_CHANNELS = (1, 3, 4)
@@ -30,7 +29,8 @@ def array(path: str | os.PathLike[str], options: Options | None = None) -> Datas
     """
     options = options or Options()
     title = str(path)
-    raw, label = _load(path, title)
+    held = arrays(path, ("x", "label"))
+    raw, label = held["x"], held.get("label")
     x = _tensor(raw, title)
     image = x.ndim == 4
     bounded = image or raw.dtype == np.uint8
@@ -56,24 +56,6 @@ def array(path: str | os.PathLike[str], options: Options | None = None) -> Datas
     levels = 256 if raw.dtype == np.uint8 else None
     name = Path(path).stem
     return assemble(name, parts, options, classes=classes, levels=levels, bounded=bounded, source=title)
-
-
-def _load(path: str | os.PathLike[str], title: str) -> tuple[np.ndarray, np.ndarray | None]:
-    try:
-        held = np.load(path, allow_pickle=False)
-        if isinstance(held, np.ndarray):
-            return held, None
-        with held:
-            if "x" not in held.files:
-                raise UserError(f"{title}: an .npz file needs an array 'x' (and optionally 'label'); has {held.files}.")
-            label = held["label"] if "label" in held.files else None
-            return held["x"], label
-    except UserError:
-        raise
-    except (OSError, EOFError, ValueError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        if "allow_pickle" in str(error):
-            raise UserError(f"{title} is no plain array; pickled Python objects are never read.") from None
-        raise UserError(f"{title} is not a readable NumPy file: {error}.") from None
 
 
 def _tensor(raw: np.ndarray, title: str) -> Tensor:

@@ -10,13 +10,50 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import UserError, nearest
+from .._untrusted import settings, typed
+
+EVENT = 2**28
+"""Numbers in an event at most: a quarter of a billion."""
+
+LEVELS = 2**16
+"""Grey levels at most, those of 16-bit images."""
 
 FULL_COVARIANCE = 512
 """Events of up to this many coordinates carry a full covariance, larger ones the variances."""
 
 MOMENTS = ("mean", "cov", "colours", "spectrum")
 """The tensors of a description."""
+
+
+SOURCE = {
+    "source": str,
+    "size": int | None,
+    "channels": int | None,
+    "flip": bool,
+    "crop": str,
+    "limit": int | None,
+}
+"""What a description says of where the data came from: the arguments of :func:`langevin.data.load`."""
+
+
+def _check_source(source: Mapping[str, Any]) -> None:
+    for key, value in source.items():
+        if key not in SOURCE:
+            raise UserError(f"data.source has no {key!r}.{nearest(key, SOURCE)} Known: {', '.join(SOURCE)}.")
+        typed(SOURCE[key], value, f"data.source.{key}")
+
+
+def event(shape: Any) -> tuple[int, ...]:
+    """The event shape that a file says, one to eight sizes of at most 2^28 numbers in all.
+
+    Raises:
+        UserError: for anything else.
+    """
+    sizes = isinstance(shape, list | tuple) and all(type(n) is int and n > 0 for n in shape)
+    if not sizes or not 1 <= len(shape) <= 8 or math.prod(shape) > EVENT:
+        raise UserError(f"shape must be a tuple of positive integers, at most {EVENT} numbers in all; got {shape!r}.")
+    return tuple(shape)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,18 +96,20 @@ class Data:
     tokens: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.shape or any(type(n) is not int or n < 1 for n in self.shape):
-            raise UserError(f"shape must be a tuple of positive integers; got {self.shape!r}.")
+        event(self.shape)
         if (self.low is None) != (self.high is None):
             raise UserError(f"low and high are both numbers or both None; got {self.low!r} and {self.high!r}.")
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise UserError(f"low must be below high; got {self.low} and {self.high}.")
-        if self.levels is not None and (self.levels < 2 or self.low is None):
-            raise UserError(f"levels needs a range and at least 2 levels; got {self.levels}.")
+        if self.levels is not None and (not 2 <= self.levels <= LEVELS or self.low is None):
+            raise UserError(f"levels needs a range and at least 2 levels, at most {LEVELS}; got {self.levels}.")
         if len(set(self.classes)) < len(self.classes):
             raise UserError(f"classes must differ from each other; got {self.classes}.")
         if len(set(self.tokens)) < len(self.tokens) or len(self.tokens) == 1:
             raise UserError(f"tokens must be two or more names that differ from each other; got {self.tokens}.")
+        for text in (self.name, *self.classes, *self.tokens):
+            if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+                raise UserError(f"{text!r} is no Unicode text (a file name in another encoding?): rename it.")
         if self.tokens and self.tensors():
             raise UserError("tokens have no moments")
         if self.mean is not None and self.mean.shape != (self.dim,):
@@ -133,17 +172,15 @@ class Data:
         known = {f.name for f in fields(cls)} - set(MOMENTS)
         if not isinstance(values, Mapping) or not {"name", "shape"} <= set(values) <= known:
             got = sorted(values) if isinstance(values, Mapping) else type(values).__name__
-            raise UserError(f"a data description has name, shape and some of {sorted(known)}; got {got}.")
-        moments = {name: value.double() for name, value in (tensors or {}).items() if name in MOMENTS}
-        return cls(
-            **{
-                **values,
-                "shape": tuple(values["shape"]),
-                "classes": tuple(values.get("classes", ())),
-                "tokens": tuple(values.get("tokens", ())),
-                **moments,
-            }
-        )
+            near = nearest(next((k for k in got if k not in known), ""), known) if isinstance(got, list) else ""
+            raise UserError(f"a data description has name, shape and some of {sorted(known)}; got {got}.{near}")
+        given = settings(cls, values, "data")
+        _check_source(given.get("source", {}))
+        for name, value in (tensors or {}).items():
+            if name not in MOMENTS or not value.is_floating_point() or not bool(torch.isfinite(value).all()):
+                raise UserError(f"{name} must be finite numbers, and one of {', '.join(MOMENTS)}.")
+        moments: dict[str, Any] = {name: value.double() for name, value in (tensors or {}).items()}
+        return cls(**given, **moments)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Data):

@@ -11,11 +11,16 @@ import numpy as np
 import torch
 
 from .._errors import UserError
+from .._untrusted import room
 from .dataset import Dataset, Examples, Options, assemble, held_out, limited, settle
 from .images import Refused, centre, common_size, decode, in_threads, stack, upright_size
 
 PAIRS = ("test", "val", "valid", "validation")
 """Names of the held-out sub-folder beside ``train``, the preferred first."""
+
+
+FILES = 10**8
+"""Files below a folder at most."""
 
 
 class Picture(NamedTuple):
@@ -90,7 +95,7 @@ def pictures(
 
 def _parts(root: Path, title: str) -> tuple[Path, Path] | None:
     """The sub-folders of the training and the held-out pictures, if the folder is so divided."""
-    below = {p.name: p for p in _visible(root, title) if p.is_dir()}
+    below = {p.name: p for p in _visible(root, title) if os.path.isdir(p)}
     other = next((below[pair] for pair in PAIRS if pair in below), None)
     return (below["train"], other) if "train" in below and other is not None else None
 
@@ -104,24 +109,24 @@ def _visible(root: Path, title: str) -> list[Path]:
 
 
 def _walk(root: Path, title: str) -> Iterator[Picture]:
-    """Every file below ``root``, by name; linked folders are followed, each real folder once."""
-    seen: set[str] = set()
-
-    def below(here: Path) -> Iterator[Path]:
-        real = os.path.realpath(here)
-        if real in seen:
-            return
-        seen.add(real)
-        for entry in _visible(here, title):
-            if entry.is_dir():
-                yield from below(entry)
-            else:
-                yield entry
-
-    for file in below(root):
-        inside = PurePath(os.path.relpath(file, root))
+    """Every file below ``root``, by name; linked folders are followed, each real folder once, and none upwards."""
+    known = lambda folder: os.stat(folder)[1:3]
+    # A link to a folder that this one is in would lead through the whole disk.
+    seen = {known(folder) for folder in (root.resolve(), *root.resolve().parents)}
+    waiting = _visible(root, title)[::-1]
+    found = 0
+    while waiting:
+        entry = waiting.pop()
+        if os.path.isdir(entry):
+            if known(entry) not in seen:
+                seen.add(known(entry))
+                waiting += _visible(entry, title)[::-1]
+            continue
+        if (found := found + 1) > FILES:
+            raise UserError(f"{title} holds more than {FILES} files.")
+        inside = PurePath(os.path.relpath(entry, root))
         # The key starts at the class, so that a set keeps its split when its folder is renamed or moved.
-        yield Picture(str(file), inside.as_posix(), inside.parts[0] if len(inside.parts) > 1 else None)
+        yield Picture(str(entry), inside.as_posix(), inside.parts[0] if len(inside.parts) > 1 else None)
 
 
 def _read(
@@ -132,7 +137,8 @@ def _read(
         sizes = in_threads(upright_size, [f.path for f in files], f"{title}: sizes", options.progress)
         known = [size for size in sizes if not isinstance(size, Refused)]
         if known:
-            common_size(known, title)
+            width, height = common_size(known, title)
+            room(len(known) * width * height * (options.channels or 3), f"{title}, decoded,")
     window = options.crop == "random"
     read = in_threads(
         lambda path: decode(path, options.size, options.channels, window),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._errors import UserError
+from .._untrusted import room
 from .dataset import Dataset, Options, held_out, limited, settle
 from .folder import pictures
 from .images import Refused, common_size, decode, in_threads, upright_size
@@ -50,7 +51,8 @@ def hub(source: str, options: Options | None = None) -> Dataset:
         sizes = in_threads(lambda row: upright_size(_bytes(row, image)), rows, f"{source}: sizes", options.progress)
         known = [size for size in sizes if not isinstance(size, Refused)]
         if known:
-            common_size(known, source)
+            width, height = common_size(known, source)
+            room(len(known) * width * height * (options.channels or 3), f"{source}, decoded,")
     window = options.crop == "random"
     read = in_threads(
         lambda row: decode(_bytes(row, image), options.size, options.channels, window),
@@ -82,6 +84,8 @@ def _splits(name: str) -> tuple[Any, Any | None]:
         import datasets
     except ImportError:
         raise UserError(f"{name}: Hugging Face data needs the `datasets` package: pip install datasets") from None
+    # Versions before 4 ran the script of a data set if asked to, or after a question on the terminal.
+    datasets.config.HF_DATASETS_TRUST_REMOTE_CODE = False
     try:
         held = datasets.load_from_disk(name) if is_saved(name) else datasets.load_dataset(name)
     except Exception as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import math
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,13 +19,31 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
+from .._untrusted import contents, reason
 from . import _progress
 
 if TYPE_CHECKING:
     from PIL import Image
 
+BYTES = 2**29
+"""Size of a picture's file at most."""
+
 LONGEST = 8
 """Largest ratio of sides kept for random windows: a panorama would fill the memory with one image."""
+
+PIXELS = 2**26
+"""Pixels of a picture at most, 8,192 × 8,192: a small file can claim any number."""
+
+LARGE = 2**22
+"""Pixels from which on pictures are decoded one at a time: threads would hold several at once."""
+
+FORMATS = (
+    *("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "ICO", "PCX", "TGA", "JPEG2000"),
+    *("AVIF", "HEIF"),
+)
+"""Formats that are read. Left out are those that Pillow gives to another program (EPS, to Ghostscript)."""
+
+_ALONE = threading.Lock()
 
 GREY = ("1", "L", "LA", "La")
 
@@ -39,28 +59,31 @@ def open_image(file: str | bytes) -> Image.Image:
     """Open a path or an encoded picture, with the orientation its camera recorded still to be applied.
 
     Raises:
-        Refused: if Pillow cannot read it, or it has more pixels than Pillow's limit (a decompression bomb).
+        Refused: if it is no regular file, of no format in ``FORMATS``, damaged, or has more than ``PIXELS``.
     """
     from PIL import Image, UnidentifiedImageError
 
+    Image.init()
     suffix = os.path.splitext(file)[1].lower() if isinstance(file, str) else ""
     if suffix in (".heic", ".heif") and importlib.util.find_spec("pillow_heif"):
         import pillow_heif
 
         pillow_heif.register_heif_opener()
     try:
-        image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
+        held = io.BytesIO(file if isinstance(file, bytes) else contents(file, BYTES))
+        image = Image.open(held, formats=[kind for kind in FORMATS if kind in Image.OPEN])
     except UnidentifiedImageError:
         readers = {".heic": "pillow-heif", ".heif": "pillow-heif", ".avif": "-U pillow"}
         if suffix in readers:
             raise Refused(f"no {suffix[1:].upper()} reader: pip install {readers[suffix]}") from None
         raise Refused("not a picture Pillow can read") from None
+    except Image.DecompressionBombError as error:
+        raise Refused(f"it is over the limit of {PIXELS} pixels ({error})") from None
     except Exception as error:
         # Pillow's plugins raise whatever a damaged header makes them raise.
-        raise Refused(_reason(error)) from None
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        raise Refused(f"{image.width}×{image.height} is over Pillow's limit of {limit} pixels")
+        raise Refused(reason(error)) from None
+    if image.width * image.height > PIXELS:
+        raise Refused(f"{image.width}×{image.height} is over the limit of {PIXELS} pixels")
     return image
 
 
@@ -70,7 +93,7 @@ def upright_size(file: str | bytes) -> tuple[int, int]:
     try:
         turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     except Exception as error:
-        raise Refused(_reason(error)) from None
+        raise Refused(reason(error)) from None
     return (image.height, image.width) if turned else image.size
 
 
@@ -91,11 +114,12 @@ def decode(file: str | bytes | Image.Image, size: int | None, channels: int | No
     """
     image = open_image(file) if isinstance(file, str | bytes) else file
     try:
-        return _decode(image, size, channels, window)
+        with _ALONE if image.width * image.height > LARGE else contextlib.nullcontext():
+            return _decode(image, size, channels, window)
     except Refused:
         raise
     except Exception as error:
-        raise Refused(_reason(error)) from None
+        raise Refused(reason(error)) from None
 
 
 def _decode(image: Image.Image, size: int | None, channels: int | None, window: bool) -> np.ndarray:
@@ -136,10 +160,6 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise Refused(f"{image.mode}: 32-bit pixels have no fixed range; save as 8 or 16 bits")
     return image
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager

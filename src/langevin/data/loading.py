@@ -8,6 +8,7 @@ from typing import Literal
 
 from .._errors import UserError, nearest
 from .._registry import methods
+from .._untrusted import reading, reason
 from . import array as _array
 from . import folder as _folder
 from . import hub as _hub
@@ -47,10 +48,18 @@ def load(
         made: Dataset = known[name](options)
         return made
     if name.startswith(_hub.PREFIX):
-        return _hub.hub(name, options)
-    path = Path(name).expanduser()
+        with reading(name):
+            return _hub.hub(name, options)
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"data {name!r:.80} is no name and no path: {reason(error)}.") from None
     if path.is_dir():
-        return _hub.hub(str(path), options) if _hub.is_saved(path) else _folder.folder(path, options)
+        if not _hub.is_saved(path):
+            return _folder.folder(path, options)
+        with reading(path):
+            return _hub.hub(str(path), options)
     if path.suffix in (".npy", ".npz") and path.is_file():
         return _array.array(path, options)
     if path.exists():

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError, nearest
+from .._pickles import foreign
 from ..data import Data, Dataset
 from ._inputs import rows
 from .readers import MOST, digest, front_end
@@ -22,7 +23,7 @@ SPACES = ("pixels", "pca:K", "classifier", "inception", "inception:FILE")
 INCEPTION_FILES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
 """The published FID network under the two names its converters gave it, looked for in torch.hub's checkpoints."""
 INCEPTION_SHA256 = "6726825d"
-"""How the SHA-256 of that file begins: the check also keeps anything but that file from being unpickled."""
+"""How the SHA-256 of that file begins."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,8 @@ def _inception(info: Data, name: str) -> Features:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if not found.startswith(INCEPTION_SHA256):
         raise UserError(f"{path} is not the published network: SHA-256 {found[:8]}…, not {INCEPTION_SHA256}…")
+    if code := foreign(path):  # eight digits can be forged
+        raise UserError(f"{path} is not the published network: it would run {', '.join(code[:8])}")
 
     def through(layer: str) -> Callable[[Tensor], Tensor]:
         networks: list[Any] = []

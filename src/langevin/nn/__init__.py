@@ -1,7 +1,7 @@
 """Backbones: networks ``(x, time, condition) -> (B, out_channels, *size)``, made from plain JSON."""
 
 from .backbone import Backbone
-from .create import CODECS, create, default
+from .create import CODECS, create, default, outline
 from .dit import DiT
 from .layers import attention
 from .mlp import MLP
@@ -9,4 +9,16 @@ from .transformer import Transformer
 from .unet import UNet
 from .vae import VAE
 
-__all__ = ["CODECS", "MLP", "VAE", "Backbone", "DiT", "Transformer", "UNet", "attention", "create", "default"]
+__all__ = [
+    "CODECS",
+    "MLP",
+    "VAE",
+    "Backbone",
+    "DiT",
+    "Transformer",
+    "UNet",
+    "attention",
+    "create",
+    "default",
+    "outline",
+]

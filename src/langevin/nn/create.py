@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from .._errors import UserError, unknown
+from .._untrusted import room
 from .backbone import Backbone
 from .dit import DiT
 from .mlp import MLP
@@ -36,9 +37,33 @@ def create(config: Mapping[str, Any]) -> Any:
             (:meth:`~langevin.nn.Backbone.as_energy`).
 
     Raises:
-        UserError: for an unknown name or option (with the nearest), a value out of its range, or more than 10^10
-            parameters.
+        UserError: for an unknown name or option (with the nearest), a value out of its range, more than 10^10
+            parameters, or more than fit into memory.
     """
+    count = sum(p.numel() for p in outline(config).parameters())  # counted before any memory is taken
+    room(4 * count, f"network {config['name']} with {count:,} parameters")
+    return _make(config)
+
+
+def outline(config: Mapping[str, Any]) -> Any:
+    """The network of a configuration without its weights: on the meta device, to be compared with a file's.
+
+    Raises:
+        UserError: as ``create``.
+    """
+    with torch.device("meta"):
+        network = _make(config)
+    count = sum(p.numel() for p in network.parameters())
+    if count > LARGEST:
+        raise UserError(
+            f"network {config['name']} would have {count:.1e} parameters, at most {LARGEST:.0e} are accepted"
+        )
+    return network
+
+
+def _make(config: Mapping[str, Any]) -> Any:
+    if not isinstance(config, Mapping):
+        raise UserError(f"a network must be a mapping with a name and options, got {config!r}")
     options = dict(config)
     name, energy = options.pop("name", None), options.pop("energy", False)
     if not isinstance(energy, bool) or (energy and name in CODECS):
@@ -52,13 +77,9 @@ def create(config: Mapping[str, Any]) -> Any:
         if option not in known:
             raise unknown(f"option of {name}", option, [*known, "energy"])
     try:
-        with torch.device("meta"):  # counted before any memory is taken
-            count = sum(p.numel() for p in kind(**options).parameters())
+        network = kind(**options)
     except TypeError as error:
         raise UserError(f"network {name}: an option has the wrong type ({error})") from error
-    if count > LARGEST:
-        raise UserError(f"network {name} would have {count:.1e} parameters, at most {LARGEST:.0e} are accepted")
-    network = kind(**options)
     return network.as_energy() if energy else network
 
 
@@ -102,8 +123,7 @@ def default(shape: tuple[int, ...], classes: int = 0, *, name: str | None = None
         chosen.pop("classes")
         chosen |= _vae(*shape[1:])
     chosen |= options
-    with torch.device("meta"):
-        network = create(chosen)
+    network = outline(chosen)
     network.check_shape(shape)
     return network.config
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from .._errors import UserError
 from .._registry import lookup
+from .._untrusted import settings as checked
 from .base import (
     Observable,
     Observation,
@@ -50,13 +51,20 @@ from .phase import Look, PhaseSpace
 
 
 def create(config: str | Mapping[str, Any]) -> Process:
-    """A process by its registered name, or by ``{"name": …, settings}`` as ``Process.to_dict`` writes it."""
+    """A process by its registered name, or by ``{"name": …, settings}`` as ``Process.to_dict`` writes it.
+
+    Raises:
+        UserError: for an unknown name or setting (with the nearest), or a value of a wrong type or out of its range.
+    """
+    if not isinstance(config, str | Mapping):
+        raise UserError(f"a process must be a name or a mapping with a name and settings, got {config!r}")
     settings = {"name": config} if isinstance(config, str) else dict(config)
     name = settings.pop("name", None)
     make = lookup("processes", str(name)).make
+    nested = {k: create(v) if k == "base" else v for k, v in settings.items()}
+    given = checked(make, nested, f"process {name!r}")  # type: ignore[arg-type]
     try:
-        nested = {k: create(v) if k == "base" else v for k, v in settings.items()}
-        process: Process = make(**nested)
+        process: Process = make(**given)
     except TypeError as error:
         raise UserError(f"process {name!r}: {error}") from None
     return process

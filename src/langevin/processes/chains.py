@@ -17,6 +17,30 @@ from .._registry import register
 from ..distributions import Categorical, Distribution, FiniteSet
 from .base import Process, as_time, expand
 
+MOST = 2**26
+"""Numbers in the tables of a chain at most, half a gigabyte: K = 256 levels at N = 1000 steps."""
+
+CLASSES = 2**20
+"""Tokens of a replacement chain at most."""
+
+DENSE = 1024
+"""Tokens of a chain of neighbours at most, whose matrices are multiplied."""
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    """Nested lists of numbers as float64, or a ``UserError`` that names them."""
+    try:
+        return torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise UserError(f"{name} must be rows of numbers, all of one length ({error})") from None
+
+
+def _classes(classes: int, low: int, high: int = CLASSES) -> None:
+    if type(classes) is not int or classes < low:
+        raise UserError(f"classes must be an integer of at least {low}, got {classes!r}")
+    if classes > high:
+        raise UserError(f"classes must be at most {high}, got {classes}")
+
 
 class Chain(Process):
     r"""A Markov chain on S states, independent at every position of the event; data use the first K ≤ S.
@@ -197,8 +221,7 @@ class Absorbing(Replacement):
     schedule: str = "linear"
 
     def __post_init__(self) -> None:
-        if self.classes < 1:
-            raise UserError(f"classes must be at least 1, got {self.classes}")
+        _classes(self.classes, 1)
         self._check_schedule()
 
     def information(self, alpha: Tensor) -> Tensor:
@@ -233,8 +256,7 @@ class Uniform(Replacement):
     schedule: str = "linear"
 
     def __post_init__(self) -> None:
-        if self.classes < 2:
-            raise UserError(f"classes must be at least 2, got {self.classes}")
+        _classes(self.classes, 2)
         self._check_schedule()
 
     def information(self, alpha: Tensor) -> Tensor:
@@ -360,8 +382,8 @@ class FiniteChain(TableChain):
     _products: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        q = torch.as_tensor(self.transitions, dtype=torch.float64)
-        if q.ndim != 3 or q.shape[1] != q.shape[2]:
+        q = _tensor("transitions", self.transitions)
+        if q.ndim != 3 or q.shape[1] != q.shape[2] or not q.numel():
             raise UserError(f"transitions must have shape (N, S, S), got {tuple(q.shape)}")
         if not (q >= 0).all() or not torch.allclose(q.sum(-1), torch.ones_like(q[..., 0]), atol=1e-9):
             raise UserError("transitions must have rows that are >= 0 and sum to 1")
@@ -412,6 +434,8 @@ class DiscretisedGaussian(TableChain):
         for name, low in (("classes", 2), ("steps", 1)):
             if type(getattr(self, name)) is not int or getattr(self, name) < low:
                 raise UserError(f"{name} must be an integer of at least {low}, got {getattr(self, name)!r}")
+        if self.steps * self.classes**2 > MOST:
+            raise UserError(f"steps * classes^2 must be at most {MOST}, got {self.steps} * {self.classes}^2")
         if not 0 < self.beta_min <= self.beta_max < math.inf:
             raise UserError(
                 f"beta_min, beta_max must satisfy 0 < beta_min <= beta_max, got {self.beta_min}, {self.beta_max}"
@@ -466,12 +490,13 @@ class Neighbours(MatrixChain):
     """Numbers of matrices that are kept."""
 
     def __post_init__(self) -> None:
-        if type(self.classes) is not int or self.classes < 2:
-            raise UserError(f"classes must be an integer of at least 2, got {self.classes!r}")
+        _classes(self.classes, 2, DENSE)
         levels = [[float(k)] for k in range(self.classes)]
-        points = torch.as_tensor(levels if self.embedding is None else self.embedding, dtype=torch.float64)
+        points = _tensor("embedding", levels if self.embedding is None else self.embedding)
         if points.ndim != 2 or points.shape[0] != self.classes or not points.isfinite().all():
             raise UserError(f"embedding must be ({self.classes}, E) numbers, got shape {tuple(points.shape)}")
+        if self.classes * points.numel() > MOST:
+            raise UserError(f"classes^2 times the embedding's length must be at most {MOST}, got {points.shape[1]}")
         if type(self.nearest) is not int or not 1 <= self.nearest < self.classes:
             raise UserError(f"nearest must be an integer in [1, {self.classes - 1}], got {self.nearest!r}")
         apart = (points[:, None] - points).square().sum(-1)

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 
+from .. import nn
 from .._errors import UserError
+from .._untrusted import reading, settings, typed
 from ..data import Data
 from . import files
-from .config import Config
+from .config import Config, check
 from .learner import Learner
 from .model import FORMAT
 
@@ -95,7 +97,29 @@ def read_state(path: Path) -> dict[str, Any]:
         raise UserError(f"{file}: format {state.get('langevin')!r} is unknown; this version of langevin reads {FORMAT}")
     files.only(file, state, {"langevin", "kind", "progress", "objective", "config", "data"})
     files.only(file, state["progress"], {f.name for f in fields(Progress)})
+    with reading(file):
+        settings(Progress, state["progress"], "progress")
+        typed(dict, state["objective"], "objective")
+        Data.from_dict(state["data"])
+        low = min(state["progress"][name] for name in ("step", "seconds", "loss_count", "skipped", "in_a_row"))
+        if low < 0:
+            raise UserError(f"progress must hold counts of at least 0, got {low}")
     return state
+
+
+def weighs(path: Path, config: Config) -> None:
+    """Refuse a checkpoint whose configuration asks for another network than its weights are of.
+
+    Raises:
+        UserError: with the file; nothing has taken memory yet.
+    """
+    file = path / STATE
+    with reading(file):
+        network = nn.outline({"name": config.network.name, **config.network.options})
+        check(config)
+    # A schedule that learns is a part of the network, and of a fixed size.
+    held = {name: v for name, v in files.outline(path / MODEL).items() if not name.startswith("schedule.")}
+    files.fit(path / MODEL, held, network.state_dict())
 
 
 @contextmanager
@@ -138,5 +162,6 @@ def _restore(path: Path, state: dict[str, Any], learner: Learner) -> Progress:
         wanted = {f"{name}/{k}": p if v is None else v for name, p in learner.named.items() for k, v in like.items()}
         files.fit(path / OPTIMISER, moments, wanted)
     learner.restore_optimiser(moments)
-    learner.objective.restore(state["objective"])
+    with reading(path / STATE):
+        learner.objective.restore(state["objective"])
     return Progress(**state["progress"])

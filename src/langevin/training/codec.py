@@ -89,10 +89,16 @@ def describe(model: Autoencoder, version: int) -> dict[str, Any]:
     }
 
 
-def of(config: Mapping[str, Any], moments: Mapping[str, Tensor]) -> Autoencoder:
-    """The model of a ``config.json``, with new weights."""
-    if not isinstance(config["network"], dict) or config["network"].get("name") not in networks.CODECS:
+def check(config: Mapping[str, Any]) -> None:
+    """Refuse a ``config.json`` that is of no codec."""
+    if not isinstance(config["network"], dict) or str(config["network"].get("name")) not in networks.CODECS:
         raise UserError(f"a codec's network must be one of {', '.join(networks.CODECS)}, got {config['network']!r}")
-    made = Autoencoder(networks.create(config["network"]), Data.from_dict(config["data"], moments), config["training"])
+    if not isinstance(config["training"], dict):
+        raise UserError(f"training must be a JSON object, got {config['training']!r}")
+
+
+def of(network: nn.Module, data: Data, training: Mapping[str, Any]) -> Autoencoder:
+    """The codec of a network with its weights."""
+    made = Autoencoder(network, data, training)
     made.network.check_shape(made.shape)  # type: ignore[operator]
     return made

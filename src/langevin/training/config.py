@@ -8,16 +8,29 @@ import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from .. import nn, objectives, processes
-from .._errors import UserError, nearest
+from .._errors import UserError
+from .._untrusted import parse_json, settings
 from ..data import Data
 from ..denoisers import Reader, networked
 from ..objectives import Objective
 from ..processes import Process
 from .codec import Autoencoder
 from .kinds import default_process, kind_of
+
+Options = Annotated[dict[str, str], dict[str, Any]]
+"""Settings by name: text on a command line, any JSON in a file."""
+
+LARGEST = 2**40
+"""Steps, and numbers of steps, at most."""
+
+RESERVED = {"name", "shape", "times"}
+"""What is no option of anything."""
+
+BATCH = 2**24
+"""Examples a step at most."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +39,7 @@ class NetworkConfig:
 
     name: str | None = None
     """Backbone: unet, dit or mlp, or the codec vae; if not given, the one that suits the data."""
-    options: dict[str, str] = field(default_factory=dict)
+    options: Options = field(default_factory=dict)
     """Its settings as KEY VALUE pairs, a value as JSON: width 96 multipliers [1,2,2]."""
 
 
@@ -37,7 +50,7 @@ class ProcessConfig:
     name: str | None = None
     """Process: edm, vp, sub-vp, ve, flow, cosine, ddpm, learned or phase-space for real data, absorbing, uniform,
     discretised-gaussian or neighbours for tokens; if not given, edm and absorbing."""
-    options: dict[str, str] = field(default_factory=dict)
+    options: Options = field(default_factory=dict)
     """Its settings as KEY VALUE pairs: sigma_max 160."""
 
 
@@ -69,12 +82,12 @@ class ObjectiveConfig:
     """Weight of the error at each time: simple (the network's own target), x0, dsm, likelihood, edm or min-snr; another
     way of score matching: sliced, sliced-vr, implicit or explicit; vlb or hybrid, which learn a variance; vdm for the
     process learned; d3pm for tokens; if not given, simple, for levels likelihood, and d3pm."""
-    options: dict[str, str] = field(default_factory=dict)
+    options: Options = field(default_factory=dict)
     """Its settings as KEY VALUE pairs: gamma 5."""
     times: str | None = None
     """Law of the times: uniform, log-normal, table, importance, levels or likelihood-importance; if not given, the last
     for likelihood, log-normal for the prediction edm, else uniform."""
-    times_options: dict[str, str] = field(default_factory=dict)
+    times_options: Options = field(default_factory=dict)
     """Its settings as KEY VALUE pairs: mean -1.2 std 1.2."""
     stratified: bool = True
     """Spread the times of a batch evenly over their law."""
@@ -174,25 +187,9 @@ class Config:
         """The inverse of ``to_dict``.
 
         Raises:
-            UserError: for a key that is not known.
+            UserError: for a key that is not known (with the nearest), or a value of another type.
         """
-        made: Config = _read(cls, values, "config")
-        return made
-
-
-def _read(kind: Any, values: Mapping[str, Any], where: str) -> Any:
-    if not isinstance(values, Mapping):
-        raise UserError(f"{where} must be a mapping, got {values!r}")
-    types = typing.get_type_hints(kind)
-    for key in values:
-        if key not in types:
-            raise UserError(f"{where} has no {key!r}.{nearest(key, types)}")
-    made = {}
-    for key, value in values.items():
-        if dataclasses.is_dataclass(types[key]):
-            value = _read(types[key], value, f"{where}.{key}")
-        made[key] = tuple(value) if isinstance(value, list) else value
-    return kind(**made)
+        return cls(**settings(cls, values, "config"))
 
 
 @dataclass(frozen=True)
@@ -310,10 +307,12 @@ def _decode(options: Mapping[str, Any]) -> dict[str, Any]:
 
     def value(text: Any) -> Any:
         try:
-            return json.loads(text) if isinstance(text, str) else text
+            return parse_json(text.encode()) if isinstance(text, str) else text
         except ValueError:
             return text
 
+    for key in RESERVED & options.keys():
+        raise UserError(f"options have no {key!r}: it has a setting of its own")
     return {key: value(text) for key, text in options.items()}
 
 
@@ -328,11 +327,12 @@ def check(config: Config) -> None:
         if not ok:
             raise UserError(f"{name} must be {accepted}, got {value!r}")
 
-    whole = lambda v, low: isinstance(v, int) and not isinstance(v, bool) and v >= low
+    whole = lambda v, low, high=LARGEST: isinstance(v, int) and not isinstance(v, bool) and low <= v <= high
     real = lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
     o, e, b, out = config.optimiser, config.ema, config.budget, config.output
-    need(whole(config.seed, 0) and config.seed < 2**64, "seed", config.seed, "an integer in [0, 2**64)")
+    need(whole(config.seed, 0, 2**64 - 1), "seed", config.seed, "an integer in [0, 2**64)")
     need(whole(config.batch, 1), "batch", config.batch, "an integer of at least 1")
+    need(whole(config.batch, 1, BATCH), "batch", config.batch, f"at most {BATCH}")
     need(
         config.precision in ("auto", "float32", "bfloat16"), "precision", config.precision, "auto, float32 or bfloat16"
     )

@@ -22,10 +22,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import UserError, nearest
+from .._untrusted import JSON_BYTES, contents, parse_json
+from .tensors import fit as fit
+from .tensors import is_finite as is_finite
+from .tensors import outline as outline
+from .tensors import unpack
 
 if sys.platform != "win32":
     import fcntl
@@ -409,17 +413,34 @@ def as_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
     return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+def read(path: Path, most: int | None = None) -> bytes:
+    """What a regular file holds, unless it is larger than ``most`` bytes or than memory.
 
     Raises:
-        UserError: if the file is missing, no JSON, or no object.
+        UserError: if it is missing, too large, or cannot be read.
     """
     try:
-        value = json.loads(path.read_bytes())
+        return contents(path, most)
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def read_json(path: Path, most: int = JSON_BYTES) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Args:
+        path: the file.
+        most: bytes it may have.
+
+    Raises:
+        UserError: if the file is missing, too large, no JSON (see ``parse_json``), or no object.
+    """
+    content = read(path, most)
+    try:
+        value = parse_json(content)
+    except UserError as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold a JSON object, got {type(value).__name__}")
@@ -430,38 +451,9 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, on the CPU; nothing in it is executed.
 
     Raises:
-        UserError: if the file is missing, truncated, or no safetensors file.
+        UserError: as ``outline``, if the file is damaged, or larger than memory.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise UserError(f"{path} is missing")
-    try:
-        # A copy: the file may be replaced while the tensors are in use.
-        return {name: value.clone() for name, value in load_file(path).items()}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is truncated or no safetensors file: {error}") from None
-
-
-def fit(path: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Refuse tensors of a file that are not those of ``wanted``: by name, shape and dtype.
-
-    Raises:
-        UserError: with the file and the first tensors that differ.
-    """
-    problems = []
-    for kind, names in (("missing", wanted.keys() - tensors.keys()), ("unknown", tensors.keys() - wanted.keys())):
-        if names:
-            problems.append(f"{kind}: {', '.join(sorted(names)[:3])}{f' and {len(names) - 3} more' * (len(names) > 3)}")
-    for name in sorted(wanted.keys() & tensors.keys()):
-        got, want = tensors[name], wanted[name]
-        if got.shape != want.shape or got.dtype != want.dtype:
-            plain = lambda v: f"{tuple(v.shape)} {v.dtype}".replace("torch.", "")
-            problems.append(f"{name} is {plain(got)}, the configuration says {plain(want)}")
-            break
-    if problems:
-        raise UserError(f"{path} does not match its configuration: {'; '.join(problems)}")
+    return unpack(read(path), path)
 
 
 def only(path: Path, values: Mapping[str, Any], required: set[str]) -> None:
@@ -470,13 +462,10 @@ def only(path: Path, values: Mapping[str, Any], required: set[str]) -> None:
     Raises:
         UserError: with the file and the keys.
     """
-    missing, unknown = required - values.keys(), values.keys() - required
+    if not isinstance(values, Mapping):
+        raise UserError(f"{path} must hold a JSON object with {', '.join(sorted(required))}, got {values!r:.80}")
+    missing, unknown = sorted(required - values.keys()), sorted(values.keys() - required)
     if missing or unknown:
-        parts = [f"lacks {', '.join(sorted(missing))}"] * bool(missing)
-        parts += [f"has unknown {', '.join(sorted(unknown))}"] * bool(unknown)
-        raise UserError(f"{path} {' and '.join(parts)}")
-
-
-def is_finite(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether every floating tensor is."""
-    return all(bool(torch.isfinite(v).all()) for v in tensors.values() if v.is_floating_point())
+        parts = [f"lacks {', '.join(missing)}"] * bool(missing)
+        parts += [f"has unknown {', '.join(unknown)}"] * bool(unknown)
+        raise UserError(f"{path} {' and '.join(parts)}{'.' * bool(unknown)}{nearest([*unknown, ''][0], required)}")

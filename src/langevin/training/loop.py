@@ -115,6 +115,7 @@ def _plan(config: Config, data: Data, out: Path, resume: bool) -> tuple[Config, 
         kept = Config.from_dict(state["config"])
     except (UserError, TypeError) as error:
         raise UserError(f"{file}: {error}") from None
+    checkpoint.weighs(there[-1], kept)
     known, given = ({k: v for k, v in d.items() if k != "source"} for d in (state["data"], data.to_dict()))
     if known != given:
         raise UserError(f"{out} was trained on {known} ({file}); the data given are {given}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,12 +12,15 @@ import torch
 
 from .. import nn, processes
 from .._errors import UserError, nearest
+from .._untrusted import hints, reason, settings, typed
 from ..data import Data
+from ..data.description import event
 from ..denoisers import NetworkDenoiser, networked
 from . import codec, files
 from .kinds import KINDS
 from .spreads import spreads_of
 from .tuning import tuned_of
+from .weights import weighed
 
 Made = TypeVar("Made")
 
@@ -94,7 +97,7 @@ def _load(folder: Path, device: torch.device | str | None) -> NetworkDenoiser:
         kinds = " or ".join(map(repr, KINDS))
         raise UserError(f"{file}: kind {config['kind']!r} is unknown; it must be {kinds}")
     denoiser = _named(folder, lambda: _build(folder, config))
-    _weigh(folder, denoiser.network, device)
+    _place(denoiser.network, device)
     files.agree(folder, config["files"])
     tuned, spreads = tuned_of(folder, denoiser.config.get("steps")), spreads_of(folder, denoiser)
     return replace(denoiser, tuned=tuned, spreads=spreads)
@@ -115,8 +118,8 @@ def _load_codec(folder: Path, device: torch.device | str | None) -> codec.Autoen
     if config["kind"] != "codec":
         raise UserError(f"{folder / CONFIG}: kind {config['kind']!r} is no codec; langevin.load reads it")
     files.only(folder / CONFIG, config, codec.KEYS | {"files"})
-    made = _named(folder, lambda: codec.of(config, _moments(folder, config)))
-    _weigh(folder, made.network, device)
+    made = _named(folder, lambda: _codec(folder, config))
+    _place(made.network, device)
     files.agree(folder, config["files"])
     return made
 
@@ -140,36 +143,44 @@ def _read(folder: Path) -> dict[str, Any]:
     if version != FORMAT:
         raise UserError(f"{file}: format {version!r} is unknown; this version of langevin reads {FORMAT}")
     files.digests(file, config["files"], {WEIGHTS, MOMENTS})
-    return {"kind": None, **config}
+    if not isinstance(config.get("kind"), str):
+        raise UserError(f"{file}: kind must be text, got {config.get('kind')!r:.80}")
+    return config
 
 
 def _named(folder: Path, make: Callable[[], Made]) -> Made:
     """What is made of the configuration; what is wrong with it is told with the file's name."""
     try:
         return make()
-    except (UserError, TypeError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:
         if isinstance(error, UserError) and str(folder) in str(error):
             raise
-        raise UserError(f"{folder / CONFIG}: {error}") from error
+        raise UserError(f"{folder / CONFIG}: {reason(error)}") from error
 
 
-def _weigh(folder: Path, network: torch.nn.Module, device: torch.device | str | None) -> None:
-    """Give a network its weights and its place."""
-    weights = files.read_safetensors(files.place(folder, WEIGHTS))
-    files.fit(folder / WEIGHTS, weights, network.state_dict())
-    if not files.is_finite(weights):
-        raise UserError(f"{folder / WEIGHTS} holds weights that are not finite")
-    network.load_state_dict(weights)
+def _network(folder: Path, config: Mapping[str, Any]) -> Any:
+    return weighed(files.place(folder, WEIGHTS), config["network"])
+
+
+def _place(network: torch.nn.Module, device: torch.device | str | None) -> None:
+    """Put a network where it is to compute."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     network.eval().to(device)
 
 
 def _moments(folder: Path, config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    moments = files.read_safetensors(files.place(folder, MOMENTS)) if config["moments"] else {}
-    if sorted(moments) != sorted(config["moments"]):
-        raise UserError(f"{folder / MOMENTS} holds {sorted(moments)}, {folder / CONFIG} says {config['moments']}")
-    return moments
+    named, file = typed(list[str], config["moments"], "moments"), files.place(folder, MOMENTS)
+    held = sorted(files.outline(file)) if named else []
+    if held != sorted(named):
+        raise UserError(f"{file} holds {held}, {folder / CONFIG} says {named}")
+    return files.read_safetensors(file) if named else {}
+
+
+def _codec(folder: Path, config: Mapping[str, Any]) -> codec.Autoencoder:
+    codec.check(config)
+    data = Data.from_dict(config["data"], _moments(folder, config))
+    return codec.of(_network(folder, config), data, config["training"])
 
 
 def _build(folder: Path, config: Mapping[str, Any]) -> NetworkDenoiser:
@@ -177,13 +188,17 @@ def _build(folder: Path, config: Mapping[str, Any]) -> NetworkDenoiser:
     for key, kind in (("network", dict), ("process", dict), ("reading", dict), ("shape", list), ("training", dict)):
         if not isinstance(config[key], kind):
             raise UserError(f"{file}: {key} must be a JSON {kind.__name__}, got {type(config[key]).__name__}")
-    reading = config["reading"]
+    shape = event(config["shape"])
+    trained(config["training"])
     reader = KINDS[config["kind"]].reading
-    files.only(file, reading, {f.name for f in fields(reader)})  # type: ignore[arg-type]
-    read, process = reader(**reading), processes.create(config["process"])
+    files.only(file, config["reading"], set(hints(reader)))
+    read = reader(**settings(reader, config["reading"], "reading"))
+    if str(config["network"].get("name")) in nn.CODECS:
+        raise UserError(f"{file}: network {config['network']['name']!r} is a codec, not a denoiser")
+    # What a file of weights bears out comes before what a few numbers ask for.
+    network = _network(folder, config)
+    process = processes.create(config["process"])
     read.check(process)
-    network = nn.create(config["network"])
-    shape = tuple(config["shape"])
     network.check_shape(read.faces(process, shape)[0])
     data = None
     if config["data"] is not None:
@@ -199,6 +214,12 @@ def _build(folder: Path, config: Mapping[str, Any]) -> NetworkDenoiser:
         data=data,
         config=config["training"],
     )
+
+
+def trained(training: Any) -> None:
+    """Refuse a record of training whose numbers others compute with are of another kind."""
+    for key, kind in (("steps", int | None), ("config", dict | None)):
+        typed(kind, training.get(key), f"training.{key}")
 
 
 def find(path: str) -> Path:
@@ -219,5 +240,5 @@ def find(path: str) -> Path:
     try:
         return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"no model directory {path!r}, and no such model could be had from the Hub: {reason}") from None
+        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"no model directory {path!r}, and no such model could be had from the Hub: {why}") from None

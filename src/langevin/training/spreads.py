@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ import torch
 
 from .. import nn
 from .._errors import UserError
+from .._untrusted import reading, typed
 from ..denoisers import VARIANCE_HEADS, Calibration, Denoiser, Headed, NetworkDenoiser
 from . import files
+from .weights import weighed
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CALIBRATION = "calibration.json"
@@ -34,9 +36,7 @@ def save_calibration(found: Calibration, folder: Path) -> Path:
 
 def _calibration(file: Path) -> Calibration:
     """The calibration of a file, checked."""
-    if file.stat().st_size > BYTES:
-        raise UserError(f"{file} must be at most {BYTES} bytes, got {file.stat().st_size}")
-    values = files.read_json(file)
+    values = files.read_json(file, most=BYTES)
     knots = {"log_snr", "gamma", "stderr", "error"}
     files.only(file, values, {"langevin", "kind", "low", "high", "made"} | knots)
     if values.pop("langevin") != VERSION or values.pop("kind") != "calibration":
@@ -44,9 +44,11 @@ def _calibration(file: Path) -> Calibration:
     if not isinstance(values["made"], dict):
         raise UserError(f"{file}: made must be a JSON object")
     try:
-        tensors: dict[str, Any] = {name: torch.tensor(values.pop(name), dtype=torch.float64) for name in sorted(knots)}
-        return Calibration(**tensors, **values)
-    except (UserError, TypeError, ValueError, RuntimeError) as error:
+        lists = {name: typed(Sequence[float], values.pop(name), name) for name in sorted(knots)}
+        bounds = {name: typed(float | None, values.pop(name), name) for name in ("low", "high")}
+        tensors: dict[str, Any] = {name: torch.tensor(value, dtype=torch.float64) for name, value in lists.items()}
+        return Calibration(**tensors, **bounds, **values)
+    except UserError as error:
         raise UserError(f"{file}: {error} (remove it, or calibrate again)") from None
 
 
@@ -79,26 +81,25 @@ def save_head(head: Headed, folder: Path) -> None:
 
 def _head(folder: Path, model: NetworkDenoiser) -> tuple[Headed, int | None]:
     """The head of a directory, checked, and the steps of training the model had when it was learned."""
-    file, weights = folder / CONFIG, folder / WEIGHTS
+    file = folder / CONFIG
     config = {"files": {}, **files.read_json(files.place(folder, CONFIG))}
     keys = {"langevin", "kind", "head", "network", "data_std", "low", "high", "trained_steps", "training", "files"}
     files.only(file, config, keys)
-    if config["langevin"] != VERSION or config["kind"] != "variance-head" or config["head"] not in VARIANCE_HEADS:
+    if config["langevin"] != VERSION or config["kind"] != "variance-head" or str(config["head"]) not in VARIANCE_HEADS:
         raise UserError(f"{file}: not a head this version of langevin reads")
-    try:
+    with reading(file):
         held = files.digests(file, config["files"], {WEIGHTS})
-        network = nn.create(config["network"])
-        network.check_shape((3 * model.shape[0], *model.shape[1:]))
-        made = VARIANCE_HEADS[config["head"]]
-        head = made(model, network, config["data_std"], config["low"], config["high"], config=config["training"])
-    except (UserError, TypeError, ValueError) as error:
-        raise UserError(f"{file}: {error}") from None
-    tensors = files.read_safetensors(files.place(folder, WEIGHTS))
-    files.fit(weights, tensors, network.state_dict())
-    if not files.is_finite(tensors):
-        raise UserError(f"{weights} holds weights that are not finite")
+        std = typed(float, config["data_std"], "data_std")
+        low, high = (typed(float | None, config[name], name) for name in ("low", "high"))
+        typed(dict, config["training"], "training")
+        outline = nn.outline(config["network"])
+        if config["network"]["name"] in nn.CODECS:
+            raise UserError(f"network {config['network']['name']!r} is no head")
+        outline.check_shape((3 * model.shape[0], *model.shape[1:]))
+    network = weighed(files.place(folder, WEIGHTS), config["network"])
     files.agree(folder, held)
-    network.load_state_dict(tensors)
+    with reading(file):
+        head = VARIANCE_HEADS[config["head"]](model, network, std, low, high, config=config["training"])
     network.eval().to(model.device)
     return head, config["trained_steps"]
 

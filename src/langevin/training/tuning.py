@@ -511,13 +511,10 @@ def tuned_of(folder: Path, trained_steps: int | None = None) -> tuple[Tuned, ...
         raise UserError(f"{folder} must hold at most {FILES} tuned samplers, got {len(found)}")
     read = []
     for file in found:
-        if file.stat().st_size > BYTES:
-            raise UserError(f"{file} must be at most {BYTES} bytes, got {file.stat().st_size}")
+        values = files.read_json(file, most=BYTES)
         try:
-            sampler = Tuned.from_dict(files.read_json(file))
-        except (UserError, RecursionError) as error:
-            if isinstance(error, UserError) and str(file) in str(error):
-                raise
+            sampler = Tuned.from_dict(values)
+        except UserError as error:
             raise UserError(f"{file}: {error} (remove it, or tune again)") from None
         then = None if sampler.use is None else sampler.use.made.get("trained_steps")
         if then != trained_steps:

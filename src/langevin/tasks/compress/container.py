@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from ..._errors import UserError
+from ..._untrusted import parse_json, room, settings
 from . import tree
 from .pixels import SCALES
 
@@ -34,6 +35,12 @@ _START, _SUM = len(MAGIC) + 5, 8
 
 MOST = 2**40
 """Bits of a payload at most: beyond is no number to compute with."""
+
+COPIES = 6
+"""Numbers in float64 that decoding holds a coordinate, about."""
+
+STEPS = 4096
+"""Steps of a chain at most."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,11 @@ class Header:
         whole("residual", [self.residual], 0, MOST)
         whole("spread", self.spread, 0, 255)
         whole("scales", self.scales, 0, 255)
-        if not self.shape or len(self.spread) != len(self.bits) - 1 or len(self.scales) not in (0, SCALES):
+        if not 1 <= len(self.bits) <= STEPS:
+            raise ValueError(f"bits must be of 1 to {STEPS} steps")
+        if not 1 <= len(self.shape) <= 8 or len(self.spread) != len(self.bits) - 1:
+            raise ValueError("shape, bits and spread contradict each other")
+        if len(self.scales) not in (0, SCALES):
             raise ValueError("shape, bits, spread and scales contradict each other")
         if self.size > MOST:
             raise ValueError("count and shape are too large")
@@ -144,6 +155,7 @@ def unpack(content: bytes) -> tuple[Header, list[Tensor], bytes]:
         )
     if header.count > 8 * len(content):  # with the line above this bounds all that is computed with
         raise UserError(f"the file contradicts itself: {header.count} images in {len(content)} bytes")
+    room(COPIES * 8 * header.size, f"the file's {header.count} images of shape {header.shape}")
     flat = np.unpackbits(np.frombuffer(content, np.uint8, packed, start), count=total)
     choices, done = [], 0
     for layout in layouts:
@@ -169,15 +181,13 @@ def read_header(content: bytes) -> tuple[Header, int]:
     if length > len(content) - _START - _SUM:
         raise UserError("the file is cut short: it ends within its header")
     try:
-        values = json.loads(content[_START : _START + length].decode())
+        values = parse_json(content[_START : _START + length])
         if not isinstance(values, dict) or values.keys() != {f.name for f in fields(Header)}:
             raise ValueError("its fields are not those of this format")
-        for name in ("shape", "times", "bits", "spread", "scales", "items"):
-            values[name] = tuple(values[name])
-        values["items"] = tuple(tuple(item) for item in values["items"])
-        header = Header(**values)
+        given = settings(Header, values, "header")
+        header = Header(**{**given, "items": tuple(tuple(item) for item in given["items"])})
         header.check()
-    except (ValueError, TypeError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"the file is damaged: its header cannot be read ({error})") from None
     return header, _START + length
 

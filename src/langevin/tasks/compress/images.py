@@ -20,6 +20,9 @@ from .pixels import Levels
 
 Item = tuple[str, int, int]
 
+LONGEST, DEEPEST = 200, 16
+"""Bytes of a part of an image's name at most, and parts."""
+
 
 def read(source: str, data: Data, *, limit: int | None = None, exact: bool) -> tuple[Tensor, tuple[Item, ...]]:
     """The levels ``(N, C, h, w)`` of an image, a folder of images (all below it), or the held-out part of named data.
@@ -124,9 +127,15 @@ def check_items(items: Sequence[Item], count: int, shape: Sequence[int]) -> None
     total = 0
     for name, height, width in items:
         parts = PurePosixPath(name).parts
-        if not parts or name.startswith("/") or {"..", "."} & set(parts) or any(c in name for c in "\\:\0"):
+        bad = not parts or name.startswith("/") or {"..", "."} & set(parts) or str(PurePosixPath(name)) != name
+        if bad or any(c in "\\:" or not c.isprintable() for c in name) or len(parts) > DEEPEST:
             raise UserError(f"the file names an image {name!r}, which is no name inside a folder")
+        if max(len(part.encode()) for part in parts) > LONGEST:
+            raise UserError(f"the file names an image {name[:40]!r}…, whose name is longer than {LONGEST} bytes")
         total += _grid(height, width, *shape[1:])[0] * _grid(height, width, *shape[1:])[1]
+    folders = {str(parent) for name, *_ in items for parent in PurePosixPath(name).parents}
+    if clash := next((name for name, *_ in items if str(PurePosixPath(name).with_suffix(".png")) in folders), None):
+        raise UserError(f"the file contradicts itself: {clash!r} is an image and a folder")
     if items and (total != count or len({name for name, *_ in items}) < len(items)):
         raise UserError(f"the file contradicts itself: its images are {total} tiles, it holds {count}")
 

@@ -140,8 +140,9 @@ class Levels:
     def _tables(self, place: Tensor, scale: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
         """The counts of all levels, float64 ``(some, count)``, a part of the coordinates at a time."""
         every = torch.arange(self.count)
-        for first in range(0, len(place), 8192):
-            rows = slice(first, first + 8192)
+        some = max(1, min(8192, 2**22 // self.count))
+        for first in range(0, len(place), some):
+            rows = slice(first, first + some)
             yield rows, self._counts(place[rows, None], scale[rows, None], every).numpy()
 
 

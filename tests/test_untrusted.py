@@ -1,0 +1,550 @@
+"""What is read is bounded before memory is taken: headers that lie, bombs, pipes, links, names, corners of JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+import time
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save, save_file
+
+from langevin import _untrusted, data, nn, processes, training
+from langevin._errors import UserError
+from langevin.data import _numpy, images
+from langevin.denoisers import NetworkDenoiser, Reading
+from langevin.training import files
+from langevin.training.config import Config
+
+# JSON.
+
+REFUSED_JSON = [
+    ("[" * 33 + "]" * 33, "nested deeper than 32"),
+    ("[" * 1_000_000, "nested deeper than 32"),
+    ('{"a": ' * 100_000, "nested deeper than 32"),
+    ('{"a": 1, "b": 2, "a": 3}', "the key 'a' twice"),
+    ("NaN", "NaN, which is no JSON"),
+    ("[-Infinity]", "-Infinity, which is no JSON"),
+    ("1e999", "1e999, which is too large"),
+    (str(2**64), "more than 64 bits"),
+    ("-" + "9" * 100_000, "more than 64 bits"),
+    ('"\\ud800"', "half a surrogate pair"),
+    ('{"\\udfff": 1}', "half a surrogate pair"),
+    (b'"\xff"', "not UTF-8"),
+    ("{}".encode("utf-16"), "not UTF-8"),
+    ("\ufeff{}", "Expecting value|BOM"),
+    ("", "Expecting value"),
+    ("{} {}", "Extra data"),
+    ('"' + "a" * 50, "Unterminated string"),
+    (b" " * (_untrusted.JSON_BYTES + 1), "at most 33554432 bytes"),
+]
+
+
+@pytest.mark.parametrize(("text", "why"), REFUSED_JSON, ids=range(len(REFUSED_JSON)))
+def test_json_that_is_refused(text: str | bytes, why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        _untrusted.parse_json(text if isinstance(text, bytes) else text.encode())
+
+
+def test_json_that_is_read() -> None:
+    value = {"a": [1, -2.5e-3, "größer \U0001f600 [[[", None, True, {"b": []}], "c": 2**64 - 1, "d": '\\[[["'}
+    for ascii_only in (True, False):  # with \u escapes, surrogate pairs among them, and without
+        assert _untrusted.parse_json(json.dumps(value, ensure_ascii=ascii_only).encode()) == value
+    deep = "[" * 32 + "]" * 32
+    assert json.dumps(_untrusted.parse_json(deep.encode())) == deep
+
+
+# Types.
+
+
+@dataclass(frozen=True)
+class Inner:
+    width: int = 1
+
+
+@dataclass(frozen=True)
+class Outer:
+    count: int = 0
+    rate: float | None = None
+    pair: tuple[float, float] = (0.0, 1.0)
+    kind: Literal["a", "b"] = "a"
+    names: tuple[str, ...] = ()
+    flag: bool = False
+    inner: Inner = field(default_factory=Inner)
+
+
+TYPES = [
+    ({"cuont": 1}, r"x has no 'cuont'\. Did you mean 'count'\? Known: count, rate"),
+    ({"count": 1.0}, "x.count must be an integer, got 1.0"),
+    ({"count": True}, "x.count must be an integer, got True"),
+    ({"count": None}, "x.count must be an integer, got None"),
+    ({"rate": "fast"}, "x.rate must be a number or null, got 'fast'"),
+    ({"rate": False}, "x.rate must be a number or null, got False"),
+    ({"pair": [1.0]}, "x.pair must be a list of 2 numbers"),
+    ({"pair": [1.0, None]}, "x.pair must be a list of 2 numbers"),
+    ({"kind": "c"}, "x.kind must be 'a' or 'b', got 'c'"),
+    ({"kind": ["a"]}, "x.kind must be 'a' or 'b'"),
+    ({"names": "abc"}, "x.names must be a list of texts, got 'abc'"),
+    ({"flag": 1}, "x.flag must be true or false, got 1"),
+    ({"inner": {"widht": 1}}, r"x\.inner has no 'widht'\. Did you mean 'width'"),
+    ({"inner": {"width": []}}, r"x\.inner\.width must be an integer"),
+    ({"inner": 3}, "x.inner must be a mapping, got 3"),
+    ([], "x must be a mapping"),
+]
+
+
+@pytest.mark.parametrize(("values", "why"), TYPES)
+def test_settings_of_a_wrong_type(values: Any, why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        _untrusted.settings(Outer, values, "x")
+
+
+def test_settings_that_fit() -> None:
+    given = {"count": 3, "rate": 2, "pair": [1, 2.5], "names": ["a"], "inner": {"width": 4}}
+    assert Outer(**_untrusted.settings(Outer, given, "x")) == Outer(3, 2, (1, 2.5), "a", ("a",), False, Inner(4))
+
+
+CONFIGS = [
+    ({"optimser": {}}, r"config has no 'optimser'\. Did you mean 'optimiser'"),
+    ({"optimiser": {"rl": 1}}, r"config\.optimiser has no 'rl'\. Did you mean 'lr'"),
+    ({"batch": "many"}, "config.batch must be an integer or null, got 'many'"),
+    ({"optimiser": {"betas": "no"}}, "config.optimiser.betas must be a list of 2 numbers"),
+    ({"network": {"options": [1]}}, "config.network.options must be a mapping"),
+    ({"precision": "float8"}, "config.precision must be 'auto' or 'float32' or 'bfloat16'"),
+]
+
+
+@pytest.mark.parametrize(("values", "why"), CONFIGS)
+def test_a_training_configuration_is_of_its_types(values: Any, why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        Config.from_dict(values)
+
+
+# Files that are none.
+
+
+def test_a_pipe_and_a_device_are_not_opened(tmp_path: Path) -> None:
+    """Reading either would wait, or never end."""
+    os.mkfifo(tmp_path / "pipe")
+    os.symlink("/dev/zero", tmp_path / "zero")
+    begun = time.monotonic()
+    for name in ("pipe", "zero", "."):
+        with pytest.raises(UserError, match="no regular file"):
+            _untrusted.contents(tmp_path / name)
+    for place in ("config.json", "model.safetensors", "data.safetensors"):
+        training.save(model(), tmp_path / "m")
+        (tmp_path / "m" / place).unlink()
+        os.mkfifo(tmp_path / "m" / place)
+        with pytest.raises(UserError, match=f"{place} is no regular file"):
+            training.load(tmp_path / "m")
+        (tmp_path / "m" / place).unlink()
+        (tmp_path / "m" / place).mkdir()
+        with pytest.raises(UserError, match=place):
+            training.load(tmp_path / "m")
+        (tmp_path / "m" / place).rmdir()
+    for suffix in (".npy", ".npz"):
+        os.mkfifo(tmp_path / f"x{suffix}")
+        with pytest.raises(UserError):
+            data.load(tmp_path / f"x{suffix}")
+    assert time.monotonic() - begun < 5
+
+
+def pictures(root: Path, count: int = 12) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(root / f"{i}.png")
+    return root
+
+
+def test_an_image_folder_with_everything_in_it(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    root = pictures(tmp_path / "photos")
+    os.mkfifo(root / "pipe.png")
+    os.symlink("/dev/zero", root / "zero.png")
+    os.symlink("loop.png", root / "loop.png")
+    os.symlink("nowhere", root / "broken.png")
+    os.symlink(tmp_path, root / "up")  # the folder that this one is in, and the whole disk
+    os.symlink("/", root / "all")
+    os.symlink(".", root / "here")
+    (root / "new\nline\x1b[2J.txt").write_bytes(b"x")
+    (root / os.fsdecode(b"\xff\xfe.txt")).write_bytes(b"x")
+    (root / "page.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n(x) run\n")
+    begun = time.monotonic()
+    made = data.load(root, progress=False)
+    assert len(made.train) + len(made.test) == 12
+    refused = {Path(path).name: why for path, why in made.skipped}
+    assert refused["pipe.png"] == f"{root / 'pipe.png'} is no regular file"
+    assert "no regular file" in refused["zero.png"]
+    assert refused["page.eps"] == "not a picture Pillow can read"  # and no Ghostscript was asked
+    assert {"loop.png", "broken.png", "new\nline\x1b[2J.txt", "\udcff\udcfe.txt"} < refused.keys()
+    assert time.monotonic() - begun < 20
+
+
+def test_folders_nested_a_thousand_deep_and_names_in_no_encoding(tmp_path: Path) -> None:
+    deep = here = tmp_path / "deep"
+    for _ in range(1200):
+        here.mkdir()
+        here = here / "a"
+    pictures(here, 3)
+    try:
+        assert len(data.load(deep, progress=False).train) == 2
+    finally:  # what pytest cleans up with is recursive
+        for i in range(3):
+            (here / f"{i}.png").unlink()
+        while here != tmp_path:
+            here.rmdir()
+            here = here.parent
+    named = tmp_path / "named"
+    for k in (b"\xff", b"b"):
+        pictures(named / os.fsdecode(k), 4)
+    with pytest.raises(UserError, match="no Unicode text"):
+        data.load(named, progress=False)
+
+
+# Numbers in headers.
+
+
+def npy(shape: tuple[int, ...], descr: str = "<f4", behind: int = 64, order: bool = False) -> bytes:
+    text = repr({"descr": descr, "fortran_order": order, "shape": shape}).encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + b"\0" * behind
+
+
+LYING = [
+    npy((10**12,)),
+    npy((10**6, 10**6)),
+    npy((2**63,)),
+    npy((2**62, 4, 0)),
+    npy((10**30, 10**30)),
+    npy((-4, -4)),
+    npy((4, 5), behind=79),
+    npy((4, 4), "|O"),
+    npy((4, 4), "<U1000000"),
+    npy((4, 4), "|V16"),
+    npy((4, 4), "<f3"),
+    npy((1,) * 40),
+    b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**32 - 1) + b"{",
+    b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 65535,
+    b"\x93NUMPY\x09\x00\x10\x00" + b" " * 16,
+    b"\x93NUMPY",
+    b"",
+]
+
+
+@pytest.mark.parametrize("content", LYING, ids=range(len(LYING)))
+def test_an_array_that_claims_what_it_does_not_hold(content: bytes, tmp_path: Path, limited: None) -> None:
+    (tmp_path / "x.npy").write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as held:
+        held.writestr("x.npy", content)
+    for name in ("x.npy", "x.npz"):
+        for read in (data.load, data.samples):
+            with pytest.raises(UserError, match=name):
+                read(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", LYING[:2] + LYING[6:7])
+def test_a_lie_is_told_before_memory_is_taken(content: bytes, tmp_path: Path, monkeypatch: Any) -> None:
+    """Even where there would be room for it: an array is made only if what it needs is there."""
+    monkeypatch.setattr(_untrusted, "memory", lambda: 2**60)
+    monkeypatch.setattr(np, "empty", None)
+    (tmp_path / "x.npy").write_bytes(content)
+    with pytest.raises(UserError, match=r"its header says .* of shape .*, at most \d+ B can be behind it"):
+        data.samples(tmp_path / "x.npy")
+
+
+@pytest.fixture
+def limited() -> Any:
+    """Address space for half a gigabyte more than there is."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_an_archive_that_unpacks_to_a_thousand_times_its_size(tmp_path: Path, monkeypatch: Any, limited: None) -> None:
+    """The size that the archive itself states is true, and the header too: it is the ratio that is refused."""
+    monkeypatch.setattr(_numpy, "FREE", 2**20)
+    header = npy((2**12, 2**10), behind=0)
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as held:
+        held.writestr("x.npy", header + bytes(2**24))
+    assert (tmp_path / "bomb.npz").stat().st_size < 2**16
+    with pytest.raises(UserError, match=r"its header says 16 MiB .* at most 10\d\d KiB|at most 1.* MiB"):
+        data.samples(tmp_path / "bomb.npz")
+    monkeypatch.setattr(_numpy, "FREE", 2**30)
+    assert data.samples(tmp_path / "bomb.npz")[0].shape == (2**12, 2**10)
+    # A directory that claims another size than the member unpacks to, and a header to go with it.
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as held:
+        held.writestr("x.npy", npy((2**12, 2**18), behind=2**24))
+    for size in (2**32 - 1, 2**20):
+        raw = bytearray((tmp_path / "bomb.npz").read_bytes())
+        at = raw.rindex(b"PK\x01\x02")
+        raw[at + 24 : at + 28] = struct.pack("<I", size)
+        (tmp_path / "lie.npz").write_bytes(raw)
+        with pytest.raises(UserError, match=r"lie\.npz"):
+            data.samples(tmp_path / "lie.npz")
+    for kind in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(tmp_path / "other.npz", "w", kind) as held:
+            held.writestr("x.npy", header + bytes(2**24))
+        with pytest.raises(UserError, match="must be stored or deflated"):
+            data.samples(tmp_path / "other.npz")
+
+
+def test_arrays_that_are_read_as_numpy_reads_them(tmp_path: Path) -> None:
+    kinds = [np.float16, np.float32, ">f8", np.uint8, ">i4", np.int64, bool, np.complex64, np.longdouble]
+    for kind in kinds:
+        for shape in ((), (5,), (2, 3), (2, 0, 3)):
+            for order in "CF":
+                held = np.asarray(np.arange(np.prod(shape, dtype=int)).reshape(shape), kind, order=order)
+                np.save(tmp_path / "x.npy", held)
+                np.savez_compressed(tmp_path / "x.npz", x=held)
+                for name in ("x.npy", "x.npz"):
+                    got = _numpy.arrays(tmp_path / name, ("x",))["x"]
+                    assert got.shape == held.shape
+                    assert got.dtype == held.dtype.newbyteorder("=")
+                    assert np.array_equal(got, held)
+
+
+def png(width: int, height: int) -> bytes:
+    """A picture whose header claims a size that a few bytes fill, black."""
+    chunk = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    rows = zlib.compressobj(9)
+    packed = b"".join(rows.compress(bytes(2**20)) for _ in range((width + 7) // 8 * height // 2**20 + 1))
+    head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    body = packed + rows.flush()
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def test_a_picture_of_sixty_thousand_by_sixty_thousand(tmp_path: Path, limited: None, monkeypatch: Any) -> None:
+    bomb = png(60_000, 60_000)
+    assert len(bomb) < 2**20
+    for limit in (Image.MAX_IMAGE_PIXELS, None):  # whatever a program has set
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(images.Refused, match="over the limit of 67108864 pixels"):
+            images.decode(bomb, 8, None, False)
+    root = pictures(tmp_path / "photos")
+    (root / "bomb.png").write_bytes(bomb)
+    made = data.load(root, progress=False, size=8)
+    assert [Path(path).name for path, _ in made.skipped] == ["bomb.png"]
+
+
+def test_pictures_that_fill_the_memory_only_together(tmp_path: Path, monkeypatch: Any) -> None:
+    root = pictures(tmp_path / "photos")
+    monkeypatch.setattr(_untrusted, "memory", lambda: 12 * 8 * 8 * 3)
+    monkeypatch.setattr(images, "contents", lambda path, most: Path(path).read_bytes())
+    with pytest.raises(UserError, match=r"photos, decoded, would take 2\.25 KiB of memory"):
+        data.load(root, progress=False)
+
+
+# Tensors.
+
+
+def model(**changes: Any) -> NetworkDenoiser:
+    info = data.Data("dots", (2,), mean=torch.zeros(2).double(), cov=torch.eye(2).double())
+    network = nn.create({"name": "mlp", "channels": 2, "width": 8, "depth": 1})
+    return NetworkDenoiser(network, processes.VP(), Reading("v", 0.7), (2,), data=info, **changes)
+
+
+def header(entries: Any, behind: int = 0, length: int | None = None) -> bytes:
+    text = json.dumps(entries).encode() if not isinstance(entries, bytes) else entries
+    return struct.pack("<Q", len(text) if length is None else length) + text + bytes(behind)
+
+
+def entry(shape: Any, span: Any, dtype: Any = "F32") -> dict[str, Any]:
+    return {"w": {"dtype": dtype, "shape": shape, "data_offsets": span}}
+
+
+TENSORS = [
+    header({}, length=2**63),
+    header({}, length=2**64 - 1),
+    header({}, length=2**30, behind=100),
+    header(entry([10**12], [0, 4 * 10**12])),
+    header(entry([2**62, 4], [0, 16]), 16),
+    header(entry([10**12], [0, 16]), 16),
+    header(b"{}" + b" " * 2**24),
+    header(entry([2**47, 2**47, 0], [0, 0])),
+    header(entry([4], [0, 12]), 16),
+    header(entry([4], [4, 20]), 20),
+    header(entry([4], [0, 16]), 20),
+    header(entry([-4], [0, 16]), 16),
+    header(entry([4.0], [0, 16]), 16),
+    header(entry([4], [0, 16], "C64"), 16),
+    header(entry([4], [0, 16], ["F32"]), 16),
+    header(entry("4", [0, 16]), 16),
+    header({**entry([4], [0, 16]), "v": entry([4], [8, 24])["w"]}, 24),
+    header({"w": 3}),
+    header([1, 2]),
+    header(b'{"w": {}, "w": {}}'),
+    header(b"[" * 10_000),
+    header(b"\xff" * 100),
+    b"\0" * 7,
+    b"",
+]
+
+
+@pytest.mark.parametrize("content", TENSORS, ids=range(len(TENSORS)))
+def test_tensors_that_claim_what_the_file_does_not_hold(content: bytes, tmp_path: Path, limited: None) -> None:
+    (tmp_path / "w.safetensors").write_bytes(content)
+    for read in (files.outline, files.read_safetensors):
+        with pytest.raises(UserError, match=r"w\.safetensors is truncated or no safetensors file"):
+            read(tmp_path / "w.safetensors")
+
+
+def test_the_outline_is_what_is_read(tmp_path: Path) -> None:
+    held = {"a": torch.ones(2, 3), "b": torch.zeros(0, 4), "c": torch.tensor(2), "d": torch.ones(5).bfloat16()}
+    save_file(held, tmp_path / "w.safetensors", metadata={"format": "pt"})
+    outline, tensors = files.outline(tmp_path / "w.safetensors"), files.read_safetensors(tmp_path / "w.safetensors")
+    assert {k: (v.shape, v.dtype) for k, v in outline.items()} == {k: (v.shape, v.dtype) for k, v in held.items()}
+    assert all(v.device.type == "meta" for v in outline.values())
+    assert all(torch.equal(tensors[k], held[k]) for k in held)
+
+
+# Sizes that a configuration asks for.
+
+Change = Callable[[dict[str, Any]], Any]
+HUGE: dict[str, tuple[Change, str]] = {
+    "width": (lambda c: c["network"].update(width=10**9), "width must be an integer from 1 to 16384"),
+    "depth": (lambda c: c["network"].update(depth=10**6), "depth must be an integer from 1 to 256"),
+    "parameters": (lambda c: c["network"].update(width=2**14, depth=256), "parameters, at most 1e\\+10"),
+    "weights": (lambda c: c["network"].update(width=2**12, depth=8), "does not match its configuration"),
+    "table": (
+        lambda c: c.update(process={"name": "discretised-gaussian", "classes": 2, "steps": 10**12}),
+        r"steps \* classes\^2 must be at most 67108864",
+    ),
+    "classes": (
+        lambda c: c.update(process={"name": "absorbing", "classes": 10**12}),
+        "classes must be at most 1048576",
+    ),
+    "neighbours": (
+        lambda c: c.update(process={"name": "neighbours", "classes": 10**6}),
+        "classes must be at most 1024",
+    ),
+    "shape": (lambda c: c.update(shape=[2**40]), "at most 268435456 numbers in all"),
+    "levels": (lambda c: c["data"].update(levels=2**60), "at most 65536"),
+    "option": (lambda c: c["process"].update(beta_mxa=1), r"process 'vp' has no 'beta_mxa'\. Did you mean 'beta_max'"),
+    "type": (lambda c: c["reading"].update(data_std="0.5"), "reading.data_std must be a number, got '0.5'"),
+    "data": (lambda c: c["data"].update(shpae=[2]), "Did you mean 'shape'"),
+    "source": (lambda c: c["data"].update(source={"path": "/"}), r"data\.source has no 'path'"),
+    "steps": (lambda c: c.update(training={"steps": "many"}), "training.steps must be an integer or null"),
+    "moments": (lambda c: c.update(moments=3), "moments must be a list of texts"),
+    "top": (lambda c: c.update(netwrok=c.pop("network")), "has unknown netwrok. Did you mean 'network'"),
+}
+
+
+@pytest.mark.parametrize("what", HUGE)
+def test_a_model_that_asks_for_too_much(what: str, tmp_path: Path, limited: None) -> None:
+    change, why = HUGE[what]
+    training.save(model(), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    change(config)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    begun = time.monotonic()
+    with pytest.raises(UserError, match=why):
+        training.load(tmp_path)
+    assert time.monotonic() - begun < 10
+
+
+def test_weights_are_compared_before_the_network_is_made(tmp_path: Path, monkeypatch: Any) -> None:
+    """No tensor of the size that a configuration asks for is made while the file has another."""
+    training.save(model(), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["network"]["width"] = 16
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    made: list[Any] = []
+    monkeypatch.setattr(nn, "create", lambda *args: made.append(args))
+    monkeypatch.setattr(files, "read_safetensors", lambda *args: made.append(args))
+    with pytest.raises(UserError, match="does not match its configuration"):
+        training.load(tmp_path)
+    assert not made
+
+
+def test_a_network_larger_than_memory_is_not_made(monkeypatch: Any) -> None:
+    monkeypatch.setattr(_untrusted, "memory", lambda: 2**20)
+    with pytest.raises(UserError, match=r"network mlp with .* parameters would take .* MiB of memory, at most 922 KiB"):
+        nn.create({"name": "mlp", "width": 512})
+
+
+def test_loaded_weights_are_their_own(tmp_path: Path) -> None:
+    """The weights take the file's place in the network: trainable, and not a view of the file."""
+    training.save(model(), tmp_path)
+    loaded = training.load(tmp_path, device="cpu")
+    want = save({k: v.contiguous() for k, v in loaded.network.state_dict().items()})
+    (tmp_path / "model.safetensors").write_bytes(bytes((tmp_path / "model.safetensors").stat().st_size))
+    assert save({k: v.contiguous() for k, v in loaded.network.state_dict().items()}) == want
+    assert all(p.requires_grad and p.device.type == "cpu" for p in loaded.network.parameters())
+
+
+# Coded images.
+
+
+def test_a_coded_file_that_would_write_outside_its_folder() -> None:
+    from langevin.tasks.compress.images import check_items
+
+    good = [("a.png", 4, 4), ("b/c.png", 4, 4)]
+    check_items(good, 2, (1, 4, 4))
+    for name in (
+        "/a",
+        "../a",
+        "a/../../b",
+        "a\\b",
+        "c:a",
+        "a\0",
+        "a\nb",
+        "\x1b[2J",
+        "a//b",
+        "a/",
+        "./a",
+        "x" * 300,
+        "",
+    ):
+        with pytest.raises(UserError, match="the file names an image"):
+            check_items([(name, 4, 4)], 1, (1, 4, 4))
+    with pytest.raises(UserError, match="an image and a folder"):
+        check_items([("a", 4, 4), ("a.png/b", 4, 4)], 2, (1, 4, 4))
+
+
+def test_a_coded_header_that_claims_a_thousand_times_its_file(limited: None) -> None:
+    from langevin.tasks.compress.container import Header, pack, read_header, unpack
+
+    plain = Header("0" * 16, (1, 4, 4), 17, 1, (), 0, (0.9, 0.5), (16,), (), (), 0)
+    large = Header("0" * 16, (2**10, 2**10, 2**9), 17, 8, (), 0, (0.9, 0.5), (16,), (), (), 0)
+    for header in (plain, large):
+        layout = header.layouts()[0]
+        content = pack(header, [torch.zeros(layout.paths, layout.blocks, dtype=torch.int64)], b"")
+        assert read_header(content)[0] == header
+        if header is plain:
+            unpack(content)
+        else:
+            with pytest.raises(UserError, match=r"8 images of shape \(1024, 1024, 512\) would take .* of memory"):
+                unpack(content)
+
+
+def test_what_a_terminal_would_obey_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    from langevin.cli.entry import main
+
+    assert main(["convert", "a\x1b[2J\x07b.pt", "--out", "w.safetensors"]) == 2
+    said = capsys.readouterr().err
+    assert said == "langevin convert: there is no file a\ufffd[2J\ufffdb.pt\n"
+
+
+def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ones((4, 2)))
+    for name in ("x.npy", "x.npz"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(UserError, match=name):
+            data.samples(tmp_path / name)
+    with pytest.raises(UserError, match=r"none\.json is missing"):
+        files.read_json(tmp_path / "none.json")
+    with pytest.raises(UserError, match="no name and no path"):
+        data.load("x" * 5000)
