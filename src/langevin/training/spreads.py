@@ -13,6 +13,7 @@ from .. import nn
 from .._errors import UserError
 from ..denoisers import VARIANCE_HEADS, Calibration, Denoiser, Headed, NetworkDenoiser
 from . import files
+from .reports import timeless
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CALIBRATION = "calibration.json"
@@ -72,7 +73,7 @@ def save_head(head: Headed, folder: Path) -> None:
         "low": head.low,
         "high": head.high,
         "trained_steps": trained_steps(head.base),
-        "training": dict(head.config),
+        "training": timeless(head.config),
     }
     files.publish(folder, {WEIGHTS: weights, CONFIG: files.as_json(config)})
 
