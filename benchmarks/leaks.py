@@ -30,8 +30,8 @@ def resident() -> float:
 def along(steps: int, work: WorkConfig) -> list[float]:
     """Resident memory at every hundredth step, with rows, validation and checkpoints as a run has them."""
     config = Config(
-        batch=8,
-        network=NetworkConfig("mlp", {"width": "16", "depth": "2", "dropout": "0.1"}),
+        batch=2,
+        network=NetworkConfig("mlp", {"width": "8", "depth": "1", "dropout": "0.1"}),
         objective=ObjectiveConfig(times="importance", times_options={"bins": "4", "terms": "4"}),
         budget=BudgetConfig(steps=steps),
         output=OutputConfig(validate_every=1000, validate_on=64, picture_every=0, checkpoint_every=1000),
