@@ -217,11 +217,10 @@ def test_every_kind_of_model(tmp_path: Path, kind: str) -> None:
     dataset, changes = KINDS[kind]
     config = replace(tiny(7, output=replace(OUTPUT, picture_every=7)), **changes)
     run(config, tmp_path / "whole", dataset)
-    for name, stop in (("kill", killed), ("stop", interrupted)):
-        with stop(5):
-            run(config, tmp_path / name, dataset)
-        run(config, tmp_path / name, dataset, resume=True)
-        same_files(tmp_path / "whole", tmp_path / name)
+    with interrupted(5):
+        run(config, tmp_path / "parts", dataset)
+    run(config, tmp_path / "parts", dataset, resume=True)
+    same_files(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_a_skipped_step_amid(tmp_path: Path) -> None:
