@@ -129,7 +129,8 @@ class WorkConfig:
     accumulate: int = 1
     """Parts that a process cuts its share of each batch into, one in memory at a time; their gradients are added up."""
     workers: int = 0
-    """Threads that read batches ahead: worth it for random windows of large images beside a fast device."""
+    """Threads that read batches ahead. Data are in memory, and a batch of 64 images of 64x64 takes 2 ms: worth it where
+    that is a good part of a step."""
     shard_weights: bool = False
     """Spread weights, gradients and optimiser over the processes (FSDP) instead of keeping all on each (DDP)."""
 
