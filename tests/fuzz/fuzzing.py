@@ -31,7 +31,7 @@ import torch
 from PIL import Image
 
 import langevin.nn
-from langevin import _untrusted, data, processes, training
+from langevin import Noise, _untrusted, data, processes, training
 from langevin._errors import UserError
 from langevin.adapters.pickles import convert
 from langevin.data import Data, Dataset, Split, images
@@ -225,14 +225,16 @@ def readers() -> dict[str, Reader]:
     torch.manual_seed(0)
     denoiser, objective = build(config, dataset.info)
     learn = lambda: Learner(denoiser, objective, optimiser=config.optimiser, ema=config.ema, batch=4)
-    saved = checkpoint.save(run, learn(), checkpoint.Progress(step=1), config, dataset.info, 2)
+    made = learn()
+    made.step(*dataset.train.batch(torch.arange(4)), Noise(0, 4), number=1, rate=0.01)
+    saved = checkpoint.save(run, made, made.tensors(), checkpoint.Progress(step=1), config, dataset.info)
 
     for folder in ("dots", "codec"):
         _unsealed(root / folder)
 
     def beside(folder: Path, name: str, read: Callable[[Path], object]) -> Callable[[bytes], object]:
         """Read a folder in which one file is replaced."""
-        copy = Path(tempfile.mkdtemp(dir=root)) / "m"
+        copy = Path(tempfile.mkdtemp(dir=root)) / folder.name
         shutil.copytree(folder, copy)
         (copy / name).parent.mkdir(exist_ok=True)
 

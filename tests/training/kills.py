@@ -46,6 +46,7 @@ def learner() -> tuple[Any, Any, Any]:
     """A learner of a thousand parameters, its configuration and its data."""
     info = points().info
     config = training.settle(tiny(precision="float32"), info)
+    config = replace(config, output=replace(config.output, checkpoint_every=1, keep=2))
     torch.manual_seed(0)
     denoiser, objective = training.build(config, info)
     return Learner(denoiser, objective, optimiser=config.optimiser, ema=config.ema, batch=8), config, info
@@ -69,7 +70,8 @@ def save(root: Path, step: int) -> None:
     """What a run does at a checkpoint, keeping two."""
     with files.lock(root / "run"):
         made, config, info = at_step(step)
-        checkpoint.save(root / "run", made, Progress(step=step), config, info, keep=2)
+        progress = Progress(step=step, skipped=step)  # an optimiser that has not begun
+        checkpoint.save(root / "run", made, made.tensors(), progress, config, info)
         training.save(model(step), root / "run")
 
 
@@ -106,10 +108,10 @@ def remove(root: Path) -> None:
 
 
 def metrics(root: Path, rows: int) -> None:
-    row = {"step": 0.0, "loss": 0.1, "val_loss": None, "lr": 0.01, "images_per_second": 1.0}
+    row = {"step": 0.0, "loss": 0.1, "val_loss": None, "lr": 0.01, "skipped": 0.0}
     told = reports.Metrics(root, [{**row, "step": float(k)} for k in range(rows)], False)
     for k in range(rows, rows + 3):
-        told.add({**row, "step": float(k)})
+        told.add({**row, "step": float(k)}, speed=1.0)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_runs import points, tiny
+from tiny_runs import points, same_files, tiny
 
 from langevin import samplers, training
 from langevin._errors import UserError
@@ -27,23 +27,17 @@ TENSORS = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
 
 
 def same_run(a: Path, b: Path) -> None:
-    """The last checkpoints, the models and the metrics of two runs agree to the last bit, clocks apart."""
-    last = [training.checkpoints(p)[-1] for p in (a, b)]
-    assert last[0].name == last[1].name
-    for name in TENSORS:
-        assert (last[0] / name).read_bytes() == (last[1] / name).read_bytes(), name
-    for name in ("model.safetensors", "data.safetensors"):
-        assert (a / name).read_bytes() == (b / name).read_bytes(), name
-    states = [json.loads((p / "state.json").read_text()) for p in last]
-    tables = [list(csv.reader((p / "metrics.csv").open())) for p in (a, b)]
-    for state in states:
-        state["progress"].pop("seconds")
-        for row in state["progress"]["rows"]:
-            row.pop("images_per_second")
-        for part in ("budget", "output"):
-            state["config"].pop(part)
-    assert states[0] == states[1]
-    assert [row[:4] for row in tables[0]] == [row[:4] for row in tables[1]]
+    """Two runs have left the same files, byte for byte, but for the clock and what was asked of the second part."""
+    same_files(a, b, but=("state.json", "config.json"))
+    told = []
+    for run in (a, b):
+        states = [json.loads((p / "state.json").read_text()) for p in training.checkpoints(run)]
+        made = json.loads((run / "config.json").read_text())
+        for config in (made["training"]["config"], *(state["config"] for state in states)):
+            for part in ("budget", "output"):
+                config.pop(part)
+        told.append([*states, made])
+    assert told[0] == told[1]
 
 
 @pytest.fixture
@@ -68,6 +62,7 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     denoiser = training.train(tiny(), points(), tmp_path, quiet=True)
     assert {p.name for p in tmp_path.iterdir()} == {
         "checkpoints",
+        "clock.json",
         "config.json",
         "data.safetensors",
         "metrics.csv",
@@ -77,9 +72,12 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
     assert [int(row["step"]) for row in rows] == [3, 6, 9, 12]
     assert [bool(row["val_loss"]) for row in rows] == [False, True, False, True]
-    assert all(float(row["loss"]) > 0 and float(row["images_per_second"]) > 0 for row in rows)
+    assert all(float(row["loss"]) > 0 and row["skipped"] == "0" for row in rows)
+    clock = json.loads((tmp_path / "clock.json").read_text())
+    assert [row["step"] for row in clock["rows"]] == [3, 6, 9, 12]
+    assert all(row["images_per_second"] > 0 and 0 < row["seconds"] <= clock["seconds"] for row in clock["rows"])
     last = training.checkpoints(tmp_path)[-1]
-    assert {p.name for p in last.iterdir()} == {*TENSORS, "state.json", "manifest.json"}
+    assert {p.name for p in last.iterdir()} == {*TENSORS, "clock.json", "manifest.json", "state.json"}
     # The model is the moving average, not the last weights.
     model, average = load_file(tmp_path / "model.safetensors"), load_file(last / "ema.safetensors")
     raw = load_file(last / "model.safetensors")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,3 +43,18 @@ def tiny(steps: int = 12, **changes: Any) -> Config:
         output=OutputConfig(log_every=3, validate_every=6, validate_on=20, picture_every=0, checkpoint_every=4),
     )
     return replace(config, **changes)
+
+
+def same_files(a: Path, b: Path, but: tuple[str, ...] = ()) -> None:
+    """Two runs have left the same files, equal byte for byte (atol = 0).
+
+    All of them: weights, average, optimiser, state, metrics, pictures, configuration. ``clock.json`` alone tells the
+    time, and TensorBoard's log does.
+    """
+    apart = {"clock.json", *but}
+    names = [{p.relative_to(run) for p in run.rglob("*") if p.is_file()} for run in (a, b)]
+    assert names[0] == names[1]
+    assert names[0]
+    for name in sorted(names[0]):
+        if name.name not in apart:
+            assert (a / name).read_bytes() == (b / name).read_bytes(), name

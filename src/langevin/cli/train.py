@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,7 +12,7 @@ from tyro.conf import Positional, arg
 from .. import training
 from .._errors import UserError
 from ..data import load
-from ..training import BudgetConfig, Config
+from ..training import BudgetConfig, Config, Team, WorkConfig
 from .options import Name, Whole, at_least_one, device_named, writable
 
 
@@ -37,8 +36,8 @@ class DataOptions:
 class Options(Config):
     """Train a model and leave it in a directory that `langevin sample` reads.
 
-    What is not given is chosen for the data. Under `accelerate launch -m langevin train ...` several processes share
-    the work.
+    What is not given is chosen for the data. Under `torchrun -m langevin train ...` or `accelerate launch -m langevin
+    train ...` several processes share each batch.
     """
 
     source: Annotated[Positional[str], arg(metavar="DATA")]
@@ -46,6 +45,7 @@ class Options(Config):
     out: Annotated[Path, arg(metavar="DIR")]
     """Directory of the run."""
     budget: Annotated[BudgetConfig, arg(name="")] = field(default_factory=BudgetConfig)
+    work: Annotated[WorkConfig, arg(name="")] = field(default_factory=WorkConfig)
     data: Annotated[DataOptions, arg(name="")] = field(default_factory=DataOptions)
     recipe: Literal["ncsn", "ncsnv2"] | None = None
     """A published choice of noise levels, prediction, loss and average for the data; what else is asked for holds."""
@@ -61,8 +61,14 @@ class Options(Config):
 
 def run(options: Options) -> None:
     """Train, and say what to type next."""
-    out = writable(options.out)
     device = device_named(options.device)
+    team = Team.join(device)
+    with team.guard():
+        _run(options, team, device)
+
+
+def _run(options: Options, team: Team, device: str | None) -> None:
+    out = writable(options.out)
     at_least_one(steps=options.budget.steps)
     if options.budget.minutes is not None and not options.budget.minutes > 0:
         raise UserError(f"minutes must be a number > 0, got {options.budget.minutes}")
@@ -76,9 +82,7 @@ def run(options: Options) -> None:
     if options.recipe is not None and not options.resume:  # a run that is resumed has its own configuration
         config = training.recipe(options.recipe, dataset, config)
     made = training.train(config, dataset, out, resume=options.resume, device=device)
-    if isinstance(made, training.Autoencoder):
-        return
-    if os.environ.get("RANK", "0") == "0":  # of the processes that accelerate launched, one speaks
+    if team.first and not isinstance(made, training.Autoencoder):
         here, samples = shlex.quote(str(out)), shlex.quote(str(out / "samples"))
         how, more = "", "" if dataset.info.tokens else f"\n  langevin evaluate {here}"
         if config.objective.times == "levels":

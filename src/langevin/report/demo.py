@@ -136,7 +136,7 @@ def _differ(asked: Config, model: NetworkDenoiser) -> list[str]:
     kept, wanted = dict(model.config.get("config", {})), asked.to_dict()
     if wanted["precision"] == "auto":
         wanted["precision"] = kept.get("precision")
-    return [part for part in wanted if wanted[part] != kept.get(part) and part != "output"]
+    return [part for part in wanted if wanted[part] != kept.get(part) and part not in ("output", "work")]
 
 
 def _spent(model: NetworkDenoiser) -> float:

@@ -12,6 +12,7 @@ from .config import (
     OutputConfig,
     PredictionConfig,
     ProcessConfig,
+    WorkConfig,
     build,
     settle,
 )
@@ -22,6 +23,7 @@ from .model import load, load_codec, save
 from .order import Order
 from .pictures import grid, pairs, png, scatter, text
 from .recipes import RECIPES, recipe
+from .team import Team
 from .tuning import tune, tune_model
 from .variances import calibrate_model, train_head
 
@@ -40,6 +42,8 @@ __all__ = [
     "OutputConfig",
     "PredictionConfig",
     "ProcessConfig",
+    "Team",
+    "WorkConfig",
     "build",
     "calibrate_model",
     "checkpoints",

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .. import nn
 from .._errors import UserError
-from .._untrusted import reading, settings, typed
+from .._untrusted import reading
 from ..data import Data
 from . import files
 from .config import Config, check
 from .learner import Learner
 from .model import FORMAT
+from .reports import CLOCK, COLUMNS
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"step-(\d+)")
 MODEL, AVERAGE, OPTIMISER, STATE = "model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"
+
+
+@dataclass
+class Clock:
+    """What depends on the clock, and so is the one thing in which two runs of the same bits differ.
+
+    Attributes:
+        seconds: spent so far.
+        rows: seconds and images/s at the steps of metrics.csv.
+    """
+
+    seconds: float = 0.0
+    rows: list[dict[str, float]] = field(default_factory=list)
 
 
 @dataclass
@@ -31,20 +47,56 @@ class Progress:
 
     Attributes:
         step: optimiser steps taken; the data's position is step · batch, since order is a function of it.
-        seconds: on the clock.
         loss_sum, loss_count: of the losses since the last row.
         skipped: steps whose gradient was not finite.
         in_a_row: how many of them the run has just seen.
+        division: of the work of a step, in words.
         rows: of metrics.csv.
+        clock: in a file of its own.
     """
 
     step: int = 0
-    seconds: float = 0.0
     loss_sum: float = 0.0
     loss_count: int = 0
     skipped: int = 0
     in_a_row: int = 0
+    division: str = ""
     rows: list[dict[str, float | None]] = field(default_factory=list)
+    clock: Clock = field(default_factory=Clock)
+
+    def state(self) -> dict[str, Any]:
+        """As plain JSON, without the clock."""
+        return {key: value for key, value in asdict(self).items() if key != "clock"}
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any], clock: Mapping[str, Any], path: Path) -> Progress:
+        """The inverse of ``state``, checked; ``path`` is that of the checkpoint, for what is said.
+
+        Raises:
+            UserError: for a value that no run can have.
+        """
+        whole = lambda v: type(v) is int and v >= 0
+        real = lambda v: v is None or (type(v) in (int, float) and math.isfinite(v))
+
+        def need(ok: bool, name: str, value: Any) -> None:
+            if not ok:
+                raise UserError(f"{path / STATE}: progress.{name} cannot be {value!r}")
+
+        for name in ("step", "loss_count", "skipped", "in_a_row"):
+            need(whole(state[name]), name, state[name])
+        need(path.name == f"step-{state['step']:07d}", "step", state["step"])
+        need(state["in_a_row"] <= state["skipped"] <= state["step"], "skipped", state["skipped"])
+        need(type(state["loss_sum"]) is float and real(state["loss_sum"]), "loss_sum", state["loss_sum"])
+        rows = state["rows"]
+        need(isinstance(state["division"], str), "division", state["division"])
+        need(isinstance(rows, list), "rows", rows)
+        for row in rows:
+            need(isinstance(row, dict) and row.keys() == set(COLUMNS) and all(map(real, row.values())), "rows", row)
+        steps = [row["step"] for row in rows]
+        need(all(map(whole, steps)) and steps == sorted(set(steps)) and steps[-1:] <= [state["step"]], "rows", steps)
+        if not real(clock["seconds"]) or clock["seconds"] is None or not isinstance(clock["rows"], list):
+            raise UserError(f"{path / CLOCK}: no seconds and rows in {str(clock)[:80]}")
+        return cls(**state, clock=Clock(**clock))
 
 
 def found(out: Path) -> list[Path]:
@@ -54,31 +106,49 @@ def found(out: Path) -> list[Path]:
     return [p for _, p in sorted((int(m[1]), p) for m, p in steps)]
 
 
-def save(out: Path, learner: Learner, progress: Progress, config: Config, data: Data, keep: int) -> Path:
-    """Write the checkpoint of a step and remove all but the last ``keep``.
+def place(out: Path, step: int) -> Path:
+    """Where the checkpoint of a step is."""
+    return out / FOLDER / f"step-{step:07d}"
+
+
+def save(
+    out: Path,
+    learner: Learner,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    progress: Progress,
+    config: Config,
+    data: Data,
+) -> Path:
+    """Write the checkpoint of a step, with ``learner.tensors()``, and remove all but the last ``keep``.
+
+    What an interrupt left between two checkpoints that were due goes with the next, so that a run that was interrupted
+    keeps the same checkpoints as one that was not.
 
     Raises:
         DiskError: if the disk is full or refuses; the checkpoints that were there stand.
     """
-    path = out / FOLDER / f"step-{progress.step:07d}"
+    path = place(out, progress.step)
     if not path.exists():
         state = {
             "langevin": FORMAT,
             "kind": "checkpoint",
-            "progress": asdict(progress),
+            "progress": progress.state(),
             "objective": learner.objective.state(),
+            "scale": learner.scale.state(),
             "config": config.to_dict(),
             "data": data.to_dict(),
         }
         with files.directory(path) as folder:
+            files.write(folder / CLOCK, files.as_json(vars(progress.clock)))
             held = {
-                MODEL: files.write(folder / MODEL, files.as_safetensors(learner.network.state_dict())),
-                AVERAGE: files.write(folder / AVERAGE, files.as_safetensors(learner.ema.network.state_dict())),
-                OPTIMISER: files.write(folder / OPTIMISER, files.as_safetensors(learner.optimiser_state())),
-                STATE: files.write(folder / STATE, files.as_json(state)),
+                name: files.write(folder / name, files.as_safetensors(tensors[name.partition(".")[0]]))
+                for name in (MODEL, AVERAGE, OPTIMISER)
             }
-            files.seal(folder, held)
-    for old in found(out)[:-keep]:
+            # Without the clock, which no two runs share.
+            files.seal(folder, {**held, STATE: files.write(folder / STATE, files.as_json(state))})
+    every, before = config.output.checkpoint_every, found(out)[:-1]
+    due = [p for p in before if every and int(p.name[len("step-") :]) % every == 0]
+    for old in sorted(set(before) - set(due[max(0, len(due) + 1 - config.output.keep) :])):
         files.remove(old)
     files.sweep(path.parent)
     return path
@@ -95,15 +165,13 @@ def read_state(path: Path) -> dict[str, Any]:
         state = files.read_json(file)
     if state.get("langevin") != FORMAT or state.get("kind") != "checkpoint":
         raise UserError(f"{file}: format {state.get('langevin')!r} is unknown; this version of langevin reads {FORMAT}")
-    files.only(file, state, {"langevin", "kind", "progress", "objective", "config", "data"})
-    files.only(file, state["progress"], {f.name for f in fields(Progress)})
+    files.only(file, state, {"langevin", "kind", "progress", "objective", "scale", "config", "data"})
+    for part in ("progress", "objective", "scale", "config", "data"):
+        if not isinstance(state[part], dict):
+            raise UserError(f"{file}: {part} must be an object, got {type(state[part]).__name__}")
+    files.only(file, state["progress"], {f.name for f in fields(Progress)} - {"clock"})
     with reading(file):
-        settings(Progress, state["progress"], "progress")
-        typed(dict, state["objective"], "objective")
         Data.from_dict(state["data"])
-        low = min(state["progress"][name] for name in ("step", "seconds", "loss_count", "skipped", "in_a_row"))
-        if low < 0:
-            raise UserError(f"progress must hold counts of at least 0, got {low}")
     return state
 
 
@@ -152,16 +220,32 @@ def restore(path: Path, learner: Learner) -> Progress:
 
 
 def _restore(path: Path, state: dict[str, Any], learner: Learner) -> Progress:
-    for name, network in ((MODEL, learner.network), (AVERAGE, learner.ema.network)):
+    clock = files.read_json(path / CLOCK)
+    files.only(path / CLOCK, clock, {f.name for f in fields(Clock)})
+    progress = Progress.of(state["progress"], clock, path)
+    for name, network, load in (
+        (MODEL, learner.network, learner.load),
+        (AVERAGE, learner.ema.network, learner.ema.load),
+    ):
         tensors = files.read_safetensors(path / name)
         files.fit(path / name, tensors, network.state_dict())
-        network.load_state_dict(tensors)
-    moments = files.read_safetensors(path / OPTIMISER)
-    if moments:
+        if not files.is_finite(tensors):
+            raise UserError(f"{path / name} holds weights that are not finite")
+        load(tensors)
+    moments, taken = files.read_safetensors(path / OPTIMISER), progress.step - progress.skipped
+    if moments or taken:
         like = {"exp_avg": None, "exp_avg_sq": None, "step": torch.zeros(())}
         wanted = {f"{name}/{k}": p if v is None else v for name, p in learner.named.items() for k, v in like.items()}
         files.fit(path / OPTIMISER, moments, wanted)
+    steps = {float(v) for name, v in moments.items() if name.endswith("/step")}
+    if steps - {float(taken)} or not files.is_finite(moments):
+        raise UserError(
+            f"{path / OPTIMISER} is not that of {path / STATE}: it has taken {sorted(steps)} steps, not {taken}"
+        )
     learner.restore_optimiser(moments)
-    with reading(path / STATE):
-        learner.objective.restore(state["objective"])
-    return Progress(**state["progress"])
+    for part, keeps in (("objective", learner.objective), ("scale", learner.scale)):
+        with reading(path / STATE):
+            keeps.restore(state[part])
+        if keeps.state() != state[part]:
+            raise UserError(f"{path / STATE}: {part} is not what this run keeps: {', '.join(state[part]) or 'nothing'}")
+    return progress

@@ -14,6 +14,7 @@ from .._errors import UserError
 from ..data import Data
 from ..denoisers import Counter
 from ..distributions import Noise, Normal
+from .reports import timeless
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +86,7 @@ def describe(model: Autoencoder, version: int) -> dict[str, Any]:
         "network": dict(model.network.config),  # type: ignore[arg-type]
         "data": model.data.to_dict(),
         "moments": sorted(model.data.tensors()),
-        "training": dict(model.config),
+        "training": timeless(model.config),
     }
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from .._errors import UserError
+from .team import local, spread, whole
 
 RAMP = 0.05
 """A constant half-life is at most this share of the images seen, so that the average forgets the first weights."""
@@ -43,7 +45,8 @@ class EMA:
     up.
 
     Attributes:
-        network: a copy of the network that holds the average, in evaluation mode.
+        network: a copy of the network that holds the average, in evaluation mode; after ``shard`` it holds what the
+            average was at the last ``gather``.
 
     Args:
         network: whose weights are averaged.
@@ -60,6 +63,7 @@ class EMA:
         self.batch = batch
         self.network = copy.deepcopy(network).float().eval().requires_grad_(False)
         self._shadow: list[Tensor] = list(self.network.parameters())
+        self._like = self._shadow
 
     def decay(self, step: int) -> float:
         """β of step n = 1, 2, …"""
@@ -67,10 +71,43 @@ class EMA:
             return float((1 - 1 / step) ** (self.exponent + 1))
         return float(0.5 ** (self.batch / min(self.half_life, RAMP * step * self.batch)))
 
+    def shard(self, network: nn.Module) -> None:
+        """Spread the average over a team as the network now is, whose weights are averaged."""
+        self._like = list(network.parameters())
+        self._shadow = [local(spread(mine, p)).clone() for mine, p in zip(self.network.parameters(), self._like)]
+
+    @torch.no_grad()
+    def gather(self) -> None:
+        """Put the average together in ``network``; every process of a team that shares it must call."""
+        if self._like is self._shadow:
+            return
+        for mine, part, like in zip(self.network.parameters(), self._shadow, self._like):
+            mine.copy_(whole(_as(part, like)))
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over an average, by the names of ``network.state_dict()``."""
+        self.network.load_state_dict(tensors)
+        if self._like is self._shadow:
+            return
+        names = (name for name, _ in self.network.named_parameters())
+        for name, part, like in zip(names, self._shadow, self._like):
+            part.copy_(local(spread(tensors[name], like)))
+
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         """Take in the weights after step n; buffers are copied."""
-        fresh = [p.detach() for p in network.parameters()]
+        fresh = [local(p.detach()) for p in network.parameters()]
         torch._foreach_lerp_(self._shadow, fresh, 1 - self.decay(step))
         for mine, theirs in zip(self.network.buffers(), network.buffers()):
             mine.copy_(theirs)
+
+
+def _as(part: Tensor, like: Tensor) -> Tensor:
+    """A process's part of a tensor as what the tensor is."""
+    if not hasattr(like, "to_local"):
+        return part
+    from torch.distributed.tensor import DTensor
+
+    mesh, placements = like.device_mesh, like.placements  # type: ignore[attr-defined]
+    return DTensor.from_local(part, mesh, placements, shape=like.shape, stride=like.stride())

@@ -12,14 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._errors import UserError
 from ..denoisers import Counter, NetworkDenoiser
 from ..distributions import Noise
 from ..objectives import Objective
 from .config import EMAConfig, OptimiserConfig
 from .ema import EMA
+from .team import Team, spread, whole
 
 _LABELS, _NETWORK = 2**35, 2**36
 """The streams of the noise that hide labels, and that seed a network's own randomness (dropout)."""
+
+LARGEST = 2.0**63
+"""Norm of a gradient from which on a step is skipped: its square, which Adam keeps, would be infinite in float32."""
+
+_LAUNCHED = {"bf16": "bfloat16", "fp16": "float16"}
+"""The names ``accelerate launch --mixed_precision`` has for precisions; its default is no wish."""
 
 
 def learning_rate(config: OptimiserConfig, step: int, progress: float) -> float:
@@ -38,7 +46,7 @@ def learning_rate(config: OptimiserConfig, step: int, progress: float) -> float:
 
 
 def precision(asked: str, device: torch.device, shape: tuple[int, ...]) -> str:
-    """``float32`` or ``bfloat16``: what was asked for, or for ``auto`` what is faster here.
+    """``float32``, ``bfloat16`` or ``float16``: what was asked for, or for ``auto`` what is faster here.
 
     bfloat16 autocast pays on images, where convolutions and matrix products outweigh the casts around them, if the
     machine multiplies bfloat16 natively (a step on 8×8 digits: 114 ms for 221). It depends on the machine and the data
@@ -46,8 +54,9 @@ def precision(asked: str, device: torch.device, shape: tuple[int, ...]) -> str:
     """
     if asked != "auto":
         return asked
-    if os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16":  # accelerate launch --mixed_precision bf16
-        return "bfloat16"
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION")  # accelerate launch --mixed_precision bf16
+    if launched in _LAUNCHED:
+        return _LAUNCHED[launched]
     return "bfloat16" if len(shape) == 3 and _native_bfloat16(device) else "float32"
 
 
@@ -58,6 +67,49 @@ def _native_bfloat16(device: torch.device) -> bool:
         checks = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
         return any(check() for check in checks if check is not None)
     return False
+
+
+class Scale:
+    """The number a loss is multiplied by, so that its gradients in float16 are not too small (arXiv:1710.03740 §3.2).
+
+    It is halved after a step whose gradient was not finite and doubled after 2000 that were, as that of
+    ``torch.amp.GradScaler`` is; every process of a team makes the same of it. A power of two: float32 loses nothing.
+
+    Attributes:
+        value: 1 where the arithmetic is not float16, and then it stays.
+        good: finite steps since it last changed.
+    """
+
+    FIRST, EVERY = 2.0**16, 2000
+
+    def __init__(self, used: bool) -> None:
+        self.used, self.value, self.good = used, self.FIRST if used else 1.0, 0
+
+    def after(self, finite: bool) -> None:
+        """Take in the outcome of a step."""
+        if not self.used:
+            return
+        self.good = self.good + 1 if finite else 0
+        if not finite:
+            self.value = max(self.value / 2, 2.0**-24)
+        elif self.good == self.EVERY:
+            self.value, self.good = min(self.value * 2, 2.0**24), 0
+
+    def state(self) -> dict[str, float]:
+        """As plain JSON."""
+        return {"value": self.value, "good": self.good} if self.used else {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """The inverse of ``state``."""
+        if state.keys() != self.state().keys():
+            raise UserError(f"the scale of the loss must hold {sorted(self.state())}, got {sorted(state)}")
+        if not self.used:
+            return
+        value, good = state["value"], state["good"]
+        power = isinstance(value, float) and 0 < value < math.inf and math.frexp(value)[0] == 0.5
+        if not power or type(good) is not int or not 0 <= good < self.EVERY:
+            raise UserError(f"the scale of the loss must be a power of two and a number of steps, got {dict(state)}")
+        self.value, self.good = value, good
 
 
 class Learner:
@@ -74,8 +126,10 @@ class Learner:
         optimiser: settled settings of AdamW.
         ema: settings of the moving average.
         batch: samples a step, over all processes.
-        precision: ``float32`` or ``bfloat16``.
-        wrapped: the network as gradients are to flow through it, if several processes share them.
+        precision: ``float32``, ``bfloat16`` or ``float16``.
+        team: the processes that share each batch; this one alone, if not given.
+        parts: micro-batches that this process's rows are cut into, whose gradients are added up.
+        sharded: spread weights, gradients and the optimiser over the team.
     """
 
     def __init__(
@@ -87,17 +141,24 @@ class Learner:
         ema: EMAConfig,
         batch: int,
         precision: str = "float32",
-        wrapped: nn.Module | None = None,
+        team: Team | None = None,
+        parts: int = 1,
+        sharded: bool = False,
     ) -> None:
-        self.objective = objective
+        self.objective, self.batch, self.parts = objective, batch, parts
+        self.device = denoiser.device
+        self.team = Team(0, 1, self.device) if team is None else team
         self.network = denoiser.network.train()
-        self.denoiser = denoiser if wrapped is None else replace(denoiser, network=wrapped)
         self.ema = EMA(self.network, batch, ema.width if ema.kind == "power" else None, ema.half_life)
-        average = replace(denoiser, network=self.ema.network, counter=Counter())
-        self.average = objective.prepare(average)
+        self.average = objective.prepare(replace(denoiser, network=self.ema.network, counter=Counter()))
+        wrapped = self.team.wrap(self.network, sharded)
+        self.denoiser = denoiser if wrapped is None else replace(denoiser, network=wrapped)
+        if sharded and wrapped is not None:
+            self.ema.shard(self.network)
+            if not self.team.first:  # the others use their whole copy at the end alone
+                self.ema.network.to("cpu")
         self.named = dict(self.network.named_parameters())
         self.clip = math.inf if optimiser.clip is None else optimiser.clip
-        self.device = denoiser.device
         assert optimiser.lr is not None
         self.adam = torch.optim.AdamW(
             self.named.values(),
@@ -106,13 +167,16 @@ class Learner:
             weight_decay=optimiser.weight_decay,
             fused=self.device.type in ("cpu", "cuda"),
         )
-        self._half = precision == "bfloat16"
-        dropouts = (m for m in self.network.modules() if isinstance(m, nn.modules.dropout._DropoutNd))
-        self._random = any(m.p > 0 for m in dropouts)
+        self._half = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision)
+        self.scale = Scale(precision == "float16")
+        self._generators: list[torch.Generator] = []
+        self._dropouts = [m for m in self.network.modules() if isinstance(m, nn.Dropout) and m.p > 0]
+        for module in self._dropouts:
+            module.register_forward_hook(self._drop)
 
     def arithmetic(self) -> contextlib.AbstractContextManager[Any]:
         """The precision the network computes in."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._half)
+        return torch.autocast(self.device.type, dtype=self._half, enabled=self._half is not None)
 
     def step(
         self, x0: Tensor, label: Tensor | None, noise: Noise, *, number: int, rate: float, dropout: float = 0.0
@@ -120,32 +184,74 @@ class Learner:
         """Step n = ``number``: losses, gradients, and unless they are not finite, new weights and a new average.
 
         Args:
-            x0: this process's part of the batch.
-            label: its labels, or None.
+            x0: this process's rows of the batch.
+            label: their labels, or None.
             noise: of these samples.
             number: n = 1, 2, …
             rate: learning rate.
             dropout: share of labels to hide; which ones is decided by the noise.
 
         Returns:
-            The losses ``(B,)``, and the norm of the gradient before clipping: if it is not finite nothing was changed.
+            The losses ``(B,)`` of these rows, and the mean loss of the whole batch: NaN if it or the gradient was not
+            finite on any process, and then nothing was changed on any.
         """
-        condition = None
-        if label is not None:
-            hidden = noise.fold(_LABELS).uniform(()) < dropout
-            condition = {"label": torch.where(hidden, -1, label)}
-        if self._random:
-            torch.manual_seed(noise.fold(_NETWORK).seed >> 1)
-        with self.arithmetic():
-            losses = self.objective(self.denoiser, x0, condition, noise)
-        losses.mean().backward()
-        norm = float(nn.utils.clip_grad_norm_(self.named.values(), self.clip))
-        if math.isfinite(norm):
+        losses = []
+        for part in range(self.parts):
+            rows = slice(part * len(x0) // self.parts, (part + 1) * len(x0) // self.parts)
+            with self.team.apart(self.denoiser.network, part + 1 < self.parts):
+                losses.append(
+                    self._backward(x0[rows], None if label is None else label[rows], noise.rows(rows), dropout)
+                )
+        gradients = [p.grad for p in self.named.values() if p.grad is not None]
+        # A team takes the mean over its processes, each of which gave the sum over its rows.
+        if (factor := self.team.size / self.scale.value) != 1:
+            torch._foreach_mul_(gradients, factor)
+        norm = float(whole(nn.utils.clip_grad_norm_(self.named.values(), self.clip)))
+        (mean,) = self.team.sum(float(torch.cat(losses).sum()) / self.batch)
+        finite = math.isfinite(mean) and norm < LARGEST
+        if finite:
             self.adam.param_groups[0]["lr"] = rate
             self.adam.step()
             self.ema.update(self.network, number)
+        self.scale.after(finite)
         self.adam.zero_grad(set_to_none=True)
-        return losses.detach(), norm
+        return torch.cat(losses), mean if finite else math.nan
+
+    def warm(self, x0: Tensor, label: Tensor | None, noise: Noise) -> None:
+        """A backward pass that teaches nothing, if several processes average their gradients.
+
+        DDP packs gradients anew after its first, in the order in which they came, and more than two processes add up a
+        number in an order that depends on its place in the pack: without this the first step of a run that is resumed
+        would differ in its last bits from the same step of one that was not.
+        """
+        if isinstance(self.denoiser.network, nn.parallel.DistributedDataParallel):
+            rows = slice(0, len(x0) // self.parts)
+            self._backward(x0[rows], None if label is None else label[rows], noise.rows(rows), 0.0)
+            self.adam.zero_grad(set_to_none=True)
+
+    def _backward(self, x0: Tensor, label: Tensor | None, noise: Noise, dropout: float) -> Tensor:
+        """The losses of a micro-batch, whose gradients are added to what is there."""
+        x0, noise = x0.to(self.device, non_blocking=True), noise.to(self.device)
+        condition = None
+        if label is not None:
+            hidden = noise.fold(_LABELS).uniform(()) < dropout
+            condition = {"label": torch.where(hidden, -1, label.to(self.device, non_blocking=True))}
+        if self._dropouts:
+            words = noise.fold(_NETWORK).uniform((2,)).mul(2.0**32).long().tolist()
+            self._generators = [torch.Generator(self.device).manual_seed(high << 32 | low) for high, low in words]
+        with self.arithmetic():
+            losses = self.objective(self.denoiser, x0, condition, noise)
+        (losses.sum() * (self.scale.value / self.batch)).backward()
+        return losses.detach()
+
+    def _drop(self, module: nn.Dropout, given: tuple[Tensor], made: Tensor) -> Tensor:
+        """Dropout by masks of each sample's own numbers, whatever batch it stands in."""
+        (x,) = given
+        if not module.training or not self._generators:
+            return made
+        keep, turns = 1 - module.p, self._generators
+        masks = [torch.empty_like(row).bernoulli_(keep, generator=turns[i % len(turns)]) for i, row in enumerate(x)]
+        return x * torch.stack(masks).div_(keep)
 
     @torch.no_grad()
     def loss(self, x0: Tensor, label: Tensor | None, noise: Noise) -> Tensor:
@@ -154,15 +260,32 @@ class Learner:
         with self.arithmetic():
             return self.objective.steady()(self.average, x0, condition, noise)
 
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Everything that is kept of the ``model``, its average (``ema``) and the ``optimizer``, by name.
+
+        Whole tensors on rank 0; every process of a team that shares them must call.
+        """
+        self.ema.gather()
+        model = {name: whole(v) for name, v in self.network.state_dict().items()}
+        return {"model": model, "ema": self.ema.network.state_dict(), "optimizer": self.optimiser_state()}
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over the weights of ``tensors()["model"]``."""
+        for name, mine in self.network.state_dict().items():
+            mine.copy_(spread(tensors[name].to(mine.device), mine))
+
     def optimiser_state(self) -> dict[str, Tensor]:
         """The optimiser's tensors by parameter: ``NAME/exp_avg``, ``NAME/exp_avg_sq``, ``NAME/step``."""
         state = self.adam.state
-        return {f"{name}/{key}": v for name, p in self.named.items() for key, v in state.get(p, {}).items()}
+        return {f"{name}/{key}": whole(v) for name, p in self.named.items() for key, v in state.get(p, {}).items()}
 
     def restore_optimiser(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of ``optimiser_state``; before the first step there is none."""
         for name, parameter in self.named.items():
             mine = {key.rpartition("/")[2]: v for key, v in tensors.items() if key.rpartition("/")[0] == name}
             # In the layout of the parameter: fused kernels walk over the memory of both.
-            fit = lambda v, p=parameter: torch.empty_like(p).copy_(v) if v.shape == p.shape and v.ndim else v
+            fit = lambda v, p=parameter: (
+                torch.empty_like(p).copy_(spread(v.to(p.device), p)) if v.shape == p.shape and v.ndim else v
+            )
             self.adam.state[parameter] = {key: fit(v).detach() for key, v in mine.items()}

@@ -8,7 +8,7 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,12 +22,15 @@ from .._errors import UserError
 from ..data import Data, Dataset
 from ..denoisers import Counter, NetworkDenoiser
 from ..distributions import Noise
+from ..objectives import Implicit, Sliced
+from ..processes import Learning
 from . import checkpoint, files, model, pictures
+from .batches import Batches
 from .checkpoint import Progress
 from .config import Config, build, changed, check, settle
 from .learner import Learner, learning_rate, precision
 from .order import Order
-from .reports import Bar, Metrics, Row
+from .reports import CLOCK, SECONDS, Bar, Metrics, Row
 from .team import Team
 
 PATIENCE = 20
@@ -49,9 +52,16 @@ def train(
     """Train a denoiser and leave it in a directory that ``load`` reads.
 
     ``out`` gets ``config.json``, ``model.safetensors`` (the moving average), ``data.safetensors``, ``metrics.csv``,
-    ``pictures/`` and ``checkpoints/``. Everything drawn is a function of the seed, the step and the place in the batch,
-    so a run that was interrupted and resumed writes the same weights, bit for bit, as one that was not. Under
-    ``accelerate launch`` the processes share each batch, and the result is the same up to the order of additions.
+    ``pictures/``, ``checkpoints/`` and ``clock.json``. Everything drawn is a function of the seed, the step and the
+    place in the batch, so a run that was interrupted after any step and resumed ends with the same files, byte for
+    byte, as one that was not, on the same platform and versions; only ``clock.json`` and TensorBoard's log tell the
+    time. (A budget in minutes is a wish about the clock, and so is what it trains.)
+
+    Under ``torchrun`` or ``accelerate launch`` the processes share each batch, and the result is the same up to the
+    order of float additions: each row keeps its noise, its time, its dropout and its weight, and the sums of gradients
+    are split. So are they by ``work.accumulate``. A run may be resumed on another number of processes, or divided
+    otherwise: it says so in a line, and goes on with the same batches; bits are equal for the same division alone. If a
+    process fails, one of them says why, and all stop; an interrupt of the launcher leaves a checkpoint.
 
     Args:
         config: what is asked; what it leaves open is chosen for the data.
@@ -70,23 +80,40 @@ def train(
             them; when the disk is full, or the loss was not finite for 20 steps in a row. The last checkpoint stands,
             and the sentence says how to go on.
         KeyboardInterrupt: after Ctrl-C (or SIGTERM), with a checkpoint of the last step written and a sentence that
-            says how to go on. A second Ctrl-C does not wait for that.
+            says how to go on. A second Ctrl-C does not wait for that, unless a launcher started the processes: it
+            passes on a signal that they have had already, and ends them itself if they take too long.
+        SystemExit: in the processes of a team but the one that raises one of the above.
     """
-    folder = Path(out).expanduser()
     team = Team.join(device)
+    with team.guard():
+        return _train(config, dataset, Path(out).expanduser(), team, resume, quiet)
+
+
+def _train(config: Config, dataset: Dataset, folder: Path, team: Team, resume: bool, quiet: bool) -> Any:
     used = [team.device] if team.device.type == "cuda" else []
     locked = files.lock(folder) if team.first else nullcontext()
     with locked, torch.random.fork_rng(used):
         config, last = _plan(config, dataset.info, folder, resume)
         batch = config.batch
         assert batch is not None
-        if batch % team.size:
-            raise UserError(f"batch must be divisible by the {team.size} processes, got {batch}")
+        if batch < team.size * config.work.accumulate:
+            parts = f"{team.size} processes, accumulate {config.work.accumulate}"
+            raise UserError(f"batch must have a row for each part of it ({parts}), got {batch}")
+        sharded = config.work.shard_weights
+        if sharded and team.size == 1 and last is None:
+            raise UserError("shard-weights spreads weights over several processes, and this run has one; use torchrun")
         Metrics.check(config.output.tensorboard)
         torch.manual_seed(config.seed)
-        denoiser, objective = build(config, dataset.info)
+        try:
+            denoiser, objective = build(config, dataset.info)
+        except UserError as error:
+            raise (error if last is None else UserError(f"{last / checkpoint.STATE}: {error}")) from None
         config = replace(config, precision=precision(config.precision, team.device, denoiser.shape))  # type: ignore[arg-type]
         denoiser.network.to(team.device)
+        if sharded and isinstance(getattr(denoiser, "process", None), Learning):
+            raise UserError("shard-weights cannot spread a process that learns: its weights work beside the network")
+        if sharded and (getattr(denoiser.network, "energy", False) or isinstance(objective, (Implicit, Sliced))):
+            raise UserError("shard-weights cannot spread a network whose loss takes a gradient itself (energy, sliced)")
         learner = Learner(
             denoiser,
             objective,
@@ -94,7 +121,9 @@ def train(
             ema=config.ema,
             batch=batch,
             precision=config.precision,
-            wrapped=team.wrap(denoiser.network),
+            team=team,
+            parts=config.work.accumulate,
+            sharded=sharded,
         )
         progress = Progress() if last is None else checkpoint.restore(last, learner)
         return Run(config, dataset, folder, team, learner, progress, quiet).go()
@@ -113,26 +142,44 @@ def _plan(config: Config, data: Data, out: Path, resume: bool) -> tuple[Config, 
     file = there[-1] / checkpoint.STATE
     try:
         kept = Config.from_dict(state["config"])
+        check(kept)
+        if lost := _lacks(kept.to_dict(), state["config"]):
+            raise UserError(f"the configuration lacks {', '.join(lost)}")
     except (UserError, TypeError) as error:
         raise UserError(f"{file}: {error}") from None
     checkpoint.weighs(there[-1], kept)
     known, given = ({k: v for k, v in d.items() if k != "source"} for d in (state["data"], data.to_dict()))
     if known != given:
         raise UserError(f"{out} was trained on {known} ({file}); the data given are {given}")
-    if differ := changed(config, kept):
+    files.only(file, state["data"], set(data.to_dict()))
+    if differ := changed(config, kept, data):
         raise UserError(f"{out} is resumed with its own configuration, but another is asked for: {'; '.join(differ)}")
-    asked = {k: v for k, v in vars(config.output).items() if v != getattr(Config().output, k)}
-    budget = kept.budget if config.budget == Config().budget else config.budget
-    kept = replace(kept, budget=budget, output=replace(kept.output, **asked))
+    plain = Config()
+    anew = lambda asked, default: {k: v for k, v in vars(asked).items() if v != getattr(default, k)}
+    kept = replace(
+        kept,
+        budget=kept.budget if config.budget == plain.budget else config.budget,
+        output=replace(kept.output, **anew(config.output, plain.output)),
+        work=replace(kept.work, **anew(config.work, plain.work)),
+    )
     check(kept)
     return kept, there[-1]
 
 
-class _Signals:
-    """Ctrl-C and SIGTERM, noted for the end of the step; a second one is not waited for."""
+def _lacks(whole: Mapping[str, Any], given: Mapping[str, Any], where: str = "") -> list[str]:
+    """The settings of a configuration that were taken from the defaults, and not given."""
+    lost = [where + key for key in whole if key not in given]
+    inner = [
+        key for key in whole.keys() & given.keys() if isinstance(whole[key], dict) and isinstance(given[key], dict)
+    ]
+    return lost + [name for key in sorted(inner) for name in _lacks(whole[key], given[key], f"{where}{key}.")]
 
-    def __init__(self) -> None:
-        self.seen = False
+
+class _Signals:
+    """Ctrl-C and SIGTERM, noted for the end of the step; a second one is not waited for, unless one is patient."""
+
+    def __init__(self, patient: bool) -> None:
+        self.seen, self.patient = False, patient
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -147,7 +194,7 @@ class _Signals:
                 signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.seen:
+        if self.seen and not self.patient:
             raise KeyboardInterrupt
         self.seen = True
 
@@ -170,12 +217,17 @@ class Run:
 
     def go(self) -> NetworkDenoiser:
         budget, first = self.config.budget, self.team.first
-        self.order = Order(len(self.dataset.train), self.config.seed)
+        size, work = int(self.config.batch or 0), self.config.work
+        order = Order(len(self.dataset.train), self.config.seed)
+        self.rows = self.team.share(size)
+        self.batches = Batches(self.dataset.train, order, size, self.rows, self.config.seed, work.workers)
         self.saved: Path | None = next(iter(checkpoint.found(self.out)[::-1]), None)
         self.busy, self.images = 0.0, 0
         self.bar = Bar(budget.steps, budget.minutes, first and not self.quiet)
         self.metrics: Metrics | None = None
-        signals = _Signals()
+        # A launcher passes on the Ctrl-C of a terminal that its processes have had themselves.
+        signals = _Signals(patient=self.team.size > 1 or "LOCAL_RANK" in os.environ)
+        self._compare()
         try:
             if first:
                 self.metrics = Metrics(self.out, self.progress.rows, self.config.output.tensorboard)
@@ -187,17 +239,36 @@ class Run:
         except OSError as error:
             raise UserError(f"stopped at step {self.progress.step}: {error}; {self._resume()}") from error
         finally:
+            self.batches.close()
             self.bar.close()
             if self.metrics is not None:
                 self.metrics.close()
-        return replace(self._model(), counter=Counter())
+        model = replace(self._model(), counter=Counter())
+        model.network.to(self.team.device)
+        return model
+
+    def _compare(self) -> None:
+        """Say if the run is divided otherwise than the part of it that is there."""
+        work, size = self.config.work, self.team.size
+        spread = ", weights spread" * (work.shard_weights and size > 1)
+        now = f"{size} process{'es' * (size > 1)}, accumulate {work.accumulate}{spread}"
+        if self.progress.step and self.progress.division != now:
+            told = f"before: {self.progress.division}; now: {now}"
+            self.bar.say(f"divided anew ({told}): the same batches and noise, gradients summed in another order")
+        self.progress.division = now
 
     def _loop(self, signals: _Signals) -> None:
         out, progress = self.config.output, self.progress
-        begun = time.monotonic() - progress.seconds
+        clock = progress.clock
+        begun = time.monotonic() - clock.seconds
+        if self._spent() < 1:
+            x0, label = self.batches[progress.step + 1]
+            self.learner.warm(x0, self._label(label), self._noise(int(self.config.batch or 0), 0).rows(self.rows))
         while self._spent() < 1:
             losses, mean = self._step()
-            stop, mean, progress.seconds = self.team.mean(signals.seen, mean, time.monotonic() - begun)
+            # The processes agree on the time and on when to stop; steps and learning rates hang on both.
+            stop, seconds = self.team.sum(signals.seen, (time.monotonic() - begun) / self.team.size)
+            clock.seconds = max(clock.seconds, seconds)
             self._count(losses, mean)
             step = progress.step
             last = self._spent() >= 1
@@ -210,9 +281,10 @@ class Run:
             if due(out.checkpoint_every) or (stop and not last):
                 self._checkpoint()
             if stop and not last:
+                self.team.sum(0.0)  # nobody leaves before the checkpoint is written: a launcher would end the others
                 raise _Stop
             if self.team.first:
-                self.bar.step(step, progress.seconds, mean, self.speed)
+                self.bar.step(step, clock.seconds, mean, self.speed)
 
     def _spent(self) -> float:
         """The share of the budget that is spent."""
@@ -220,22 +292,21 @@ class Run:
         if budget.steps is not None:
             return progress.step / budget.steps
         assert budget.minutes is not None
-        return progress.seconds / (60 * budget.minutes)
+        return progress.clock.seconds / (60 * budget.minutes)
 
     def _step(self) -> tuple[Tensor, float]:
-        config, team = self.config, self.team
+        config = self.config
         assert config.batch is not None
         begun = time.monotonic()
         rate = learning_rate(config.optimiser, self.progress.step + 1, self._spent())
         self.progress.step += 1
-        step, rows = self.progress.step, team.share(config.batch)
-        indices = self.order.batch((step - 1) * config.batch, config.batch)[rows]
-        x0, label = self.dataset.train.batch(indices, seed=config.seed, draw=step)
-        losses, norm = self.learner.step(
-            x0.to(team.device, non_blocking=True),
+        step = self.progress.step
+        x0, label = self.batches[step]
+        losses, mean = self.learner.step(
+            x0,
             self._label(label),
             # The place in the batch, not the example: a stratified law spreads times over neighbours.
-            self._noise(config.batch, step).rows(rows).to(team.device),
+            self._noise(config.batch, step).rows(self.rows),
             number=step,
             rate=rate,
             dropout=config.objective.label_dropout,
@@ -244,7 +315,7 @@ class Run:
         self.images += config.batch
         self.busy += time.monotonic() - begun
         self.speed = self.images / max(self.busy, 1e-9)
-        return losses, float(losses.mean()) if math.isfinite(norm) else math.nan
+        return losses, mean
 
     def _noise(self, batch: int, step: int) -> Noise:
         return Noise(self.config.seed, batch, draw=step)
@@ -259,8 +330,8 @@ class Run:
         """Take in the outcome of a step, the same on every process."""
         progress, objective = self.progress, self.learner.objective
         if objective.learns:
-            noise = self._noise(int(self.config.batch or 0), progress.step)
-            objective.observe(self.team.gather(losses).cpu(), noise)
+            batch = int(self.config.batch or 0)
+            objective.observe(self.team.gather(losses, batch).cpu(), self._noise(batch, progress.step))
         if math.isfinite(mean):
             progress.loss_sum += mean
             progress.loss_count += 1
@@ -271,14 +342,16 @@ class Run:
         if progress.in_a_row >= PATIENCE:
             raise UserError(
                 f"the loss or its gradient was not finite for {PATIENCE} steps in a row, up to step {progress.step}; "
-                f"lower --optimiser.lr (now {self.config.optimiser.lr}), raise --optimiser.warmup, or use "
-                f"--precision float32. {self._resume()}"
+                f"lower --optimiser.lr (now {self.config.optimiser.lr}), raise --optimiser.warmup, use --precision "
+                f"float32, or look for outliers in the data. {self._resume()}"
             )
 
     def _row(self, validate: bool) -> None:
         progress = self.progress
         loss = progress.loss_sum / progress.loss_count if progress.loss_count else None
         progress.loss_sum, progress.loss_count = 0.0, 0
+        if validate:
+            self.learner.ema.gather()
         if not self.team.first:
             return
         val = self._validate() if validate else None
@@ -287,12 +360,14 @@ class Run:
             "loss": loss,
             "val_loss": val if val is not None and math.isfinite(val) else None,
             "lr": self.rate,
-            "images_per_second": self.speed,
+            "skipped": progress.skipped,
         }
-        self.busy, self.images = 0.0, 0
+        clock = progress.clock
+        clock.rows.append({"step": progress.step, "seconds": clock.seconds, "images_per_second": self.speed})
         progress.rows.append(row)
         if self.metrics is not None:
-            self.metrics.add(row)
+            self.metrics.add(row, self.speed)
+        self.busy, self.images = 0.0, 0
 
     def _validate(self) -> float:
         """The loss of the average on held-out data: the same examples and the same noise every time."""
@@ -311,6 +386,7 @@ class Run:
         return total / pairs
 
     def _picture(self) -> None:
+        self.learner.ema.gather()
         if not self.team.first:
             return
         path = self.out / "pictures" / f"step-{self.progress.step:07d}.png"
@@ -323,15 +399,17 @@ class Run:
             self.metrics.picture(path, self.progress.step)
 
     def _checkpoint(self) -> None:
+        tensors = self.learner.tensors()
         if not self.team.first:
+            self.saved = checkpoint.place(self.out, self.progress.step)
             return
-        keep = self.config.output.keep
-        self.saved = checkpoint.save(self.out, self.learner, self.progress, self.config, self.dataset.info, keep)
+        self.saved = checkpoint.save(self.out, self.learner, tensors, self.progress, self.config, self.dataset.info)
         self._keep()
 
     def _keep(self) -> None:
         """Write what the run is for."""
         model.save(self._model(), self.out)
+        files.replace(self.out / CLOCK, files.as_json(vars(self.progress.clock)))
 
     def _finish(self) -> None:
         self._checkpoint()
@@ -339,7 +417,7 @@ class Run:
         if made["skipped"]:
             self.bar.say(f"{made['skipped']} steps were skipped: their gradient was not finite.")
         val = "" if made["val_loss"] is None else f", held-out loss {made['val_loss']:.4f}"
-        self.bar.say(f"{made['steps']} steps in {made['seconds']:.0f} s{val}: the model is in {self.out}")
+        self.bar.say(f"{made['steps']} steps in {self.progress.clock.seconds:.0f} s{val}: the model is in {self.out}")
 
     def _model(self) -> NetworkDenoiser:
         """What the run has made so far."""
@@ -354,11 +432,11 @@ class Run:
             "objective": self.learner.objective.to_dict(),
             "steps": progress.step,
             "images": progress.step * int(self.config.batch or 0),
-            "seconds": progress.seconds,
             "loss": last.get("loss"),
             "val_loss": val,
             "skipped": progress.skipped,
             "processes": self.team.size,
+            SECONDS: progress.clock.seconds,
             "config": self.config.to_dict(),
         }
 

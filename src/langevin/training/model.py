@@ -18,6 +18,7 @@ from ..data.description import event
 from ..denoisers import NetworkDenoiser, networked
 from . import codec, files
 from .kinds import KINDS
+from .reports import CLOCK, SECONDS, timeless
 from .spreads import spreads_of
 from .tuning import tuned_of
 from .weights import weighed
@@ -46,7 +47,7 @@ def describe(denoiser: NetworkDenoiser) -> dict[str, Any]:
         "shape": list(denoiser.shape),
         "data": None if data is None else data.to_dict(),
         "moments": [] if data is None else sorted(data.tensors()),
-        "training": dict(denoiser.config),
+        "training": timeless(denoiser.config),
     }
 
 
@@ -100,7 +101,8 @@ def _load(folder: Path, device: torch.device | str | None) -> NetworkDenoiser:
     _place(denoiser.network, device)
     files.agree(folder, config["files"])
     tuned, spreads = tuned_of(folder, denoiser.config.get("steps")), spreads_of(folder, denoiser)
-    return replace(denoiser, tuned=tuned, spreads=spreads)
+    config = {**denoiser.config, **_clock(folder)}
+    return replace(denoiser, config=config, tuned=tuned, spreads=spreads)
 
 
 def load_codec(path: str | os.PathLike[str], *, device: torch.device | str | None = None) -> codec.Autoencoder:
@@ -122,6 +124,16 @@ def _load_codec(folder: Path, device: torch.device | str | None) -> codec.Autoen
     _place(made.network, device)
     files.agree(folder, config["files"])
     return made
+
+
+def _clock(folder: Path) -> dict[str, float]:
+    """How long the run took that left the directory, if one did."""
+    if not (folder / CLOCK).exists():
+        return {}
+    seconds = files.read_json(folder / CLOCK).get("seconds")
+    if not isinstance(seconds, (int, float)) or not 0 <= seconds < float("inf"):
+        raise UserError(f"{folder / CLOCK}: seconds must be a number >= 0, got {seconds!r}")
+    return {SECONDS: seconds}
 
 
 def _steady(folder: Path, make: Callable[[], Made]) -> Made:

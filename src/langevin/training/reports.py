@@ -6,20 +6,35 @@ import importlib.util
 import math
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .._errors import UserError
 from . import files
 
-COLUMNS = ("step", "loss", "val_loss", "lr", "images_per_second")
+COLUMNS = ("step", "loss", "val_loss", "lr", "skipped")
+"""Of metrics.csv; ``skipped`` counts the steps so far whose loss or gradient was not finite."""
+
 Row = dict[str, float | None]
 
 
+CLOCK, SECONDS = "clock.json", "seconds"
+"""Where a run keeps what depends on the clock, and under which name a model's ``config`` has it."""
+
+
+def timeless(config: Mapping[str, Any]) -> dict[str, Any]:
+    """How a model was made, as its directory tells it: without the clock, so that equal runs leave equal files."""
+    return {key: value for key, value in config.items() if key != SECONDS}
+
+
 def line(row: Row) -> str:
-    """A row as one line of CSV; what was not measured is empty. Floats are written so that they read back the same."""
+    """A row as one line of CSV; what was not measured is empty. Floats are written so that they read back the same.
+
+    Nothing in it depends on the clock: the file of a run that was interrupted is that of one that was not.
+    """
     cells = (row.get(column) for column in COLUMNS)
-    return ",".join("" if v is None else str(int(v)) if i == 0 else repr(float(v)) for i, v in enumerate(cells)) + "\n"
+    return ",".join("" if v is None else str(v) if isinstance(v, int) else repr(v) for v in cells) + "\n"
 
 
 class Metrics:
@@ -47,13 +62,14 @@ class Metrics:
         if tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise UserError('output.tensorboard needs the package tensorboard: pip install "langevin[log]"')
 
-    def add(self, row: Row) -> None:
-        """Append a row."""
+    def add(self, row: Row, speed: float) -> None:
+        """Append a row; the board is told the images/s too."""
         files.append(self.path, line(row).encode())  # what is torn off by a full disk is whole again after a resume
         if self._board is not None:
             for column in COLUMNS[1:]:
                 if row.get(column) is not None:
                     self._board.add_scalar(column, row[column], int(row["step"] or 0))
+            self._board.add_scalar("images_per_second", speed, int(row["step"] or 0))
 
     def picture(self, path: Path, step: int) -> None:
         """Show a saved picture, or text, on the board."""

@@ -14,6 +14,7 @@ from .._errors import UserError
 from .._untrusted import reading, typed
 from ..denoisers import VARIANCE_HEADS, Calibration, Denoiser, Headed, NetworkDenoiser
 from . import files
+from .reports import timeless
 from .weights import weighed
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -74,7 +75,7 @@ def save_head(head: Headed, folder: Path) -> None:
         "low": head.low,
         "high": head.high,
         "trained_steps": trained_steps(head.base),
-        "training": dict(head.config),
+        "training": timeless(head.config),
     }
     files.publish(folder, {WEIGHTS: weights, CONFIG: files.as_json(config)})
 

@@ -161,7 +161,7 @@ def train_head(
             optimiser=config.optimiser,
             ema=config.ema,
             batch=batch,
-            wrapped=team.wrap(network),
+            team=team,
         )
         last = next(iter(checkpoint.found(out)[::-1]), None)
         if last is not None and (checkpoint.read_state(last)["config"] != config.to_dict() or _stale(out, model)):
