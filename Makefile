@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format docs bench clean
+.PHONY: help demo test test-all torture lint format docs bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,6 +31,10 @@ test: .venv/test  ## set up, lint, check types, run the tests (about ten minutes
 
 test-all: .venv/test  ## the tests and the slow ones: long training, full sweeps
 	$(PYTEST) -m 'slow or not slow'
+
+torture: .venv/test  ## kill writers and runs, fuzz every reader, for hours; one table of what stood
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,fuzz]'
+	OMP_NUM_THREADS=1 $(BIN)/python tests/torture.py
 
 lint: .venv/test  ## lint, formatting and types alone
 	$(BIN)/ruff check .

@@ -219,7 +219,8 @@ def test_shards_and_one_file_do_not_mix(langevin: Run, model: Path, whole: Path,
 
 def hostile() -> dict[str, bytes]:
     """Shards that are none, by what is wrong with them."""
-    good = {"x": np.zeros((16, 1, 8, 8), np.float32), "label": np.zeros(16, np.int64), "about": np.array("{}")}
+    text = lambda words: np.frombuffer(words.encode(), np.uint8)
+    good = {"x": np.zeros((16, 1, 8, 8), np.float32), "label": np.zeros(16, np.int64), "about": text("{}")}
 
     def saved(save=np.savez, **changes: object) -> bytes:
         save(buffer := io.BytesIO(), **{**good, **changes})
@@ -232,12 +233,12 @@ def hostile() -> dict[str, bytes]:
     return {
         "text": b"no archive",
         "empty": saved(x=np.zeros((0,), np.float32)),
-        "a bomb": saved(np.savez_compressed, x=np.zeros((16, 1, 8, 8, 100), np.float32)),
+        "a bomb": saved(np.savez_compressed, x=np.zeros((16, 1, 8, 8, 1000), np.float32)),
         "a pickle": saved(x=np.array([{}] * 16)),
         "a header of 2^62 bytes": huge.getvalue(),
-        "no record": saved(about=np.array("[]")),
-        "a record that is no JSON": saved(about=np.array("{")),
-        "another digest": saved(about=np.array(json.dumps({"sha256": "0" * 64, "record": {}}))),
+        "no record": saved(about=text("[]")),
+        "a record that is no JSON": saved(about=text("{")),
+        "another digest": saved(about=text(json.dumps({"sha256": "0" * 64, "record": {}}))),
         "too long": saved(more=np.zeros(10**6)),
     }
 
@@ -250,7 +251,7 @@ def test_hostile_shards_are_damaged_ones(whole: Path, tmp_path: Path, what: str)
     with pytest.raises(UserError, match=r"shard-00002.npz (is damaged|must be at most)") as said:
         shards.read(2)
     if what in ("a bomb", "a header of 2^62 bytes"):
-        assert "larger than the file" in str(said.value) or "does not hold what its header says" in str(said.value)
+        assert "its header says" in str(said.value)
     assert not shards.whole(2)
     assert shards.whole(3)
 

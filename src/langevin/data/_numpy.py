@@ -31,8 +31,10 @@ _ENTRIES = re.compile(
 """The header as numpy writes it, its three entries in any order; no other literal is accepted."""
 
 
-def arrays(path: str | os.PathLike[str], wanted: Sequence[str]) -> dict[str, np.ndarray]:
+def arrays(path: str | os.PathLike[str], wanted: Sequence[str], most: float = math.inf) -> dict[str, np.ndarray]:
     """The array of a .npy file, under the first name wanted, or those wanted of an .npz file that it has.
+
+    Each takes at most ``most`` bytes.
 
     Numbers of a fixed size only, in the machine's own byte order. An archive may be stored or deflated.
 
@@ -46,14 +48,14 @@ def arrays(path: str | os.PathLike[str], wanted: Sequence[str]) -> dict[str, np.
             size = os.fstat(file.fileno()).st_size
             if file.read(4) != b"PK\x03\x04":
                 file.seek(0)
-                return {wanted[0]: _array(file, size, size, name)}
+                return {wanted[0]: _array(file, size, min(size, most), name)}
             with zipfile.ZipFile(file) as held:
-                return _members(held, wanted, name)
+                return _members(held, wanted, name, most)
     except OSError as error:
         raise UserError(f"{name} is not a readable NumPy file: {error.strerror or error}.") from None
 
 
-def _members(held: zipfile.ZipFile, wanted: Sequence[str], name: str) -> dict[str, np.ndarray]:
+def _members(held: zipfile.ZipFile, wanted: Sequence[str], name: str, limit: float) -> dict[str, np.ndarray]:
     there = {info.filename.removesuffix(".npy"): info for info in held.infolist()[:MEMBERS]}
     if wanted[0] not in there:
         also = f" (and optionally {', '.join(map(repr, wanted[1:]))})" if wanted[1:] else ""
@@ -65,7 +67,7 @@ def _members(held: zipfile.ZipFile, wanted: Sequence[str], name: str) -> dict[st
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
             raise UserError(f"{name}: {key} must be stored or deflated, and not encrypted.")
         # What the packed bytes may grow to; the unpacked size that the archive claims is not believed beyond it.
-        most = min(info.file_size, max(FREE, RATIO * info.compress_size))
+        most = min(info.file_size, max(FREE, RATIO * info.compress_size), limit)
         if info.compress_type == zipfile.ZIP_STORED:
             most = min(most, info.compress_size)
         with held.open(info) as member:
@@ -73,7 +75,7 @@ def _members(held: zipfile.ZipFile, wanted: Sequence[str], name: str) -> dict[st
     return found
 
 
-def _array(file: IO[bytes], size: int, most: int, name: str) -> np.ndarray:
+def _array(file: IO[bytes], size: int, most: float, name: str) -> np.ndarray:
     """One array of a stream of at most ``most`` bytes, which claims to have ``size``."""
     start = file.read(8)
     length = int.from_bytes(file.read({1: 2, 2: 4}.get(start[6] if len(start) == 8 else 0, 0)), "little")
@@ -93,7 +95,7 @@ def _array(file: IO[bytes], size: int, most: int, name: str) -> np.ndarray:
     if len(shape) > 32 or max(shape, default=0) >= 2**48 or need > min(size, most) - head:
         raise UserError(
             f"{name} is not a readable NumPy file: its header says {amount(need)} of shape {shape}, "
-            f"at most {amount(max(min(size, most) - head, 0))} can be behind it."
+            f"at most {amount(int(max(min(size, most) - head, 0)))} can be behind it."
         )
     room(need, name)
     flat, done = np.empty(need, np.uint8), 0

@@ -26,6 +26,8 @@ from torch import Tensor
 
 from .. import __version__
 from .._errors import UserError
+from .._untrusted import parse_json
+from ..data._numpy import arrays
 from ..denoisers import VARIANCE_HEADS, NetworkDenoiser
 from ..training import files, model
 from ..training.spreads import CALIBRATION
@@ -247,9 +249,8 @@ class Shards:
         try:
             if path.stat().st_size > most:
                 raise UserError(f"{path} must be at most {most} bytes, got {path.stat().st_size}")
-            content = path.read_bytes()
-            held = _arrays(content)
-            about = json.loads(str(held["about"]))
+            held = arrays(path, ("x", "label", "about"), most)
+            about = parse_json(held["about"].tobytes())
             x, label, record = held["x"], held.get("label"), about["record"]
             fits = x.shape == (size, *request.shape) and (label is None) == (request.label is None)
             whole = about["sha256"] == _digest(request, shard, x, label, record)
@@ -260,7 +261,7 @@ class Shards:
         if not fits or not whole:
             raise UserError(f"{path} is damaged, or of another request{AGAIN}")
         labels = None if label is None else torch.from_numpy(label)
-        return Shard(torch.from_numpy(x), labels, record, hashlib.sha256(content).hexdigest())
+        return Shard(torch.from_numpy(x), labels, record, files.digest(files.read(path))["sha256"])
 
     def whole(self, shard: int) -> bool:
         """Whether a shard is there and what it says it is."""
@@ -275,7 +276,7 @@ class Shards:
         arrays = {"x": x.numpy()} if label is None else {"x": x.numpy(), "label": label.numpy()}
         about = {"sha256": _digest(self.request, shard, arrays["x"], arrays.get("label"), record), "record": record}
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays, about=np.array(json.dumps(about, sort_keys=True)))  # type: ignore[arg-type]
+        np.savez(buffer, **arrays, about=np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8))  # type: ignore[arg-type]
         files.replace(self.path(shard), buffer.getvalue())
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -325,24 +326,6 @@ def _digest(request: Request, shard: int, x: Any, label: Any, record: Any) -> st
             found.update(f"{array.dtype.str}{array.shape}".encode())
             found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()
-
-
-def _arrays(content: bytes) -> dict[str, Any]:
-    """The arrays of an .npz file, none larger than the file, whatever headers say."""
-    held = {}
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        for entry in archive.infolist():
-            if entry.file_size > len(content):
-                raise ValueError(f"{entry.filename} is larger than the file")
-            file = io.BytesIO(archive.read(entry))
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(file)
-            rest = file.read()
-            if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(rest):
-                raise ValueError(f"{entry.filename} does not hold what its header says")
-            held[entry.filename.removesuffix(".npy")] = np.frombuffer(bytearray(rest), dtype).reshape(shape)
-    return held
 
 
 def fill(
