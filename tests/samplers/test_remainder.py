@@ -13,7 +13,7 @@ from langevin.denoisers import Transform
 from langevin.distributions import Dirac
 from langevin.guidance import classifier_free
 from langevin.samplers import GaussianRemainder, Moments, Multistep
-from langevin.samplers.clock import KNOWN, UNKNOWN, Clock
+from langevin.samplers.clock import KNOWN, PLANE, UNKNOWN, Clock
 from langevin.samplers.moments import FLOOR
 from langevin.samplers.sampling import suited
 from laws.table import PROCESSES, mixture
@@ -275,7 +275,7 @@ def test_estimated_from_the_model():
         samplers.estimate_moments(oracle(world, q, "edm"), n=1)
 
 
-@pytest.mark.parametrize("activity", [KNOWN, UNKNOWN])
+@pytest.mark.parametrize("activity", [KNOWN, PLANE, UNKNOWN])
 def test_the_clock(activity):
     """Monotone from 0 to 1, inverted to 1e-9, and its slope the density as written."""
     values = torch.tensor([0.001, 0.02, 0.5, 3.0], dtype=F64).numpy()
