@@ -46,7 +46,8 @@ def kills(options: Options) -> list[Row]:
     for line in found["wrong"]:
         print(line, file=sys.stderr)
     bad = lambda kind: sum(line.startswith(kind) for line in found["wrong"])
-    return [(f"{kind} ({found['shim']})", tried - bad(kind), tried) for kind, tried in found["tried"].items()]
+    layer = "by LD_PRELOAD" if found["shim"] == "Library" else "in Python"
+    return [(f"{kind}, calls caught {layer}", tried - bad(kind), tried) for kind, tried in found["tried"].items()]
 
 
 def resumes(options: Options) -> list[Row]:

@@ -36,6 +36,7 @@ from langevin._errors import UserError
 from langevin.adapters.pickles import convert
 from langevin.data import Data, Dataset, Split, images
 from langevin.denoisers import NetworkDenoiser, Reading
+from langevin.report import Part, Recipe, Request, Shards
 from langevin.tasks.compress import compress, container, decompress
 from langevin.tasks.compress.images import check_items
 from langevin.training import checkpoint, files
@@ -320,6 +321,9 @@ def readers() -> dict[str, Reader]:
         _plant(planted, content)
         return data.load(planted, progress=False)
 
+    part, request = Part(), Request(6, 4, "in turn", Recipe(batch=2), (2,), "m")
+    request.claim(root / "shards", part)
+    Shards(root / "shards").write(0, torch.ones(4, 2), torch.arange(4), {"evaluations": 2}, part)
     picked, older = io.BytesIO(), io.BytesIO()
     state_dict = {"model": {"a.weight": torch.arange(12.0).reshape(3, 4), "b": torch.ones(2).half()}, "epoch": 3}
     torch.save(state_dict, picked)
@@ -355,6 +359,14 @@ def readers() -> dict[str, Reader]:
         "checkpoint": Reader(beside(saved, checkpoint.MODEL, resumed), ((saved / checkpoint.MODEL).read_bytes(),)),
         "training-config": Reader(trained, tuple(map(_json, asked)), json=True),
         "samples": Reader(alone(".npz", data.samples), (_npz(x=x, label=label), deflated.getvalue()), seal=_zipped),
+        "request": Reader(
+            beside(root / "shards", "shards.json", Shards), ((root / "shards" / "shards.json").read_bytes(),), json=True
+        ),
+        "shard": Reader(
+            beside(root / "shards", "shard-00000.npz", lambda p: Shards(p).read(0)),
+            ((root / "shards" / "shard-00000.npz").read_bytes(),),
+            seal=_zipped,
+        ),
         "array": Reader(
             alone(".npy", lambda p: data.load(p, progress=False)), (_npy(x), _npy(grey), _npy(x.astype(">f8")))
         ),
