@@ -220,6 +220,8 @@ def langevin_loops(case: Case, every: bool) -> dict[str, Loop]:
         grid = own_grid(case, sde, case.denoiser)
         path = langevin.distributions.BrownianPath(0, case.batch)
         loops["langevin: dpmpp-2m-sde on Brownian paths"] = functools.partial(ours, case, sde, grid, path)
+        known = langevin.distributions.BrownianPath(0, case.batch, knots=grid)
+        loops["langevin: dpmpp-2m-sde on paths of its grid"] = functools.partial(ours, case, sde, grid, known)
     return loops
 
 

@@ -210,3 +210,10 @@ def test_writes_are_whole_or_not_at_all(tmp_path: Path) -> None:
         files.write(folder / "x", b"1")
     assert [p.name for p in (tmp_path / "d").iterdir()] == ["x"]
     assert {p.name for p in tmp_path.iterdir()} == {"a", "d"}
+
+
+def test_tensors_come_in_one_order(tmp_path: Path) -> None:
+    """By name: processes that put spread tensors together must do so in one order, and safetensors' own is random."""
+    names = [f"{k}" for k in range(20)]  # one of 20! orders by chance
+    files.write(tmp_path / "t.safetensors", files.as_safetensors({name: torch.zeros(2) for name in names}))
+    assert list(files.read_safetensors(tmp_path / "t.safetensors")) == sorted(names)

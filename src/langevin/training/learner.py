@@ -278,7 +278,10 @@ class Learner:
     def optimiser_state(self) -> dict[str, Tensor]:
         """The optimiser's tensors by parameter: ``NAME/exp_avg``, ``NAME/exp_avg_sq``, ``NAME/step``."""
         state = self.adam.state
-        return {f"{name}/{key}": whole(v) for name, p in self.named.items() for key, v in state.get(p, {}).items()}
+        # In one order on every process of a team: putting a spread tensor together is a meeting of all of them.
+        return {
+            f"{name}/{key}": whole(v) for name, p in self.named.items() for key, v in sorted(state.get(p, {}).items())
+        }
 
     def restore_optimiser(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of ``optimiser_state``; before the first step there is none."""

@@ -95,7 +95,7 @@ def unpack(content: bytes, path: Path) -> dict[str, Tensor]:
     except UserError as error:
         raise UserError(f"{path} is truncated or no safetensors file: {error}") from None
     with reading(path):
-        return dict(load(content))
+        return dict(sorted(load(content).items()))  # safetensors gives another order in every process
 
 
 def fit(path: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
