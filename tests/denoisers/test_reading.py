@@ -159,6 +159,7 @@ REFUSED = [
     (lambda: Reading(data_std=0.0), "data_std must be > 0, got 0.0"),
     (lambda: Reading(data_std=math.nan), "data_std must be > 0, got nan"),
     (lambda: Reading(data_std=math.inf), "data_std must be > 0"),
+    (lambda: Reading(data_std=1e308), r"data_std must be > 0, got 1e\+308 \(1e-100 to 1e100\)"),
     (lambda: Reading("x0").check(processes.PhaseSpace()), "prediction 'x0' needs a process .* got PhaseSpace"),
     (lambda: Reading("x0").check(processes.Absorbing(3)), "prediction 'x0' needs a process .* got Absorbing"),
 ]

@@ -11,13 +11,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .._errors import UserError
 from .._registry import register
 from ..distributions import Diagonal, Normal
 from ..processes import ScalarGaussian, as_time, expand, power
 from .base import Denoiser, Transform
 from .network import Counter
-from .reading import TIME_LABELS
+from .reading import TIME_LABELS, check_std
 
 LOWEST, HIGHEST = -12.0, 4.0
 """Range of the logarithm of what a head gives."""
@@ -56,8 +55,7 @@ class Headed(Transform):
 
     def __post_init__(self) -> None:
         power(self.process, ScalarGaussian, f"variance {self.kind!r}")
-        if not 0 < self.data_std < math.inf:
-            raise UserError(f"data_std must be > 0, got {self.data_std}")
+        check_std(self.data_std)
 
     def onto(self, denoiser: Denoiser) -> Headed:
         """The same variance around another mean: of the model with labels bound, or guided."""

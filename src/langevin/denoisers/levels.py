@@ -13,7 +13,7 @@ from .._errors import UserError, unknown
 from ..distributions import Levels
 from ..processes import Process, ScalarGaussian, expand
 from .network import NetworkDenoiser
-from .reading import TIME_LABELS, Asked, Reader
+from .reading import TIME_LABELS, Asked, Reader, check_std
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,7 @@ class LevelReading(Reader):
             raise UserError(f"levels must be an integer in [2, 4096], got {self.levels!r}")
         if not -math.inf < self.low < self.high < math.inf:
             raise UserError(f"low, high must be finite with low < high, got {self.low} and {self.high}")
-        if not 0 < self.data_std < math.inf:
-            raise UserError(f"data_std must be > 0, got {self.data_std}")
+        check_std(self.data_std)
 
     def check(self, process: Process) -> None:
         if not isinstance(process, ScalarGaussian):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -14,7 +13,7 @@ from .._errors import UserError, unknown
 from .._registry import register
 from ..distributions import Dirac
 from ..processes import PhaseSpace, Process, expand
-from .reading import TIME_LABELS, Asked, Reader
+from .reading import TIME_LABELS, Asked, Reader, check_std
 
 if TYPE_CHECKING:
     from .network import NetworkDenoiser
@@ -101,8 +100,7 @@ class PhaseReading(Reader):
             raise unknown("prediction", self.prediction, PHASE_PREDICTIONS)
         if self.time not in TIME_LABELS:
             raise unknown("time label", self.time, TIME_LABELS)
-        if not 0 < self.data_std < math.inf:
-            raise UserError(f"data_std must be > 0, got {self.data_std}")
+        check_std(self.data_std)
 
     def check(self, process: Process) -> None:
         """Refuse a process without velocities."""

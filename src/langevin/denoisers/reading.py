@@ -62,6 +62,12 @@ nothing: with eps that is NCSNv2's s(x, σ) = s(x)/σ (arXiv:2006.09011, techniq
 """
 
 
+def check_std(data_std: float) -> None:
+    """Refuse a spread of the data that is none, or whose square is no number."""
+    if not 1e-100 < data_std < 1e100:
+        raise UserError(f"data_std must be > 0, got {data_std}" + " (1e-100 to 1e100)" * (0 < data_std < math.inf))
+
+
 @dataclass(frozen=True)
 class Asked:
     """What depends on the time alone: the time itself and the label the network is told."""
@@ -185,8 +191,7 @@ class Reading(Reader):
             raise unknown("prediction", self.prediction, PREDICTIONS)
         if self.time not in TIME_LABELS:
             raise unknown("time label", self.time, TIME_LABELS)
-        if not 0 < self.data_std < math.inf:
-            raise UserError(f"data_std must be > 0, got {self.data_std}")
+        check_std(self.data_std)
 
     def check(self, process: Process) -> None:
         """Refuse a pair of process and prediction in which the output says nothing about x_0."""
