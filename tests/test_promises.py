@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_every_promise_has_its_test():
-    page = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8").partition("## The long versions")[0]
     rows = [line for line in page.splitlines() if line.startswith("| ") and "held by" not in line]
     assert len(rows) > 20
     for row in rows:
