@@ -34,8 +34,8 @@ SHARE = 0.9
 
 
 @contextlib.contextmanager
-def reading(name: str | os.PathLike[str]) -> Iterator[None]:
-    """Let nothing but a ``UserError`` that names the file come out of reading it.
+def reading(name: str | os.PathLike[str], within: str | os.PathLike[str] | None = None) -> Iterator[None]:
+    """Let nothing but a ``UserError`` that names the file, or one ``within`` its folder, come out of reading it.
 
     For work on what a file says that somebody else's code does too (a decoder, a constructor of torch), which raises
     what it likes.
@@ -44,7 +44,7 @@ def reading(name: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        if name in str(error):
+        if os.fspath(name if within is None else within) in str(error):
             raise
         raise UserError(f"{name}: {error}") from error
     except Exception as error:

@@ -404,3 +404,29 @@ def test_moments_reach_a_sampler_among_others():
     pair, twice = (suited(s, denoiser) for s in (GaussianRemainder().then(samplers.Langevin()), alone.repeat(2)))
     assert pair.first == alone == twice.sampler
     assert torch.equal(pair.default_grid(q, 6), alone.default_grid(q, 6))
+
+
+def test_the_plane_has_a_clock_of_its_own(monkeypatch):
+    """On planar mixtures its constants leave less error than the general ones: 0.6 of it at 10 evaluations, over many.
+
+    Here over four worlds: the geometric mean of ratios that scatter by a factor of 1.5, below 1 by one and a half
+    standard errors (1.5^0.5 = 1.22, and 0.6 · 1.22^1.5 = 0.8).
+    """
+    from langevin.samplers import clock as room
+
+    process, ratios = processes.EDM(), []
+    for seed in range(4):
+        world = worlds.random_mixture(2, components=5, rms=0.6, seed=seed)
+        start = process.prior((2,)).sample(Noise(seed, 256))
+        reference = langevin.sample(world.denoiser(process), start=start, steps=200, batch=256)
+        errors = []
+        for constants in (room.PLANE, room.KNOWN):
+            monkeypatch.setattr(room, "PLANE", constants)
+            for kept in (room.clock, room._times):
+                kept.cache_clear()
+            x = langevin.sample(world.denoiser(process), start=start, steps=10, batch=256)
+            errors.append(float((x - reference).norm(dim=1).median()))
+        monkeypatch.undo()
+        ratios.append(errors[0] / errors[1])
+    room.clock.cache_clear(), room._times.cache_clear()
+    assert math.exp(sum(map(math.log, ratios)) / 4) < 0.8, ratios

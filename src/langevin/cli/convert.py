@@ -18,7 +18,7 @@ class Options:
     """Write the tensors of a foreign pickle (.pt, .pth, .ckpt, .pkl) into a safetensors file, without running it.
 
     A pickle is a program. This command lists what the file would call, without calling it, and reads it only if that is
-    tensors and containers of them; else it is refused with the names. No other command reads pickles.
+    tensors and containers of them; else it is refused with the names.
     """
 
     input: Annotated[Positional[Path], arg(metavar="FILE")]

@@ -25,7 +25,7 @@ from typing import Any
 from torch import Tensor
 
 from .._errors import UserError, nearest
-from .._untrusted import JSON_BYTES, contents, parse_json
+from .._untrusted import JSON_BYTES, contents, open_file, parse_json
 from .tensors import fit as fit
 from .tensors import is_finite as is_finite
 from .tensors import outline as outline
@@ -387,7 +387,7 @@ def agree(folder: Path, held: Mapping[str, Mapping[str, Any]]) -> None:
     for name, wanted in held.items():
         path, found, size = folder / name, hashlib.sha256(), 0
         try:
-            with open(place(folder, name), "rb") as file:
+            with open_file(place(folder, name)) as file:
                 while part := file.read(2**20):
                     found.update(part)
                     size += len(part)

@@ -12,7 +12,7 @@ import torch
 
 from .. import nn, processes
 from .._errors import UserError, nearest
-from .._untrusted import hints, reason, settings, typed
+from .._untrusted import hints, reading, settings, typed
 from ..data import Data
 from ..data.description import event
 from ..denoisers import NetworkDenoiser, networked
@@ -97,7 +97,8 @@ def _load(folder: Path, device: torch.device | str | None) -> NetworkDenoiser:
     if config["kind"] not in KINDS:
         kinds = " or ".join(map(repr, KINDS))
         raise UserError(f"{file}: kind {config['kind']!r} is unknown; it must be {kinds}")
-    denoiser = _named(folder, lambda: _build(folder, config))
+    with reading(folder / CONFIG, folder):
+        denoiser = _build(folder, config)
     _place(denoiser.network, device)
     files.agree(folder, config["files"])
     tuned, spreads = tuned_of(folder, denoiser.config.get("steps")), spreads_of(folder, denoiser)
@@ -120,7 +121,8 @@ def _load_codec(folder: Path, device: torch.device | str | None) -> codec.Autoen
     if config["kind"] != "codec":
         raise UserError(f"{folder / CONFIG}: kind {config['kind']!r} is no codec; langevin.load reads it")
     files.only(folder / CONFIG, config, codec.KEYS | {"files"})
-    made = _named(folder, lambda: _codec(folder, config))
+    with reading(folder / CONFIG, folder):
+        made = _codec(folder, config)
     _place(made.network, device)
     files.agree(folder, config["files"])
     return made
@@ -158,16 +160,6 @@ def _read(folder: Path) -> dict[str, Any]:
     if not isinstance(config.get("kind"), str):
         raise UserError(f"{file}: kind must be text, got {config.get('kind')!r:.80}")
     return config
-
-
-def _named(folder: Path, make: Callable[[], Made]) -> Made:
-    """What is made of the configuration; what is wrong with it is told with the file's name."""
-    try:
-        return make()
-    except Exception as error:
-        if isinstance(error, UserError) and str(folder) in str(error):
-            raise
-        raise UserError(f"{folder / CONFIG}: {reason(error)}") from error
 
 
 def _network(folder: Path, config: Mapping[str, Any]) -> Any:
