@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -236,27 +237,33 @@ def _worked(engine: str, name: str, seconds: float, seed: int, folder: str) -> t
     return found["done"], found["crashes"]
 
 
-def run(minutes: float, names: list[str] | None = None, seed: int = 0, grow: int = 0) -> list[Row]:
-    """Every reader for so many minutes, shared by the engines that are installed; crashes are kept in the corpus."""
+def run(
+    minutes: float, names: list[str] | None = None, seed: int = 0, grow: int = 0, jobs: int | None = None
+) -> list[Row]:
+    """Every reader for so many minutes, shared by the engines that are installed; crashes are kept in the corpus.
+
+    As many readers at a time as there are cores, unless ``jobs`` says how many.
+    """
     import fuzzing
 
-    rows = []
     known = fuzzing.readers()
-    for name in names or known:
-        engines = [e for e in ("atheris", "hypothesis") if importlib.util.find_spec(e) is not None]
-        if not known[name].json and "hypothesis" in engines:
-            engines.remove("hypothesis")
+    installed = [engine for engine in ("atheris", "hypothesis") if importlib.util.find_spec(engine) is not None]
+
+    def one(name: str) -> Row:
+        engines = [e for e in installed if e != "hypothesis" or known[name].json] or ["mutations"]
         done, crashed = 0, 0
-        for engine in engines or ["mutations"]:
-            count, crashes = worker(engine, name, 60 * minutes / len(engines or [0]), seed, grow)
+        for engine in engines:
+            count, crashes = worker(engine, name, 60 * minutes / len(engines), seed, grow)
             done, crashed = done + count, crashed + len(crashes)
             for why, content in crashes.items():
                 print(f"{name} ({engine}): {why}", file=sys.stderr, flush=True)
                 if content:
                     _keep(name, bytes.fromhex(content))
-        rows.append((name, done, crashed))
-        print(f"{name:<16} {'+'.join(engines) or 'mutations':<22} {done:>9} files  {crashed} crashes", flush=True)
-    return rows
+        print(f"{name:<16} {'+'.join(engines):<22} {done:>9} files  {crashed} crashes", flush=True)
+        return name, done, crashed
+
+    with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
+        return list(pool.map(one, names or known))
 
 
 def main() -> int:
@@ -265,6 +272,7 @@ def main() -> int:
     options.add_argument("--minutes", type=float, default=10, help="a reader")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--grow", type=int, default=0, help="files that reached new lines to keep, a reader")
+    options.add_argument("--jobs", type=int, help="readers at a time, the number of cores if not given")
     options.add_argument("--quick", type=int, help="so many fixed mutations a reader, as JSON")
     options.add_argument("--worker", choices=ENGINES, help=argparse.SUPPRESS)
     options.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
@@ -276,7 +284,7 @@ def main() -> int:
         rows = quick(asked.readers, asked.quick)
         print(json.dumps(rows))
     else:
-        rows = run(asked.minutes, asked.readers, asked.seed, asked.grow)
+        rows = run(asked.minutes, asked.readers, asked.seed, asked.grow, asked.jobs)
         print(f"{sum(row[1] for row in rows)} files, {sum(row[2] for row in rows)} crashes")
     return int(any(row[2] for row in rows))
 
