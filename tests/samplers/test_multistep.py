@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -174,7 +175,7 @@ def test_corrector_alone_raises_the_order():
 
 
 def test_planned_is_the_same_as_step_by_step():
-    """The plan only computes coefficients earlier: bit for bit, with per-sample times too."""
+    """The plan only computes coefficients earlier: bit for bit, but where it joins a correction to the next step."""
     q = processes.VP()
     world = worlds.ring(8)
     grid = samplers.grids.karras(q, 6)[:-1]
@@ -191,9 +192,50 @@ def test_planned_is_the_same_as_step_by_step():
             noise = Noise(0, 5).at(i)
             state = sampler.step(state, s, world.denoiser(q), noise)
             own = sampler.step(own, s.expand(5), world.denoiser(q), noise)
-        assert torch.equal(state.x, planned.x)
+        if sampler.kept == 0 or sampler.start == "corrected":
+            assert torch.equal(state.x, planned.x)
+        # Joined weights add in another order, which is an ulp a step as well: see below.
+        torch.testing.assert_close(state.x, planned.x, rtol=0, atol=1e-11)
         # A coefficient of one a sample multiplies in another order: an ulp a step, grown by the flow (< 1e3).
         torch.testing.assert_close(own.x, planned.x, rtol=0, atol=1e-11)
+
+
+@dataclasses.dataclass(frozen=True)
+class Nudge(samplers.Sampler):
+    """Moves a state and stays."""
+
+    by: float
+
+    def step(self, state, s, denoiser, noise):
+        return state.move(state.x + self.by, s, state.memory)
+
+
+@pytest.mark.parametrize("sampler", [samplers.UniPC(2), samplers.UniPC(3, taper=True), Multistep(corrector=2, reach=2)])
+def test_a_correction_keeps_what_another_sampler_moved(sampler):
+    """On a plan and step by step alike: a correction says what the solver's own step lacked."""
+    q = processes.VP()
+    denoiser = worlds.ring(8).denoiser(q)
+    grid = samplers.grids.karras(q, 6)[:-1]
+    start = worlds.ring(8).sample(5, 1, process=q, t=q.t_max)
+    ends = []
+    for by in (0.0, 1e-3):
+        whole = sampler.then(Nudge(by))
+        *_, planned = langevin.trajectory(denoiser, whole, grid=grid, start=start)
+        ends.append(planned.x)
+        if sampler.taper:  # step by step nobody knows where the end is
+            continue
+        state = samplers.State(start, grid[0])
+        for s in grid[1:]:
+            state = whole.step(state, s, denoiser, Noise(0, 5))
+        # An ulp a step, grown by the flow (< 1e3).
+        torch.testing.assert_close(state.x, planned.x, rtol=0, atol=1e-11)
+    # The last nudge alone is 1e-3; those before it reach the end through a flow that contracts, and none is lost.
+    q0 = samplers.DDIM().then(Nudge(1e-3))
+    *_, plain = langevin.trajectory(denoiser, samplers.DDIM(), grid=grid, start=start)
+    *_, moved = langevin.trajectory(denoiser, q0, grid=grid, start=start)
+    shift, expected = (ends[1] - ends[0]).median(), (moved.x - plain.x).median()
+    assert float(shift) > 1.05e-3
+    assert abs(float(shift / expected) - 1) < 0.5
 
 
 def test_taper():
@@ -204,6 +246,10 @@ def test_taper():
     assert [len(row.step.weights) for row in plan.rows] == [1, 2, 3, 3, 3, 2, 1]
     plan = Multistep("x0", "log-snr", 3).plan(q, grid)
     assert [len(row.step.weights) for row in plan.rows] == [1, 2, 3, 3, 3, 3, 3]
+    plan = samplers.UniPC(2).plan(q, grid)  # predictor and corrector joined: a value more, no state kept
+    assert [len(row.step.weights) for row in plan.rows] == [1, 2, 3, 3, 3, 3, 3]
+    assert plan.kept == 0
+    assert all(row.correct is None for row in plan.rows)
 
 
 def test_gauss_and_lagrange():

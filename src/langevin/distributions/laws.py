@@ -57,6 +57,10 @@ class Distribution(ABC):
         """a·x + b·E, in the dtype of x or a larger one: what a deterministic step asks of a belief."""
         return torch.add(x * a, self.mean, alpha=b)
 
+    def terms(self, a: float, x: Tensor, b: float) -> tuple[tuple[float, Tensor], ...]:
+        """(number, tensor) pairs that sum to a·x + b·E: what is at hand, for a step that goes on to add it up."""
+        return ((1.0, self.blend(a, x, b)),)
+
     def affine(self, scale: Tensor, shift: Tensor, variance: Tensor) -> Distribution:
         """The law of scale·x + shift + N(0, variance·I); scale and variance are per sample, ``()`` or ``(B, 1, …)``."""
         return Compound(self, lambda x: Normal(scale * x + shift, variance))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -20,6 +21,10 @@ Scalar = float | Tensor
 """A coefficient: a number, or one a sample shaped to multiply the state."""
 
 
+Value = tuple[tuple[float, Tensor], ...]
+"""A value of f: the sum of numbers times tensors."""
+
+
 @dataclass(frozen=True)
 class Rule:
     """y = scale·x + Σ_j weights_j f_j, with f_0 the newest value."""
@@ -27,11 +32,18 @@ class Rule:
     scale: Scalar
     weights: tuple[Scalar, ...]
 
-    def __call__(self, x: Tensor, values: Sequence[Tensor]) -> Tensor:
-        y = x * self.scale
-        for weight, value in zip(self.weights, values):
+    def __call__(self, x: Tensor, values: Sequence[Value]) -> Tensor:
+        scale, rest = self.scale, []
+        for weight, terms in zip(self.weights, values):
+            for number, term in terms:
+                if term is x:
+                    scale = scale + weight * number
+                else:
+                    rest.append((weight * number, term))
+        y = x * scale
+        for factor, term in rest:
             # add_ in place: y is fresh, and a step's arithmetic is the traffic of these reads and writes
-            y = y.add_(value, alpha=weight) if isinstance(weight, float) else y + weight * value
+            y = y.add_(term, alpha=factor) if isinstance(factor, float) else y + factor * term
         return y
 
 
@@ -77,12 +89,16 @@ class Memory(NamedTuple):
         times: at which the values were asked: numbers, or ``(B,)`` tensors.
         values: what was read there.
         states: the states that the last steps started from, newest first.
+        arrived: the state the last step returned. What another sampler moved it since is kept by a correction.
+        at: the time of that, the very tensor.
         done: steps taken so far on a planned grid.
     """
 
     times: tuple[float | Tensor, ...]
-    values: tuple[Tensor, ...]
+    values: tuple[Value, ...]
     states: tuple[Tensor, ...]
+    arrived: Tensor
+    at: Tensor
     done: int
 
 
@@ -122,15 +138,15 @@ class Linear(Sampler):
 
     def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
         times, values = _past(state, self.history)
-        batch: list[float | Tensor] = [state.t, *times]
+        batch: list[float | Tensor] = [state.t if state.t.ndim else float(state.t), *times]
         if all(not isinstance(t, Tensor) or t.ndim == 0 for t in (*batch, s)):
             row = self.row(denoiser.process, tuple(float(t) for t in batch), float(s))
         else:
             row = _stack(self, denoiser.process, batch, s, state.x)
-        return _take(self, row, state, s, denoiser, noise, (times, values), -1)
+        return _take(self, row, state, batch[0], s, denoiser, noise, (times, values), -1)
 
 
-def _past(state: State, history: int) -> tuple[tuple[float | Tensor, ...], tuple[Tensor, ...]]:
+def _past(state: State, history: int) -> tuple[tuple[float | Tensor, ...], tuple[Value, ...]]:
     """Earlier times and values; those of a step that stood still are the same node, and count once."""
     memory: Memory | None = state.memory
     if memory is None or history == 0:
@@ -169,62 +185,71 @@ def _stack(sampler: Linear, process: Process, times: list[float | Tensor], s: Te
     )
 
 
-def _read(row: Row, x: Tensor, belief: Distribution) -> Tensor:
-    if row.read is None:
-        return belief.mean
-    a, b = row.read
-    if isinstance(a, float) and isinstance(b, float):
-        return belief.blend(a, x, b)
-    return x * a + belief.mean * b
+def _read(row: Row, x: Tensor, belief: Distribution, history: int) -> Value:
+    """f; what is needed once more alone is left in parts, since adding them up costs as much as using them."""
+    a, b = (0.0, 1.0) if row.read is None else row.read
+    if not (isinstance(a, float) and isinstance(b, float)):
+        return ((1.0, x * a + belief.mean * b),)
+    if history > 1:
+        terms = belief.terms(a, x, b)
+        return terms if len(terms) == 1 else ((1.0, belief.blend(a, x, b)),)
+    return belief.terms(a, x, b)
 
 
 def _take(
     sampler: Linear,
     row: Row,
     state: State,
+    now: float | Tensor,
     s: Tensor,
     denoiser: Denoiser,
     noise: Noise,
-    past: tuple[tuple[float | Tensor, ...], tuple[Tensor, ...]],
+    past: tuple[tuple[float | Tensor, ...], tuple[Value, ...]],
     index: int,
 ) -> State:
     x, history, kept = state.x, sampler.history, sampler.kept
-    belief = denoiser(x, state.t)
+    belief = denoiser(x, now)
+    known: tuple[Value, ...] = ()
     if row.alone is not None and not history:  # nothing to remember: the value itself is never formed
         moved = belief.blend(row.alone[0], x, row.alone[1])
-        memory = Memory((), (), (), index + 1)
     else:
-        known = (_read(row, x, belief), *past[1])
-        if row.correct is not None:
-            x = row.correct(state.memory.states[row.back - 1], known)
+        known = (_read(row, x, belief, history), *past[1])
+        if row.correct is not None and len(state.memory.states) >= row.back:
+            corrected = row.correct(state.memory.states[row.back - 1], known)
+            x = corrected if x is state.memory.arrived else corrected + (x - state.memory.arrived)
             if row.again:
-                belief = denoiser(x, state.t)
-                known = (_read(row, x, belief), *past[1])
+                belief = denoiser(x, now)
+                known = (_read(row, x, belief, history), *past[1])
         moved = row.step(x, known)
-        now: float | Tensor = float(state.t) if state.t.ndim == 0 else state.t
-        states = (x, *state.memory.states)[:kept] if kept and state.memory is not None else (x,)[:kept]
-        memory = Memory((now, *past[0])[:history], known[:history], states, index + 1)
     if row.noisy:
         path = noise.over(state.t, s, sampler.clock(denoiser.process))
         moved = moved + row.std * path.normal(tuple(x.shape[1:])).to(moved)
-    return State(moved, s, memory, belief)
+    states = () if not kept else (x,) if state.memory is None else (x, *state.memory.states)[:kept]
+    times = (now, *past[0])[:history] if history else ()
+    return State(moved, s, Memory(times, known[:history], states, moved, s, index + 1), belief)
 
 
 @dataclass(frozen=True, eq=False)
 class Planned(Linear):
-    """A linear sampler settled on a grid: ``rows[i]`` is the step from ``times[i]``. Off its grid it is the sampler."""
+    """A linear sampler settled on a grid: ``rows[i]`` is the step from ``times[i]``. Off its grid it is the sampler.
+
+    Attributes:
+        values, states: earlier ones that the rows use, which may be other than the sampler itself would.
+    """
 
     sampler: Linear
     times: tuple[float, ...]
     rows: tuple[Row, ...]
+    values: int
+    states: int
 
     @cached_property
     def history(self) -> int:
-        return self.sampler.history
+        return self.values
 
     @cached_property
     def kept(self) -> int:
-        return self.sampler.kept
+        return self.states
 
     def row(self, process: Process, times: tuple[float, ...], s: float) -> Row:
         return self.sampler.row(process, times, s)
@@ -240,13 +265,14 @@ class Planned(Linear):
 
     def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
         memory: Memory | None = state.memory
+        times, t = self.times, state.t
         i = 0 if memory is None else memory.done
-        times = self.times
-        off = not 0 <= i < len(self.rows) or state.t.ndim or s.ndim
-        if off or float(state.t) != times[i] or float(s) != times[i + 1]:
+        off = not 0 <= i < len(self.rows) or t.ndim or s.ndim or float(s) != times[i + 1]
+        # The very tensor of the step before needs no second look: reading a number costs as much as adding two.
+        if off or not ((memory is not None and t is memory.at) or float(t) == times[i]):
             return self.sampler.step(state, s, denoiser, noise)
         past = ((), ()) if memory is None else (memory.times, memory.values)
-        return _take(self, self.rows[i], state, s, denoiser, noise, past, i)
+        return _take(self, self.rows[i], state, times[i], s, denoiser, noise, past, i)
 
 
 @lru_cache(maxsize=64)
@@ -255,4 +281,35 @@ def _plan(sampler: Linear, process: Process, grid: tuple[float, ...]) -> Planned
     for i in range(steps):
         past = grid[max(0, i - sampler.history) : i + 1][::-1]
         rows.append(sampler.left(steps - i).row(process, past, grid[i + 1]))
-    return Planned(sampler, grid, tuple(rows))
+    joined = _joined(rows)
+    if joined is None:
+        return Planned(sampler, grid, tuple(rows), sampler.history, sampler.kept)
+    return Planned(sampler, grid, joined, max(len(row.step.weights) for row in joined) - 1, 0)
+
+
+def _joined(rows: list[Row]) -> tuple[Row, ...] | None:
+    r"""The same steps without corrections, if each goes back one step: None otherwise, or if there is none.
+
+    A predictor takes :math:`y_t = a x_r + \sum_j w_j f_{j+1}` from the corrected state at r; with f_0 known the
+    corrector has :math:`x_t = a x_r + \sum_j v_j f_j = y_t + \sum_j (v_j - w_{j-1}) f_j`. So x_t need not be formed:
+    the step from it is one from y_t with other weights, and no state is kept.
+    """
+    if not any(row.correct for row in rows):
+        return None
+    found = rows[:1]
+    for before, row in itertools.pairwise(rows):
+        correct, scale = row.correct, row.step.scale
+        if correct is None:
+            found.append(row)
+            continue
+        numbers = (scale, *correct.weights, *before.step.weights, *row.step.weights)
+        if row.back != 1 or row.again or correct.scale != before.step.scale or not _numbers(numbers):
+            return None
+        after = (0.0, *before.step.weights)
+        parts = itertools.zip_longest(row.step.weights, correct.weights, after, fillvalue=0.0)
+        found.append(replace(row, step=Rule(scale, tuple(u + scale * (v - w) for u, v, w in parts)), correct=None))
+    return tuple(found) if rows[0].correct is None else None
+
+
+def _numbers(values: tuple[Scalar, ...]) -> TypeGuard[tuple[float, ...]]:
+    return all(isinstance(v, float) for v in values)
