@@ -32,8 +32,8 @@ class Basis(Protocol):
         """Coordinates along the directions, ``(B, D)`` of ``(B, D)``."""
         ...
 
-    def back(self, c: Tensor) -> Tensor:
-        """The inverse of ``to``."""
+    def back(self, c: Tensor, shift: Tensor | None = None) -> Tensor:
+        """The inverse of ``to``, and then ``shift`` added: ``(D,)`` or ``(B, D)``."""
         ...
 
 
@@ -44,8 +44,8 @@ class Coordinates:
     def to(self, x: Tensor) -> Tensor:
         return x
 
-    def back(self, c: Tensor) -> Tensor:
-        return c
+    def back(self, c: Tensor, shift: Tensor | None = None) -> Tensor:
+        return c if shift is None else c + shift
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,19 +53,22 @@ class Directions:
     """The columns of an orthonormal matrix ``(D, D)``."""
 
     matrix: Tensor
-    _there: dict[tuple[torch.device, torch.dtype], Tensor] = field(default_factory=dict, repr=False)
+    _there: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
-    def _like(self, x: Tensor) -> Tensor:
+    def _like(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The matrix and its transpose, where x is and of its type."""
         key = (x.device, x.dtype)
         if key not in self._there:
-            self._there[key] = self.matrix.to(device=x.device, dtype=x.dtype)
+            matrix = self.matrix.to(device=x.device, dtype=x.dtype)
+            self._there[key] = matrix, matrix.mT
         return self._there[key]
 
     def to(self, x: Tensor) -> Tensor:
-        return x @ self._like(x)
+        return x @ self._like(x)[0]
 
-    def back(self, c: Tensor) -> Tensor:
-        return c @ self._like(c).mT
+    def back(self, c: Tensor, shift: Tensor | None = None) -> Tensor:
+        matrix = self._like(c)[1]
+        return c @ matrix if shift is None else torch.addmm(shift, c, matrix)
 
 
 def cosines(n: int) -> Tensor:
@@ -99,12 +102,12 @@ class Cosines:
             images = torch.einsum("bchw,cd->bdhw", images, self.colours.to(x))
         return (rows @ images @ columns.mT).reshape(x.shape)
 
-    def back(self, c: Tensor) -> Tensor:
+    def back(self, c: Tensor, shift: Tensor | None = None) -> Tensor:
         rows, columns = (m.to(c) for m in self._sides)
         images = rows.mT @ c.reshape(-1, *self.shape) @ columns
         if self.colours is not None:
             images = torch.einsum("bdhw,cd->bchw", images, self.colours.to(c))
-        return images.reshape(c.shape)
+        return images.reshape(c.shape) if shift is None else images.reshape(c.shape) + shift
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from .._errors import UserError
 from .._registry import register
 from ..denoisers import Denoiser
 from ..distributions import Dirac, Distribution, Noise
-from ..processes import Process, ScalarGaussian, expand, power
+from ..processes import Process, ScalarGaussian, power
 from .bridges import check_upwards
 from .clock import NOISY, PURE, Clock, Weight, clock, remainder_times
 from .loop import Sampler, State
@@ -39,15 +39,15 @@ class Row:
     """One step, in coordinates along the directions: a number a direction ``(D,)``, or one a sample too ``(B, D)``.
 
     Attributes:
-        read: (a, b) of q = a·(x − αm) + b·(x̂_0 − m); None if the network is not asked.
+        read: (a, b, c) of q = a·(x − αm) + b·x̂_0 + c, along the directions; None if the network is not asked.
         scale: of x − αm.
         weights: of the values of q, newest first.
         std: of the noise; None for none.
         gain: of x − αm, the belief x̂_0 − m of the Gaussian alone; None where the network is asked.
-        here, there: α at both ends, ``()`` or ``(B,)``.
+        here, there: αm at both ends, in coordinates of the data.
     """
 
-    read: tuple[Tensor, Tensor] | None
+    read: tuple[Tensor, Tensor, Tensor] | None
     scale: Tensor
     weights: tuple[Tensor, ...]
     std: Tensor | None
@@ -57,20 +57,18 @@ class Row:
 
     def to(self, device: torch.device) -> Row:
         """The same row on another device, so that a step moves nothing."""
-        move = lambda v: None if v is None else v.to(device)
         return Row(
-            None if self.read is None else (self.read[0].to(device), self.read[1].to(device)),
+            None if self.read is None else tuple(v.to(device) for v in self.read),  # type: ignore[arg-type]
             self.scale.to(device),
             tuple(w.to(device) for w in self.weights),
-            move(self.std),
-            move(self.gain),
+            None if self.std is None else self.std.to(device),
+            None if self.gain is None else self.gain.to(device),
             self.here.to(device),
             self.there.to(device),
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Memory:
+class Memory(NamedTuple):
     """What is kept between steps.
 
     Attributes:
@@ -78,16 +76,18 @@ class Memory:
         values: q there, ``(B, D)`` along the directions.
         prefix: the time from which nothing was asked yet; not-a-number for none.
         x: the state this belongs to.
+        at: its time, the very tensor.
         along: x − αm along the directions.
-        index: steps taken so far on a planned grid.
+        done: steps taken so far on a planned grid.
     """
 
     times: tuple[float | Tensor, ...]
     values: tuple[Tensor, ...]
     prefix: float | Tensor
     x: Tensor
+    at: Tensor
     along: Tensor
-    index: int
+    done: int
 
 
 def _stencil(interval: int, newest: int, order: int) -> tuple[int, int]:
@@ -181,14 +181,15 @@ class GaussianRemainder(Sampler):
 
     def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
         own = self.of(denoiser)
-        past, _, prefix = _past(state)
-        batch: list[float | Tensor] = [state.t, *past, prefix]
+        past = times, _, prefix = _past(state)
+        now = state.t if state.t.ndim else float(state.t)
+        batch: list[float | Tensor] = [now, *times, prefix]
         process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
         if all(not isinstance(t, Tensor) or t.ndim == 0 for t in (*batch, s)):
-            row = own._row(process, float(state.t), tuple(float(t) for t in past), float(prefix), float(s))
+            row = own._row(process, float(now), tuple(float(t) for t in times), float(prefix), float(s))
         else:
             row = own._stack(process, batch, s, state.x.shape[0])
-        return own._take(row, state, s, denoiser, noise, -1)
+        return own._take(row.to(state.x.device), state, now, s, denoiser, noise, past, -1)
 
     # Coefficients
 
@@ -223,19 +224,26 @@ class GaussianRemainder(Sampler):
         def column(arrays: Sequence[Array]) -> Tensor:
             return torch.as_tensor(np.stack(arrays)) if stacked else torch.as_tensor(arrays[0])
 
-        def alpha(times: list[float]) -> Tensor:
+        assert self.moments is not None
+        mean = self.moments.mean
+
+        def centre(times: list[float]) -> Tensor:
             at = process.alpha(torch.tensor(times, dtype=torch.float64))
-            return at if stacked else at[0]
+            return at[:, None] * mean if stacked else at[0] * mean
 
         asked = stacked or rows[0].asked
+        read = None
+        if asked:
+            a, b = (column([r.read[i] for r in rows]) for i in (0, 1))
+            read = a, b, -b * self.moments.basis.to(mean[None])[0]
         return Row(
-            (column([r.read[0] for r in rows]), column([r.read[1] for r in rows])) if asked else None,
+            read,
             column([r.scale for r in rows]),
             tuple(column([r.weights[j] for r in rows]) for j in range(len(rows[0].weights))) if asked else (),
             column([r.std for r in rows]) if self.eta else None,
             None if asked else column([r.gain for r in rows]),
-            alpha(t),
-            alpha(s),
+            centre(t),
+            centre(s),
         )
 
     def _numbers(self, process: ScalarGaussian, t: float, past: Sequence[float], prefix: float, s: float) -> _Numbers:
@@ -334,42 +342,48 @@ class GaussianRemainder(Sampler):
 
     # Arithmetic of a step
 
-    def _take(self, row: Row, state: State, s: Tensor, denoiser: Denoiser, noise: Noise, index: int) -> State:
+    def _take(
+        self,
+        row: Row,
+        state: State,
+        now: float | Tensor,
+        s: Tensor,
+        denoiser: Denoiser,
+        noise: Noise,
+        past: _Past,
+        index: int,
+    ) -> State:
         assert self.moments is not None
-        x, basis = state.x, self.moments.basis
-        times, values, prefix = _past(state)
-        memory: Memory | None = state.memory
-        centred = memory.along if memory is not None and memory.x is x else None
+        x, basis, memory = state.x, self.moments.basis, state.memory
+        times, values, prefix = past
         # The remainder is a difference of nearly equal numbers where there is much noise: float64 whatever x is.
-        flat = x.reshape(x.shape[0], -1).to(torch.float64)
-        mean = self.moments.mean.to(flat)
+        along = memory.along if memory is not None and memory.x is x else basis.to(_flat(x) - row.here)
         belief: Distribution
-        now: float | Tensor = float(state.t) if state.t.ndim == 0 else state.t
+        moved = along * row.scale
         if row.read is None:
-            along = basis.to(flat - expand(row.here, flat) * mean) if centred is None else centred
-            moved = along * row.scale.to(flat)
             assert row.gain is not None
-            belief = Dirac((basis.back(along * row.gain.to(flat)) + mean).reshape(x.shape).to(x))
+            mean = self.moments.mean.to(along)
+            belief = Dirac(basis.back(along * row.gain, mean).reshape(x.shape).to(x))
             start = prefix if not _none(prefix) else now
         else:
-            belief = denoiser(x, state.t)
-            told = belief.mean.reshape(x.shape[0], -1).to(flat) - mean
-            if centred is None:
-                both = basis.to(torch.cat((flat - expand(row.here, flat) * mean, told)))
-                along, told = both.chunk(2)
-            else:
-                along, told = centred, basis.to(told)
-            value = torch.addcmul(along * row.read[0].to(flat), told, row.read[1].to(flat))
-            values = (value, *values)
-            moved = along * row.scale.to(flat)
+            belief = denoiser(x, now)
+            told = basis.to(_flat(belief.mean))
+            a, b, c = row.read
+            values = (torch.addcmul(torch.addcmul(c, along, a), told, b), *values)
             for weight, each in zip(row.weights, values):
-                moved = torch.addcmul(moved, each, weight.to(flat))
+                moved = moved.addcmul_(each, weight)
             start, times = GAP, (now, *times)
         if row.std is not None:
-            moved = moved + basis.to(noise.normal(tuple(x.shape[1:])).reshape(flat.shape).to(flat)) * row.std.to(flat)
-        y = (basis.back(moved) + expand(row.there, flat) * mean).reshape(x.shape).to(x)
+            drawn = noise.normal(tuple(x.shape[1:])).reshape(along.shape)
+            moved = torch.addcmul(moved, basis.to(drawn.to(along)), row.std)
+        y = basis.back(moved, row.there).to(x.dtype)
+        y = y if y.shape == x.shape else y.reshape(x.shape)
         kept = self._history
-        return State(y, s, Memory(times[:kept], values[:kept], start, y, moved, index + 1), belief)
+        return State(y, s, Memory(times[:kept], values[:kept], start, y, s, moved, index + 1), belief)
+
+
+_Past = tuple[tuple[float | Tensor, ...], tuple[Tensor, ...], float | Tensor]
+"""Times and values of the memory, and the start of its prefix."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -382,6 +396,12 @@ class _Numbers:
     std: Array
     gain: Array
     asked: bool
+
+
+def _flat(x: Tensor) -> Tensor:
+    """``(B, D)`` in float64; what changes nothing is not called, since it costs as much as a small sum."""
+    flat = x if x.ndim == 2 else x.reshape(x.shape[0], -1)
+    return flat if flat.dtype is torch.float64 else flat.to(torch.float64)
 
 
 def _none(prefix: float | Tensor) -> bool:
@@ -404,7 +424,7 @@ def _assumed(size: int) -> Moments:
     return Moments.unknown(size)
 
 
-def _past(state: State) -> tuple[tuple[float | Tensor, ...], tuple[Tensor, ...], float | Tensor]:
+def _past(state: State) -> _Past:
     """Earlier times and values, and the start of the prefix; a step that stood still is not a second node."""
     memory: Memory | None = state.memory
     if memory is None:
@@ -425,6 +445,7 @@ class Planned(Sampler):
     sampler: GaussianRemainder
     process: Process
     grid: tuple[float, ...]
+    _last: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def check(self, process: Process) -> None:
         self.sampler.check(process)
@@ -434,12 +455,26 @@ class Planned(Sampler):
 
     def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
         memory: Memory | None = state.memory
-        i = 0 if memory is None else memory.index
-        ours = 0 <= i < len(self.grid) - 1 and not (state.t.ndim or s.ndim) and denoiser.process == self.process
-        if not ours or float(state.t) != self.grid[i] or float(s) != self.grid[i + 1]:
+        i, t, grid = 0 if memory is None else memory.done, state.t, self.grid
+        off = not 0 <= i < len(grid) - 1 or t.ndim or s.ndim or float(s) != grid[i + 1]
+        found = self._for(denoiser, state.x.device)
+        # The very tensor of the step before needs no second look.
+        if off or found is None or not ((memory is not None and t is memory.at) or float(t) == grid[i]):
             return self.sampler.step(state, s, denoiser, noise)
-        own = self.sampler.of(denoiser)
-        return own._take(_rows(own, self.process, self.grid, state.x.device)[i], state, s, denoiser, noise, i)
+        own, rows = found
+        past: _Past = ((), (), GAP) if memory is None else (memory.times, memory.values, memory.prefix)
+        return own._take(rows[i], state, grid[i], s, denoiser, noise, past, i)
+
+    def _for(self, denoiser: Denoiser, device: torch.device) -> tuple[GaussianRemainder, tuple[Row, ...]] | None:
+        """The solver and its rows for a model, looked up again only when the model is another; None off the process."""
+        last = self._last
+        if last.get("denoiser") is not denoiser or last["device"] != device:
+            found = None
+            if denoiser.process == self.process:
+                own = self.sampler.of(denoiser)
+                found = own, _rows(own, self.process, self.grid, device)
+            last.update(denoiser=denoiser, device=device, found=found)
+        return last["found"]
 
 
 def _rows(
