@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -118,6 +119,18 @@ def test_jobs_are_what_the_cluster_reads() -> None:
     assert job["spec"]["template"]["spec"]["subdomain"] == service["metadata"]["name"]
     env = {e["name"]: e["value"] for e in job["spec"]["template"]["spec"]["containers"][0]["env"]}
     assert env["HEAD"] == f"{name}-0.{service['metadata']['name']}"
+
+
+@pytest.mark.parametrize("version", ["1.29", kubernetes_validate.latest_version()])
+def test_jobs_pass_the_schemas_of_the_api(version: str) -> None:
+    """Kubernetes' own, strictly: no field it does not know. From the version that has a limit for each index."""
+    for documents in jobs().values():
+        for document in documents:
+            kubernetes_validate.validate(document, version, strict=True)
+    job = jobs()["train-job.yaml"][1]
+    job["spec"]["completion"] = job["spec"].pop("completions")
+    with pytest.raises(kubernetes_validate.ValidationError, match="completion"):
+        kubernetes_validate.validate(job, version, strict=True)
 
 
 def test_ray_file_compiles() -> None:

@@ -208,7 +208,7 @@ def _take(
     index: int,
 ) -> State:
     x, history, kept = state.x, sampler.history, sampler.kept
-    belief = denoiser(x, now)
+    belief = denoiser(x, state.t)
     known: tuple[Value, ...] = ()
     if row.alone is not None and not history:  # nothing to remember: the value itself is never formed
         moved = belief.blend(row.alone[0], x, row.alone[1])
@@ -218,7 +218,7 @@ def _take(
             corrected = row.correct(state.memory.states[row.back - 1], known)
             x = corrected if x is state.memory.arrived else corrected + (x - state.memory.arrived)
             if row.again:
-                belief = denoiser(x, now)
+                belief = denoiser(x, state.t)
                 known = (_read(row, x, belief, history), *past[1])
         moved = row.step(x, known)
     if row.noisy:

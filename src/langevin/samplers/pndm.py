@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from .._errors import UserError
@@ -26,7 +25,7 @@ class Known(Transform):
     belief: Distribution
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
-        same = x_t is self.x and (t is self.t or torch.equal(torch.as_tensor(t, dtype=self.t.dtype), self.t))
+        same = x_t is self.x and (t is self.t or (isinstance(t, Tensor) and t.equal(self.t)))
         return self.belief if same else self.base(x_t, t)
 
 

@@ -366,7 +366,7 @@ class GaussianRemainder(Sampler):
             belief = Dirac(basis.back(along * row.gain, mean).reshape(x.shape).to(x))
             start = prefix if not _none(prefix) else now
         else:
-            belief = denoiser(x, now)
+            belief = denoiser(x, state.t)
             told = basis.to(_flat(belief.mean))
             a, b, c = row.read
             values = (torch.addcmul(torch.addcmul(c, along, a), told, b), *values)
