@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy import special, stats
 
+import langevin.distributions.noise as noise_module
 from langevin import Noise, UserError
 from langevin.distributions import philox
 
@@ -210,3 +211,22 @@ def test_fold_is_stable():
 
 def test_largest_addresses():
     assert Noise(2**64 - 1, torch.tensor([2**32 - 1]), 2**32 - 1).fold(2**64 - 1).normal((3,)).isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["normal", "uniform"])
+def test_draws_made_ahead_are_the_same_draws(kind, monkeypatch):
+    """Few numbers are made for later draws too: the same bits in any order, and nobody's change of them is seen."""
+    alone = {}
+    monkeypatch.setattr(noise_module, "AHEAD", 0)
+    for draw in (0, 1, 2, 63, 64, 200, 2**32 - 1):
+        alone[draw] = getattr(Noise(7, 3, draw), kind)((2, 3))
+    monkeypatch.setattr(noise_module, "AHEAD", 2**14)
+    noise = Noise(7, 3)
+    for draw in (0, 2, 1, 64, 63, 2**32 - 1, 200, 0):
+        found = getattr(noise.at(draw), kind)((2, 3))
+        assert torch.equal(found, alone[draw])
+        found.zero_()
+        assert torch.equal(getattr(noise.at(draw), kind)((2, 3)), alone[draw])
+    assert torch.equal(getattr(noise.rows(torch.tensor([2])).at(1), kind)((2, 3))[0], alone[1][2])
+    assert not torch.equal(getattr(noise.fold(1).at(1), kind)((2, 3)), alone[1])
+    assert not torch.equal(noise.at(1).normal((2, 3)), noise.at(1).uniform((2, 3)))

@@ -18,6 +18,10 @@ _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _UNIFORM, _NORMAL = 0, 1
 """The last counter word says what the bits are for, so that uniforms and normals of one draw are independent."""
 
+AHEAD = 2**14
+"""Where a draw has fewer numbers, those of the next draws are made with them, up to so many in all: some hundred
+operations on a few numbers cost what they cost on some thousands. Never more than 64 draws."""
+
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Philox4x32-10 (Salmon et al. 2011): four 32-bit words out for a 128-bit counter and a 64-bit key.
@@ -66,6 +70,12 @@ def box_muller(sample: Tensor, size: int, word: int | Tensor, use: int | Tensor,
     return z.reshape(sample.shape[0], -1)[:, :size]
 
 
+def midpoints(sample: Tensor, size: int, word: int | Tensor, use: int | Tensor, key: int) -> Tensor:
+    """Uniform numbers, float64 ``(B, size)``, from the words of these counters."""
+    u = torch.stack([_unit(w) for w in _words(sample, size, word, use, key)], dim=-1)
+    return u.reshape(sample.shape[0], -1)[:, :size]
+
+
 def _column(c: Tensor, event: tuple[int, ...], like: Tensor) -> Tensor:
     """A coefficient ``()`` or ``(B,)`` shaped to multiply ``(B, *event)``."""
     c = c.to(like.device)
@@ -106,6 +116,7 @@ class Noise:
         object.__setattr__(self, "seed", seed)
         object.__setattr__(self, "sample", sample)
         object.__setattr__(self, "draw", draw)
+        object.__setattr__(self, "_ahead", {})
 
     def __len__(self) -> int:
         return self.sample.shape[0]
@@ -138,15 +149,24 @@ class Noise:
 
     def uniform(self, shape: tuple[int, ...]) -> Tensor:
         """Uniform numbers in (0, 1), float64 ``(B, *shape)``, at the midpoints of 2³² cells."""
-        size = math.prod(shape)
-        words = _words(self.sample, size, self.draw, _UNIFORM, self.seed)
-        u = torch.stack([_unit(w) for w in words], dim=-1)
-        return u.reshape(len(self), -1)[:, :size].reshape(len(self), *shape)
+        return self._drawn(math.prod(shape), _UNIFORM, midpoints).reshape(len(self), *shape)
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
         """Standard normal numbers, float64 ``(B, *shape)``, by Box–Muller from pairs of 32-bit words (|z| < 6.8)."""
-        z = box_muller(self.sample, math.prod(shape), self.draw, _NORMAL, self.seed)
-        return z.reshape(len(self), *shape)
+        return self._drawn(math.prod(shape), _NORMAL, box_muller).reshape(len(self), *shape)
+
+    def _drawn(self, size: int, use: int, make: Callable[..., Tensor]) -> Tensor:
+        """``(B, size)`` of this draw. Those of later draws are at hand for the copies that ``at`` makes."""
+        count = min(64, AHEAD // max(1, len(self) * size), 2**32 - self.draw)
+        if count < 2:
+            return make(self.sample, size, self.draw, use, self.seed)
+        ahead: dict[tuple[int, int], tuple[int, Tensor]] = self.__dict__["_ahead"]
+        first, block = ahead.get((size, use), (-1, self.sample))
+        if not 0 <= self.draw - first < len(block) or first < 0:
+            draws = torch.arange(self.draw, self.draw + count, device=self.sample.device)
+            numbers = make(self.sample.repeat(count), size, draws.repeat_interleave(len(self)), use, self.seed)
+            first, block = ahead[size, use] = self.draw, numbers.reshape(count, len(self), size)
+        return block[self.draw - first].clone()
 
     def increment(
         self, event: tuple[int, ...], t: Tensor | float, s: Tensor | float, clock: Callable[[Tensor], Tensor]

@@ -55,6 +55,12 @@ class Ancestral(Sampler):
     def __repr__(self) -> str:
         return f"Ancestral(eta={self.eta}, belief={self.belief.__name__}, final={self.final!r})"
 
+    def plan(self, process: Process, grid: Tensor) -> Sampler:
+        std = ISOTROPIC.get(self.belief)
+        if std is None or not isinstance(process, ScalarGaussian):
+            return self
+        return ScalarAncestral(self.eta, std, self.final == "mean").plan(process, grid)
+
     def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
         belief = self.belief(denoiser)(state.x, state.t)
         law = denoiser.process.reverse(state.x, belief, state.t, s, self.eta)
@@ -63,6 +69,42 @@ class Ancestral(Sampler):
         else:
             x = law.sample(noise)
         return state.move(x, s, belief=belief)
+
+
+ISOTROPIC: dict[Callable[[Denoiser], Denoiser], float] = {dirac: 0.0, unit: 1.0}
+"""Beliefs that are the mean and the variance of isotropic normal data, and its standard deviation δ."""
+
+
+@dataclass(frozen=True)
+class ScalarAncestral(Linear):
+    r"""Ancestral sampling from N(x̂_0, c), :math:`c = δ^2 σ^2 / (δ^2 α^2 + σ^2)`: a row a step.
+
+    .. math:: x_s = a \hat x_0 + b x_t + \sqrt{v + a^2 c}\, z
+
+    Args:
+        eta: η in [0, 1] of the bridge.
+        std: δ ≥ 0; 0 is a known x_0.
+        mean: whether a last step to clean data returns the mean.
+    """
+
+    eta: float
+    std: float
+    mean: bool
+
+    def check(self, process: Process) -> None:
+        power(process, ScalarGaussian, "ancestral sampling by rows")
+
+    @property
+    def history(self) -> int:
+        return 0
+
+    def row(self, process: Process, times: tuple[float, ...], s: float) -> Row:
+        gaussian: ScalarGaussian = process  # type: ignore[assignment]
+        t = torch.tensor(times[0], dtype=torch.float64)
+        a, b, v = (float(c) for c in gaussian.bridge_coefficients(t, s, self.eta))
+        alpha2, sigma2 = float(gaussian.alpha(t)) ** 2, float(gaussian.sigma2(t))
+        spread = self.std**2 * sigma2 / (self.std**2 * alpha2 + sigma2) if self.std else 0.0
+        return Row(None, Rule(b, (a,)), 0.0 if self.mean and s == 0 else math.sqrt(v + a**2 * spread))
 
 
 @register(

@@ -212,7 +212,7 @@ def run(stages: Sequence[Stage], state: State, s: Tensor, denoiser: Denoiser) ->
 class Settled(Sampler):
     """A single-step solver whose rows on a grid are made; off the grid it is the solver."""
 
-    sampler: Singlestep
+    sampler: Sampler
     rows: dict[tuple[float, float], tuple[Stage, ...]]
 
     def check(self, process: Process) -> None:

@@ -1,0 +1,56 @@
+"""On a grid known beforehand a step is a row of numbers: the same step as the one that asks the process each time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import langevin
+from langevin import Noise, processes, samplers, worlds
+from langevin.denoisers import unit
+from langevin.samplers.linear import Planned as Rows
+from langevin.samplers.singlestep import Settled
+
+PROCESSES = {
+    "vp": processes.VP(), "sub-vp": processes.SubVP(), "edm": processes.EDM(), "flow": processes.RectifiedFlow(),
+    "ddpm": processes.DDPM(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+@pytest.mark.parametrize(
+    ("sampler", "kind"),
+    [
+        (samplers.DDPM(), Rows),
+        (samplers.DDPMLarge(), Rows),
+        (samplers.Ancestral(eta=0.5, belief=unit), Rows),
+        (samplers.EulerMaruyama(), Rows),
+        (samplers.EulerMaruyama(eta=0.3), Rows),
+        (samplers.Euler(), Rows),
+        (samplers.Heun(), Settled),
+    ],
+    ids=lambda v: getattr(v, "__name__", repr(v)),
+)
+def test_a_plan_is_the_same_step(process, sampler, kind):
+    """Down to clean data, with one time for all and one a sample: equal to rounding (an ulp a step, grown < 1e3)."""
+    world = worlds.ring(8)
+    denoiser = world.denoiser(process)
+    grid = torch.cat((torch.linspace(0.95, 0.05, 7, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)))
+    start = world.sample(5, 1, process=process, t=grid[0])
+    assert isinstance(sampler.plan(process, grid), kind)
+    *_, planned = langevin.trajectory(denoiser, sampler, grid=grid, start=start, noise=Noise(3, 5))
+    state, own = samplers.State(start, grid[0]), samplers.State(start, grid[:1].expand(5))
+    for i, s in enumerate(grid[1:], 1):
+        state = sampler.step(state, s, denoiser, Noise(3, 5).at(i))
+        own = sampler.step(own, s.expand(5), denoiser, Noise(3, 5).at(i))
+    size = float(start.abs().max())
+    torch.testing.assert_close(planned.x, state.x, rtol=0, atol=1e-12 * size)
+    torch.testing.assert_close(own.x, state.x, rtol=0, atol=1e-12 * size)
+
+
+@pytest.mark.parametrize("sampler", [samplers.Euler(), samplers.Heun(), samplers.DDPM()], ids=repr)
+def test_other_processes_take_the_long_way(sampler):
+    """Rows are for processes of one scalar; elsewhere the process is asked."""
+    process = processes.PhaseSpace()
+    grid = torch.linspace(0.9, 0.1, 3, dtype=torch.float64)
+    assert sampler.plan(process, grid) is sampler
