@@ -18,6 +18,8 @@ RULES = {
     "euler-maruyama": (samplers.EulerMaruyama(), 1.0),
     "euler-maruyama, half the noise": (samplers.EulerMaruyama(eta=0.5), 1.0),
     "ddim, eta 1": (samplers.DDIM(eta=1.0), 1.0),
+    "ddpm": (samplers.DDPM(), 1.0),
+    "ddpm, variance β": (samplers.DDPMLarge(), 1.0),
     "multistep, order 1": (samplers.Multistep(order=1, eta=0.5), 1.0),
     "multistep, eps": (samplers.Multistep("eps", order=1, eta=1.0), 1.0),
     "dpmpp-2m-sde": (samplers.DPMSolverPPSDE(), 1.0),

@@ -98,6 +98,9 @@ class ScalarAncestral(Linear):
     def history(self) -> int:
         return 0
 
+    def clock(self, process: Process) -> Callable[[Tensor], Tensor]:
+        return lambda t: torch.exp(process.log_snr(t))  # type: ignore[attr-defined]
+
     def row(self, process: Process, times: tuple[float, ...], s: float) -> Row:
         gaussian: ScalarGaussian = process  # type: ignore[assignment]
         t = torch.tensor(times[0], dtype=torch.float64)
