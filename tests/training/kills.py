@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import json
 import os
 import random
@@ -19,217 +18,21 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import faults
 import torch
 from faults import AFTER, BEFORE, COUNT, FAIL, TORN
+from power import Disk
+from scenarios import SCENARIOS, Scenario, check, everything, together, tree
 from tiny_runs import points, tiny
 
-from langevin import UserError, data, training
-from langevin.cli import main, sample
-from langevin.tasks.compress import images
-from langevin.training import checkpoint, files, reports
-from langevin.training.checkpoint import Progress
+from langevin import UserError, training
+from langevin.cli import main
+from langevin.training import checkpoint, files
 from langevin.training.learner import Learner
-
-Tree = dict[str, bytes]
-
-
-# What is written.
-
-
-@functools.cache
-def learner() -> tuple[Any, Any, Any]:
-    """A learner of a thousand parameters, its configuration and its data."""
-    info = points().info
-    config = training.settle(tiny(precision="float32"), info)
-    config = replace(config, output=replace(config.output, checkpoint_every=1, keep=2))
-    torch.manual_seed(0)
-    denoiser, objective = training.build(config, info)
-    return Learner(denoiser, objective, optimiser=config.optimiser, ema=config.ema, batch=8), config, info
-
-
-def at_step(step: int) -> tuple[Any, Any, Any]:
-    """The same after so many steps: every number in it is another."""
-    made, config, info = learner()
-    with torch.no_grad():
-        for k, p in enumerate([*made.network.parameters(), *made.ema.network.parameters()]):
-            p.copy_(torch.sin(torch.arange(p.numel()).reshape(p.shape) + 7.0 * step + k))
-    return made, config, info
-
-
-def model(step: int) -> Any:
-    made, config, _ = at_step(step)
-    return replace(made.average, config={"steps": step, "config": config.to_dict()})
-
-
-def save(root: Path, step: int) -> None:
-    """What a run does at a checkpoint, keeping two."""
-    with files.lock(root / "run"):
-        made, config, info = at_step(step)
-        progress = Progress(step=step, skipped=step)  # an optimiser that has not begun
-        checkpoint.save(root / "run", made, made.tensors(), progress, config, info)
-        training.save(model(step), root / "run")
-
-
-def several(root: Path, *steps: int) -> None:
-    for step in steps:
-        save(root, step)
-
-
-def samples(root: Path, seed: int) -> None:
-    x = torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
-    sample.write(root / "samples", x, torch.arange(20) % 10, digits(), {"seed": seed})
-
-
-def report(root: Path, text: str) -> None:
-    page = (text * 5000).encode()
-    files.publish(root, {"report.html": page, "report.json": files.as_json({"files": {"page": files.digest(page)}})})
-
-
-@functools.cache
-def digits() -> Any:
-    return data.load("digits").info
-
-
-def pictures(root: Path) -> None:
-    levels = torch.arange(2 * 8 * 8).reshape(2, 1, 8, 8) % 17
-    if not (root / "images").exists():
-        images.write(root / "images", levels, [("a/one.png", 8, 8), ("b/two.png", 8, 8)], digits())
-
-
-def remove(root: Path) -> None:
-    with files.lock(root):
-        if (root / "run").exists():
-            files.remove(root / "run")
-
-
-def metrics(root: Path, rows: int) -> None:
-    row = {"step": 0.0, "loss": 0.1, "val_loss": None, "lr": 0.01, "skipped": 0.0}
-    told = reports.Metrics(root, [{**row, "step": float(k)} for k in range(rows)], False)
-    for k in range(rows, rows + 3):
-        told.add({**row, "step": float(k)}, speed=1.0)
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """Something that writes, on something that is there.
-
-    Args:
-        name: as the table has it.
-        act: writes; again, after it was killed, to the same end.
-        before: makes what is there.
-        sets: folders with the names of files that belong together: all of the old, or all of the new.
-        torn: of a file that is appended to: allowed to end anywhere.
-    """
-
-    name: str
-    act: Callable[[Path], Any]
-    before: Callable[[Path], Any] = lambda root: None
-    sets: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    torn: str = ""
-
-
-MODEL = ("run", ("config.json", "model.safetensors", "data.safetensors"))
-SCENARIOS = (
-    Scenario("first checkpoint", lambda r: save(r, 4), sets=(MODEL,)),
-    Scenario("second checkpoint", lambda r: save(r, 8), lambda r: save(r, 4), (MODEL,)),
-    Scenario("checkpoint, pruning the oldest", lambda r: save(r, 12), lambda r: several(r, 4, 8), (MODEL,)),
-    Scenario(
-        "model over an older model",
-        lambda r: training.save(model(8), r / "run"),
-        lambda r: training.save(model(4), r / "run"),
-        (MODEL,),
-    ),
-    Scenario(
-        "samples over older samples",
-        lambda r: samples(r, 1),
-        lambda r: samples(r, 0),
-        (("samples", ("samples.npz", "scatter.png", "sample.json")),),
-    ),
-    Scenario("samples", lambda r: samples(r, 1), sets=(("samples", ("samples.npz", "scatter.png", "sample.json")),)),
-    Scenario(
-        "report", lambda r: report(r, "new"), lambda r: report(r, "old"), ((".", ("report.html", "report.json")),)
-    ),
-    Scenario(
-        "coded file",
-        lambda r: files.replace(r / "far" / "x.lgv", b"new" * 9000),
-        lambda r: files.replace(r / "far" / "x.lgv", b"old" * 7000),
-        (("far", ("x.lgv",)),),
-    ),
-    Scenario("coded file in a new folder", lambda r: files.replace(r / "a" / "b" / "x.lgv", b"new" * 9000)),
-    Scenario("decoded images", pictures, sets=(("images", ("a/one.png", "b/two.png")),)),
-    Scenario("metrics.csv", lambda r: metrics(r, 4), lambda r: metrics(r, 2), torn="metrics.csv"),
-    Scenario(
-        "a directory removed",
-        remove,
-        lambda r: save(r, 4),
-        (MODEL,),
-    ),
-)
-
-
-# What must be found.
-
-
-def tree(root: Path) -> Tree:
-    """The files under final names."""
-    found = {}
-    for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(files.TEMPORARY) and name != files.NEXT]
-        for name in names:
-            if name != files.LOCK and not name.startswith(files.TEMPORARY):
-                found[str((Path(folder) / name).relative_to(root))] = (Path(folder) / name).read_bytes()
-    return found
-
-
-def everything(root: Path) -> set[str]:
-    """All names, unfinished ones too."""
-    return {str(path.relative_to(root)) for path in root.rglob("*")}
-
-
-def together(root: Path, folder: str, names: tuple[str, ...]) -> list[bytes | None]:
-    """A set as its readers find it."""
-    paths = [files.place(root / folder, name) for name in names]
-    return [path.read_bytes() if path.exists() else None for path in paths]
-
-
-def check(scenario: Scenario, root: Path, old: Path, new: Path) -> None:
-    """Old or new, whole, and loadable.
-
-    Raises:
-        AssertionError: with what is not.
-    """
-    had, will = tree(old), tree(new)
-    for name, content in tree(root).items():
-        if name == scenario.torn:
-            assert any(content.startswith(t[name]) or t[name].startswith(content) for t in (had, will)), name
-        else:
-            assert content in (had.get(name), will.get(name)), f"{name} is neither old nor new: {len(content)} bytes"
-    for folder, names in scenario.sets:
-        found = together(root, folder, names)
-        assert found in (together(old, folder, names), together(new, folder, names)), f"{folder} is of two kinds"
-    kept, before, after = (training.checkpoints(where / "run") for where in (root, old, new))
-    if kept or (before and after):
-        newest = {steps[-1].name for steps in (before, after) if steps}
-        assert kept, "no checkpoint is left"
-        assert kept[-1].name in newest, f"the newest checkpoint is {kept[-1].name}"
-        for path in kept:
-            made, _, _ = at_step(0)
-            assert checkpoint.restore(path, made).step == int(path.name[5:])
-            assert all(torch.equal(a, b) for a, b in zip(weights(made), weights(at_step(int(path.name[5:]))[0])))
-    if files.place(root / "run", "config.json").exists():
-        assert training.load(root / "run").config["steps"] in (4, 8, 12)
-
-
-def weights(made: Any) -> list[torch.Tensor]:
-    return [p.detach().clone() for p in made.network.parameters()]
-
-
-# How it is broken.
 
 
 def forked(what: Callable[[], Any]) -> str:
@@ -483,89 +286,6 @@ def some(count: int, ways: tuple[int, ...], share: float, seed: str) -> list[tup
     """A share of the calls 1 … count in each way; the last is always among them."""
     chosen = random.Random(seed)
     return [(at, way) for way in ways for at in range(1, count + 1) if at == count or chosen.random() < share]
-
-
-# A disk whose power fails.
-
-
-@dataclass
-class Inode:
-    """A file's bytes or a folder's names, as they are and as they were last flushed."""
-
-    now: Any
-    flushed: Any
-
-
-class Disk:
-    """What a disk holds of a log of calls, as ``faults.c`` writes it, when the power fails after them.
-
-    A rename is one step, as in any journal; nothing else is more than POSIX says: a file's bytes are there after fsync
-    of it, a name after fsync of its folder.
-    """
-
-    def __init__(self, root: Path, held: Tree) -> None:
-        self.root, self.top = os.path.realpath(root), Inode({}, {})
-        for name, content in held.items():
-            folder = self.top
-            for part in Path(name).parts[:-1]:
-                folder = folder.now.setdefault(part, Inode({}, {}))
-            folder.now[Path(name).name] = Inode(content, content)
-        for folder in self._folders(self.top):
-            folder.flushed = dict(folder.now)
-
-    def _folders(self, folder: Inode) -> Iterator[Inode]:
-        yield folder
-        for inner in folder.now.values():
-            if isinstance(inner.now, dict):
-                yield from self._folders(inner)
-
-    def _at(self, path: str) -> tuple[dict[str, Inode], str]:
-        """The names of the folder that a path is in, and its own."""
-        folder, (*parts, name) = self.top, Path(path).relative_to(self.root).parts or ("",)
-        for part in parts:
-            folder = folder.now[part]
-        return folder.now, name
-
-    def call(self, what: str, one: str, two: str, number: str) -> None:
-        """One line of the log."""
-        names, name = self._at(one)
-        if what == "mkdir":
-            names[name] = Inode({}, {})
-        elif what in ("create", "truncate"):
-            held = names.setdefault(name, Inode(b"", b""))
-            if what == "truncate":
-                held.now = held.flushed = b""
-        elif what == "write":
-            names[name].now = names[name].now[: int(number)] + bytes.fromhex(two)
-        elif what == "resize":
-            names[name].now = names[name].now[: int(number)]
-        elif what == "fsync":
-            held = names[name] if name else self.top
-            held.flushed = dict(held.now) if isinstance(held.now, dict) else held.now
-        elif what == "unlink":
-            del names[name]
-        elif what == "rename":
-            others, other = self._at(two)
-            others[other] = names.pop(name)
-        else:
-            raise ValueError(what)
-
-    def lay_out(self, folder: Path, names: bool) -> None:
-        """Make what is left, with all names or with those that were flushed alone; bytes only where they were."""
-        shutil.rmtree(folder, ignore_errors=True)
-
-        def lay(inode: Inode, path: Path) -> None:
-            if isinstance(inode.now, dict):
-                path.mkdir()
-                for name, inner in (inode.now if names else inode.flushed).items():
-                    lay(inner, path / name)
-            else:
-                path.write_bytes(inode.flushed)
-
-        lay(self.top, folder)
-
-
-# The way in.
 
 
 def work(share: float, folder: Path) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from typing import Any
 import faults
 import kills
 import pytest
+from power import Disk
+from scenarios import model, tree
 from tiny_runs import points, tiny
 
 from langevin import UserError, training
@@ -40,14 +42,14 @@ def test_nothing_breaks_at_any_call(plain: bool) -> None:
 def test_a_power_cut_is_modelled(tmp_path: Path) -> None:
     """What was not flushed is gone: a rename that reached the disk before the bytes leaves an empty file."""
     (tmp_path / "a").write_bytes(b"old")
-    disk = kills.Disk(tmp_path, {"a": b"old"})
+    disk = Disk(tmp_path, {"a": b"old"})
     beside, path = str(tmp_path / "b"), str(tmp_path / "a")
     disk.call("create", beside, "", "0")
     disk.call("write", beside, b"new".hex(), "0")
     disk.call("rename", beside, path, "0")
     for names, left in ((True, b""), (False, b"old")):
         disk.lay_out(tmp_path / "after", names=names)
-        assert kills.tree(tmp_path / "after") == {"a": left}
+        assert tree(tmp_path / "after") == {"a": left}
 
 
 # What is damaged, not torn.
@@ -89,8 +91,8 @@ def test_the_manifest_is_held_to(tmp_path: Path) -> None:
 
 def test_a_model_read_while_it_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader between two renames of a run finds the old model whole, or the new one: it looks again."""
-    training.save(kills.model(4), tmp_path)
-    new = kills.model(8)
+    training.save(model(4), tmp_path)
+    new = model(8)
     read, seen = files.read_safetensors, []
 
     def meanwhile(path: Path) -> Any:
