@@ -156,13 +156,17 @@ class Noise:
         return self._drawn(math.prod(shape), _NORMAL, box_muller).reshape(len(self), *shape)
 
     def _drawn(self, size: int, use: int, make: Callable[..., Tensor]) -> Tensor:
-        """``(B, size)`` of this draw. Those of later draws are at hand for the copies that ``at`` makes."""
-        count = min(64, AHEAD // max(1, len(self) * size), 2**32 - self.draw)
-        if count < 2:
+        """``(B, size)`` of this draw. Those of later draws are at hand for the copies that ``at`` makes.
+
+        Whoever asks once is given one draw alone: only a second draw tells that this is a loop.
+        """
+        most = min(64, AHEAD // max(1, len(self) * size), 2**32 - self.draw)
+        if most < 2:
             return make(self.sample, size, self.draw, use, self.seed)
         ahead: dict[tuple[int, int], tuple[int, Tensor]] = self.__dict__["_ahead"]
-        first, block = ahead.get((size, use), (-1, self.sample))
-        if not 0 <= self.draw - first < len(block) or first < 0:
+        first, block = ahead.get((size, use), (None, self.sample))
+        if first is None or not 0 <= self.draw - first < len(block):
+            count = 1 if first is None else most
             draws = torch.arange(self.draw, self.draw + count, device=self.sample.device)
             numbers = make(self.sample.repeat(count), size, draws.repeat_interleave(len(self)), use, self.seed)
             first, block = ahead[size, use] = self.draw, numbers.reshape(count, len(self), size)
