@@ -149,7 +149,7 @@ class Linear(Sampler):
 def _past(state: State, history: int) -> tuple[tuple[float | Tensor, ...], tuple[Value, ...]]:
     """Earlier times and values; those of a step that stood still are the same node, and count once."""
     memory: Memory | None = state.memory
-    if memory is None or history == 0:
+    if memory is None or history == 0 or not memory.times:
         return (), ()
     times, values = memory.times, memory.values
     t = state.t
