@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -32,6 +33,9 @@ REFERENCE = 100
 
 RIDGE = 1e-4
 """Weight of the squared coefficients: what the noises do not ask for stays as the untuned rule has it."""
+
+STARTS = 3
+"""Grids that are learned a little, before the best of them is learned to the end."""
 
 ITERATIONS, ROUNDS, PATIENCE = 12, 14, 3
 """L-BFGS iterations between two looks at the held-out noises; looks at most; and without a gain before the end."""
@@ -227,7 +231,7 @@ def tune(
         raise UserError(f"minutes must be a number > 0, got {minutes}")
     process: ScalarGaussian = power(denoiser.process, ScalarGaussian, "tuning")
     begun = time.monotonic()
-    most = 25 + round(1.25 * ITERATIONS * rounds)
+    most = 25 * STARTS + round(1.25 * ITERATIONS * rounds)
     # The bar counts evaluations, of which a gradient is worth two.
     teaching = 0 if teach is not None else REFERENCE * (n + held)
     bar = Share(progress, begun, minutes, teaching, most, round(1.8 * n * nfe))
@@ -246,8 +250,8 @@ def tune(
         moments = Moments(flat, variance, spectral=False)
     moments = broad(moments)
     school = School(train, judge, batch, bar, rounds)
-    learner = school.best_start([Learner.at(process, moments, u, clean) for u in _grids(process, nfe, moments)])
-    table = school.learn(learner).table()
+    starts = [Learner.at(process, moments, u, clean) for u in _grids(process, nfe, moments)]
+    table = school.learn(school.choose(starts)).table()
     before = None
     if clean:
         with torch.no_grad():
@@ -274,7 +278,9 @@ def _grids(process: ScalarGaussian, nfe: int, moments: Moments) -> list[Tensor]:
     """u of the evaluations of grids to begin from."""
     own = remainder_times(process, nfe, moments)[:-1][-nfe:]
     found = [own, grids.log_snr(process, nfe)[:-1], grids.karras(process, nfe)[:-1]]
-    return [-0.5 * process.log_snr(times) for times in found]
+    at = [-0.5 * process.log_snr(times) for times in found]
+    middle = at[0].mean()
+    return [*at, *(middle + factor * (at[0] - middle) for factor in (0.85, 1.15))]
 
 
 class Share:
@@ -336,18 +342,28 @@ class School:
         self.train, self.judge, self.batch, self.bar, self.rounds = train, judge, batch, bar, rounds
         self.calls, self.best = 0, math.inf
 
-    def best_start(self, learners: Sequence[Learner]) -> Learner:
-        """The one whose untuned rule does best."""
-        part = self.train.rows(0, min(64, len(self.train)))
+    def choose(self, learners: Sequence[Learner]) -> Learner:
+        """Of those whose untuned rule does best the one that is best with its grid learned, on a quarter of the noises.
+
+        The loss has many valleys, and how low one begins says less of its floor than what twenty iterations make of it.
+        """
+        part, few = self.train.rows(0, min(64, len(self.train))), self.train.rows(0, max(1, len(self.train) // 4))
         with torch.no_grad():
-            return min(learners, key=lambda learner: float(loss(part, learner.run(part)).nan_to_num(math.inf)))
+            told = [float(loss(part, learner.run(part)).nan_to_num(math.inf)) for learner in learners]
+        reached = []
+        for _, learner in sorted(zip(told, learners), key=lambda pair: pair[0])[:STARTS]:
+            kept = self._judge(learner, None)
+            with contextlib.suppress(_Over):
+                self._descend(learner, learner.free[:1], few, 20)
+            self._restore(learner, self._judge(learner, kept))
+            reached.append((self.best, learner))
+        return min(reached, key=lambda pair: pair[0])[1]
 
     def learn(self, learner: Learner) -> Knots:
-        """The grid on a quarter of the noises, then everything on half, then on all of them."""
+        """Everything on half of the noises, then on all of them."""
         n, kept = len(self.train), self._judge(learner, None)
         try:
-            self._descend(learner, learner.free[:1], self.train.rows(0, max(1, n // 4)), 20)
-            kept, failed = self._judge(learner, kept), 0
+            failed = 0
             for k in range(self.rounds):
                 part = self.train.rows(0, max(1, n // 2)) if k < self.rounds // 3 else self.train
                 self._descend(learner, learner.free, part, ITERATIONS)
@@ -357,10 +373,14 @@ class School:
                     break
         except _Over:
             kept = self._judge(learner, kept)
+        self._restore(learner, kept)
+        with torch.no_grad():
+            return learner.knots()
+
+    def _restore(self, learner: Learner, kept: list[Tensor]) -> None:
         with torch.no_grad():
             for parameter, value in zip(learner.free, kept):
                 parameter.copy_(value)
-            return learner.knots()
 
     def _judge(self, learner: Learner, kept: list[Tensor] | None) -> list[Tensor]:
         """The better of the parameters and those kept, by the loss on held-out noises."""
