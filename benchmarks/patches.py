@@ -1,7 +1,7 @@
 """A folder of patches of the two photographs that ship with scikit-learn, for a model larger than the demo's.
 
-    python benchmarks/patches.py runs/patches-images                  # 4,000 patches of 16×16, grey
-    langevin train runs/patches-images --size 16 --out runs/patches   # then benchmarks/models.py runs/patches
+    python benchmarks/patches.py runs/patches-images          # 4,000 patches of 16×16, grey
+    python benchmarks/models.py runs/patches                  # after the training that docs/remainder.md prints
 
 Patches stand at random places, by a seed; every second one, by chance, is mirrored. What is cut out is larger, and
 averaged down, so that a patch shows more than texture.

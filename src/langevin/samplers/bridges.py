@@ -94,12 +94,8 @@ class ScalarAncestral(Linear):
     def check(self, process: Process) -> None:
         power(process, ScalarGaussian, "ancestral sampling by rows")
 
-    @property
-    def history(self) -> int:
-        return 0
-
     def clock(self, process: Process) -> Callable[[Tensor], Tensor]:
-        return lambda t: torch.exp(process.log_snr(t))  # type: ignore[attr-defined]
+        return _signal(process)
 
     def row(self, process: Process, times: tuple[float, ...], s: float) -> Row:
         gaussian: ScalarGaussian = process  # type: ignore[assignment]
@@ -205,12 +201,8 @@ class DDIM(Linear):
     def check(self, process: Process) -> None:
         power(process, ScalarGaussian, "DDIM")
 
-    @property
-    def history(self) -> int:
-        return 0
-
     def clock(self, process: Process) -> Callable[[Tensor], Tensor]:
-        return lambda t: torch.exp(process.log_snr(t))  # type: ignore[attr-defined]
+        return _signal(process)
 
     def row(self, process: Process, times: tuple[float, ...], s: float) -> Row:
         gaussian: ScalarGaussian = process  # type: ignore[assignment]
@@ -234,6 +226,11 @@ class DDIM(Linear):
 def DDIMHat() -> DDIM:
     """DDIM's σ̂ (arXiv:2010.02502 §5): the larger variance, which on a sub-sequence is much too large."""
     return DDIM("hat")
+
+
+def _signal(process: Process) -> Callable[[Tensor], Tensor]:
+    """α²/σ²: the clock at which the noise of the bridge is a Brownian motion's."""
+    return lambda t: torch.exp(process.log_snr(t))  # type: ignore[attr-defined]
 
 
 def check_upwards(t: float, s: float, eta: float) -> None:

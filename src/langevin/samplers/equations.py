@@ -50,10 +50,6 @@ class EulerMaruyama(Linear):
     def check(self, process: Process) -> None:
         power(process, ScalarGaussian, "Euler–Maruyama")
 
-    @property
-    def history(self) -> int:
-        return 0
-
     def row(self, process: Process, times: tuple[float, ...], s: float) -> Row:
         gaussian: ScalarGaussian = process  # type: ignore[assignment]
         t = times[0]
@@ -100,10 +96,6 @@ class ScalarEuler(Linear):
 
     def check(self, process: Process) -> None:
         power(process, ScalarGaussian, "Euler")
-
-    @property
-    def history(self) -> int:
-        return 0
 
     def row(self, process: Process, times: tuple[float, ...], s: float) -> Row:
         of_x, of_mean = _velocity(process, times[0])  # type: ignore[arg-type]

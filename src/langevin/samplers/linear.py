@@ -109,9 +109,9 @@ class Linear(Sampler):
     """
 
     @property
-    @abstractmethod
     def history(self) -> int:
         """How many earlier values a step may use."""
+        return 0
 
     @property
     def kept(self) -> int:
@@ -190,10 +190,8 @@ def _read(row: Row, x: Tensor, belief: Distribution, history: int) -> Value:
     a, b = (0.0, 1.0) if row.read is None else row.read
     if not (isinstance(a, float) and isinstance(b, float)):
         return ((1.0, x * a + belief.mean * b),)
-    if history > 1:
-        terms = belief.terms(a, x, b)
-        return terms if len(terms) == 1 else ((1.0, belief.blend(a, x, b)),)
-    return belief.terms(a, x, b)
+    terms = belief.terms(a, x, b)
+    return terms if history < 2 or len(terms) == 1 else ((1.0, belief.blend(a, x, b)),)
 
 
 def _take(
