@@ -15,6 +15,8 @@ from .._errors import UserError
 _MASK = 0xFFFFFFFF
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
+_GAMMA, _MIX0, _MIX1 = (c - 2**64 for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+"""SplitMix64's, as the int64 of the same bits."""
 _UNIFORM, _NORMAL = 0, 1
 """The last counter word says what the bits are for, so that uniforms and normals of one draw are independent."""
 
@@ -37,13 +39,28 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: int) -> tuple[Te
     c0, c1, c2, c3 = counter
     k0, k1 = key & _MASK, key >> 32
     for _ in range(10):
-        # An int64 product wraps, but its 64 bits are those of the unsigned product.
+        # An int64 product wraps, but its 64 bits are those of the unsigned product. What is left above the low words
+        # does no harm until they are multiplied again: one mask a word and round.
         p0, p1 = c0 * _M0, c2 * _M1
-        c0 = (p1 >> 32).bitwise_and_(_MASK).bitwise_xor(c1).bitwise_xor_(k0)
-        c2 = (p0 >> 32).bitwise_and_(_MASK).bitwise_xor(c3).bitwise_xor_(k1)
-        c1, c3 = p1.bitwise_and_(_MASK), p0.bitwise_and_(_MASK)
+        c0 = (p1 >> 32).bitwise_xor(c1).bitwise_xor_(k0).bitwise_and_(_MASK)
+        c2 = (p0 >> 32).bitwise_xor(c3).bitwise_xor_(k1).bitwise_and_(_MASK)
+        c1, c3 = p1, p0
         k0, k1 = (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
-    return c0, c1, c2, c3
+    return c0, c1.bitwise_and_(_MASK), c2, c3.bitwise_and_(_MASK)
+
+
+def splitmix(start: Tensor, size: int) -> Tensor:
+    """SplitMix64 (Steele, Lea and Flood 2014): the ``size`` words of 64 bits that follow each start, ``(B, size)``.
+
+    Args:
+        start: int64 ``(B,)``, the bits of the generators' states.
+        size: words of each.
+    """
+    z = start[:, None] + torch.arange(1, size + 1, device=start.device) * _GAMMA
+    for shift, factor in ((30, _MIX0), (27, _MIX1)):
+        # A shift of an int64 repeats its sign; what comes in from above is masked away.
+        z = (z >> shift).bitwise_and_((1 << 64 - shift) - 1).bitwise_xor_(z).mul_(factor)
+    return (z >> 31).bitwise_and_(2**33 - 1).bitwise_xor_(z)
 
 
 def _unit(word: Tensor) -> Tensor:
@@ -68,6 +85,26 @@ def box_muller(sample: Tensor, size: int, word: int | Tensor, use: int | Tensor,
         torch.mul(radius, torch.cos(angle), out=z[..., i])
         torch.mul(radius, angle.sin_(), out=z[..., i + 1])
     return z.reshape(sample.shape[0], -1)[:, :size]
+
+
+def starts(sample: Tensor, word: int | Tensor, use: int | Tensor, key: int) -> Tensor:
+    """A start for ``stream``, int64 ``(B,)``: the first two words of these counters."""
+    low, high, *_ = (w.reshape(-1).expand(len(sample)) for w in _words(sample, 1, word, use, key))
+    return low | high << 32
+
+
+def stream(start: Tensor, size: int) -> Tensor:
+    """Standard normal numbers with the digits of float32, float64 ``(B, size)``, |z| < 6.8.
+
+    By Box–Muller from the words of SplitMix64, one for two numbers: a third of the work of ``box_muller``.
+    """
+    bits = splitmix(start, -(-size // 2))
+    radius = _unit(bits.bitwise_and(_MASK)).float().log_().mul_(-2).sqrt_()
+    angle = (bits >> 32).float().mul_(2 * math.pi * 2.0**-32)
+    z = torch.empty(*bits.shape, 2, dtype=torch.float64, device=start.device)
+    z[..., 0] = torch.cos(angle).mul_(radius)
+    z[..., 1] = angle.sin_().mul_(radius)
+    return z.reshape(len(start), -1)[:, :size]
 
 
 def midpoints(sample: Tensor, size: int, word: int | Tensor, use: int | Tensor, key: int) -> Tensor:

@@ -6,13 +6,15 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .._errors import UserError
 from .._registry import register
-from .noise import Noise, _column, box_muller
+from .noise import Noise, _column, starts, stream
 
 _NODE, _POINT = 2, 3
 """The last counter word: a node of the tree, or a point in a cell of its last level (then plus where in the cell)."""
@@ -20,7 +22,12 @@ _NODE, _POINT = 2, 3
 _SMALL = 2**15
 """Numbers of a level up to which those of several levels are made together."""
 
+Array = np.ndarray[Any, Any]
+
 Clock = Callable[[Tensor], Tensor]
+
+Spot = tuple[Array, Array]
+"""Times ``()`` or ``(B,)``, and their places."""
 
 
 @dataclass(eq=False)
@@ -38,7 +45,7 @@ class _Memo:
     """
 
     event: tuple[int, ...] | None = None
-    keys: Tensor | None = None
+    keys: Array | None = None
     ends: tuple[Tensor, Tensor] | None = None
     middles: list[Tensor] = field(default_factory=list)
     value: Tensor | None = None
@@ -60,7 +67,7 @@ class BrownianPath(Noise):
     of questions; numbers asked for otherwise (``normal``, ``uniform``) are those of ``Noise``.
 
     The path is Lévy's construction over t ∈ [0, 1]. A cell with ends a < b has its middle m drawn from the bridge, in
-    the clock V that is asked for, with a normal keyed by (sample, cell):
+    the clock V that is asked for, with a normal keyed by (sample, cell), of float32's digits:
 
     .. math:: W_m = W_a + \frac{V_m - V_a}{V_b - V_a} (W_b - W_a)
                   + \sqrt{\frac{(V_m - V_a)(V_b - V_m)}{V_b - V_a}}\; z_{ab}
@@ -133,94 +140,102 @@ class BrownianPath(Noise):
 
     def value(self, event: tuple[int, ...], t: Tensor | float, clock: Clock) -> Tensor:
         """W(V(t)) itself, float64 ``(B, *event)``: its differences are the increments."""
-        return self._at(event, torch.as_tensor(t, dtype=torch.float64), clock).clone()  # the memo keeps its own
+        return self._at(event, [self._spot(_array(t))], clock)[0].clone()  # the memo keeps its own
 
     def floor(self, t: Tensor) -> Tensor:
         """The nearest end of a last cell at or below t, ``()`` or ``(B,)``: a time of the tree itself.
 
         Times that are found on the way had better stand there: they do not change with the rounding of what found them.
         """
-        return self._time(self._place(t).floor() / 2**self.depth)
+        found = self._time(np.floor(self._place(_array(t))) / 2**self.depth)
+        return torch.as_tensor(found, device=t.device).reshape(t.shape)
 
     def increment(self, event: tuple[int, ...], t: Tensor | float, s: Tensor | float, clock: Clock) -> Tensor:
-        t, s = self._apart(t, s)
-        start, end = self._at(event, t, clock), self._at(event, s, clock)
+        start, end = self._at(event, self._apart(t, s), clock)
         return end - start
 
     def over(self, t: Tensor | float, s: Tensor | float, clock: Clock) -> Noise:
-        t, s = self._apart(t, s)
-        step = _Step(self.seed, self.sample, self.draw)
-        object.__setattr__(step, "interval", (self, t, s, clock))
-        return step
+        return _Step(self, self._apart(t, s), clock)
 
-    def _apart(self, t: Tensor | float, s: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Both times as float64 ``()`` or ``(B,)``; two that share a last cell are refused (where looking is free)."""
-        t, s = torch.as_tensor(t, dtype=torch.float64), torch.as_tensor(s, dtype=torch.float64)
-        if t.ndim or s.ndim:
-            t, s = (
-                t.expand(torch.broadcast_shapes(t.shape, s.shape)),
-                s.expand(torch.broadcast_shapes(t.shape, s.shape)),
+    def _spot(self, t: Array) -> Spot:
+        return t, self._place(t)
+
+    def _apart(self, t: Tensor | float, s: Tensor | float) -> list[Spot]:
+        """Both times, ``()`` or ``(B,)``; two that share a last cell are refused."""
+        one, other = (self._spot(v) for v in np.broadcast_arrays(_array(t), _array(s)))
+        low, high = np.floor(one[1]), np.floor(other[1])
+        shared = (low == high) & (one[1] != low) & (other[1] != high) & (one[0] != other[0])
+        if shared.any():
+            i = int(shared.reshape(-1).argmax())
+            first, second = (float(v.reshape(-1)[i]) for v, _ in (one, other))
+            raise UserError(
+                f"depth must be more than {self.depth} for this grid: t = {first:.6g} and "
+                f"s = {second:.6g} share one of the path's {2**self.depth} cells"
             )
-        if t.device.type == s.device.type == "cpu":
-            cells = 2**self.depth
-            first, second = self._place(t), self._place(s)
-            inside = (first.floor() == second.floor()) & (first != first.floor()) & (second != second.floor())
-            shared = (inside & (t != s)).reshape(-1).nonzero()
-            if shared.numel():
-                i = int(shared[0])
-                raise UserError(
-                    f"depth must be more than {self.depth} for this grid: t = {float(t.reshape(-1)[i]):.6g} and "
-                    f"s = {float(s.reshape(-1)[i]):.6g} share one of the path's {cells} cells"
-                )
-        return t, s
+        return [one, other]
 
-    def _rank(self, t: Tensor) -> Tensor:
-        """The position of t in [0, 1] in which cells halve."""
+    def _rank(self, t: Array) -> Array:
+        """The position of t in [0, 1] in which cells halve, by operations that every machine rounds alike."""
         if self.knots is None:
-            a, b = t**0.25, (1 - t) ** 0.25
+            a, b = np.sqrt(np.sqrt(t)), np.sqrt(np.sqrt(1 - t))
             return a / (a + b)
-        knots = self.knots.to(t.device)
-        count = knots.numel() - 1
-        if t.device.type == "cpu" and bool(((t < knots[0]) | (t > knots[-1])).any()):
+        knots = self.knots.numpy()
+        count = len(knots) - 1
+        if not np.logical_and(t >= knots[0], t <= knots[-1]).all():
             raise UserError(f"times must lie within the knots [{knots[0]:g}, {knots[-1]:g}], got {t.tolist()}")
-        i = torch.searchsorted(knots, t.contiguous(), right=True).sub_(1).clamp_(0, count - 1)
+        i = np.clip(np.searchsorted(knots, t, side="right") - 1, 0, count - 1)
         share = (t - knots[i]) / (knots[i + 1] - knots[i])
         return (i + share) / _padded(count)
 
-    def _time(self, rank: Tensor) -> Tensor:
+    def _time(self, rank: Array) -> Array:
         """The inverse of ``_rank``; beyond the last knot it is the last knot."""
         if self.knots is None:
-            a, b = rank**4, (1 - rank) ** 4
-            return a / (a + b)
-        knots = self.knots.to(rank.device)
-        count = knots.numel() - 1
-        place = (rank * _padded(count)).clamp_max(count)
-        i = place.floor().long().clamp_(0, count - 1)
+            a, b = rank * rank, (1 - rank) * (1 - rank)
+            return a * a / (a * a + b * b)
+        knots = self.knots.numpy()
+        count = len(knots) - 1
+        place = np.minimum(rank * _padded(count), count)
+        i = np.clip(np.floor(place).astype(np.int64), 0, count - 1)
         return knots[i] + (place - i) * (knots[i + 1] - knots[i])
 
-    def _at(self, event: tuple[int, ...], t: Tensor, clock: Clock) -> Tensor:
-        """W at times ``()`` or ``(B,)``, in the clock."""
+    def _place(self, t: Array) -> Array:
+        """The rank in units of cells of the last level; a time that rounding put beside an end is that end."""
+        place = self._rank(t) * 2**self.depth
+        whole = np.round(place)
+        return np.where(abs(place - whole) < 2**-30, whole, place)
+
+    def _at(self, event: tuple[int, ...], spots: list[Spot], clock: Clock) -> list[Tensor]:
+        """W at each of these times ``()`` or ``(B,)``, in the clock, which is asked once."""
+        depth = self.depth
+        level = np.arange(depth + 1)[:, None]
+        size = np.exp2(-level)
+        found, ranks = [], []
+        for t, at in spots:
+            place = at.reshape(-1)  # (P,): one time for all samples, or one each
+            leaf = np.minimum(np.floor(place).astype(np.int64), 2**depth - 1)
+            index = leaf >> (depth - level)
+            middle = (index + 0.5) * size
+            middle[-1] = place / 2**depth
+            ranks.append((index * size, middle, (index + 1) * size))
+            found.append((place, leaf, index, _first_level(place, depth) if t.ndim == 0 else depth))
+        v = clock(torch.from_numpy(self._time(np.array(ranks)))).cpu().numpy()
+        return [self._point(event, *each, at) for each, at in zip(found, v)]
+
+    def _point(self, event: tuple[int, ...], place: Array, leaf: Array, index: Array, stop: int, v: Array) -> Tensor:
+        """W at one of them: its place, the last cell, the cells of all levels, the level of which it is an end."""
         depth, memo = self.depth, self.memo
-        place = self._place(t).reshape(-1)  # (P,): one time for all samples, or one each
-        leaf = place.floor().long().clamp_max(2**depth - 1)
-        stop = _first_level(place, depth) if t.ndim == 0 else depth
-        level = torch.arange(depth + 1, device=t.device)[:, None]
-        index = leaf >> (depth - level)
-        size = torch.exp2(-level.to(torch.float64))
-        middle = (index + 0.5) * size
-        middle[-1] = place / 2**depth
-        v = clock(self._time(torch.stack((index * size, middle, (index + 1) * size))))
-        keys = torch.cat((index.to(v)[None], v))
+        keys = np.concatenate((index[None], v))
         known = 0
         if memo.keys is not None and memo.event == event and memo.keys.shape == keys.shape:
-            known = int((memo.keys.to(keys) == keys).all(2).all(0).long().cumprod(0).sum())
+            same = (memo.keys == keys).all((0, 2))
+            known = int(same.argmin()) if not same.all() else depth + 1
         if known > depth == stop and memo.value is not None:
             return memo.value
         ends = memo.ends if known and memo.ends is not None else self._ends(event, float(v[0, 0, 0]), float(v[2, 0, 0]))
         middles = memo.middles[:known]
         ratio, spread = _bridge(*v)
-        words, uses = 2**level + index, torch.full_like(index, _NODE)
-        words[-1], uses[-1] = leaf, _POINT + ((place - leaf) * 2**31).long()
+        words, uses = 2 ** np.arange(depth + 1)[:, None] + index, np.full_like(index, _NODE)
+        words[-1], uses[-1] = leaf, _POINT + ((place - leaf) * 2**31).astype(np.int64)
         numbers = self._numbers(event, words, uses, range(len(middles), stop + (stop == depth)), spread)
         low, high = ends
         for i in range(stop):
@@ -230,72 +245,79 @@ class BrownianPath(Noise):
         if stop == depth:
             value = self._between(low, high, ratio[-1], spread[-1], next(numbers))
         else:
-            value = high if int(place) == 2**depth else low
+            value = high if place[0] == 2**depth else low
         memo.event, memo.keys, memo.ends, memo.middles, memo.value = event, keys, ends, middles, value
         return value
-
-    def _place(self, t: Tensor) -> Tensor:
-        """The rank in units of cells of the last level; a time that rounding put beside an end is that end."""
-        place = self._rank(t) * 2**self.depth
-        whole = place.round()
-        return torch.where((place - whole).abs() < 2**-30, whole, place)
 
     def _ends(self, event: tuple[int, ...], first: float, last: float) -> tuple[Tensor, Tensor]:
         r"""W(0) and W(1): 0 where \|V\| is smaller; what stands for an infinite end is not used."""
         start = torch.zeros(len(self), *event, dtype=torch.float64, device=self.sample.device)
         if math.isinf(first) or math.isinf(last):
             return start, start
-        end = math.sqrt(abs(last - first)) * self._normal(event, 0, _NODE)
+        z = stream(starts(self.sample, 0, _NODE, self.path), math.prod(event)).reshape(start.shape)
+        end = math.sqrt(abs(last - first)) * z
         return (start, end) if abs(first) <= abs(last) else (end, start)
 
     def _numbers(
-        self, event: tuple[int, ...], words: Tensor, uses: Tensor, levels: range, spread: Tensor
+        self, event: tuple[int, ...], words: Array, uses: Array, levels: range, spread: Array
     ) -> Iterator[Tensor | None]:
         """The normals of these levels, one after the other; None where they would be multiplied by 0."""
-        if len(self) * math.prod(event) > _SMALL:
-            for i in levels:
-                idle = spread.shape[1] == 1 and float(spread[i]) == 0
-                yield None if idle else self._normal(event, words[i], uses[i])
-        elif levels:  # small events: one pass of the generator for all levels, whose cost is that of its calls
-            count, size = len(levels), len(self)
-            repeat = lambda v: v[levels.start : levels.stop].expand(count, size).reshape(-1)
-            z = box_muller(self.sample.repeat(count), math.prod(event), repeat(words), repeat(uses), self.path)
-            yield from z.reshape(count, size, *event)
+        if not levels:
+            return
+        count, size, dim = len(levels), len(self), math.prod(event)
+        repeat = lambda v: self._side(np.repeat(v[levels.start : levels.stop], size // v.shape[1], 1).reshape(-1))
+        start = starts(self.sample.repeat(count), repeat(words), repeat(uses), self.path)
+        if count * size * dim <= _SMALL:  # all at once: some operations on a few numbers cost what one number costs
+            yield from stream(start, dim).reshape(count, size, *event)
+            return
+        for i, own in zip(levels, start.split(size)):
+            yield None if not spread[i].any() else stream(own, dim).reshape(size, *event)
 
-    def _normal(self, event: tuple[int, ...], word: int | Tensor, use: int | Tensor) -> Tensor:
-        return box_muller(self.sample, math.prod(event), word, use, self.path).reshape(len(self), *event)
+    def _side(self, v: Array) -> Tensor:
+        """Beside the samples, where they are."""
+        return torch.from_numpy(v).to(self.sample.device)
 
-    def _between(self, low: Tensor, high: Tensor, ratio: Tensor, spread: Tensor, z: Tensor | None) -> Tensor:
+    def _between(self, low: Tensor, high: Tensor, ratio: Array, spread: Array, z: Tensor | None) -> Tensor:
         """The bridge between two values, at ``ratio`` of the way in the clock, with standard deviation ``spread``."""
-        if ratio.shape == (1,):
-            value = torch.lerp(low, high, float(ratio))
-            return value if z is None else value.add_(z, alpha=float(spread))
-        assert z is not None
+        if len(ratio) == 1:
+            value = torch.lerp(low, high, float(ratio[0]))
+            return value if z is None else value.add_(z, alpha=float(spread[0]))
         event = tuple(low.shape[1:])
-        r, d = _column(ratio, event, self.sample), _column(spread, event, self.sample)
-        return torch.lerp(low, high, r) + d * z
+        value = torch.lerp(low, high, _column(self._side(ratio), event, low))
+        return value if z is None else value + _column(self._side(spread), event, low) * z
 
 
 class _Step(Noise):
     """The noise of one interval of a path: ``normal`` is the path's increment divided by its standard deviation."""
 
-    interval: tuple[BrownianPath, Tensor, Tensor, Clock]
+    def __init__(self, path: BrownianPath, spots: list[Spot], clock: Clock) -> None:
+        self.__dict__.update(seed=path.seed, sample=path.sample, draw=path.draw, _ahead={})
+        self.__dict__["interval"] = (path, spots, clock)
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
-        path, t, s, clock = self.interval
-        spread = torch.sqrt((clock(s) - clock(t)).abs())
-        regular = spread.isfinite() & (spread > 0)
-        if bool(regular.all()):
-            return path.increment(shape, t, s, clock).div_(_column(spread, shape, self.sample))
-        # An increment over an infinite stretch of the clock, once divided, is independent of everything else; one
-        # over no stretch is multiplied by 0.
+        path, spots, clock = self.__dict__["interval"]
+        (t, _), (s, _) = spots
+        first, second = clock(torch.from_numpy(np.stack((t, s)))).cpu().numpy()
+        spread = np.sqrt(abs(second - first))
+        regular = np.isfinite(spread) & (spread > 0)
+        if not regular.any():
+            # An increment over an infinite stretch of the clock, once divided, is independent of everything else; one
+            # over no stretch is multiplied by 0.
+            return Noise(self.seed, self.sample, self.draw).normal(shape)
+        if regular.all():
+            start, end = path._at(shape, spots, clock)
+            moved = end - start
+            return moved.div_(float(spread) if t.ndim == 0 else _column(path._side(spread), shape, moved))
+        spots = [spots[0], path._spot(np.where(regular, s, t))]
+        start, end = path._at(shape, spots, lambda u: clock(u).nan_to_num(posinf=1e300, neginf=-1e300))
+        scaled = (end - start) / _column(path._side(np.where(regular, spread, 1.0)), shape, start)
         own = Noise(self.seed, self.sample, self.draw).normal(shape)
-        if not bool(regular.any()):
-            return own
-        still = torch.where(regular, s, t)
-        moved = path.increment(shape, t, still, lambda u: clock(u).nan_to_num(posinf=1e300, neginf=-1e300))
-        scaled = moved / _column(torch.where(regular, spread, 1.0), shape, self.sample)
-        return torch.where(_column(regular, shape, self.sample), scaled, own)
+        return torch.where(_column(path._side(regular), shape, start), scaled, own)
+
+
+def _array(t: Tensor | float) -> Array:
+    """Times in float64, beside the coefficients: on the CPU."""
+    return t.detach().to("cpu", torch.float64).numpy() if isinstance(t, Tensor) else np.array(float(t))
 
 
 def _key(words: str) -> int:
@@ -307,32 +329,32 @@ def _padded(count: int) -> int:
     return 1 << (count - 1).bit_length()
 
 
-def _first_level(place: Tensor, depth: int) -> int:
+def _first_level(place: Array, depth: int) -> int:
     """The level at which one place becomes an end of its cell, ``depth`` if it never does."""
-    whole = int(place)
-    if float(place) != whole:
+    whole = int(place[0])
+    if place[0] != whole:
         return depth
     return depth - ((whole & -whole).bit_length() - 1) if whole else 0
 
 
-def _bridge(left: Tensor, middle: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+def _bridge(left: Array, middle: Array, right: Array) -> tuple[Array, Array]:
     """Weight of the right end, and standard deviation, of a bridge in the clock; an infinite end holds nothing."""
-    before, after = (middle - left).abs(), (right - middle).abs()
-    whole = before + after
-    ratio = torch.where(whole > 0, before / whole, 0.5)
-    variance = torch.where(whole > 0, ratio * after, 0.0)
-    open_left, open_right = before.isinf(), after.isinf()
-    ratio = torch.where(open_left, 1.0, torch.where(open_right, 0.0, ratio))
-    variance = torch.where(open_left, after, torch.where(open_right, before, variance))
-    both = open_left & open_right
-    return ratio, torch.sqrt(torch.where(both | variance.isnan(), 0.0, variance))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        before, after = abs(middle - left), abs(right - middle)
+        whole = before + after
+        ratio = np.where(whole > 0, before / whole, 0.5)
+        variance = np.where(whole > 0, ratio * after, 0.0)
+        open_left, open_right = np.isinf(before), np.isinf(after)
+        ratio = np.where(open_left, 1.0, np.where(open_right, 0.0, ratio))
+        variance = np.where(open_left, after, np.where(open_right, before, variance))
+        return ratio, np.sqrt(np.where((open_left & open_right) | np.isnan(variance), 0.0, variance))
 
 
-def _descend(low: Tensor, middle: Tensor, high: Tensor, bit: Tensor) -> tuple[Tensor, Tensor]:
+def _descend(low: Tensor, middle: Tensor, high: Tensor, bit: Array) -> tuple[Tensor, Tensor]:
     """The ends of the half with that bit."""
-    if bit.shape == (1,):
-        return (middle, high) if int(bit) else (low, middle)
-    right = _column(bit.bool(), tuple(low.shape[1:]), low)
+    if len(bit) == 1:
+        return (middle, high) if bit[0] else (low, middle)
+    right = _column(torch.from_numpy(bit == 1), tuple(low.shape[1:]), low)
     return torch.where(right, middle, low), torch.where(right, high, middle)
 
 
