@@ -430,3 +430,40 @@ def test_the_plane_has_a_clock_of_its_own(monkeypatch):
         ratios.append(errors[0] / errors[1])
     room.clock.cache_clear(), room._times.cache_clear()
     assert math.exp(sum(map(math.log, ratios)) / 4) < 0.8, ratios
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("name", ["vp", "edm", "flow"])
+def test_directions_all_alike_are_numbers(name, eta):
+    """One variance for all takes a step by numbers; with one of them 1e-12 larger it takes the way along directions.
+
+    On the grid, off it, with a time a sample, with a mean. The two differ by the 1e-12, times what a path magnifies
+    (up to 1e4 on a mixture).
+    """
+    denoiser, mean = mixture(2).denoiser(PROCESSES[name]), torch.tensor([0.3, -0.2], dtype=F64)
+    near = torch.tensor([0.5, 0.5 * (1 + 1e-12)], dtype=F64)
+    plain, along = (GaussianRemainder(Moments(mean, v, spectral=False), eta=eta) for v in (torch.full((2,), 0.5), near))
+    assert plain.moments.alike
+    assert not along.moments.alike
+    grid = plain.default_grid(denoiser.process, 9)
+    start, noise = Noise(1, 5).normal((2,)) * denoiser.process.sigma(grid[0]), Noise(2, 5)
+    known = [
+        [s.x for s in langevin.trajectory(denoiser, each, grid=grid, start=start, noise=noise)]
+        for each in (plain, along)
+    ]
+    torch.testing.assert_close(known[0], known[1], rtol=1e-8, atol=1e-8)
+    for times in (grid, grid[:, None].expand(-1, 5) * torch.linspace(1, 0.9, 5, dtype=F64)):
+        ends = []
+        for each in (plain, along):
+            state = langevin.samplers.State(start, times[0])
+            for i, s in enumerate(times[1:], 1):
+                state = each.step(state, s, denoiser, noise.at(i))
+            ends.append(state.x)
+        torch.testing.assert_close(ends[0], ends[1], rtol=1e-8, atol=1e-8)
+        if times.ndim == 1:
+            torch.testing.assert_close(ends[0], known[0][-1], rtol=1e-9, atol=1e-9)
+        for j in range(5 * (times.ndim - 1)):  # the first of these starts at noise alone, and asks nothing there
+            state = langevin.samplers.State(start[j : j + 1], times[0, j])
+            for i, s in enumerate(times[1:, j], 1):
+                state = plain.step(state, s, denoiser, noise.rows(slice(j, j + 1)).at(i))
+            torch.testing.assert_close(state.x[0], ends[0][j], rtol=1e-9, atol=1e-9)

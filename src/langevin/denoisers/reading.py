@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError, unknown
-from ..distributions import Dirac, Distribution
+from ..distributions import Dirac, Distribution, scaled
 from ..processes import DDPM, Process, ScalarGaussian, SignalToNoise, expand
 
 if TYPE_CHECKING:
@@ -150,12 +150,12 @@ class Point(Dirac):
         made: Tensor | None = self.__dict__.get("made")
         if made is None:
             x, c, net, d = self.__dict__["parts"]
-            made = self.__dict__["made"] = _sum(x * c, net, d)
+            made = self.__dict__["made"] = _sum(scaled(x, c), net, d)
         return made
 
     def blend(self, a: float, x: Tensor, b: float) -> Tensor:
         own, c, net, d = self.__dict__["parts"]
-        return _sum(x * (a + b * c), net, b * d) if x is own else super().blend(a, x, b)
+        return _sum(scaled(x, a + b * c), net, b * d) if x is own else super().blend(a, x, b)
 
     def terms(self, a: float, x: Tensor, b: float) -> tuple[tuple[float, Tensor], ...]:
         own, c, net, d = self.__dict__["parts"]

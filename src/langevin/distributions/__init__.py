@@ -13,6 +13,7 @@ from .laws import (
     Normal,
     ScaledBeta,
     ShiftedGamma,
+    scaled,
 )
 from .noise import Noise, philox
 from .path import BrownianPath, as_path
@@ -38,4 +39,5 @@ __all__ = [
     "as_path",
     "kl",
     "philox",
+    "scaled",
 ]

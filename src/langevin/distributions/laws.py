@@ -28,6 +28,20 @@ def _choose(probs: Tensor, u: Tensor) -> Tensor:
     return index.clamp_max(probs.shape[-1] - 1)
 
 
+_SCALES: dict[tuple[float, torch.dtype], Tensor] = {}
+
+
+def scaled(x: Tensor, number: float) -> Tensor:
+    """x·number. A tensor without axes is multiplied in half the time of a Python number, so those in use are kept."""
+    scale = _SCALES.get((number, x.dtype))
+    if scale is None:
+        if len(_SCALES) >= 4096:
+            _SCALES.clear()
+        with torch.inference_mode(False):
+            scale = _SCALES[number, x.dtype] = torch.tensor(number, dtype=x.dtype, device="cpu")
+    return x * scale
+
+
 class Distribution(ABC):
     """A law of one event a sample: parameters broadcast against ``(B, *event)``.
 
@@ -55,7 +69,7 @@ class Distribution(ABC):
 
     def blend(self, a: float, x: Tensor, b: float) -> Tensor:
         """a·x + b·E, in the dtype of x or a larger one: what a deterministic step asks of a belief."""
-        return torch.add(x * a, self.mean, alpha=b)
+        return torch.add(scaled(x, a), self.mean, alpha=b)
 
     def terms(self, a: float, x: Tensor, b: float) -> tuple[tuple[float, Tensor], ...]:
         """(number, tensor) pairs that sum to a·x + b·E: what is at hand, for a step that goes on to add it up."""

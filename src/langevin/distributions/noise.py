@@ -167,7 +167,9 @@ class Noise:
             raise UserError(f"draw must be an integer in [0, 2**32), got {draw!r}")
         # A loop calls this every step: the samples are not looked through again.
         other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__, draw=draw)
+        own = other.__dict__
+        own.update(self.__dict__)
+        own["draw"] = draw
         return other
 
     def fold(self, tag: int) -> Noise:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..denoisers import Denoiser
-from ..distributions import Distribution, Noise
+from ..distributions import Distribution, Noise, scaled
 from ..processes import Process, expand
 from .loop import Sampler, State
 
@@ -24,6 +24,9 @@ Scalar = float | Tensor
 Value = tuple[tuple[float, Tensor], ...]
 """A value of f: the sum of numbers times tensors."""
 
+ULP = 2.0**-51
+"""How far from 1 the product of a number and its inverse may be."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -33,14 +36,26 @@ class Rule:
     weights: tuple[Scalar, ...]
 
     def __call__(self, x: Tensor, values: Sequence[Value]) -> Tensor:
-        scale, rest = self.scale, []
+        scale, first, rest = self.scale, None, []
         for weight, terms in zip(self.weights, values):
             for number, term in terms:
+                factor = weight * number
                 if term is x:
-                    scale = scale + weight * number
+                    scale = scale + factor
+                elif not isinstance(factor, float) or abs(factor - 1.0) > ULP:
+                    rest.append((factor, term))
+                elif first is None:  # a value kept in the unit of this very step: one pass less
+                    first = term
                 else:
-                    rest.append((weight * number, term))
-        y = x * scale
+                    rest.append((1.0, term))
+        if not isinstance(scale, float):
+            y = x * scale
+        elif first is None:
+            y = scaled(x, scale)
+        else:
+            y, first = torch.add(first, x, alpha=scale), None
+        if first is not None:
+            y = y.add_(first)
         for factor, term in rest:
             # add_ in place: y is fresh, and a step's arithmetic is the traffic of these reads and writes
             y = y.add_(term, alpha=factor) if isinstance(factor, float) else y + factor * term
@@ -76,6 +91,14 @@ class Row:
         scale, weight = float(self.step.scale), float(self.step.weights[0]) if self.step.weights else 0.0
         a, b = (0.0, 1.0) if self.read is None else (float(self.read[0]), float(self.read[1]))
         return scale + weight * a, weight * b
+
+    @cached_property
+    def unit(self) -> float:
+        """What f is multiplied by where it is kept: its own weight, so that this step need not multiply it."""
+        weights = self.step.weights
+        if not weights or not _numbers(weights) or abs(weights[0]) < 1e-3 * max(map(abs, weights)):
+            return 1.0
+        return float(weights[0]) or 1.0
 
     @cached_property
     def noisy(self) -> bool:
@@ -185,13 +208,15 @@ def _stack(sampler: Linear, process: Process, times: list[float | Tensor], s: Te
     )
 
 
-def _read(row: Row, x: Tensor, belief: Distribution, history: int) -> Value:
+def read(row: Row, x: Tensor, belief: Distribution, history: int) -> Value:
     """f; what is needed once more alone is left in parts, since adding them up costs as much as using them."""
     a, b = (0.0, 1.0) if row.read is None else row.read
     if not (isinstance(a, float) and isinstance(b, float)):
         return ((1.0, x * a + belief.mean * b),)
     terms = belief.terms(a, x, b)
-    return terms if history < 2 or len(terms) == 1 else ((1.0, belief.blend(a, x, b)),)
+    if history < 2 or len(terms) == 1:
+        return terms
+    return ((1 / row.unit, belief.blend(a * row.unit, x, b * row.unit)),)
 
 
 def _take(
@@ -211,13 +236,13 @@ def _take(
     if row.alone is not None and not history:  # nothing to remember: the value itself is never formed
         moved = belief.blend(row.alone[0], x, row.alone[1])
     else:
-        known = (_read(row, x, belief, history), *past[1])
+        known = (read(row, x, belief, history), *past[1])
         if row.correct is not None and len(state.memory.states) >= row.back:
             corrected = row.correct(state.memory.states[row.back - 1], known)
             x = corrected if x is state.memory.arrived else corrected + (x - state.memory.arrived)
             if row.again:
                 belief = denoiser(x, state.t)
-                known = (_read(row, x, belief, history), *past[1])
+                known = (read(row, x, belief, history), *past[1])
         moved = row.step(x, known)
     if row.noisy:
         path = noise.over(state.t, s, sampler.clock(denoiser.process))

@@ -34,7 +34,8 @@ class State:
 
     def __init__(self, x: Tensor, t: Tensor, memory: Any = None, belief: Distribution | None = None) -> None:
         # One a step: a frozen dataclass would take the longer way round, field by field.
-        self.__dict__.update(x=x, t=t, memory=memory, belief=belief)
+        own = self.__dict__
+        own["x"], own["t"], own["memory"], own["belief"] = x, t, memory, belief
 
     def move(self, x: Tensor, s: Tensor, memory: Any = None, belief: Distribution | None = None) -> State:
         """The state after a step to s."""

@@ -168,6 +168,11 @@ class Moments:
         return math.sqrt(float(self.values.max()))
 
     @cached_property
+    def alike(self) -> bool:
+        """Whether all directions have the same variance, so that no basis is needed."""
+        return bool((self.values == self.values[0]).all())
+
+    @cached_property
     def array(self) -> Array:
         """``values`` as an array."""
         return np.ascontiguousarray(self.values.numpy())

@@ -16,8 +16,9 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import register
 from ..denoisers import Denoiser
-from ..distributions import Dirac, Distribution, Noise
+from ..distributions import Noise
 from ..processes import Process, ScalarGaussian, power
+from .along import Numbers, Plain, Row
 from .bridges import check_upwards
 from .clock import NOISY, PURE, Clock, Weight, clock, remainder_times
 from .loop import Sampler, State
@@ -34,46 +35,12 @@ GAP = math.nan
 """The time of a node that is not there, for one sample among others."""
 
 
-@dataclass(frozen=True, eq=False)
-class Row:
-    """One step, in coordinates along the directions: a number a direction ``(D,)``, or one a sample too ``(B, D)``.
-
-    Attributes:
-        read: (a, b, c) of q = a·(x − αm) + b·x̂_0 + c, along the directions; None if the network is not asked.
-        scale: of x − αm.
-        weights: of the values of q, newest first.
-        std: of the noise; None for none.
-        gain: of x − αm, the belief x̂_0 − m of the Gaussian alone; None where the network is asked.
-        here, there: αm at both ends, in coordinates of the data.
-    """
-
-    read: tuple[Tensor, Tensor, Tensor] | None
-    scale: Tensor
-    weights: tuple[Tensor, ...]
-    std: Tensor | None
-    gain: Tensor | None
-    here: Tensor
-    there: Tensor
-
-    def to(self, device: torch.device) -> Row:
-        """The same row on another device, so that a step moves nothing."""
-        return Row(
-            None if self.read is None else tuple(v.to(device) for v in self.read),  # type: ignore[arg-type]
-            self.scale.to(device),
-            tuple(w.to(device) for w in self.weights),
-            None if self.std is None else self.std.to(device),
-            None if self.gain is None else self.gain.to(device),
-            self.here.to(device),
-            self.there.to(device),
-        )
-
-
 class Memory(NamedTuple):
     """What is kept between steps.
 
     Attributes:
         times: at which q is known, newest first: numbers, or ``(B,)`` with not-a-number where a sample has none.
-        values: q there, ``(B, D)`` along the directions.
+        values: q there, as the rows keep it.
         prefix: the time from which nothing was asked yet; not-a-number for none.
         x: the state this belongs to.
         at: its time, the very tensor.
@@ -82,7 +49,7 @@ class Memory(NamedTuple):
     """
 
     times: tuple[float | Tensor, ...]
-    values: tuple[Tensor, ...]
+    values: tuple[Any, ...]
     prefix: float | Tensor
     x: Tensor
     at: Tensor
@@ -188,7 +155,7 @@ class GaussianRemainder(Sampler):
         if all(not isinstance(t, Tensor) or t.ndim == 0 for t in (*batch, s)):
             row = own._row(process, float(now), tuple(float(t) for t in times), float(prefix), float(s))
         else:
-            row = own._stack(process, batch, s, state.x.shape[0])
+            row = own._stack(process, batch, s, state.x)
         return own._take(row.to(state.x.device), state, now, s, denoiser, noise, past, -1)
 
     # Coefficients
@@ -208,50 +175,26 @@ class GaussianRemainder(Sampler):
         assert self.moments is not None
         return self.prefix and fresh and 0 < s < t and _ratio(process, t) > PURE * self.moments.largest
 
-    def _row(self, process: ScalarGaussian, t: float, past: tuple[float, ...], prefix: float, s: float) -> Row:
-        return self._torch([self._numbers(process, t, past, prefix, s)], process, [t], [s], False)
-
-    def _stack(self, process: ScalarGaussian, batch: list[float | Tensor], s: Tensor, size: int) -> Row:
-        """Rows of samples at times of their own, as one row of ``(B, D)``."""
-        columns = [torch.as_tensor(v, dtype=torch.float64).expand(size).tolist() for v in (*batch, s)]
-        samples = list(zip(*columns))
-        rows = [self._numbers(process, c[0], c[1:-2], c[-2], c[-1]) for c in samples]
-        return self._torch(rows, process, [c[0] for c in samples], [c[-1] for c in samples], True)
-
-    def _torch(
-        self, rows: list[_Numbers], process: ScalarGaussian, t: list[float], s: list[float], stacked: bool
-    ) -> Row:
-        def column(arrays: Sequence[Array]) -> Tensor:
-            return torch.as_tensor(np.stack(arrays)) if stacked else torch.as_tensor(arrays[0])
-
+    def _row(self, process: ScalarGaussian, t: float, past: tuple[float, ...], prefix: float, s: float) -> Row | Plain:
         assert self.moments is not None
-        mean = self.moments.mean
+        numbers = [self._numbers(process, t, past, prefix, s)]
+        if self.moments.alike:
+            return Plain.of(numbers, self.moments, None)
+        return Row.of(numbers, self.moments, False)
 
-        def centre(times: list[float]) -> Tensor:
-            at = process.alpha(torch.tensor(times, dtype=torch.float64))
-            return at[:, None] * mean if stacked else at[0] * mean
-
-        asked = stacked or rows[0].asked
-        read = None
-        if asked:
-            a, b = (column([r.read[i] for r in rows]) for i in (0, 1))
-            read = a, b, -b * self.moments.basis.to(mean[None])[0]
-        return Row(
-            read,
-            column([r.scale for r in rows]),
-            tuple(column([r.weights[j] for r in rows]) for j in range(len(rows[0].weights))) if asked else (),
-            column([r.std for r in rows]) if self.eta else None,
-            None if asked else column([r.gain for r in rows]),
-            centre(t),
-            centre(s),
-        )
-
-    def _numbers(self, process: ScalarGaussian, t: float, past: Sequence[float], prefix: float, s: float) -> _Numbers:
+    def _stack(self, process: ScalarGaussian, batch: list[float | Tensor], s: Tensor, x: Tensor) -> Row | Plain:
+        """Rows of samples at times of their own, as one."""
         assert self.moments is not None
+        columns = [torch.as_tensor(v, dtype=torch.float64).expand(len(x)).tolist() for v in (*batch, s)]
+        rows = [self._numbers(process, c[0], c[1:-2], c[-2], c[-1]) for c in zip(*columns)]
+        return Plain.of(rows, self.moments, x) if self.moments.alike else Row.of(rows, self.moments, True)
+
+    def _numbers(self, process: ScalarGaussian, t: float, past: Sequence[float], prefix: float, s: float) -> Numbers:
         check_upwards(t, s, self.eta)
-        values, kappa = self.moments.array, 1 + self.eta**2
-        times = torch.tensor([t, s], dtype=torch.float64)
-        (alpha_t, alpha_s), (sigma_t, sigma_s) = process.alpha(times).tolist(), process.sigma(times).tolist()
+        values, kappa = self._variances, 1 + self.eta**2
+        times = torch.tensor([t, s, *(t if math.isnan(r) else r for r in past)], dtype=torch.float64)
+        alpha, sigma = process.alpha(times).tolist(), process.sigma(times).tolist()
+        (alpha_t, alpha_s), (sigma_t, sigma_s) = alpha[:2], sigma[:2]
         total_t, total_s = (np.sqrt(a**2 * values + v**2) for a, v in ((alpha_t, sigma_t), (alpha_s, sigma_s)))
         nothing = np.zeros_like(values)
         # y − m goes with S^κ; α_s/α_t (S_s/S_t)^κ is written so that α_t = 0 does no harm.
@@ -261,23 +204,37 @@ class GaussianRemainder(Sampler):
         std = total_s * np.sqrt(np.maximum(0.0, 1 - shrink ** (2 * self.eta**2))) if self.eta else nothing
         nodes = [(j + 1, r) for j, r in enumerate(past) if not math.isnan(r)]
         if s == t or self.skips(process, t, s, not nodes and math.isnan(prefix)):
-            asked = s == t
+            asks, ends, silent = s == t, (alpha_t, alpha_s), len(past) + 1
             gain = alpha_t * values / total_t**2
-            return _Numbers((nothing, nothing), scale, [nothing] * (len(past) + 1), std, gain, asked)
+            return Numbers(
+                ends, [(nothing, nothing)] * silent, [0.0] * silent, scale, [nothing] * silent, std, gain, asks
+            )
         ratio_t, ratio_s = _ratio(process, t), _ratio(process, s)
         if math.isinf(ratio_t):  # no signal at all: only the last step to data is asked from here, and returns x̂_0
             raise UserError("grid must start below t = 1 where α(1) = 0, or leave it in a first step that asks nothing")
-        weight = self._weight
-        size = np.sqrt(values + ratio_t**2)
-        slope = -kappa * size**weight.rise / ratio_t**weight.fall
-        read = (-slope * values / size**2 / alpha_t, slope)
         order = [(0, t), *nodes][::-1]
         gains = self._gains(process, [r for _, r in order], prefix, ratio_s)
-        weights = [nothing] * (len(past) + 1)
+        weights, read = [nothing] * (len(past) + 1), [(nothing, nothing)] * (len(past) + 1)
+        read_alpha = [0.0] * (len(past) + 1)
         outer = total_s * np.sqrt(values + ratio_s**2) ** (kappa - 1)
         for (j, _), gain in zip(order, gains):
-            weights[j] = outer * gain
-        return _Numbers(read, scale, weights, std, nothing, True)
+            at = j + 1 if j else 0
+            weights[j], read_alpha[j] = outer * gain, alpha[at]
+            read[j] = self._reading(alpha[at], sigma[at])
+        return Numbers((alpha_t, alpha_s), read, read_alpha, scale, weights, std, nothing, True)
+
+    def _reading(self, alpha: float, sigma: float) -> tuple[Array, Array]:
+        """(a, b) of q = a·(x − αm) + b·(x̂_0 − m)."""
+        weight, values, ratio = self._weight, self._variances, sigma / alpha
+        size = np.sqrt(values + ratio**2)
+        slope = -(1 + self.eta**2) * size**weight.rise / ratio**weight.fall
+        return -slope * values / size**2 / alpha, slope
+
+    @property
+    def _variances(self) -> Array:
+        """Along the directions, or the one that all have."""
+        assert self.moments is not None
+        return self.moments.array[:1] if self.moments.alike else self.moments.array
 
     def _gains(self, process: ScalarGaussian, nodes: list[float], prefix: float, end: float) -> list[Array]:
         """∫ W l_j du a node, oldest first: of the step to ``end``, and what the newest changes in earlier steps."""
@@ -286,7 +243,7 @@ class GaussianRemainder(Sampler):
         ratios = [_ratio(process, r) for r in nodes]
         places = v(np.log(np.array(ratios)))
         newest = len(nodes) - 1
-        gains = [np.zeros_like(self.moments.array) for _ in nodes]
+        gains = [np.zeros_like(self._variances) for _ in nodes]
         if not math.isnan(prefix):
             gains[0] = gains[0] + self._integral(_ratio(process, prefix), ratios[0], places[:0])[0]
         for j in range(newest + 1):
@@ -325,7 +282,7 @@ class GaussianRemainder(Sampler):
     def _integral(self, start: float, stop: float, places: Array) -> Array:
         """∫ W l_k du from σ = start to stop, ``(k, D)``, on nodes at ``places``; of W alone for no nodes."""
         assert self.moments is not None
-        v, values = clock(self.moments), self.moments.array
+        v, values = clock(self.moments), self._variances
         weight, kappa = self._weight, 1 + self.eta**2
         # Below e^-18 of the smallest scale and above e^18 of the largest nothing is left of W.
         low, high = 0.5 * math.log(float(values.min())) - 18, 0.5 * math.log(float(values.max())) + 18
@@ -344,7 +301,7 @@ class GaussianRemainder(Sampler):
 
     def _take(
         self,
-        row: Row,
+        row: Row | Plain,
         state: State,
         now: float | Tensor,
         s: Tensor,
@@ -353,55 +310,29 @@ class GaussianRemainder(Sampler):
         past: _Past,
         index: int,
     ) -> State:
-        assert self.moments is not None
-        x, basis, memory = state.x, self.moments.basis, state.memory
+        memory: Memory | None = state.memory
         times, values, prefix = past
-        # The remainder is a difference of nearly equal numbers where there is much noise: float64 whatever x is.
-        along = memory.along if memory is not None and memory.x is x else basis.to(_flat(x) - row.here)
-        belief: Distribution
-        moved = along * row.scale
-        if row.read is None:
-            assert row.gain is not None
-            mean = self.moments.mean.to(along)
-            belief = Dirac(basis.back(along * row.gain, mean).reshape(x.shape).to(x))
-            start = prefix if not _none(prefix) else now
-        else:
-            belief = denoiser(x, state.t)
-            told = basis.to(_flat(belief.mean))
-            a, b, c = row.read
-            values = (torch.addcmul(torch.addcmul(c, along, a), told, b), *values)
-            for weight, each in zip(row.weights, values):
-                moved = moved.addcmul_(each, weight)
-            start, times = GAP, (now, *times)
-        if row.std is not None:
-            drawn = noise.normal(tuple(x.shape[1:])).reshape(along.shape)
-            moved = torch.addcmul(moved, basis.to(drawn.to(along)), row.std)
-        y = basis.back(moved, row.there).to(x.dtype)
-        y = y if y.shape == x.shape else y.reshape(x.shape)
         kept = self._history
-        return State(y, s, Memory(times[:kept], values[:kept], start, y, s, moved, index + 1), belief)
+        along = memory.along if memory is not None and memory.x is state.x else None
+        moved = row.move(state, along, values, denoiser, noise, kept)
+        if row.asks:
+            node, begun = (now, GAP) if row.silent is None else _apart(row.silent, now, prefix)
+            times, values, prefix = (node, *times)[:kept], (moved.value, *values)[:kept], begun
+        elif _none(prefix):
+            prefix = now
+        after = Memory(times, values, prefix, moved.x, s, moved.along, index + 1)
+        return State(moved.x, s, after, moved.belief)
 
 
-_Past = tuple[tuple[float | Tensor, ...], tuple[Tensor, ...], float | Tensor]
+_Past = tuple[tuple[float | Tensor, ...], tuple[Any, ...], float | Tensor]
 """Times and values of the memory, and the start of its prefix."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Numbers:
-    """A ``Row`` of one sample, as arrays."""
-
-    read: tuple[Array, Array]
-    scale: Array
-    weights: list[Array]
-    std: Array
-    gain: Array
-    asked: bool
-
-
-def _flat(x: Tensor) -> Tensor:
-    """``(B, D)`` in float64; what changes nothing is not called, since it costs as much as a small sum."""
-    flat = x if x.ndim == 2 else x.reshape(x.shape[0], -1)
-    return flat if flat.dtype is torch.float64 else flat.to(torch.float64)
+def _apart(silent: Tensor, now: float | Tensor, prefix: float | Tensor) -> tuple[Tensor, Tensor]:
+    """The node and the start of the prefix of samples some of which asked nothing."""
+    gap = torch.full(silent.shape, GAP, dtype=torch.float64)
+    here, before = (torch.as_tensor(v, dtype=torch.float64).cpu().expand(silent.shape) for v in (now, prefix))
+    return torch.where(silent, gap, here), torch.where(silent, torch.where(before.isnan(), here, before), gap)
 
 
 def _none(prefix: float | Tensor) -> bool:
@@ -465,7 +396,9 @@ class Planned(Sampler):
         past: _Past = ((), (), GAP) if memory is None else (memory.times, memory.values, memory.prefix)
         return own._take(rows[i], state, grid[i], s, denoiser, noise, past, i)
 
-    def _for(self, denoiser: Denoiser, device: torch.device) -> tuple[GaussianRemainder, tuple[Row, ...]] | None:
+    def _for(
+        self, denoiser: Denoiser, device: torch.device
+    ) -> tuple[GaussianRemainder, tuple[Row | Plain, ...]] | None:
         """The solver and its rows for a model, looked up again only when the model is another; None off the process."""
         last = self._last
         if last.get("denoiser") is not denoiser or last["device"] != device:
@@ -479,7 +412,7 @@ class Planned(Sampler):
 
 def _rows(
     sampler: GaussianRemainder, process: Process, grid: tuple[float, ...], device: torch.device
-) -> tuple[Row, ...]:
+) -> tuple[Row | Plain, ...]:
     try:
         return _settled(sampler, process, grid, device)
     except TypeError:  # a process that cannot be hashed
@@ -489,14 +422,14 @@ def _rows(
 @lru_cache(maxsize=64)
 def _settled(
     sampler: GaussianRemainder, process: ScalarGaussian, grid: tuple[float, ...], device: torch.device
-) -> tuple[Row, ...]:
-    rows: list[Row] = []
+) -> tuple[Row | Plain, ...]:
+    rows: list[Row | Plain] = []
     times: tuple[float, ...] = ()
     prefix = GAP
     for t, s in itertools.pairwise(grid):
         row = sampler._row(process, t, times, prefix, s)
         rows.append(row.to(device))
-        if row.read is None:
+        if not row.asks:
             prefix = t if math.isnan(prefix) else prefix
         else:
             times, prefix = (t, *times)[: sampler._history], GAP
