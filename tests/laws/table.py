@@ -144,6 +144,7 @@ SAMPLERS = {
     ),  # its order: tests/samplers/test_pndm.py
     "ddim-hat": Law(samplers.DDIMHat(), None, 40, False),
     "quasi-taylor": Law(samplers.QuasiTaylor(), 1, 40, False),
+    "quasi-taylor-sde": Law(samplers.QuasiTaylor(eta=1.0), None, 40, False),
     "reverse-diffusion": Law(samplers.ReverseDiffusion(), None, 40, False),
     "consistent-annealing": Law(samplers.ConsistentAnnealing(0.1), None, 40, False),
     "preconditioned": Law(samplers.Preconditioned(), None, 40, False),

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._registry import register
-from ..denoisers import Denoiser
-from ..distributions import Noise
-from ..processes import Process, ScalarGaussian, expand, power
-from .loop import Sampler, State
+from ..processes import Process, ScalarGaussian, power
+from .bridges import check_upwards
+from .linear import Linear, Row, Rule
 from .singlestep import check_start
 
 
@@ -27,45 +26,71 @@ from .singlestep import check_start
     proof="exact: tests/laws, tests/samplers/test_taylor.py",
 )
 @dataclass(frozen=True)
-class QuasiTaylor(Sampler):
-    r"""Taylor's expansion of the probability flow in the time step, with ideal derivatives (arXiv:2112.13339).
+class QuasiTaylor(Linear):
+    r"""Taylor's expansion of the reverse equations in the time step, with ideal derivatives (arXiv:2112.13339).
 
-    The derivatives along the flow that a Taylor method needs are replaced by those of data at a single point, the
-    denoiser's x̂_0. On such data x̂_0 and ε̂ are constant on a trajectory, so the solution is α_s x̂_0 + σ_s ε̂, and the
-    expansion replaces α and σ by their Taylor polynomials about t:
+    The derivatives that a Taylor method needs are replaced by those of data at a single point, the denoiser's x̂_0. On
+    such data the reverse SDE with a share η of its noise is linear and has a closed solution, of mean
 
-    .. math:: x_s = \hat x_0 \sum_{k=0}^{p} α^{(k)}_t \frac{(s - t)^k}{k!}
-                  + \hat ε \sum_{k=0}^{p} σ^{(k)}_t \frac{(s - t)^k}{k!}
+    .. math:: α_s \hat x_0 + κ_s (x_t - α_t \hat x_0),
+              \quad κ_s = \left(\frac{σ_s}{σ_t}\right)^{1+η^2} \left(\frac{α_t}{α_s}\right)^{η^2}
 
-    p = 1 is Euler's method on the probability flow, p → ∞ is DDIM. On other data the derivatives are not true ones, and
-    every p is of order 1. Derivatives are taken by automatic differentiation. A time at which σ has none (σ²(t) at
-    t = 0 is its start) begins no step.
+    and the expansion replaces α and κ by their Taylor polynomials about t,
+    :math:`\sum_{k=0}^{p} α^{(k)}_t (s - t)^k / k!`. With noise this is the Itô–Taylor expansion: noise of the rate
+    :math:`G = η^2 g^2`, :math:`g^2 = 2σ^2\,\tfrac{d}{dt}\log\tfrac{σ}{α}`, is carried to s by a kernel that is
+    expanded to the degree p − 1, which with h = t − s, :math:`a = -\dotκ_t` and :math:`c = -\dot G/2G` leaves the
+    variance
+
+    .. math:: G h \text{ at } p = 1, \quad G h \left[1 + (a + c) h + (a^2 + a c + c^2) h^2 / 3\right] \text{ at } p = 2.
+
+    p = 1 is Euler's method on the probability flow (η = 0), or Euler–Maruyama; p → ∞ at η = 0 is DDIM. On other data
+    the derivatives are not true ones, and every p is of order 1. Derivatives are taken by automatic differentiation. A
+    time at which σ has none (σ²(t) at t = 0 is its start) begins no step.
 
     Args:
-        order: p, 1 to 3.
+        order: p, 1 to 3; with noise 1 or 2.
+        eta: share of the reverse SDE's noise, ≥ 0.
     """
 
     order: int = 2
+    eta: float = 0.0
 
     def __post_init__(self) -> None:
         if isinstance(self.order, bool) or self.order not in (1, 2, 3):
             raise UserError(f"order must be 1, 2 or 3, got {self.order!r}")
+        if not 0.0 <= self.eta < math.inf:
+            raise UserError(f"eta must be a finite number >= 0, got {self.eta}")
+        if self.eta and self.order == 3:
+            raise UserError("order must be 1 or 2 with eta > 0, got 3")
 
     def check(self, process: Process) -> None:
         power(process, ScalarGaussian, "quasi-Taylor")
 
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
-        check_start(state.t, s)
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
-        x, t = state.x, state.t
-        alpha, sigma = (polynomial(process, f, t, s, self.order) for f in (process.alpha, process.sigma))
-        belief = denoiser(x, t)
-        kept = sigma / process.sigma(t)
-        moved = expand(alpha - kept * process.alpha(t), x) * belief.mean + expand(kept, x) * x
-        return state.move(moved, s, belief=belief)
+    def row(self, process: Process, times: tuple[float, ...], s: float) -> Row:
+        gaussian: ScalarGaussian = process  # type: ignore[assignment]
+        t, end = (torch.tensor(v, dtype=torch.float64) for v in (times[0], s))
+        check_start(t, end)
+        check_upwards(times[0], s, self.eta)
+        if self.eta and float(gaussian.alpha(t)) < 1e-9:
+            raise UserError(f"grid must start where the reverse SDE has a drift: it is infinite at t = {times[0]:g}")
+        kappa = lambda u: gaussian.sigma(u) ** (1 + self.eta**2) / gaussian.alpha(u) ** self.eta**2
+        first = kappa(t)
+        alpha = float(polynomial(gaussian.alpha, t, end, self.order))
+        kept = float(polynomial(kappa, t, end, self.order) / first)
+        step = Rule(kept, (alpha - kept * float(gaussian.alpha(t)),))
+        if not self.eta:
+            return Row(None, step)
+        h = float(t - end)
+        apart = _derivative(lambda u: torch.log(gaussian.sigma(u)) - torch.log(gaussian.alpha(u)))
+        rate, slope = _slope(lambda u: 2 * gaussian.sigma2(u) * apart(u), t)
+        variance = self.eta**2 * rate * h
+        if self.order == 2:
+            a, c = -_slope(kappa, t)[1] / float(first), -slope / (2 * rate)
+            variance *= 1 + (a + c) * h + (a * a + a * c + c * c) * h * h / 3
+        return Row(None, step, math.sqrt(variance))
 
 
-def polynomial(process: ScalarGaussian, f: Callable[[Tensor], Tensor], t: Tensor, s: Tensor, order: int) -> Tensor:
+def polynomial(f: Callable[[Tensor], Tensor], t: Tensor, s: Tensor, order: int) -> Tensor:
     """Taylor's polynomial of f about t, at s."""
     total, g = f(t), f
     for k in range(1, order + 1):
@@ -88,3 +113,8 @@ def _derivative(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
             return torch.zeros_like(t) if made is None else made
 
     return slope
+
+
+def _slope(f: Callable[[Tensor], Tensor], t: Tensor) -> tuple[float, float]:
+    """f and its derivative."""
+    return float(f(t)), float(_derivative(f)(t))
