@@ -9,6 +9,7 @@ from torch import nn
 import langevin
 from langevin import processes, samplers
 from langevin.denoisers import NetworkDenoiser, Reading
+from langevin.distributions import scaled
 
 
 class Net(nn.Module):
@@ -59,3 +60,17 @@ def test_a_step_keeps_no_more_than_it_uses():
         for sampler, parts in ((samplers.DPMSolverPP(), [2]), (samplers.DEIS(), [1, 1]), (samplers.UniPC(2), [1, 1])):
             *_, before, _ = langevin.trajectory(denoiser, sampler, grid=grid, start=start)
             assert [len(value) for value in before.memory.values] == parts
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_scaled_is_the_product(dtype):
+    """To the bit, the first time and again; also when it was first asked for where gradients are not recorded."""
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+    number = 0.1 + 1e-9 * torch.finfo(dtype).bits
+    with torch.inference_mode():
+        scaled(x, number)
+    for _ in range(2):
+        assert torch.equal(scaled(x, number), x * number)
+    leaf = x.clone().requires_grad_()
+    scaled(leaf, number).sum().backward()
+    assert torch.equal(leaf.grad, torch.full_like(x, number))

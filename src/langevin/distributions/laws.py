@@ -35,6 +35,8 @@ def scaled(x: Tensor, number: float) -> Tensor:
     """x·number. A tensor without axes is multiplied in half the time of a Python number, so those in use are kept."""
     scale = _SCALES.get((number, x.dtype))
     if scale is None:
+        if x.dtype not in (torch.float32, torch.float64):  # half precision would round the number first
+            return x * number
         if len(_SCALES) >= 4096:
             _SCALES.clear()
         with torch.inference_mode(False):
