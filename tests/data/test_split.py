@@ -1,5 +1,7 @@
 """A batch is a pure function of (indices, seed, draw)."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -134,3 +136,37 @@ def test_spectrum_of_large_images(tmp_path) -> None:
         first, *others = info.spectrum.reshape(3, -1).sum(1).tolist()
         assert first > 5 * max(others)
     assert data.load("digits").info.spectrum is None
+
+
+def test_leading_directions_of_large_points(tmp_path) -> None:
+    """Points of 600 coordinates carry 64 principal directions and what is left, as their full covariance has them.
+
+    The iteration starts with eight directions too many; what direction k lacks falls like (λ_73/λ_k)^4, 2e-5 at k = 30
+    where λ_k ∝ k⁻³, and moves its variance by the square of that.
+    """
+    generator = torch.Generator().manual_seed(0)
+    sizes = torch.arange(1, 601, dtype=torch.float64) ** -1.5
+    turn = torch.linalg.qr(torch.randn(600, 600, generator=generator, dtype=torch.float64))[0]
+    x = 0.3 + (torch.randn(500, 600, generator=generator, dtype=torch.float64) * sizes) @ turn.mT
+    np.save(tmp_path / "points.npy", x.float().numpy())
+    dataset = data.load(str(tmp_path / "points.npy"))
+    info = dataset.info
+    learn = dataset.train.batch(torch.arange(len(dataset.train)))[0].double().flatten(1)
+    cov = torch.cov(learn.mT, correction=0)
+    values, vectors = (v.flip(-1) for v in torch.linalg.eigh(cov))
+    assert info.colours is None
+    assert info.directions.shape == (600, 64)
+    torch.testing.assert_close(info.directions.mT @ info.directions, torch.eye(64, dtype=torch.float64))
+    torch.testing.assert_close(info.spectrum[:30], values[:30], rtol=1e-6, atol=0)
+    assert float((info.directions[:, :30] * vectors[:, :30]).sum(0).abs().min()) > 1 - 1e-4
+    total = info.spectrum[:-1].sum() + (600 - 64) * info.spectrum[-1]
+    torch.testing.assert_close(total, cov.diagonal().sum(), rtol=1e-10, atol=0)
+    assert data.Data.from_dict(info.to_dict(), info.tensors()) == info
+    for change, words in (
+        ({"directions": None}, "spectrum is known with either colours or directions"),
+        ({"spectrum": None}, "spectrum is known with either colours or directions"),
+        ({"spectrum": info.spectrum[1:]}, r"spectrum must have shape \(65,\)"),
+        ({"directions": info.directions[:5]}, r"directions must be \(600, k\)"),
+    ):
+        with pytest.raises(UserError, match=words):
+            replace(info, **change)

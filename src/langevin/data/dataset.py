@@ -14,7 +14,7 @@ from torch import Tensor
 from .._errors import UserError
 from . import _hash
 from .description import FULL_COVARIANCE, Data
-from .split import Split, moments, spectrum
+from .split import Split, leading, moments, spectrum
 
 HELD_OUT = 10
 """One example in this many is held out where a source brings no split of its own."""
@@ -124,6 +124,8 @@ def assemble(
         known = {"mean": mean, "cov": cov}
         if cov.ndim == 1 and info.is_image:
             known["colours"], known["spectrum"] = spectrum(learn, mean)
+        elif cov.ndim == 1:
+            known["directions"], known["spectrum"] = leading(learn, mean)
     info = Data(**{**{f.name: getattr(info, f.name) for f in fields(info)}, **known})
     if skipped:
         path, reason = skipped[0]

@@ -22,7 +22,7 @@ LEVELS = 2**16
 FULL_COVARIANCE = 512
 """Events of up to this many coordinates carry a full covariance, larger ones the variances."""
 
-MOMENTS = ("mean", "cov", "colours", "spectrum")
+MOMENTS = ("mean", "cov", "colours", "spectrum", "directions")
 """The tensors of a description."""
 
 
@@ -75,8 +75,10 @@ class Data:
             it is the covariance of the empirical law, mirrored images counted where training mirrors.
         source: the arguments of :func:`langevin.data.load` that give the data again.
         colours: float64 ``(C, C)``, orthonormal directions of the channels as columns; for images of D > 512.
-        spectrum: float64 ``(D,)``, the variances of the two-dimensional DCT of each channel along ``colours``: on which
-            scales images vary, where a full covariance would be too large. ``None`` if ``cov`` is full or unknown.
+        spectrum: on which scales the data vary, where a full covariance would be too large; ``None`` if ``cov`` is full
+            or unknown. Of images float64 ``(D,)``, the variances of the two-dimensional DCT of each channel along
+            ``colours``; of other events ``(k + 1,)``, the variances along ``directions`` and the mean one of the rest.
+        directions: float64 ``(D, k)``, the leading principal directions as columns; for D > 512 but images.
 
     Raises:
         UserError: for a field that contradicts another.
@@ -93,6 +95,7 @@ class Data:
     source: Mapping[str, Any] = field(default_factory=dict)
     colours: Tensor | None = None
     spectrum: Tensor | None = None
+    directions: Tensor | None = None
     tokens: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -117,14 +120,23 @@ class Data:
         if self.cov is not None and self.cov.shape not in ((self.dim,), (self.dim, self.dim)):
             raise UserError(f"cov must have shape ({self.dim},) or squared; got {tuple(self.cov.shape)}.")
 
-        if (self.colours is None) != (self.spectrum is None):
-            raise UserError("colours and spectrum are both known or both None")
-        if self.colours is not None and self.spectrum is not None:
+        if (self.colours is None) + (self.directions is None) != 1 + (self.spectrum is None):
+            raise UserError("spectrum is known with either colours or directions, or all of them are None")
+        if self.spectrum is None:
+            return
+        size = self.dim
+        if self.colours is not None:
             channels = self.shape[0]
             if not self.is_image or self.colours.shape != (channels, channels):
                 raise UserError(f"colours must be ({channels}, {channels}) of images; got {tuple(self.colours.shape)}.")
-            if self.spectrum.shape != (self.dim,):
-                raise UserError(f"spectrum must have shape ({self.dim},); got {tuple(self.spectrum.shape)}.")
+        elif self.directions is not None:
+            size = self.directions.shape[-1] + 1
+            if self.directions.ndim != 2 or len(self.directions) != self.dim or not 2 <= size <= self.dim:
+                raise UserError(
+                    f"directions must be ({self.dim}, k) with 1 <= k < {self.dim}; got {tuple(self.directions.shape)}."
+                )
+        if self.spectrum.shape != (size,):
+            raise UserError(f"spectrum must have shape ({size},); got {tuple(self.spectrum.shape)}.")
 
     @property
     def dim(self) -> int:

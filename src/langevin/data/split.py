@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
+from ..distributions import Noise
 from ..samplers.moments import cosines
 from . import _hash
 
@@ -141,6 +142,36 @@ def spectrum(split: Split, mean: Tensor) -> tuple[Tensor, Tensor]:
     turned = (rows @ torch.einsum("bchw,cd->bdhw", x, colours) @ columns.mT for x in chunks())
     count = len(split) * (2 if split.flip else 1)
     return colours, sum_of(c.square().sum(0) for c in turned).flatten() / count
+
+
+LEADING = 64
+"""Principal directions that large events carry."""
+
+
+def leading(split: Split, mean: Tensor, count: int = LEADING) -> tuple[Tensor, Tensor]:
+    """(directions ``(D, k)``, variances ``(k + 1,)``) of events: the k ≤ count leading principal directions, float64.
+
+    By subspace iteration from normal directions (Halko, Martinsson and Tropp 2011, arXiv:0909.4061 alg. 4.4), a pass
+    over the data each time. The last variance is the mean one of the directions that are left.
+    """
+    plain = Split(split._x, crop=split.crop)
+
+    def chunks() -> Iterator[Tensor]:
+        for indices in torch.arange(len(split)).split(1024):
+            yield plain.batch(indices)[0].double().flatten(1) - mean
+
+    size = len(mean)
+    count = max(1, min(count, len(split) - 1, size - 1))
+    wide = min(size, count + 8)
+    basis = torch.linalg.qr(Noise(0, size).normal((wide,)))[0]
+    for _ in range(4):
+        basis = torch.linalg.qr(sum_of(x.mT @ (x @ basis) for x in chunks()))[0]
+    within = sum_of((x @ basis).mT @ (x @ basis) for x in chunks()) / len(split)
+    values, vectors = torch.linalg.eigh(within)
+    total = sum_of(x.square().sum() for x in chunks()) / len(split)
+    values = values.flip(0)[:count].clamp_min(0)
+    rest = ((total - values.sum()) / (size - count)).clamp_min(0)
+    return basis @ vectors.flip(1)[:, :count], torch.cat((values, rest[None]))
 
 
 def sum_of(terms: Iterable[Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ from .joint import Boomerang, DenoisingMCMC, boomerang
 from .latents import decode, encode, lerp, slerp
 from .linear import Linear
 from .loop import Repeat, Sampler, State, Then, check_grid, trajectory
-from .moments import Coordinates, Cosines, Directions, Moments, moments_of
+from .moments import Coordinates, Cosines, Directions, Leading, Moments, moments_of
 from .momentum import HeavyBall
 from .multistep import (
     DEIS,
@@ -96,6 +96,7 @@ __all__ = [
     "Heun",
     "InTurn",
     "Langevin",
+    "Leading",
     "Linear",
     "Looked",
     "Matrix",

@@ -9,12 +9,15 @@ from torch import Tensor
 
 from .._errors import UserError
 from ..denoisers import Denoiser
-from .moments import FLOOR, Basis, Coordinates, Cosines, Moments
+from .moments import FLOOR, Basis, Cosines, Moments
 from .remainder import GaussianRemainder
 from .sampling import sample
 
 FULL = 512
 """Events of up to this many coordinates get a full covariance."""
+
+LEADING = 64
+"""Principal directions of larger events that are no images, at most."""
 
 
 def estimate_moments(denoiser: Denoiser, n: int = 512, steps: int = 12, seed: int = 0, batch: int = 256) -> Moments:
@@ -22,8 +25,9 @@ def estimate_moments(denoiser: Denoiser, n: int = 512, steps: int = 12, seed: in
 
     Up to 512 coordinates the covariance is full, shrunk towards a multiple of the identity as far as n samples ask for
     (Ledoit & Wolf 2004). Larger images get the variances of their cosine transform, a channel at a time, those of
-    neighbouring frequencies averaged; other large events the variances of their coordinates. The solver converges to
-    the model's own flow whatever the moments: they decide how fast.
+    neighbouring frequencies averaged; other large events their leading principal directions, one for every eight
+    samples and 64 at most, and one variance for the rest. The solver converges to the model's own flow whatever the
+    moments: they decide how fast.
 
     Args:
         denoiser: the model, with its condition if the moments are to be of a class.
@@ -56,7 +60,11 @@ def moments_from(x: Tensor, shape: tuple[int, ...]) -> Moments:
     if len(shape) == 3:
         basis: Basis = Cosines((shape[0], shape[1], shape[2]))
         return Moments(mean, _smooth(basis.to(centred).square().mean(0), shape), basis, floor=FLOOR)
-    return Moments(mean, centred.square().mean(0), Coordinates(), spectral=False)
+    count = max(1, min(LEADING, len(x) // 8))
+    _, sizes, rows = torch.linalg.svd(centred, full_matrices=False)
+    values = sizes.square() / len(x)
+    rest = values[count:].sum() / (len(mean) - count)
+    return Moments.leading(mean, torch.cat((values[:count], rest[None])), rows[:count].mT, FLOOR)
 
 
 def _smooth(variances: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -71,6 +71,31 @@ class Directions:
         return c @ matrix if shift is None else torch.addmm(shift, c, matrix)
 
 
+@dataclass(frozen=True, eq=False)
+class Leading:
+    """The columns of ``(D, k)``, k < D, and D − k more directions at right angles to them and to each other.
+
+    Which ones is left open: they are those of k Householder reflections, and a change of basis costs 4kD operations.
+    """
+
+    columns: Tensor
+    _there: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+
+    def _like(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The reflections, where x is and of its type."""
+        key = (x.device, x.dtype)
+        if key not in self._there:
+            self._there[key] = torch.geqrf(self.columns.to(device=x.device, dtype=x.dtype))
+        return self._there[key]
+
+    def to(self, x: Tensor) -> Tensor:
+        return torch.ormqr(*self._like(x), x, left=False)
+
+    def back(self, c: Tensor, shift: Tensor | None = None) -> Tensor:
+        x = torch.ormqr(*self._like(c), c, left=False, transpose=True)
+        return x if shift is None else x + shift
+
+
 def cosines(n: int) -> Tensor:
     """The orthonormal DCT-II as a matrix ``(n, n)``: rows are frequencies."""
     k, i = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)
@@ -153,6 +178,12 @@ class Moments:
         return cls(mean, values.clamp_min(0), Directions(vectors), floor=floor)
 
     @classmethod
+    def leading(cls, mean: Tensor, spectrum: Tensor, directions: Tensor, floor: float = 1e-6) -> Moments:
+        """From the variances ``(k + 1,)`` along leading directions ``(D, k)`` and, last, of each that is left."""
+        rest = spectrum[-1:].expand(len(mean) - directions.shape[1])
+        return cls(mean, torch.cat((spectrum[:-1], rest)), Leading(directions), floor=floor)
+
+    @classmethod
     def unknown(cls, size: int) -> Moments:
         """What is assumed of data in [−1, 1] of which nothing is known: mean 0 and a variance of 0.41."""
         return cls(torch.zeros(size, dtype=torch.float64), torch.full((size,), 0.41), spectral=False)
@@ -184,8 +215,8 @@ _KNOWN: MutableMapping[Any, Moments] = WeakKeyDictionary()
 def moments_of(denoiser: Denoiser) -> Moments | None:
     """The moments that travel with a model: of its ``data``, or of the denoiser it is made from; None if unknown.
 
-    ``data`` is anything with ``mean`` ``(D,)`` and ``cov`` ``(D, D)`` or ``(D,)``; of large images it has ``colours``
-    and ``spectrum`` too, which are then taken.
+    ``data`` is anything with ``mean`` ``(D,)`` and ``cov`` ``(D, D)`` or ``(D,)``; if it is large it has a ``spectrum``
+    too, of images with ``colours``, of other events with ``directions``, which are then taken.
     """
     seen: Any = denoiser
     while seen is not None:
@@ -198,8 +229,11 @@ def moments_of(denoiser: Denoiser) -> Moments | None:
                 return None
             spectrum = getattr(data, "spectrum", None)
             floor = FLOOR if isinstance(seen, NetworkDenoiser) else 1e-6
+            directions = getattr(data, "directions", None)
             if spectrum is None:
                 _KNOWN[data] = Moments.of(mean, cov, floor)
+            elif directions is not None:
+                _KNOWN[data] = Moments.leading(mean, spectrum, directions, floor)
             else:
                 _KNOWN[data] = Moments(mean, spectrum, Cosines(tuple(data.shape), data.colours), floor=floor)
             return _KNOWN[data]
