@@ -224,12 +224,14 @@ class NetworkDenoiser(Denoiser):
         x = self.reading.enter(self.process, x_t, now)
         if x.dtype is not self._first.dtype:  # a call of `to` that changes nothing costs as much as a small operation
             x = x.to(self._first.dtype)
-        label = now.label if x.shape[0] == 1 and now.label.ndim else now.label.expand(x.shape[0])
+        shape, label = x.shape, now.label
+        if shape[0] != 1 or not label.ndim:
+            label = label.expand(shape[0])
         out: Tensor = self.network(x, label, condition or None)
-        if out.shape == x.shape and x.shape[1] == self._channels:  # what is usual, without building a tuple
+        if out.shape == shape and shape[1] == self._channels:  # what is usual, without building a tuple
             return out
-        expected = (self._channels, *x.shape[2:])
-        if out.shape != (x.shape[0], *expected):
+        expected = (self._channels, *shape[2:])
+        if out.shape != (shape[0], *expected):
             raise UserError(f"network must return {expected} a sample, got {tuple(out.shape[1:])}")
         return out
 

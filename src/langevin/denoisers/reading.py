@@ -157,13 +157,17 @@ class Point(Dirac):
         own, c, net, d = self.__dict__["parts"]
         return _sum(scaled(x, a + b * c), net, b * d) if x is own else super().blend(a, x, b)
 
-    def terms(self, a: float, x: Tensor, b: float) -> tuple[tuple[float, Tensor], ...]:
+    def terms(self, a: float, x: Tensor, b: float, unit: float | None = None) -> tuple[tuple[float, Tensor], ...]:
         own, c, net, d = self.__dict__["parts"]
         if x is not own:
-            return super().terms(a, x, b)
-        kept = a + b * c
+            return super().terms(a, x, b, unit)
+        kept, of_net = a + b * c, b * d
         # What the network itself predicts has no x in it; both numbers come of a few roundings each.
-        return ((b * d, net),) if abs(kept) <= 1e-14 * abs(a) else ((kept, x), (b * d, net))
+        if abs(kept) <= 1e-14 * abs(a):
+            return ((of_net, net),)
+        if unit is None:
+            return ((kept, x), (of_net, net))
+        return ((1 / unit, _sum(scaled(x, kept * unit), net, of_net * unit)),)
 
     def __repr__(self) -> str:
         return f"Dirac(point={tuple(self.point.shape)})"

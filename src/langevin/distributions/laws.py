@@ -73,9 +73,14 @@ class Distribution(ABC):
         """a·x + b·E, in the dtype of x or a larger one: what a deterministic step asks of a belief."""
         return torch.add(scaled(x, a), self.mean, alpha=b)
 
-    def terms(self, a: float, x: Tensor, b: float) -> tuple[tuple[float, Tensor], ...]:
-        """(number, tensor) pairs that sum to a·x + b·E: what is at hand, for a step that goes on to add it up."""
-        return ((1.0, self.blend(a, x, b)),)
+    def terms(self, a: float, x: Tensor, b: float, unit: float | None = None) -> tuple[tuple[float, Tensor], ...]:
+        """(number, tensor) pairs that sum to a·x + b·E: what is at hand, for a step that goes on to add it up.
+
+        With a unit it is one pair, (1/unit, the sum times unit), unless there is a single tensor at hand anyway.
+        """
+        if unit is None:
+            return ((1.0, self.blend(a, x, b)),)
+        return ((1 / unit, self.blend(a * unit, x, b * unit)),)
 
     def affine(self, scale: Tensor, shift: Tensor, variance: Tensor) -> Distribution:
         """The law of scale·x + shift + N(0, variance·I); scale and variance are per sample, ``()`` or ``(B, 1, …)``."""

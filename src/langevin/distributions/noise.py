@@ -141,14 +141,15 @@ class Noise:
             raise UserError(f"seed must be an integer in [0, 2**64), got {seed!r}")
         if not isinstance(draw, int) or not 0 <= draw < 2**32:
             raise UserError(f"draw must be an integer in [0, 2**32), got {draw!r}")
+        counted = isinstance(sample, int)
         if isinstance(sample, int):
-            if sample < 0:
-                raise UserError(f"sample must be a number of samples >= 0, got {sample}")
+            if not 0 <= sample <= 2**32:
+                raise UserError(f"sample must be a number of samples in [0, 2**32], got {sample}")
             sample = torch.arange(sample)
         if sample.ndim != 1 or sample.dtype != torch.int64:
             raise UserError(f"sample must be int64 (B,), got {sample.dtype} {tuple(sample.shape)}")
         # Values are looked at on the CPU alone, where they are made: elsewhere a look is a wait for the device.
-        if sample.device.type == "cpu" and ((sample < 0) | (sample >= 2**32)).any():
+        if not counted and sample.device.type == "cpu" and ((sample < 0) | (sample >= 2**32)).any():
             raise UserError(f"sample must hold indices in [0, 2**32), got {sample.tolist()[:8]}")
         object.__setattr__(self, "seed", seed)
         object.__setattr__(self, "sample", sample)

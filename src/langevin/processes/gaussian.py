@@ -462,6 +462,13 @@ class DDPM(VariancePreserving):
         """N."""
         return len(self.betas)
 
+    def __hash__(self) -> int:  # of a thousand numbers, every time that steps on a grid are looked up
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.betas)
+
     @property
     def t_min(self) -> float:
         """The first knot, 1/N."""

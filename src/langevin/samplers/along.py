@@ -12,7 +12,6 @@ from torch import Tensor
 from ..denoisers import Denoiser
 from ..distributions import Dirac, Distribution, Noise, scaled
 from . import linear
-from .loop import State
 from .moments import Moments
 from .quadrature import Array
 
@@ -43,20 +42,9 @@ class Numbers(NamedTuple):
     asks: bool
 
 
-class Moved(NamedTuple):
-    """What a step did.
-
-    Attributes:
-        x: the new state.
-        along: x − αm along the directions, where that was computed.
-        value: q, or None if nothing was asked.
-        belief: about the data.
-    """
-
-    x: Tensor
-    along: Tensor
-    value: Any
-    belief: Distribution
+Moved = tuple[Tensor, Tensor, Any, Distribution]
+"""What a step did: the new state, x − αm along the directions where that was computed, q (None if nothing was asked),
+the belief about the data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,10 +119,17 @@ class Row:
         )
 
     def move(
-        self, state: State, along: Tensor | None, values: tuple[Any, ...], denoiser: Denoiser, noise: Noise, kept: int
+        self,
+        x: Tensor,
+        t: Tensor,
+        along: Tensor | None,
+        values: tuple[Any, ...],
+        denoiser: Denoiser,
+        noise: Noise,
+        kept: int,
     ) -> Moved:
         """Take the step; ``along`` is x − αm along the directions if it is known, ``kept`` how long q is needed."""
-        x, basis = state.x, self.moments.basis
+        basis = self.moments.basis
         # The remainder is a difference of nearly equal numbers where there is much noise: float64 whatever x is.
         along = basis.to(_flat(x) - self.here) if along is None else along
         moved, value = along * self.scale, None
@@ -144,7 +139,7 @@ class Row:
             mean = self.moments.mean.to(along)
             belief = Dirac(basis.back(along * self.gain, mean).reshape(x.shape).to(x))
         else:
-            belief = denoiser(x, state.t)
+            belief = denoiser(x, t)
             told = basis.to(_flat(belief.mean))
             a, b, c = self.read
             value = torch.addcmul(torch.addcmul(c, along, a), told, b)
@@ -154,7 +149,7 @@ class Row:
             drawn = noise.normal(tuple(x.shape[1:])).reshape(along.shape)
             moved = torch.addcmul(moved, basis.to(drawn.to(along)), self.std)
         y = basis.back(moved, self.there).to(x.dtype)
-        return Moved(y if y.shape == x.shape else y.reshape(x.shape), moved, value, belief)
+        return y if y.shape == x.shape else y.reshape(x.shape), moved, value, belief
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,10 +204,17 @@ class Plain:
         return replace(self, mean=None if self.mean is None else self.mean.to(device))
 
     def move(
-        self, state: State, along: Tensor | None, values: tuple[Any, ...], denoiser: Denoiser, noise: Noise, kept: int
+        self,
+        x: Tensor,
+        t: Tensor,
+        along: Tensor | None,
+        values: tuple[Any, ...],
+        denoiser: Denoiser,
+        noise: Noise,
+        kept: int,
     ) -> Moved:
         """Take the step; ``along`` is not needed, ``kept`` is how long q is."""
-        x, row, value = state.x, self.row, None
+        row, value = self.row, None
         mean = None if self.mean is None else self.mean.to(x.dtype).reshape(x.shape[1:])
         belief: Distribution
         if self.gain is not None:
@@ -220,7 +222,7 @@ class Plain:
             belief = Dirac(point if mean is None else point.add_(mean, alpha=self.gain[1]))
             moved = row.step(x, ())
         else:
-            belief = denoiser(x, state.t)
+            belief = denoiser(x, t)
             value = linear.read(row, x, belief, kept)
             moved = row.step(x, (value, *values))
         if mean is not None:
@@ -228,7 +230,7 @@ class Plain:
         if row.noisy:
             moved = moved + row.std * noise.normal(tuple(x.shape[1:])).to(moved)
         moved = moved if moved.dtype is x.dtype else moved.to(x.dtype)
-        return Moved(moved, moved, value, belief)
+        return moved, moved, value, belief
 
 
 def _shift(n: Numbers) -> float:

@@ -63,7 +63,7 @@ class Weight:
 KNOWN = Activity(3.0, 1.66, 0.287, (0.0, -1.06), (1.1, -1.02), (0.955, -0.45), Weight(2, 2.5), (10.0, 8.0))
 """For moments that say along which directions and on which scales the data vary."""
 
-PLANE = Activity(2.49, 1.92, 0.342, (-0.245, -0.71), (0.91, -0.55), (0.392, 0.015), Weight(2, 3.9), (5.94, 2.81))
+PLANE = Activity(2.49, 1.92, 0.342, (-0.245, -0.71), (0.91, -0.55), (0.392, 0.015), Weight(2, 3.15), (5.94, 2.81))
 """The same for data of one or two coordinates, where few samples stand between clusters until late."""
 
 UNKNOWN = Activity(2.27, 1.22, 0.219, (-0.057, 0.0), (1.51, 0.0), (2.5, 0.565), Weight(2, 2.33), (12.0, 16.1))

@@ -42,23 +42,17 @@ class Rule:
                 factor = weight * number
                 if term is x:
                     scale = scale + factor
-                elif not isinstance(factor, float) or abs(factor - 1.0) > ULP:
-                    rest.append((factor, term))
-                elif first is None:  # a value kept in the unit of this very step: one pass less
-                    first = term
+                elif first is None and type(factor) is float and -ULP < factor - 1.0 < ULP:
+                    first = term  # a value kept in the unit of this very step: one pass less
                 else:
-                    rest.append((1.0, term))
-        if not isinstance(scale, float):
-            y = x * scale
-        elif first is None:
-            y = scaled(x, scale)
+                    rest.append((factor, term))
+        if type(scale) is not float:
+            y = x * scale if first is None else x * scale + first
         else:
-            y, first = torch.add(first, x, alpha=scale), None
-        if first is not None:
-            y = y.add_(first)
+            y = scaled(x, scale) if first is None else torch.add(first, x, alpha=scale)
         for factor, term in rest:
             # add_ in place: y is fresh, and a step's arithmetic is the traffic of these reads and writes
-            y = y.add_(term, alpha=factor) if isinstance(factor, float) else y + factor * term
+            y = y.add_(term, alpha=factor) if type(factor) is float else y + factor * term
         return y
 
 
@@ -213,10 +207,7 @@ def read(row: Row, x: Tensor, belief: Distribution, history: int) -> Value:
     a, b = (0.0, 1.0) if row.read is None else row.read
     if not (isinstance(a, float) and isinstance(b, float)):
         return ((1.0, x * a + belief.mean * b),)
-    terms = belief.terms(a, x, b)
-    if history < 2 or len(terms) == 1:
-        return terms
-    return ((1 / row.unit, belief.blend(a * row.unit, x, b * row.unit)),)
+    return belief.terms(a, x, b, None if history < 2 else row.unit)
 
 
 def _take(

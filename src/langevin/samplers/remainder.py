@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -160,7 +160,7 @@ class GaussianRemainder(Sampler):
 
     # Coefficients
 
-    @property
+    @cached_property
     def _history(self) -> int:
         """Values used beside the newest: those of the stencils that it changes."""
         return min(self.order, 2) - 1 if self.eta else self.order
@@ -314,14 +314,13 @@ class GaussianRemainder(Sampler):
         times, values, prefix = past
         kept = self._history
         along = memory.along if memory is not None and memory.x is state.x else None
-        moved = row.move(state, along, values, denoiser, noise, kept)
-        if row.asks:
+        x, along, value, belief = row.move(state.x, state.t, along, values, denoiser, noise, kept)
+        if value is not None:
             node, begun = (now, GAP) if row.silent is None else _apart(row.silent, now, prefix)
-            times, values, prefix = (node, *times)[:kept], (moved.value, *values)[:kept], begun
+            times, values, prefix = (node, *times)[:kept], (value, *values)[:kept], begun
         elif _none(prefix):
             prefix = now
-        after = Memory(times, values, prefix, moved.x, s, moved.along, index + 1)
-        return State(moved.x, s, after, moved.belief)
+        return State(x, s, Memory(times, values, prefix, x, s, along, index + 1), belief)
 
 
 _Past = tuple[tuple[float | Tensor, ...], tuple[Any, ...], float | Tensor]
@@ -388,7 +387,9 @@ class Planned(Sampler):
         memory: Memory | None = state.memory
         i, t, grid = 0 if memory is None else memory.done, state.t, self.grid
         off = not 0 <= i < len(grid) - 1 or t.ndim or s.ndim or float(s) != grid[i + 1]
-        found = self._for(denoiser, state.x.device)
+        last = self._last
+        known = last.get("denoiser") is denoiser and last["device"] == state.x.device
+        found = last["found"] if known else self._for(denoiser, state.x.device)
         # The very tensor of the step before needs no second look.
         if off or found is None or not ((memory is not None and t is memory.at) or float(t) == grid[i]):
             return self.sampler.step(state, s, denoiser, noise)
@@ -399,15 +400,13 @@ class Planned(Sampler):
     def _for(
         self, denoiser: Denoiser, device: torch.device
     ) -> tuple[GaussianRemainder, tuple[Row | Plain, ...]] | None:
-        """The solver and its rows for a model, looked up again only when the model is another; None off the process."""
-        last = self._last
-        if last.get("denoiser") is not denoiser or last["device"] != device:
-            found = None
-            if denoiser.process == self.process:
-                own = self.sampler.of(denoiser)
-                found = own, _rows(own, self.process, self.grid, device)
-            last.update(denoiser=denoiser, device=device, found=found)
-        return last["found"]
+        """The solver and its rows for a model, kept for the steps that follow; None off the process."""
+        found = None
+        if denoiser.process == self.process:
+            own = self.sampler.of(denoiser)
+            found = own, _rows(own, self.process, self.grid, device)
+        self._last.update(denoiser=denoiser, device=device, found=found)
+        return found
 
 
 def _rows(
