@@ -223,6 +223,25 @@ def test_class_moments_make_a_class_exact():
     torch.testing.assert_close(x, y, rtol=1e-7, atol=1e-7)
 
 
+def test_class_moments_of_a_model():
+    """A network under one label is solved with its class's moments, under several or none with those of all."""
+    world, q = worlds.random_mixture(4, 3, seed=2), processes.VP()
+    covs = torch.stack([v @ torch.diag(e) @ v.mT for v, e in zip(world.basis, world.values)])
+    known = {"mean": world.mean, "cov": world.cov, "class_mean": world.means, "class_cov": covs}
+    info = langevin.data.Data("made", (4,), None, None, ("a", "b", "c"), **known)
+    model = __import__("dataclasses").replace(oracle(world, q, "x0"), data=info)
+    labelled = lambda label: __import__("dataclasses").replace(model, bound={"label": torch.tensor(label)})
+    for k in range(3):
+        found = samplers.moments_of(labelled([k]))
+        torch.testing.assert_close(found.mean, world.means[k])
+        torch.testing.assert_close(
+            found.values.sort().values, world.values[k].sort().values.clamp_min(found.values.min())
+        )
+    for others in (model, labelled([0, 1]), labelled([-1])):
+        assert samplers.moments_of(others) is samplers.moments_of(model)
+    assert samplers.moments_of(labelled([1])) is samplers.moments_of(labelled([1]))
+
+
 def test_data_of_a_model():
     """A network's description of its data is read: full covariances by eigenvectors, variances as they are."""
     world = worlds.random_mixture(4, 3, seed=2)

@@ -12,12 +12,16 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
+from ..samplers.moments import Cosines
 from . import _hash
 from .description import FULL_COVARIANCE, Data
-from .split import Split, leading, moments, spectrum
+from .split import Split, class_moments, leading, moments, spectrum
 
 HELD_OUT = 10
 """One example in this many is held out where a source brings no split of its own."""
+
+CLASS_NUMBERS = 2**22
+"""Moments of classes are carried up to so many numbers in all: 32 MiB."""
 
 
 @dataclass(frozen=True)
@@ -126,11 +130,25 @@ def assemble(
             known["colours"], known["spectrum"] = spectrum(learn, mean)
         elif cov.ndim == 1:
             known["directions"], known["spectrum"] = leading(learn, mean)
+        known |= _of_classes(learn, info, known)
     info = Data(**{**{f.name: getattr(info, f.name) for f in fields(info)}, **known})
     if skipped:
         path, reason = skipped[0]
         warnings.warn(f"{name}: {len(skipped)} files skipped (first: {path}: {reason})", stacklevel=3)
     return Dataset(info, learn, Split(test.x, test.labels), tuple(skipped))
+
+
+def _of_classes(learn: Split, info: Data, known: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Moments of each class, where there are labels and the numbers are not too many to carry."""
+    mean, spectrum = known["mean"], known.get("spectrum")
+    if len(info.classes) < 2 or learn.labels is None or "directions" in known:
+        return {}
+    cov = known["cov"] if spectrum is None else spectrum
+    if len(info.classes) * cov.numel() > CLASS_NUMBERS:
+        return {}
+    turn = None if spectrum is None else Cosines(info.shape, known["colours"]).to  # type: ignore[arg-type]
+    means, covs = class_moments(learn, len(info.classes), mean, cov, turn)
+    return {"class_mean": means, "class_cov": covs}
 
 
 def count_nonfinite(x: Tensor) -> int:

@@ -22,7 +22,7 @@ LEVELS = 2**16
 FULL_COVARIANCE = 512
 """Events of up to this many coordinates carry a full covariance, larger ones the variances."""
 
-MOMENTS = ("mean", "cov", "colours", "spectrum", "directions")
+MOMENTS = ("mean", "cov", "colours", "spectrum", "directions", "class_mean", "class_cov")
 """The tensors of a description."""
 
 
@@ -79,6 +79,9 @@ class Data:
             or unknown. Of images float64 ``(D,)``, the variances of the two-dimensional DCT of each channel along
             ``colours``; of other events ``(k + 1,)``, the variances along ``directions`` and the mean one of the rest.
         directions: float64 ``(D, k)``, the leading principal directions as columns; for D > 512 but images.
+        class_mean: float64 ``(K, D)``, of each class alone, where there are classes and they have examples enough.
+        class_cov: the same of covariances: ``(K, D, D)`` beside a full ``cov``, of large images ``(K, D)`` as
+            ``spectrum``.
 
     Raises:
         UserError: for a field that contradicts another.
@@ -96,6 +99,8 @@ class Data:
     colours: Tensor | None = None
     spectrum: Tensor | None = None
     directions: Tensor | None = None
+    class_mean: Tensor | None = None
+    class_cov: Tensor | None = None
     tokens: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -120,6 +125,10 @@ class Data:
         if self.cov is not None and self.cov.shape not in ((self.dim,), (self.dim, self.dim)):
             raise UserError(f"cov must have shape ({self.dim},) or squared; got {tuple(self.cov.shape)}.")
 
+        self._check_spectrum()
+        self._check_classes()
+
+    def _check_spectrum(self) -> None:
         if (self.colours is None) + (self.directions is None) != 1 + (self.spectrum is None):
             raise UserError("spectrum is known with either colours or directions, or all of them are None")
         if self.spectrum is None:
@@ -137,6 +146,18 @@ class Data:
                 )
         if self.spectrum.shape != (size,):
             raise UserError(f"spectrum must have shape ({size},); got {tuple(self.spectrum.shape)}.")
+
+    def _check_classes(self) -> None:
+        if (self.class_mean is None) != (self.class_cov is None):
+            raise UserError("class_mean and class_cov are both known or both None")
+        if self.class_mean is None or self.class_cov is None:
+            return
+        each = (len(self.classes) or len(self.class_mean), self.dim)
+        if self.class_mean.shape != each:
+            raise UserError(f"class_mean must have shape {each}; got {tuple(self.class_mean.shape)}.")
+        expected = (*each, self.dim) if self.colours is None else each
+        if self.class_cov.shape != expected:
+            raise UserError(f"class_cov must have shape {expected}; got {tuple(self.class_cov.shape)}.")
 
     @property
     def dim(self) -> int:

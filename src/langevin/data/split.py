@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -172,6 +172,53 @@ def leading(split: Split, mean: Tensor, count: int = LEADING) -> tuple[Tensor, T
     values = values.flip(0)[:count].clamp_min(0)
     rest = ((total - values.sum()) / (size - count)).clamp_min(0)
     return basis @ vectors.flip(1)[:, :count], torch.cat((values, rest[None]))
+
+
+ENOUGH = 8
+"""Examples of a class below which nothing is said of it."""
+
+
+def class_moments(
+    split: Split, classes: int, mean: Tensor, cov: Tensor, turn: Callable[[Tensor], Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Means ``(K, D)`` and covariances ``(K, D, D)`` of classes; with ``turn`` variances ``(K, D)`` of turned events.
+
+    The covariance of a class is drawn towards the one within classes, by the share that it is uncertain: of n examples
+    n/(n + 2D) is its own, of variances n/(n + 10). Classes of fewer than eight examples get ``mean`` and ``cov`` (the
+    variances of all, with ``turn``).
+    """
+    plain, labels = Split(split._x, crop=split.crop), split.labels
+    assert labels is not None
+    size = len(mean)
+
+    def chunks() -> Iterator[tuple[Tensor, Tensor]]:
+        for indices in torch.arange(len(split)).split(1024):
+            x, label = plain.batch(indices)[0].double(), labels[indices]
+            if split.flip:
+                x, label = torch.cat([x, x.flip(-1)]), label.repeat(2)
+            yield x.flatten(1), label
+
+    count, means = torch.zeros(classes, dtype=torch.float64), torch.zeros(classes, size, dtype=torch.float64)
+    for x, label in chunks():
+        count += torch.bincount(label, minlength=classes)
+        means.index_add_(0, label, x)
+    known = count >= ENOUGH * (2 if split.flip else 1)
+    means = torch.where(known[:, None], means / count.clamp_min(1)[:, None], mean)
+    each = torch.zeros(classes, *cov.shape, dtype=torch.float64)
+    for x, label in chunks():
+        centred = x - means[label]
+        if turn is not None:
+            each.index_add_(0, label, turn(centred).square())
+            continue
+        for k in label.unique().tolist():
+            own = centred[label == k]
+            each[k] += own.mT @ own
+    wide = (-1, *[1] * cov.ndim)
+    seen = (count * known).reshape(wide)
+    within = (each * known.reshape(wide)).sum(0) / seen.sum().clamp_min(1)
+    share = seen / (seen + (2 * size if turn is None else 10))
+    mixed = share * each / count.clamp_min(1).reshape(wide) + (1 - share) * within
+    return means, torch.where(known.reshape(wide), mixed, cov)
 
 
 def sum_of(terms: Iterable[Tensor]) -> Tensor:

@@ -209,33 +209,47 @@ class Moments:
         return np.ascontiguousarray(self.values.numpy())
 
 
-_KNOWN: MutableMapping[Any, Moments] = WeakKeyDictionary()
+_KNOWN: MutableMapping[Any, dict[int | None, Moments]] = WeakKeyDictionary()
 
 
 def moments_of(denoiser: Denoiser) -> Moments | None:
     """The moments that travel with a model: of its ``data``, or of the denoiser it is made from; None if unknown.
 
     ``data`` is anything with ``mean`` ``(D,)`` and ``cov`` ``(D, D)`` or ``(D,)``; if it is large it has a ``spectrum``
-    too, of images with ``colours``, of other events with ``directions``, which are then taken.
+    too, of images with ``colours``, of other events with ``directions``, which are then taken. With ``class_mean`` and
+    ``class_cov`` a model under one label gets those of its class.
     """
     seen: Any = denoiser
     while seen is not None:
         data = getattr(seen, "data", None)
         if data is not None:
-            if data in _KNOWN:
-                return _KNOWN[data]
             mean, cov = getattr(data, "mean", None), getattr(data, "cov", None)
             if mean is None or cov is None or not bool((torch.as_tensor(cov) != 0).any()):
                 return None
-            spectrum = getattr(data, "spectrum", None)
-            floor = FLOOR if isinstance(seen, NetworkDenoiser) else 1e-6
-            directions = getattr(data, "directions", None)
-            if spectrum is None:
-                _KNOWN[data] = Moments.of(mean, cov, floor)
-            elif directions is not None:
-                _KNOWN[data] = Moments.leading(mean, spectrum, directions, floor)
-            else:
-                _KNOWN[data] = Moments(mean, spectrum, Cosines(tuple(data.shape), data.colours), floor=floor)
-            return _KNOWN[data]
+            label, kept = _label(seen, data), _KNOWN.setdefault(data, {})
+            if label not in kept:
+                kept[label] = _described(data, label, FLOOR if isinstance(seen, NetworkDenoiser) else 1e-6)
+            return kept[label]
         seen = getattr(seen, "base", None)
     return None
+
+
+def _label(denoiser: Any, data: Any) -> int | None:
+    """The one label that a model is given, if its data say something of classes."""
+    label = getattr(denoiser, "bound", {}).get("label") if getattr(data, "class_mean", None) is not None else None
+    if label is None or label.numel() != 1 or not 0 <= int(label) < len(data.class_mean):
+        return None
+    return int(label)
+
+
+def _described(data: Any, label: int | None, floor: float) -> Moments:
+    """The moments that a description gives, of all or of one class."""
+    spectrum, directions = getattr(data, "spectrum", None), getattr(data, "directions", None)
+    if spectrum is not None and directions is not None:
+        return Moments.leading(data.mean, spectrum, directions, floor)
+    if spectrum is not None:
+        mean, spectrum = (data.mean, spectrum) if label is None else (data.class_mean[label], data.class_cov[label])
+        return Moments(mean, spectrum, Cosines(tuple(data.shape), data.colours), floor=floor)
+    if label is None:
+        return Moments.of(data.mean, data.cov, floor)
+    return Moments.of(data.class_mean[label], data.class_cov[label], floor)
