@@ -64,6 +64,10 @@ def test_tune_with_guidance_for_one_class(langevin: Run, copy: Path, tmp_path: P
     for label, sampler in ((3, "tuned"), (4, "default")):
         assert langevin(*words, "--label", label).code == 0
         assert drawn(tmp_path / "out")[1]["sampler"] == sampler
+    # What was learned for labels in turn serves one of them too: with the moments of all, as it was learned.
+    assert langevin("tune", copy, "--nfe", 2, "--guidance-scale", 2, *QUICK).code == 0
+    assert langevin(*words, "--label", 4).code == 0
+    assert drawn(tmp_path / "out")[1]["sampler"] == "tuned"
 
 
 @pytest.mark.parametrize(

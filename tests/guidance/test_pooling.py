@@ -134,7 +134,8 @@ def test_what_a_guided_denoiser_keeps():
     process = processes.VP()
     base = network(process, "v")
     guided = classifier_free(base, label=[0, 1, 2], guidance_scale=2.0)
-    assert guided.base is base
+    assert guided.parts[0] is base
+    assert guided.base is guided.parts[1]  # the one with the largest weight
     assert guided.weights == (-1.0, 2.0)
     assert (guided.process, guided.shape, guided.dtype) == (process, (2,), torch.float64)
     assert guided.device == torch.device("cpu")

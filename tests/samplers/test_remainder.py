@@ -230,16 +230,21 @@ def test_class_moments_of_a_model():
     known = {"mean": world.mean, "cov": world.cov, "class_mean": world.means, "class_cov": covs}
     info = langevin.data.Data("made", (4,), None, None, ("a", "b", "c"), **known)
     model = __import__("dataclasses").replace(oracle(world, q, "x0"), data=info)
-    labelled = lambda label: __import__("dataclasses").replace(model, bound={"label": torch.tensor(label)})
+    model.network.config = {"classes": 3}
+    labelled = lambda label: model.given(label=label)
     for k in range(3):
-        found = samplers.moments_of(labelled([k]))
+        found = samplers.moments_of(labelled(k))
         torch.testing.assert_close(found.mean, world.means[k])
         torch.testing.assert_close(
             found.values.sort().values, world.values[k].sort().values.clamp_min(found.values.min())
         )
-    for others in (model, labelled([0, 1]), labelled([-1])):
+        assert samplers.moments_of(labelled(k).rows(slice(0, 1))) is found
+    # A label a sample is one of several, also where the batch holds one sample alone.
+    for others in (model, labelled([0, 1]), labelled([1]), labelled([0, 1]).rows(slice(0, 1)), labelled(-1)):
         assert samplers.moments_of(others) is samplers.moments_of(model)
-    assert samplers.moments_of(labelled([1])) is samplers.moments_of(labelled([1]))
+    assert samplers.moments_of(labelled(1)) is samplers.moments_of(labelled(1))
+    guided = classifier_free(model, label=1, guidance_scale=2.0)
+    assert samplers.moments_of(guided) is samplers.moments_of(labelled(1))
 
 
 def test_data_of_a_model():

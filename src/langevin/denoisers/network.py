@@ -93,6 +93,7 @@ class NetworkDenoiser(Denoiser):
         config: how the model was made, as plain JSON.
         tuned: samplers learned for this model, that travel with it.
         spreads: variances learned for this model, by name: functions from a denoiser to one with its mean.
+        of_class: the label, if one was given for all samples.
     """
 
     network: nn.Module
@@ -106,6 +107,7 @@ class NetworkDenoiser(Denoiser):
     config: Mapping[str, Any] = field(default_factory=dict)
     tuned: tuple[Any, ...] = ()
     spreads: Mapping[str, Callable[[Denoiser], Denoiser]] = field(default_factory=dict)
+    of_class: int | None = None
     _first: Tensor = field(init=False, repr=False)
     _channels: int = field(init=False, repr=False)
     _kept: dict[float, Asked] = field(init=False, repr=False)
@@ -149,7 +151,7 @@ class NetworkDenoiser(Denoiser):
         return tuple(key for key, setting in kinds.items() if config.get(setting))
 
     def _bind(self, condition: dict[str, Any]) -> NetworkDenoiser:
-        bound = dict(self.bound)
+        bound, of_class = dict(self.bound), None if "label" in condition else self.of_class
         config = getattr(self.network, "config", {})
         for key, value in condition.items():
             if value is None:
@@ -164,6 +166,7 @@ class NetworkDenoiser(Denoiser):
                     raise UserError(
                         f"label must lie in [0, {classes}) (-1 is none), got {tensor.unique().tolist()[:8]}"
                     )
+                of_class = int(tensor) if tensor.ndim == 0 and tensor >= 0 else None
                 tensor = tensor.to(torch.int64).reshape(-1)
             else:
                 ndim = 2 if key == "vector" else 3
@@ -173,7 +176,7 @@ class NetworkDenoiser(Denoiser):
                     shape = "(B, {0}) or ({0},)" if key == "vector" else "(B, L, {0}) or (L, {0})"
                     raise UserError(f"{key} must be {shape.format(config[key])}, got shape {tuple(tensor.shape)}")
             bound[key] = tensor
-        return replace(self, bound=bound)
+        return replace(self, bound=bound, of_class=of_class)
 
     def rows(self, index: slice | Tensor) -> NetworkDenoiser:
         if not self.bound:

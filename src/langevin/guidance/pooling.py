@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -34,16 +35,16 @@ def linear(beliefs: Sequence[Distribution], weights: Sequence[float]) -> Distrib
 class Linear(Denoiser):
     """Σ w_i · denoiser_i, linear in the means; parts that share a network are asked in one call.
 
-    ``base`` is the first part, ``parts`` and ``weights`` are kept for samplers that need the term.
+    ``base`` is the part with the largest weight, ``parts`` and ``weights`` are kept for samplers that need the term.
     """
 
     parts: tuple[Denoiser, ...]
     weights: tuple[float, ...]
 
-    @property
+    @cached_property
     def base(self) -> Denoiser:
-        """The denoiser that guidance starts from."""
-        return self.parts[0]
+        """The part with the largest weight, which says what data these are: under guidance, those of the condition."""
+        return self.parts[max(range(len(self.parts)), key=lambda i: self.weights[i])]
 
     @property
     def process(self) -> Process:  # type: ignore[override]

@@ -111,7 +111,7 @@ def draw(
         raise UserError(f"n must be an integer of at least 1, got {n!r}")
     model = replace(model, counter=Counter())
     asked = _labels(model, n, label, first)
-    denoiser = _denoiser(model, recipe, asked)
+    denoiser = _denoiser(model, recipe, label if isinstance(label, int) else asked)
     name = recipe.sampler
     steps = 10 if recipe.steps is None else recipe.steps
     tuned = found(denoiser, steps) if name is None and recipe.grid is None else None
@@ -184,7 +184,7 @@ def _labels(model: NetworkDenoiser, n: int, label: Tensor | int | None, first: i
     return asked.long().expand(n).contiguous()
 
 
-def _denoiser(model: NetworkDenoiser, recipe: Recipe, label: Tensor | None) -> Denoiser:
+def _denoiser(model: NetworkDenoiser, recipe: Recipe, label: Tensor | int | None) -> Denoiser:
     scale = recipe.guidance_scale
     if label is None and scale != 1:
         raise UserError(f"guidance-scale needs a model trained with labels, got {scale} for one without")

@@ -212,12 +212,12 @@ class Moments:
 _KNOWN: MutableMapping[Any, dict[int | None, Moments]] = WeakKeyDictionary()
 
 
-def moments_of(denoiser: Denoiser) -> Moments | None:
+def moments_of(denoiser: Denoiser, of_class: bool = True) -> Moments | None:
     """The moments that travel with a model: of its ``data``, or of the denoiser it is made from; None if unknown.
 
     ``data`` is anything with ``mean`` ``(D,)`` and ``cov`` ``(D, D)`` or ``(D,)``; if it is large it has a ``spectrum``
     too, of images with ``colours``, of other events with ``directions``, which are then taken. With ``class_mean`` and
-    ``class_cov`` a model under one label gets those of its class.
+    ``class_cov`` a model under one label gets those of its class, unless ``of_class`` is false.
     """
     seen: Any = denoiser
     while seen is not None:
@@ -226,7 +226,7 @@ def moments_of(denoiser: Denoiser) -> Moments | None:
             mean, cov = getattr(data, "mean", None), getattr(data, "cov", None)
             if mean is None or cov is None or not bool((torch.as_tensor(cov) != 0).any()):
                 return None
-            label, kept = _label(seen, data), _KNOWN.setdefault(data, {})
+            label, kept = _label(seen, data) if of_class else None, _KNOWN.setdefault(data, {})
             if label not in kept:
                 kept[label] = _described(data, label, FLOOR if isinstance(seen, NetworkDenoiser) else 1e-6)
             return kept[label]
@@ -235,11 +235,9 @@ def moments_of(denoiser: Denoiser) -> Moments | None:
 
 
 def _label(denoiser: Any, data: Any) -> int | None:
-    """The one label that a model is given, if its data say something of classes."""
-    label = getattr(denoiser, "bound", {}).get("label") if getattr(data, "class_mean", None) is not None else None
-    if label is None or label.numel() != 1 or not 0 <= int(label) < len(data.class_mean):
-        return None
-    return int(label)
+    """The label given for all samples, if its data say something of classes."""
+    label, means = getattr(denoiser, "of_class", None), getattr(data, "class_mean", None)
+    return None if label is None or means is None or label >= len(means) else int(label)
 
 
 def _described(data: Any, label: int | None, floor: float) -> Moments:

@@ -385,7 +385,7 @@ class Tuned(Sampler):
         if self.use is not None and self.use.assumed is not None:
             mean, variance = (torch.full((size,), v, dtype=torch.float64) for v in self.use.assumed)
             return Moments(mean, variance, spectral=False)
-        known = moments_of(denoiser)
+        known = moments_of(denoiser, of_class=self.use is None or self.use.label != "in turn")
         if self.use is not None and self.use.moments is not None:
             if known is None:
                 raise UserError("a tuned sampler needs the moments of the data, which this model does not carry")

@@ -452,7 +452,7 @@ def bound(model: NetworkDenoiser, count: int, guidance_scale: float, label: int 
         return model, None
     if label is not None and not 0 <= label < classes:
         raise UserError(f"label must lie in 0…{classes - 1}, got {label}")
-    asked = torch.arange(count) % classes if label is None else torch.full((count,), label)
+    asked = torch.arange(count) % classes if label is None else label
     hidden = model.config.get("config", {}).get("objective", {}).get("label_dropout")
     if guidance_scale != 1 and hidden == 0:
         raise UserError(f"guidance_scale {guidance_scale} needs a model that was trained without labels too; use 1")
