@@ -205,6 +205,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+", type=File)
     parser.add_argument("--samples", type=int, default=128, help="paths whose error is measured")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--label", type=int, help="of a model that takes labels; without it, no label is given")
     parser.add_argument("--quality", action="store_true", help="draw samples with every solver, too")
     parser.add_argument("-n", type=int, default=1000, help="samples for the quality")
     parser.add_argument("--out", type=File, default=File("runs/models"))
@@ -213,6 +214,7 @@ def main() -> None:
     errors, distances = {}, {}
     for path in arguments.models:
         model = langevin.load(path)
+        model = model if arguments.label is None else model.given(label=arguments.label)
         began = time.perf_counter()
         errors[path.name] = measured(model, arguments)
         report(errors[path.name], f"{path.name}: median error ({time.perf_counter() - began:.0f} s)")
