@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/overhead.py
     OMP_NUM_THREADS=1 python benchmarks/overhead.py --case tiny --case arithmetic --all
+    OMP_NUM_THREADS=1 python benchmarks/overhead.py --case unet --loop rownian --loop "paths of" --rounds 40
 
 Cases: a tiny network (a perceptron of about 28 µs a call) at batch 1 and at 64; the U-Net at 32×32 with batch 16; the
 demo's U-Net at 8×8 with batch 64; and the arithmetic alone, the same loops around a network that hands back a tensor it
@@ -332,6 +333,9 @@ def main() -> None:
     parser.add_argument("--case", action="append", choices=known, default=[])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--all", action="store_true", help="every sampler of the registry")
+    parser.add_argument(
+        "--loop", action="append", default=[], help="only loops whose name holds this, beside bare calls"
+    )
     parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
     settings = parser.parse_args()
     console = Console(width=110)
@@ -352,6 +356,8 @@ def main() -> None:
             loops |= more
             for line in missing:
                 console.print(line, style="dim")
+        if settings.loop:
+            loops = {n: f for n, f in loops.items() if "bare" in n or any(part in n for part in settings.loop)}
         tell(case, interleaved(loops, settings.rounds, case.repeat), console)
 
 
