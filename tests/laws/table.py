@@ -66,8 +66,8 @@ class Law:
         evaluations: times at which a step from t to s asks the denoiser: a letter each, or a function of
             (process, t, s); None where they follow from the state or from the grid as a whole.
         second: the same of the second step, if it differs.
-        signal: its weights of ε̂ are made for t, not for the flow: where α is 1e-3 they amplify an error of ε̂ beyond
-            any useful bound, so the network's rounding is measured on times uniform in t from log-SNR −4.
+        signal: it carries ε̂ from steps where α is 1e-3, which amplifies an error of ε̂ beyond any useful bound, so the
+            network's rounding is measured on times uniform in t from log-SNR −4.
     """
 
     sampler: Sampler
@@ -107,13 +107,13 @@ SAMPLERS = {
     "dpmpp-3m": Law(samplers.DPMSolverPP3M(start="corrected"), 3, 120, True),
     "dpmpp-3m-sde": Law(samplers.DPMSolverPP3MSDE(), None, 120, True),
     "dpmpp-4m": Law(samplers.DPMSolverPP(order=4, start="corrected"), 4, 120, True, second="tt"),
-    "dpm-multistep": Law(samplers.DPMSolverMultistep(3, start="corrected"), 3, 120, True),
+    "dpm-multistep": Law(samplers.DPMSolverMultistep(3, start="corrected"), 3, 120, True, signal=True),
     "multistep": Law(samplers.Multistep("v", "angle", 3, start="corrected"), 3, 120, True),
     "multistep-flow": Law(samplers.Multistep("flow", "sigma", 2), 2, 120, True),
     "deis": Law(samplers.DEIS(start="corrected"), 3, 120, True, signal=True),
     "deis-rho": Law(samplers.DEISRho(4, start="corrected"), 4, 120, True, second="tt"),
     "unipc": Law(samplers.UniPC(), 3, 120, True),
-    "unipc-b1": Law(samplers.UniPC(1, "eps", "B1"), 2, 120, True),
+    "unipc-b1": Law(samplers.UniPC(1, "eps", "B1"), 2, 120, True, signal=True),
     "plms": Law(samplers.PLMS(), 2, 120, True, signal=True),
     "remainder": Law(samplers.GaussianRemainder(prefix=False), 4, 120, True),
     "remainder-3": Law(samplers.GaussianRemainder(order=3, prefix=False), 3, 120, True),
