@@ -167,6 +167,7 @@ def test_leading_directions_of_large_points(tmp_path) -> None:
         ({"spectrum": None}, "spectrum is known with either colours or directions"),
         ({"spectrum": info.spectrum[1:]}, r"spectrum must have shape \(65,\)"),
         ({"directions": info.directions[:5]}, r"directions must be \(600, k\)"),
+        ({"directions": torch.tensor(1.0)}, r"directions must be \(600, k\)"),
     ):
         with pytest.raises(UserError, match=words):
             replace(info, **change)
@@ -205,6 +206,7 @@ def test_moments_of_classes(tmp_path, size, flip) -> None:
         ({"class_mean": None}, "class_mean and class_cov are both known or both None"),
         ({"class_mean": info.class_mean[:2]}, r"class_mean must have shape \(3, "),
         ({"class_cov": info.class_cov[:2]}, r"class_cov must have shape \(3, "),
+        ({"class_mean": torch.tensor(1.0), "classes": ()}, "class_mean must have shape"),
     ):
         with pytest.raises(UserError, match=words):
             replace(info, **change)

@@ -146,7 +146,10 @@ def _of_classes(learn: Split, info: Data, known: dict[str, Tensor]) -> dict[str,
     cov = known["cov"] if spectrum is None else spectrum
     if len(info.classes) * cov.numel() > CLASS_NUMBERS:
         return {}
-    turn = None if spectrum is None else Cosines(info.shape, known["colours"]).to  # type: ignore[arg-type]
+    turn = None
+    if spectrum is not None:
+        channels, height, width = info.shape
+        turn = Cosines((channels, height, width), known["colours"]).to
     means, covs = class_moments(learn, len(info.classes), mean, cov, turn)
     return {"class_mean": means, "class_cov": covs}
 

@@ -139,11 +139,10 @@ class Data:
             if not self.is_image or self.colours.shape != (channels, channels):
                 raise UserError(f"colours must be ({channels}, {channels}) of images; got {tuple(self.colours.shape)}.")
         elif self.directions is not None:
-            size = self.directions.shape[-1] + 1
-            if self.directions.ndim != 2 or len(self.directions) != self.dim or not 2 <= size <= self.dim:
-                raise UserError(
-                    f"directions must be ({self.dim}, k) with 1 <= k < {self.dim}; got {tuple(self.directions.shape)}."
-                )
+            got = tuple(self.directions.shape)
+            if len(got) != 2 or got[0] != self.dim or not 1 <= got[1] < self.dim:
+                raise UserError(f"directions must be ({self.dim}, k) with 1 <= k < {self.dim}; got {got}.")
+            size = got[1] + 1
         if self.spectrum.shape != (size,):
             raise UserError(f"spectrum must have shape ({size},); got {tuple(self.spectrum.shape)}.")
 
@@ -152,7 +151,7 @@ class Data:
             raise UserError("class_mean and class_cov are both known or both None")
         if self.class_mean is None or self.class_cov is None:
             return
-        each = (len(self.classes) or len(self.class_mean), self.dim)
+        each = (len(self.classes) or self.class_mean.shape[:1].numel(), self.dim)
         if self.class_mean.shape != each:
             raise UserError(f"class_mean must have shape {each}; got {tuple(self.class_mean.shape)}.")
         expected = (*each, self.dim) if self.colours is None else each

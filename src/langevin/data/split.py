@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._errors import UserError
 from ..distributions import Noise
-from ..samplers.moments import cosines
+from ..samplers.moments import LEADING, cosines
 from . import _hash
 
 _FLIP, _TOP, _LEFT = 1, 2, 3  # streams of the hash: one decision each
@@ -142,10 +142,6 @@ def spectrum(split: Split, mean: Tensor) -> tuple[Tensor, Tensor]:
     turned = (rows @ torch.einsum("bchw,cd->bdhw", x, colours) @ columns.mT for x in chunks())
     count = len(split) * (2 if split.flip else 1)
     return colours, sum_of(c.square().sum(0) for c in turned).flatten() / count
-
-
-LEADING = 64
-"""Principal directions that large events carry."""
 
 
 def leading(split: Split, mean: Tensor, count: int = LEADING) -> tuple[Tensor, Tensor]:

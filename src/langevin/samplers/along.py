@@ -181,14 +181,14 @@ class Plain:
 
         first = samples[0]
         asks = like is not None or first.asks
-        read = tuple(column([n.read[0][i].item() for n in samples]) for i in (0, 1))
+        read = column([n.read[0][0].item() for n in samples]), column([n.read[0][1].item() for n in samples])
         weights = tuple(column([n.weights[j].item() for n in samples]) for j in range(len(first.weights)))
         noisy = any(n.std.any() for n in samples)
         std = column([n.std.item() for n in samples]) if noisy else 0.0
         step = linear.Rule(column([n.scale.item() for n in samples]), weights if asks else ())
         gain = first.gain.item()
         return cls(
-            linear.Row(read, step, std),  # type: ignore[arg-type]
+            linear.Row(read, step, std),
             column([_shift(n) for n in samples]),
             None if asks else (gain, 1 - gain * first.alpha[0]),
             moments.mean if moments.mean.any() else None,

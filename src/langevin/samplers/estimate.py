@@ -9,15 +9,12 @@ from torch import Tensor
 
 from .._errors import UserError
 from ..denoisers import Denoiser
-from .moments import FLOOR, Basis, Cosines, Moments
+from .moments import FLOOR, LEADING, Basis, Cosines, Moments
 from .remainder import GaussianRemainder
 from .sampling import sample
 
 FULL = 512
 """Events of up to this many coordinates get a full covariance."""
-
-LEADING = 64
-"""Principal directions of larger events that are no images, at most."""
 
 
 def estimate_moments(denoiser: Denoiser, n: int = 512, steps: int = 12, seed: int = 0, batch: int = 256) -> Moments:

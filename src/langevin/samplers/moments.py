@@ -25,6 +25,10 @@ error, is weighted by 1/σ. A trained network's error there is some hundredths o
 belief needs none."""
 
 
+LEADING = 64
+"""Principal directions of events that are too large for a full covariance, at most; images have cosines."""
+
+
 class Basis(Protocol):
     """An orthonormal change of coordinates of flattened events."""
 
