@@ -39,7 +39,7 @@ FOLDERS = (
 )
 """A file imports from its own folder or one above it in this list; the command line, which draws reports, is below."""
 
-ANYWHERE = ("_errors", "_pickles", "_registry", "_untrusted")
+ANYWHERE = ("_duration", "_errors", "_pickles", "_registry", "_untrusted")
 """What every file may import; these import no folder themselves."""
 
 HEAVY = (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from .._duration import duration
 from .._errors import UserError
 from .options import Name, Sampling, Whole, at_least_one, class_index, device_named, writable
 
@@ -80,7 +81,7 @@ def run(options: Options) -> None:
         record = {"model": options.model, "trained_steps": model.config.get("steps"), **drawn.record}
         write(out, drawn.x, drawn.label, model.data, record)
     print(
-        f"{out}: {options.n} samples in {drawn.seconds:.1f} s, {drawn.evaluations} network evaluations each "
+        f"{out}: {options.n} samples in {duration(drawn.seconds)}, {drawn.evaluations} network evaluations each "
         f"({record['rule']})."
     )
 
@@ -131,7 +132,8 @@ def _shards(out: Path, asked: Request, model: NetworkDenoiser, place: str, part:
     conclude(out, x, label, model.data, record)
     print(
         f"{out}: {asked.n} samples, {asked.count} shards, {drawn} of them drawn now in "
-        f"{time.monotonic() - begun:.1f} s, {record['evaluations']} network evaluations a sample ({record['rule']})."
+        f"{duration(time.monotonic() - begun)}, {record['evaluations']} network evaluations a sample "
+        f"({record['rule']})."
     )
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from .._duration import duration
 from .._errors import UserError
 from .options import Name, Number, at_least_one, class_index, device_named, writable
 from .sample import class_names
@@ -73,7 +74,7 @@ def run(options: Options) -> None:
     before, after = sampler.use.errors or (float("nan"), float("nan"))
     print(
         f"{file}: median error on held-out noises {after:.4f} of the data's size, {before:.4f} by the default sampler, "
-        f"learned in {sampler.use.made['seconds']:.0f} s."
+        f"learned in {duration(sampler.use.made['seconds'])}."
     )
     words = ["langevin", "sample", options.model, "--steps", str(options.nfe)]
     words += [] if options.guidance_scale == 1 else ["--guidance-scale", f"{options.guidance_scale:g}"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .. import data, metrics, training
+from .._duration import duration
 from .._errors import UserError
 from ..data import Dataset
 from ..denoisers import NetworkDenoiser
@@ -120,7 +121,7 @@ def _model(job: Job, dataset: Dataset, folder: Path, say: Callable[[str], None])
             )
         if _spent(model) >= 1:
             made = model.config
-            say(f"using the model in {folder}: {made['steps']} steps, {made['seconds']:.0f} s; --fresh trains anew")
+            say(f"using the model in {folder}: {made['steps']} steps, {duration(made['seconds'])}; --fresh trains anew")
             return model, True
     going_on = bool(training.checkpoints(folder))
     say(f"{'going on with training' if going_on else 'training'} on {len(dataset.train)} scans of digits")
@@ -156,7 +157,7 @@ def _row(trial: Trial, job: Job, model: NetworkDenoiser, dataset: Dataset, say: 
     row = Row(trial, drawn, measures)
     agreement = row.value("label-agreement")
     read = "" if agreement is None else f", {agreement:.1%} read as asked"
-    say(f"{trial.title} with {drawn.evaluations} evaluations: {count} samples in {drawn.seconds:.1f} s{read}")
+    say(f"{trial.title} with {drawn.evaluations} evaluations: {count} samples in {duration(drawn.seconds)}{read}")
     return row
 
 

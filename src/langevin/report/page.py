@@ -9,6 +9,7 @@ from importlib import resources
 import torch
 from torch import Tensor
 
+from .._duration import duration
 from . import figures, images
 from .findings import Findings
 from .table import table
@@ -46,8 +47,8 @@ def page(found: Findings) -> str:
 def _opening(found: Findings) -> str:
     made, seconds = found.model.config, found.seconds
     passes = made["images"] / len(found.dataset.train)
-    trained = f"{_clock(made['seconds'])} of training"
-    whole = "in an earlier run" if found.reused else f"{_clock(seconds['total'])} in all"
+    trained = f"{duration(made['seconds'])} of training"
+    whole = "in an earlier run" if found.reused else f"{duration(seconds['total'])} in all"
     return f"""<header>
 <h1>Handwritten digits, learned and sampled here</h1>
 <p class="lead">A diffusion model of {_parameters(found)} parameters went {passes:.0f} times through
@@ -202,7 +203,7 @@ def _run(found: Findings) -> str:
         "machine": f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} used, {machine['device']}, "
         f"{machine['system']}",
         "versions": ", ".join(f"{name} {version}" for name, version in env["versions"].items()),
-        "time": ", ".join(f"{name} {_clock(value)}" for name, value in found.seconds.items()),
+        "time": ", ".join(f"{name} {duration(value)}" for name, value in found.seconds.items()),
         "date": env["date"],
     }
     inner = "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
@@ -251,10 +252,6 @@ def _plain(value: float | None, digits: int) -> str:
 
 def _level(value: float) -> str:
     return "0" if value == 0 else f"{value:.2g}"
-
-
-def _clock(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
 
 
 def _parameters(found: Findings) -> str:

@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import Any
 
+from .._duration import left_column, remaining
+
 PATIENCE = 2.0
 """Seconds before anything is shown."""
 
@@ -50,13 +52,13 @@ class Bar:
         elif now - self._said > QUIET:
             self._said = now
             left = (now - self._begun) * (total - done) / max(done, 1)
-            print(f"{self.title}: {done / total:.0%}, {left:.0f} s left", file=sys.stderr, flush=True)
+            print(f"{self.title}: {done / total:.0%}, {remaining(left)}", file=sys.stderr, flush=True)
 
     def _open(self, total: int) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), left_column())
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
         self._bar.start()
         self._task = self._bar.add_task(self.title, total=total)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._duration import duration
 from .._errors import UserError
 from ..data import Data, Dataset
 from ..denoisers import Counter, NetworkDenoiser
@@ -417,7 +418,9 @@ class Run:
         if made["skipped"]:
             self.bar.say(f"{made['skipped']} steps were skipped: their gradient was not finite.")
         val = "" if made["val_loss"] is None else f", held-out loss {made['val_loss']:.4f}"
-        self.bar.say(f"{made['steps']} steps in {self.progress.clock.seconds:.0f} s{val}: the model is in {self.out}")
+        self.bar.say(
+            f"{made['steps']} steps in {duration(self.progress.clock.seconds)}{val}: the model is in {self.out}"
+        )
 
     def _model(self) -> NetworkDenoiser:
         """What the run has made so far."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .._duration import left_column, remaining, spent_column
 from .._errors import UserError
 from . import files
 
@@ -112,10 +113,9 @@ class Bar:
 
     def _open(self) -> tuple[Any, Any]:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
-        left = TextColumn("left")
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), left)
+        columns = (TextColumn("{task.description}"), BarColumn(), spent_column(), left_column())
         bar = Progress(*columns, console=Console(stderr=True), refresh_per_second=4)
         bar.start()
         total = self.steps if self.steps is not None else 60 * (self.minutes or 0)
@@ -155,7 +155,7 @@ class Bar:
 
     def _left(self, step: int, seconds: float) -> str:
         share = step / self.steps if self.steps is not None else seconds / (60 * (self.minutes or 1))
-        return f"  {max(0.0, seconds / share - seconds):.0f} s left" if share > 0 else ""
+        return f"  {remaining(seconds / share - seconds)}" if share > 0 else ""
 
     def close(self) -> None:
         """Leave the terminal as it was."""
