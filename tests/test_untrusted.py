@@ -25,6 +25,7 @@ from langevin._errors import UserError
 from langevin.data import _numpy, images
 from langevin.denoisers import NetworkDenoiser, Reading
 from langevin.training import files
+from langevin.training import tensors as tensors_of
 from langevin.training.config import Config
 
 # JSON.
@@ -63,6 +64,35 @@ def test_json_that_is_read() -> None:
         assert _untrusted.parse_json(json.dumps(value, ensure_ascii=ascii_only).encode()) == value
     deep = "[" * 32 + "]" * 32
     assert json.dumps(_untrusted.parse_json(deep.encode())) == deep
+
+
+class Key(str):
+    """A text that counts how often it is compared."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        type(self).compared += 1
+        return str.__eq__(self, other)
+
+
+def test_a_key_twice_is_found_in_one_pass() -> None:
+    """The last of n keys stands twice. A table of n keys compares each a few times; one by one it would be n²/2."""
+    n = 2000
+    Key.compared = 0
+    with pytest.raises(UserError, match="the key 'k1999' twice"):
+        _untrusted._once([(Key(f"k{i}"), i) for i in range(n)] + [(Key(f"k{n - 1}"), 0)])
+    assert Key.compared < 10 * n
+
+
+def test_a_message_about_a_long_file_is_not_long() -> None:
+    with pytest.raises(UserError) as raised:
+        _untrusted.parse_json(('{"' + "x" * 100_000 + '": 1, "' + "x" * 100_000 + '": 2}').encode())
+    assert len(str(raised.value)) < 400
+    with pytest.raises(UserError, match=r"^shape must be .* 1, 1\)\.$") as raised:
+        data.Data("x", (1,) * 100_000)
+    assert len(str(raised.value)) < 4100
 
 
 # Types.
@@ -398,6 +428,23 @@ def test_tensors_that_claim_what_the_file_does_not_hold(content: bytes, tmp_path
     for read in (files.outline, files.read_safetensors):
         with pytest.raises(UserError, match=r"w\.safetensors is truncated or no safetensors file"):
             read(tmp_path / "w.safetensors")
+
+
+def test_more_tensors_than_any_network_has(tmp_path: Path, monkeypatch: Any) -> None:
+    """They are counted before the header is parsed, and again after, as their keys may be spelt with escapes."""
+    many = {f"t{i}": entry([1], [4 * i, 4 * i + 4])["w"] for i in range(2**16 + 1)}
+    text = json.dumps(many, separators=(",", ":"))
+    for spelt, parsed in ((text, False), (text.replace("data_", "data\\u005f"), True)):
+        asked: list[int] = []
+        parse = _untrusted.parse_json
+        monkeypatch.setattr(tensors_of, "parse_json", lambda content: asked.append(1) or parse(content))  # noqa: B023
+        (tmp_path / "w.safetensors").write_bytes(header(spelt.encode(), 4 * len(many)))
+        with pytest.raises(UserError, match=r"it holds 65537 tensors; at most 65536 are accepted"):
+            files.outline(tmp_path / "w.safetensors")
+        assert bool(asked) == parsed
+    few = {name: many[name] for name in list(many)[:1000]}
+    (tmp_path / "w.safetensors").write_bytes(header(few, 4000))
+    assert len(files.outline(tmp_path / "w.safetensors")) == 1000
 
 
 def test_the_outline_is_what_is_read(tmp_path: Path) -> None:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 4000
+"""Characters of a message at most: it may repeat what a file says, and a file may say anything."""
+
 
 class UserError(ValueError):
     """A request that cannot be met, found at the public boundary before any long work.
 
-    The command line prints the message alone and exits with code 2; in Python it is a ``ValueError``.
+    The command line prints the message alone and exits with code 2; in Python it is a ``ValueError``. The middle of a
+    message of over 4,000 characters is left out.
     """
+
+    def __str__(self) -> str:
+        message, half = super().__str__(), LONGEST // 2
+        return message if len(message) <= LONGEST else f"{message[:half]} … {message[-half:]}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -7,9 +7,11 @@ before anything of that size is made. And whatever is wrong comes out as a ``Use
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import os
@@ -122,7 +124,8 @@ def amount(size: int) -> str:
     return f"{size / 2 ** (10 * unit):.3g} {('B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB', 'EiB')[unit]}"
 
 
-_TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]', re.DOTALL)
+_TEXTS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_BRACKETS = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
 def parse_json(content: bytes) -> Any:
@@ -140,11 +143,9 @@ def parse_json(content: bytes) -> Any:
         text = content.decode()
     except UnicodeDecodeError as error:
         raise UserError(f"it is not UTF-8 (byte {error.start})") from None
-    depth = 0
-    for token in _TOKENS.finditer(text):
-        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
-        if depth > JSON_DEPTH:
-            raise UserError(f"its brackets are nested deeper than {JSON_DEPTH}")
+    outside = re.sub(r"[^\[\]{}]+", "", _TEXTS.sub("", text))  # the brackets that stand in no text
+    if any(depth > JSON_DEPTH for depth in itertools.accumulate(map(_BRACKETS.__getitem__, outside))):
+        raise UserError(f"its brackets are nested deeper than {JSON_DEPTH}")
     try:
         value = json.loads(
             text, object_pairs_hook=_once, parse_int=_integer, parse_float=_real, parse_constant=_constant
@@ -164,8 +165,8 @@ def parse_json(content: bytes) -> Any:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise UserError(f"it has the key {next(n for n in names if names.count(n) > 1)!r} twice")
+        counts = collections.Counter(name for name, _ in pairs)  # one pass: a file may have a million keys
+        raise UserError(f"it has the key {_short(next(name for name, n in counts.items() if n > 1))} twice")
     return found
 
 

@@ -18,6 +18,9 @@ from .._untrusted import open_file, parse_json, reading, reason
 HEADER = 2**24
 """Size of the header of a safetensors file at most; a tensor takes about a hundred bytes of it."""
 
+TENSORS = 2**16
+"""Tensors of a safetensors file at most; networks of a thousand layers have some ten thousand."""
+
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -56,10 +59,17 @@ def _outline(file: BinaryIO, size: int) -> dict[str, Tensor]:
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > size - 8 or length > HEADER:
         raise UserError(f"its header has {length} bytes, the file {size}; at most {HEADER} are accepted")
-    header = parse_json(file.read(length))
+    text = file.read(length)
+    # Counted as they are always spelt before the text is parsed, which takes a hundred times as long.
+    count = text.count(b'"data_offsets"')
+    header = parse_json(text) if count <= TENSORS else None
+    if isinstance(header, dict):
+        header.pop("__metadata__", None)
+        count = len(header)
+    if count > TENSORS:
+        raise UserError(f"it holds {count} tensors; at most {TENSORS} are accepted")
     if not isinstance(header, dict):
         raise UserError("its header is no JSON object")
-    header.pop("__metadata__", None)
     found, spans = {}, []
     for name, about in header.items():
         if not isinstance(about, dict) or about.keys() != {"dtype", "shape", "data_offsets"}:
@@ -93,7 +103,7 @@ def unpack(content: bytes, path: Path) -> dict[str, Tensor]:
     try:
         _outline(io.BytesIO(content), len(content))
     except UserError as error:
-        raise UserError(f"{path} is truncated or no safetensors file: {error}") from None
+        raise UserError(f"{path} is truncated or no safetensors file: {reason(error)}") from None
     with reading(path):
         return dict(sorted(load(content).items()))  # safetensors gives another order in every process
 
