@@ -15,7 +15,7 @@ from ..denoisers import Denoiser, Density, described
 from ..distributions import Dense, Diagonal, Distribution, Noise, Normal
 from ..objectives.bound import Decoder, prior_term
 from ..processes import Process, ScalarGaussian, as_time, power
-from .bound import bound
+from .bound import bound, check_data
 from .units import Units
 
 _TRUTH = 2**39
@@ -160,7 +160,7 @@ def horizon(
         raise UserError(f"truth must be the denoiser of an exact world, got {type(truth).__name__}")
     given = {"steps": steps, "grid": grid, "decoder": decoder, "samples": samples, "seed": seed, "batch": batch}
     whole = bound(denoiser, x, **given, progress=progress)  # type: ignore[arg-type]
-    process, clean, times = denoiser.process, x.to(torch.float64), whole.grid[:-1]
+    process, clean, times = denoiser.process, check_data(denoiser, x), whole.grid[:-1]
     starts = [None if fit is None else fitted_start(process, t, *fit) for t in times]
     prior = torch.stack([prior_term(process, clean, t, law).mean() for t, law in zip(times, starts)])
     below = torch.cat((whole.terms, whole.decoder[:, None]), 1).mean(0)

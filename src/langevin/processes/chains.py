@@ -127,8 +127,13 @@ class Chain(Process):
 
 
 def _cosine(chain: Replacement, t: Tensor) -> Tensor:
-    r""":math:`f(t)/f(0), f(t) = \cos^2\big(\tfrac{π}{2} \tfrac{t + 0.008}{1.008}\big)` (arXiv:2102.09672 eq. 17)."""
-    return (torch.cos(math.pi / 2 * (t + 0.008) / 1.008) / math.cos(math.pi / 2 * 0.008 / 1.008)) ** 2
+    r""":math:`f(t)/f(0), f(t) = \cos^2\big(\tfrac{π}{2} \tfrac{t + 0.008}{1.008}\big)` (arXiv:2102.09672 eq. 17).
+
+    It is 0 at t = 1 and 1 at t = 0 to the bit: a prior of masks alone gives a state with any chance of being unmasked
+    the probability 0, and the bound is then infinite. So the cosine is written as the sine of what is left to t = 1.
+    """
+    kept = torch.sin(math.pi / 2 * (1 - t) / 1.008) / math.sin(math.pi / 2 / 1.008)
+    return torch.where(t == 0, 1.0, kept**2)
 
 
 def _information(chain: Replacement, t: Tensor) -> Tensor:
