@@ -50,6 +50,21 @@ def test_help_and_wrong_commands_do_not_wait_for_torch() -> None:
     assert done.stdout.splitlines()[-1] == "False"
 
 
+def test_help_of_every_command_is_printed_without_torch() -> None:
+    """Help waits for the option classes and the parser alone: what the work needs is imported when it begins."""
+    heavy = {"torch", "numpy", "scipy", "sklearn", "matplotlib", "PIL", "safetensors", "huggingface_hub", "accelerate"}
+    code = f"""
+import contextlib, io, sys
+from langevin.cli import entry
+for command in entry.COMMANDS:
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert entry.main([command, "--help"]) == 0, command
+    assert said.getvalue().startswith(f"usage: langevin {{command}}"), command
+    assert not {heavy!r} & set(sys.modules), (command, {heavy!r} & set(sys.modules))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_console_script_and_module_are_the_same_way_in() -> None:
     script = Path(sys.executable).with_name("langevin")
     for command in ([str(script)], [sys.executable, "-m", "langevin"]):

@@ -15,8 +15,8 @@ from langevin.training.config import (
     OutputConfig,
     PredictionConfig,
     ProcessConfig,
-    settle,
 )
+from langevin.training.resolve import settle
 
 DOUBLE = torch.float64
 

@@ -40,8 +40,9 @@ from langevin.report import Part, Recipe, Request, Shards
 from langevin.tasks.compress import compress, container, decompress
 from langevin.tasks.compress.images import check_items
 from langevin.training import checkpoint, files
-from langevin.training.config import Config, NetworkConfig, ProcessConfig, build, settle
+from langevin.training.config import Config, NetworkConfig, ProcessConfig
 from langevin.training.learner import Learner
+from langevin.training.resolve import build, settle
 from langevin.training.spreads import spreads_of
 from langevin.training.tuning import tuned_of
 

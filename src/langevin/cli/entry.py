@@ -26,6 +26,7 @@ COMMANDS = {
     "convert": "Foreign weights (.pt, .pth, .ckpt, .pkl) to safetensors, without running the code in them.",
     "methods": "List every method: its paper, its place in the code, its proof.",
     "info": "Show what a model directory holds, or this environment.",
+    "completion": "Print a script that completes command lines with the Tab key, for bash or zsh.",
 }
 """Commands with the line that the table of contents gives them; each is a module beside this one."""
 

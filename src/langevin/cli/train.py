@@ -5,15 +5,16 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from .. import training
 from .._errors import UserError
-from ..data import load
-from ..training import BudgetConfig, Config, Team, WorkConfig
+from ..training import BudgetConfig, Config, WorkConfig
 from .options import Name, Whole, at_least_one, device_named, writable
+
+if TYPE_CHECKING:
+    from ..training import Team
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Options(Config):
 
 def run(options: Options) -> None:
     """Train, and say what to type next."""
+    from ..training import Team
+
     device = device_named(options.device)
     team = Team.join(device)
     with team.guard():
@@ -68,6 +71,9 @@ def run(options: Options) -> None:
 
 
 def _run(options: Options, team: Team, device: str | None) -> None:
+    from .. import training
+    from ..data import load
+
     out = writable(options.out)
     at_least_one(steps=options.budget.steps)
     if options.budget.minutes is not None and not options.budget.minutes > 0:

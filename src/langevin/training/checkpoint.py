@@ -18,10 +18,11 @@ from .._errors import UserError
 from .._untrusted import reading
 from ..data import Data
 from . import files
-from .config import Config, check
+from .config import Config
 from .learner import Learner
 from .model import FORMAT
 from .reports import CLOCK, COLUMNS
+from .resolve import check
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"step-(\d+)")

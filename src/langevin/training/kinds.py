@@ -6,16 +6,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from .._errors import UserError
 from .._registry import lookup
 from ..data import Data
 from ..denoisers import LevelReading, PhaseReading, Reader, Reading, TokenReading
 from ..processes import Chain, PhaseSpace, Process, ScalarGaussian
-
-if TYPE_CHECKING:
-    from .config import Config, ObjectiveConfig, PredictionConfig
+from .config import Config, ObjectiveConfig, PredictionConfig
 
 
 class Kind(ABC):

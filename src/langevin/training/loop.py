@@ -28,10 +28,11 @@ from ..processes import Learning
 from . import checkpoint, files, model, pictures
 from .batches import Batches
 from .checkpoint import Progress
-from .config import Config, build, changed, check, settle
+from .config import Config
 from .learner import Learner, learning_rate, precision
 from .order import Order
 from .reports import CLOCK, SECONDS, Bar, Metrics, Row
+from .resolve import build, changed, check, settle
 from .team import Team
 
 PATIENCE = 20

@@ -11,7 +11,8 @@ from typing import Any
 from .._errors import unknown
 from ..data import Dataset
 from ..samplers import NoiseLevels
-from .config import Config, EMAConfig, ObjectiveConfig, PredictionConfig, ProcessConfig, settle
+from .config import Config, EMAConfig, ObjectiveConfig, PredictionConfig, ProcessConfig
+from .resolve import settle
 
 SHELLS = 16
 """Coordinates above which an event shows by itself how noisy it is: its noise lies on a thin shell."""

@@ -1,0 +1,258 @@
+"""From what was asked of a training run to what is trained: what was left open is chosen for the data, and checked."""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .. import nn, objectives, processes
+from .._errors import UserError
+from .._untrusted import parse_json
+from ..data import Data
+from ..denoisers import Reader, networked
+from ..objectives import Objective
+from ..processes import Process
+from .codec import Autoencoder
+from .config import Config, NetworkConfig, ObjectiveConfig, PredictionConfig, ProcessConfig
+from .kinds import default_process, kind_of
+
+LARGEST = 2**40
+"""Steps, and numbers of steps, at most."""
+
+RESERVED = {"name", "shape", "times"}
+"""What is no option of anything."""
+
+BATCH = 2**24
+"""Examples a step at most."""
+
+
+@dataclass(frozen=True)
+class _Suits:
+    """What suits a kind of data."""
+
+    batch: int
+    lr: float
+    steps: int
+    warmup: int
+    every: int
+
+
+def _suits(data: Data) -> _Suits:
+    if data.tokens and not data.is_image:
+        return _Suits(batch=128, lr=2e-3, steps=4000, warmup=100, every=1000)
+    if not data.is_image:
+        return _Suits(batch=512, lr=2e-3, steps=4000, warmup=100, every=1000)
+    if max(data.shape[1:]) <= 16:
+        return _Suits(batch=128, lr=2e-3, steps=1800, warmup=100, every=300)
+    return _Suits(batch=64, lr=5e-4, steps=50_000, warmup=500, every=1000)
+
+
+def settle(config: Config, data: Data) -> Config:
+    """The configuration with everything chosen that was left open, and checked.
+
+    Raises:
+        UserError: for a value out of its range, named as it is on the command line.
+    """
+    suits = _suits(data)
+    network, process, prediction, objective = (_codec if config.network.name in nn.CODECS else _denoiser)(config, data)
+    budget = config.budget
+    if budget.steps is None and budget.minutes is None:
+        budget = replace(budget, steps=suits.steps)
+    pick = lambda value, default: default if value is None else value
+    settled = replace(
+        config,
+        batch=pick(config.batch, suits.batch),
+        network=network,
+        process=process,
+        prediction=prediction,
+        objective=replace(objective, options=_decode(config.objective.options)),
+        optimiser=replace(
+            config.optimiser,
+            lr=pick(config.optimiser.lr, suits.lr),
+            warmup=pick(config.optimiser.warmup, suits.warmup),
+        ),
+        budget=budget,
+        output=replace(
+            config.output,
+            validate_every=pick(config.output.validate_every, suits.every),
+            picture_every=pick(config.output.picture_every, suits.every),
+            checkpoint_every=pick(config.output.checkpoint_every, suits.every),
+        ),
+    )
+    check(settled)
+    return settled
+
+
+_Settled = tuple[NetworkConfig, ProcessConfig, PredictionConfig, ObjectiveConfig]
+
+
+def _denoiser(config: Config, data: Data) -> _Settled:
+    """What is trained as a denoiser."""
+    if config.objective.name in objectives.TIMELESS:
+        raise UserError(f"objective {config.objective.name!r} learns a codec: give --network.name vae")
+    name = config.process.name or default_process(data)
+    kind = kind_of(name)
+    kind.check(name, data)
+    process = ProcessConfig(name, kind.options(_decode(config.process.options), data))
+    config = replace(config, process=process)
+    prediction = kind.prediction(config, data)
+    objective = replace(config.objective, times_options=_decode(config.objective.times_options))
+    objective = kind.objective(objective, prediction)
+    return NetworkConfig(*_network(config, kind.reader(prediction, data), data)), process, prediction, objective
+
+
+def _codec(config: Config, data: Data) -> _Settled:
+    """What is trained as a codec: without a process, a prediction and times."""
+    plain, o = Config(), config.objective
+    for name, given in (("process", config.process), ("prediction", config.prediction)):
+        if given != getattr(plain, name):
+            raise UserError(f"--{name} is a setting of denoisers: network {config.network.name!r} is a codec")
+    if o.name not in (None, *objectives.TIMELESS) or o.times is not None or o.times_options:
+        raise UserError(f"network {config.network.name!r} is learned by objective 'elbo', which has no times")
+    if not data.is_image or data.tokens:
+        raise UserError(f"network {config.network.name!r} is for images, got data {data!r}")
+    made = nn.default(data.shape, name=config.network.name, **_decode(config.network.options))
+    network = NetworkConfig(str(made.pop("name")), made)
+    return network, config.process, config.prediction, replace(o, name=o.name or "elbo")
+
+
+def _network(config: Config, reading: Reader, data: Data) -> tuple[str, dict[str, Any]]:
+    options = _decode(config.network.options)
+    known = {"log_sigma": None, "index": [0.0, 999.0], "time": [0.0, 1000.0]}.get(reading.time)
+    if known is not None:
+        options.setdefault("time_range", known)
+    classes = options.pop("classes", len(data.classes))
+    if classes not in (0, len(data.classes)):
+        raise UserError(f"network.options classes must be 0 or that of the data, {len(data.classes)}, got {classes}")
+    process = _process(config)
+    reading.check(process)
+    shape, channels = reading.faces(process, data.shape)
+    options.setdefault("out_channels", channels * (1 if config.prediction.variance is None else 2))
+    made = nn.default(shape, classes, name=config.network.name, **options)
+    return str(made["name"]), {k: v for k, v in made.items() if k != "name"}
+
+
+def _process(config: Config) -> Process:
+    return processes.create({"name": config.process.name, **config.process.options})
+
+
+def _decode(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as JSON where they are JSON, else as the text they are."""
+
+    def value(text: Any) -> Any:
+        try:
+            return parse_json(text.encode()) if isinstance(text, str) else text
+        except ValueError:
+            return text
+
+    for key in RESERVED & options.keys():
+        raise UserError(f"options have no {key!r}: it has a setting of its own")
+    return {key: value(text) for key, text in options.items()}
+
+
+def check(config: Config) -> None:
+    """Refuse a settled configuration with a value out of its range.
+
+    Raises:
+        UserError: that names the setting as it is called on the command line.
+    """
+
+    def need(ok: bool, name: str, value: object, accepted: str) -> None:
+        if not ok:
+            raise UserError(f"{name} must be {accepted}, got {value!r}")
+
+    whole = lambda v, low, high=LARGEST: isinstance(v, int) and not isinstance(v, bool) and low <= v <= high
+    real = lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
+    o, e, b, out = config.optimiser, config.ema, config.budget, config.output
+    need(whole(config.seed, 0, 2**64 - 1), "seed", config.seed, "an integer in [0, 2**64)")
+    need(whole(config.batch, 1), "batch", config.batch, "an integer of at least 1")
+    need(whole(config.batch, 1, BATCH), "batch", config.batch, f"at most {BATCH}")
+    named = ("auto", "float32", "bfloat16", "float16")
+    need(config.precision in named, "precision", config.precision, "auto, float32, bfloat16 or float16")
+    drop = config.objective.label_dropout
+    need(real(drop) and 0 <= drop <= 1, "objective.label-dropout", drop, "in [0, 1]")
+    need(real(o.lr) and typing.cast(float, o.lr) > 0, "optimiser.lr", o.lr, "a number > 0")
+    need(all(real(v) and 0 <= v < 1 for v in o.betas), "optimiser.betas", o.betas, "two numbers in [0, 1)")
+    need(real(o.weight_decay) and o.weight_decay >= 0, "optimiser.weight-decay", o.weight_decay, "a number >= 0")
+    need(whole(o.warmup, 0), "optimiser.warmup", o.warmup, "an integer of at least 0")
+    need(o.schedule in ("constant", "cosine"), "optimiser.schedule", o.schedule, "constant or cosine")
+    clips = o.clip is None or (real(o.clip) and o.clip > 0)
+    need(clips, "optimiser.clip", o.clip, "a number > 0, or None")
+    need(e.kind in ("power", "constant"), "ema.kind", e.kind, "power or constant")
+    need(real(e.width) and 0 < e.width <= 0.28, "ema.width", e.width, "in (0, 0.28]")
+    need(real(e.half_life) and e.half_life > 0, "ema.half-life", e.half_life, "a number of images > 0")
+    need(b.steps is None or b.minutes is None, "budget", f"{b.steps} steps and {b.minutes} minutes", "one of the two")
+    need(b.steps is None or whole(b.steps, 1), "budget.steps", b.steps, "an integer of at least 1")
+    need(b.minutes is None or (real(b.minutes) and b.minutes > 0), "budget.minutes", b.minutes, "a number > 0")
+    for name in ("log_every", "validate_every", "picture_every", "checkpoint_every"):
+        value = getattr(out, name)
+        need(whole(value, 0), f"output.{name.replace('_', '-')}", value, "a number of steps, 0 for never")
+    need(whole(config.work.accumulate, 1), "accumulate", config.work.accumulate, "an integer of at least 1")
+    need(whole(config.work.workers, 0), "workers", config.work.workers, "a number of threads, 0 for none")
+    need(isinstance(config.work.shard_weights, bool), "shard-weights", config.work.shard_weights, "true or false")
+    need(whole(out.validate_on, 1), "output.validate-on", out.validate_on, "an integer of at least 1")
+    need(whole(out.keep, 1), "output.keep", out.keep, "an integer of at least 1")
+
+
+def build(config: Config, data: Data) -> tuple[Any, Objective]:
+    """The untrained denoiser (or ``Autoencoder``) and the objective of a settled configuration.
+
+    Weights come from torch's global generator, which the caller seeds.
+
+    Raises:
+        UserError: for an unknown name or setting, and for a process, prediction or size that do not go together.
+    """
+    if config.network.name in nn.CODECS:
+        codec: Any = Autoencoder(nn.create({"name": config.network.name, **config.network.options}), data)
+        objective = objectives.create({"name": config.objective.name, **config.objective.options})
+        objective.check(codec)
+        return objective.prepare(codec), objective
+    process = _process(config)
+    reading = kind_of(str(config.process.name)).reader(config.prediction, data)
+    reading.check(process)
+    times: dict[str, Any] = {"name": config.objective.times, **config.objective.times_options}
+    if config.objective.stratified:
+        times = {"name": "stratified", "of": times}
+    objective = objectives.create({"name": config.objective.name, "times": times, **config.objective.options})
+    network = nn.create({"name": config.network.name, **config.network.options})
+    network.check_shape(reading.faces(process, data.shape)[0])
+    variance = config.prediction.variance
+    denoiser = networked(network, process, reading, data.shape, variance=variance, data=data)
+    objective.check(denoiser)
+    return objective.prepare(denoiser), objective
+
+
+def changed(asked: Config, settled: Config, data: Data) -> list[str]:
+    """The settings a configuration names that differ from a settled one, save those a run may be continued with.
+
+    What stands at its default was not asked for. A budget, output and the division of the work may change from one part
+    of a run to the next.
+    """
+    plain, given, kept = Config().to_dict(), asked.to_dict(), settled.to_dict()
+    try:
+        same = settle(asked, data).to_dict()  # as a network writes its options: blocks 1 may stand for [1, 1]
+    except UserError:
+        same = given
+    for part in ("budget", "output", "work"):
+        plain.pop(part), given.pop(part), kept.pop(part)
+    return _differ(plain, given, same, kept, "")
+
+
+def _differ(
+    plain: Mapping[str, Any], given: Mapping[str, Any], same: Mapping[str, Any], kept: Mapping[str, Any], where: str
+) -> list[str]:
+    found = []
+    for key, value in given.items():
+        name = f"{where}{key.replace('_', '-')}"
+        if key == "options" or key.endswith("_options"):
+            for k, v in _decode(value).items():
+                if kept[key].get(k) not in (v, same[key].get(k)):
+                    found.append(f"{name}.{k} {kept[key].get(k)!r} -> {v!r}")
+        elif isinstance(value, Mapping):
+            found += _differ(plain[key], value, same[key], kept[key], f"{name}.")
+        elif value != plain[key] and value != kept[key]:
+            found.append(f"{name} {kept[key]!r} -> {value!r}")
+    return found
