@@ -33,6 +33,12 @@ class Options:
     """How."""
     flip: bool = False
     """Whether."""
+    most: int | None = None
+    """At most."""
+    least: float | None = None
+    """At least."""
+    pairs: dict[str, str] = field(default_factory=dict)
+    """Settings."""
     group: Part = field(default_factory=Part)
 
 
@@ -42,7 +48,7 @@ def ask(*words: str) -> Options | None:
 
 def test_words_become_options() -> None:
     assert ask("here") == Options("here")
-    assert ask("here", "-n", "5", "--flip", "--group.rate", "2") == Options("here", 5, "center", True, Part(2.0))
+    assert ask("here", "-n", "5", "--flip", "--group.rate", "2") == Options("here", 5, "center", True, group=Part(2.0))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +60,18 @@ def test_words_become_options() -> None:
         (["--corp", "random", "here"], "unknown option '--corp'. Did you mean '--crop'?"),
         (["here", "there"], "unexpected argument 'there'."),
         ([], "PLACE must be given."),
-        (["here", "-n", "three"], "invalid literal for int() with base 10: 'three'"),
+        (["here", "-n", "three"], "--n must be an integer, got 'three'. `"),
+        (["here", "-n", "1.5"], "--n must be an integer, got '1.5'. `"),
+        (["here", "-n", "it's"], '--n must be an integer, got "it\'s". `'),
+        (["here", "--group.rate", "fast"], "--group.rate must be a number, got 'fast'. `"),
+        (["here", "--most", "abc"], "--most must be an integer, got 'abc'. `"),
+        (["here", "--least", "abc"], "--least must be a number, got 'abc'. `"),
+        (["here", "--pairs", "key"], "--pairs must be followed by pairs, KEY VALUE. `"),
+        (["here", "--crop", "centre"], "--crop cannot be 'centre'. Did you mean 'center'? Known: center, random. `"),
+        ([""], "an argument must not be empty, got ''. `"),
+        (["  "], "an argument must not be empty, got '  '. `"),
+        (["here", "--crop", ""], "--crop must not be empty, got ''. `"),
+        (["here", "--crop="], "--crop must not be empty, got ''. `"),
         (["here", "--crop", "left"], "'left'"),
         (["here", "-n"], "-n/--n"),
     ],

@@ -31,6 +31,7 @@ def parse(prog: str, kind: type[T], words: list[str]) -> T | None:
         with contextlib.suppress(SystemExit):
             _ask(prog, kind, words)
         return None
+    _full(prog, words)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -50,6 +51,17 @@ def _ask(prog: str, kind: type[T], words: list[str]) -> tuple[T, list[str]]:
 
     markers = (tyro.conf.FlagCreatePairsOff,)
     return tyro.cli(kind, prog=prog, args=words, return_unknown_args=True, config=markers)
+
+
+def _full(prog: str, words: list[str]) -> None:
+    """Refuse an empty word (an unset variable of a shell, mostly): as a path it would be the current folder."""
+    for i, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if equals and option.startswith("-") and not value.strip():
+            raise UserError(f"{option} must not be empty, got {value!r}. `{prog} --help` lists the options.")
+        if not word.strip():
+            what = words[i - 1] if i and words[i - 1].startswith("-") else "an argument"
+            raise UserError(f"{what} must not be empty, got {word!r}. `{prog} --help` lists the options.")
 
 
 def _unknown(prog: str, kind: type, words: list[str]) -> str:
@@ -82,7 +94,32 @@ def _reason(box: str) -> str:
         depth = min((_indent(line) for line in said[1:]), default=0)
         return f"{', '.join(line.strip() for line in said[1:] if _indent(line) == depth)} must be given."
     text = " ".join(" ".join(said).split())
+    text = _plainly(text)
     return text if text.endswith(".") else f"{text}."
+
+
+_PLAIN = (
+    (
+        r"Error parsing (\S+): .*invalid literal for int\(\) with base 10: ('.*?'|\".*?\")$",
+        "{} must be an integer, got {}",
+    ),
+    (r"Error parsing (\S+): .*could not convert string to float: ('.*?'|\".*?\")$", "{} must be a number, got {}"),
+    (r"Error parsing (\S+): Failed to parse key-value pairs", "{} must be followed by pairs, KEY VALUE"),
+)
+"""What the parser says of a value, and what is said in its place."""
+
+
+def _plainly(text: str) -> str:
+    """What the parser says, without the names of its own types."""
+    for pattern, sentence in _PLAIN:
+        if found := re.match(pattern, text):
+            option, *value = found.groups()
+            return sentence.format(option.rpartition("/")[2], *value)
+    if found := re.match(r"invalid choice ('.*?') for argument '(\S+)'\. Expected one of (\(.*\))", text):
+        choice, option = found[1].strip("'"), found[2].rpartition("/")[2]
+        known = [name for name in re.findall(r"'(.*?)'", found[3]) if name != "None"]
+        return f"{option} cannot be {choice!r}.{nearest(choice, known)} Known: {', '.join(sorted(known))}."
+    return text
 
 
 def _indent(line: str) -> int:

@@ -315,10 +315,9 @@ class Multistep(Linear):
 _PROOF = "exact: tests/laws, tests/samplers/test_multistep.py; parity: tests/samplers/test_parity_multistep.py"
 
 
-@register("samplers", "multistep", title="Exponential multistep", arxiv="2211.01095", catalogue="C3", proof=_PROOF)
-def _multistep(**settings: object) -> Multistep:
-    """A :class:`Multistep` by its settings."""
-    return Multistep(**settings)  # type: ignore[arg-type]
+register("samplers", "multistep", title="Exponential multistep", arxiv="2211.01095", catalogue="C3", proof=_PROOF)(
+    Multistep
+)
 
 
 @register("samplers", "dpmpp-2m", title="DPM-Solver++(2M)", arxiv="2211.01095", catalogue="C3", proof=_PROOF)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from functools import singledispatch
@@ -9,7 +10,7 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import UserError, nearest
 from .._registry import lookup
 from ..denoisers import Denoiser
 from ..distributions import Noise
@@ -99,11 +100,24 @@ def _(process: PhaseSpace, steps: int) -> Tensor:
 
 
 def create(name: str, **settings: object) -> Sampler:
-    """A sampler by its registered name, with its settings."""
+    """A sampler by its registered name, with its settings.
+
+    Raises:
+        UserError: for a name or a setting that is not known, with the nearest; one that is missing, or of another type.
+    """
+    make = lookup("samplers", name).make
+    known = inspect.signature(make).parameters
+    for key in settings:
+        if key not in known:
+            takes = f"It takes {', '.join(known)}." if known else "It takes none."
+            raise UserError(f"sampler {name!r} has no option {key!r}.{nearest(key, known)} {takes}")
+    if lacks := [key for key, p in known.items() if p.default is p.empty and key not in settings]:
+        raise UserError(f"sampler {name!r} needs a value for {', '.join(lacks)}")
     try:
-        made: Sampler = lookup("samplers", name).make(**settings)
+        made: Sampler = make(**settings)
     except TypeError as error:
-        raise UserError(f"sampler {name!r}: {error}") from None
+        given = ", ".join(f"{key} = {value!r}" for key, value in settings.items())
+        raise UserError(f"an option of sampler {name!r} has the wrong type, got {given}") from error
     return made
 
 
