@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from said import Run, Said
 
+from langevin import UserError
+
 
 def refused(said: Said, command: str, *phrases: str) -> None:
     """Exit code 2 and one line on standard error that holds the phrases."""
@@ -98,7 +100,13 @@ def test_a_directory_that_may_not_be_written_to(langevin: Run, model: Path, tmp_
 SAMPLE = [
     (["--sampler", "dpmpp2m"], "unknown sampler 'dpmpp2m'", "Did you mean 'dpmpp-2m'?", "methods --room samplers"),
     (["--sampler", "ddim", "--sampler-options", "eta", "2"], "eta must lie in [0, 1] or be 'hat', got 2"),
-    (["--sampler", "ddim", "--sampler-options", "eat", "1"], "sampler 'ddim'", "'eat'"),
+    (
+        ["--sampler", "ddim", "--sampler-options", "etaa", "1"],
+        "'ddim' has no option 'etaa'. Did you mean 'eta'?",
+        "eta",
+    ),
+    (["--sampler", "ddim", "--sampler-options", "eta", "[1]"], "option of sampler 'ddim' has the wrong", "eta = [1]"),
+    (["--sampler", "multistep", "--sampler-options", "oder", "2"], "no option 'oder'. Did you mean 'order'?"),
     (["--sampler-options", "eta", "1"], "settings of a named sampler"),
     (["--grid", "karas"], "unknown grid 'karas'", "Did you mean 'karras'?"),
     (["--grid", "leading"], "grid 'leading' is a sub-sequence of a table, which EDM is not"),
@@ -203,6 +211,55 @@ def test_evaluate_when_the_data_have_gone(langevin: Run, model: Path, tmp_path: 
     config["data"]["source"] = {"source": str(tmp_path / "photos"), "size": 8}
     (moved / "config.json").write_text(json.dumps(config))
     refused(langevin("evaluate", moved), "evaluate", "this model was trained on", "photos", "--data")
+
+
+def test_evaluate_and_calibrate_fetch_no_data_that_only_the_model_names(
+    langevin: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory may be anybody's: its data on the Hub are fetched once the caller has named them."""
+    fetched = []
+    monkeypatch.setattr("langevin.data.hub._splits", lambda name: fetched.append(name) or _gone(name))
+    moved = tmp_path / "moved"
+    shutil.copytree(model, moved)
+    config = json.loads((moved / "config.json").read_text())
+    config["data"]["source"] = {"source": "hf:somebody/tracked"}
+    (moved / "config.json").write_text(json.dumps(config))
+    said = ("hf:somebody/tracked, are on the Hub", "only if asked for")
+    refused(langevin("evaluate", moved), "evaluate", *said, "name them with --data hf:somebody/tracked")
+    refused(langevin("calibrate", moved), "calibrate", *said, "name them with hf:somebody/tracked as DATA")
+    assert fetched == []
+    refused(langevin("evaluate", moved, "--data", "hf:somebody/tracked"), "evaluate", "gone")
+    assert fetched == ["somebody/tracked"]
+
+
+def _gone(name: str) -> None:
+    raise UserError(f"{name} is gone")
+
+
+def test_names_in_a_model_directory_move_no_cursor(langevin: Run, model: Path, tmp_path: Path) -> None:
+    """Class names, the name of the data and the record of training are whoever made the directory's."""
+    foreign = tmp_path / "foreign"
+    shutil.copytree(model, foreign)
+    config = json.loads((foreign / "config.json").read_text())
+    evil = "\x1b]0;title\x07\x1b[2J\x9b31m\u202e\nmodel  mine"
+    config["data"]["name"] += evil
+    config["data"]["classes"][0] += evil
+    config["training"]["note"] = evil
+    (foreign / "config.json").write_text(json.dumps(config))
+    said = langevin("info", foreign)
+    assert said.code == 0
+    assert all(c.isprintable() for c in said.out.replace("\n", ""))
+    assert [line.split()[0] for line in said.out.splitlines()].count("model") == 1
+    said = langevin("info", foreign, "--json")
+    assert all(c.isprintable() for c in said.out.replace("\n", ""))
+    assert json.loads(said.out)["training"]["note"] == evil
+    out = tmp_path / "out"
+    for words in (
+        ["sample", foreign, "-n", 8, "--steps", 1, "--out", out],
+        ["evaluate", foreign, "-n", 8, "--steps", 1],
+    ):
+        said = langevin(*words)
+        assert all(c.isprintable() for c in (said.out + said.err).replace("\n", "")), said
 
 
 def test_methods_and_info(langevin: Run) -> None:

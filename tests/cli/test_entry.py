@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import shlex
 import subprocess
 import sys
 import warnings
@@ -128,6 +129,56 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     process.stdout.close()
     assert process.stderr.read() == ""
     process.wait()
+
+
+def shell(line: str) -> subprocess.CompletedProcess[str]:
+    """A line of bash, in which ``langevin`` is this interpreter's; the exit code is that of its first command."""
+    start = f'set -o pipefail; langevin() {{ {shlex.quote(sys.executable)} -m langevin "$@"; }}; '
+    return subprocess.run(["bash", "-c", start + line], capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_help_to_a_full_disk_is_a_sentence() -> None:
+    done = shell("langevin --help > /dev/full")
+    said = "langevin: standard output cannot be written: No space left on device\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
+def test_help_to_a_reader_that_leaves_is_quiet() -> None:
+    done = shell("langevin --help | :")
+    assert done.stderr == ""
+
+
+def test_a_closed_standard_output_is_none(methods_that, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = shell("langevin --help >&-")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = shell("langevin smaple 2>&-")  # and nothing of it is said on the other
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
+    methods_that(lambda options: print("said"))
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["methods"]) == 0
+
+
+def test_what_moves_a_cursor_does_not_reach_standard_output(methods_that, capsys) -> None:
+    """Escape sequences of seven and eight bits, a bell, a return over the line, and marks that turn letters round."""
+    methods_that(lambda options: print("a\x1b[2Jb\x9b2Jc\x07d\re\u202ef\x00g\n\u00e9 σ 数"))
+    assert main(["methods"]) == 0
+    assert capsys.readouterr().out == "a\ufffd[2Jb\ufffd2Jc\ufffdd\ufffde\ufffdf\ufffdg\n\u00e9 σ 数\n"
+
+
+def test_the_streams_are_as_they_were(methods_that) -> None:
+    before = sys.stdout, sys.stderr
+    methods_that(lambda options: None)
+    assert main(["methods"]) == 0
+    assert (sys.stdout, sys.stderr) == before
+
+
+@pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR])
+def test_a_path_that_cannot_be_is_the_callers(methods_that, capsys, number: int) -> None:
+    methods_that(raising(OSError(number, os.strerror(number), "x" * 300)))
+    assert main(["methods"]) == 2
+    said = capsys.readouterr().err
+    assert said == f"langevin methods: {'x' * 200}: {os.strerror(number)}\n"
 
 
 def test_a_terminal_without_greek_letters_goes_on() -> None:

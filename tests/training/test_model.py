@@ -62,6 +62,18 @@ def test_foreign_network_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "m").exists()
 
 
+def test_directories_of_diffusers_are_called_so(tmp_path: Path) -> None:
+    """A pipeline has its index at the top, a model its class in config.json; both say who reads them."""
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "DDPMPipeline"}))
+    with pytest.raises(
+        UserError, match=r"is a pipeline of diffusers \(model_index.json\), which langevin does not read"
+    ):
+        training.load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel", "_diffusers_version": "0.30.0"}))
+    with pytest.raises(UserError, match=r"is a UNet2DModel of diffusers \(config.json\), which langevin does not read"):
+        training.load(tmp_path)
+
+
 def edited(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
     def edit(folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from .._errors import UserError, unknown
-from .options import Name, Whole, at_least_one, device_named, writable
+from .options import Name, Whole, at_least_one, console, device_named, writable
 
 if TYPE_CHECKING:
     from ..denoisers import Calibration
@@ -98,7 +98,6 @@ def run(options: Options) -> None:
 def _show(found: Calibration) -> None:
     """Γ and the variance of the belief, beside those of β and β̃."""
     import torch
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"What is left to know of x_0 after a look at noise σ/α ({found.made['n']} draws a time)")
@@ -110,7 +109,7 @@ def _show(found: Calibration) -> None:
         numbers = (found.variance[k], found.error[k], 1 / (1 + torch.exp(found.log_snr[k])))
         cells = [f"{float(v):.3g}" for v in (ratio, found.gamma[k], found.stderr[k], *numbers)]
         table.add_row(*cells)
-    Console().print(table)
+    console().print(table)
 
 
 def plot(found: Calibration) -> bytes:

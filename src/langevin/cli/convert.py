@@ -10,7 +10,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from .._errors import UserError
-from .options import Name, writable
+from .options import Name, named, writable
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,14 @@ def run(options: Options) -> None:
     if options.out.suffix != ".safetensors":
         raise UserError(f"out must be a .safetensors file, got {options.out}")
     out = writable(options.out, file=True)
-    source = options.input.expanduser()
-    if not source.is_file():
-        raise UserError(f"there is no file {options.input}")
+    with named("FILE", options.input):
+        source = options.input.expanduser()
+        if source.is_dir():
+            raise UserError(f"FILE must be a file of weights, but {options.input} is a folder")
+        if not source.exists():
+            raise UserError(f"there is no file {options.input}")
+        if not source.is_file():
+            raise UserError(f"FILE must be a file of weights, but {options.input} is no regular file")
     from ..adapters.pickles import convert
 
     if options.run_code:

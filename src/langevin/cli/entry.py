@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import io
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
+from typing import Any, TextIO, cast
 
 from .._errors import UserError, nearest
 
@@ -35,6 +37,8 @@ INTERRUPTED = 130
 
 _GIVEN_BY_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
+_GIVEN_BY_THE_CALLER = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line.
@@ -46,10 +50,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0; 2 for a request that cannot be met, said in one line on standard error; 1 if the disk is full
         or refuses; 130 after Ctrl-C. Any other error is a bug and is raised.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without σ shows ?, and goes on
     words = list(sys.argv[1:] if argv is None else argv)
+    name = words[0] if words else ""
+    prog = f"langevin {name}" if name in COMMANDS else "langevin"
+    with streams():
+        try:
+            code = _main(prog, words)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:  # the reader of a pipe has left, as in `langevin methods | head`
+            _give_up(sys.stdout)
+            return 1
+        except OSError as error:
+            reason = error.strerror or str(error)
+            if error.errno in _GIVEN_BY_THE_CALLER and error.filename is not None:
+                _complain(prog, f"{os.fsdecode(error.filename):.200}: {reason}")
+                return 2
+            if error.errno not in _GIVEN_BY_THE_MACHINE:
+                raise
+            if error.filename is not None:
+                _complain(prog, f"{os.fsdecode(error.filename)}: {reason}")
+                return 1
+            _give_up(sys.stdout)  # everything else that is written says where
+            _complain(prog, f"standard output cannot be written: {reason}")
+            return 1
+
+
+def _main(prog: str, words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(_contents())
         return 0
@@ -63,7 +90,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         kind = "option" if name.startswith("-") else "command"
         _complain("langevin", f"unknown {kind} {name!r}.{nearest(name, COMMANDS)} Known: {', '.join(COMMANDS)}.")
         return 2
-    prog = f"langevin {name}"
     try:
         with warnings.catch_warnings():
             _speak(prog)
@@ -74,15 +100,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         _complain(prog, str(stop) or "stopped")
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of a pipe has left (`langevin methods | head`); nor can the last flush reach it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        if error.errno not in _GIVEN_BY_THE_MACHINE:
-            raise
-        _complain(prog, str(error))
-        return 1
 
 
 def _run(prog: str, command: ModuleType, words: list[str]) -> int:
@@ -91,9 +108,56 @@ def _run(prog: str, command: ModuleType, words: list[str]) -> int:
     options = parse(prog, command.Options, words)
     if options is None:
         return 0
-    command.run(options)
-    sys.stdout.flush()
+    # Names and records of a model directory are somebody else's; help, which may have colours, is not.
+    with contextlib.redirect_stdout(cast("TextIO", Printable(sys.stdout))):
+        command.run(options)
+        sys.stdout.flush()
     return 0
+
+
+@contextlib.contextmanager
+def streams() -> Iterator[None]:
+    """Let both streams be there (a shell closes one by ``>&-``), and take any character."""
+    with contextlib.ExitStack() as stack:
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if stream is None:
+                void = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+                redirect = contextlib.redirect_stdout if name == "stdout" else contextlib.redirect_stderr
+                stack.enter_context(redirect(void))
+            elif isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # a terminal without σ shows ?, and goes on
+        yield
+
+
+def _give_up(stream: TextIO) -> None:
+    """Let what is still to be flushed as Python ends go nowhere: it could only fail again."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+class Printable:
+    """A stream without the characters that move a terminal's cursor, colour it, or hide text."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what can be printed, and a replacement for each character that cannot."""
+        self._stream.write(printable(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def printable(text: str) -> str:
+    """A text with U+FFFD in the place of every control character but the ends of lines."""
+    if text.isascii() and text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
 
 
 def _contents() -> str:
@@ -119,8 +183,8 @@ def _contents() -> str:
 
 def _complain(prog: str, text: str) -> None:
     # A name in somebody else's file may hold what moves a terminal's cursor.
-    plain = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
-    print(f"{prog}: {plain}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # standard error may be full or closed too: the exit code is left
+        print(f"{prog}: {printable(' '.join(text.split()))}", file=sys.stderr, flush=True)
 
 
 def _speak(prog: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, UseAppendAction, arg
 
 from .._errors import UserError
-from .options import Name, Sampling, Whole, at_least_one, class_index, writable
+from .options import Name, Sampling, Whole, at_least_one, class_index, console, writable
 from .sample import class_names, own_device, request
 
 if TYPE_CHECKING:
@@ -161,12 +161,20 @@ def _held(path: Path, info: Data) -> tuple[Tensor | Parts, Tensor | None, dict[s
 def dataset_of(model: Any, asked: str | None, *, option: str = "--data", classes: bool = True) -> Dataset:
     """What the model was trained on, found again from its description, or what is asked for, read in the same way."""
     from .. import data
+    from ..data.hub import PREFIX
 
     info: Data | None = model.data
     read = {} if info is None else dict(info.source)
     source = read.pop("source", None)
     if asked is None and source is None:
         raise UserError(f"this model does not say what it was trained on; name it with {option}")
+    if asked is None and str(source).startswith(PREFIX):
+        how = f"{option} {source}" if option.startswith("-") else f"{source} as {option}"
+        # A directory may come from anywhere: what it names is not fetched before somebody who can read has said so.
+        raise UserError(
+            f"the data this model was trained on, {source}, are on the Hub and are fetched only if asked for; "
+            f"name them with {how}"
+        )
     try:
         dataset = data.load(asked or str(source), **read)
     except UserError as error:
@@ -195,7 +203,6 @@ def _read(path: Path, info: Data) -> tuple[Tensor, Tensor | None]:
 
 def _show(measures: dict[str, dict[str, Any]], drawn: dict[str, Any], dataset: Dataset) -> None:
     """The table of numbers."""
-    from rich.console import Console
     from rich.table import Table
 
     how = drawn.get("rule") or drawn["file"]
@@ -206,7 +213,7 @@ def _show(measures: dict[str, dict[str, Any]], drawn: dict[str, Any], dataset: D
         table.add_column(name, justify="left" if name == "measure" else "right")
     for name, found in measures.items():
         table.add_row(name, *(_number(found.get(key)) for key in ("value", "stderr", "real")))
-    Console().print(table)
+    console().print(table)
 
 
 def _number(value: float | None) -> str:

@@ -23,11 +23,13 @@ def run(options: Options) -> None:
     """Print it."""
     found = _environment() if options.model is None else _model(options.model)
     if options.json:
-        print(json.dumps(found, indent=1, ensure_ascii=False))
+        text = json.dumps(found, indent=1, ensure_ascii=False)
+        # A control character is written as its escape, so that the value stays what it is.
+        print("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
         return
     width = max(map(len, found)) + 2
     for name, value in found.items():
-        print(f"{name:<{width}}{_text(value)}")
+        print(f"{name:<{width}}{_text(value)}".replace("\n", "\ufffd"))  # a name may not begin a line of its own
 
 
 def _environment() -> dict[str, Any]:

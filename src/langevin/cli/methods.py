@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import dataclass
 
-from .options import Name
+from .options import Name, console
 
 HEADS = {"id": "id", "name": "name", "arxiv": "arXiv", "where": "where", "proof": "proof", "figure": "figure"}
 """Columns of the table, by the key of a row."""
@@ -33,7 +33,6 @@ def run(options: Options) -> None:
     if options.json:
         print(json.dumps([row for _, row in rows], indent=1, ensure_ascii=False))
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(*HEADS.values(), box=None, pad_edge=False)
@@ -45,4 +44,4 @@ def run(options: Options) -> None:
             table.add_row()
         before = room
         table.add_row(*(row[key] for key in HEADS))
-    Console(width=None if sys.stdout.isatty() else WIDE).print(table, highlight=False, markup=False)
+    console(None if sys.stdout.isatty() else WIDE).print(table, highlight=False, markup=False)

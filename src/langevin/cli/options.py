@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from .._errors import UserError, unknown
-from .._untrusted import parse_json
+from .._untrusted import parse_json, reason
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ..report import Recipe
 
 # Their help says what happens when they are not given; "(default: None)" does not.
@@ -120,22 +123,44 @@ def device_named(name: str | None) -> str | None:
     return str(device)
 
 
+def console(width: int | None = None) -> Console:
+    """Where tables are printed: without colours, as standard output lets no escape sequence through."""
+    from rich.console import Console
+
+    return Console(width=width, color_system=None)
+
+
 def writable(path: str | os.PathLike[str], option: str = "out", *, file: bool = False) -> Path:
     """A path that can become a directory (or, with ``file``, a file): nothing is made yet.
 
     Raises:
         UserError: if something else has its name, or the place may not be written to.
     """
-    asked = Path(path).expanduser()
-    if file and asked.is_dir():
-        raise UserError(f"{option} must be a file, but {asked} is a directory")
-    if not file and asked.exists() and not asked.is_dir():
-        raise UserError(f"{option} must be a directory, but {asked} is a file")
-    there = asked if asked.is_dir() else asked.parent
-    while not there.exists():
-        there = there.parent
-    if not there.is_dir():
-        raise UserError(f"{option} cannot be {asked}: {there} is a file")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{option} cannot be {asked}: {there} may not be written to")
+    with named(option, path):
+        asked = Path(path).expanduser()
+        if file and asked.is_dir():
+            raise UserError(f"{option} must be a file, but {asked} is a directory")
+        if not file and asked.exists() and not asked.is_dir():
+            raise UserError(f"{option} must be a directory, but {asked} is a file")
+        there = asked if asked.is_dir() else asked.parent
+        for place in (asked, *asked.parents):
+            if place.is_symlink() and not place.exists():
+                raise UserError(f"{option} cannot be {asked}: {place} is a link to nothing")
+        while not there.exists():
+            there = there.parent
+        if not there.is_dir():
+            raise UserError(f"{option} cannot be {asked}: {there} is a file")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise UserError(f"{option} cannot be {asked}: {there} may not be written to")
     return asked
+
+
+@contextlib.contextmanager
+def named(option: str, path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let a path that no system takes (too long, a home of nobody, a null byte) be refused as what was asked for."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{option} cannot be {os.fspath(path)!r:.80}: {reason(error)}") from None

@@ -73,6 +73,7 @@ def run(options: Options) -> None:
 def _run(options: Options, team: Team, device: str | None) -> None:
     from .. import training
     from ..data import load
+    from ..data.hub import PREFIX
 
     out = writable(options.out)
     at_least_one(steps=options.budget.steps)
@@ -91,6 +92,8 @@ def _run(options: Options, team: Team, device: str | None) -> None:
     if team.first and not isinstance(made, training.Autoencoder):
         here, samples = shlex.quote(str(out)), shlex.quote(str(out / "samples"))
         how, more = "", "" if dataset.info.tokens else f"\n  langevin evaluate {here}"
+        if more and options.source.startswith(PREFIX):
+            more += f" --data {shlex.quote(options.source)}"  # which is not fetched unless it is named
         if config.objective.times == "levels":
             how = f" --sampler annealed-langevin --steps {int(config.objective.times_options.get('count', 10)) + 1}"
         print(f"Next:\n  langevin sample {here} -n 64{how} --out {samples}{more}")

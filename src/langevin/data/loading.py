@@ -41,6 +41,8 @@ def load(
     Raises:
         UserError: for a source that does not exist (with the nearest name), cannot be read or holds no usable data.
     """
+    if not os.fspath(source).strip():
+        raise UserError(f"source must be a name, a folder or a file, got {os.fspath(source)!r}")
     options = Options(size=size, channels=channels, flip=flip, crop=crop, limit=limit, progress=progress)
     name = os.fspath(source)
     known = {m.name: m.make for m in methods("data")}
@@ -56,6 +58,8 @@ def load(
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"data {name!r:.80} is no name and no path: {reason(error)}.") from None
     if path.is_dir():
+        if (path / "config.json").is_file() and (path / "model.safetensors").is_file():
+            raise UserError(f"{name} is a model directory, not data")
         if not _hub.is_saved(path):
             return _folder.folder(path, options)
         with reading(path):

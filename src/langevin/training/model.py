@@ -152,7 +152,12 @@ def _steady(folder: Path, make: Callable[[], Made]) -> Made:
 def _read(folder: Path) -> dict[str, Any]:
     """``config.json``; its ``files`` are the checksums of the others, and may be left out."""
     file = folder / CONFIG
-    config = {"files": {}, **files.read_json(files.place(folder, CONFIG))}
+    there = files.place(folder, CONFIG)
+    if not there.exists() and (folder / "model_index.json").is_file():
+        raise UserError(f"{folder} is a pipeline of diffusers (model_index.json), which langevin does not read yet")
+    config = {"files": {}, **files.read_json(there)}
+    if "langevin" not in config and isinstance(made_by := config.get("_class_name"), str):
+        raise UserError(f"{folder} is a {made_by:.40} of diffusers ({CONFIG}), which langevin does not read yet")
     version = config.get("langevin")
     if version != FORMAT:
         raise UserError(f"{file}: format {version!r} is unknown; this version of langevin reads {FORMAT}")
