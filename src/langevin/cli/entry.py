@@ -9,7 +9,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, TextIO, cast
 
@@ -179,6 +179,16 @@ def _contents() -> str:
             "  langevin evaluate runs/digits",
         ]
     )
+
+
+def abandon(prog: str) -> Callable[[str], None]:
+    """What ends this process, whatever it computes, with a sentence and the exit code of Ctrl-C."""
+
+    def leave(text: str) -> None:
+        _complain(prog, text)
+        os._exit(INTERRUPTED)
+
+    return leave
 
 
 def _complain(prog: str, text: str) -> None:

@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 
 from .._errors import UserError
 from ..training import BudgetConfig, Config, WorkConfig
+from .entry import abandon
 from .options import Name, Whole, at_least_one, device_named, writable
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _run(options: Options, team: Team, device: str | None) -> None:
     config = options.config()
     if options.recipe is not None and not options.resume:  # a run that is resumed has its own configuration
         config = training.recipe(options.recipe, dataset, config)
-    made = training.train(config, dataset, out, resume=options.resume, device=device)
+    made = training.train(config, dataset, out, resume=options.resume, device=device, leave=abandon("langevin train"))
     if team.first and not isinstance(made, training.Autoencoder):
         here, samples = shlex.quote(str(out)), shlex.quote(str(out / "samples"))
         how, more = "", "" if dataset.info.tokens else f"\n  langevin evaluate {here}"

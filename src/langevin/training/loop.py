@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 import os
 import shlex
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -29,6 +26,7 @@ from . import checkpoint, files, model, pictures
 from .batches import Batches
 from .checkpoint import Progress
 from .config import Config
+from .interrupts import Interrupts
 from .learner import Learner, learning_rate, precision
 from .order import Order
 from .reports import CLOCK, SECONDS, Bar, Metrics, Row
@@ -50,6 +48,7 @@ def train(
     resume: bool = False,
     device: torch.device | str | None = None,
     quiet: bool = False,
+    leave: Callable[[str], None] | None = None,
 ) -> Any:
     """Train a denoiser and leave it in a directory that ``load`` reads.
 
@@ -73,6 +72,9 @@ def train(
             asked for anew, anything else that is asked for must agree.
         device: a CUDA device if there is one, else the CPU, if not given.
         quiet: say nothing.
+        leave: for programs that do nothing else. After a second Ctrl-C Python regains control only when the computation
+            under way returns; if that takes more than a second, this is called in another thread with the sentence that
+            says how to go on, and may end the process (``os._exit``). If not given, the computation is waited for.
 
     Returns:
         The denoiser of the averaged weights, as ``load(out)`` gives it; for a codec, an ``Autoencoder``.
@@ -82,16 +84,25 @@ def train(
             them; when the disk is full, or the loss was not finite for 20 steps in a row. The last checkpoint stands,
             and the sentence says how to go on.
         KeyboardInterrupt: after Ctrl-C (or SIGTERM), with a checkpoint of the last step written and a sentence that
-            says how to go on. A second Ctrl-C does not wait for that, unless a launcher started the processes: it
-            passes on a signal that they have had already, and ends them itself if they take too long.
+            says how to go on. A second Ctrl-C does not wait for the end of the step, only for a checkpoint that is
+            being written, unless a launcher started the processes: it passes on a signal that they have had already,
+            and ends them itself if they take too long.
         SystemExit: in the processes of a team but the one that raises one of the above.
     """
     team = Team.join(device)
     with team.guard():
-        return _train(config, dataset, Path(out).expanduser(), team, resume, quiet)
+        return _train(config, dataset, Path(out).expanduser(), team, resume, quiet, leave)
 
 
-def _train(config: Config, dataset: Dataset, folder: Path, team: Team, resume: bool, quiet: bool) -> Any:
+def _train(
+    config: Config,
+    dataset: Dataset,
+    folder: Path,
+    team: Team,
+    resume: bool,
+    quiet: bool,
+    leave: Callable[[str], None] | None,
+) -> Any:
     used = [team.device] if team.device.type == "cuda" else []
     locked = files.lock(folder) if team.first else nullcontext()
     with locked, torch.random.fork_rng(used):
@@ -128,7 +139,7 @@ def _train(config: Config, dataset: Dataset, folder: Path, team: Team, resume: b
             sharded=sharded,
         )
         progress = Progress() if last is None else checkpoint.restore(last, learner)
-        return Run(config, dataset, folder, team, learner, progress, quiet).go()
+        return Run(config, dataset, folder, team, learner, progress, quiet, leave).go()
 
 
 def _plan(config: Config, data: Data, out: Path, resume: bool) -> tuple[Config, Path | None]:
@@ -177,30 +188,6 @@ def _lacks(whole: Mapping[str, Any], given: Mapping[str, Any], where: str = "") 
     return lost + [name for key in sorted(inner) for name in _lacks(whole[key], given[key], f"{where}{key}.")]
 
 
-class _Signals:
-    """Ctrl-C and SIGTERM, noted for the end of the step; a second one is not waited for, unless one is patient."""
-
-    def __init__(self, patient: bool) -> None:
-        self.seen, self.patient = False, patient
-
-    @contextmanager
-    def watch(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.seen and not self.patient:
-            raise KeyboardInterrupt
-        self.seen = True
-
-
 class _Stop(Exception):
     """A signal was seen at the end of a step."""
 
@@ -216,6 +203,7 @@ class Run:
     learner: Learner
     progress: Progress
     quiet: bool
+    leave: Callable[[str], None] | None = None
 
     def go(self) -> NetworkDenoiser:
         budget, first = self.config.budget, self.team.first
@@ -228,16 +216,17 @@ class Run:
         self.bar = Bar(budget.steps, budget.minutes, first and not self.quiet)
         self.metrics: Metrics | None = None
         # A launcher passes on the Ctrl-C of a terminal that its processes have had themselves.
-        signals = _Signals(patient=self.team.size > 1 or "LOCAL_RANK" in os.environ)
+        launched = self.team.size > 1 or "LOCAL_RANK" in os.environ
+        self.signals = Interrupts(launched, self._acknowledge, self._abandon)
         self._compare()
         try:
             if first:
                 self.metrics = Metrics(self.out, self.progress.rows, self.config.output.tensorboard)
-            with signals.watch():
-                self._loop(signals)
+            with self.signals.watch():
+                self._loop()
                 self._finish()
         except (_Stop, KeyboardInterrupt):
-            raise KeyboardInterrupt(f"stopped at step {self.progress.step}; {self._resume()}") from None
+            raise KeyboardInterrupt(self._stopped()) from None
         except OSError as error:
             raise UserError(f"stopped at step {self.progress.step}: {error}; {self._resume()}") from error
         finally:
@@ -249,6 +238,26 @@ class Run:
         model.network.to(self.team.device)
         return model
 
+    def _stopped(self) -> str:
+        return f"stopped at step {self.progress.step}; {self._resume()}"
+
+    def _acknowledge(self) -> None:
+        """Say that a signal was heard, while the step goes on."""
+        if not self.team.first:
+            return
+        ending = "finishing this step; the checkpoint is written then"
+        if self.signals.patient:
+            return self.bar.say(ending)
+        kept = f"the last checkpoint of step {_step_of(self.saved)} is kept" if self.saved else "no checkpoint is kept"
+        self.bar.say(f"{ending} (Ctrl-C again leaves now, {kept})")
+
+    def _abandon(self) -> None:
+        """A second signal, and the main thread is in a computation that does not return."""
+        if self.leave is None:
+            return self.bar.say("stopping as soon as the computation under way returns")
+        self.bar.close()  # it hides the cursor
+        self.leave(self._stopped())
+
     def _compare(self) -> None:
         """Say if the run is divided otherwise than the part of it that is there."""
         work, size = self.config.work, self.team.size
@@ -259,7 +268,7 @@ class Run:
             self.bar.say(f"divided anew ({told}): the same batches and noise, gradients summed in another order")
         self.progress.division = now
 
-    def _loop(self, signals: _Signals) -> None:
+    def _loop(self) -> None:
         out, progress = self.config.output, self.progress
         clock = progress.clock
         begun = time.monotonic() - clock.seconds
@@ -269,7 +278,7 @@ class Run:
         while self._spent() < 1:
             losses, mean = self._step()
             # The processes agree on the time and on when to stop; steps and learning rates hang on both.
-            stop, seconds = self.team.sum(signals.seen, (time.monotonic() - begun) / self.team.size)
+            stop, seconds = self.team.sum(self.signals.seen, (time.monotonic() - begun) / self.team.size)
             clock.seconds = max(clock.seconds, seconds)
             self._count(losses, mean)
             step = progress.step
@@ -278,11 +287,16 @@ class Run:
             validate = bool(out.validate_every) and (due(out.validate_every) or last)
             if due(out.log_every) or validate or last:
                 self._row(validate)
-            if out.picture_every and (due(out.picture_every) or last):
+            picture = bool(out.picture_every) and (due(out.picture_every) or last)
+            if picture:
                 self._picture()
-            if due(out.checkpoint_every) or (stop and not last):
+            if due(out.checkpoint_every):
                 self._checkpoint()
+            if (validate or picture or due(out.checkpoint_every)) and not stop:
+                (stop,) = self.team.sum(self.signals.seen)  # these take a while: a signal may have come meanwhile
             if stop and not last:
+                if not due(out.checkpoint_every):
+                    self._checkpoint()
                 self.team.sum(0.0)  # nobody leaves before the checkpoint is written: a launcher would end the others
                 raise _Stop
             if self.team.first:
@@ -401,6 +415,10 @@ class Run:
             self.metrics.picture(path, self.progress.step)
 
     def _checkpoint(self) -> None:
+        with self.signals.shielded():
+            self._write()
+
+    def _write(self) -> None:
         tensors = self.learner.tensors()
         if not self.team.first:
             self.saved = checkpoint.place(self.out, self.progress.step)
@@ -453,5 +471,8 @@ class Run:
         for option, value in source.items():
             words += [f"--{option}"] if value is True else [f"--{option}", str(value)]
         command = shlex.join([*words, "--out", str(self.out), "--resume"])
-        step = int(self.saved.name.rpartition("-")[2])
-        return f"the checkpoint of step {step} is whole; go on with: {command}"
+        return f"the checkpoint of step {_step_of(self.saved)} is whole; go on with: {command}"
+
+
+def _step_of(saved: Path) -> int:
+    return int(saved.name.rpartition("-")[2])
