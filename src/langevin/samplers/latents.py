@@ -42,7 +42,8 @@ def encode(
         grid: the times that ``decode`` takes, downwards and ending at 0; uniform in log-SNR if not given.
 
     Returns:
-        The state at the grid's first time, ``(B, *shape)`` in float64.
+        The state at the grid's first time, ``(B, *shape)``, in the denoiser's dtype, float32 at least (float64 for
+        exact worlds).
     """
     process: ScalarGaussian = power(denoiser.process, ScalarGaussian, "encode")
     times = _grid(process, _at_least_two(steps), grid)
