@@ -368,14 +368,25 @@ def _past(state: State) -> _Past:
     return times, values, memory.prefix
 
 
+_Found = tuple[GaussianRemainder, tuple[Row | Plain, ...]]
+"""The solver with a model's moments, and its rows."""
+
+_Kept = tuple[Denoiser, torch.device, _Found | None]
+"""Rows, and what they were computed for."""
+
+
 @dataclass(frozen=True, eq=False)
 class Planned(Sampler):
-    """The solver settled on a grid: rows are computed when a step first sees the model. Off it, it is the solver."""
+    """The solver settled on a grid: rows are computed when a step first sees the model. Off it, it is the solver.
+
+    The rows of the model that was asked last are kept, as one tuple with all that they depend on beside the grid: they
+    change no sample, whatever models and threads share this object.
+    """
 
     sampler: GaussianRemainder
     process: Process
     grid: tuple[float, ...]
-    _last: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    _last: _Kept | None = field(default=None, init=False, repr=False)
 
     def check(self, process: Process) -> None:
         self.sampler.check(process)
@@ -388,8 +399,8 @@ class Planned(Sampler):
         i, t, grid = 0 if memory is None else memory.done, state.t, self.grid
         off = not 0 <= i < len(grid) - 1 or t.ndim or s.ndim or float(s) != grid[i + 1]
         last = self._last
-        known = last.get("denoiser") is denoiser and last["device"] == state.x.device
-        found = last["found"] if known else self._for(denoiser, state.x.device)
+        known = last is not None and last[0] is denoiser and last[1] == state.x.device
+        found = last[2] if known and last is not None else self._for(denoiser, state.x.device)
         # The very tensor of the step before needs no second look.
         if off or found is None or not ((memory is not None and t is memory.at) or float(t) == grid[i]):
             return self.sampler.step(state, s, denoiser, noise)
@@ -397,15 +408,13 @@ class Planned(Sampler):
         past: _Past = ((), (), GAP) if memory is None else (memory.times, memory.values, memory.prefix)
         return own._take(rows[i], state, grid[i], s, denoiser, noise, past, i)
 
-    def _for(
-        self, denoiser: Denoiser, device: torch.device
-    ) -> tuple[GaussianRemainder, tuple[Row | Plain, ...]] | None:
+    def _for(self, denoiser: Denoiser, device: torch.device) -> _Found | None:
         """The solver and its rows for a model, kept for the steps that follow; None off the process."""
         found = None
         if denoiser.process == self.process:
             own = self.sampler.of(denoiser)
             found = own, _rows(own, self.process, self.grid, device)
-        self._last.update(denoiser=denoiser, device=device, found=found)
+        object.__setattr__(self, "_last", (denoiser, device, found))
         return found
 
 

@@ -517,11 +517,15 @@ def _pair(values: Mapping[str, Any], name: str, keys: tuple[str, str]) -> tuple[
 
 @dataclass(frozen=True, eq=False)
 class Planned(Sampler):
-    """A tuned sampler on its own grid. A step taken elsewhere, or without the values before it, is of order 1."""
+    """A tuned sampler on its own grid. A step taken elsewhere, or without the values before it, is of order 1.
+
+    The coefficients for the model that was asked last are kept, as one tuple with all that they depend on beside the
+    grid: they change no sample, whatever models and threads share this object.
+    """
 
     sampler: Tuned
     grid: tuple[float, ...]
-    _kept: dict[Any, Settled] = field(default_factory=dict, repr=False)
+    _last: tuple[Denoiser, torch.device, Settled] | None = field(default=None, init=False, repr=False)
 
     def check(self, process: Process) -> None:
         self.sampler.check(process)
@@ -531,12 +535,15 @@ class Planned(Sampler):
 
     def settled(self, denoiser: Denoiser, device: torch.device) -> Settled:
         """The coefficients, computed when a step first sees the model."""
+        last = self._last
+        if last is not None and last[0] is denoiser and last[1] == device:
+            return last[2]
         assert self.sampler.table is not None
-        if device not in self._kept:
-            moments = self.sampler.of(denoiser)
-            process: ScalarGaussian = power(denoiser.process, ScalarGaussian, "a tuned solver")
-            self._kept[device] = Settled.of(self.sampler.table.knots(), process, moments, device)
-        return self._kept[device]
+        moments = self.sampler.of(denoiser)
+        process: ScalarGaussian = power(denoiser.process, ScalarGaussian, "a tuned solver")
+        found = Settled.of(self.sampler.table.knots(), process, moments, device)
+        object.__setattr__(self, "_last", (denoiser, device, found))
+        return found
 
     def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
         memory: Memory | None = state.memory
