@@ -78,8 +78,8 @@ class NetworkDenoiser(Denoiser):
     """The belief of ``network(x, time, condition)``, as its reading says.
 
     A ``Reading`` makes it a Dirac at x̂_0, or a normal law if the network gives a variance too; a ``TokenReading`` a law
-    of tokens. The network is asked in its own dtype and the belief has that of x_t; the sampling loop keeps states in the
-    network's dtype, float32 at least.
+    of tokens. The network is asked in its own dtype and the belief has that of x_t; the sampling loop keeps states in
+    the network's dtype, float32 at least.
 
     Args:
         network: takes ``(B, *event)`` in its own dtype, a time label ``(B,)`` in float32 at least, and a mapping of
