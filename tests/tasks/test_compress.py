@@ -267,6 +267,61 @@ def test_exact_whatever_the_model(shape: tuple[int, ...], levels: int, n: int) -
     assert made.residual / 8 <= made.header.residual < made.residual / 8 * 1.002 + 8
 
 
+PROCESSES = {"cosine": processes.Cosine(), "flow": processes.RectifiedFlow(), "vp": processes.VP()}
+
+
+def drawn(name: str, levels: int) -> Tensor:
+    """Levels ``(1, 1, 8, 8)``: flat, extreme, random or handwritten."""
+    place = torch.arange(8)[:, None] + torch.arange(8)
+    if name.startswith("digit"):
+        x = langevin.data.load("digits").test.all()[0][int(name.removeprefix("digit"))]
+        return Levels(-1.0, 1.0, levels).nearest(x)[None]
+    made = {
+        "white": torch.full((8, 8), levels - 1),
+        "black": torch.zeros(8, 8),
+        "grey": torch.full((8, 8), levels // 2),
+        "checker": place % 2 * (levels - 1),
+        "ramp": place * (levels - 1) // 14,
+        "dot": (place == 0) * (levels - 1),
+        "noise": torch.randint(0, levels, (8, 8), generator=torch.Generator().manual_seed(0)),
+        "halves": torch.randint(0, 2, (8, 8), generator=torch.Generator().manual_seed(1)) * (levels - 1),
+    }
+    return made[name].long()[None, None]
+
+
+@pytest.mark.parametrize(
+    ("process", "name"),
+    [
+        *(("cosine", name) for name in ("white", "black", "grey", "checker", "ramp", "dot", "noise", "halves")),
+        *((process, name) for process in ("flow", "vp") for name in ("white", "checker", "noise", "digit3")),
+        *(("cosine", f"digit{i}") for i in (0, 7)),
+    ],
+)
+def test_every_picture_comes_back(process: str, name: str) -> None:
+    """Also one about which the belief of the network is so wrong that no step is worth sending."""
+    model = replace(network(), process=PROCESSES[process])
+    levels = drawn(name, 17)
+    assert torch.equal(decompress(model, compress(model, levels).content).decode(), levels)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_no_step_has_no_length(process: str) -> None:
+    """From the first time to itself, or to a rounding of it, is no step; from it to a later one are steps that fall.
+
+    A thousandth of a step is well above the millionth that is left out, and what rounding can make, 1e-13.
+    """
+    model = replace(network(), process=PROCESSES[process])
+    first = float(plan(model, 0.01, 64).times[0])
+    for near in (first, math.nextafter(first, 0), math.nextafter(math.nextafter(first, 0), 0), 1.0):
+        assert len(plan(model, near, 64)) == 1
+    later = model.process.time(model.process.log_snr(torch.tensor(first).double()) + 1e-3 * 2 * math.log(2))
+    for step in (float(later), 0.3, 1e-3):
+        assert (plan(model, step, 64).times.diff() < 0).all()
+    assert len(plan(model, float(later), 64)) == 2
+    still = replace_data(model.data, mean=torch.zeros(64).double(), cov=torch.zeros(64).double())
+    assert len(plan(replace(model, data=still), 0.1, 64)) == 1
+
+
 def test_law_of_pixels():
     """Counts of all levels sum to what the code length divides by, edges and floor included."""
     scale = Levels(-1.0, 1.0, 17)

@@ -26,6 +26,9 @@ BATCH = 64
 START = 6.0
 """σ/α of the first state that is sent, in units of the data's RMS spread: a digit costs a bit there."""
 
+NEGLIGIBLE = 1e-6
+"""Share of a step that is left out: times and log-SNRs are computed from each other, to rounding."""
+
 DENSITY = 4
 """Steps an octave of σ/α at most: fewer for little data, since a step costs three or four bits of its own."""
 
@@ -166,9 +169,11 @@ def plan(model: NetworkDenoiser, step: float, count: int, *, exact: bool = False
     assert isinstance(process, ScalarGaussian)
     spread = math.sqrt(float(moments(data)[1].mean()))
     noisy, end = (float(process.log_snr(t)) for t in (1.0, step))
-    begin = min(max(-2 * math.log(START * spread), noisy), end)
-    octaves = (end - begin) / (2 * math.log(2))
-    steps = math.ceil(octaves * min(DENSITY, max(1, round((count / 64) ** 0.25))))
+    # Data of no spread are known beforehand, and one state is sent; so it is where the first is the last.
+    begin = min(max(-2 * math.log(START * spread), noisy), end) if spread > 0 else end
+    octaves = 0.0 if begin == end else (end - begin) / (2 * math.log(2))
+    # A step of no length, from a time to itself, would have a law without variance on both sides, 0/0.
+    steps = math.ceil(octaves * min(DENSITY, max(1, round((count / 64) ** 0.25))) - NEGLIGIBLE)
     return between(model, float(process.time(begin)), float(step), steps, exact=exact)
 
 
