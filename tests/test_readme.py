@@ -68,6 +68,15 @@ def test_links_lead_somewhere():
             assert (page.parent / target).exists(), (page.name, target)
 
 
+def test_ways_of_the_demo_are_counted():
+    """README says in how many ways the demo samples: as many as the report has rows."""
+    from langevin.report.trials import TRIALS
+
+    words = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+    (said,) = re.findall(r"samples it in (\w+) ways", " ".join((ROOT / "README.md").read_text().split()))
+    assert words.index(said) + 2 == len(TRIALS)
+
+
 def test_methods_page_is_of_the_registry():
     """docs/methods.md is what `make docs` would write."""
     sys.path.insert(0, str(ROOT / "docs"))

@@ -1,4 +1,4 @@
-"""The registry: one row a method, with its paper, its place in the code, its proof and the figure of that proof."""
+"""The registry: one row a method, with its paper, its place in the code and its proof."""
 
 from __future__ import annotations
 
@@ -31,16 +31,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Method:
-    """A row: what it is called, who published it, where it stands, how it was proven and to what figure."""
+    """A row: what it is called, who published it, where it stands and how it was proven."""
 
     room: str
     name: str
     make: Callable[..., Any]
     title: str
     arxiv: str = ""
-    catalogue: str = ""
     proof: str = ""
-    figure: str = ""
 
     @property
     def where(self) -> str:
@@ -54,10 +52,8 @@ class Method:
             "id": f"{self.room}/{self.name}",
             "name": self.title,
             "arxiv": self.arxiv,
-            "catalogue": self.catalogue,
             "where": self.where,
             "proof": self.proof,
-            "figure": self.figure,
         }
 
 
@@ -70,20 +66,18 @@ def register(
     *,
     title: str,
     arxiv: str = "",
-    catalogue: str = "",
     proof: str = "",
-    figure: str = "",
 ) -> Callable[[T], T]:
     """Enter a class or function into the registry under ``room/name``; returns it unchanged.
 
-    ``proof`` is one of ``exact``, ``parity``, ``data`` with the test that holds it; ``figure`` is the number seen.
+    ``proof`` is one of ``exact``, ``parity``, ``data`` with the test that holds it.
     """
 
     def enter(made: T) -> T:
         key = (room, name)
         if key in _METHODS and _METHODS[key].make is not made:
             raise ValueError(f"registry: {room}/{name} is entered twice")
-        _METHODS[key] = Method(room, name, made, title, arxiv, catalogue, proof, figure)  # type: ignore[arg-type]
+        _METHODS[key] = Method(room, name, made, title, arxiv, proof)  # type: ignore[arg-type]
         return made
 
     return enter

@@ -263,7 +263,7 @@ def test_methods_are_those_of_the_registry(langevin: Run) -> None:
     table = langevin("methods", "--room", "grids").out
     assert all(f"grids/{method.name} " in table for method in library.methods("grids"))
     assert "samplers/ddim" not in table
-    assert table.splitlines()[0].split() == ["id", "name", "arXiv", "where", "proof", "figure"]
+    assert table.splitlines()[0].split() == ["id", "name", "arXiv", "where", "proof"]
 
 
 def test_info_of_a_model_and_of_the_environment(langevin: Run, model: Path) -> None:

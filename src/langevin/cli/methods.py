@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .options import Name, console
 
-HEADS = {"id": "id", "name": "name", "arxiv": "arXiv", "where": "where", "proof": "proof", "figure": "figure"}
+HEADS = {"id": "id", "name": "name", "arxiv": "arXiv", "where": "where", "proof": "proof"}
 """Columns of the table, by the key of a row."""
 
 WIDE = 200
@@ -17,7 +17,7 @@ WIDE = 200
 
 @dataclass(frozen=True)
 class Options:
-    """List every method: its id, name, paper, place in the code, kind of proof, and the figure seen."""
+    """List every method: its id, name, paper, place in the code and proof."""
 
     room: Name = None
     """Of one room alone: processes, samplers, grids, metrics, ..."""

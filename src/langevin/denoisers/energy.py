@@ -18,7 +18,6 @@ from .reading import Reader, Reading
     "energy",
     title="Energy-parameterised score, s = −∇E",
     arxiv="2302.11552",
-    catalogue="A5",
     proof="exact: tests/denoisers/test_energy.py",
 )
 class EnergyDenoiser(NetworkDenoiser):

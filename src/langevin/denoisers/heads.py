@@ -105,7 +105,6 @@ class Headed(Transform):
     "npr",
     title="NPR-DPM: the squared error of the mean, a coordinate",
     arxiv="2206.07309",
-    catalogue="B7",
     proof="exact: tests/denoisers/test_heads.py",
 )
 @dataclass(frozen=True, eq=False)
@@ -128,7 +127,6 @@ class NPR(Headed):
     "sn",
     title="SN-DPM: the squared noise, a coordinate",
     arxiv="2206.07309",
-    catalogue="B7",
     proof="exact: tests/denoisers/test_heads.py",
 )
 @dataclass(frozen=True, eq=False)

@@ -119,7 +119,6 @@ class _Analytic(Transform):
     "analytic",
     title="Analytic-DPM, Analytic-DDIM: the optimal variance",
     arxiv="2201.06503",
-    catalogue="B6",
     proof="exact: tests/denoisers/test_optimal.py",
 )
 def analytic(denoiser: Denoiser, calibration: Calibration) -> Denoiser:

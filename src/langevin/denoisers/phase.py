@@ -67,7 +67,6 @@ class PhaseAsked(Asked):
     "phase",
     title="Score of the velocity, read as a belief; mixed score",
     arxiv="2112.07068",
-    catalogue="D6",
     proof="exact: tests/denoisers/test_phase_reading.py",
 )
 @dataclass(frozen=True)

@@ -74,7 +74,6 @@ class Linear(Denoiser):
     "classifier-free",
     title="Classifier-free guidance",
     arxiv="2207.12598",
-    catalogue="F2",
     proof="exact: tests/guidance/test_pooling.py",
 )
 def classifier_free(

@@ -79,7 +79,6 @@ class Bound(Measured):
     "bound",
     title="Variational bound, term by term",
     arxiv="2006.11239",
-    catalogue="B1, B2",
     proof="exact: tests/likelihood/test_bound.py",
 )
 def bound(

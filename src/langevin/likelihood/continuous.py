@@ -54,7 +54,6 @@ class ContinuousBound(Measured):
     "continuous-bound",
     title="The bound of likelihood weighting, in continuous time",
     arxiv="2101.09258",
-    catalogue="B5",
     proof="exact: tests/objectives/test_likelihood_weighting.py::test_the_bound",
 )
 def continuous_bound(

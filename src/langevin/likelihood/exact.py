@@ -75,7 +75,6 @@ class Exact(Measured):
     "exact",
     title="Exact likelihood by the probability flow",
     arxiv="2011.13456",
-    catalogue="B4",
     proof="exact: tests/likelihood/test_exact.py",
 )
 def exact(

@@ -99,7 +99,6 @@ class Pairs:
     "pairs",
     title="Grids of least bound by dynamic programming",
     arxiv="2106.03802",
-    catalogue="C13",
     proof="exact: tests/likelihood/test_bound_grids.py",
 )
 def pairs(

@@ -29,7 +29,6 @@ Start = Literal["prior", "diagonal", "full"]
     "fitted-start",
     title="Normal start fitted at T",
     arxiv="2206.05173",
-    catalogue="B10",
     proof="exact: tests/likelihood/test_horizon.py::test_fitted_start",
 )
 def fitted_start(process: Process, t: Tensor | float, mean: Tensor, cov: Tensor) -> Normal:
@@ -123,7 +122,6 @@ class Horizon:
     "horizon",
     title="Diffusion time: the bound from every T",
     arxiv="2206.05173",
-    catalogue="B10",
     proof="exact: tests/likelihood/test_horizon.py",
 )
 def horizon(

@@ -47,7 +47,6 @@ class LatentBound(Measured):
     "elbo",
     title="ELBO of a variational autoencoder, its two terms apart",
     arxiv="1312.6114",
-    catalogue="A9",
     proof="exact: tests/likelihood/test_latent.py",
 )
 @torch.no_grad()

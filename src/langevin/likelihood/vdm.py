@@ -53,7 +53,6 @@ class VDMBound(Measured):
     "vdm-bound",
     title="Bound of variational diffusion models, by quadrature",
     arxiv="2107.00630",
-    catalogue="B3",
     proof="exact: tests/likelihood/test_vdm_bound.py",
 )
 @torch.no_grad()

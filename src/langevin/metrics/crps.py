@@ -13,7 +13,6 @@ from .._registry import register
     "metrics",
     "crps",
     title="Continuous ranked probability score",
-    catalogue="J1",
     proof="exact: tests/metrics/test_crps.py::test_normal_law; parity: tests/metrics/test_crps.py::test_torchmetrics",
 )
 def crps(ensemble: Tensor, observed: Tensor, *, fair: bool = True) -> Tensor:

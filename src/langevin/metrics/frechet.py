@@ -55,7 +55,6 @@ class FeatureSums:
     "frechet",
     title="Fréchet distance (FID with Inception features)",
     arxiv="1706.08500",
-    catalogue="J1",
     proof="exact: tests/metrics/test_frechet.py::test_commuting_gaussians",
 )
 def frechet_distance(samples: Tensor | FeatureSums, real: Tensor | FeatureSums) -> float:

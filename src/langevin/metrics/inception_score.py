@@ -70,7 +70,6 @@ def over_splits(sums: list[ScoreSums]) -> Estimate:
     "inception-score",
     title="Inception score, of Inception or of a classifier trained here",
     arxiv="1606.03498",
-    catalogue="J1",
     proof="exact: tests/metrics/test_inception_score.py::test_sure_and_even; "
     "parity: tests/metrics/test_inception_score.py::test_torchmetrics",
 )

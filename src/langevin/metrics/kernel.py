@@ -25,7 +25,6 @@ class Estimate(NamedTuple):
     "kernel",
     title="Kernel distance (KID with Inception features)",
     arxiv="1801.01401",
-    catalogue="J1",
     proof="exact: tests/metrics/test_kernel.py::test_closed_form_of_the_cubic_kernel",
 )
 def kernel_distance(

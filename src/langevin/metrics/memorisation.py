@@ -46,7 +46,6 @@ def nearest_neighbours(x: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
     "metrics",
     "memorisation",
     title="Nearest-neighbour distance to training data, against held-out data",
-    catalogue="J1",
     proof="exact: tests/metrics/test_memorisation.py::test_ratio_of_a_copying_sampler",
 )
 def memorisation(samples: Tensor, train: Tensor, heldout: Tensor) -> Memorisation:

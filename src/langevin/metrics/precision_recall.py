@@ -24,7 +24,6 @@ class PrecisionRecall(NamedTuple):
     "precision-recall",
     title="Improved precision and recall",
     arxiv="1904.06991",
-    catalogue="J1",
     proof="exact: tests/metrics/test_precision_recall.py::test_hand_counted",
 )
 def precision_recall(samples: Tensor, real: Tensor, *, k: int = 3) -> PrecisionRecall:

@@ -93,7 +93,6 @@ def digest(*arrays: np.ndarray) -> str:
     "metrics",
     "label-agreement",
     title="Agreement of a classifier of real data with the asked label",
-    catalogue="J1",
     proof="exact: tests/metrics/test_readers.py::test_agreement_counts_what_was_mislabelled",
 )
 def label_agreement(samples: Tensor, labels: Tensor, reader: Reader) -> Estimate:
@@ -115,7 +114,6 @@ def label_agreement(samples: Tensor, labels: Tensor, reader: Reader) -> Estimate
     "train-synthetic-test-real",
     title="Accuracy on real data after training on samples alone",
     arxiv="1706.02633",
-    catalogue="J1",
     proof="data: tests/metrics/test_readers.py::test_training_on_real_digits_is_the_ceiling",
 )
 def train_on_synthetic(

@@ -21,7 +21,6 @@ Projected = Callable[[Tensor], Tensor]
     "metrics",
     "sliced-wasserstein",
     title="Sliced Wasserstein-2 distance",
-    catalogue="J1",
     proof="exact: tests/metrics/test_sliced.py::test_shifted_gaussians",
 )
 def sliced_wasserstein(samples: Tensor, real: Tensor, *, projections: int = 256, seed: int = 0) -> float:

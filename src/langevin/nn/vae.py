@@ -35,7 +35,6 @@ class Block(nn.Module):
     "vae",
     title="Convolutional variational autoencoder",
     arxiv="1312.6114",
-    catalogue="A9",
     proof="exact: tests/objectives/test_elbo.py; data: tests/training/test_vae.py",
 )
 class VAE(nn.Module):

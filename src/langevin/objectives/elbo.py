@@ -74,7 +74,6 @@ def elbo(codec: Codec, x: Tensor, noise: Noise) -> Terms:
     "elbo",
     title="ELBO of a variational autoencoder",
     arxiv="1312.6114",
-    catalogue="A9",
     proof="exact: tests/objectives/test_elbo.py",
 )
 @dataclass(frozen=True)

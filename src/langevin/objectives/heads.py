@@ -20,7 +20,6 @@ from .times import Stratified, TimeLaw
     "second-moment",
     title="Squares of the noise, or of its prediction's residual",
     arxiv="2206.07309",
-    catalogue="B7",
     proof="exact: tests/denoisers/test_heads.py",
 )
 @dataclass(frozen=True)

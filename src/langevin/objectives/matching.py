@@ -84,7 +84,6 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     "implicit",
     title="Score matching by the exact trace (Hyvärinen)",
     arxiv="1907.05600",
-    catalogue="A3",
     proof="exact: tests/objectives/test_score_matching.py",
 )
 @dataclass(frozen=True)
@@ -119,7 +118,6 @@ class Implicit(_ByParts):
     "sliced",
     title="Sliced score matching",
     arxiv="1905.07088",
-    catalogue="A3",
     proof="exact: tests/objectives/test_score_matching.py",
 )
 @dataclass(frozen=True)
@@ -163,7 +161,6 @@ class Sliced(_ByParts):
     "sliced-vr",
     title="Sliced score matching, variance reduced",
     arxiv="1905.07088",
-    catalogue="A3",
     proof="exact: tests/objectives/test_score_matching.py",
 )
 @dataclass(frozen=True)
@@ -190,7 +187,6 @@ TRUTHS: dict[str, Callable[..., worlds.World]] = {"ring": worlds.ring, "random":
     "explicit",
     title="Explicit score matching",
     arxiv="1905.07088",
-    catalogue="A3",
     proof="exact: tests/objectives/test_score_matching.py",
 )
 @dataclass(frozen=True)

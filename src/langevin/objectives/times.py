@@ -183,7 +183,6 @@ class LogNormal(TimeLaw):
     "times/likelihood-importance",
     title="Importance sampling of t for the likelihood weighting",
     arxiv="2101.09258",
-    catalogue="B5",
     proof="exact: tests/objectives/test_likelihood_weighting.py",
 )
 @dataclass(frozen=True)
@@ -236,7 +235,6 @@ class LikelihoodImportance(TimeLaw):
     "times/levels",
     title="Discrete noise levels, geometric",
     arxiv="1907.05600",
-    catalogue="A5, A6",
     proof="exact: tests/objectives/test_score_matching.py::test_levels",
 )
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ TINY = 1e-300
     "d3pm",
     title="D3PM: the bound's terms and λ cross-entropy",
     arxiv="2107.03006",
-    catalogue="D1",
     proof="exact: tests/objectives/test_d3pm.py",
 )
 @dataclass(frozen=True)

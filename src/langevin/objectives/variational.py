@@ -26,7 +26,6 @@ _STEP = 2**38
     "vlb",
     title="Variational bound, one random term",
     arxiv="2006.11239",
-    catalogue="B1",
     proof="exact: tests/objectives/test_variational.py::test_expectation_is_the_bound",
 )
 @dataclass(frozen=True)
@@ -108,7 +107,6 @@ class Vlb(Denoising):
     "hybrid",
     title="L_simple + λ L_vlb, which learns a variance",
     arxiv="2102.09672",
-    catalogue="B2",
     proof="exact: tests/objectives/test_variational.py::test_hybrid_is_the_sum",
 )
 @dataclass(frozen=True)

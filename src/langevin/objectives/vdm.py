@@ -75,7 +75,6 @@ class Level(VariancePreserving):
     "vdm",
     title="Variational diffusion model: the bound in continuous time, and its schedule",
     arxiv="2107.00630",
-    catalogue="B3",
     proof="exact: tests/objectives/test_vdm.py",
 )
 @dataclass(frozen=True)

@@ -49,7 +49,6 @@ def simple(denoiser: Denoiser, t: Tensor) -> Tensor:
     "hsm",
     title="Hybrid score matching, λ = 1/ℓ²",
     arxiv="2112.07068",
-    catalogue="D6",
     proof="exact: tests/denoisers/test_phase_reading.py::test_hybrid_score_matching",
 )
 def hsm(denoiser: Denoiser, t: Tensor) -> Tensor:

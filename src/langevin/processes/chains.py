@@ -210,7 +210,6 @@ class Replacement(Chain):
     "absorbing",
     title="Absorbing (mask) chain",
     arxiv="2107.03006",
-    catalogue="D1",
     proof="exact: tests/processes/test_chains.py",
 )
 @dataclass(frozen=True)
@@ -245,7 +244,6 @@ class Absorbing(Replacement):
     "uniform",
     title="Uniform replacement chain",
     arxiv="2107.03006",
-    catalogue="D1",
     proof="exact: tests/processes/test_chains.py",
 )
 @dataclass(frozen=True)
@@ -370,7 +368,6 @@ class TableChain(MatrixChain):
     "chain",
     title="General finite-state chain",
     arxiv="2107.03006",
-    catalogue="D1",
     proof="exact: tests/processes/test_chains.py",
 )
 @dataclass(frozen=True, eq=False, repr=False)
@@ -409,7 +406,6 @@ class FiniteChain(TableChain):
     "discretised-gaussian",
     title="Discretised Gaussian chain on ordinals",
     arxiv="2107.03006",
-    catalogue="D1",
     proof="exact: tests/processes/test_ordinal_chains.py",
 )
 @dataclass(frozen=True)
@@ -461,7 +457,6 @@ class DiscretisedGaussian(TableChain):
     "neighbours",
     title="Embedding-neighbour chain",
     arxiv="2107.03006",
-    catalogue="D1",
     proof="exact: tests/processes/test_ordinal_chains.py",
 )
 @dataclass(frozen=True, eq=False, repr=False)

@@ -21,7 +21,6 @@ from .gaussian import VP, ScalarGaussian
     "gamma",
     title="Gamma noise",
     arxiv="2106.07582",
-    catalogue="D4",
     proof="exact: tests/processes/test_gamma.py",
 )
 @dataclass(frozen=True)

@@ -173,7 +173,6 @@ class VariancePreserving(ScalarGaussian):
     "vp",
     title="Variance-preserving SDE, linear β(t)",
     arxiv="2011.13456",
-    catalogue="A7",
     proof="exact: tests/processes/test_gaussian.py, tests/laws",
 )
 @dataclass(frozen=True)
@@ -211,7 +210,6 @@ class VP(VariancePreserving):
     "sub-vp",
     title="Sub-VP SDE",
     arxiv="2011.13456",
-    catalogue="A7",
     proof="exact: tests/processes/test_gaussian.py, tests/laws",
 )
 @dataclass(frozen=True)
@@ -241,7 +239,6 @@ class SubVP(ScalarGaussian):
     "ve",
     title="Variance-exploding SDE",
     arxiv="2011.13456",
-    catalogue="A7",
     proof="exact: tests/processes/test_gaussian.py, tests/laws",
 )
 @dataclass(frozen=True)
@@ -292,7 +289,6 @@ class VE(ScalarGaussian):
     "edm",
     title="EDM, σ(t) linear in t",
     arxiv="2206.00364",
-    catalogue="C7",
     proof="exact: tests/processes/test_gaussian.py, tests/laws",
 )
 @dataclass(frozen=True)
@@ -336,7 +332,6 @@ class EDM(ScalarGaussian):
     "flow",
     title="Rectified flow",
     arxiv="2209.03003",
-    catalogue="H2",
     proof="exact: tests/processes/test_gaussian.py, tests/laws",
 )
 @dataclass(frozen=True)
@@ -363,7 +358,6 @@ class RectifiedFlow(ScalarGaussian):
     "cosine",
     title="Continuous cosine schedule",
     arxiv="2102.09672",
-    catalogue="B2",
     proof="exact: tests/processes/test_gaussian.py, tests/laws",
 )
 @dataclass(frozen=True)
@@ -431,7 +425,6 @@ def cosine_betas(n: int = 1000, offset: float = 0.008, ceiling: float = 0.999) -
     "ddpm",
     title="DDPM, a table of β",
     arxiv="2006.11239",
-    catalogue="A2",
     proof="exact: tests/processes/test_gaussian.py, tests/laws; parity: tests/samplers/test_parity.py",
 )
 @dataclass(frozen=True)

@@ -55,7 +55,6 @@ class _Schedule(VariancePreserving):
     "learned",
     title="VDM, a learned log-SNR",
     arxiv="2107.00630",
-    catalogue="B3",
     proof="exact: tests/processes/test_gaussian.py, tests/objectives/test_vdm.py, tests/laws",
 )
 @dataclass(frozen=True)

@@ -41,7 +41,6 @@ def _apply(m: Tensor, z: Tensor) -> Tensor:
     "phase-space",
     title="Critically damped Langevin diffusion",
     arxiv="2112.07068",
-    catalogue="D6",
     proof="exact: tests/processes/test_phase.py",
 )
 @dataclass(frozen=True)

@@ -268,13 +268,13 @@ class DPMSolverAdaptive(Adaptive):
 _PROOF = "exact: tests/laws, tests/samplers/test_adaptive.py"
 
 
-@register("samplers", "dpm-12", title="DPM-Solver-12, adaptive", arxiv="2206.00927", catalogue="C2", proof=_PROOF)
+@register("samplers", "dpm-12", title="DPM-Solver-12, adaptive", arxiv="2206.00927", proof=_PROOF)
 def DPMSolver12(rtol: float = 0.05, atol: float = 0.0078, max_steps: int = 1000) -> DPMSolverAdaptive:
     """DPM-Solver of order 2 with the error seen by order 1 (arXiv:2206.00927 appendix C)."""
     return DPMSolverAdaptive(rtol, atol, max_steps, order=2)
 
 
-@register("samplers", "dpm-23", title="DPM-Solver-23, adaptive", arxiv="2206.00927", catalogue="C2", proof=_PROOF)
+@register("samplers", "dpm-23", title="DPM-Solver-23, adaptive", arxiv="2206.00927", proof=_PROOF)
 def DPMSolver23(rtol: float = 0.05, atol: float = 0.0078, max_steps: int = 1000) -> DPMSolverAdaptive:
     """DPM-Solver of order 3 with the error seen by order 2 (arXiv:2206.00927 appendix C)."""
     return DPMSolverAdaptive(rtol, atol, max_steps, order=3)
@@ -377,13 +377,13 @@ def _sum(row: list[float], slopes: list[Tensor]) -> Tensor:
     return total
 
 
-@register("samplers", "rk45", title="Probability flow, RK45", arxiv="2011.13456", catalogue="A7", proof=_PROOF)
+@register("samplers", "rk45", title="Probability flow, RK45", arxiv="2011.13456", proof=_PROOF)
 def RK45(rtol: float = 1e-5, atol: float = 1e-5, max_steps: int = 1000) -> ExplicitRungeKutta:
     """Dormand and Prince's pair of orders 5 and 4; tolerances of arXiv:2011.13456 appendix D.4."""
     return ExplicitRungeKutta(rtol, atol, max_steps, "rk45")
 
 
-@register("samplers", "dop853", title="Probability flow, DOP853", arxiv="2011.13456", catalogue="A7", proof=_PROOF)
+@register("samplers", "dop853", title="Probability flow, DOP853", arxiv="2011.13456", proof=_PROOF)
 def DOP853(rtol: float = 1e-10, atol: float = 1e-12, max_steps: int = 10_000) -> ExplicitRungeKutta:
     """Dormand and Prince's pair of order 8: a reference to measure others by."""
     return ExplicitRungeKutta(rtol, atol, max_steps, "dop853")

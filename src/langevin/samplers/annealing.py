@@ -191,7 +191,6 @@ class NoiseLevels:
     "annealed-langevin",
     title="Annealed Langevin dynamics, levels and step by rule",
     arxiv="2006.09011",
-    catalogue="A5, A6",
     proof="exact: tests/samplers/test_annealing.py, tests/laws",
 )
 @dataclass(frozen=True)

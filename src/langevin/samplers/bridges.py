@@ -25,7 +25,6 @@ from .moments import moments_of
     "ancestral",
     title="Ancestral sampling, whole belief",
     arxiv="2006.11239",
-    catalogue="A2",
     proof="exact: tests/laws",
 )
 @dataclass(frozen=True)
@@ -111,7 +110,6 @@ class ScalarAncestral(Linear):
     "ddpm",
     title="DDPM, variance β̃",
     arxiv="2006.11239",
-    catalogue="A2",
     proof="exact: tests/laws; parity: tests/samplers/test_parity.py",
 )
 def DDPM() -> Ancestral:
@@ -124,7 +122,6 @@ def DDPM() -> Ancestral:
     "ddpm-large",
     title="DDPM, variance β",
     arxiv="2006.11239",
-    catalogue="A2",
     proof="exact: tests/laws; parity: tests/samplers/test_parity.py",
 )
 def DDPMLarge() -> Ancestral:
@@ -137,7 +134,6 @@ def DDPMLarge() -> Ancestral:
     "ml-sde",
     title="Maximum-likelihood SDE solver",
     arxiv="2109.13821",
-    catalogue="B8",
     proof="exact: tests/samplers/test_maximum_likelihood.py, tests/laws",
 )
 def MaximumLikelihoodSDE(std: float | None = None) -> Ancestral:
@@ -172,7 +168,6 @@ def MaximumLikelihoodSDE(std: float | None = None) -> Ancestral:
     "ddim",
     title="DDIM",
     arxiv="2010.02502",
-    catalogue="C1",
     proof="exact: tests/laws; parity: tests/samplers/test_parity.py",
 )
 @dataclass(frozen=True)
@@ -220,7 +215,6 @@ class DDIM(Linear):
     "ddim-hat",
     title="DDIM, σ̂",
     arxiv="2010.02502",
-    catalogue="C1",
     proof="exact: tests/laws; parity: tests/samplers/test_ddim_hat.py",
 )
 def DDIMHat() -> DDIM:

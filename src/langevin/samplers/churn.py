@@ -92,7 +92,7 @@ class Churn(Sampler):
 _PROOF = "exact: tests/laws; parity: tests/samplers/test_churn.py"
 
 
-@register("samplers", "edm-euler", title="EDM Euler with churn", arxiv="2206.00364", catalogue="C7", proof=_PROOF)
+@register("samplers", "edm-euler", title="EDM Euler with churn", arxiv="2206.00364", proof=_PROOF)
 def EDMEuler(churn: float = 40.0, low: float = 0.05, high: float = 50.0, scale: float = 1.003) -> Churn:
     """Churn, then Euler's step in σ/α, which is DDIM's (arXiv:2206.00364 algorithm 2 without its lines 6–8).
 
@@ -101,7 +101,7 @@ def EDMEuler(churn: float = 40.0, low: float = 0.05, high: float = 50.0, scale: 
     return Churn(DPMSolver(1), churn, low, high, scale)
 
 
-@register("samplers", "edm-heun", title="EDM Heun with churn", arxiv="2206.00364", catalogue="C7", proof=_PROOF)
+@register("samplers", "edm-heun", title="EDM Heun with churn", arxiv="2206.00364", proof=_PROOF)
 def EDMHeun(churn: float = 40.0, low: float = 0.05, high: float = 50.0, scale: float = 1.003) -> Churn:
     """Churn, then Heun's step in σ/α on the noise prediction (arXiv:2206.00364 algorithm 2); Euler's to t = 0."""
     return Churn(Tableau("heun"), churn, low, high, scale)

@@ -66,7 +66,6 @@ def _norm(x: Tensor) -> Tensor:
     "langevin",
     title="Annealed Langevin dynamics",
     arxiv="1907.05600",
-    catalogue="A4, A5",
     proof="exact: tests/samplers/test_sampling.py, tests/samplers/test_correctors.py",
 )
 @dataclass(frozen=True)
@@ -120,7 +119,6 @@ class Langevin(Corrector):
     "preconditioned-langevin",
     title="Preconditioned Langevin dynamics",
     arxiv="2207.02196",
-    catalogue="C17",
     proof="exact: tests/samplers/test_correctors.py",
 )
 def PreconditionedLangevin(filter: Filter = WHOLE, steps: int = 1, step_size: float = 0.1) -> Langevin:
@@ -133,7 +131,6 @@ def PreconditionedLangevin(filter: Filter = WHOLE, steps: int = 1, step_size: fl
     "mala",
     title="Metropolis-adjusted Langevin",
     arxiv="2011.13456",
-    catalogue="A4",
     proof="exact: tests/samplers/test_correctors.py",
 )
 @dataclass(frozen=True)
@@ -221,7 +218,6 @@ def known_density(denoiser: Denoiser, needed_by: str) -> Density:
     "momentum-langevin",
     title="Langevin dynamics with momentum (BAOAB)",
     arxiv="1203.5428",
-    catalogue="C19",
     proof="exact: tests/samplers/test_correctors.py",
 )
 @dataclass(frozen=True)

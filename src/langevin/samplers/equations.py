@@ -26,7 +26,6 @@ from .singlestep import Settled, Stage
     "euler-maruyama",
     title="Reverse SDE, Euler–Maruyama",
     arxiv="2011.13456",
-    catalogue="A7",
     proof="exact: tests/laws",
 )
 @dataclass(frozen=True)
@@ -71,7 +70,6 @@ class EulerMaruyama(Linear):
     "euler",
     title="Probability flow, Euler",
     arxiv="2011.13456",
-    catalogue="A7",
     proof="exact: tests/laws",
 )
 @dataclass(frozen=True)
@@ -115,7 +113,6 @@ def _velocity(process: ScalarGaussian, t: float) -> tuple[float, float]:
     "heun",
     title="Probability flow, Heun (EDM)",
     arxiv="2206.00364",
-    catalogue="C7",
     proof="exact: tests/laws; parity: tests/samplers/test_parity.py",
 )
 @dataclass(frozen=True)
@@ -172,7 +169,6 @@ def _heun(process: ScalarGaussian, grid: tuple[float, ...]) -> dict[tuple[float,
     "pc",
     title="Predictor–corrector",
     arxiv="2011.13456",
-    catalogue="A7",
     proof="exact: tests/laws",
 )
 def PredictorCorrector(steps: int = 1, step_size: float = 0.1) -> Sampler:

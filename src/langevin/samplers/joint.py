@@ -33,7 +33,6 @@ def _between(process: ScalarGaussian, t: Tensor, s: Tensor, shares: Tensor) -> T
     "denoising-mcmc",
     title="Denoising MCMC",
     arxiv="2209.14593",
-    catalogue="C11",
     proof="exact: tests/samplers/test_joint.py",
 )
 @dataclass(frozen=True)
@@ -147,7 +146,6 @@ class DenoisingMCMC(Sampler):
     "boomerang",
     title="Boomerang local sampling",
     arxiv="2210.12100",
-    catalogue="C18",
     proof="exact: tests/laws, tests/samplers/test_joint.py",
 )
 @dataclass(frozen=True)

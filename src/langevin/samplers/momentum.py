@@ -20,7 +20,6 @@ from .loop import Sampler, State
     "heavy-ball",
     title="Generalised heavy ball",
     arxiv="2307.11118",
-    catalogue="C19",
     proof="exact: tests/laws, tests/samplers/test_momentum.py",
 )
 @dataclass(frozen=True)

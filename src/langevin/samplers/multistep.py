@@ -315,12 +315,10 @@ class Multistep(Linear):
 _PROOF = "exact: tests/laws, tests/samplers/test_multistep.py; parity: tests/samplers/test_parity_multistep.py"
 
 
-register("samplers", "multistep", title="Exponential multistep", arxiv="2211.01095", catalogue="C3", proof=_PROOF)(
-    Multistep
-)
+register("samplers", "multistep", title="Exponential multistep", arxiv="2211.01095", proof=_PROOF)(Multistep)
 
 
-@register("samplers", "dpmpp-2m", title="DPM-Solver++(2M)", arxiv="2211.01095", catalogue="C3", proof=_PROOF)
+@register("samplers", "dpmpp-2m", title="DPM-Solver++(2M)", arxiv="2211.01095", proof=_PROOF)
 def DPMSolverPP(eta: float = 0.0, order: int = 2, start: Start = "plain") -> Multistep:
     r"""DPM-Solver++ multistep (Lu et al. 2022, arXiv:2211.01095, algorithm 2): x̂_0 a polynomial in log-SNR.
 
@@ -335,43 +333,43 @@ def DPMSolverPP(eta: float = 0.0, order: int = 2, start: Start = "plain") -> Mul
     return Multistep("x0", "log-snr", order, "midpoint", start=start, eta=eta)
 
 
-@register("samplers", "dpmpp-2m-sde", title="SDE-DPM-Solver++(2M)", arxiv="2211.01095", catalogue="C3", proof=_PROOF)
+@register("samplers", "dpmpp-2m-sde", title="SDE-DPM-Solver++(2M)", arxiv="2211.01095", proof=_PROOF)
 def DPMSolverPPSDE(order: int = 2) -> Multistep:
     """DPM-Solver++ multistep at η = 1."""
     return DPMSolverPP(eta=1.0, order=order)
 
 
-@register("samplers", "dpmpp-3m", title="DPM-Solver++(3M)", arxiv="2211.01095", catalogue="C3", proof=_PROOF)
+@register("samplers", "dpmpp-3m", title="DPM-Solver++(3M)", arxiv="2211.01095", proof=_PROOF)
 def DPMSolverPP3M(start: Start = "plain") -> Multistep:
     """DPM-Solver++ multistep of order 3. Widely used code halves the second difference here and is of order 2."""
     return DPMSolverPP(order=3, start=start)
 
 
-@register("samplers", "dpmpp-3m-sde", title="SDE-DPM-Solver++(3M)", arxiv="2211.01095", catalogue="C3", proof=_PROOF)
+@register("samplers", "dpmpp-3m-sde", title="SDE-DPM-Solver++(3M)", arxiv="2211.01095", proof=_PROOF)
 def DPMSolverPP3MSDE() -> Multistep:
     """DPM-Solver++ multistep of order 3 at η = 1."""
     return DPMSolverPP(eta=1.0, order=3)
 
 
-@register("samplers", "dpm-multistep", title="DPM-Solver, multistep", arxiv="2206.00927", catalogue="C2", proof=_PROOF)
+@register("samplers", "dpm-multistep", title="DPM-Solver, multistep", arxiv="2206.00927", proof=_PROOF)
 def DPMSolverMultistep(order: int = 2, start: Start = "plain") -> Multistep:
     """DPM-Solver's noise prediction in log-SNR, multistep."""
     return Multistep("eps", "log-snr", order, "midpoint", start=start)
 
 
-@register("samplers", "deis", title="DEIS, tAB", arxiv="2204.13902", catalogue="C4", proof=_PROOF)
+@register("samplers", "deis", title="DEIS, tAB", arxiv="2204.13902", proof=_PROOF)
 def DEIS(order: int = 3, start: Start = "plain") -> Multistep:
     """DEIS tAB (Zhang & Chen 2022, arXiv:2204.13902 eq. 14–15): ε̂ a polynomial of degree order − 1 in t."""
     return Multistep("eps", "time", order, start=start)
 
 
-@register("samplers", "deis-rho", title="DEIS, ρAB", arxiv="2204.13902", catalogue="C4", proof=_PROOF)
+@register("samplers", "deis-rho", title="DEIS, ρAB", arxiv="2204.13902", proof=_PROOF)
 def DEISRho(order: int = 3, start: Start = "plain") -> Multistep:
     """DEIS ρAB (arXiv:2204.13902 §3.3): ε̂ a polynomial of degree order − 1 in ρ = σ/α."""
     return Multistep("eps", "ratio", order, start=start)
 
 
-@register("samplers", "unipc", title="UniPC", arxiv="2302.04867", catalogue="C5", proof=_PROOF)
+@register("samplers", "unipc", title="UniPC", arxiv="2302.04867", proof=_PROOF)
 def UniPC(
     order: int = 2,
     prediction: Literal["x0", "eps"] = "x0",
@@ -399,7 +397,7 @@ def UniPC(
     return Multistep(prediction, "log-snr", order, rule, order if corrector else 0, start=start, taper=taper)
 
 
-@register("samplers", "plms", title="PLMS", arxiv="2202.09778", catalogue="C6", proof=_PROOF)
+@register("samplers", "plms", title="PLMS", arxiv="2202.09778", proof=_PROOF)
 def PLMS(order: int = 4) -> Multistep:
     """Pseudo linear multistep (Liu et al. 2022, arXiv:2202.09778 eq. 9, 12): Adams–Bashforth's ε̂ in a DDIM step."""
     return Multistep("eps", "time", order, "flat")

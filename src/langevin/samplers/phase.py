@@ -22,7 +22,6 @@ from .remainder import GaussianRemainder
     "sscs",
     title="Symmetric splitting CLD sampler",
     arxiv="2112.07068",
-    catalogue="D6",
     proof="exact: tests/laws/test_phase_laws.py, tests/samplers/test_sscs.py",
 )
 @dataclass(frozen=True)
@@ -73,7 +72,6 @@ def _equilibrium(process: PhaseSpace, x: Tensor, h: Tensor, noise: Noise) -> Ten
     "phase-2m",
     title="Probability flow of phase space, multistep",
     arxiv="2206.05564",
-    catalogue="D6",
     proof="exact: tests/laws/test_phase_laws.py",
 )
 @dataclass(frozen=True)
@@ -144,7 +142,6 @@ class _Looked(Transform):
     "samplers",
     "looked",
     title="Any solver of scalar noise, in phase space",
-    catalogue="D6",
     proof="exact: tests/laws/test_phase_laws.py, tests/samplers/test_looked.py",
 )
 @dataclass(frozen=True)

@@ -77,7 +77,6 @@ class StartWith(Sampler):
     "pndm",
     title="PNDM",
     arxiv="2202.09778",
-    catalogue="C6",
     proof="exact: tests/laws, tests/samplers/test_pndm.py; parity: tests/samplers/test_pndm.py",
 )
 def PNDM(order: int = 4) -> StartWith | Multistep:

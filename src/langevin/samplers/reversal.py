@@ -38,7 +38,6 @@ def reverse_rates(process: ScalarGaussian, t: Tensor) -> tuple[Tensor, Tensor]:
     "reverse-diffusion",
     title="Reverse diffusion",
     arxiv="2011.13456",
-    catalogue="A7",
     proof="exact: tests/laws, tests/samplers/test_reversal.py",
 )
 @dataclass(frozen=True)
@@ -75,7 +74,6 @@ class ReverseDiffusion(Sampler):
     "consistent-annealing",
     title="Consistent annealed sampling",
     arxiv="2009.05475",
-    catalogue="C12",
     proof="exact: tests/laws, tests/samplers/test_reversal.py",
 )
 @dataclass(frozen=True)
@@ -123,7 +121,6 @@ class ConsistentAnnealing(Sampler):
     "preconditioned",
     title="Preconditioned reverse SDE",
     arxiv="2207.02196",
-    catalogue="C17",
     proof="exact: tests/laws, tests/samplers/test_reversal.py",
 )
 @dataclass(frozen=True)
@@ -166,7 +163,6 @@ class Preconditioned(Sampler):
     "adaptive-sde",
     title="Adaptive reverse SDE (gotta go fast)",
     arxiv="2105.14080",
-    catalogue="C8",
     proof="exact: tests/laws, tests/samplers/test_reversal.py",
 )
 @dataclass(frozen=True)

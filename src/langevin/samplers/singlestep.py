@@ -262,7 +262,6 @@ def _check_prediction(prediction: str) -> None:
     "dpm-solver",
     title="DPM-Solver, single step, orders 1–3",
     arxiv="2206.00927",
-    catalogue="C2",
     proof="exact: tests/laws, tests/samplers/test_singlestep.py; parity: tests/samplers/test_singlestep.py",
 )
 @dataclass(frozen=True)
@@ -340,7 +339,6 @@ class DPMSolver(Singlestep):
     "dpmpp-2s",
     title="DPM-Solver++(2S)",
     arxiv="2211.01095",
-    catalogue="C3",
     proof="exact: tests/laws; parity: tests/samplers/test_singlestep.py",
 )
 def DPMSolverPP2S(r1: float = 0.5) -> DPMSolver:
@@ -353,7 +351,6 @@ def DPMSolverPP2S(r1: float = 0.5) -> DPMSolver:
     "dpmpp-3s",
     title="DPM-Solver++(3S)",
     arxiv="2211.01095",
-    catalogue="C3",
     proof="exact: tests/laws; parity: tests/samplers/test_singlestep.py",
 )
 def DPMSolverPP3S() -> DPMSolver:
@@ -386,7 +383,6 @@ class InTurn(Sampler):
     "dpm-fast",
     title="DPM-Solver-fast",
     arxiv="2206.00927",
-    catalogue="C2",
     proof="exact: tests/laws, tests/samplers/test_singlestep.py",
 )
 @dataclass(frozen=True)
@@ -476,31 +472,31 @@ class Tableau(Singlestep):
 _PROOF = "exact: tests/laws; parity: tests/samplers/test_singlestep.py"
 
 
-@register("samplers", "rho-midpoint", title="DEIS ρRK: midpoint", arxiv="2204.13902", catalogue="C4", proof=_PROOF)
+@register("samplers", "rho-midpoint", title="DEIS ρRK: midpoint", arxiv="2204.13902", proof=_PROOF)
 def RhoMidpoint() -> Tableau:
     """The midpoint rule in ρ = σ/α on the noise prediction (arXiv:2204.13902 §3.3)."""
     return Tableau("midpoint")
 
 
-@register("samplers", "rho-heun", title="DEIS ρRK: Heun", arxiv="2204.13902", catalogue="C4", proof=_PROOF)
+@register("samplers", "rho-heun", title="DEIS ρRK: Heun", arxiv="2204.13902", proof=_PROOF)
 def RhoHeun() -> Tableau:
     """Heun's method in ρ = σ/α on the noise prediction (arXiv:2204.13902 §3.3); EDM's Heun on any process."""
     return Tableau("heun")
 
 
-@register("samplers", "rho-kutta3", title="DEIS ρRK: Kutta, order 3", arxiv="2204.13902", catalogue="C4", proof=_PROOF)
+@register("samplers", "rho-kutta3", title="DEIS ρRK: Kutta, order 3", arxiv="2204.13902", proof=_PROOF)
 def RhoKutta3() -> Tableau:
     """Kutta's third-order method in ρ (arXiv:2204.13902 §3.3)."""
     return Tableau("kutta3")
 
 
-@register("samplers", "rho-rk4", title="DEIS ρRK: order 4", arxiv="2204.13902", catalogue="C4", proof=_PROOF)
+@register("samplers", "rho-rk4", title="DEIS ρRK: order 4", arxiv="2204.13902", proof=_PROOF)
 def RhoRK4() -> Tableau:
     """The classical fourth-order method in ρ (arXiv:2204.13902 §3.3)."""
     return Tableau("rk4")
 
 
-@register("samplers", "prk", title="PNDM: pseudo Runge–Kutta", arxiv="2202.09778", catalogue="C6", proof=_PROOF)
+@register("samplers", "prk", title="PNDM: pseudo Runge–Kutta", arxiv="2202.09778", proof=_PROOF)
 def PRK() -> Tableau:
     """Classical fourth-order weights at t, the middle and s, joined by DDIM's transfer (arXiv:2202.09778 eq. 13)."""
     return Tableau("rk4", variable="t")

@@ -21,7 +21,6 @@ from .linear import Linear, Row, Rule
     "quasi-taylor",
     title="Quasi-Taylor, ideal derivatives",
     arxiv="2112.13339",
-    catalogue="C19",
     proof="exact: tests/laws, tests/samplers/test_taylor.py",
 )
 @dataclass(frozen=True)

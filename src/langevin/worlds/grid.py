@@ -148,7 +148,6 @@ def generative(denoiser: Denoiser, eta: float = 1.0) -> Equation:
     "grid",
     title="Fokker–Planck on a grid",
     arxiv="2206.04642",
-    catalogue="A8",
     proof="exact: tests/worlds/test_grid.py",
 )
 def fokker_planck(grid: Grid, density: Tensor, equation: Equation, times: Tensor | list[float]) -> Tensor:

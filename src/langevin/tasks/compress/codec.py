@@ -63,7 +63,6 @@ class Compressed:
     "compress",
     title="Coding by a diffusion model, lossy and exact",
     arxiv="2206.08889",
-    catalogue="B9",
     proof="exact: tests/tasks/test_compress.py; data: benchmarks/codec.py",
 )
 def compress(
