@@ -251,10 +251,37 @@ def test_evaluate_finds_the_data_and_keeps_the_protocol(langevin: Run, model: Pa
 
 def test_evaluate_against_other_data_of_the_same_shape(langevin: Run, model: Path, tmp_path: Path) -> None:
     file, out = tmp_path / "other.npz", tmp_path / "found.json"
-    x = np.random.default_rng(0).integers(0, 256, (60, 8, 8)).astype(np.uint8)
-    np.savez(file, x=x, label=np.arange(60) % 10)
+    x = np.random.default_rng(0).integers(0, 256, (120, 8, 8)).astype(np.uint8)
+    np.savez(file, x=x, label=np.arange(120) % 10)
     assert langevin("evaluate", model, "-n", 20, "--steps", 1, "--data", file, "--out", out).code == 0
     assert json.loads(out.read_text())["data"]["name"] == "other"
+
+
+def test_evaluate_says_what_so_few_pictures_cannot_tell(langevin: Run, model: Path, tmp_path: Path) -> None:
+    """A sentence for each figure that would mislead, in the table and in the file; none at all against a handful."""
+    file, out = tmp_path / "few.npz", tmp_path / "found.json"
+    x, label = (part[:250] for part in library.data.load("digits").train.batch(torch.arange(250)))
+    np.savez(file, x=((x + 1) * 127.5).round().to(torch.uint8).numpy()[:, 0], label=label.numpy())
+    words = ["-n", 20, "--steps", 1, "--data", file, "--features", "pixels", "--out", out]
+    said = langevin("evaluate", model, *words)
+    assert said.code == 0
+    found = json.loads(out.read_text())
+    frechet = found["measures"]["frechet/pixels"]
+    assert frechet["value"] is None
+    assert "examples on each side" in frechet["note"]
+    row = next(line for line in said.out.splitlines() if "frechet/pixels" in line)
+    assert "–" in row
+    mark = row[row.index("[") : row.index("]") + 1]
+    assert f"{mark} {frechet['note']}" in said.out.splitlines()
+    assert "95 % interval" in said.out
+    assert "noise" in said.out
+    assert found["note"] in said.out
+    assert found["note"].startswith("There are only ")
+    np.savez(file, x=((x[:40] + 1) * 127.5).round().to(torch.uint8).numpy()[:, 0], label=label[:40].numpy())
+    said = langevin("evaluate", model, *words[:-1], tmp_path / "no.json")
+    assert said.code == 2
+    assert "held-out examples, and measures need at least 8; measure against more data" in said.err
+    assert not (tmp_path / "no.json").exists()
 
 
 def test_methods_are_those_of_the_registry(langevin: Run) -> None:

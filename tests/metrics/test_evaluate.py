@@ -1,6 +1,8 @@
 """The table of measures: complete, JSON-able, with protocols, and telling good from bad."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,6 +130,90 @@ def test_wide_images_use_principal_components(tmp_path) -> None:
     assert found["label-agreement"]["protocol"]["features"] == "pca:64"
     assert found["frechet/classifier"]["protocol"]["feature_settings"]["input"] == "pca:64"
     assert found["label-agreement"]["value"] == 1
+
+
+def photos(count: int, seed: int, side: int = 20) -> torch.Tensor:
+    """Pictures with the spectrum of photographs, 1/f in amplitude, each of its own contrast and colour."""
+    generator = torch.Generator().manual_seed(seed)
+    f = torch.fft.fftfreq(side) * side
+    radius = (f[:, None].square() + f.square()).sqrt().clamp_min(1)
+    white = torch.randn(count, 3, side, side, generator=generator)
+    x = torch.fft.ifft2(torch.fft.fft2(white) / radius**1.2).real
+    x = 0.4 * x / x.std() * torch.exp(0.5 * torch.randn(count, 1, 1, 1, generator=generator))
+    return (x + 0.3 * torch.randn(count, 3, 1, 1, generator=generator)).clamp(-1, 1)
+
+
+def divided(path: Path, x: np.ndarray, label: np.ndarray | None, count: int) -> data.Dataset:
+    """An array whose last ``count`` examples are held out."""
+    np.savez(path, x=x, **({} if label is None else {"label": label}))
+    whole = data.load(path)
+    values = torch.from_numpy(x).float() if whole.info.low is None else torch.from_numpy(x).permute(0, 3, 1, 2)
+    labels = [None, None] if label is None else torch.from_numpy(label).split([len(x) - count, count])
+    train, test = (data.Split(part, y) for part, y in zip(values.split([len(x) - count, count]), labels))
+    return replace(whole, train=train, test=test)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> data.Dataset:
+    """200 pictures to learn from, and 24 held out."""
+    pixels = ((photos(224, 3) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return divided(tmp_path_factory.mktemp("few") / "photos.npz", pixels, None, 24)
+
+
+@pytest.mark.parametrize("kind", ["noise", "fresh"])
+def test_noise_does_not_beat_real_data_against_24_pictures(few: data.Dataset, kind: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(200, 3, 20, 20, generator=generator).mul(0.4).clamp(-1, 1) if kind == "noise" else photos(200, 1)
+    assert len(few.test) == 24
+    found = evaluate(x, None, few, features=["pca:64", "pca:4", "pixels"], progress=False)
+    for space in ("pca:64", "pca:4"):
+        # Principal components hardly answer to noise: it lies in the middle of the data, within every ball.
+        row = found[f"precision/{space}"]
+        assert row["noise"] >= max(0.85, row["real"])
+        assert row["value"] is None
+        assert "interval" not in row
+        assert f"Not given: with 24 held-out examples and these features noise gets {row['noise']:.0%}" in row["note"]
+    # In pixels precision does tell them apart, by intervals that do not touch.
+    row = found["precision/pixels"]
+    assert row["noise"] < 0.3 < row["real"]
+    assert (row["value"] < 0.3) == (kind == "noise")
+    assert row["interval"][0] <= row["value"] <= row["interval"][1]
+    assert "note" not in row
+    # Recall in pixels, the sliced distance and the kernel distance do not, and say so.
+    assert "read it beside the precision" in found["recall/pixels"]["note"]
+    for name in ("sliced-wasserstein", "kernel/pixels"):
+        assert "cannot tell noise from real data" in found[name]["note"], name
+    assert found["frechet/pca:64"]["value"] is None
+    assert "64 features needs more than 64 examples on each side, and there are 24" in found["frechet/pca:64"]["note"]
+    assert "24 held-out examples are few for 4 features" in found["frechet/pca:4"]["note"]
+    json.dumps(found, allow_nan=False)
+
+
+def test_hundreds_of_scans_are_enough(digits: data.Dataset, fresh: dict) -> None:
+    """No measure of the demo is refused, and the notes are of the counts: 359 for 60 features, splits of 35 for 10."""
+    assert {key for key, row in fresh.items() if "note" in row} <= {
+        "frechet/pixels", "frechet/classifier", "inception-score/classifier",
+    }  # fmt: skip
+    for key, row in fresh.items():
+        assert row["value"] is not None, key
+        if key not in ("memorisation", "train-synthetic-test-real"):
+            better = row["noise"] < row["real"] if key.startswith(("precision", "recall", "label", "incep")) else None
+            assert (row["noise"] > row["real"]) is not better, key
+
+
+def test_a_classifier_that_knows_no_better_reads_nothing(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    blind = divided(tmp_path / "x.npz", rng.normal(size=(60, 3)), rng.integers(0, 2, 60), 24)
+    found = evaluate(torch.rand(20, 3), torch.arange(20) % 2, blind, features="pixels", progress=False)
+    for key in ("label-agreement", "train-synthetic-test-real"):
+        assert found[key]["value"] is None
+        assert "would have to exceed the share of the commonest class" in found[key]["note"]
+
+
+def test_nothing_is_measured_against_seven(tmp_path) -> None:
+    small = divided(tmp_path / "x.npz", np.random.default_rng(0).normal(size=(40, 3)), None, 7)
+    with pytest.raises(UserError, match=r"7 held-out examples, and measures need at least 8; .* --data"):
+        evaluate(torch.rand(20, 3), None, small, progress=False)
 
 
 def test_same_seed_same_numbers(digits: data.Dataset, fresh: dict) -> None:

@@ -27,7 +27,8 @@ class Options:
     """Measure a model's samples against the held-out split of its data.
 
     Every number goes into a JSON file with the protocol it was computed by; a table of them is printed. Beside each
-    stands what real data get in the samples' place.
+    stands what real data, and noise, get in the samples' place; a measure that could only mislead with so few pictures
+    is not given, and a sentence says why.
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
@@ -59,7 +60,7 @@ def run(options: Options) -> None:
     folder = Path(options.model).expanduser()
     out = writable(options.out or (folder if folder.is_dir() else Path()) / "evaluation.json", file=True)
     from .. import metrics, training
-    from ..metrics.evaluate import check_real
+    from ..metrics.evaluate import check_counts, check_real, few
     from ..metrics.features import parse
     from ..report import Bar, draw, versions
     from ..training import files
@@ -71,6 +72,7 @@ def run(options: Options) -> None:
     label = class_index(options.label, class_names(model))
     dataset = dataset_of(model, options.data, classes=options.samples is None or options.shard_size is not None)
     check_real(dataset.info)
+    check_counts(dataset)
     samples: Tensor | metrics.Parts
     labels: Tensor | None = None
     n = 2000 if options.n is None else options.n
@@ -85,6 +87,7 @@ def run(options: Options) -> None:
                 return
         samples, labels, drawn = _held(options.samples, dataset.info)
     measures = metrics.evaluate(samples, labels, dataset, seed=recipe.seed, features=list(options.features) or None)
+    rough = few(dataset)
     found = {
         "kind": "evaluation",
         "model": options.model,
@@ -92,11 +95,14 @@ def run(options: Options) -> None:
         "data": dataset.info.to_dict(),
         "samples": drawn,
         "measures": measures,
+        **({"note": rough} if rough else {}),
         "versions": versions(),
         "seconds": round(time.monotonic() - begun, 2),
     }
     files.replace(out, files.as_json(found))
     _show(measures, drawn, dataset)
+    if rough:
+        print(rough)
     print(f"{out} holds all of it, with protocols.")
 
 
@@ -202,18 +208,30 @@ def _read(path: Path, info: Data) -> tuple[Tensor, Tensor | None]:
 
 
 def _show(measures: dict[str, dict[str, Any]], drawn: dict[str, Any], dataset: Dataset) -> None:
-    """The table of numbers."""
+    """The table of numbers, and the sentences that belong to them."""
     from rich.table import Table
+    from rich.text import Text
 
     how = drawn.get("rule") or drawn["file"]
     calls = f", {drawn['evaluations']} evaluations each" if "evaluations" in drawn else ""
     print(f"{drawn['n']} samples ({how}{calls}) against {len(dataset.test)} held-out of {dataset.info.name}")
     table = Table()
-    for name in ("measure", "samples", "±", "real data"):
+    for name in ("measure", "samples", "95 % interval", "real data", "noise"):
         table.add_column(name, justify="left" if name == "measure" else "right")
+    notes: list[str] = []
     for name, found in measures.items():
-        table.add_row(name, *(_number(found.get(key)) for key in ("value", "stderr", "real")))
+        value = "–" if found["value"] is None else _number(found["value"])
+        interval = " … ".join(_number(end) for end in found.get("interval", ()))
+        if not interval and "stderr" in found:
+            interval = f"± {_number(found['stderr'])}"
+        marks = ""
+        if "note" in found:
+            notes += [found["note"]] * (found["note"] not in notes)
+            marks = f" [{notes.index(found['note']) + 1}]"
+        table.add_row(Text(name + marks), value, interval, _number(found.get("real")), _number(found.get("noise")))
     console().print(table)
+    for mark, note in enumerate(notes, 1):
+        print(f"[{mark}] {note}")
 
 
 def _number(value: float | None) -> str:

@@ -23,10 +23,14 @@ from .memorisation import against, nearest_neighbours
 from .parts import BLOCK, Parts
 from .precision_recall import precision_recall
 from .readers import MOST, WIDEST, Hits, Reader, rate, svc
+from .reliability import Interval, around, frechet_note, noise_like, ratio_interval, score_note, wilson
 from .sliced import sliced_between, sliced_floor, sliced_wasserstein
 
 LEAST = 8
-"""Samples that the measures need."""
+"""Samples, training examples and held-out examples that the measures need."""
+
+FEW = 200
+"""Held-out examples below which it is said how few they are."""
 
 PROJECTIONS = 256
 NEIGHBOUR = 3
@@ -58,13 +62,17 @@ def evaluate(
         progress: show a bar if it takes longer than two seconds.
 
     Returns:
-        ``{metric: {"value": …, "stderr"?: …, "real"?: …, "protocol": {…}}}``, JSON-able. Metrics in a feature space
-        are called ``frechet/pixels`` and so on. ``real`` is the same measure with training data in the samples' place
-        (as many, as far as there are): what a perfect sampler would get. The protocol holds what is needed to compute
-        the number again: features and their SHA-256, counts of both sides, split, resizing, range, seed, settings.
+        ``{metric: {"value": …, "stderr"?: …, "interval"?: …, "real"?: …, "noise"?: …, "note"?: …, "protocol": {…}}}``,
+        JSON-able. Metrics in a feature space are called ``frechet/pixels`` and so on. ``interval`` is at 95 %, of the
+        measure's own counts. ``real`` is the same measure with training data in the samples' place (as many, as far as
+        there are): what a perfect sampler would get; ``noise`` is that of noise as bright as the data. ``note`` is a
+        sentence without which the figure would mislead; where ``value`` is None it says why there is none. The
+        protocol holds what is needed to compute the number again: features and their SHA-256, counts of both sides,
+        split, resizing, range, seed, settings.
 
     Raises:
-        UserError: shapes or labels that do not fit the data, non-finite samples, unknown features; before any work.
+        UserError: shapes or labels that do not fit the data, non-finite samples, unknown features, fewer than 8
+            training or held-out examples; before any work.
     """
     if isinstance(samples, Tensor):
         samples = Parts.of(samples.detach().cpu().float(), _checked(samples, labels, dataset))
@@ -78,9 +86,31 @@ def evaluate(
     return {key: value for job in track(jobs, len(jobs), "evaluate", progress) for key, value in job()}
 
 
+def few(dataset: Dataset) -> str | None:
+    """What has to be said of all measures against so few held-out examples."""
+    count = len(dataset.test)
+    if count >= FEW:
+        return None
+    return (
+        f"There are only {count} held-out examples, so these figures are rough: models whose intervals overlap are not "
+        "told apart. Measure against more data of the same kind with --data."
+    )
+
+
+def check_counts(dataset: Dataset) -> None:
+    """Refuse data that hold out too little to measure anything by."""
+    for name, split in (("held-out", dataset.test), ("training", dataset.train)):
+        if len(split) < LEAST:
+            raise UserError(
+                f"data {dataset.info.name!r} have {len(split)} {name} examples, and measures need at least {LEAST}; "
+                "measure against more data of the same kind (langevin evaluate MODEL --data DATA)"
+            )
+
+
 def _classes(samples: Parts, dataset: Dataset) -> set[int]:
     """The labels that were asked for, none if there are none, once every block fits the data."""
     check_real(dataset.info)
+    check_counts(dataset)
     if len(samples) < LEAST:
         raise UserError(f"samples must hold at least {LEAST} examples; got {len(samples)}.")
     found, count = set(), 0
@@ -146,6 +176,7 @@ class _Context:
         self.test, self.test_labels = _some(self.dataset.test, MOST, self.seed)
         # As many training examples as samples: what the same measure gives for fresh real data.
         self.stand_in, _ = _some(self.dataset.train, len(self.samples), self.seed)
+        self.noise = noise_like(self.dataset, min(len(self.samples), MOST), self.seed)
 
     def protocol(self, **more: Any) -> Result:
         info = self.dataset.info
@@ -167,23 +198,29 @@ class _Context:
         about = {"features": space.name, "features_sha256": space.sha256, "feature_settings": space.settings}
         about["resize"] = space.settings.get("resize")
         ours, real, stand_in = self.samples.through(space), space(self.test), space(self.stand_in)
-        floor = {"real_with": len(stand_in)}
-        yield (
-            f"frechet/{space.name}",
-            {
-                # As sums of blocks: a copy of all features around their mean would be as large as they are.
-                "value": frechet_distance(reduce(add, map(FeatureSums.of, ours.split(BLOCK))), FeatureSums.of(real)),
-                "real": frechet_distance(stand_in, real),
-                "protocol": self.protocol(**about, **floor, covariance="1/(N-1)"),
-            },
-        )
-        found, fresh = (kernel_distance(x, real, seed=self.seed) for x in (ours, stand_in))
+        noise = space(self.noise)
+        floor = {"real_with": len(stand_in), "noise_with": len(noise)}
+        about_frechet = self.protocol(**about, **floor, covariance="1/(N-1)")
+        told, note = frechet_note(ours, real, lambda: FeatureSums.of(stand_in).cov)
+        if told:
+            # As sums of blocks: a copy of all features around their mean would be as large as they are.
+            sums = reduce(add, map(FeatureSums.of, ours.split(BLOCK)))
+            other = FeatureSums.of(real)
+            value, fresh_distance, noisy = (frechet_distance(x, other) for x in (sums, stand_in, noise))
+            row: Result = {"value": value, "real": fresh_distance, "noise": noisy}
+        else:
+            row = {"value": None}
+        yield f"frechet/{space.name}", _noted(row, note, about_frechet)
+        found, fresh, noisy_kernel = (kernel_distance(x, real, seed=self.seed) for x in (ours, stand_in, noise))
         yield (
             f"kernel/{space.name}",
             {
                 "value": found.value,
                 "stderr": found.stderr,
+                "interval": list(around(*found)),
                 "real": fresh.value,
+                "noise": noisy_kernel.value,
+                **_blind(around(*fresh), around(*noisy_kernel)),
                 "protocol": self.protocol(
                     **about,
                     **floor,
@@ -199,24 +236,24 @@ class _Context:
             seen = space.classify(_shuffled(self.test, len(self.samples), self.seed))
             fresh_score = inception_score(seen, splits=splits, seed=self.seed)
             about_score = self.protocol(**about, splits=splits, deviation="over splits", real_with=len(self.test))
-            yield (
-                f"inception-score/{space.name}",
-                {
-                    "value": score.value,
-                    **({"stderr": score.stderr} if splits > 1 else {}),
-                    "real": fresh_score.value,
-                    "protocol": about_score,
-                },
-            )
+            scored: Result = {
+                "value": score.value,
+                **({"stderr": score.stderr} if splits > 1 else {}),
+                "real": fresh_score.value,
+                "noise": inception_score(space.classify(self.noise), splits=splits, seed=self.seed).value,
+            }
+            note = score_note(seen.shape[1], len(ours) // splits, len(seen) // splits)
+            yield f"inception-score/{space.name}", _noted(scored, note, about_score)
         # Equal counts, as published: the radii of both manifolds shrink with their counts.
-        n = _least(ours, real, stand_in)
-        one, two, three = (_shuffled(x, n, self.seed) for x in (ours, real, stand_in))
-        found_pr, fresh_pr = precision_recall(one, two, k=NEIGHBOUR), precision_recall(three, two, k=NEIGHBOUR)
+        n = _least(ours, real, stand_in, noise)
+        one, two, three, four = (_shuffled(x, n, self.seed) for x in (ours, real, stand_in, noise))
+        found_pr, fresh_pr, noisy_pr = (precision_recall(x, two, k=NEIGHBOUR) for x in (one, three, four))
         for side in ("precision", "recall"):
-            about_pr = self.protocol(**about, k=NEIGHBOUR, **{"samples": n, "real": n, "real_with": n})
+            about_pr = self.protocol(**about, k=NEIGHBOUR, **{"samples": n, "real": n, "real_with": n, "noise_with": n})
+            value, real_value, noise_value = (float(getattr(x, side)) for x in (found_pr, fresh_pr, noisy_pr))
             yield (
                 f"{side}/{space.name}",
-                {"value": getattr(found_pr, side), "real": getattr(fresh_pr, side), "protocol": about_pr},
+                {**_covered(side, value, real_value, noise_value, n), "protocol": about_pr},
             )
 
     def _score(self, classify: Callable[[Tensor], Tensor], splits: int) -> Estimate:
@@ -231,15 +268,24 @@ class _Context:
         return over_splits([part for part in sums if part is not None])
 
     def sliced(self) -> Iterator[tuple[str, Result]]:
-        halves, _ = _some(self.dataset.train, 2 * len(self.samples), self.seed)
+        # Halves no larger than the smaller side of the comparison: how much its figure changes with what was drawn.
+        halves, _ = _some(self.dataset.train, 2 * _least(self.test, self.stand_in), self.seed)
         floor = sliced_floor(halves, projections=PROJECTIONS, seed=self.seed)
+        real, noise = (
+            sliced_wasserstein(x, self.test, projections=PROJECTIONS, seed=self.seed)
+            for x in (self.stand_in, self.noise)
+        )
         yield (
             "sliced-wasserstein",
             {
                 "value": sliced_between(self.samples, self.test, projections=PROJECTIONS, seed=self.seed),
-                "real": sliced_wasserstein(self.stand_in, self.test, projections=PROJECTIONS, seed=self.seed),
+                "real": real,
+                "noise": noise,
                 "floor": {"mean": floor.value, "sd": floor.stderr, "halves_of": len(halves), "halvings": 8},
-                "protocol": self.protocol(projections=PROJECTIONS, p=2, real_with=len(self.stand_in)),
+                **_blind(around(real, floor.stderr), around(noise, floor.stderr)),
+                "protocol": self.protocol(
+                    projections=PROJECTIONS, p=2, real_with=len(self.stand_in), noise_with=len(self.noise)
+                ),
             },
         )
 
@@ -255,10 +301,12 @@ class _Context:
         except UserError as reason:
             yield "memorisation", {"value": None, "note": str(reason), "protocol": about}
             return
+        interval = ratio_interval(distance, found.heldout_distances)
         yield (
             "memorisation",
             {
                 "value": found.ratio,
+                **({} if interval is None else {"interval": list(interval)}),
                 "distance": {"samples": found.samples, "heldout": found.heldout},
                 "protocol": about,
             },
@@ -271,19 +319,38 @@ class _Context:
         if len(train_labels.unique()) < 2:
             return
         reader = svc(train, train_labels, seed=self.seed)
-        real = rate(reader.read(self.test) == self.test_labels).value
+        known = Hits.of(reader.read(self.test) == self.test_labels)
+        real = known.rate.value
+        # What calling everything by the commonest class would get.
+        chance = float(self.test_labels.bincount().max()) / len(self.test_labels)
         hits = [Hits() for _ in self.dataset.info.classes]
         for x, asked in self.samples.blocks():
             assert asked is not None
             right = reader.read(x) == asked
             hits = [before + Hits.of(right[asked == k]) for k, before in enumerate(hits)]
-        agreement = sum(hits, Hits()).rate
+        whole = sum(hits, Hits())
+        agreement = whole.rate
+        blind = wilson(known.right, known.count)[0] <= chance
+        note = (
+            f"Not given: a classifier taught with real data reads {real:.0%} of {known.count} held-out examples right, "
+            f"and would have to exceed the share of the commonest class, {chance:.0%}, with 95 % certainty."
+        )
+        if blind:
+            for name in ("label-agreement", "train-synthetic-test-real"):
+                refused = {"value": None, "real": real}
+                yield name, _noted(refused, note, self._reader_protocol(reader, "train"))
+            return
+        classes = torch.tensor(sorted(self.labels))
+        noise = self.noise[:256]
+        asked_of_noise = classes[torch.arange(len(noise)) % len(classes)]
         yield (
             "label-agreement",
             {
                 "value": agreement.value,
                 "stderr": agreement.stderr,
+                "interval": list(wilson(whole.right, whole.count)),
                 "real": real,
+                "noise": rate(reader.read(noise) == asked_of_noise).value,
                 "by_class": [part.rate.value if part.count else None for part in hits],
                 "protocol": self._reader_protocol(reader, "train"),
             },
@@ -296,12 +363,14 @@ class _Context:
         x, asked = self.samples.some(keep)
         assert asked is not None
         taught = svc(x, asked, seed=self.seed)
-        accuracy = rate(taught.read(self.test) == self.test_labels)
+        tested = Hits.of(taught.read(self.test) == self.test_labels)
+        accuracy = tested.rate
         yield (
             "train-synthetic-test-real",
             {
                 "value": accuracy.value,
                 "stderr": accuracy.stderr,
+                "interval": list(wilson(tested.right, tested.count)),
                 "real": real,
                 "protocol": self._reader_protocol(taught, "samples"),
             },
@@ -309,6 +378,40 @@ class _Context:
 
     def _reader_protocol(self, reader: Reader, trained: str) -> Result:
         return self.protocol(**reader.protocol, trained_from=trained)
+
+
+def _noted(row: Result, note: str | None, protocol: Result) -> Result:
+    return {**row, **({} if note is None else {"note": note}), "protocol": protocol}
+
+
+def _blind(real: Interval, noise: Interval) -> Result:
+    """A note on a distance by which real data and noise cannot be told apart."""
+    if real[1] < noise[0]:
+        return {}
+    return {"note": "At these counts it cannot tell noise from real data, so a good figure says nothing."}
+
+
+def _covered(side: str, value: float, real: float, noise: float, n: int) -> Result:
+    """Precision or recall with its interval; no precision where noise is as precise as real data.
+
+    Balls around few examples, in many dimensions, reach over the middle of the data; noise, which features of pictures
+    hardly answer to, lies there.
+    """
+    interval, fresh, noisy = (wilson(round(x * n), n) for x in (value, real, noise))
+    row: Result = {"value": value, "interval": list(interval), "real": real, "noise": noise}
+    if noisy[1] < fresh[0]:
+        return row
+    if side == "recall":
+        note = f"Noise covers {noise:.0%} of the held-out examples, real data {real:.0%}: read it beside the precision."
+        return {**row, "note": note}
+    if noise >= real:
+        row.pop("interval")
+        note = (
+            f"Not given: with {n} held-out examples and these features noise gets {noise:.0%} and real data "
+            f"{real:.0%}, so it does not tell good samples from bad."
+        )
+        return {**row, "value": None, "note": note}
+    return {**row, "note": f"With {n} examples it cannot tell noise from real data with 95 % certainty."}
 
 
 def _some(split: Split, most: int, seed: int) -> tuple[Tensor, Tensor | None]:

@@ -22,6 +22,7 @@ class Memorisation:
         heldout: median distance of held-out data.
         indices: nearest training example of each sample, int64 ``(N,)``, for pictures.
         distances: its distance, float64 ``(N,)``.
+        heldout_distances: that of each held-out example, float64 ``(M,)``.
     """
 
     ratio: float
@@ -29,6 +30,7 @@ class Memorisation:
     heldout: float
     indices: Tensor
     distances: Tensor
+    heldout_distances: Tensor
 
 
 def nearest_neighbours(x: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,7 +71,8 @@ def memorisation(samples: Tensor, train: Tensor, heldout: Tensor) -> Memorisatio
 
 def against(d: Tensor, index: Tensor, train: Tensor, heldout: Tensor) -> Memorisation:
     """The same from the samples' :func:`nearest_neighbours`, in which parts of a set are put together."""
-    reference = float(nearest_neighbours(heldout, train)[0].median())
+    apart = nearest_neighbours(heldout, train)[0]
+    reference = float(apart.median())
     if reference == 0:
         raise UserError("at least half of heldout is an exact copy of train: there is no distance to compare with.")
-    return Memorisation(float(d.median()) / reference, float(d.median()), reference, index, d)
+    return Memorisation(float(d.median()) / reference, float(d.median()), reference, index, d, apart)
