@@ -37,7 +37,7 @@ def learn(process: processes.ScalarGaussian, prediction: str, objective: dict[st
     """A small MLP trained by an objective on the points."""
     torch.manual_seed(0)
     network = nn.create({"name": "mlp", "channels": 2, "width": 64, "depth": 3})
-    denoiser = NetworkDenoiser(network, process, Reading(prediction, data_std=5.1), (2,))
+    denoiser = NetworkDenoiser(network, process, Reading(prediction, data_std=5.1, scale_input=True), (2,))
     loss, points = objectives.create(objective), WORLD.sample(POINTS, 0).float()
     adam = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.0)
     rate = torch.optim.lr_scheduler.OneCycleLR(adam, 2e-3, total_steps=steps)

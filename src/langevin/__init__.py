@@ -34,6 +34,8 @@ _NAMES = {
     "Noise": "distributions",
     "State": "samplers",
     "UserError": "_errors",
+    "check_denoiser": "denoisers",
+    "denoiser": "adapters.networks",
     "load": "training",
     "methods": "_registry",
     "sample": "samplers",
@@ -58,6 +60,8 @@ if TYPE_CHECKING:
     )
     from ._errors import UserError
     from ._registry import methods
+    from .adapters.networks import denoiser
+    from .denoisers import check_denoiser
     from .distributions import Noise
     from .samplers import State, sample, trajectory
     from .training import load
@@ -66,7 +70,9 @@ __all__ = [
     "Noise",
     "State",
     "UserError",
+    "check_denoiser",
     "data",
+    "denoiser",
     "denoisers",
     "distributions",
     "guidance",

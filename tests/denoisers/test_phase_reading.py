@@ -140,6 +140,8 @@ def test_what_the_network_is_asked():
     for t in (1e-3, 0.1, 1.0):
         z = process.marginal(0.7 * noise.at(1).normal((2, 1, 2)), t).sample(noise)
         denoiser(says, process, shape=(2, 1, 2))(z, t)
+        assert torch.equal(says.asked[0], z.flatten(1, 2))  # unless asked or EDM's, a network sees the state itself
+        denoiser(says, process, shape=(2, 1, 2), scale_input=True)(z, t)
         x, label = says.asked
         assert x.shape == (n, 4, 1, 2)
         # the variance of a normal law's mean square has a relative standard error of √(2/n), 1e-2 here
@@ -200,7 +202,7 @@ def test_refusals():
         denoiser(Says(0.0), processes.VP())
     with pytest.raises(UserError, match="unknown prediction 'v'"):
         PhaseReading("v")
-    with pytest.raises(UserError, match="unknown time label 'sigma'"):
+    with pytest.raises(UserError, match="time 'sigma' is for processes"):
         PhaseReading(time="sigma")
     with pytest.raises(UserError, match="data_std must be > 0, got 0"):
         PhaseReading(data_std=0.0)

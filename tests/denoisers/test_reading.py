@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from langevin import UserError, processes
-from langevin.denoisers import PREDICTIONS, TIME_LABELS, Reading
+from langevin.denoisers import PREDICTIONS, TIME_LABELS, Reading, time_range
 
 PROCESSES = {
     "vp": processes.VP(),
@@ -142,6 +143,39 @@ def test_unscaled_input():
     assert torch.equal(Reading(scale_input=False).input_scale(processes.VE(), T), torch.ones_like(T))
 
 
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_only_edms_networks_are_scaled_unless_asked(prediction):
+    """A standard network sees x_t itself: scaled, a DDPM network gives other samples without a word."""
+    process, scaled = processes.DDPM(), prediction == "edm"
+    assert Reading(prediction).scale_input is scaled
+    assert Reading(prediction, time="index") == Reading(prediction, time="index", scale_input=scaled)
+    ones = torch.equal(Reading(prediction).input_scale(process, T), torch.ones_like(T))
+    assert ones is not scaled
+    assert replace(Reading(prediction, scale_input=True), time="t").scale_input is True
+
+
+def test_labels_of_other_conventions():
+    """t, σ(t), log-SNR and whole numbers of a table; finite at both ends, where a network may be asked too."""
+    ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    for process in PROCESSES.values():
+        for name, label in TIME_LABELS.items():
+            assert label(process, ends).isfinite().all(), (name, process)
+        torch.testing.assert_close(TIME_LABELS["t"](process, T), T, rtol=0, atol=0)
+        inner = T.clamp(process.t_min, process.t_max)
+        torch.testing.assert_close(TIME_LABELS["sigma"](process, inner), process.sigma(inner), rtol=1e-12, atol=0)
+        torch.testing.assert_close(TIME_LABELS["log_snr"](process, T), process.log_snr(inner), rtol=1e-12, atol=1e-12)
+    ddpm, between = processes.DDPM(), torch.tensor([0.0, 0.0016, 0.4324, 1.0], dtype=torch.float64)
+    assert TIME_LABELS["nearest-index"](ddpm, between).tolist() == [0.0, 1.0, 431.0, 999.0]
+    # A network that cuts what is behind the point must get its own knot: 0.432·1000 − 1 may be 430.99…
+    knots = torch.arange(1, 1001, dtype=torch.float64) / 1000
+    assert TIME_LABELS["index"](ddpm, knots).long().tolist() == list(range(1000))
+    for name in ("sigma", "log_snr"):
+        low, high = time_range(name, processes.EDM())
+        assert low < high
+    assert (time_range("t", ddpm), time_range("nearest-index", ddpm)) == ([0.0, 1.0], [0.0, 999.0])
+    assert time_range("log_sigma", ddpm) is None
+
+
 @pytest.mark.parametrize(("name", "prediction"), sorted(BLIND))
 def test_refuses_a_blind_pair(name, prediction):
     with pytest.raises(UserError, match=f"prediction '{prediction}' cannot be read at t = 1 of .* use v, flow, x0"):
@@ -161,6 +195,8 @@ REFUSED = [
     (lambda: Reading(data_std=math.inf), "data_std must be > 0"),
     (lambda: Reading(data_std=1e308), r"data_std must be > 0, got 1e\+308 \(1e-100 to 1e100\)"),
     (lambda: Reading("x0").check(processes.PhaseSpace()), "prediction 'x0' needs a process .* got PhaseSpace"),
+    (lambda: TIME_LABELS["sigma"](processes.Absorbing(3), T), "time 'sigma' needs a process .* got Absorbing"),
+    (lambda: TIME_LABELS["log_snr"](processes.Absorbing(3), T), "time 'log_snr' needs a process .* got Absorbing"),
     (lambda: Reading("x0").check(processes.Absorbing(3)), "prediction 'x0' needs a process .* got Absorbing"),
 ]
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from tiny_runs import points, tiny
 
-from langevin import data, training
+from langevin import data, processes, training
 from langevin._errors import UserError
+from langevin.denoisers import TIME_LABELS
 from langevin.training import (
     BudgetConfig,
     Config,
@@ -65,13 +66,14 @@ def test_every_process_trains(process: str, tmp_path: Path) -> None:
     assert training.load(tmp_path).process == denoiser.process
 
 
-@pytest.mark.parametrize("time", ["index", "time"])
+@pytest.mark.parametrize("time", ["index", "nearest-index", "time", "t", "log_snr"])
 def test_time_labels_fit_the_network(time: str) -> None:
     """The network's features cover the range of the label it is told."""
     info = points().info
     config = training.settle(tiny(prediction=PredictionConfig("eps", time=time), process=ProcessConfig("ddpm")), info)
     low, high = config.network.options["time_range"]
-    assert (float(low), float(high)) == {"index": (0.0, 999.0), "time": (0.0, 1000.0)}[time]
+    label = lambda t: float(TIME_LABELS[time](processes.DDPM(), torch.tensor(t, dtype=torch.float64)))
+    assert (float(low), float(high)) == pytest.approx((*sorted((label(0.0), label(1.0))),))
     training.build(config, info)
 
 

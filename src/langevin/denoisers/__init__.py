@@ -1,6 +1,7 @@
 """Beliefs about clean data: the reading of networks, and statistics of posteriors."""
 
 from .base import Denoiser, Density, Transform, described
+from .check import DenoiserCheck, LevelErrors, check_denoiser
 from .compiled import compiled
 from .energy import EnergyDenoiser, networked
 from .heads import NPR, SN, VARIANCE_HEADS, Headed
@@ -8,7 +9,7 @@ from .levels import LevelReading
 from .network import VARIANCES, Counter, NetworkDenoiser, together
 from .optimal import Calibration, analytic, calibrate, with_variance
 from .phase import PHASE_PREDICTIONS, PhaseReading
-from .reading import PREDICTIONS, TIME_LABELS, Asked, Reader, Reading
+from .reading import PREDICTIONS, TIME_LABELS, Asked, Reader, Reading, time_range
 from .statistics import clamp, convert, dirac, gaussian, independent, isotropic, reweighted, unit, whole
 from .tokens import HEADS, TokenReading
 
@@ -25,9 +26,11 @@ __all__ = [
     "Calibration",
     "Counter",
     "Denoiser",
+    "DenoiserCheck",
     "Density",
     "EnergyDenoiser",
     "Headed",
+    "LevelErrors",
     "LevelReading",
     "NetworkDenoiser",
     "PhaseReading",
@@ -37,6 +40,7 @@ __all__ = [
     "Transform",
     "analytic",
     "calibrate",
+    "check_denoiser",
     "clamp",
     "compiled",
     "convert",
@@ -47,6 +51,7 @@ __all__ = [
     "isotropic",
     "networked",
     "reweighted",
+    "time_range",
     "together",
     "unit",
     "whole",

@@ -84,7 +84,8 @@ class PhaseReading(Reader):
         prediction: a row of ``PHASE_PREDICTIONS``.
         data_std: σ_d, the RMS of the data a coordinate, > 0.
         time: a row of ``TIME_LABELS``.
-        scale_input: divide x_t and v_t by their standard deviations for data of RMS σ_d.
+        scale_input: divide x_t and v_t by their standard deviations for data of RMS σ_d; if not given, only for
+            ``edm``.
     """
 
     kind: ClassVar[str] = "phase"
@@ -92,14 +93,20 @@ class PhaseReading(Reader):
     prediction: str = "edm"
     data_std: float = 0.5
     time: str = "log_sigma"
-    scale_input: bool = True
+    scale_input: bool | None = None
 
     def __post_init__(self) -> None:
         if self.prediction not in PHASE_PREDICTIONS:
             raise unknown("prediction", self.prediction, PHASE_PREDICTIONS)
         if self.time not in TIME_LABELS:
             raise unknown("time label", self.time, TIME_LABELS)
+        if self.time == "sigma":
+            raise UserError(
+                "time 'sigma' is for processes x_t = αx_0 + σε; on phase space take log_sigma, log_snr or t"
+            )
         check_std(self.data_std)
+        if self.scale_input is None:
+            object.__setattr__(self, "scale_input", self.prediction == "edm")
 
     def check(self, process: Process) -> None:
         """Refuse a process without velocities."""

@@ -48,18 +48,56 @@ def _log_sigma(process: Process, t: Tensor) -> Tensor:
 
 def _index(process: Process, t: Tensor) -> Tensor:
     steps = process.steps if isinstance(process, DDPM) else 1000
-    return (t * steps - 1).clamp_min(0)
+    index = (t * steps - 1).clamp_min(0)
+    # At a knot it is a whole number, not one that rounding has put below: a network may cut what is behind the point.
+    whole = index.round()
+    return torch.where((index - whole).abs() < 1e-6, whole, index)
+
+
+def _inner(process: Process, t: Tensor) -> Tensor:
+    """Times between the smallest and the largest at which a network was trained, where every label is finite."""
+    return t.clamp(process.t_min, process.t_max)
+
+
+def _sigma(process: Process, t: Tensor) -> Tensor:
+    if not isinstance(process, ScalarGaussian):
+        raise UserError(f"time 'sigma' needs a process x_t = αx_0 + σε, got {type(process).__name__}")
+    return process.sigma(t.clamp_min(process.t_min))
+
+
+def _log_snr(process: Process, t: Tensor) -> Tensor:
+    if not isinstance(process, SignalToNoise):
+        raise UserError(f"time 'log_snr' needs a process with a log-SNR, got {type(process).__name__}")
+    return process.log_snr(_inner(process, t))
 
 
 TIME_LABELS: dict[str, Callable[[Process, Tensor], Tensor]] = {
     "log_sigma": _log_sigma,
     "index": _index,
+    "nearest-index": lambda process, t: _index(process, t).round(),
     "time": lambda process, t: 1000 * t,
+    "t": lambda process, t: t,
+    "sigma": _sigma,
+    "log_snr": _log_snr,
     "none": lambda process, t: torch.zeros_like(t),
 }
-"""What a network is told about the time: ¼·log(σ/α) (EDM's c_noise), the index n − 1 of a table's knot n, 1000·t, or
-nothing: with eps that is NCSNv2's s(x, σ) = s(x)/σ (arXiv:2006.09011, technique 3).
+"""What a network is told about the time:
+
+* ``log_sigma``: ¼·log(σ/α), EDM's c_noise;
+* ``index``: n − 1 at the knot n of a table (of 1000 equal steps of t, if the process is none), fractions between knots;
+* ``nearest-index``: the same of the nearest knot, for networks that look it up in a table of embeddings;
+* ``time``: 1000·t, and ``t``: t itself, from 0 (data) to 1 (noise);
+* ``sigma``: σ(t), at ``t_min`` at least, and ``log_snr``: log α²/σ², at times from ``t_min`` to ``t_max``;
+* ``none``: nothing; with eps that is NCSNv2's s(x, σ) = s(x)/σ (arXiv:2006.09011, technique 3).
 """
+
+
+def time_range(time: str, process: Process) -> list[float] | None:
+    """Where the labels of a row of ``TIME_LABELS`` lie, or None where a network's default range holds them."""
+    if time in ("sigma", "log_snr"):
+        return sorted(TIME_LABELS[time](process, torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist())
+    index = [0.0, 999.0]
+    return {"index": index, "nearest-index": index, "time": [0.0, 1000.0], "t": [0.0, 1.0]}.get(time)
 
 
 def check_std(data_std: float) -> None:
@@ -187,7 +225,8 @@ class Reading(Reader):
         prediction: a row of ``PREDICTIONS``.
         data_std: σ_d, the RMS of the data a coordinate, > 0; used by ``edm`` and by the input scale.
         time: a row of ``TIME_LABELS``.
-        scale_input: divide x_t by :math:`S = \sqrt{σ^2 + α^2 σ_d^2}`, so that the network sees unit variance.
+        scale_input: divide x_t by :math:`S = \sqrt{σ^2 + α^2 σ_d^2}`, so that the network sees unit variance; if not
+            given, only for ``edm``, whose networks are trained so. All others see x_t itself.
     """
 
     kind: ClassVar[str] = "denoiser"
@@ -196,7 +235,7 @@ class Reading(Reader):
     prediction: str = "edm"
     data_std: float = 0.5
     time: str = "log_sigma"
-    scale_input: bool = True
+    scale_input: bool | None = None
 
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
@@ -204,6 +243,8 @@ class Reading(Reader):
         if self.time not in TIME_LABELS:
             raise unknown("time label", self.time, TIME_LABELS)
         check_std(self.data_std)
+        if self.scale_input is None:
+            object.__setattr__(self, "scale_input", self.prediction == "edm")
 
     def check(self, process: Process) -> None:
         """Refuse a pair of process and prediction in which the output says nothing about x_0."""

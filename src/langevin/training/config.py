@@ -47,8 +47,8 @@ class PredictionConfig:
     for phase space, evidence, logits or ordinal for tokens; if not given, flow for the flow process, edm for every
     other, and evidence for tokens."""
     time: str | None = None
-    """How the network is told the time: log_sigma (log(sigma/alpha)/4), index (of a table), time (1000 t) or none; if
-    not given, time for tokens, else log_sigma."""
+    """How the network is told the time: log_sigma (log(sigma/alpha)/4), index or nearest-index (of a table), time
+    (1000 t), t, sigma, log_snr or none; if not given, time for tokens, else log_sigma."""
     data_std: float | None = None
     """RMS of the data a coordinate, in units of the data; measured if not given."""
     scale_input: bool = True

@@ -12,7 +12,7 @@ from .. import nn, objectives, processes
 from .._errors import UserError
 from .._untrusted import parse_json
 from ..data import Data
-from ..denoisers import Reader, networked
+from ..denoisers import Reader, networked, time_range
 from ..objectives import Objective
 from ..processes import Process
 from .codec import Autoencoder
@@ -121,14 +121,14 @@ def _codec(config: Config, data: Data) -> _Settled:
 
 def _network(config: Config, reading: Reader, data: Data) -> tuple[str, dict[str, Any]]:
     options = _decode(config.network.options)
-    known = {"log_sigma": None, "index": [0.0, 999.0], "time": [0.0, 1000.0]}.get(reading.time)
+    process = _process(config)
+    reading.check(process)
+    known = time_range(reading.time, process)
     if known is not None:
         options.setdefault("time_range", known)
     classes = options.pop("classes", len(data.classes))
     if classes not in (0, len(data.classes)):
         raise UserError(f"network.options classes must be 0 or that of the data, {len(data.classes)}, got {classes}")
-    process = _process(config)
-    reading.check(process)
     shape, channels = reading.faces(process, data.shape)
     options.setdefault("out_channels", channels * (1 if config.prediction.variance is None else 2))
     made = nn.default(shape, classes, name=config.network.name, **options)
