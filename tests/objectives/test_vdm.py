@@ -13,7 +13,7 @@ from torch import Tensor
 from langevin import UserError, objectives, worlds
 from langevin.data import Data
 from langevin.denoisers import NetworkDenoiser, Reading
-from langevin.distributions import Noise, Normal, kl
+from langevin.distributions import Noise, Normal, Stream, kl
 from langevin.objectives.vdm import VDM, Level, prior_term, reconstruction_term
 from langevin.processes import VP, Learned, Learning
 from support import OracleNetwork
@@ -167,7 +167,7 @@ def test_terms_against_laws() -> None:
     x0 = levels[torch.tensor([[0, 1], [4, 2], [3, 3]])]
     noise = Noise(3, 3)
     got = reconstruction_term(x0, gamma, noise, levels)
-    epsilon = noise.fold(2**34).normal((2,))
+    epsilon = noise.fold(Stream.END).normal((2,))
     alpha, sigma = torch.sigmoid(-gamma).sqrt(), torch.sigmoid(gamma).sqrt()
     likelihood = torch.distributions.Normal(alpha * levels, sigma).log_prob((alpha * x0 + sigma * epsilon)[..., None])
     index = ((x0 + 1) * 2).round().long()[..., None]

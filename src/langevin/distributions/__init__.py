@@ -17,6 +17,7 @@ from .laws import (
 )
 from .noise import Noise, philox
 from .path import BrownianPath, as_path
+from .streams import Stream
 
 __all__ = [
     "Blocks",
@@ -36,6 +37,7 @@ __all__ = [
     "Normal",
     "ScaledBeta",
     "ShiftedGamma",
+    "Stream",
     "as_path",
     "kl",
     "philox",

@@ -12,9 +12,7 @@ from torch import Tensor
 from .._registry import register
 from .covariance import Covariance, Dense, Diagonal, _like
 from .noise import Noise
-
-_INNER = 2**32
-"""The stream of a compound law's inner draw: a tag that no law uses for a part of its own draw."""
+from .streams import Stream
 
 
 def _choose(probs: Tensor, u: Tensor) -> Tensor:
@@ -278,7 +276,7 @@ class Levels(Distribution):
 
     def sample(self, noise: Noise) -> Tensor:
         event = tuple(self.log_probs.shape[1:-1])
-        k = _choose(self.log_probs.exp(), noise.fold(1).uniform(event))
+        k = _choose(self.log_probs.exp(), noise.fold(Stream.CHOICE).uniform(event))
         x = self.places.expand(len(noise), *event, -1).gather(-1, k[..., None])[..., 0]
         root = torch.sqrt(torch.as_tensor(self.variance, dtype=x.dtype, device=x.device))
         return x if not root.any() else x + root * noise.normal(event).to(x)
@@ -354,8 +352,8 @@ class ScaledBeta(Distribution):
 
     def sample(self, noise: Noise) -> Tensor:
         shape = tuple(self.loc.shape[1:])
-        log_a = noise.fold(1).log_gamma(self.a, shape)
-        log_b = noise.fold(2).log_gamma(self.b, shape)
+        log_a = noise.fold(Stream.BETA_A).log_gamma(self.a, shape)
+        log_b = noise.fold(Stream.BETA_B).log_gamma(self.b, shape)
         y = torch.sigmoid(log_a - log_b)
         y = torch.where(self.a.expand_as(y) == 0, 0.0, torch.where(self.b.expand_as(y) == 0, 1.0, y))
         return self.loc + self.scale * y.to(self.loc)
@@ -390,7 +388,7 @@ class Compound(Distribution):
     kernel: Callable[[Tensor], Distribution]
 
     def sample(self, noise: Noise) -> Tensor:
-        return self.kernel(self.belief.sample(noise.fold(_INNER))).sample(noise)
+        return self.kernel(self.belief.sample(noise.fold(Stream.INNER))).sample(noise)
 
     def log_prob(self, x: Tensor) -> Tensor:
         if not isinstance(self.belief, FiniteSet):

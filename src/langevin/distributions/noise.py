@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
+from .streams import Stream
 
 _MASK = 0xFFFFFFFF
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
@@ -174,8 +175,11 @@ class Noise:
         return other
 
     def fold(self, tag: int) -> Noise:
-        """An independent stream for part ``tag`` ≥ 0 of this draw: a new key, hashed from seed, draw and tag."""
-        words = f"{self.seed} {self.draw} {tag}".encode()
+        """An independent stream for part ``tag`` ≥ 0 of this draw: a new key, hashed from seed, draw and tag.
+
+        The library's own tags are the names of ``Stream``.
+        """
+        words = f"{self.seed} {self.draw} {int(tag)}".encode()
         key = int.from_bytes(hashlib.blake2b(words, digest_size=8).digest(), "little")
         return Noise(key, self.sample, self.draw)
 
@@ -249,7 +253,7 @@ class Noise:
         c = 1 / torch.sqrt(9 * d)
         result = torch.full_like(d, math.nan)
         for round_ in range(200):  # a try fails with probability < 0.05: 200 in a row never happen
-            stream = self.fold(1 + round_)
+            stream = self.fold(Stream.GAMMA_TRY + round_)
             z, u = stream.normal(shape), stream.uniform(shape)
             v = (1 + c * z) ** 3
             inside = torch.where(v > 0, v, torch.ones_like(v))
@@ -257,5 +261,5 @@ class Noise:
             result = torch.where(result.isnan() & accept, torch.log(d * inside), result)
             if not result.isnan().any():
                 break
-        boost = torch.log(self.fold(0).uniform(shape)) / k
+        boost = torch.log(self.fold(Stream.GAMMA_BOOST).uniform(shape)) / k
         return result + boost

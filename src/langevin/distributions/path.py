@@ -15,6 +15,7 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import register
 from .noise import Noise, _column, starts, stream
+from .streams import Stream
 
 _NODE, _POINT = 2, 3
 """The last counter word: a node of the tree, or a point in a cell of its last level (then plus where in the cell)."""
@@ -128,8 +129,8 @@ class BrownianPath(Noise):
 
     def fold(self, tag: int) -> BrownianPath:
         """Part ``tag``: an independent path, the same at every draw, and independent numbers of this draw."""
-        memo = self.memo.parts.setdefault(tag, _Memo())
-        return replace(self, seed=super().fold(tag).seed, path=_key(f"{self.path} {tag}"), memo=memo)
+        memo = self.memo.parts.setdefault(int(tag), _Memo())
+        return replace(self, seed=super().fold(tag).seed, path=_key(f"{self.path} {int(tag)}"), memo=memo)
 
     def rows(self, index: slice | Tensor) -> BrownianPath:
         return replace(self, sample=self.sample[index], memo=_Memo())
@@ -362,4 +363,4 @@ def as_path(noise: Noise, depth: int) -> BrownianPath:
     """The noise itself if it is a path, else a path of its seed and draw: for those who ask again and again."""
     if isinstance(noise, BrownianPath):
         return noise
-    return BrownianPath(noise.fold(0).seed, noise.sample, noise.draw, depth=depth)
+    return BrownianPath(noise.fold(Stream.PATH).seed, noise.sample, noise.draw, depth=depth)

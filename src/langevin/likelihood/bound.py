@@ -14,14 +14,11 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import lookup, register
 from ..denoisers import Denoiser, described
-from ..distributions import Distribution, Noise
+from ..distributions import Distribution, Noise, Stream
 from ..objectives.bound import Decoder, Discretised, decode, default_decoder, prior_term, step_term
 from ..processes import DDPM, Chain, Process, ScalarGaussian, TableChain
 from ..samplers import check_grid, grids
 from .units import Measured, Units, error_of_mean
-
-_STEP = 2**38
-"""The stream of the noise that draws x_s, apart from that of x_t."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -185,7 +182,7 @@ def _terms(
         yield (
             decode(process, decoder, x, x_t, belief, t)
             if last
-            else step_term(process, x, x_t, belief, t, s, noise.at(i).fold(_STEP))
+            else step_term(process, x, x_t, belief, t, s, noise.at(i).fold(Stream.TERM))
         )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import register
 from ..denoisers import Denoiser
-from ..distributions import Noise, kl
+from ..distributions import Noise, Stream, kl
 from ..objectives import LikelihoodImportance, TimeLaw, Uniform
 from ..objectives.weights import likelihood
 from ..processes import ScalarGaussian, power
@@ -104,14 +104,14 @@ def continuous_bound(
         for first in range(0, len(x), batch):
             rows = slice(first, first + batch)
             some, stream, bound = x[rows], noise.rows(rows), denoiser.rows(rows)
-            start, terms = stream.fold(1).uniform(()), []
+            start, terms = stream.fold(Stream.QUANTILE).uniform(()), []
             for k in range(draws):
                 t = law.quantile(process, u := (start + (k + 0.5) / draws) % 1)
                 size = likelihood(denoiser, t) * law.ratio(process, u) * (high - low)
-                path = size * _miss(bound, process, some, t, stream.fold(2).at(k))
+                path = size * _miss(bound, process, some, t, stream.fold(Stream.PATH_TERM).at(k))
                 end = torch.full_like(t, low)
                 precision = (process.alpha(end) / process.sigma(end)) ** 2
-                miss = _miss(bound, process, some, end, stream.fold(3).at(k))
+                miss = _miss(bound, process, some, end, stream.fold(Stream.DATA_TERM).at(k))
                 data = (precision * miss + dim * torch.log(2 * torch.pi / precision)) / 2
                 terms.append(torch.stack((path, data), 1))
                 if progress is not None:

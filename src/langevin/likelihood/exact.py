@@ -14,7 +14,7 @@ from .._errors import UserError, unknown
 from .._registry import register
 from ..denoisers import Denoiser
 from ..denoisers.base import described
-from ..distributions import Noise
+from ..distributions import Noise, Stream
 from ..processes import ScalarGaussian
 from ..samplers.moments import Moments, moments_of
 from .adaptive import PAIRS, TORCHDIFFEQ, solve
@@ -194,9 +194,10 @@ def exact(
             found = []
             for k in range(draws):
                 own = part.fold(k)
-                y, log_q = (clean, 0.0) if law is None else law.sample(clean, bin_width, math.exp(begin), own.fold(0))
+                spread = own.fold(Stream.DEQUANTISED)
+                y, log_q = (clean, 0.0) if law is None else law.sample(clean, bin_width, math.exp(begin), spread)
                 z, jacobian = flow.start(y, begin)
-                drawn = None if exactly else Probes(own.fold(1), size, probe)
+                drawn = None if exactly else Probes(own.fold(Stream.PROBES), size, probe)
                 if method == "remainder":
                     z, change, error, count = integrate(
                         flow, z, begin, evaluations=nodes, stride=stride, probes=drawn, count=probes, told=told

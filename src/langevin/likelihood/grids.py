@@ -13,14 +13,11 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import register
 from ..denoisers import Denoiser, described
-from ..distributions import Noise
+from ..distributions import Noise, Stream
 from ..objectives.bound import Decoder, Discretised, decode, default_decoder, step_term
 from ..samplers import grids
 from .bound import check_data, check_levels, check_times
 from .units import Units
-
-_STEP = 2**38
-"""The stream of the noise that draws x_s, apart from that of x_t."""
 
 _KEYS = {"langevin", "kind", "times", "cost", "units", "protocol"}
 
@@ -149,7 +146,7 @@ def pairs(
                 x_t = process.marginal(clean, t).sample(draw)
                 belief = own(x_t, t)
                 for j in range(i + 1, count - 1):
-                    term = step_term(process, clean, x_t, belief, t, fine_times[j], draw.fold(_STEP + j))
+                    term = step_term(process, clean, x_t, belief, t, fine_times[j], draw.fold(Stream.TERM + j))
                     total[i, j] += float(term.sum())
                 total[i, -1] += float(decode(process, decoder, clean, x_t, belief, t).sum())
                 done += len(clean)

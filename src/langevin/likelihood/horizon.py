@@ -12,14 +12,11 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import register
 from ..denoisers import Denoiser, Density, described
-from ..distributions import Dense, Diagonal, Distribution, Noise, Normal
+from ..distributions import Dense, Diagonal, Distribution, Noise, Normal, Stream
 from ..objectives.bound import Decoder, prior_term
 from ..processes import Process, ScalarGaussian, as_time, power
 from .bound import bound, check_data
 from .units import Units
-
-_TRUTH = 2**39
-"""The stream of the noise that the law at T is looked at with."""
 
 Start = Literal["prior", "diagonal", "full"]
 
@@ -188,5 +185,5 @@ def _mismatch(truth: Denoiser, x: Tensor, t: Tensor, start: Distribution | None,
     """KL(p_T ‖ start) = E[log p_T − log start] over x_T of the data."""
     process = truth.process
     law = process.prior(truth.shape) if start is None else start
-    x_t = process.marginal(x, t).sample(Noise(seed, len(x)).fold(_TRUTH))
+    x_t = process.marginal(x, t).sample(Noise(seed, len(x)).fold(Stream.TRUTH))
     return (truth.log_density(x_t, t) - law.log_prob(x_t)).mean()  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
-from ..distributions import Noise
+from ..distributions import Noise, Stream
 
 PROBES = ("rademacher", "gaussian")
 """Laws of a probe: signs, or standard normal numbers."""
@@ -35,7 +35,7 @@ class Probes:
         self.noise, self.dim, self.law = noise, dim, law
         self.order = 1 << (dim - 1).bit_length()
         if law == "rademacher":
-            pick = (noise.fold(1).uniform((2,)) * self.order).long()
+            pick = (noise.fold(Stream.ORTHOGONAL).uniform((2,)) * self.order).long()
             self._step, self._first = 2 * (pick[:, 0] // 2) + 1, pick[:, 1]
             self._block, self._signs = -1, torch.empty(0)
 

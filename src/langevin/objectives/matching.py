@@ -15,12 +15,9 @@ from .. import worlds
 from .._errors import UserError, unknown
 from .._registry import register
 from ..denoisers import Denoiser
-from ..distributions import Noise
+from ..distributions import Noise, Stream
 from ..processes import ScalarGaussian, expand, power
 from .denoising import Denoising
-
-_PROJECTIONS = 2**38
-"""The stream of the noise that projections are drawn from."""
 
 LARGEST = 256
 """Coordinates for which a trace is taken exactly: each is a backward pass of its own."""
@@ -147,7 +144,7 @@ class Sliced(_ByParts):
     def estimate(self, scaled: Tensor, x: Tensor, slope: Any, noise: Noise) -> Tensor:
         total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         for i in range(self.projections):
-            v = PROBES[self.probe](noise.fold(_PROJECTIONS + i), tuple(x.shape[1:])).to(x)
+            v = PROBES[self.probe](noise.fold(Stream.PROJECTION + i), tuple(x.shape[1:])).to(x)
             total = total + 2 * _dot(v, slope(v)) + self.square(scaled, v)
         return total / self.projections
 

@@ -13,12 +13,9 @@ from torch import Tensor
 
 from .._errors import UserError, unknown
 from .._registry import register
-from ..distributions import Noise
+from ..distributions import Noise, Stream
 from ..processes import DDPM, Process, ScalarGaussian, SignalToNoise, power
 from ..samplers import NoiseLevels
-
-_TIMES = 2**33
-"""The stream of the noise that times are drawn from."""
 
 
 def radical_inverse(index: Tensor) -> Tensor:
@@ -47,7 +44,7 @@ class TimeLaw(ABC):
 
     def uniform(self, noise: Noise) -> Tensor:
         """u, one a sample, float64 ``(B,)`` in (0, 1)."""
-        return noise.fold(_TIMES).uniform(())
+        return noise.fold(Stream.TIMES).uniform(())
 
     def ratio(self, process: Process, u: Tensor) -> Tensor:
         """Density of the law of the expectation over that of the draw."""
@@ -286,7 +283,7 @@ class Stratified(TimeLaw):
 
     def uniform(self, noise: Noise) -> Tensor:
         assert isinstance(noise.sample, Tensor)
-        start = noise.fold(_TIMES).seed & 0xFFFFFFFF
+        start = noise.fold(Stream.TIMES).seed & 0xFFFFFFFF
         return ((radical_inverse(noise.sample) + start) & 0xFFFFFFFF).to(torch.float64).add(0.5).mul(2.0**-32)
 
     def quantile(self, process: Process, u: Tensor) -> Tensor:

@@ -12,13 +12,10 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import register
 from ..denoisers import Denoiser
-from ..distributions import Distribution, Noise, Normal
+from ..distributions import Distribution, Noise, Normal, Stream
 from ..processes import DDPM, Chain
 from .bound import decode, default_decoder, step_term
 from .denoising import Condition, Denoising
-
-_STEP = 2**38
-"""The stream of the noise that draws x_s where a divergence has no closed form."""
 
 
 @register(
@@ -77,7 +74,7 @@ class Vlb(Denoising):
         """L_{t→s}, or L_0 where s = 0, in bits a dimension, ``(B,)``."""
         process, first = denoiser.process, s == 0
         # The divergence at s = 0 is 0/0: it is taken elsewhere, and not used.
-        step = step_term(process, x0, x_t, belief, t, torch.where(first, t / 2, s), noise.fold(_STEP))
+        step = step_term(process, x0, x_t, belief, t, torch.where(first, t / 2, s), noise.fold(Stream.TERM))
         data = decode(process, default_decoder(denoiser), x0, x_t, belief, t)
         return torch.where(first, data, step) / (x0[0].numel() * math.log(2))
 

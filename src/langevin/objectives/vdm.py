@@ -14,13 +14,10 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import register
 from ..denoisers import Denoiser, NetworkDenoiser, described
-from ..distributions import Noise
+from ..distributions import Noise, Stream
 from ..processes import Learned, Learning, MonotoneNetwork, VariancePreserving
 from .denoising import Condition, Timed
 from .times import Stratified, TimeLaw, Uniform
-
-_END = 2**34
-"""The stream of the noise that the end of the process is drawn from."""
 
 
 def prior_term(x0: Tensor, gamma: Tensor) -> Tensor:
@@ -47,7 +44,7 @@ def reconstruction_term(x0: Tensor, gamma: Tensor, noise: Noise, levels: Tensor 
     if levels is None:
         return ((math.log(2 * math.pi * math.e) + gamma) / 2).expand(x0.shape[0])
     # z_0/α_0 = x + ε e^{γ_0/2}: the log-odds of a level v against x are −½ [(δ + ε)² − ε²], δ = (x − v) e^{−γ_0/2}.
-    epsilon = noise.fold(_END).normal(tuple(x0.shape[1:])).to(x0)[..., None]
+    epsilon = noise.fold(Stream.END).normal(tuple(x0.shape[1:])).to(x0)[..., None]
     apart = (x0[..., None] - levels.to(x0)) * torch.exp(-gamma / 2).to(x0)
     odds = -apart * (apart + 2 * epsilon) / 2
     return torch.logsumexp(odds, -1).flatten(1).mean(1).to(torch.float64)

@@ -15,7 +15,7 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import register
 from ..denoisers import Denoiser
-from ..distributions import Noise
+from ..distributions import Noise, Stream
 from ..processes import VE, Process, ScalarGaussian, expand, power
 from . import grids
 from .correctors import Chain, Corrector, Langevin, check_steps
@@ -241,6 +241,6 @@ class _Sized(Corrector):
         a = expand(self.size * process.sigma(s) ** 2, x)
         for i in range(self.steps):
             belief = denoiser(x, s)
-            z = noise.fold(i).normal(tuple(x.shape[1:])).to(x)
+            z = noise.fold(Stream.LANGEVIN + i).normal(tuple(x.shape[1:])).to(x)
             x = x + a / 2 * process.score(x, belief, s) + torch.sqrt(a) * z
         return x, None, belief

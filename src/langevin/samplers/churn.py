@@ -11,7 +11,7 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import register
 from ..denoisers import Denoiser
-from ..distributions import Noise
+from ..distributions import Noise, Stream
 from ..processes import Process, ScalarGaussian, expand, power
 from .loop import Sampler, State
 from .singlestep import DPMSolver, Tableau
@@ -86,7 +86,7 @@ class Churn(Sampler):
             fall = torch.where(t == state.t, 0.0, process.log_snr(t) - process.log_snr(state.t))
             spread = self.scale * process.sigma(t) * torch.sqrt(-torch.expm1(fall))
             x = expand(kept, x) * x + expand(spread, x) * noise.normal(tuple(x.shape[1:])).to(x)
-        return self.sampler.step(replace(state, x=x, t=t), s, denoiser, noise.fold(31))
+        return self.sampler.step(replace(state, x=x, t=t), s, denoiser, noise.fold(Stream.CHURNED))
 
 
 _PROOF = "exact: tests/laws; parity: tests/samplers/test_churn.py"

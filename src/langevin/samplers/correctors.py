@@ -13,7 +13,7 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import register
 from ..denoisers import Denoiser, Density
-from ..distributions import Dirac, Distribution, Noise
+from ..distributions import Dirac, Distribution, Noise, Stream
 from ..processes import Process, ScalarGaussian, expand, power
 from .filters import WHOLE, Filter
 from .loop import Sampler, State
@@ -107,7 +107,7 @@ class Langevin(Corrector):
         for i in range(self.steps):
             belief = denoiser(x, s)
             score = process.score(x, belief, s)
-            z = noise.fold(i).normal(tuple(x.shape[1:])).to(x)
+            z = noise.fold(Stream.LANGEVIN + i).normal(tuple(x.shape[1:])).to(x)
             if self.snr is not None:
                 size = 4 * (self.snr * _norm(z) / _norm(score).clamp_min(1e-300)) ** 2
             x = x + size / 2 * self.filter.square(score) + torch.sqrt(size) * self.filter(z)
@@ -163,7 +163,7 @@ class MALA(Corrector):
         a = expand(self.step_size * process.sigma(s) ** 2, x)
         here = point(x, s, denoiser, "MALA")
         for i in range(self.steps):
-            here = adjusted(here, s, a, denoiser, noise.fold(i))
+            here = adjusted(here, s, a, denoiser, noise.fold(Stream.LANGEVIN + i))
         return here.x, None, None
 
 
@@ -257,13 +257,13 @@ class MomentumLangevin(Corrector):
         event, sigma = tuple(x.shape[1:]), expand(process.sigma(s), x)
         keep = math.exp(-self.friction * self.step_size)
         renew, half = math.sqrt(1 - keep**2), self.step_size / 2
-        v = noise.fold(0).normal(event).to(x) if memory is None else memory
+        v = noise.fold(Stream.VELOCITY).normal(event).to(x) if memory is None else memory
         belief = denoiser(x, s)
         force = sigma * process.score(x, belief, s)
         for i in range(self.steps):
             v = v + half * force
             x = x + half * sigma * v
-            v = keep * v + renew * noise.fold(1 + i).normal(event).to(x)
+            v = keep * v + renew * noise.fold(Stream.KICK + i).normal(event).to(x)
             x = x + half * sigma * v
             belief = denoiser(x, s)
             force = sigma * process.score(x, belief, s)

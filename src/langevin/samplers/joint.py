@@ -12,7 +12,7 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import register
 from ..denoisers import Denoiser
-from ..distributions import Noise
+from ..distributions import Noise, Stream
 from ..processes import Process, ScalarGaussian, expand, power
 from .bridges import DDIM, Ancestral
 from .correctors import adjusted, check_steps, expand_rows, known_density, point
@@ -97,9 +97,9 @@ class DenoisingMCMC(Sampler):
         shares = torch.arange(1, self.denoise + 1, dtype=torch.float64) / self.denoise
         moving = State(x, t)
         for i, ahead in enumerate(_between(process, t, bottom, shares)):
-            moving = self.solver.step(moving, ahead, denoiser, noise.fold(2).fold(i))
+            moving = self.solver.step(moving, ahead, denoiser, noise.fold(Stream.DENOISED).fold(i))
         if bool((s < bottom).any()):
-            moving = self.solver.step(moving, s.expand(count), denoiser, noise.fold(3))
+            moving = self.solver.step(moving, s.expand(count), denoiser, noise.fold(Stream.LAST))
         return state.move(moving.x, s, belief=moving.belief)
 
     def _walk(self, x: Tensor, times: Tensor, denoiser: Denoiser, noise: Noise) -> tuple[Tensor, Tensor]:
@@ -115,7 +115,7 @@ class DenoisingMCMC(Sampler):
             )
         level = torch.zeros(x.shape[0], dtype=torch.int64)
         for i in range(self.chain):
-            stream = noise.fold(4).fold(i)
+            stream = noise.fold(Stream.WALK).fold(i)
             x = self._langevin(x, times[level, rows], denoiser, stream)
             # All levels of the same y: x at level k is α_k y, and p(y) = α_k^D p_k(α_k y).
             here = alphas[level, rows]
@@ -127,7 +127,7 @@ class DenoisingMCMC(Sampler):
                 logits = torch.stack([density.log_density(v, t) for v, t in zip(scaled, times)], -1)
                 logits = logits + dim * torch.log(alphas).T
             cumulative = torch.softmax(logits, -1).cumsum(-1)
-            u = stream.fold(1).uniform(()).to(cumulative) * cumulative[:, -1]
+            u = stream.fold(Stream.LEVEL).uniform(()).to(cumulative) * cumulative[:, -1]
             new = torch.searchsorted(cumulative, u[:, None], right=True)[:, 0].clamp_max(self.levels - 1)
             x, level = expand(alphas[new, rows] / here, x) * x, new
         return x, times[level, rows]
@@ -185,7 +185,7 @@ class Boomerang(Sampler):
         top = t.clamp_min(self.time)
         if bool((top == s_each).all()):
             return state  # nothing to come down from
-        x = process.transition(state.x, t, top).sample(noise.fold(0))
+        x = process.transition(state.x, t, top).sample(noise.fold(Stream.UP))
         x = torch.where(expand_rows(top > t, x), x, state.x)
         # Uniform in log-SNR down to t_min, and then to s = 0 itself.
         floor = torch.where(s_each > 0, s_each, torch.full_like(s_each, process.t_min)).minimum(top)
@@ -196,7 +196,7 @@ class Boomerang(Sampler):
         scalar = state.t.ndim == 0 and s.ndim == 0
         moving = State(x, top[0] if scalar else top, None, state.belief)
         for i, now in enumerate(times):
-            moving = self.sampler.step(moving, now[0] if scalar else now, denoiser, noise.fold(1 + i))
+            moving = self.sampler.step(moving, now[0] if scalar else now, denoiser, noise.fold(Stream.DOWN + i))
         return state.move(moving.x, s, belief=moving.belief)
 
 

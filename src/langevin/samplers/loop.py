@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._errors import UserError
 from ..denoisers import Denoiser
-from ..distributions import Distribution, Noise
+from ..distributions import Distribution, Noise, Stream
 from ..processes import Process
 
 
@@ -81,8 +81,8 @@ class Then(Sampler):
 
     def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
         memories = state.memory or (None, None)
-        middle = self.first.step(replace(state, memory=memories[0]), s, denoiser, noise.fold(11))
-        end = self.second.step(replace(middle, memory=memories[1]), s, denoiser, noise.fold(12))
+        middle = self.first.step(replace(state, memory=memories[0]), s, denoiser, noise.fold(Stream.PREDICTOR))
+        end = self.second.step(replace(middle, memory=memories[1]), s, denoiser, noise.fold(Stream.CORRECTOR))
         return replace(end, memory=(middle.memory, end.memory))
 
     def check(self, process: Process) -> None:
@@ -109,7 +109,7 @@ class Repeat(Sampler):
 
     def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
         for i in range(self.times):
-            state = self.sampler.step(state, s, denoiser, noise.fold(21 + i))
+            state = self.sampler.step(state, s, denoiser, noise.fold(Stream.REPEATED + i))
         return state
 
     def check(self, process: Process) -> None:

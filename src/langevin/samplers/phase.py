@@ -11,7 +11,7 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import register
 from ..denoisers import Denoiser, Transform
-from ..distributions import Dirac, Distribution, Noise
+from ..distributions import Dirac, Distribution, Noise, Stream
 from ..processes import Look, PhaseSpace, Process, expand
 from .loop import Sampler, State
 from .remainder import GaussianRemainder
@@ -54,11 +54,11 @@ class SSCS(Sampler):
             belief = denoiser(x, t)
             return state.move(process.reverse(x, Dirac(belief.mean), t, s).mean, s, belief=belief)
         h, middle = t - s, (t + s) / 2
-        x = _equilibrium(process, x, h / 2, noise.fold(1))
+        x = _equilibrium(process, x, h / 2, noise.fold(Stream.FIRST_HALF))
         belief = denoiser(x, middle)
         force = process.score(x, belief, middle)[:, 1] + x[:, 1]
         x = torch.stack((x[:, 0], x[:, 1] + expand(4 * process.beta * h, force) * force), 1)
-        return state.move(_equilibrium(process, x, h / 2, noise.fold(2)), s, belief=belief)
+        return state.move(_equilibrium(process, x, h / 2, noise.fold(Stream.SECOND_HALF)), s, belief=belief)
 
 
 def _equilibrium(process: PhaseSpace, x: Tensor, h: Tensor, noise: Noise) -> Tensor:

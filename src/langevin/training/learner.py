@@ -14,14 +14,11 @@ from torch import Tensor, nn
 
 from .._errors import UserError
 from ..denoisers import Counter, NetworkDenoiser
-from ..distributions import Noise
+from ..distributions import Noise, Stream
 from ..objectives import Objective
 from .config import EMAConfig, OptimiserConfig
 from .ema import EMA
 from .team import Team, spread, whole
-
-_LABELS, _NETWORK = 2**35, 2**36
-"""The streams of the noise that hide labels, and that seed a network's own randomness (dropout)."""
 
 LARGEST = 2.0**63
 """Norm of a gradient from which on a step is skipped: its square, which Adam keeps, would be infinite in float32."""
@@ -234,10 +231,10 @@ class Learner:
         x0, noise = x0.to(self.device, non_blocking=True), noise.to(self.device)
         condition = None
         if label is not None:
-            hidden = noise.fold(_LABELS).uniform(()) < dropout
+            hidden = noise.fold(Stream.LABELS).uniform(()) < dropout
             condition = {"label": torch.where(hidden, -1, label.to(self.device, non_blocking=True))}
         if self._dropouts:
-            words = noise.fold(_NETWORK).uniform((2,)).mul(2.0**32).long().tolist()
+            words = noise.fold(Stream.NETWORK).uniform((2,)).mul(2.0**32).long().tolist()
             self._generators = [torch.Generator(self.device).manual_seed(high << 32 | low) for high, low in words]
         with self.arithmetic():
             losses = self.objective(self.denoiser, x0, condition, noise)

@@ -19,7 +19,7 @@ from .._duration import duration
 from .._errors import UserError
 from ..data import Data, Dataset
 from ..denoisers import Counter, NetworkDenoiser
-from ..distributions import Noise
+from ..distributions import Noise, Stream
 from ..objectives import Implicit, Sliced
 from ..processes import Learning
 from . import checkpoint, files, model, pictures
@@ -35,9 +35,6 @@ from .team import Team
 
 PATIENCE = 20
 """Steps in a row whose gradient is not finite, after which a run is given up."""
-
-_VALIDATE = 2**37
-"""The stream of the noise of validation: the same draws every time."""
 
 
 def train(
@@ -389,7 +386,7 @@ class Run:
         """The loss of the average on held-out data: the same examples and the same noise every time."""
         test, pairs, batch = self.dataset.test, self.config.output.validate_on, int(self.config.batch or 1)
         order = Order(len(test), self.config.seed)
-        noise = Noise(self.config.seed, pairs).fold(_VALIDATE)
+        noise = Noise(self.config.seed, pairs).fold(Stream.VALIDATION)
         total = 0.0
         for first in range(0, pairs, batch):
             rows = slice(first, min(first + batch, pairs))

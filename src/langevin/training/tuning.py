@@ -18,7 +18,7 @@ from torch import Tensor
 from .. import guidance
 from .._errors import UserError
 from ..denoisers import Denoiser, NetworkDenoiser
-from ..distributions import Noise
+from ..distributions import Noise, Stream
 from ..processes import ScalarGaussian, power
 from ..samplers import Moments, Multistep, Tuned, grids, moments_of, sample, trajectory
 from ..samplers.clock import remainder_times
@@ -39,9 +39,6 @@ STARTS = 3
 
 ITERATIONS, ROUNDS, PATIENCE = 12, 14, 3
 """L-BFGS iterations between two looks at the held-out noises; looks at most; and without a gain before the end."""
-
-APART = 701
-"""Folded into the seed, so that nothing is learned from the noises that samples of the same seed are drawn with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +92,7 @@ def lessons(
         progress: called as ``progress(done, total)``, in sample-steps.
     """
     process: ScalarGaussian = power(denoiser.process, ScalarGaussian, "tuning")
-    noise = Noise(seed, n).fold(APART)
+    noise = Noise(seed, n).fold(Stream.TUNING)
     ends = -0.5 * process.log_snr(torch.tensor([process.t_max, process.t_min], dtype=torch.float64))
     u = torch.linspace(float(ends[0]), float(ends[1]), evaluations, dtype=torch.float64)
     times = process.time(-2 * u)

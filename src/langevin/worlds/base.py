@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._errors import UserError
 from ..denoisers import Denoiser
-from ..distributions import Distribution, Noise
+from ..distributions import Distribution, Noise, Stream
 from ..processes import Process, Score, as_time, power
 
 
@@ -70,11 +70,12 @@ class World(ABC):
         """
         noise = Noise(seed, noise) if isinstance(noise, int) else noise
         cumulative = torch.cumsum(self.log_weights.exp(), 0)
-        u = noise.fold(1).uniform(()) * cumulative[-1]
+        u = noise.fold(Stream.COMPONENT).uniform(()) * cumulative[-1]
         k = torch.searchsorted(cumulative, u, right=True).clamp_max(len(cumulative) - 1)
-        x = self.clean(noise.fold(3), k)  # folded: a process's prior draws from the plain noise of the same seed
+        # Folded: a process's prior draws from the plain noise of the same seed.
+        x = self.clean(noise.fold(Stream.CLEAN), k)
         if process is not None:
-            x = process.marginal(x, t).sample(noise.fold(2))
+            x = process.marginal(x, t).sample(noise.fold(Stream.NOISED))
         return (x, self.labels[k]) if with_labels else x
 
     def log_prob(self, x: Tensor, process: Process | None = None, t: Tensor | float | None = None) -> Tensor:

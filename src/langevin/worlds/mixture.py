@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._registry import register
-from ..distributions import Distribution, Noise
+from ..distributions import Distribution, Noise, Stream
 from ..distributions import GaussianMixture as MixtureLaw
 from ..processes import Observable, Process, expand, power
 from .base import World
@@ -148,10 +148,10 @@ def random_mixture(
     if min(dim, components, rank) < 1 or not rms > 0:
         raise UserError(f"dim, components, rank must be at least 1 and rms > 0, got {dim}, {components}, {rank}, {rms}")
     noise = Noise(seed, components)
-    means = noise.fold(1).normal((dim,))
-    factor = noise.fold(2).normal((dim, rank)) / math.sqrt(rank)
+    means = noise.fold(Stream.MEANS).normal((dim,))
+    factor = noise.fold(Stream.FACTORS).normal((dim, rank)) / math.sqrt(rank)
     covariances = 0.5 * factor @ factor.mT + 1e-3 * torch.eye(dim, dtype=torch.float64)
-    weights = 0.5 + noise.fold(3).uniform(())
+    weights = 0.5 + noise.fold(Stream.WEIGHTS).uniform(())
     total = GaussianMixture(weights, means, covariances)
     scale = rms / torch.sqrt((torch.trace(total.cov) + (total.mean**2).sum()) / dim)
     return GaussianMixture(weights, scale * means, scale**2 * covariances)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ... import samplers
-from ...distributions import Noise
+from ...distributions import Noise, Stream
 from .chain import BATCH, Chain
 
 Progress = Callable[[int, int], None]
@@ -42,7 +42,7 @@ def _sampled(
     times = process.time(begin + (end - begin) * torch.linspace(0, 1, count, dtype=torch.float64))
     times[0] = last
     grid = torch.cat([times, torch.zeros(1, dtype=torch.float64)])
-    noise = Noise(seed, len(x)).fold(99)
+    noise = Noise(seed, len(x)).fold(Stream.DECODED)
     return samplers.sample(steps.model, sampler, start=x, grid=grid, noise=noise, batch=BATCH, progress=progress)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..._errors import UserError
 from ...denoisers import NetworkDenoiser
-from ...distributions import Noise
+from ...distributions import Noise, Stream
 from ...processes import ScalarGaussian
 from . import tree
 from .chain import BATCH, DENSITY, Chain, checked, gap, plan
@@ -141,7 +141,7 @@ def time_of_quality(
     if isinstance(quality, bool) or not isinstance(quality, int | float) or not 0 < quality < math.inf:
         raise UserError(f"quality must be a PSNR in dB, > 0, got {quality!r}")
     x0 = _some(x0)
-    noise = Noise(seed, len(x0)).fold(98)
+    noise = Noise(seed, len(x0)).fold(Stream.RATES)
     base = plan(model, 1.0, 1)
     process, levels = base.process, base.levels
 
