@@ -194,8 +194,8 @@ def exact(
             found = []
             for k in range(draws):
                 own = part.fold(k)
-                spread = own.fold(Stream.DEQUANTISED)
-                y, log_q = (clean, 0.0) if law is None else law.sample(clean, bin_width, math.exp(begin), spread)
+                dither = own.fold(Stream.DEQUANTISED)
+                y, log_q = (clean, 0.0) if law is None else law.sample(clean, bin_width, math.exp(begin), dither)
                 z, jacobian = flow.start(y, begin)
                 drawn = None if exactly else Probes(own.fold(Stream.PROBES), size, probe)
                 if method == "remainder":
