@@ -22,7 +22,7 @@ from tiny_runs import same_files
 from langevin import training
 from langevin._errors import UserError
 from langevin.distributions import Noise
-from langevin.training import Learner
+from langevin.training import Learner, budget
 
 STEPS = 9
 UNIT = 2.0**-24
@@ -121,6 +121,18 @@ def test_two_processes(tmp_path: Path) -> None:
     for step in range(1, STEPS):
         same_files(tmp_path / "two", tmp_path / f"stop-{step}")
     assert said.count("divided anew") == 0
+
+
+def test_a_budget_is_chosen_by_all(tmp_path: Path) -> None:
+    """Each has its own clock, and they take the same number of steps: what is measured is agreed on to the last bit."""
+    out = tmp_path / "run"
+    launch(2, {"out": str(out), "kind": "photos"})
+    one, two = (float(Path(f"{out}-measured-{rank}").read_text()) for rank in (0, 1))
+    assert one == two > 0
+    made = json.loads((out / "config.json").read_text())["training"]
+    # In half a second, of which a share is kept for what is no step; two digits of it, and six steps at least.
+    assert made["config"]["budget"]["steps"] == max(6, budget._plain(int(budget.SPARE * 0.5 / one)))
+    assert made["steps"] == made["config"]["budget"]["steps"]
 
 
 @pytest.mark.slow

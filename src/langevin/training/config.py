@@ -111,7 +111,8 @@ class EMAConfig:
 
 @dataclass(frozen=True)
 class BudgetConfig:
-    """How long; steps or minutes, not both."""
+    """How long; steps or minutes, not both. If neither is given, a number of steps that suits the data; of images
+    above 16 pixels it also follows the speed measured in the first steps, and is kept from then on."""
 
     steps: int | None = None
     """Optimiser steps."""

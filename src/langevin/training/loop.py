@@ -22,6 +22,7 @@ from ..denoisers import Counter, NetworkDenoiser
 from ..distributions import Noise, Stream
 from ..objectives import Implicit, Sliced
 from ..processes import Learning
+from . import budget as budgets
 from . import checkpoint, files, model, pictures
 from .batches import Batches
 from .checkpoint import Progress
@@ -29,7 +30,7 @@ from .config import Config
 from .interrupts import Interrupts
 from .learner import Learner, learning_rate, precision
 from .order import Order
-from .reports import CLOCK, SECONDS, Bar, Metrics, Row
+from .reports import CLOCK, SECONDS, Bar, Metrics, Row, forecast, opening
 from .resolve import build, changed, check, settle
 from .team import Team
 
@@ -103,6 +104,7 @@ def _train(
     used = [team.device] if team.device.type == "cuda" else []
     locked = files.lock(folder) if team.first else nullcontext()
     with locked, torch.random.fork_rng(used):
+        asked = config
         config, last = _plan(config, dataset.info, folder, resume)
         batch = config.batch
         assert batch is not None
@@ -136,7 +138,8 @@ def _train(
             sharded=sharded,
         )
         progress = Progress() if last is None else checkpoint.restore(last, learner)
-        return Run(config, dataset, folder, team, learner, progress, quiet, leave).go()
+        free = last is None and asked.budget == Config().budget
+        return Run(config, dataset, folder, team, learner, progress, quiet, leave, free).go()
 
 
 def _plan(config: Config, data: Data, out: Path, resume: bool) -> tuple[Config, Path | None]:
@@ -201,6 +204,8 @@ class Run:
     progress: Progress
     quiet: bool
     leave: Callable[[str], None] | None = None
+    free: bool = False
+    """Whether the budget was left to the run."""
 
     def go(self) -> NetworkDenoiser:
         budget, first = self.config.budget, self.team.first
@@ -210,6 +215,7 @@ class Run:
         self.batches = Batches(self.dataset.train, order, size, self.rows, self.config.seed, work.workers)
         self.saved: Path | None = next(iter(checkpoint.found(self.out)[::-1]), None)
         self.busy, self.images = 0.0, 0
+        self.marks: list[float] | None = []  # when steps ended, until the speed is known
         self.bar = Bar(budget.steps, budget.minutes, first and not self.quiet)
         self.metrics: Metrics | None = None
         # A launcher passes on the Ctrl-C of a terminal that its processes have had themselves.
@@ -220,6 +226,7 @@ class Run:
             if first:
                 self.metrics = Metrics(self.out, self.progress.rows, self.config.output.tensorboard)
             with self.signals.watch():
+                self._open()
                 self._loop()
                 self._finish()
         except (_Stop, KeyboardInterrupt):
@@ -266,7 +273,7 @@ class Run:
         self.progress.division = now
 
     def _loop(self) -> None:
-        out, progress = self.config.output, self.progress
+        progress = self.progress
         clock = progress.clock
         begun = time.monotonic() - clock.seconds
         if self._spent() < 1:
@@ -278,13 +285,15 @@ class Run:
             stop, seconds = self.team.sum(self.signals.seen, (time.monotonic() - begun) / self.team.size)
             clock.seconds = max(clock.seconds, seconds)
             self._count(losses, mean)
+            self._measure(seconds)
             step = progress.step
             last = self._spent() >= 1
             due = lambda every, step=step: bool(every) and step % every == 0
-            validate = bool(out.validate_every) and (due(out.validate_every) or last)
+            out = self.config.output
+            validate = out.validate_every != 0 and (due(out.validate_every) or last)
             if due(out.log_every) or validate or last:
                 self._row(validate)
-            picture = bool(out.picture_every) and (due(out.picture_every) or last)
+            picture = out.picture_every != 0 and (due(out.picture_every) or last)
             if picture:
                 self._picture()
             if due(out.checkpoint_every):
@@ -300,12 +309,43 @@ class Run:
                 self.bar.step(step, clock.seconds, mean, self.speed)
 
     def _spent(self) -> float:
-        """The share of the budget that is spent."""
+        """The share of the budget that is spent: none of one that is not chosen yet."""
         budget, progress = self.config.budget, self.progress
         if budget.steps is not None:
             return progress.step / budget.steps
-        assert budget.minutes is not None
-        return progress.clock.seconds / (60 * budget.minutes)
+        return 0.0 if budget.minutes is None else progress.clock.seconds / (60 * budget.minutes)
+
+    def _open(self) -> None:
+        """Say what will be trained, on what."""
+        if self._spent() >= 1:
+            return
+        for line in opening(self.dataset, self.learner.network, self.config, self.team.device, self.team.size):
+            self.bar.say(line)
+        if self.progress.step:
+            spent = duration(self.progress.clock.seconds)
+            self.bar.say(f"going on after step {self.progress.step}, {spent} of training")
+
+    def _measure(self, seconds: float) -> None:
+        """Choose what was left to the speed of the first steps, once it is known, and say how long all will take.
+
+        Every process chooses the same: ``seconds`` are those of the whole team. What is chosen is the run's from then
+        on, and in each of its checkpoints; the learning rate of the steps before does not depend on it.
+        """
+        if self.marks is None or self._spent() >= 1:
+            return
+        self.marks.append(seconds)
+        speed = budgets.measured(self.marks)
+        if speed is None:
+            return
+        self.marks = None
+        self.config = budgets.choose(self.config, self.dataset.info.shape, len(self.dataset.train), speed)
+        budget, progress = self.config.budget, self.progress
+        self.bar.plan(budget.steps, budget.minutes)
+        if budget.steps is not None:
+            left = (budget.steps - progress.step) * speed / budgets.SPARE
+        else:
+            left = 60 * (budget.minutes or 0) - progress.clock.seconds
+        self.bar.say(forecast(budget.steps, progress.step, progress.clock.seconds, left, speed, self.free))
 
     def _step(self) -> tuple[Tensor, float]:
         config = self.config

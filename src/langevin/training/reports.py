@@ -8,11 +8,17 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .._duration import left_column, remaining, spent_column
+from .._duration import duration, left_column, remaining, spent_column
 from .._errors import UserError
 from . import files
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..data import Dataset
+    from .config import Config
 
 COLUMNS = ("step", "loss", "val_loss", "lr", "skipped")
 """Of metrics.csv; ``skipped`` counts the steps so far whose loss or gradient was not finite."""
@@ -36,6 +42,74 @@ def line(row: Row) -> str:
     """
     cells = (row.get(column) for column in COLUMNS)
     return ",".join("" if v is None else str(v) if isinstance(v, int) else repr(v) for v in cells) + "\n"
+
+
+FEW, SMALL = 50, 1000
+"""Images below which a model mostly repeats them, and below which mirroring helps."""
+
+
+def opening(
+    dataset: Dataset, network: torch.nn.Module, config: Config, device: torch.device, processes: int
+) -> list[str]:
+    """What a run says before its first step: its data, its network, where it computes, and what may be expected."""
+    import torch
+
+    info, train, held = dataset.info, len(dataset.train), len(dataset.test)
+    what = "images" if info.is_image else "sequences" if info.tokens else "points"
+    size = " x ".join(map(str, info.shape[1:] if info.is_image else info.shape))
+    colour = (" in colour" if info.shape[0] == 3 else " in grey") if info.is_image else ""
+    classes = f"{len(info.classes)} classes" if info.classes else "no classes"
+    count = sum(p.numel() for p in network.parameters())
+    where = f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
+    if processes > 1:
+        where = f"{processes} processes ({where} each)"
+    lines = [
+        f"{info.name}: {train + held:,} {what} of {size}{colour}: {train:,} to train on, {held:,} held out; {classes}",
+        f"network {config.network.name} of {count:,} parameters; {config.batch} examples a step, {config.precision}, "
+        f"on {where}",
+    ]
+    if info.is_image and train < FEW:
+        lines.append(
+            f"{train} images are few: expect the model to repeat them and to mix them, not to invent; some hundreds "
+            "are a beginning"
+        )
+    if info.is_image and train < SMALL and max(info.shape[1:]) > 16 and not dataset.train.flip:
+        lines.append("images are not mirrored; --flip mirrors half of them, which is as good as more, save for writing")
+    return lines
+
+
+def forecast(steps: int | None, step: int, spent: float, left: float, speed: float, free: bool) -> str:
+    """What a run says when its speed is known: how long it takes, when it is done, and how to ask for less or more.
+
+    Args:
+        steps: of the budget; None for one in minutes.
+        step: done so far.
+        spent: seconds so far.
+        left: seconds from now on.
+        speed: seconds a step.
+        free: whether the budget was left to the run.
+    """
+    least = math.ceil(max(0.0, left))
+    what = f"{steps:,} steps" if steps is not None else f"about {step + int(left / speed):,} steps"
+    pace = f"{duration(speed)} each" if speed >= 1 else f"{1 / speed:.{int(speed > 0.1)}f} a second"
+    line = f"{what}, {pace}: {duration(math.ceil(spent + least))} in all, done {_hour(least)}"
+    if free and steps is not None:
+        quarter = round((spent + left) / 240)
+        less = f"for less --minutes {quarter}, " if quarter else ""
+        line += f" ({less}for more --steps {2 * steps})"
+    return line
+
+
+def _hour(seconds: float) -> str:
+    """The hour of the clock in so many seconds, with the day if it is another."""
+    now = time.time()
+    then, today = time.localtime(now + seconds), time.localtime(now)
+    hour = time.strftime("at %H:%M", then)
+    if then[:3] == today[:3]:
+        return hour
+    if then[:3] == time.localtime(now + 86_400)[:3]:
+        return f"{hour} tomorrow"
+    return f"{hour} on {time.strftime('%A', then)}, {then.tm_mday} {time.strftime('%B', then)}"
 
 
 class Metrics:
@@ -93,7 +167,7 @@ class Bar:
 
     Args:
         steps: of the budget, or None.
-        minutes: of the budget, or None.
+        minutes: of the budget, or None; neither is known before the speed of the first steps is (``plan``).
         show: False says nothing at all.
     """
 
@@ -118,8 +192,18 @@ class Bar:
         columns = (TextColumn("{task.description}"), BarColumn(), spent_column(), left_column())
         bar = Progress(*columns, console=Console(stderr=True), refresh_per_second=4)
         bar.start()
-        total = self.steps if self.steps is not None else 60 * (self.minutes or 0)
-        return bar, bar.add_task("training", total=total)
+        return bar, bar.add_task("training", total=self._total())
+
+    def _total(self) -> float | None:
+        if self.steps is not None:
+            return self.steps
+        return None if self.minutes is None else 60 * self.minutes
+
+    def plan(self, steps: int | None, minutes: float | None) -> None:
+        """The budget, once it is chosen."""
+        self.steps, self.minutes = steps, minutes
+        if self._bar is not None:
+            self._bar.update(self._task, total=self._total())
 
     def step(self, step: int, seconds: float, loss: float, speed: float) -> None:
         """After a step: its loss and the images/s."""
@@ -154,7 +238,8 @@ class Bar:
         return "  ".join([*parts, f"{self._speed:.0f} images/s"])
 
     def _left(self, step: int, seconds: float) -> str:
-        share = step / self.steps if self.steps is not None else seconds / (60 * (self.minutes or 1))
+        total = self._total()
+        share = 0.0 if total is None else (step if self.steps is not None else seconds) / total
         return f"  {remaining(seconds / share - seconds)}" if share > 0 else ""
 
     def close(self) -> None:

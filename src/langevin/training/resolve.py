@@ -15,6 +15,7 @@ from ..data import Data
 from ..denoisers import Reader, networked, time_range
 from ..objectives import Objective
 from ..processes import Process
+from .budget import period
 from .codec import Autoencoder
 from .config import Config, NetworkConfig, ObjectiveConfig, PredictionConfig, ProcessConfig
 from .kinds import default_process, kind_of
@@ -35,9 +36,9 @@ class _Suits:
 
     batch: int
     lr: float
-    steps: int
+    steps: int | None
     warmup: int
-    every: int
+    every: int | None
 
 
 def _suits(data: Data) -> _Suits:
@@ -47,20 +48,26 @@ def _suits(data: Data) -> _Suits:
         return _Suits(batch=512, lr=2e-3, steps=4000, warmup=100, every=1000)
     if max(data.shape[1:]) <= 16:
         return _Suits(batch=128, lr=2e-3, steps=1800, warmup=100, every=300)
-    return _Suits(batch=64, lr=5e-4, steps=50_000, warmup=500, every=1000)
+    # How long follows the speed of the first steps (``budget.choose``): a step may take 10 ms or 10 s.
+    return _Suits(batch=64 if max(data.shape[1:]) <= 64 else 32, lr=1e-3, steps=None, warmup=200, every=None)
 
 
 def settle(config: Config, data: Data) -> Config:
     """The configuration with everything chosen that was left open, and checked.
+
+    For images above 16 pixels the budget and the periods of output stay None unless they are given: ``train`` chooses
+    them by the speed of the first steps (``budget.choose``), and a checkpoint holds what was chosen.
 
     Raises:
         UserError: for a value out of its range, named as it is on the command line.
     """
     suits = _suits(data)
     network, process, prediction, objective = (_codec if config.network.name in nn.CODECS else _denoiser)(config, data)
-    budget = config.budget
+    budget, every = config.budget, suits.every
     if budget.steps is None and budget.minutes is None:
         budget = replace(budget, steps=suits.steps)
+    if every is None and budget.steps is not None:
+        every = min(1000, period(budget.steps))
     pick = lambda value, default: default if value is None else value
     settled = replace(
         config,
@@ -77,9 +84,9 @@ def settle(config: Config, data: Data) -> Config:
         budget=budget,
         output=replace(
             config.output,
-            validate_every=pick(config.output.validate_every, suits.every),
-            picture_every=pick(config.output.picture_every, suits.every),
-            checkpoint_every=pick(config.output.checkpoint_every, suits.every),
+            validate_every=pick(config.output.validate_every, every),
+            picture_every=pick(config.output.picture_every, every),
+            checkpoint_every=pick(config.output.checkpoint_every, every),
         ),
     )
     check(settled)
@@ -189,7 +196,8 @@ def check(config: Config) -> None:
     need(b.minutes is None or (real(b.minutes) and b.minutes > 0), "budget.minutes", b.minutes, "a number > 0")
     for name in ("log_every", "validate_every", "picture_every", "checkpoint_every"):
         value = getattr(out, name)
-        need(whole(value, 0), f"output.{name.replace('_', '-')}", value, "a number of steps, 0 for never")
+        left_open = value is None and name != "log_every"  # until the speed is known
+        need(left_open or whole(value, 0), f"output.{name.replace('_', '-')}", value, "a number of steps, 0 for never")
     need(whole(config.work.accumulate, 1), "accumulate", config.work.accumulate, "an integer of at least 1")
     need(whole(config.work.workers, 0), "workers", config.work.workers, "a number of threads, 0 for none")
     need(isinstance(config.work.shard_weights, bool), "shard-weights", config.work.shard_weights, "true or false")
