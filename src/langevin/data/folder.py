@@ -11,9 +11,8 @@ import numpy as np
 import torch
 
 from .._errors import UserError
-from .._untrusted import room
 from .dataset import Dataset, Examples, Options, assemble, held_out, limited, settle
-from .images import Refused, centre, common_size, decode, in_threads, stack, upright_size
+from .images import Refused, centre, read_all, stack
 
 PAIRS = ("test", "val", "valid", "validation")
 """Names of the held-out sub-folder beside ``train``, the preferred first."""
@@ -133,19 +132,7 @@ def _read(
     files: Sequence[Picture], options: Options, title: str
 ) -> tuple[list[np.ndarray | None], list[tuple[str, str]]]:
     """Decode; returns an array or ``None`` a file, and what was refused."""
-    if options.size is None:
-        sizes = in_threads(upright_size, [f.path for f in files], f"{title}: sizes", options.progress)
-        known = [size for size in sizes if not isinstance(size, Refused)]
-        if known:
-            width, height = common_size(known, title)
-            room(len(known) * width * height * (options.channels or 3), f"{title}, decoded,")
-    window = options.crop == "random"
-    read = in_threads(
-        lambda path: decode(path, options.size, options.channels, window),
-        [f.path for f in files],
-        title,
-        options.progress,
-    )
+    read = read_all(files, lambda file: file.path, options, title)
     refused = [(f.path, str(r)) for f, r in zip(files, read) if isinstance(r, Refused)]
     if len(refused) == len(files):
         path, reason = refused[0]

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from .._errors import UserError
-from .._untrusted import room
 from .dataset import Dataset, Options, held_out, limited, settle
 from .folder import pictures
-from .images import Refused, common_size, decode, in_threads, upright_size
+from .images import Refused, read_all
 
 PREFIX = "hf:"
 MARKS = ("dataset_dict.json", "state.json")
@@ -47,19 +46,7 @@ def hub(source: str, options: Options | None = None) -> Dataset:
 
     rows = [(table, i) for table in _encoded(tables, image) for i in range(len(table))]
     rows = [rows[i] for i in chosen]
-    if options.size is None:
-        sizes = in_threads(lambda row: upright_size(_bytes(row, image)), rows, f"{source}: sizes", options.progress)
-        known = [size for size in sizes if not isinstance(size, Refused)]
-        if known:
-            width, height = common_size(known, source)
-            room(len(known) * width * height * (options.channels or 3), f"{source}, decoded,")
-    window = options.crop == "random"
-    read = in_threads(
-        lambda row: decode(_bytes(row, image), options.size, options.channels, window),
-        rows,
-        source,
-        options.progress,
-    )
+    read = read_all(rows, lambda row: _bytes(row, image), options, source)
     skipped = [(f"{source}[{keys[i]}]", str(r)) for i, r in zip(chosen, read) if isinstance(r, Refused)]
     if len(skipped) == len(read):
         first = f"; first: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""

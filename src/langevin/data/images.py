@@ -7,23 +7,26 @@ import importlib.util
 import io
 import math
 import os
+import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .._errors import UserError
-from .._untrusted import contents, reason
+from .._untrusted import open_file, reason, room
 from . import _progress
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from .dataset import Options
 
 BYTES = 2**29
 """Size of a picture's file at most."""
@@ -35,7 +38,13 @@ PIXELS = 2**26
 """Pixels of a picture at most, 8,192 × 8,192: a small file can claim any number."""
 
 LARGE = 2**22
-"""Pixels from which on pictures are decoded one at a time: threads would hold several at once."""
+"""Pixels or bytes from which on pictures are read one at a time: threads would hold several at once."""
+
+ICON = 1024
+"""Sides at most of a picture in an icon: icons have 256 pixels a side or fewer, some programs write more."""
+
+CONTAINERS = ("AVIF", "HEIF")
+"""Formats whose pictures may be larger inside than their header says; they are decoded one at a time."""
 
 FORMATS = (
     *("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "ICO", "PCX", "TGA", "JPEG2000"),
@@ -43,7 +52,7 @@ FORMATS = (
 )
 """Formats that are read. Left out are those that Pillow gives to another program (EPS, to Ghostscript)."""
 
-_ALONE = threading.Lock()
+_ALONE = threading.RLock()
 
 GREY = ("1", "L", "LA", "La")
 
@@ -55,23 +64,50 @@ class Refused(Exception):
     """A file that holds no usable picture; the message is the reason."""
 
 
-def open_image(file: str | bytes) -> Image.Image:
-    """Open a path or an encoded picture, with the orientation its camera recorded still to be applied.
+@contextmanager
+def open_image(file: str | bytes) -> Iterator[Image.Image]:
+    """A path or an encoded picture, opened until the end of the block: its header is read, and none of its pixels.
+
+    The orientation that its camera recorded is still to be applied.
 
     Raises:
         Refused: if it is no regular file, of no format in ``FORMATS``, damaged, or has more than ``PIXELS``.
     """
+    try:
+        held = io.BytesIO(file) if isinstance(file, bytes) else open_file(file)
+    except Exception as error:
+        raise Refused(reason(error)) from None
+    with held:
+        size = held.seek(0, io.SEEK_END)
+        if size > BYTES:
+            raise Refused(f"it has {size} bytes, at most {BYTES} are accepted")
+        # Some of Pillow's readers take the whole file to look at its header.
+        with _ALONE if size > LARGE else contextlib.nullcontext():
+            refused = None
+            try:
+                image = _opened(held, os.path.splitext(file)[1].lower() if isinstance(file, str) else "")
+            except Refused as error:
+                refused = str(error)
+            if refused is not None:  # raised anew: the frames of the first hold what was read
+                raise Refused(refused)
+            yield image
+
+
+def _opened(held: IO[bytes], suffix: str) -> Image.Image:
     from PIL import Image, UnidentifiedImageError
 
     Image.init()
-    suffix = os.path.splitext(file)[1].lower() if isinstance(file, str) else ""
     if suffix in (".heic", ".heif") and importlib.util.find_spec("pillow_heif"):
         import pillow_heif
 
         pillow_heif.register_heif_opener()
     try:
-        held = io.BytesIO(file if isinstance(file, bytes) else contents(file, BYTES))
+        _check_inside(held)
+        held.seek(0)
         image = Image.open(held, formats=[kind for kind in FORMATS if kind in Image.OPEN])
+        tile = [getattr(image, "tag_v2", {}).get(tag, 1) for tag in (322, 323)]
+    except Refused:
+        raise
     except UnidentifiedImageError:
         readers = {".heic": "pillow-heif", ".heif": "pillow-heif", ".avif": "-U pillow"}
         if suffix in readers:
@@ -82,19 +118,61 @@ def open_image(file: str | bytes) -> Image.Image:
     except Exception as error:
         # Pillow's plugins raise whatever a damaged header makes them raise.
         raise Refused(reason(error)) from None
-    if image.width * image.height > PIXELS:
-        raise Refused(f"{image.width}×{image.height} is over the limit of {PIXELS} pixels")
+    _check_size(*image.size)
+    if tile[0] * tile[1] > max(LARGE, image.width * image.height):  # TIFF: a tile is unpacked whole
+        raise Refused(f"a tile of {tile[0]}×{tile[1]} is over the limit of {LARGE} pixels")
     return image
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > PIXELS:
+        raise Refused(f"{width}×{height} is over the limit of {PIXELS} pixels")
+
+
+def _check_inside(held: IO[bytes]) -> None:
+    """Hold sizes against the limits that Pillow takes memory for while it opens a file, before its size is known.
+
+    An icon is decoded, whatever size the pictures in it have, and of WebP two canvases are made.
+    """
+    held.seek(0)
+    head = held.read(30)
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        number = lambda at, count: int.from_bytes(head[at : at + count], "little")
+        if head[12:16] == b"VP8X":
+            _check_size(1 + number(24, 3), 1 + number(27, 3))
+        elif head[12:16] == b"VP8L":
+            _check_size(1 + (number(21, 4) & 0x3FFF), 1 + (number(21, 4) >> 14 & 0x3FFF))
+        else:
+            _check_size(number(26, 2) & 0x3FFF, number(28, 2) & 0x3FFF)
+    elif head[:4] == b"\0\0\1\0":
+        held.seek(6)
+        entries = held.read(16 * int.from_bytes(head[4:6], "little"))
+        for (at,) in struct.iter_unpack("<12xI", entries[: len(entries) // 16 * 16]):
+            held.seek(at)
+            start = held.read(24).ljust(24, b"\0")
+            if start[:8] == b"\x89PNG\r\n\x1a\n":
+                width, height = struct.unpack_from(">II", start, 16)
+            elif start[:4] == b"\x0c\0\0\0":
+                width, height = struct.unpack_from("<HH", start, 4)
+                height //= 2
+            else:
+                width, height = map(abs, struct.unpack_from("<ii", start, 4))
+                height //= 2  # the picture and its mask, one upon the other
+            if max(width, height) > ICON:
+                raise Refused(f"the icon holds a picture of {width}×{height}, at most {ICON}×{ICON} are accepted")
 
 
 def upright_size(file: str | bytes) -> tuple[int, int]:
     """(width, height) after the recorded orientation, from the header alone."""
-    image = open_image(file)
-    try:
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    except Exception as error:
-        raise Refused(reason(error)) from None
-    return (image.height, image.width) if turned else image.size
+    from PIL import Image
+
+    with open_image(file) as image:
+        try:
+            # Of a PNG file ``image.getexif`` would decode the pixels, to see what follows them.
+            turned = Image.Image.getexif(image).get(0x0112, 1) in (5, 6, 7, 8)
+        except Exception as error:
+            raise Refused(reason(error)) from None
+        return (image.height, image.width) if turned else image.size
 
 
 def decode(file: str | bytes | Image.Image, size: int | None, channels: int | None, window: bool) -> np.ndarray:
@@ -112,14 +190,15 @@ def decode(file: str | bytes | Image.Image, size: int | None, channels: int | No
     Raises:
         Refused: with the reason.
     """
-    image = open_image(file) if isinstance(file, str | bytes) else file
-    try:
-        with _ALONE if image.width * image.height > LARGE else contextlib.nullcontext():
-            return _decode(image, size, channels, window)
-    except Refused:
-        raise
-    except Exception as error:
-        raise Refused(reason(error)) from None
+    with open_image(file) if isinstance(file, str | bytes) else contextlib.nullcontext(file) as image:
+        try:
+            alone = image.width * image.height > LARGE or image.format in CONTAINERS
+            with _ALONE if alone else contextlib.nullcontext():
+                return _decode(image, size, channels, window)
+        except Refused:
+            raise
+        except Exception as error:
+            raise Refused(reason(error)) from None
 
 
 def _decode(image: Image.Image, size: int | None, channels: int | None, window: bool) -> np.ndarray:
@@ -155,8 +234,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     from PIL import Image
 
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        wide = np.asarray(image).astype(np.float64)
-        return Image.fromarray(np.round(wide / 257).clip(0, 255).astype(np.uint8))
+        wide = np.add(np.asarray(image), 128, dtype=np.int32)
+        wide //= 257  # to the nearest: 257 is odd, so there are no ties
+        return Image.fromarray(wide.clip(0, 255, out=wide).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise Refused(f"{image.mode}: 32-bit pixels have no fixed range; save as 8 or 16 bits")
     return image
@@ -178,8 +258,8 @@ def in_threads(work: Callable[[T], R], items: Sequence[T], title: str, show: boo
     def one(item: T) -> R | Refused:
         try:
             return work(item)
-        except Refused as reason:
-            return reason
+        except Refused as refused:
+            return Refused(str(refused))  # without its traceback, whose frames hold the picture
 
     def blocks() -> Iterator[R | Refused]:
         # A block at a time: a future an image costs more than a small image.
@@ -188,6 +268,41 @@ def in_threads(work: Callable[[T], R], items: Sequence[T], title: str, show: boo
 
     with _quiet(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return list(_progress.track(blocks(), len(items), title, show))
+
+
+def read_all(
+    items: Sequence[T], encoded: Callable[[T], str | bytes], options: Options, title: str
+) -> list[np.ndarray | Refused]:
+    """The pictures of a data set as uint8 ``(H, W, C)``, in order, or why one is none.
+
+    Without a ``size`` all headers are read first: the pictures must be of one size, and fit into memory together. Each
+    file is read whole once.
+
+    Args:
+        items: what stands for a picture.
+        encoded: its path or content.
+        options: how it is to be read.
+        title: of the data, for messages.
+
+    Raises:
+        UserError: for several sizes without ``options.size``, or more pictures than memory.
+    """
+    found: list[np.ndarray | Refused | None] = [None] * len(items)
+    if options.size is None:
+        sizes = in_threads(lambda item: upright_size(encoded(item)), items, f"{title}: sizes", options.progress)
+        found = [size if isinstance(size, Refused) else None for size in sizes]
+        known = [size for size in sizes if not isinstance(size, Refused)]
+        if known:
+            width, height = common_size(known, title)
+            room(len(known) * width * height * (options.channels or 3), f"{title}, decoded,")
+    left = [i for i, refused in enumerate(found) if refused is None]
+    one = lambda i: decode(encoded(items[i]), options.size, options.channels, options.crop == "random")
+    decoded = iter(in_threads(one, left, title, options.progress))
+    read = [next(decoded) if held is None else held for held in found]
+    shapes = [array.shape for array in read if not isinstance(array, Refused)]
+    if options.size is None and shapes:  # a header may have said something else
+        common_size([(width, height) for height, width, _ in shapes], title)
+    return read
 
 
 def common_size(sizes: Sequence[tuple[int, int]], name: str) -> tuple[int, int]:
