@@ -76,6 +76,23 @@ def test_console_script_and_module_are_the_same_way_in() -> None:
         assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "own", [{}, {"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "100"}, {"KMP_BLOCKTIME": "0"}], ids=str
+)
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(
+    own: dict[str, str], monkeypatch: pytest.MonkeyPatch, methods_that
+) -> None:
+    seen: dict[str, str] = {}
+    methods_that(lambda options: seen.update({k: v for k, v in os.environ.items() if k in entry.WAITING}))
+    for name in entry.WAITING:
+        monkeypatch.setenv(name, "")  # so that what the command sets is taken back after the test
+        monkeypatch.delenv(name)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    assert main(["methods"]) == 0
+    assert seen == (own or {"OMP_WAIT_POLICY": "passive"})
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"langevin {langevin.__version__}\n"

@@ -14,8 +14,9 @@ from test_page import Page
 
 import langevin
 from langevin import UserError, metrics, training
-from langevin.report import HEADLINE, TRIALS, Findings, Job, demo, draw
-from langevin.training import BudgetConfig, Config, NetworkConfig, ObjectiveConfig, OutputConfig
+from langevin.report import HEADLINE, TRIALS, Findings, Job, demo, demo_config, draw
+from langevin.report.forecast import forecast
+from langevin.training import BudgetConfig, Config, NetworkConfig, OutputConfig
 
 CONFIG = Config(
     batch=16,
@@ -31,6 +32,34 @@ JOB = Job(CONFIG, samples=100, trials=FEW)
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Findings]:
     out = tmp_path_factory.mktemp("report") / "demo"
     return out, demo(JOB, out, say=lambda line: None)
+
+
+def test_trials_take_the_evaluations_they_name(made: tuple[Path, Findings]) -> None:
+    model = made[1].model
+    for trial in TRIALS:
+        assert draw(model, trial.recipe, 2).evaluations == trial.evaluations, trial.id
+
+
+def test_it_says_first_what_it_will_take(tmp_path: Path) -> None:
+    said: list[str] = []
+    demo(JOB, tmp_path / "demo", say=said.append)
+    sentence = r"this will take about .+ \(.+ of training, .+ of sampling, .+ of measuring\): done at \d\d:\d\d"
+    assert said[0].startswith("training on 1438 scans")
+    assert re.fullmatch(sentence, said[1])
+
+
+def test_a_forecast_counts_what_is_left() -> None:
+    dataset, state = langevin.data.load("digits"), torch.get_rng_state()
+    told = lambda config, spent: forecast(config, FEW, 100, dataset, ("pixels",), batch=100, spent=spent)
+    minutes = replace(CONFIG, budget=BudgetConfig(minutes=2.0))
+    assert told(minutes, 0.75).training == 30
+    assert told(CONFIG, 1.0).training == 0
+    whole = told(CONFIG, 0.0)
+    assert min(whole.training, whole.sampling, whole.measuring) > 0
+    # Steps are counted: a budget a hundred times as long takes longer, however noisy the clock of a single step.
+    assert told(replace(CONFIG, budget=BudgetConfig(steps=600)), 0.0).training > whole.training
+    # What is thrown away takes nothing of the run's own random numbers.
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_the_figures_are_those_of_the_command_that_is_named(made: tuple[Path, Findings]) -> None:
@@ -175,7 +204,6 @@ def test_what_cannot_be_asked(tmp_path: Path) -> None:
 def test_the_quick_demo_by_its_command(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     from langevin import report
     from langevin.cli import main
-    from langevin.cli.demo import STEPS
 
     asked: list[Job] = []
     monkeypatch.setattr(report, "demo", lambda job, out, say: asked.append(job))
@@ -184,12 +212,9 @@ def test_the_quick_demo_by_its_command(tmp_path: Path, capsys, monkeypatch: pyte
     assert main(["demo", "--steps", "9", "--seed", "3", "--samples", "400", "--fresh", "--out", str(tmp_path)]) == 0
     quick, plain, own = asked
     assert (quick.samples, quick.config.budget.steps) == (100, 40)
-    assert (plain.samples, plain.config.budget, plain.trials) == (2000, BudgetConfig(steps=STEPS), TRIALS)
+    assert (plain.samples, plain.config, plain.trials) == (2000, demo_config(), TRIALS)
     assert (own.samples, own.seed, own.config.seed, own.fresh) == (400, 3, 3, True)
     assert own.config.budget == BudgetConfig(steps=9)
     assert str(tmp_path / "report.html") in capsys.readouterr().out
-    # All else is what `langevin train digits` takes by itself; labels are hidden less often, but often enough for
-    # the guidance that the report goes on to.
-    objective = ObjectiveConfig(label_dropout=plain.config.objective.label_dropout)
-    assert plain.config == Config(budget=plain.config.budget, objective=objective)
-    assert 0 < objective.label_dropout <= 0.1
+    # Labels are hidden less often than by default, but often enough for the guidance that the report goes on to.
+    assert 0 < plain.config.objective.label_dropout <= 0.1

@@ -12,9 +12,6 @@ from tyro.conf import arg
 from .._errors import UserError
 from .options import Name, Number, Whole, at_least_one, device_named, writable
 
-STEPS = 1650
-"""Of training: enough that nearly every digit reads as asked, too few to copy the scans."""
-
 
 @dataclass(frozen=True)
 class Options:
@@ -30,7 +27,7 @@ class Options:
     minutes: Number = None
     """Minutes of training, instead of steps."""
     steps: Whole = None
-    """Steps of training; 1650 if neither is given."""
+    """Steps of training; 2500 if neither is given."""
     samples: Annotated[int, arg(metavar="N")] = 2000
     """Samples of the default, at least 100; fewer of what it is compared with, fewest of DDPM with 1000 evaluations."""
     seed: Annotated[int, arg(metavar="N")] = 0
@@ -53,8 +50,8 @@ def run(options: Options) -> None:
         raise UserError(f"minutes must be a number > 0, got {options.minutes}")
     if options.quick and (options.steps is not None or options.minutes is not None):
         raise UserError("quick has a budget of its own; leave out --steps and --minutes")
-    from ..report import Job, demo
-    from ..training import BudgetConfig, Config, NetworkConfig, ObjectiveConfig, OutputConfig
+    from ..report import Job, demo, demo_config
+    from ..training import BudgetConfig, Config, NetworkConfig, OutputConfig
 
     if options.quick:
         config = Config(
@@ -65,10 +62,7 @@ def run(options: Options) -> None:
             output=OutputConfig(log_every=5, validate_every=20, validate_on=128, picture_every=0),
         )
     else:
-        steps = STEPS if options.minutes is None and options.steps is None else options.steps
-        # Fewer hidden labels than by default: the demo samples without guidance.
-        objective = ObjectiveConfig(label_dropout=0.05)
-        config = Config(seed=options.seed, objective=objective, budget=BudgetConfig(steps, options.minutes))
+        config = demo_config(options.seed, options.steps, options.minutes)
     samples = min(options.samples, 100) if options.quick else options.samples
     job = Job(config, samples=samples, seed=options.seed, fresh=options.fresh, device=device_named(options.device))
     demo(job, out, say=lambda line: print(line, flush=True))

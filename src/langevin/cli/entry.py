@@ -32,6 +32,9 @@ COMMANDS = {
 }
 """Commands with the line that the table of contents gives them; each is a module beside this one."""
 
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+"""The settings of OpenMP that say how a thread waits."""
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -90,6 +93,7 @@ def _main(prog: str, words: list[str]) -> int:
         kind = "option" if name.startswith("-") else "command"
         _complain("langevin", f"unknown {kind} {name!r}.{nearest(name, COMMANDS)} Known: {', '.join(COMMANDS)}.")
         return 2
+    _wait_passively()
     try:
         with warnings.catch_warnings():
             _speak(prog)
@@ -100,6 +104,16 @@ def _main(prog: str, words: list[str]) -> int:
     except KeyboardInterrupt as stop:
         _complain(prog, str(stop) or "stopped")
         return INTERRUPTED
+
+
+def _wait_passively() -> None:
+    """Let OpenMP's threads sleep while they wait for each other, unless the user has said how they wait.
+
+    By default they spin, and beside any busy process each waits for one that is not scheduled: training falls to a
+    third (`python benchmarks/load.py`). OpenMP reads its settings when torch is loaded, which no command has done yet.
+    """
+    if not any(name in os.environ for name in WAITING):
+        os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
 def _run(prog: str, command: ModuleType, words: list[str]) -> int:

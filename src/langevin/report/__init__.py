@@ -1,6 +1,6 @@
 """What is written about a run: samples with their record, and the demo with its report."""
 
-from .demo import Job, demo
+from .demo import Job, demo, demo_config
 from .drawing import Drawn, Recipe, classes, draw
 from .environment import machine, versions
 from .findings import Findings, Row
@@ -24,6 +24,7 @@ __all__ = [
     "Trial",
     "classes",
     "demo",
+    "demo_config",
     "draw",
     "fill",
     "machine",

@@ -15,6 +15,7 @@ class Trial:
         id: short name in files.
         title: what a reader sees.
         recipe: how samples are drawn.
+        evaluations: of the network, that each sample takes.
         share: of the samples asked for, in (0, 1]: what costs a hundred times as much is measured on fewer.
         note: what has to be said about it.
     """
@@ -22,8 +23,13 @@ class Trial:
     id: str
     title: str
     recipe: Recipe
+    evaluations: int
     share: float = 1.0
     note: str = ""
+
+    def count(self, samples: int) -> int:
+        """How many are drawn where ``samples`` are asked for."""
+        return max(8, round(self.share * samples))
 
 
 TRIALS = (
@@ -33,24 +39,31 @@ TRIALS = (
         # The published sampler: every knot of the published table. On the model's own process, whose σ is linear in t,
         # 1000 uniform steps would take the last 0.08 of noise in one.
         Recipe(sampler="ddpm", process="ddpm", grid="uniform", steps=1000),
+        1000,
         share=0.05,
         note="all 1,000 knots of the published table of β (linear, 1e-4 to 0.02), the model read in it at equal "
         "signal-to-noise ratio; few samples, since each takes a hundred times as long, so its own floors apply",
     ),
-    Trial("ddim-20", "DDIM", Recipe(sampler="ddim", steps=20), share=0.5),
-    Trial("ddim-10", "DDIM", Recipe(sampler="ddim", steps=10), share=0.5),
+    Trial("ddim-20", "DDIM", Recipe(sampler="ddim", steps=20), 20, share=0.5),
+    Trial("ddim-10", "DDIM", Recipe(sampler="ddim", steps=10), 10, share=0.5),
     Trial(
-        "heun-8", "Heun", Recipe(sampler="heun", steps=8), share=0.5, note="two evaluations a step, one for the last"
+        "heun-8",
+        "Heun",
+        Recipe(sampler="heun", steps=8),
+        15,
+        share=0.5,
+        note="two evaluations a step, one for the last",
     ),
-    Trial("dpmpp-2m-sde-20", "DPM-Solver++(2M) SDE", Recipe(sampler="dpmpp-2m-sde", steps=20), share=0.5),
+    Trial("dpmpp-2m-sde-20", "DPM-Solver++(2M) SDE", Recipe(sampler="dpmpp-2m-sde", steps=20), 20, share=0.5),
     Trial(
         "default-10",
         "default",
         Recipe(steps=10),
+        10,
         note="what is drawn when nothing is named: the Gaussian-remainder solver on its grid; so are its other rows",
     ),
-    Trial("default-12", "default", Recipe(steps=12)),
-    Trial("default-15", "default", Recipe(steps=15)),
+    Trial("default-12", "default", Recipe(steps=12), 12),
+    Trial("default-15", "default", Recipe(steps=15), 15),
 )
 """From the published reference down to the default: all unguided, on the process's own grid unless they name one."""
 
