@@ -115,8 +115,10 @@ def test_sample_writes_samples_a_picture_and_the_record(langevin: Run, model: Pa
     assert found["label"].dtype == np.int64
     assert found["label"].tolist() == [k % 10 for k in range(23)]
     with Image.open(out / "grid.png") as picture:
-        # A column for each class: 23 samples are three rows; 8 pixels and a line of one, six times enlarged.
-        assert picture.size == ((10 * 9 + 1) * 6, (3 * 9 + 1) * 6)
+        # A column for each class under its name, three rows of 23 samples; 8 pixels and a line of one, by 12.
+        assert picture.size == ((10 * 9 + 1) * 12, (3 * 9 + 1) * 12 + 20)
+        names = np.asarray(picture)[:20]
+        assert all((names[:, 12 + 108 * k : 108 * (k + 1)] < 128).any() for k in range(10))
     record = json.loads((out / "sample.json").read_text())
     assert {k: record[k] for k in ("n", "label", "sampler", "rule", "grid", "steps", "evaluations", "seed")} == {
         "n": 23,
@@ -186,6 +188,68 @@ def test_an_earlier_call_is_overwritten_whole(langevin: Run, model: Path, tmp_pa
         assert langevin("sample", model, "-n", n, "--steps", 1, "--out", tmp_path).code == 0
     assert len(samples(tmp_path)["x"]) == 5
     assert sorted(p.name for p in tmp_path.iterdir()) == ["grid.png", "sample.json", "samples.npz"]
+
+
+def test_single_images_by_class(langevin: Run, model: Path, tmp_path: Path) -> None:
+    """One PNG a sample, of its pixels, under its class; whole with the rest, gone with it, and never over another's."""
+    out = tmp_path / "out"
+    named = tmp_path / "named"
+    shutil.copytree(model, named)
+    config = json.loads((named / "config.json").read_text())
+    config["data"]["classes"] = ["zero/0", "..", "drei ß", *"3456789"]
+    (named / "config.json").write_text(json.dumps(config))
+    assert langevin("sample", named, "-n", 12, "--steps", 1, "--images", "--out", out).code == 0
+    found = sorted(p.name for p in (out / "images").iterdir())
+    assert found[:4] == ["00000-zero_0.png", "00001-...png", "00002-drei_ß.png", "00003-3.png"]
+    assert len(found) == 12
+    held = samples(out)["x"]
+    for i, name in enumerate(found):
+        with Image.open(out / "images" / name) as picture:
+            assert (picture.mode, picture.size) == ("L", (8, 8))
+            assert (np.asarray(picture) == ((held[i, 0] + 1) * 127.5).round()).all()
+    assert json.loads((out / "sample.json").read_text())["images"] == 12
+    assert langevin("sample", named, "-n", 3, "--label", "3", "--steps", 1, "--images", "--out", out).code == 0
+    assert sorted(p.name for p in (out / "images").iterdir()) == ["00000-3.png", "00001-3.png", "00002-3.png"]
+    (out / "images" / "mine.png").write_bytes(b"my own")
+    said = langevin("sample", named, "-n", 3, "--steps", 1, "--images", "--out", out)
+    assert said.code == 2
+    assert "which this command did not write; choose another --out" in said.err
+    (out / "images" / "mine.png").unlink()
+    assert langevin("sample", named, "-n", 3, "--steps", 1, "--out", out).code == 0
+    assert sorted(p.name for p in out.iterdir()) == ["grid.png", "sample.json", "samples.npz"]
+    said = langevin("sample", named, "-n", 256, "--shard-size", 256, "--images", "--out", tmp_path / "no")
+    assert (said.code, (tmp_path / "no").exists()) == (2, False)
+    assert "leave out --images, or --shard-size" in said.err
+
+
+def test_images_are_written_whole_or_not_at_all(
+    langevin: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["sample", model, "--steps", 1, "--images", "--out", tmp_path]
+    assert langevin(*words, "-n", 3).code == 0
+    before, plain = samples(tmp_path)["x"], files.write
+
+    def full(path: Path, content: bytes) -> dict[str, object]:
+        if path.name == "00001-1.png":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return plain(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write", full)
+        assert langevin(*words, "-n", 5).code == 1
+    assert len(list((tmp_path / "images").iterdir())) == 3
+    assert np.array_equal(samples(tmp_path)["x"], before)
+    # Killed between the last steps: the next writer ends them.
+    replace = os.replace
+    monkeypatch.setattr(
+        os, "replace", lambda a, b: pytest.fail("killed") if Path(b).name == "images" else replace(a, b)
+    )
+    with pytest.raises(pytest.fail.Exception):
+        langevin(*words, "-n", 5)
+    monkeypatch.undo()
+    with files.lock(tmp_path):
+        assert len(list((tmp_path / "images").iterdir())) == 5
+    assert len(samples(tmp_path)["x"]) == 5
 
 
 def test_a_full_disk_is_said_and_leaves_the_earlier_samples(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 SHOWN, COLUMNS = 256, 20
 """Images of a picture at most, and classes that get a column each."""
 
+IMAGES = "images"
+"""The directory of single images, and what the record calls their count."""
+
 POINTS = 4096
 """Points, or lines of text, that are shown of shards."""
 
@@ -35,7 +39,8 @@ class Options:
 
     Writes DIR/samples.npz (`x`, float32 (N, C, H, W) in the range of the data, int64 for tokens, and `label` for a
     conditional model), DIR/grid.png (DIR/scatter.png for points, DIR/samples.txt for sequences of tokens) and
-    DIR/sample.json, which says how they were drawn.
+    DIR/sample.json, which says how they were drawn. With --images, also DIR/images/00000.png, … with the class in the
+    name where there are classes.
 
     With --shard-size, DIR/shard-00000.npz, … take the place of samples.npz. They are written as they are drawn, the
     same call goes on where one was killed, and several processes or machines may share the work: torchrun, or --part.
@@ -53,6 +58,8 @@ class Options:
     """Samples of a shard, a multiple of --batch; all in one file if not given."""
     part: Annotated[str | None, arg(metavar="I/K", help_behavior_hint="")] = None
     """With --shard-size: this call is number I, in 0…K-1, of K that fill DIR; under torchrun, the process's own."""
+    images: bool = False
+    """Write every sample as a PNG of its own too, in DIR/images."""
     sampling: Annotated[Sampling, arg(name="")] = field(default_factory=Sampling)
     device: Name = None
     """cpu or cuda; cuda if there is one, if not given."""
@@ -70,6 +77,8 @@ def run(options: Options) -> None:
     recipe, device = options.sampling.recipe(), own_device(options.device)
     model = training.load(options.model, device=device)
     label = class_index(options.label, class_names(model))
+    if options.images:
+        _check_images(out, model, options.shard_size)
     if options.shard_size is not None:
         asked = request(options.model, model, recipe, options.n, options.shard_size, label)
         return _shards(out, asked, model, options.model, part)
@@ -79,7 +88,7 @@ def run(options: Options) -> None:
         with Bar("sampling") as bar:
             drawn = draw(model, recipe, options.n, label=label, progress=bar)
         record = {"model": options.model, "trained_steps": model.config.get("steps"), **drawn.record}
-        write(out, drawn.x, drawn.label, model.data, record)
+        write(out, drawn.x, drawn.label, model.data, record, class_names(model), options.images)
     print(
         f"{out}: {options.n} samples in {duration(drawn.seconds)}, {drawn.evaluations} network evaluations each "
         f"({record['rule']})."
@@ -129,7 +138,7 @@ def _shards(out: Path, asked: Request, model: NetworkDenoiser, place: str, part:
         return
     record = {"model": place, "trained_steps": model.config.get("steps"), **shards.record()}
     x, label = shards.head(SHOWN if len(asked.shape) == 3 else POINTS)
-    conclude(out, x, label, model.data, record)
+    conclude(out, x, label, model.data, record, class_names(model))
     print(
         f"{out}: {asked.n} samples, {asked.count} shards, {drawn} of them drawn now in "
         f"{duration(time.monotonic() - begun)}, {record['evaluations']} network evaluations a sample "
@@ -146,8 +155,54 @@ def class_names(model: NetworkDenoiser) -> list[str]:
     return known if len(known) == count else [str(k) for k in range(count)]
 
 
-def write(out: Path, x: Tensor, label: Tensor | None, data: Data | None, record: dict[str, Any]) -> None:
-    """The three files, all of them or none; the last has the checksums of the others."""
+def _check_images(out: Path, model: NetworkDenoiser, shard_size: int | None) -> None:
+    """Refuse pictures of what is none, beside shards, or in the place of somebody's own."""
+    if shard_size is not None:
+        raise UserError("images are written beside samples.npz; leave out --images, or --shard-size")
+    if len(model.shape) != 3:
+        raise UserError(f"images need a model of images; this one makes samples of shape {tuple(model.shape)}")
+    if (out / IMAGES).exists() and not _own_images(out):
+        raise UserError(f"out holds {out / IMAGES}, which this command did not write; choose another --out")
+
+
+def _own_images(out: Path) -> bool:
+    """Whether a directory's images are those that an earlier call says it wrote, and nothing else."""
+    from ..training import files
+
+    try:
+        count = files.read_json(files.place(out, "sample.json")).get(IMAGES, 0)
+        held = os.listdir(out / IMAGES)
+    except (UserError, OSError):
+        return False
+    return len(held) == count and all(re.fullmatch(r"\d{5,}(-.+)?\.png", name) for name in held)
+
+
+def _image_files(x: Tensor, label: Tensor | None, data: Data | None, names: list[str]) -> dict[str, bytes]:
+    """Every sample as a PNG, under its index and the name of its class."""
+    from .. import training
+
+    low, high = _range(data)
+    found = {}
+    for i, image in enumerate(x):
+        of = "" if label is None else "-" + (re.sub(r"[^\w.+-]+", "_", names[int(label[i])])[:60] or "_")
+        found[f"{IMAGES}/{i:05d}{of}.png"] = training.png(training.image(image, low=low, high=high))
+    return found
+
+
+def write(
+    out: Path,
+    x: Tensor,
+    label: Tensor | None,
+    data: Data | None,
+    record: dict[str, Any],
+    names: list[str],
+    images: bool = False,
+) -> None:
+    """The three files, and the images if they are asked for, all of them or none.
+
+    The last, sample.json, has the checksums of the first two. The images of an earlier call do not stay beside samples
+    that they are not of.
+    """
     import numpy as np
 
     from ..training import files
@@ -155,33 +210,50 @@ def write(out: Path, x: Tensor, label: Tensor | None, data: Data | None, record:
     arrays = {"x": x.numpy()} if label is None else {"x": x.numpy(), "label": label.numpy()}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    name, picture = _picture(x, label, data)
+    name, picture = _picture(x, label, data, names)
     contents = {"samples.npz": buffer.getvalue(), name: picture}
     record = {**record, "files": {name: files.digest(content) for name, content in contents.items()}}
+    if images:
+        record[IMAGES] = len(x)
+        contents |= _image_files(x, label, data, names)
+    stale = not images and _own_images(out)
     files.publish(out, {**contents, "sample.json": files.as_json(record)})
+    if stale:
+        files.remove(out / IMAGES)
 
 
-def conclude(out: Path, x: Tensor, label: Tensor | None, data: Data | None, record: dict[str, Any]) -> None:
+def conclude(
+    out: Path, x: Tensor, label: Tensor | None, data: Data | None, record: dict[str, Any], names: list[str]
+) -> None:
     """The picture and the record beside shards."""
     from ..training import files
 
-    name, picture = _picture(x, label, data)
+    name, picture = _picture(x, label, data, names)
     files.replace(out / name, picture)
     files.replace(out / "sample.json", files.as_json(record))
 
 
-def _picture(x: Tensor, label: Tensor | None, data: Data | None) -> tuple[str, bytes]:
-    """A name and a PNG: images by class in columns if they came in turn, or points; sequences of tokens as text."""
+def _range(data: Data | None) -> tuple[float, float]:
+    """The values shown black and white."""
+    return (-1.0, 1.0) if data is None or data.low is None or data.high is None else (data.low, data.high)
+
+
+def _picture(x: Tensor, label: Tensor | None, data: Data | None, names: list[str]) -> tuple[str, bytes]:
+    """A name and a PNG: images by class in columns if they came in turn, or points; sequences of tokens as text.
+
+    The classes are named: above their columns, or one above all of its images.
+    """
     from .. import training
 
     if data is not None and data.tokens and not data.is_image:
         return "samples.txt", training.text(x, data.tokens).encode()
     if x.ndim == 4:
-        turns = 0 if label is None else len(label.unique())
-        columns = turns if 1 < turns <= COLUMNS else 0
+        found = [] if label is None else label.unique().tolist()
+        columns = len(found) if 1 < len(found) <= COLUMNS else 0
+        captions = [names[k] for k in found] if columns or len(found) == 1 else []
         shown = x[: SHOWN // (columns or 1) * (columns or 1)]
-        low, high = (-1.0, 1.0) if data is None or data.low is None or data.high is None else (data.low, data.high)
-        name, picture = "grid.png", training.grid(shown, columns, low=low, high=high)
+        low, high = _range(data)
+        name, picture = "grid.png", training.grid(shown, columns, low=low, high=high, names=captions)
     else:
         name, picture = "scatter.png", training.scatter(x.flatten(1), label)
     return name, training.png(picture)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .loop import train
     from .model import load, load_codec, save
     from .order import Order
-    from .pictures import grid, pairs, png, scatter, text
+    from .pictures import grid, image, pairs, png, scatter, text
     from .recipes import RECIPES, recipe
     from .resolve import build, settle
     from .team import Team
@@ -52,7 +52,7 @@ _FILES = {
     "loop": ("train",),
     "model": ("load", "load_codec", "save"),
     "order": ("Order",),
-    "pictures": ("grid", "pairs", "png", "scatter", "text"),
+    "pictures": ("grid", "image", "pairs", "png", "scatter", "text"),
     "recipes": ("RECIPES", "recipe"),
     "resolve": ("build", "settle"),
     "team": ("Team",),
@@ -83,6 +83,7 @@ __all__ = [
     "calibrate_model",
     "checkpoints",
     "grid",
+    "image",
     "load",
     "load_codec",
     "pairs",

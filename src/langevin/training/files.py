@@ -129,6 +129,8 @@ def remove(folder: Path) -> None:
 def publish(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Put files that belong together into a directory: ``place`` finds all of the old or all of the new, at any time.
 
+    A name with a slash, as ``images/0.png``, is of a file in a directory, which replaces one of its name whole.
+
     Raises:
         UserError: if another process writes in the directory.
         DiskError: the directory then holds what it held.
@@ -136,6 +138,7 @@ def publish(folder: Path, contents: Mapping[str, bytes]) -> None:
     with _telling(folder), lock(folder):
         with directory(folder / NEXT) as beside:
             for name, content in contents.items():
+                make((beside / name).parent)
                 write(beside / name, content)
         _finish(folder)
 
@@ -162,6 +165,8 @@ def _finish(folder: Path) -> None:
     if waiting.is_dir():
         with _telling(folder):
             for name in sorted(os.listdir(waiting)):
+                if (waiting / name).is_dir() and (folder / name).is_dir():
+                    remove(folder / name)  # a directory is renamed over an empty one alone
                 os.replace(waiting / name, folder / name)
             _settle(folder)
             os.rmdir(waiting)

@@ -21,8 +21,23 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def grid(x: Tensor, columns: int = 0, *, low: float = -1.0, high: float = 1.0, gap: int = 1) -> Image:
-    """Images in rows, as one RGB picture; small ones are enlarged by whole pixels.
+CELL, WIDEST = 96, 2048
+"""Pixels that a small image is enlarged to, and that the enlarged picture is wide at most."""
+
+CAPTION = 20
+"""Pixels of a line of names."""
+
+
+def grid(
+    x: Tensor,
+    columns: int = 0,
+    *,
+    low: float = -1.0,
+    high: float = 1.0,
+    gap: int = 1,
+    names: Sequence[str] = (),
+) -> Image:
+    """Images in rows, as one RGB picture; small ones are enlarged by a whole factor, every pixel a square.
 
     Args:
         x: ``(N, C, H, W)`` with 1 or 3 channels; other counts show the first channel.
@@ -30,6 +45,7 @@ def grid(x: Tensor, columns: int = 0, *, low: float = -1.0, high: float = 1.0, g
         low: the value shown black.
         high: the value shown white.
         gap: width of the lines between images, in their own pixels.
+        names: written above: of the columns, one each, or one of the whole.
     """
     from PIL import Image
 
@@ -39,15 +55,51 @@ def grid(x: Tensor, columns: int = 0, *, low: float = -1.0, high: float = 1.0, g
     count, _, height, width = x.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    pixels = ((x.detach().cpu().float() - low) * (255 / (high - low))).round().clamp(0, 255)
-    pixels = torch.nan_to_num(pixels).to(torch.uint8).expand(count, 3, height, width)
+    pixels = _bytes(x, low, high).expand(count, 3, height, width)
     sheet = torch.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), 255, dtype=torch.uint8)
     for i, image in enumerate(pixels):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
         sheet[:, top : top + height, left : left + width] = image
     picture = Image.fromarray(sheet.permute(1, 2, 0).contiguous().numpy())
-    scale = max(1, 48 // max(height, width))
-    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    scale = max(1, min(CELL // max(height, width), WIDEST // picture.width))
+    picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    if not names:
+        return picture
+    if len(names) not in (1, columns):
+        raise UserError(f"names must be one for each of {columns} columns, or one of the whole; got {len(names)}")
+    return _captioned(picture, names, (width + gap) * scale, gap * scale)
+
+
+def _captioned(picture: Image, names: Sequence[str], step: int, gap: int) -> Image:
+    """A picture under a line of names, each above its column, and cut off where the next begins."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(13)
+    sheet = Image.new("RGB", (picture.width, picture.height + CAPTION), "white")
+    sheet.paste(picture, (0, CAPTION))
+    draw = ImageDraw.Draw(sheet)
+    room = picture.width - 2 * gap if len(names) == 1 else step - gap
+    for i, name in enumerate(names):
+        shown = "".join(c if c.isprintable() else " " for c in name)
+        while len(shown) > 1 and draw.textlength(shown, font=font) > room:
+            shown = shown[:-2].rstrip() + "…"
+        draw.text((gap + i * step, 3), shown, fill="black", font=font)
+    return sheet
+
+
+def image(x: Tensor, *, low: float = -1.0, high: float = 1.0) -> Image:
+    """One image ``(C, H, W)``, pixel for pixel: grey or RGB; of other counts of channels the first."""
+    from PIL import Image
+
+    x = x if len(x) == 3 else x[:1]
+    pixels = _bytes(x, low, high).permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(pixels if len(x) == 3 else pixels[:, :, 0])
+
+
+def _bytes(x: Tensor, low: float, high: float) -> Tensor:
+    """Values as bytes: ``low`` is 0 and ``high`` 255, what lies beyond is clipped, and a not-a-number is 0."""
+    pixels = ((x.detach().cpu().float() - low) * (255 / (high - low))).round().clamp(0, 255)
+    return torch.nan_to_num(pixels).to(torch.uint8)
 
 
 def scatter(x: Tensor, label: Tensor | None = None, reference: Tensor | None = None) -> Image:
@@ -126,6 +178,9 @@ def snapshot(
         files.replace(path, text(x, data.tokens).encode())
         return path
     images = data.is_image
-    picture = grid(x, classes or 8, low=data.low, high=data.high) if images else scatter(x, label, reference)
+    names = data.classes[:classes]
+    picture = (
+        grid(x, classes or 8, low=data.low, high=data.high, names=names) if images else scatter(x, label, reference)
+    )
     files.replace(path, png(picture))
     return path
