@@ -1,6 +1,7 @@
 """The description survives JSON and safetensors, and refuses contradictions."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -52,11 +53,31 @@ def test_spread_is_root_mean_variance_and_refuses_to_guess() -> None:
         ({"classes": ("a", "a")}, "classes"),
         ({"mean": torch.zeros(3)}, "mean"),
         ({"cov": torch.zeros(2, 3)}, "cov"),
+        ({"high": 1e39}, r"low and high must lie in ±1e\+12; got -1.0 and 1e\+39"),
+        ({"low": -math.inf}, "low and high must lie in"),
+        ({"mean": torch.tensor([0.0, math.nan])}, "mean must hold finite numbers"),
+        ({"cov": torch.tensor([1.0, -1.0])}, "cov must hold variances, which are not negative; got -1"),
+        ({"cov": torch.tensor([[1.0, 0.5], [0.4, 1.0]])}, "cov must be symmetric"),
+        ({"cov": torch.tensor([[1.0, 2.0], [2.0, 1.0]])}, "cov must be positive semi-definite"),
+        ({"cov": torch.tensor([[-1.0, 0.0], [0.0, -1.0]])}, "cov must be positive semi-definite"),
+        (
+            {"class_mean": torch.zeros(1, 2), "class_cov": torch.tensor([[[1.0, 2.0], [2.0, 1.0]]])},
+            "class_cov must be positive semi-definite",
+        ),
+        ({"directions": torch.ones(2, 1), "spectrum": torch.ones(2)}, "directions must be orthonormal"),
+        ({"directions": torch.eye(2)[:, :1], "spectrum": torch.tensor([1.0, -1.0])}, "spectrum must hold variances"),
     ],
 )
 def test_contradictions(fields: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):
         Data(**{"name": "x", "shape": (2,), **fields})
+
+
+def test_covariances_with_rounding() -> None:
+    """Zero, of one direction alone, and kept in float32: eigenvalues a rounding below zero are no contradiction."""
+    x = torch.randn(3, 512, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for cov in (torch.zeros(512, 512).double(), x[:1].T @ x[:1], (x.T @ x).float().double(), 1e-20 * x.T @ x):
+        assert Data("x", (512,), cov=cov).cov is cov
 
 
 @pytest.mark.parametrize("values", [{"name": "x"}, {"name": "x", "shape": [2], "colour": 1}, [1]])

@@ -455,6 +455,11 @@ REFUSED = [
     (lambda: VE(0.0), "sigma_min, sigma_max must satisfy"),
     (lambda: VE(2.0, 1.0), "sigma_min, sigma_max must satisfy"),
     (lambda: EDM(0.002, math.inf), "sigma_min, sigma_max must satisfy"),
+    (lambda: EDM(0.002, 1e308), r"must satisfy 1e-12 <= sigma_min < sigma_max <= 1e\+12, got 0.002, 1e\+308"),
+    (lambda: EDM(1e-300), "sigma_min, sigma_max must satisfy"),
+    (lambda: VE(1e-300, 1e300), "sigma_min, sigma_max must satisfy"),
+    (lambda: VE(1e-12, math.nan), "sigma_min, sigma_max must satisfy"),
+    (lambda: VE(1.0, 1.4), r"must satisfy 1e-12 <= sigma_min and 1.41 sigma_min < sigma_max"),
     (lambda: Cosine(-0.1), "offset must lie in"),
     (lambda: Cosine(math.nan), "offset must lie in"),
     (lambda: DDPM([]), "betas must be one or more numbers in"),
@@ -468,6 +473,19 @@ REFUSED = [
     (lambda: VP().marginal(torch.ones(3, 2), torch.rand(3, 1)), r"t must have shape \(\) or \(3,\)"),
     (lambda: power(GammaNoise(), ScalarGaussian, "DDIM"), "DDIM needs a process with .*alpha.* GammaNoise does not"),
 ]
+
+
+@pytest.mark.parametrize("process", [EDM(1e-12, 1e12), EDM(1.0, 1e12), VE(1e-12, 1e12), VE(1.0, 1.42)], ids=repr)
+def test_the_widest_range_of_noise_is_numbers(process: ScalarGaussian) -> None:
+    """Times, log-SNRs and their inverse, and states in float32 with their squares."""
+    assert 0 < process.t_min < 1
+    t = torch.tensor([process.t_min, 0.5, 1.0], dtype=torch.float64)
+    log_snr = process.log_snr(t)
+    assert torch.isfinite(log_snr).all()
+    torch.testing.assert_close(process.time(log_snr), t, rtol=1e-12, atol=0)
+    state = process.marginal(torch.zeros(3, 4), t).sample(Noise(0, 3)).float()
+    assert torch.isfinite(state.square()).all()
+    assert (state[:, :].square() > 0).all()
 
 
 @pytest.mark.parametrize(("call", "message"), REFUSED)

@@ -19,6 +19,13 @@ EVENT = 2**28
 LEVELS = 2**16
 """Grey levels at most, those of 16-bit images."""
 
+RANGE = 1e12
+"""Bounds of the data at most: in float32 their squares, times a million, are still numbers."""
+
+ROUNDING = 1e-6
+"""What a covariance may lack of symmetry, as a share of its largest entry, and its eigenvalues may lie below zero, as a
+share of its trace: moments may have been kept in float32, whose rounding is 6e-8."""
+
 FULL_COVARIANCE = 512
 """Events of up to this many coordinates carry a full covariance, larger ones the variances."""
 
@@ -42,6 +49,18 @@ def _check_source(source: Mapping[str, Any]) -> None:
         if key not in SOURCE:
             raise UserError(f"data.source has no {key!r}.{nearest(key, SOURCE)} Known: {', '.join(SOURCE)}.")
         typed(SOURCE[key], value, f"data.source.{key}")
+
+
+def _check_covariance(name: str, value: Tensor) -> None:
+    """Refuse matrices ``(…, D, D)`` that are no covariances."""
+    if bool(((value - value.mT).abs().amax((-2, -1)) > ROUNDING * value.abs().amax((-2, -1))).any()):
+        raise UserError(f"{name} must be symmetric")
+    trace = value.diagonal(dim1=-2, dim2=-1).sum(-1)
+    shift = (ROUNDING * trace).clamp_min(torch.finfo(value.dtype).tiny)[..., None, None]
+    # A Cholesky factor exists where all eigenvalues are above zero, at a tenth of what computing them takes.
+    moved = value + shift * torch.eye(value.shape[-1], dtype=value.dtype, device=value.device)
+    if bool((trace < 0).any()) or bool(torch.linalg.cholesky_ex(moved).info.any()):
+        raise UserError(f"{name} must be positive semi-definite, but has a negative eigenvalue")
 
 
 def event(shape: Any) -> tuple[int, ...]:
@@ -109,6 +128,8 @@ class Data:
             raise UserError(f"low and high are both numbers or both None; got {self.low!r} and {self.high!r}.")
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise UserError(f"low must be below high; got {self.low} and {self.high}.")
+        if self.low is not None and self.high is not None and max(-self.low, self.high) > RANGE:
+            raise UserError(f"low and high must lie in ±{RANGE:g}; got {self.low} and {self.high}.")
         if self.levels is not None and (not 2 <= self.levels <= LEVELS or self.low is None):
             raise UserError(f"levels needs a range and at least 2 levels, at most {LEVELS}; got {self.levels}.")
         if len(set(self.classes)) < len(self.classes):
@@ -124,9 +145,25 @@ class Data:
             raise UserError(f"mean must have shape ({self.dim},); got {tuple(self.mean.shape)}.")
         if self.cov is not None and self.cov.shape not in ((self.dim,), (self.dim, self.dim)):
             raise UserError(f"cov must have shape ({self.dim},) or squared; got {tuple(self.cov.shape)}.")
-
         self._check_spectrum()
         self._check_classes()
+        self._check_moments()
+
+    def _check_moments(self) -> None:
+        known = self.tensors()
+        for name, value in known.items():
+            if not bool(torch.isfinite(value).all()):
+                raise UserError(f"{name} must hold finite numbers")
+        for name in known.keys() & {"cov", "spectrum", "class_cov"}:
+            value = known[name]
+            if value.ndim == (3 if name == "class_cov" else 2):
+                _check_covariance(name, value)
+            elif float((value + ROUNDING * value.sum(-1, keepdim=True)).min()) < 0:
+                raise UserError(f"{name} must hold variances, which are not negative; got {float(value.min()):.3g}")
+        for name in known.keys() & {"colours", "directions"}:
+            columns = known[name]
+            if float((columns.T @ columns - torch.eye(columns.shape[1]).to(columns)).abs().max()) > 1e-4:
+                raise UserError(f"{name} must be orthonormal columns")
 
     def _check_spectrum(self) -> None:
         if (self.colours is None) + (self.directions is None) != 1 + (self.spectrum is None):

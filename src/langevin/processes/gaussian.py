@@ -18,6 +18,18 @@ from ..distributions import Distribution, Normal
 from .base import Observation, Process, as_time, expand
 from .cubic import MonotoneCubic
 
+SIGMAS = (1e-12, 1e12)
+"""Noise levels at least and at most, in units of the data: in float32 their squares are still numbers."""
+
+
+def _check_sigmas(low: float, high: float, ratio: float = 1.0) -> None:
+    if not SIGMAS[0] <= low < high <= SIGMAS[1] or high <= ratio * low:
+        above = "<" if ratio == 1 else f"and {ratio:.3g} sigma_min <"
+        raise UserError(
+            f"sigma_min, sigma_max must satisfy {SIGMAS[0]:g} <= sigma_min {above} sigma_max <= {SIGMAS[1]:g}, "
+            f"got {low}, {high}"
+        )
+
 
 class ScalarGaussian(Process):
     r"""x_t = α(t) x_0 + σ(t) ε with ε ~ N(0, I): the subclass writes α and σ, the rest follows.
@@ -251,18 +263,15 @@ class VE(ScalarGaussian):
     σ(1) differs from σ_max by less than σ_min²/2σ_max.
 
     Args:
-        sigma_min: > 0, in units of the data.
-        sigma_max: > sigma_min.
+        sigma_min: ≥ 1e-12, in units of the data.
+        sigma_max: > √2 sigma_min, ≤ 1e12.
     """
 
     sigma_min: float = 0.01
     sigma_max: float = 50.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma_min < self.sigma_max < math.inf:
-            raise UserError(
-                f"sigma_min, sigma_max must satisfy 0 < sigma_min < sigma_max, got {self.sigma_min}, {self.sigma_max}"
-            )
+        _check_sigmas(self.sigma_min, self.sigma_max, math.sqrt(2))  # so that t_min < 1
 
     @property
     def t_min(self) -> float:
@@ -298,18 +307,15 @@ class EDM(ScalarGaussian):
     The paper's time is σ itself; here it is divided by σ_max, so that 1 is noise.
 
     Args:
-        sigma_min: the smallest noise a denoiser is asked at, > 0.
-        sigma_max: > sigma_min.
+        sigma_min: the smallest noise a denoiser is asked at, ≥ 1e-12, in units of the data.
+        sigma_max: > sigma_min, ≤ 1e12.
     """
 
     sigma_min: float = 0.002
     sigma_max: float = 80.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma_min < self.sigma_max < math.inf:
-            raise UserError(
-                f"sigma_min, sigma_max must satisfy 0 < sigma_min < sigma_max, got {self.sigma_min}, {self.sigma_max}"
-            )
+        _check_sigmas(self.sigma_min, self.sigma_max)
 
     @property
     def t_min(self) -> float:
