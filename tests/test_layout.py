@@ -168,6 +168,11 @@ def test_rows_of_the_registry(row):
             assert (ROOT / file).exists(), f"{file} does not exist"
             assert not test or f"def {test}(" in (ROOT / file).read_text(), f"{path} does not exist"
         assert "tests/" in rest or kind == "data", row.proof
+    files = [ROOT / path for path in re.findall(r"tests/[\w/.]+", row.proof)]
+    texts = [f.read_text(encoding="utf-8") for file in files for f in ([file] if file.is_file() else file.glob("*.py"))]
+    made = getattr(row.make, "func", row.make).__name__
+    speaks = re.compile(rf"""\b{re.escape(made)}\b|["']{re.escape(row.name)}["']""")
+    assert not files or any(map(speaks.search, texts)), f"{row.room}/{row.name}: its proof speaks of something else"
 
 
 def test_names_are_unique():

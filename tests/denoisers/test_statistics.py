@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from langevin import Noise, UserError, processes, worlds
-from langevin.denoisers import clamp, convert, dirac, gaussian, independent, unit, whole
+from langevin.denoisers import clamp, convert, dirac, gaussian, independent, isotropic, unit, whole
 from langevin.distributions import Categorical, Dirac, FiniteSet, Normal
 
 SCALAR = {
@@ -26,6 +26,26 @@ WORLD = worlds.random_mixture(2, components=3, rms=0.6, seed=4)
 
 def f64(v):
     return torch.as_tensor(v, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", SCALAR)
+@pytest.mark.parametrize("std", [0.3, 1.7])
+def test_isotropic_is_the_posterior_of_isotropic_data(name, std):
+    """On N(m, δ²I) it is the belief itself; with δ = 0 it has no variance, with δ = 1 that of ``unit``."""
+    process, mean = SCALAR[name], f64([0.5, -0.2])
+    world = worlds.GaussianMixture(f64([1.0]), mean[None], std**2 * torch.eye(2).double()[None])
+    base, x = world.denoiser(process), f64([[0.4, -0.8], [2.0, 0.1]])
+    variance = lambda law, t: law(x, t).cov.diagonal((2,)).expand(2, 2)
+    for t in (0.2, 0.6, 0.999):
+        torch.testing.assert_close(isotropic(base, std)(x, t).mean, base(x, t).mean, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            variance(isotropic(base, std), t), variance(gaussian(base), t), rtol=1e-9, atol=1e-12
+        )
+        assert not variance(isotropic(base, 0.0), t).any()
+        assert torch.equal(variance(isotropic(base, 1.0), t), variance(unit(base), t))
+    for bad in (-0.1, float("inf"), float("nan")):
+        with pytest.raises(UserError, match="std must be a finite number >= 0"):
+            isotropic(base, bad)
 
 
 @pytest.mark.parametrize("betas", [processes.linear_betas(), processes.cosine_betas(), (0.3, 0.01, 0.2)])

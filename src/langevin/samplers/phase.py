@@ -72,7 +72,7 @@ def _equilibrium(process: PhaseSpace, x: Tensor, h: Tensor, noise: Noise) -> Ten
     "phase-2m",
     title="Probability flow of phase space, multistep",
     arxiv="2206.05564",
-    proof="exact: tests/laws/test_phase_laws.py",
+    proof="exact: tests/laws",
 )
 @dataclass(frozen=True)
 class PhaseMultistep(Sampler):
