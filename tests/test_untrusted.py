@@ -638,6 +638,31 @@ def test_weights_are_compared_before_the_network_is_made(tmp_path: Path, monkeyp
     assert not made
 
 
+@pytest.mark.parametrize(
+    ("said", "limits", "expected"),
+    [
+        ("0::/\n", {"memory.max": "2000"}, 2000),  # as a container sees its own group
+        ("0::/a/b\n", {"a/memory.max": "3000", "a/b/memory.max": "max"}, 3000),  # a group around it has the limit
+        ("0::/a/b\n", {"a/memory.max": "3000", "a/b/memory.max": "1000"}, 1000),
+        ("5:cpu:/x\n4:memory:/a\n", {"memory/a/memory.limit_in_bytes": "4000"}, 4000),  # version 1
+        ("4:memory:/gone\n", {"memory/memory.limit_in_bytes": "5000"}, 5000),
+        ("0::/../../other\n", {}, None),
+        ("no groups", {"memory.max": "max"}, None),
+    ],
+)
+def test_a_containers_share_of_memory_counts(
+    said: str, limits: dict[str, str], expected: int | None, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(_untrusted, "CGROUPS", tmp_path)
+    monkeypatch.setattr(_untrusted, "OWN_CGROUP", tmp_path / "cgroup")
+    unlimited = _untrusted.memory()
+    (tmp_path / "cgroup").write_text(said)
+    for name, text in limits.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert _untrusted.memory() == (unlimited if expected is None else expected)
+
+
 def test_a_network_larger_than_memory_is_not_made(monkeypatch: Any) -> None:
     monkeypatch.setattr(_untrusted, "memory", lambda: 2**20)
     with pytest.raises(UserError, match=r"network mlp with .* parameters would take .* MiB of memory, at most 922 KiB"):

@@ -92,8 +92,12 @@ def contents(path: str | os.PathLike[str], most: int | None = None) -> bytes:
         return file.read()
 
 
+CGROUPS, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+"""Where Linux keeps the limits of control groups, and says which of them this process is in."""
+
+
 def memory() -> int:
-    """Bytes of memory that this process may have at most."""
+    """Bytes of memory that this process may have at most: the machine's, or a limit or a container's share below it."""
     limits = [2**48]
     try:
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -102,20 +106,46 @@ def memory() -> int:
         limits += [n for n in (resource.getrlimit(resource.RLIMIT_AS)[0],) if n != resource.RLIM_INFINITY]
     except (ImportError, ValueError, OSError, AttributeError):  # no POSIX
         pass
-    with contextlib.suppress(OSError, ValueError):  # a container's share
-        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(n for n in limits if n > 0)
+    return min(n for n in [*limits, *_shares()] if n > 0)
 
 
-def room(size: int, what: str) -> None:
+def _shares() -> list[int]:
+    """The limits of the control groups that this process is in, and of those around them, of both versions."""
+    files = {CGROUPS / "memory.max", CGROUPS / "memory" / "memory.limit_in_bytes"}  # as a container sees its own
+    with contextlib.suppress(OSError):
+        for line in OWN_CGROUP.read_text(errors="replace").splitlines():
+            controllers, _, path = line.partition(":")[2].partition(":")
+            root, name = {"": (CGROUPS, "memory.max"), "memory": (CGROUPS / "memory", "memory.limit_in_bytes")}.get(
+                controllers, (None, "")
+            )
+            if root is not None:
+                inner = root / path.lstrip("/")
+                files |= {folder / name for folder in (inner, *inner.parents) if folder.is_relative_to(root)}
+    found = []
+    for file in files:
+        with contextlib.suppress(OSError, ValueError):  # "max", or not there
+            found.append(int(file.read_text()))
+    return found
+
+
+class TooLarge(UserError):
+    """What would not fit into memory."""
+
+
+def room(size: int, what: str, there: int | None = None) -> None:
     """Refuse what would take more memory than there is.
 
+    Args:
+        size: bytes.
+        what: that would take them.
+        there: bytes of memory, if not this machine's.
+
     Raises:
-        UserError: with what it is and both numbers.
+        TooLarge: with what it is and both numbers.
     """
-    most = int(SHARE * memory())
+    most = int(SHARE * (memory() if there is None else there))
     if size > most:
-        raise UserError(f"{what} would take {amount(size)} of memory, at most {amount(most)} are accepted here")
+        raise TooLarge(f"{what} would take {amount(size)} of memory, at most {amount(most)} are accepted here")
 
 
 def amount(size: int) -> str:

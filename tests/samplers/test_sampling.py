@@ -278,3 +278,20 @@ def test_steps_that_would_change_nothing():
         with pytest.raises(UserError, match="steps must be left out"):
             langevin.sample(denoiser, sampler, n=2, steps=12)
     assert langevin.sample(denoiser, "dpm-fast", n=2).shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (
+            {"n": 10**12},
+            r"1000000000000 samples of shape \(2,\) would take .* TiB of memory, at most .* are accepted here",
+        ),
+        ({"steps": 10**11}, r"a grid of 100000000000 steps would take .* TiB of memory, at most .* are accepted here"),
+        ({"steps": 10**11, "grid": "uniform"}, r"a grid of 100000000000 steps would take"),
+    ],
+)
+def test_more_than_memory_holds_is_refused_with_both_numbers(asked, said):
+    """Without this the first tensor of that size is asked of the system, which says no, or ends the process."""
+    with pytest.raises(UserError, match=said):
+        langevin.sample(worlds.ring().denoiser(processes.VP()), **asked)

@@ -10,6 +10,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from .._errors import UserError
+from .._untrusted import room
 from .options import Name, Number, Whole, at_least_one, device_named, writable
 
 
@@ -50,6 +51,7 @@ def run(options: Options) -> None:
         raise UserError(f"minutes must be a number > 0, got {options.minutes}")
     if options.quick and (options.steps is not None or options.minutes is not None):
         raise UserError("quick has a budget of its own; leave out --steps and --minutes")
+    room(8 * 64 * options.samples, f"{options.samples} samples of digits")
     from ..report import Job, demo, demo_config
     from ..training import BudgetConfig, Config, NetworkConfig, OutputConfig
 

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any, TextIO, cast
 
 from .._errors import UserError, nearest
+from .._untrusted import reason
 
 COMMANDS = {
     "demo": "Train on real digits, sample, measure, and write a report: start here.",
@@ -104,6 +105,17 @@ def _main(prog: str, words: list[str]) -> int:
     except KeyboardInterrupt as stop:
         _complain(prog, str(stop) or "stopped")
         return INTERRUPTED
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        _complain(prog, f"memory ran out ({reason(error)}); a smaller --batch takes less")
+        return 1
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had: Python's, a GPU's, or that of torch on a CPU, a plain one."""
+    named = type(error).__name__ in ("MemoryError", "_ArrayMemoryError", "OutOfMemoryError")
+    return named or "DefaultCPUAllocator" in str(error)
 
 
 def _wait_passively() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +67,7 @@ class Sampling:
         if self.process is not None:
             processes.create(self.process)
         at_least_one(steps=self.steps, batch=self.batch)
+        check_guidance(self.guidance_scale)
         return Recipe(
             sampler=self.sampler,
             options=options,
@@ -91,6 +94,25 @@ def at_least_one(**numbers: int | None) -> None:
     for name, number in numbers.items():
         if number is not None and number < 1:
             raise UserError(f"{name} must be an integer of at least 1, got {number}")
+
+
+GUIDANCE = 100.0
+"""Guidance scales at most, either way: samples of published models fall apart from about 20 on."""
+
+
+def check_guidance(scale: float) -> None:
+    """Refuse a guidance scale that nobody means, and warn of one that leads away from the label.
+
+    Raises:
+        UserError: for one beyond ±100; what is not finite is refused where guidance is made.
+    """
+    if GUIDANCE < abs(scale) < math.inf:
+        raise UserError(
+            f"guidance-scale must lie in [-{GUIDANCE:g}, {GUIDANCE:g}], got {scale:g} (1 is the plain conditional "
+            "model, 2 to 10 are usual)"
+        )
+    if scale < 0:
+        warnings.warn(f"guidance-scale {scale:g} leads away from the label", stacklevel=2)
 
 
 def class_index(name: str | None, classes: Sequence[str]) -> int | None:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field, fields
+import warnings
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from .._errors import UserError
+from .._untrusted import TooLarge
 from ..training import BudgetConfig, Config, WorkConfig
 from .entry import abandon
 from .options import Name, Whole, at_least_one, device_named, writable
 
 if TYPE_CHECKING:
     from ..training import Team
+
+
+FEW = 50
+"""Examples below which a warning is given."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +91,16 @@ def _run(options: Options, team: Team, device: str | None) -> None:
     held = bool(training.checkpoints(out)) or (out / "config.json").exists()
     if held and not options.resume:
         raise UserError(f"{out} already holds a run; go on with --resume, or choose another --out")
-    dataset = load(options.source, **vars(options.data))
     config = options.config()
+    if options.data.size is not None:
+        _check_memory(config, options.data)
+    dataset = load(options.source, **vars(options.data))
+    if len(dataset.train) < FEW:
+        warnings.warn(
+            f"{dataset.info.name}: {len(dataset.train)} examples to train on; a network copies so few instead of "
+            "learning what they have in common",
+            stacklevel=2,
+        )
     if options.recipe is not None and not options.resume:  # a run that is resumed has its own configuration
         config = training.recipe(options.recipe, dataset, config)
     made = training.train(config, dataset, out, resume=options.resume, device=device, leave=abandon("langevin train"))
@@ -98,3 +112,22 @@ def _run(options: Options, team: Team, device: str | None) -> None:
         if config.objective.times == "levels":
             how = f" --sampler annealed-langevin --steps {int(config.objective.times_options.get('count', 10)) + 1}"
         print(f"Next:\n  langevin sample {here} -n 64{how} --out {samples}{more}")
+
+
+def _check_memory(config: Config, data: DataOptions) -> None:
+    """Refuse a size that the network has no memory for, before a picture is read at it.
+
+    What else is wrong with the configuration is said once the data are known.
+    """
+    from ..data import Data
+    from ..training.resolve import check_memory
+
+    # The spread of the data is not known yet, and takes no memory.
+    config = replace(config, prediction=replace(config.prediction, data_std=config.prediction.data_std or 0.5))
+    try:
+        size = data.size or 1
+        check_memory(config, Data("pictures", (data.channels or 1, size, size)))
+    except TooLarge:
+        raise
+    except UserError:
+        pass

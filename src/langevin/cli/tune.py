@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 
 from .._duration import duration
 from .._errors import UserError
-from .options import Name, Number, at_least_one, class_index, device_named, writable
+from .options import Name, Number, at_least_one, check_guidance, class_index, device_named, writable
 from .sample import class_names
 
 
@@ -46,6 +46,7 @@ class Options:
 def run(options: Options) -> None:
     """Learn, write, and say what was gained."""
     at_least_one(nfe=options.nfe, n=options.n, batch=options.batch)
+    check_guidance(options.guidance_scale)
     if options.minutes is not None and not options.minutes > 0:
         raise UserError(f"minutes must be a number > 0, got {options.minutes}")
     from .. import training

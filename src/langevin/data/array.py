@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
+from .._untrusted import room
 from ._numpy import arrays
 from .dataset import Dataset, Examples, Options, assemble, check_labels, held_out, limited, settle
 
@@ -123,6 +124,7 @@ def _fit(x: Tensor, options: Options, title: str) -> Tensor:
     height, width = x.shape[-2:]
     short = min(height, width)
     if short != size:
+        room(len(x) * x.shape[1] * size**2 * x.element_size(), f"{title}, at size {size},")
         target = [max(size, round(size * side / short)) for side in (height, width)]
         parts = []
         for part in x.split(1024):

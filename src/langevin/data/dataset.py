@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -14,7 +15,7 @@ from torch import Tensor
 from .._errors import UserError
 from ..samplers.moments import Cosines
 from . import _hash
-from .description import FULL_COVARIANCE, Data
+from .description import EVENT, FULL_COVARIANCE, Data
 from .split import Split, class_moments, leading, moments, spectrum
 
 HELD_OUT = 10
@@ -42,6 +43,9 @@ class Options:
                 raise UserError(f"{name} must be a positive integer; got {value!r}.")
         if self.channels not in (None, 1, 3):
             raise UserError(f"channels must be 1 (grey) or 3 (colour); got {self.channels!r}.")
+        if self.size is not None and (self.channels or 1) * self.size**2 > EVENT:
+            most = math.isqrt(EVENT // (self.channels or 1))
+            raise UserError(f"size must be at most {most} (an image has at most {EVENT} numbers); got {self.size}.")
         if self.crop not in ("center", "random"):
             raise UserError(f"crop must be 'center' or 'random'; got {self.crop!r}.")
         if self.crop == "random" and self.size is None:

@@ -295,6 +295,8 @@ def read_all(
         if known:
             width, height = common_size(known, title)
             room(len(known) * width * height * (options.channels or 3), f"{title}, decoded,")
+    else:
+        room(len(items) * options.size**2 * (options.channels or 1), f"{title}, at size {options.size},")
     left = [i for i, refused in enumerate(found) if refused is None]
     one = lambda i: decode(encoded(items[i]), options.size, options.channels, options.crop == "random")
     decoded = iter(in_threads(one, left, title, options.progress))

@@ -106,6 +106,12 @@ def scaled(x: Tensor) -> Tensor:
     return x.float().div_(127.5).sub_(1.0) if x.dtype == torch.uint8 else x
 
 
+def _pieces(split: Split, most: int) -> Sequence[Tensor]:
+    """Indices of all examples, at most so many at a time, and of large events so few that they are 2^24 numbers."""
+    numbers = split.batch(torch.arange(1))[0].numel()
+    return torch.arange(len(split)).split(max(1, min(most, 2**24 // numbers)))
+
+
 def moments(split: Split, full: bool) -> tuple[Tensor, Tensor]:
     """Mean ``(D,)`` and covariance (``(D, D)`` if ``full``, else ``(D,)``) of what training sees, float64.
 
@@ -115,7 +121,7 @@ def moments(split: Split, full: bool) -> tuple[Tensor, Tensor]:
     plain = Split(split._x, crop=split.crop)
 
     def chunks() -> Iterator[Tensor]:
-        for indices in torch.arange(len(split)).split(4096):
+        for indices in _pieces(split, 4096):
             x = plain.batch(indices)[0].double()
             yield (torch.cat([x, x.flip(-1)]) if split.flip else x).flatten(1)
 
@@ -131,7 +137,7 @@ def spectrum(split: Split, mean: Tensor) -> tuple[Tensor, Tensor]:
     plain = Split(split._x, crop=split.crop)
 
     def chunks() -> Iterator[Tensor]:
-        for indices in torch.arange(len(split)).split(1024):
+        for indices in _pieces(split, 1024):
             x = plain.batch(indices)[0].double()
             x = torch.cat([x, x.flip(-1)]) if split.flip else x
             yield x - mean.reshape(shape)
@@ -153,7 +159,7 @@ def leading(split: Split, mean: Tensor, count: int = LEADING) -> tuple[Tensor, T
     plain = Split(split._x, crop=split.crop)
 
     def chunks() -> Iterator[Tensor]:
-        for indices in torch.arange(len(split)).split(1024):
+        for indices in _pieces(split, 1024):
             yield plain.batch(indices)[0].double().flatten(1) - mean
 
     size = len(mean)
@@ -188,7 +194,7 @@ def class_moments(
     size = len(mean)
 
     def chunks() -> Iterator[tuple[Tensor, Tensor]]:
-        for indices in torch.arange(len(split)).split(1024):
+        for indices in _pieces(split, 1024):
             x, label = plain.batch(indices)[0].double(), labels[indices]
             if split.flip:
                 x, label = torch.cat([x, x.flip(-1)]), label.repeat(2)

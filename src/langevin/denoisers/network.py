@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import UserError, unknown
+from .._untrusted import room
 from ..distributions import Diagonal, Distribution, Normal
 from ..processes import DDPM, Process, ScalarGaussian, as_time, expand
 from .base import Denoiser
+from .footprint import footprint
 from .reading import TIME_LABELS, Asked, Reader, Reading
 
 
@@ -61,6 +65,13 @@ VARIANCES = {"range": _range, "posterior": _posterior}
 
 KEPT = 4096
 """Times whose coefficients are kept."""
+
+
+FREE, PAIRS = 2**16, 2**24
+"""Numbers of a batch, and those times the numbers of an event (attention has all pairs), that fit into any memory."""
+
+_FITS: weakref.WeakKeyDictionary[nn.Module, dict[bool, int]] = weakref.WeakKeyDictionary()
+"""Numbers of the largest batch that is known to fit, by network, and whether it learns."""
 
 
 class Counter:
@@ -112,6 +123,7 @@ class NetworkDenoiser(Denoiser):
     _first: Tensor = field(init=False, repr=False)
     _channels: int = field(init=False, repr=False)
     _kept: dict[float, Asked] = field(init=False, repr=False)
+    _free: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.reading.check(self.process)
@@ -128,6 +140,7 @@ class NetworkDenoiser(Denoiser):
         channels = self.reading.faces(self.process, self.shape)[1] * (2 if self.variance else 1)
         object.__setattr__(self, "_channels", channels)
         object.__setattr__(self, "_kept", {})
+        object.__setattr__(self, "_free", min(FREE, PAIRS // max(1, math.prod(self.shape))))
 
     def __repr__(self) -> str:
         count = sum(p.numel() for p in self.network.parameters())
@@ -228,6 +241,8 @@ class NetworkDenoiser(Denoiser):
         x = self.reading.enter(self.process, x_t, now)
         if x.dtype is not self._first.dtype:  # a call of `to` that changes nothing costs as much as a small operation
             x = x.to(self._first.dtype)
+        if x.numel() > self._free:
+            self._fits(x, now.label, condition)
         shape, label = x.shape, now.label
         if shape[0] != 1 or not label.ndim:
             label = label.expand(shape[0])
@@ -238,6 +253,38 @@ class NetworkDenoiser(Denoiser):
         if out.shape != (shape[0], *expected):
             raise UserError(f"network must return {expected} a sample, got {tuple(out.shape[1:])}")
         return out
+
+    def check_memory(self, batch: int, *, learning: bool = False) -> None:
+        """Refuse a batch that the network has no memory for, before any of it is taken.
+
+        Args:
+            batch: events that are asked for at a time.
+            learning: with gradients, which keep all that lies between the layers.
+
+        Raises:
+            UserError: with both numbers.
+        """
+        faces = self.reading.faces(self.process, self.shape)[0]
+        x = torch.empty((batch, *faces), dtype=self.dtype, device="meta")
+        condition = (
+            {"label": torch.empty(batch, dtype=torch.int64, device="meta")} if "label" in self.conditions() else {}
+        )
+        self._fits(x, torch.empty(batch, device="meta"), condition, learning)
+
+    def _fits(self, x: Tensor, label: Tensor, condition: Mapping[str, Tensor], learning: bool | None = None) -> None:
+        """``check_memory`` of a batch at hand, once for a network and the largest batch."""
+        if not hasattr(self.network, "config"):
+            return  # not one of ours: it may do more when it is called than compute
+        if learning is None:
+            learning = torch.is_grad_enabled() and self._first.requires_grad
+        known = _FITS.setdefault(self.network, {})
+        if x.numel() <= known.get(learning, 0):
+            return
+        size = footprint(self.network, x, label.expand(x.shape[0]), condition, learning=learning)
+        there = torch.cuda.get_device_properties(self.device).total_memory if self.device.type == "cuda" else None
+        what = f"{len(x)} × {tuple(x.shape[1:])} in the network{' with its gradients' if learning else ''}"
+        room(size, what, there)
+        known[learning] = x.numel()
 
     def spread(self, mean: Tensor, raw: Tensor, t: Tensor) -> Normal:
         """The normal law around a mean with the variance read from a second set of channels."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .._errors import UserError, unknown
 from .._registry import register
+from .._untrusted import room
 from ..distributions import Noise, Normal
 from ..processes import ScalarGaussian, as_time, power
 from .base import Denoiser, Transform
@@ -193,6 +194,7 @@ def calibrate(
     if label is not None and label.shape != x0.shape[:1]:
         raise UserError(f"label must have shape ({len(x0)},), one a sample, got {tuple(label.shape)}")
     label = label if "label" in denoiser.conditions() else None
+    room(40 * times * n, f"{n} draws at {times} times")
     lowest, highest = (float(process.log_snr(t)) for t in (process.t_max, process.t_min))
     log_snr = torch.linspace(lowest, highest, times, dtype=torch.float64)
     knots = process.time(log_snr)

@@ -13,11 +13,13 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._registry import lookup, register
+from .._untrusted import room
 from ..denoisers import Denoiser, described
 from ..distributions import Distribution, Noise, Stream
 from ..objectives.bound import Decoder, Discretised, decode, default_decoder, prior_term, step_term
 from ..processes import DDPM, Chain, Process, ScalarGaussian, TableChain
 from ..samplers import check_grid, grids
+from ..samplers.sampling import STEP
 from .units import Measured, Units, error_of_mean
 
 
@@ -264,6 +266,8 @@ def check_times(
     """The grid that is asked for: decreasing, from above 0 to 0."""
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
         raise UserError(f"steps must be an integer of at least 1, got {steps!r}")
+    if steps is not None:
+        room(STEP * steps, f"a grid of {steps} steps")
     if grid is None:
         return default_grid(process, 100 if steps is None else steps, decoder)
     if isinstance(grid, str):

@@ -27,6 +27,9 @@ from .units import Measured, Units, error_of_mean
 METHODS = ("remainder", *PAIRS, *TORCHDIFFEQ)
 """Ours on a fixed grid, and solvers that choose their steps by tolerances."""
 
+MOST = 10**6
+"""Evaluations, probes and draws at most: a standard error falls no further than float32 lets it."""
+
 EXACTLY = 16
 """Events of up to this many coordinates get the exact divergence if nothing is said: it costs as many products."""
 
@@ -159,6 +162,8 @@ def exact(
     for name, (value, least) in {**whole, "draws": (draws, 1), "batch": (batch, 1)}.items():
         if type(value) is not int or value < least:
             raise UserError(f"{name} must be an integer of at least {least}, got {value!r}")
+        if value > MOST and name != "batch":
+            raise UserError(f"{name} must be at most {MOST}, got {value}")
     if stride > evaluations // 4:
         raise UserError(f"stride must be at most a quarter of the {evaluations} evaluations, got {stride}")
     for name, tolerance in (("rtol", rtol), ("atol", atol)):

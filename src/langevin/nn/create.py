@@ -25,6 +25,9 @@ CODECS: dict[str, type[VAE]] = {VAE.name: VAE}
 SUITS = {1: "mlp", 2: "transformer", 3: "unet"}
 """The backbone for events of so many axes."""
 
+HALVINGS = 9
+"""Times a U-Net halves an image at most: it takes ten multipliers."""
+
 LARGEST = 10**10
 """Parameters a configuration may ask for; more is a mistake or a file that was tampered with."""
 
@@ -141,7 +144,7 @@ def _vae(height: int, width: int) -> dict[str, Any]:
 def _unet(height: int, width: int, multipliers: Any = None) -> dict[str, Any]:
     """Cost is where the pixels are, parameters where the channels are: one block at the full size, two below."""
     size, halvings = (height, width), 0
-    while not any(n % 2 ** (halvings + 1) or n >> (halvings + 1) < 4 for n in (height, width)):
+    while halvings < HALVINGS and not any(n % 2 ** (halvings + 1) or n >> (halvings + 1) < 4 for n in (height, width)):
         halvings += 1
     if isinstance(multipliers, (tuple, list)):
         halvings = max(len(multipliers) - 1, 0)

@@ -16,6 +16,7 @@ from .. import denoisers, guidance, processes, samplers
 from .._errors import UserError
 from ..denoisers import Counter, Denoiser, NetworkDenoiser
 from ..distributions import Noise
+from ..samplers.sampling import check_memory
 from ..samplers.tuned import found
 from .environment import versions
 
@@ -109,6 +110,7 @@ def draw(
     """
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise UserError(f"n must be an integer of at least 1, got {n!r}")
+    check_memory(n, model)
     model = replace(model, counter=Counter())
     asked = _labels(model, n, label, first)
     denoiser = _denoiser(model, recipe, label if isinstance(label, int) else asked)

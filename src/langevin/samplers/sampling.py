@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .._errors import UserError, nearest
 from .._registry import lookup
+from .._untrusted import room
 from ..denoisers import Denoiser
 from ..distributions import Noise
 from ..processes import PhaseSpace, Process, ScalarGaussian, TableChain
@@ -121,6 +122,20 @@ def create(name: str, **settings: object) -> Sampler:
     return made
 
 
+STEP = 600
+"""Bytes that a step of a grid takes at least: its time as a number and as a tensor, and its coefficients."""
+
+
+def check_memory(n: int, denoiser: Denoiser) -> None:
+    """Refuse more samples than memory holds twice: in batches, and put together.
+
+    Raises:
+        UserError: with both numbers.
+    """
+    numbers = math.prod(denoiser.shape)
+    room(n * (2 * numbers * denoiser.dtype.itemsize + 8), f"{n} samples of shape {tuple(denoiser.shape)}")
+
+
 def sample(
     denoiser: Denoiser,
     sampler: Sampler | str | None = None,
@@ -181,6 +196,7 @@ def sample(
         asked, steps = steps, 10 if steps is None else steps
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise UserError(f"steps must be an integer of at least 1, got {steps!r}")
+        room(STEP * steps, f"a grid of {steps} steps")
         own = sampler.default_grid(process, steps) if grid is None else lookup("grids", grid).make(process, steps)
         if asked is not None and grid is None and own is not None and len(own) != steps + 1:
             more = sampler.default_grid(process, steps + 1)
@@ -192,6 +208,7 @@ def sample(
             n = 1 if start is None else start.shape[0]
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise UserError(f"n must be an integer of at least 1, got {n!r}")
+        check_memory(n, denoiser)
         noise = Noise(seed, n)
     n = len(noise) if n is None else n
     if n != len(noise) or (start is not None and start.shape[0] != n):

@@ -122,6 +122,8 @@ def _train(
             raise (error if last is None else UserError(f"{last / checkpoint.STATE}: {error}")) from None
         config = replace(config, precision=precision(config.precision, team.device, denoiser.shape))  # type: ignore[arg-type]
         denoiser.network.to(team.device)
+        if isinstance(denoiser, NetworkDenoiser):
+            denoiser.check_memory(-(-batch // (team.size * config.work.accumulate)), learning=True)
         if sharded and isinstance(getattr(denoiser, "process", None), Learning):
             raise UserError("shard-weights cannot spread a process that learns: its weights work beside the network")
         if sharded and (getattr(denoiser.network, "energy", False) or isinstance(objective, (Implicit, Sliced))):

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from .. import nn, objectives, processes
 from .._errors import UserError
 from .._untrusted import parse_json
 from ..data import Data
-from ..denoisers import Reader, networked, time_range
+from ..denoisers import NetworkDenoiser, Reader, networked, time_range
 from ..objectives import Objective
-from ..processes import Process
+from ..processes import Process, ScalarGaussian
 from .budget import period
 from .codec import Autoencoder
 from .config import Config, NetworkConfig, ObjectiveConfig, PredictionConfig, ProcessConfig
@@ -230,7 +232,48 @@ def build(config: Config, data: Data) -> tuple[Any, Objective]:
     variance = config.prediction.variance
     denoiser = networked(network, process, reading, data.shape, variance=variance, data=data)
     objective.check(denoiser)
+    _check_magnitude(process, data)
     return objective.prepare(denoiser), objective
+
+
+SMALLEST = 0.1
+"""Spread of the data over the least noise, at least: below, the last step of a sampler is wider than the data."""
+
+
+def _check_magnitude(process: Process, data: Data) -> None:
+    """Refuse data that are all the same, too large for the most noise to cover, or too small for the least.
+
+    A state is α x_0 + σ ε. At t = 1 nothing may be left of the data, of which α² E[x_0²] must be below σ² at least; at
+    the end the noise that is left must not be far wider than the data.
+    """
+    if data.mean is None or data.cov is None or data.tokens:
+        return
+    spread, size = data.spread, math.sqrt(float(data.variance.mean() + data.mean.square().mean()))
+    if spread <= 1e-7 * size:  # what float32 tells apart
+        raise UserError(f"the training examples of data {data.name!r} are all the same: there is nothing to learn")
+    if not isinstance(process, ScalarGaussian):
+        return
+    ends = torch.tensor([process.t_min, 1.0], dtype=torch.float64)
+    low, high = (process.sigma(ends) / process.alpha(ends)).tolist()
+    if size > high or spread < SMALLEST * low:
+        raise UserError(
+            f"data {data.name!r} are far {'larger' if size > high else 'smaller'} than the noise of {process}: their "
+            f"root mean square is {size:.3g}, their standard deviation {spread:.3g}, the noise goes from {low:.3g} to "
+            f"{high:.3g}; scale the data to a mean of about 0 and a standard deviation of about 1"
+        )
+
+
+def check_memory(config: Config, data: Data) -> None:
+    """Refuse a configuration whose batch does not fit into memory while its network learns data of such a shape.
+
+    Raises:
+        UserError: with both numbers; or as ``settle`` and ``build``.
+    """
+    settled = settle(config, data)
+    denoiser, _ = build(settled, data)
+    if isinstance(denoiser, NetworkDenoiser):
+        assert settled.batch is not None
+        denoiser.check_memory(-(-settled.batch // settled.work.accumulate), learning=True)
 
 
 def changed(asked: Config, settled: Config, data: Data) -> list[str]:

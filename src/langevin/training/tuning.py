@@ -22,6 +22,7 @@ from ..distributions import Noise, Stream
 from ..processes import ScalarGaussian, power
 from ..samplers import Moments, Multistep, Tuned, grids, moments_of, sample, trajectory
 from ..samplers.clock import remainder_times
+from ..samplers.sampling import check_memory
 from ..samplers.tuned import LARGEST, Knots, Settled, Use, broad
 from . import files
 
@@ -449,6 +450,7 @@ def bound(model: NetworkDenoiser, count: int, guidance_scale: float, label: int 
         return model, None
     if label is not None and not 0 <= label < classes:
         raise UserError(f"label must lie in 0…{classes - 1}, got {label}")
+    check_memory(count, model)
     asked = torch.arange(count) % classes if label is None else label
     hidden = model.config.get("config", {}).get("objective", {}).get("label_dropout")
     if guidance_scale != 1 and hidden == 0:
