@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from scipy import stats
-from scipy.linalg import solve_discrete_lyapunov
+from scipy.linalg import expm, solve_discrete_lyapunov
 
 import langevin
 from langevin import Noise, UserError, processes, samplers, worlds
@@ -179,6 +179,38 @@ def test_momentum_langevin_is_exact_on_gaussians(step, friction):
     x = run(rule, world.denoiser(VE), torch.zeros(n, 3, dtype=F64))
     assert ((x.var(0) / (c + 1) - 1).abs() < 4.5 * math.sqrt(2 / n)).all()
     assert ((x.mean(0) - world.mean).abs() < 4.5 * torch.sqrt((c + 1) / n)).all()
+
+
+class Quiet(Noise):
+    """No noise: what is left of a chain is its mean."""
+
+    def fold(self, word):
+        return self
+
+    def normal(self, shape):
+        return torch.zeros(len(self), *shape, dtype=F64)
+
+
+@pytest.mark.parametrize("friction", [0.4, 2.0])
+def test_momentum_langevin_moves_as_its_equation_says(friction):
+    """On N(0, c) the means of x and v go as dx = σ v dt, dv = (σ score − γ v) dt say: by the exponential of a matrix.
+
+    σ = 2 here, so that the units of γ and of the score count. BAOAB is of order 2: over T = 2 the error falls to a
+    quarter with half the step, to within the next term, a tenth at h ≤ 0.1.
+    """
+    sigma, c, end = 2.0, 1.5, 2.0
+    t = VE.time(torch.tensor(-2 * math.log(sigma), dtype=F64))
+    world = worlds.GaussianMixture(torch.ones(1), torch.zeros(1, 1), torch.full((1,), c))
+    x, v = torch.tensor([[1.0], [-0.3]], dtype=F64), torch.tensor([[0.7], [1.1]], dtype=F64)
+    slopes = torch.tensor([[0.0, sigma], [-sigma / (c + sigma**2), -friction]], dtype=F64)
+    truth = torch.cat((x, v), 1) @ torch.as_tensor(expm(end * slopes.numpy())).T
+    errors = []
+    for h in (0.1, 0.05):
+        rule = samplers.MomentumLangevin(round(end / h), h, friction)
+        state = rule.step(samplers.State(x, t, v), t, world.denoiser(VE), Quiet(0, 2))
+        errors.append(float((torch.cat((state.x, state.memory), 1) - truth).abs().max()))
+    assert errors[0] < 0.01
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.1)
 
 
 def test_momentum_langevin_beats_langevin_on_hills():

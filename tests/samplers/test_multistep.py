@@ -62,23 +62,66 @@ def test_first_order_is_the_exact_flow_of_a_constant(process, prediction, s):
         assert scale * (a * x0 + b * eps) + weight * f == pytest.approx(e * x0 + g * eps, rel=1e-12, abs=1e-14)
 
 
+def place(process, variable, t):
+    """The variable at t, by its definition."""
+    at = torch.tensor(t, dtype=torch.float64)
+    alpha, sigma = float(process.alpha(at)), float(process.sigma(at))
+    return {
+        "log-snr": lambda: 2 * math.log(alpha / sigma),
+        "ratio": lambda: sigma / alpha,
+        "angle": lambda: math.atan2(sigma, alpha),
+        "sigma": lambda: sigma,
+        "time": lambda: t,
+    }[variable]()
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=names)
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_variables(process, variable):
+    """Each is what its name says at the times of a process: to 1e-9, since u gives t back to 1e-16·|dt/du|·|u| at best
+    and a table's inverse is a search."""
+    times = torch.tensor([*TIMES, 0.2, 0.05], dtype=torch.float64)
+    u = (torch.log(process.sigma(times)) - torch.log(process.alpha(times))).numpy()
+    expected = [place(process, variable, t) for t in times.tolist()]
+    np.testing.assert_allclose(VARIABLES[variable](process, u), expected, rtol=1e-9)
+
+
 @pytest.mark.parametrize("process", PROCESSES, ids=names)
 @pytest.mark.parametrize(("prediction", "variable"), list(itertools.product(PREDICTIONS, VARIABLES)))
 def test_weights_are_exact_integrals(process, prediction, variable):
-    """Against adaptive quadrature of the definition, n_s ∫ l_j dm, at order 4 over a long step.
+    """Against adaptive quadrature of the definition over a long step, at order 4."""
+    check_weights(process, Multistep(prediction, variable, 4), TIMES, 0.3)
 
-    The reference differentiates nothing: it takes m and the variable as functions of t and integrates by parts in
-    Stieltjes form on a fine grid of m, by Gauss–Kronrod to 1e-11; both are float64, so 1e-9 of the largest weight.
+
+@pytest.mark.parametrize("process", [processes.VP(), processes.RectifiedFlow()], ids=names)
+@pytest.mark.parametrize("prediction", ["eps", "v", "flow"])
+@pytest.mark.parametrize("variable", ["ratio", "angle", "sigma"])
+def test_weights_of_the_last_step_are_exact_integrals(process, prediction, variable):
+    """The same to clean data, where log σ/α has no end and the quadrature is over the angle."""
+    check_weights(process, Multistep(prediction, variable, 3), TIMES[:3], 0.0)
+
+
+@pytest.mark.parametrize(("prediction", "variable"), list(itertools.product(["x0", "v", "flow"], ["angle", "sigma"])))
+def test_weights_of_a_step_from_noise_alone_are_exact_integrals(prediction, variable):
+    """The same from α = 0: the corrector's step back to t = 1, whose value is one of the nodes."""
+    sampler = Multistep(prediction, variable, 1, corrector=1)
+    check_weights(processes.RectifiedFlow(), sampler, (0.8, 1.0), 0.8, start=1.0)
+
+
+def check_weights(process, sampler, times, s, start=None):
+    """n_s ∫ l_j dm of the nodes at ``times``, from times[0] (or, of a correction, from ``start``) to s.
+
+    The reference differentiates nothing: it takes m and the variable as functions of σ/α and integrates over m, by
+    Gauss–Kronrod to 1e-11; both are float64, so 1e-8 of the largest weight is generous.
     """
-    s = 0.3
-    sampler = Multistep(prediction, variable, 4)
+    prediction, variable = sampler.prediction, sampler.variable
     at = lambda t: torch.tensor(t, dtype=torch.float64)
     rho = lambda t: float(process.sigma(at(t)) / process.alpha(at(t)))
     measure = {
         "x0": lambda r: 1 / r,
         "eps": lambda r: r,
         "v": math.atan,
-        "flow": lambda r: r / (1 + r),
+        "flow": lambda r: r / (1 + r) if r < math.inf else 1.0,
     }[prediction]
     back = {
         "x0": lambda m: 1 / m,
@@ -88,15 +131,51 @@ def test_weights_are_exact_integrals(process, prediction, variable):
     }[prediction]
     e, g = float(process.alpha(at(s))), float(process.sigma(at(s)))
     norm = {"x0": g, "eps": e, "v": math.hypot(e, g), "flow": e + g}[prediction]
-    read = lambda r: float(VARIABLES[variable](process, np.array([math.log(r)]))[0])
-    nodes = np.array([read(rho(t)) for t in TIMES])
-    _, ours = weights(process, sampler, s)
+    # σ of a ratio r by its time; the ratio itself is log-SNR's −½ logarithm
+    time = lambda r: float(process.time(at(-2 * math.log(r))))
+    read = {
+        "log-snr": lambda r: -2 * math.log(r),
+        "ratio": lambda r: r,
+        "angle": math.atan,
+        "sigma": lambda r: float(process.sigma(at(time(r)))),
+        "time": time,
+    }[variable]
+    nodes = np.array([place(process, variable, t) for t in times])
+    row = sampler.row(process, times, s if start is None else 0.5 * s)
+    ours = (row.step if start is None else row.correct).weights
+    begin = times[0] if start is None else start
+    assert len(ours) == len(times)
     for j, weight in enumerate(ours):
         basis = lambda m, j=j: lagrange(nodes, np.array([read(back(m))]))[j, 0]
         exact, _ = scipy.integrate.quad(
-            basis, measure(rho(TIMES[0])), measure(rho(s)), epsabs=1e-12, epsrel=1e-11, limit=400
+            basis, measure(rho(begin)), measure(rho(s)), epsabs=1e-12, epsrel=1e-11, limit=400
         )
         assert weight == pytest.approx(norm * exact, abs=1e-8 * max(abs(w) for w in ours))
+
+
+@pytest.mark.parametrize("process", PROCESSES[:4], ids=names)
+@pytest.mark.parametrize("prediction", ["x0", "eps"])
+@pytest.mark.parametrize("eta", [0.3, 0.7, 1.0])
+def test_a_share_of_the_noise_is_the_integral_of_the_sde(process, prediction, eta):
+    """At any η the step is the exact solution of the reverse SDE while the reading stands still.
+
+    With f x dt + ½(1 + η²) g² ε̂/σ dt + η g dw, and n the factor by which x goes while the reading is 0 (α for ε̂, and
+    σ e^{η² log σ/α} for x̂_0, as ε̂ = (x − α x̂_0)/σ pulls), the noise has the variance n_s² ∫ η² g²/n² dt and the
+    reading the weight n_s ∫ ½(1 + η²) g²/(σ n) dt, with −α/σ before x̂_0. By adaptive quadrature in t, where g² comes
+    from the process: 1e-7.
+    """
+    t, s = 0.62, 0.31
+    at = lambda v: torch.tensor(v, dtype=torch.float64)
+    alpha, sigma = (lambda v, f=f: float(f(at(v))) for f in (process.alpha, process.sigma))
+    g2 = lambda v: float(process.diffusion2(at(v)))
+    n = alpha if prediction == "eps" else lambda v: sigma(v) * (sigma(v) / alpha(v)) ** (eta**2)
+    of = (lambda v: 1 / sigma(v)) if prediction == "eps" else lambda v: -alpha(v) / sigma(v) ** 2
+    variance, _ = scipy.integrate.quad(lambda v: eta**2 * g2(v) / n(v) ** 2, s, t, epsrel=1e-10)
+    weight, _ = scipy.integrate.quad(lambda v: -(1 + eta**2) / 2 * g2(v) * of(v) / n(v), s, t, epsrel=1e-10)
+    row = Multistep(prediction, "log-snr", 1, eta=eta).row(process, (t,), s)
+    assert row.step.scale == pytest.approx(n(s) / n(t), rel=1e-7)
+    assert row.step.weights == (pytest.approx(n(s) * weight, rel=1e-7),)
+    assert row.std == pytest.approx(n(s) * math.sqrt(variance), rel=1e-7)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)

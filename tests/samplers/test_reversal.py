@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from scipy import integrate
 
 import langevin
 from langevin import Noise, UserError, processes, samplers, worlds
@@ -178,6 +179,64 @@ def test_adaptive_law(process):
     x = langevin.sample(world.denoiser(process), samplers.AdaptiveSDE(0.02, 0.01), start=start, batch=n, seed=3)
     assert abs(float(x.mean()) - 0.5) < 0.01 + 4 * 0.5 / math.sqrt(n)
     assert abs(float(x.std()) / 0.5 - 1) < 0.01 + 4 / math.sqrt(2 * n)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+def test_euler_maruyama_keeps_the_marginals_at_any_share_of_the_noise(eta):
+    """On N(m, c) mean and variance obey a recursion in the step's numbers, which goes to the truth at order 1.
+
+    x̂_0 = m + k (x − α m) with k = α c/(α² c + σ²), so x ← (scale + w k) x + w (m − k α m) + std z. The sum of both
+    errors falls to a quarter with four times the steps, to within the next term: a tenth.
+    """
+    m, c, rule = 0.5, 0.3, samplers.EulerMaruyama(eta)
+    level = lambda t: (float(VP.alpha(tensor(t))), float(VP.sigma2(tensor(t))))
+
+    def error(steps):
+        (alpha, sigma2), times = level(0.6), torch.linspace(0.6, 0.02, steps + 1, dtype=F64).tolist()
+        mean, variance = alpha * m, alpha**2 * c + sigma2
+        for t, s in itertools.pairwise(times):
+            alpha, sigma2 = level(t)
+            row = rule.row(VP, (t,), s)
+            weight, k = row.step.weights[0], alpha * c / (alpha**2 * c + sigma2)
+            slope = row.step.scale + weight * k
+            mean, variance = slope * mean + weight * (m - k * alpha * m), slope**2 * variance + row.std**2
+        alpha, sigma2 = level(times[-1])
+        return abs(mean - alpha * m) + abs(variance - alpha**2 * c - sigma2)
+
+    few, many = error(100), error(400)
+    assert few < 0.02
+    assert few / many == pytest.approx(4, rel=0.1)
+
+
+class Still(BrownianPath):
+    """A path that does not move, so that a stochastic solver solves what is left of its equation."""
+
+    def value(self, event, t, clock):
+        return torch.zeros(len(self), *event, dtype=F64)
+
+
+def test_adaptive_goes_on_from_the_better_of_its_two_states():
+    """Without noise the steps from ½(x' + x̃) are Heun's: of order 2, where x' alone is Euler–Maruyama's order 1.
+
+    On N(½, ¼) the drift f x − g² ∇log p is linear, and its solution a quadrature: with μ, v the mean and variance of
+    p_t, x − μ goes by exp ∫ (f + g²/v) dt. The tolerance takes every step, and h stays what it was at first but for a
+    growth of at most 1e-6 a step.
+    """
+    world, t, s = gaussian(), 0.9, 0.3
+    x = tensor([[1.5], [-0.2], [0.1]])
+    law = lambda u: (0.5 * VP.alpha(tensor(u)), 0.25 * VP.alpha(tensor(u)) ** 2 + VP.sigma2(tensor(u)))
+    rate = lambda u: float(VP.drift(tensor(u)) + VP.diffusion2(tensor(u)) / law(u)[1])
+    grown = math.exp(integrate.quad(rate, t, s, epsabs=1e-12)[0])
+    truth = law(s)[0] + grown * (x - law(t)[0])
+    errors = []
+    for steps in (50, 100, 200):
+        rule = samplers.AdaptiveSDE(1e6, 1e6, first=(t - s) / steps, growth=1 + 1e-6)
+        state = rule.step(samplers.State(x, tensor(t)), tensor(s), world.denoiser(VP), Still(0, 3, depth=30))
+        errors.append(float((state.x - truth).abs().max()))
+    assert errors[-1] < 1e-3
+    # ratios of 4 to within the next term of the expansion, a share of about h times the largest rate, 0.1
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.15)
+    assert errors[1] / errors[2] == pytest.approx(4, rel=0.15)
 
 
 def test_adaptive_on_new_noise_is_biased():
