@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all torture lint format docs bench clean
+.PHONY: help demo test test-all torture mutants lint format docs bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ test-all: .venv/test  ## the tests and the slow ones: long training, full sweeps
 torture: .venv/test  ## kill writers and runs, fuzz every reader, for hours; one table of what stood
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,fuzz]'
 	OMP_NUM_THREADS=1 $(BIN)/python tests/torture.py
+
+mutants: .venv/test  ## change random lines of the mathematics, list what no test notices (hours; goes on where it was)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py --jobs 2 $(ARGS)
 
 lint: .venv/test  ## lint, formatting and types alone
 	$(BIN)/ruff check .
