@@ -27,7 +27,6 @@ import importlib.machinery
 import importlib.util
 import itertools
 import json
-import linecache
 import os
 import random
 import resource
@@ -329,6 +328,7 @@ class Plugin:
         files: dict[str, list[pytest.Item]] = {}
         for item in spread(session.items, self.variants):
             files.setdefault(item.nodeid.split("::")[0], []).append(item)
+        self.source = {str(path): path.read_text().split("\n") for path in SOURCE.rglob("*.py")}
         self.hashes = {name: hashed(ROOT / name) for name in files}
         stale = [name for name in files if known(self.kept, name) is None]
         queue(
@@ -380,7 +380,7 @@ class Plugin:
             if not self.failed:
                 for code, numbers in seen.items():
                     of_file = lines.setdefault(Path(code.co_filename).relative_to(SOURCE).as_posix(), {})
-                    for text in {linecache.getline(code.co_filename, number).strip() for number in numbers}:
+                    for text in {self.source[code.co_filename][number - 1].strip() for number in numbers}:
                         of_file.setdefault(text, []).append(len(tests))
                 tests.append((item.nodeid, round(time.process_time() - began, 3)))
             for clear in self.caches:
