@@ -28,7 +28,6 @@ import importlib.util
 import itertools
 import json
 import os
-import random
 import resource
 import signal
 import sys
@@ -495,17 +494,18 @@ def by_line() -> dict[tuple[str, int], list[Mutant]]:
 
 
 def drawn(seed: int, n: int, equivalent: set[str]) -> tuple[list[Mutant], list[Mutant]]:
-    """One mutant on each of n lines drawn at random, and the equivalent ones that were drawn beside them."""
-    lines = by_line()
-    chance = random.Random(seed)
-    order = sorted(lines)
-    chance.shuffle(order)
+    """One mutant on each of n lines drawn at random, and the equivalent ones that were drawn beside them.
+
+    Chance is a hash of seed and text, so that a change elsewhere does not make it another draw.
+    """
+    chance = lambda *words: hashlib.sha256("|".join((str(seed), *words)).encode()).digest()
+    lines = {(some[0].file, some[0].text): some for some in by_line().values()}
     counted: list[Mutant] = []
     same: list[Mutant] = []
-    for place in order:
+    for place in sorted(lines, key=lambda place: chance(*place)):
         if len(counted) == n:
             break
-        mutant = chance.choice(lines[place])
+        mutant = min(lines[place], key=lambda mutant: chance(mutant.key))
         (same if mutant.key in equivalent else counted).append(mutant)
     return counted, same
 
@@ -528,7 +528,7 @@ def main() -> None:
     if options.at:
         work, same = [m for (file, line), some in by_line().items() if f"{file}:{line}" in options.at for m in some], []
     results = Results(options.kept)
-    todo = [mutant for mutant in work if not results.caught(mutant)]
+    todo = [mutant for mutant in work if options.at or not results.caught(mutant)]
     plugin = Plugin(todo, options, results)
     pytest.main(["-p", "no:cacheprovider", "-s", *options.tests], plugins=[plugin])
     print(f"\n{'folder':15}{'lines':>7}{'caught':>8}{'equivalent':>12}")
