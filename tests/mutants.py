@@ -73,9 +73,9 @@ SHAPES = {
     "normal",
 }
 SHAPES |= {"uniform", "transpose", "movedim", "repeat", "repeat_interleave", "isinstance", "len", "lru_cache", "empty"}
-NAMES = """t s u x y x_t x_s x0 eps a b alpha sigma start end begin here there low high first last now ahead mean std
-    cov variance before after left right p q z score belief value values weights"""
-TWINS = set(NAMES.split())
+KINDS = """t s u start end begin now ahead, x y x_t x_s x0 z eps, a b c alpha sigma mean std, low high, p q, left right,
+    before after first last here there, value values weights cov variance"""
+TWINS = [set(kind.split()) for kind in KINDS.split(",")]
 MEMORY = 8 << 30
 CHECKS = {"__repr__", "__str__", "__post_init__", "check", "describe", "config"}
 
@@ -142,9 +142,21 @@ def changed(node: ast.AST) -> list[ast.AST]:
         elif name in DROPPED and isinstance(node.func, ast.Attribute) and not node.args:
             found.append(node.func.value)
         for i, pair in enumerate(itertools.pairwise(node.args)):
-            if all(getattr(v, "id", getattr(v, "attr", "")) in TWINS for v in pair) and name not in SHAPES:
+            names = {getattr(v, "id", getattr(v, "attr", "")) for v in pair}
+            if any(names <= kind for kind in TWINS) and name not in SHAPES:
                 put(args=[*node.args[:i], *pair[::-1], *node.args[i + 2 :]])
     return [other for other in found if ast.dump(other) != ast.dump(node)]
+
+
+def worded(node: ast.AST) -> bool:
+    """Whether it is about words: what a protocol says, a name compared."""
+    return any(isinstance(v, ast.JoinedStr) or isinstance(getattr(v, "value", None), str) for v in ast.walk(node))
+
+
+def setting(node: ast.Assign) -> bool:
+    """Whether a module gives a name to a number, or to some."""
+    plain = (ast.Constant, ast.Tuple, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.expr_context)
+    return all(isinstance(v, plain) for v in ast.walk(node.value))
 
 
 def mutants(path: Path) -> list[Mutant]:
@@ -165,6 +177,10 @@ def mutants(path: Path) -> list[Mutant]:
             unit = (node.lineno, max(node.lineno, body[0].lineno - 1) if body else node.end_lineno or node.lineno)
         if isinstance(node, ast.Lambda):
             unit = (node.lineno, node.end_lineno or node.lineno)
+        if isinstance(node, (ast.IfExp, ast.AugAssign, ast.Compare)) and worded(node):
+            return
+        if isinstance(node, ast.Assign) and unit[0] == node.lineno and node.col_offset == 0 and setting(node):
+            return
         if numbers or not isinstance(node, ast.Constant):
             for other in changed(node):
                 row, last = node.lineno, node.end_lineno
