@@ -55,6 +55,12 @@ def folder(path: Path, count: int, seed: int = 0) -> Path:
     return path
 
 
+def forecast(line: str) -> str | None:
+    """What a line of ``langevin train`` says of the time it takes and the hour at which it is done, if it is that one."""
+    said = re.search(r": ([^:]+) in all, done (at [^(]+)", line)
+    return f"{said[1]}, {said[2].strip()}" if said else None
+
+
 @dataclass
 class Settings:
     """What to train."""
@@ -78,8 +84,8 @@ def main(settings: Settings, more: list[str]) -> None:
         assert process.stderr is not None
         for line in process.stderr:
             print(f"{duration(time.monotonic() - begun):>14}  {line}", end="", flush=True)
-            if said := re.search(r": ([^:]+) in all, done (at [^(]+)", line):
-                announced = f"{said[1]}, {said[2].strip()}, said after {duration(time.monotonic() - begun)}"
+            if said := forecast(line):
+                announced = f"{said}, said after {duration(time.monotonic() - begun)}"
     if process.returncode:
         sys.exit(process.returncode)
     took = time.monotonic() - begun

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import langevin
 from langevin import Noise, processes, samplers
+from langevin.training import reports
 from support import flow_reference
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -19,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import eta
 import exact
 import peers
+import photos
 import solvers
 import telling
 import text
@@ -159,3 +162,16 @@ def test_contexts_find_who_stands_where():
     near = torch.cdist(*[torch.tensor(text.contexts(x, 8))] * 2).fill_diagonal_(torch.inf).argmin(1)
     assert near[:4].tolist() == [1, 0, 3, 2]
     assert text.neighbours(torch.randint(5, (50, 9)), 5)["nearest"] >= 2
+
+
+def test_photos_are_a_folder_of_many_sizes(tmp_path):
+    """The same files every time, of shapes that need ``--size``; and the forecast of a run is read out of its line."""
+    one, two = (sorted(photos.folder(tmp_path / name, 8).iterdir()) for name in "ab")
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+    assert len({Image.open(path).size for path in one}) > 4
+    dataset = langevin.data.load(tmp_path / "a", size=16)
+    assert len(dataset.train) + len(dataset.test) == 8
+    assert dataset.info.shape == (3, 16, 16)
+    line = reports.forecast(2700, 4, 4.0, 2900.0, 1.02, True)
+    assert str(photos.forecast(line)).startswith("48 min 24 s, at ")
+    assert photos.forecast("step 4/2700  loss 0.7  64 images/s  48 min 20 s left") is None

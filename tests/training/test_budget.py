@@ -32,7 +32,7 @@ def photos(count: int = 20, side: int = 18, held: int = 4) -> Dataset:
 
 def asked(**changes: Any) -> Config:
     """Nothing about how long, and a network of milliseconds."""
-    output = OutputConfig(log_every=2, validate_on=8, picture_every=0)
+    output = OutputConfig(log_every=2, validate_every=6, validate_on=8, picture_every=0, checkpoint_every=5)
     return replace(
         Config(batch=4, network=NetworkConfig("unet", {"width": 8, "multipliers": [1], "blocks": 1})),
         output=output,
