@@ -56,7 +56,7 @@ def folder(path: Path, count: int, seed: int = 0) -> Path:
 
 
 def forecast(line: str) -> str | None:
-    """What a line of ``langevin train`` says of the time it takes and the hour at which it is done, if it is that one."""
+    """The time that a line of ``langevin train`` announces and the hour at which it is done; None for another line."""
     said = re.search(r": ([^:]+) in all, done (at [^(]+)", line)
     return f"{said[1]}, {said[2].strip()}" if said else None
 
