@@ -6,6 +6,7 @@ import io
 import json
 import os
 import struct
+import sys
 import time
 import tracemalloc
 import zipfile
@@ -345,6 +346,44 @@ def test_arrays_that_are_read_as_numpy_reads_them(tmp_path: Path) -> None:
                     assert got.shape == held.shape
                     assert got.dtype == held.dtype.newbyteorder("=")
                     assert np.array_equal(got, held)
+
+
+@pytest.mark.parametrize("kind", ["<f4", ">f4"])
+def test_samples_take_what_they_hold(kind: str, tmp_path: Path) -> None:
+    """Not a copy, nor a mask of a quarter: the array, 1 MiB of mask and 2 of buffers, a tenth of its 32 MiB."""
+    np.savez_compressed(tmp_path / "x.npz", x=np.zeros((2**14, 2**9), kind))
+    tracemalloc.start()
+    try:
+        x = data.samples(tmp_path / "x.npz")[0]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert x.nbytes == 2**25
+    assert peak < 1.1 * x.nbytes
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("u1", (384, 1, 2**9, 2**9)), ("<f4", (1536, 2**14))])
+def test_an_array_takes_twice_what_it_holds(
+    kind: str, shape: tuple[int, ...], tmp_path: Path, monkeypatch: Any, limited: None
+) -> None:
+    """96 MiB, which are read in 192 MiB and 64 for the rest: the array, and its two splits. Measuring comes after."""
+    resource = pytest.importorskip("resource")
+    np.savez_compressed(tmp_path / "x.npz", x=np.zeros(shape, kind))
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    module = sys.modules["langevin.data.array"]
+    monkeypatch.setattr(module, "assemble", lambda name, parts, options, **about: parts)
+    train, test = module.array(tmp_path / "x.npz")
+    assert len(train.x) + len(test.x) == shape[0]
+    assert train.x.dtype == {"u1": torch.uint8, "<f4": torch.float32}[kind]
+
+
+def test_more_examples_than_memory_has_names_for(tmp_path: Path, monkeypatch: Any) -> None:
+    """An archive of a megabyte may hold 2³⁰ bytes, and each be an example; its index as text takes fifty times that."""
+    np.savez_compressed(tmp_path / "x.npz", x=np.zeros((2**16, 1), np.uint8))
+    monkeypatch.setattr(_untrusted, "memory", lambda: 2**22)
+    with pytest.raises(UserError, match=r"x\.npz: 65536 examples, their names and hashes, would take 10 MiB of memory"):
+        data.load(tmp_path / "x.npz")
 
 
 def png(width: int, height: int) -> bytes:

@@ -12,10 +12,13 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._untrusted import room
-from ._numpy import arrays
+from ._numpy import arrays, count_nonfinite
 from .dataset import Dataset, Examples, Options, assemble, check_labels, held_out, limited, settle
 
 PIXEL_CHANNELS = (1, 3, 4)
+
+EXAMPLE = 160
+"""Bytes that an example takes beside its numbers while a file is read: its index as text, in a list, and two hashes."""
 
 
 def array(path: str | os.PathLike[str], options: Options | None = None) -> Dataset:
@@ -31,10 +34,11 @@ def array(path: str | os.PathLike[str], options: Options | None = None) -> Datas
     options = options or Options()
     title = str(path)
     held = arrays(path, ("x", "label"))
-    raw, label = held["x"], held.get("label")
-    x = _tensor(raw, title)
+    label = held.get("label")
+    x = _tensor(held.pop("x"), title)
     image = x.ndim == 4
-    bounded = image or raw.dtype == np.uint8
+    byte = x.dtype == torch.uint8
+    room(EXAMPLE * len(x), f"{title}: {len(x)} examples, their names and hashes,")
     if not image and (options.size or options.channels):
         raise UserError(f"{title}: these are points of shape {tuple(x.shape[1:])}; size and channels are for images.")
     classes = _classes(label, len(x), title)
@@ -42,21 +46,20 @@ def array(path: str | os.PathLike[str], options: Options | None = None) -> Datas
     keys = [str(i) for i in range(len(x))]
     test = settle(keys, held_out(keys), label, title)
     index = limited(keys, test, options.limit)
-    if image:
-        x = _fit(_recolour(x[torch.from_numpy(index)], options.channels, title), options, title)
-    else:
-        x = x[torch.from_numpy(index)]
     random = options.crop == "random"
     parts = []
     for mask, ragged in ((~test[index], random), (test[index], False)):
-        part = x[torch.from_numpy(np.flatnonzero(mask))]
+        part = x[torch.from_numpy(index[mask])]
+        if image:
+            part = _fit(_recolour(part, options.channels, title), options, title)
         if random and not ragged:
             part = _centre(part, options.size or 0)
         labels = None if label is None else torch.from_numpy(label[index[mask]])
         parts.append(Examples(list(part) if ragged else part, labels))
-    levels = 256 if raw.dtype == np.uint8 else None
+    del x  # the parts have their own
+    levels = 256 if byte else None
     name = Path(path).stem
-    return assemble(name, parts, options, classes=classes, levels=levels, bounded=bounded, source=title)
+    return assemble(name, parts, options, classes=classes, levels=levels, bounded=image or byte, source=title)
 
 
 def _tensor(raw: np.ndarray, title: str) -> Tensor:
@@ -75,9 +78,8 @@ def _tensor(raw: np.ndarray, title: str) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(raw))
     with np.errstate(over="ignore"):
         x = torch.from_numpy(np.ascontiguousarray(raw, dtype=np.float32))
-    finite = torch.isfinite(x)
-    if not finite.all():
-        raise UserError(f"{title}: x holds {int((~finite).sum())} values that are no finite float32.")
+    if bad := count_nonfinite(x.numpy()):
+        raise UserError(f"{title}: x holds {bad} values that are no finite float32.")
     if x.ndim == 4:
         low, high = float(x.min()), float(x.max())
         if low < -1 or high > 1:

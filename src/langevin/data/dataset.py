@@ -101,7 +101,7 @@ def assemble(
     for split, part in (("training", train), ("held-out", test)):
         if len(part.x) == 0:
             raise UserError(f"{name}: the {split} split is empty.")
-        if isinstance(part.x, Tensor) and not torch.isfinite(part.x).all():
+        if isinstance(part.x, Tensor) and part.x.is_floating_point() and not torch.isfinite(part.x).all():
             raise UserError(f"{name}: x holds {count_nonfinite(part.x)} non-finite values (NaN or infinity).")
         check_labels(name, part.labels, len(classes))
     ragged = not isinstance(train.x, Tensor)

@@ -154,13 +154,13 @@ class Data:
         for name, value in known.items():
             if not bool(torch.isfinite(value).all()):
                 raise UserError(f"{name} must hold finite numbers")
-        for name in known.keys() & {"cov", "spectrum", "class_cov"}:
+        for name in sorted(known.keys() & {"cov", "spectrum", "class_cov"}):
             value = known[name]
             if value.ndim == (3 if name == "class_cov" else 2):
                 _check_covariance(name, value)
             elif float((value + ROUNDING * value.sum(-1, keepdim=True)).min()) < 0:
                 raise UserError(f"{name} must hold variances, which are not negative; got {float(value.min()):.3g}")
-        for name in known.keys() & {"colours", "directions"}:
+        for name in sorted(known.keys() & {"colours", "directions"}):
             columns = known[name]
             if float((columns.T @ columns - torch.eye(columns.shape[1]).to(columns)).abs().max()) > 1e-4:
                 raise UserError(f"{name} must be orthonormal columns")
