@@ -8,8 +8,10 @@ import math
 import struct
 import subprocess
 import sys
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 import langevin
-from langevin import Noise, processes, training, worlds
+from langevin import Noise, _untrusted, processes, training, worlds
 from langevin._errors import UserError
 from langevin.data import Data
 from langevin.denoisers import NetworkDenoiser, Reading
@@ -596,6 +598,52 @@ def test_levels_of_digits_are_eight_bits(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="pixels between the 17 levels"):
         images.read(str(between), data, exact=True)
     assert images.read(str(between), data, exact=False)[0].shape == (1, 1, 8, 8)
+
+
+TOGETHER = [
+    ["a.png", "a.jpg", "a.jpg.png"],
+    ["a.png", "A.png", "b/a.png"],
+    ["\u00e9.png", "e\u0301.png", "stra\u00dfe.png", "STRASSE.png"],
+    ["x/1.png", "X/1.png", "x.png.png"],
+]
+
+
+@pytest.mark.parametrize("names", TOGETHER)
+def test_names_that_are_alike_are_written_apart(tmp_path: Path, names: list[str]) -> None:
+    """Every image has a file, and on a disk that knows no case too: the names differ without it."""
+    levels = smooth(len(names), (1, 8, 8), 17)
+    images.write(tmp_path / "out", levels, [(name, 8, 8) for name in names], network().data)
+    written = [p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()]
+    assert len({unicodedata.normalize("NFC", name).casefold() for name in written}) == len(names)
+    for name, place, level in zip(names, images.places(names), levels):
+        pixels = np.asarray(Image.open(tmp_path / "out" / place))
+        assert np.array_equal(np.rint(pixels / 255 * 16), level[0].numpy()), name
+
+
+@pytest.mark.parametrize(
+    ("names", "phrase"),
+    [
+        (["a.png", "b.png", "a.png"], "'a.png' and 'a.png' would be written to one file"),
+        (["a.png", "A.png", "a.PNG"], "'a.png' and 'a.PNG' would be written to one file"),
+        (["B.png/x.png", "b.jpg"], "'b.jpg' is an image and a folder"),
+    ],
+)
+def test_names_that_cannot_be_written_apart(tmp_path: Path, names: list[str], phrase: str) -> None:
+    levels, items = smooth(len(names), (1, 8, 8), 17), [(name, 8, 8) for name in names]
+    with pytest.raises(UserError, match=f"the file contradicts itself: {phrase}"):
+        images.write(tmp_path / "out", levels, items, network().data)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_are_held_against_memory_before_they_are_coded(tmp_path: Path, monkeypatch: Any) -> None:
+    for i in range(4):
+        Image.fromarray(picture(32, 32, 3, i)).save(tmp_path / f"{i}.png")
+    data = network((3, 8, 8), 256).data
+    images.read(str(tmp_path), data, exact=True)
+    monkeypatch.setattr(_untrusted, "memory", lambda: 2**19)
+    monkeypatch.setattr(images, "decode", None)
+    with pytest.raises(UserError, match="its pictures, coded together, would take 576 KiB of memory"):
+        images.read(str(tmp_path), data, exact=True)
 
 
 @pytest.mark.parametrize("name", ["../a.png", "/a.png", "a/../../b.png", "", "c:a.png", "a\\b.png"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -13,9 +14,11 @@ from torch import Tensor
 from ... import data as sets
 from ..._errors import UserError
 from ..._registry import methods
+from ..._untrusted import room
 from ...data import Data
-from ...data.images import Refused, decode, in_threads
+from ...data.images import Refused, decode, in_threads, upright_size
 from ...training import files
+from .container import COPIES
 from .pixels import Levels
 
 Item = tuple[str, int, int]
@@ -45,7 +48,11 @@ def read(source: str, data: Data, *, limit: int | None = None, exact: bool) -> t
     if not data.is_image:
         raise UserError(f"this model is of data of shape {data.shape}; images need (channels, height, width)")
     paths = [path] if path.is_file() else _below(path)[:limit]
-    pictures = in_threads(lambda p: decode(p, None, data.shape[0], False), [str(p) for p in paths], source, False)
+    names = [str(p) for p in paths]
+    sizes = in_threads(upright_size, names, source, False)
+    total = sum(size[0] * size[1] for size in sizes if not isinstance(size, Refused)) * data.shape[0]
+    room(8 * COPIES * total, f"{source}: its pictures, coded together,")
+    pictures = in_threads(lambda p: decode(p, None, data.shape[0], False), names, source, False)
     scale, tiles, items = Levels.of(data), [], []
     for file, picture in zip(paths, pictures):
         if isinstance(picture, Refused):
@@ -54,6 +61,10 @@ def read(source: str, data: Data, *, limit: int | None = None, exact: bool) -> t
         name = file.name if file == path else file.relative_to(path).as_posix()
         items.append((name, *picture.shape[:2]))
         tiles.append(_cut(levels, *data.shape[1:]))
+    try:
+        places([name for name, *_ in items])
+    except UserError as error:
+        raise UserError(f"{source}: {error}, rename one") from None
     return torch.cat(tiles), tuple(items)
 
 
@@ -82,13 +93,13 @@ def _named(source: str, data: Data, limit: int | None, exact: bool) -> Tensor:
 
 def _levels(picture: np.ndarray, scale: Levels, name: str, exact: bool) -> Tensor:
     """The nearest levels ``(H, W, C)`` of 8-bit pixels."""
-    levels = np.rint(picture.astype(np.float64) * (scale.count - 1) / 255).astype(np.int64)
-    if exact and not np.array_equal(_bytes(levels, scale), picture):
+    table = np.rint(np.arange(256) * ((scale.count - 1) / 255)).astype(np.int64)
+    if exact and not (_bytes(table, scale) == np.arange(256))[picture].all():
         raise UserError(
             f"{name} has pixels between the {scale.count} levels of this model, which cannot come back exactly; give "
             "a step or a quality"
         )
-    return torch.from_numpy(levels)
+    return torch.from_numpy(table[picture])
 
 
 def _bytes(levels: np.ndarray, scale: Levels) -> np.ndarray:
@@ -133,11 +144,40 @@ def check_items(items: Sequence[Item], count: int, shape: Sequence[int]) -> None
         if max(len(part.encode()) for part in parts) > LONGEST:
             raise UserError(f"the file names an image {name[:40]!r}…, whose name is longer than {LONGEST} bytes")
         total += _grid(height, width, *shape[1:])[0] * _grid(height, width, *shape[1:])[1]
-    folders = {str(parent) for name, *_ in items for parent in PurePosixPath(name).parents}
-    if clash := next((name for name, *_ in items if str(PurePosixPath(name).with_suffix(".png")) in folders), None):
-        raise UserError(f"the file contradicts itself: {clash!r} is an image and a folder")
-    if items and (total != count or len({name for name, *_ in items}) < len(items)):
+    if items and total != count:
         raise UserError(f"the file contradicts itself: its images are {total} tiles, it holds {count}")
+    try:
+        places([name for name, *_ in items])
+    except UserError as error:
+        raise UserError(f"the file contradicts itself: {error}") from None
+
+
+def places(names: Sequence[str]) -> list[PurePosixPath]:
+    """Where images are written in their folder: ``.png`` for the suffix, or behind it where that name is taken.
+
+    Names that differ only in case, or in how their letters are composed, are one file on some disks, and count as one
+    on all.
+
+    Raises:
+        UserError: for a name that stands twice, a third of one kind, or an image that is a folder too.
+    """
+    alike = lambda path: unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())
+    folders = {alike(parent) for name in names for parent in PurePosixPath(name).parents}
+    seen: set[str] = set()
+    taken: dict[str, str] = {}
+    found = []
+    for name in names:
+        whole = PurePosixPath(name)
+        both = (whole.with_suffix(".png"), whole.with_name(f"{whole.name}.png"))
+        place = next((p for p in both if alike(p) not in taken), None)
+        if name in seen or place is None:
+            raise UserError(f"{taken[alike(both[0])]!r} and {name!r} would be written to one file")
+        if alike(place) in folders:
+            raise UserError(f"{name!r} is an image and a folder")
+        seen.add(name)
+        taken[alike(place)] = name
+        found.append(place)
+    return found
 
 
 def write(out: Path, levels: Tensor, items: Sequence[Item], data: Data) -> Path:
@@ -156,21 +196,20 @@ def write(out: Path, levels: Tensor, items: Sequence[Item], data: Data) -> Path:
         raise UserError(f"out must be a .npy file for data of shape {data.shape}, got {out}")
     items = items or [(f"{i:05d}.png", data.shape[1], data.shape[2]) for i in range(len(levels))]
     check_out(out, len(items))
-    pictures, done = {}, 0
-    for name, height, width in items:
+    pictures, done = [], 0
+    for _, height, width in items:
         rows, columns = _grid(height, width, *data.shape[1:])
-        pictures[name] = _png(_join(levels[done : done + rows * columns], height, width), Levels.of(data))
+        pictures.append(_png(_join(levels[done : done + rows * columns], height, width), Levels.of(data)))
         done += rows * columns
     if out.suffix == ".png":
-        files.replace(out, next(iter(pictures.values())))
+        files.replace(out, pictures[0])
         return out
     with files.directory(out) as beside:
-        for name, content in pictures.items():
-            file = beside / PurePosixPath(name).with_suffix(".png")
-            files.make(file.parent)
-            if file.exists():  # two that differed in their suffix alone
-                file = file.with_name(f"{PurePosixPath(name).name}.png")
-            files.write(file, content)
+        for place, content in zip(places([name for name, *_ in items]), pictures):
+            files.make((beside / place).parent)
+            if (beside / place).exists():
+                raise UserError(f"{out / place} would be written twice: its name is another's on this disk")
+            files.write(beside / place, content)
     return out
 
 
