@@ -11,7 +11,7 @@ from tyro.conf import arg
 
 from .._errors import UserError
 from .._untrusted import room
-from .options import Name, Number, Whole, at_least_one, device_named, writable
+from .options import Name, Number, Whole, at_least_one, check_seed, device_named, writable
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ def run(options: Options) -> None:
     """Run the demo and say where its report is."""
     out = writable(options.out)
     at_least_one(steps=options.steps, samples=options.samples)
+    check_seed(options.seed)
     if options.steps is not None and options.minutes is not None:
         raise UserError("give steps or minutes, not both")
     if options.minutes is not None and not options.minutes > 0:

@@ -68,6 +68,7 @@ class Sampling:
             processes.create(self.process)
         at_least_one(steps=self.steps, batch=self.batch)
         check_guidance(self.guidance_scale)
+        check_seed(self.seed)
         return Recipe(
             sampler=self.sampler,
             options=options,
@@ -113,6 +114,12 @@ def check_guidance(scale: float) -> None:
         )
     if scale < 0:
         warnings.warn(f"guidance-scale {scale:g} leads away from the label", stacklevel=2)
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that noise has none for, before a model is loaded or trained."""
+    if not 0 <= seed < 2**64:
+        raise UserError(f"seed must be an integer in [0, 2**64), got {seed}")
 
 
 def class_index(name: str | None, classes: Sequence[str]) -> int | None:

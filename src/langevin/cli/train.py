@@ -95,7 +95,7 @@ def _run(options: Options, team: Team, device: str | None) -> None:
     if options.data.size is not None:
         _check_memory(config, options.data)
     dataset = load(options.source, **vars(options.data))
-    if len(dataset.train) < FEW:
+    if 1 < len(dataset.train) < FEW:
         warnings.warn(
             f"{dataset.info.name}: {len(dataset.train)} examples to train on; a network copies so few instead of "
             "learning what they have in common",
