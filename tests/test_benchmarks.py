@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import eta
 import exact
+import fit_grid
 import peers
 import photos
 import solvers
@@ -175,3 +176,20 @@ def test_photos_are_a_folder_of_many_sizes(tmp_path):
     line = reports.forecast(2700, 4, 4.0, 2900.0, 1.02, True)
     assert str(photos.forecast(line)).startswith("48 min 24 s, at ")
     assert photos.forecast("step 4/2700  loss 0.7  64 images/s  48 min 20 s left") is None
+
+
+@pytest.mark.parametrize("name", ["known", "plane", "unknown"])
+def test_the_fit_of_the_grid_judges_constants(name):
+    """Numbers and constants are inverse; worse constants are told, and the code's are left as they were."""
+    before = getattr(samplers.clock, name.upper())
+    variance = 0.41 if name == "unknown" else None
+    code = fit_grid.vector(before, variance)
+    assert fit_grid.activity(code) == before
+    problems = fit_grid.cases(name, 100, 4, quick=True)
+    good = fit_grid.criterion(code, name, problems)
+    worse = list(code)
+    worse[3] += 4.0  # evaluations far above where the flow departs from its Gaussian
+    assert good < fit_grid.criterion(worse, name, problems) - 1
+    assert fit_grid.criterion([-1.0, *code[1:]], name, problems) == math.inf
+    assert getattr(samplers.clock, name.upper()) is before
+    assert fit_grid.criterion(code, name, problems) == good
