@@ -104,6 +104,11 @@ class Row:
     def asks(self) -> bool:
         return self.read is not None
 
+    @property
+    def values(self) -> int:
+        """How many earlier values of q the step uses."""
+        return max(0, len(self.weights) - 1)
+
     def to(self, device: torch.device) -> Row:
         """The same row on another device, so that a step moves nothing."""
         return Row(
@@ -198,6 +203,11 @@ class Plain:
     @property
     def asks(self) -> bool:
         return self.gain is None
+
+    @property
+    def values(self) -> int:
+        """How many earlier values of q the step uses."""
+        return max(0, len(self.row.step.weights) - 1)
 
     def to(self, device: torch.device) -> Plain:
         """The same row on another device."""

@@ -135,6 +135,11 @@ class Linear(Sampler):
         """How many earlier states a correction may start from."""
         return 0
 
+    @property
+    def spare(self) -> int:
+        """How many values more than ``history`` are remembered, for steps that leave out some of them."""
+        return 0
+
     @abstractmethod
     def row(self, process: Process, times: tuple[float, ...], s: float) -> Row:
         """The coefficients of the step to s from times[0], with earlier values at times[1:]."""
@@ -239,8 +244,9 @@ def _take(
         path = noise.over(state.t, s, sampler.clock(denoiser.process))
         moved = moved + row.std * path.normal(tuple(x.shape[1:])).to(moved)
     states = () if not kept else (x,) if state.memory is None else (x, *state.memory.states)[:kept]
-    times = (now, *past[0])[:history] if history else ()
-    return State(moved, s, Memory(times, known[:history], states, moved, s, index + 1), belief)
+    many = history + sampler.spare if history else 0
+    times = (now, *past[0])[:many] if many else ()
+    return State(moved, s, Memory(times, known[:many], states, moved, s, index + 1), belief)
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,11 +299,14 @@ class Planned(Linear):
 def _plan(sampler: Linear, process: Process, grid: tuple[float, ...]) -> Planned:
     steps, rows = len(grid) - 1, []
     for i in range(steps):
-        past = grid[max(0, i - sampler.history) : i + 1][::-1]
+        past = grid[max(0, i - sampler.history - sampler.spare) : i + 1][::-1]
         rows.append(sampler.left(steps - i).row(process, past, grid[i + 1]))
     joined = _joined(rows)
     if joined is None:
-        return Planned(sampler, grid, tuple(rows), sampler.history, sampler.kept)
+        rules = [rule for row in rows for rule in (row.step, row.correct) if rule is not None]
+        values = max(sampler.history, *(len(rule.weights) - 1 for rule in rules))
+        states = max(sampler.kept, *(row.back for row in rows if row.correct is not None), 0)
+        return Planned(sampler, grid, tuple(rows), values, states)
     return Planned(sampler, grid, joined, max(len(row.step.weights) for row in joined) - 1, 0)
 
 

@@ -16,7 +16,7 @@ from .._registry import register
 from ..processes import Process, ScalarGaussian, power
 from .bridges import check_upwards
 from .linear import Linear, Row, Rule
-from .quadrature import Array, gauss, lagrange
+from .quadrature import SPARE, Array, gauss, lagrange, spread_nodes
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,8 @@ class Multistep(Linear):
     with n, m of the :class:`Prediction` and l_j the Lagrange basis on the last ``order`` times in the variable v.
     Steps may have any length. The integral of the weight is in closed form (expm1, no differences), the mean of
     l_j under it by 16-node Gauss quadrature in log σ/α, which is exact to rounding for steps up to a factor e^{12}.
+    Of values that stand together after a gap, less than an eighth of the step and of the gap apart, the newest alone is
+    used (``spread_nodes``): an older value is taken instead of the others, of which three more than usual are kept.
 
     The order is lower at the ends: step i has i values behind it and uses min(order, i + 1) of them; with
     ``taper`` the last step is of order 1, the one before of order 2, and so on. Where the variable is infinite
@@ -214,7 +216,12 @@ class Multistep(Linear):
 
     @property
     def kept(self) -> int:
-        return max(self.reach if self.corrector else 0, self.order - 2 if self.start == "corrected" else 0)
+        start = self.order - 2 + self.spare if self.start == "corrected" and self.order > 2 else 0
+        return max(self.reach if self.corrector else 0, start)
+
+    @property
+    def spare(self) -> int:
+        return SPARE if self.history else 0
 
     def left(self, steps: int) -> Multistep:
         order = min(self.order, steps)
@@ -242,18 +249,19 @@ class Multistep(Linear):
             return Row(self._read(here), Rule(1.0, ()))
         form = PREDICTIONS[self.prediction]
         std = form.spread(here, end, self.eta) if self.eta and form.spread else 0.0
-        step = self._rule(gaussian, here, end, past[: self.order])
-        if self.start == "corrected" and 1 < len(past) < self.order:
+        step = self._rule(gaussian, here, end, past, self.order)
+        if self.start == "corrected" and 1 < len(past) <= self.history + self.spare:
             # From the first state on the nodes of all: the error left is that of the values. The second one was asked
             # at a state of error h², which is one order short of what order 4 needs.
-            correct, back = self._rule(gaussian, past[-1], here, past), len(past) - 1
-            return Row(self._read(here), step, std, correct, back, self.order == 4 and len(past) == 2)
+            count = len(self._spread(gaussian, past[-1], here, past))
+            if count < self.order:
+                correct, back = self._rule(gaussian, past[-1], here, past, len(past)), len(past) - 1
+                return Row(self._read(here), step, std, correct, back, self.order == 4 and count == 2)
         if self.corrector and len(past) > 1:
             # The steps that led here, now that the value here is known.
             back = min(self.reach, len(past) - 1)
-            return Row(
-                self._read(here), step, std, self._rule(gaussian, past[back], here, past[: self.corrector + 1]), back
-            )
+            correct = self._rule(gaussian, past[back], here, past, self.corrector + 1)
+            return Row(self._read(here), step, std, correct, back)
         return Row(self._read(here), step, std)
 
     def _read(self, here: Point) -> tuple[float, float] | None:
@@ -261,17 +269,29 @@ class Multistep(Linear):
         p, q = PREDICTIONS[self.prediction].parts(here)
         return None if (p, q) == (1.0, 0.0) else (q / here.sigma, p - q * here.alpha / here.sigma)
 
-    def _rule(self, process: ScalarGaussian, start: Point, end: Point, nodes: list[Point]) -> Rule:
-        """n_s/n_t, and n_s ∫ l_j dm for each of the nodes."""
+    def _rule(self, process: ScalarGaussian, start: Point, end: Point, past: list[Point], count: int) -> Rule:
+        """n_s/n_t, and n_s ∫ l_j dm for each of the past values, of which ``count`` at most are used."""
         form = PREDICTIONS[self.prediction]
         scale, total = form.scale(start, end, self.eta), form.total(start, end, self.eta)
+        known = [n for n in past[:count] if self._finite(n)]
+        if len(known) < 2 or not self._finite(start) or (self.variable == "log-snr" and math.isinf(end.u)):
+            return Rule(scale, tuple(total * (n.t == start.t) for n in past[:count]))
+        nodes = self._spread(process, start, end, past)[:count]
         finite = [n for n in nodes if self._finite(n)]
-        if len(finite) < 2 or not self._finite(start) or (self.variable == "log-snr" and math.isinf(end.u)):
-            return Rule(scale, tuple(total * (n.t == start.t) for n in nodes))
-        if len(finite) < len(nodes):
-            weights = dict(zip((n.t for n in finite), self._shares(process, start, end, finite, total)))
-            return Rule(scale, tuple(float(weights.get(n.t, 0.0)) for n in nodes))
-        return Rule(scale, tuple(float(w) for w in self._shares(process, start, end, nodes, total)))
+        if len(finite) < 2:
+            return Rule(scale, tuple(total * (n.t == finite[0].t) for n in past[:count]))
+        weights = dict(zip((n.t for n in finite), self._shares(process, start, end, finite, total)))
+        used = max(count, 1 + max(i for i, n in enumerate(past) if n.t in weights))
+        return Rule(scale, tuple(float(weights.get(n.t, 0.0)) for n in past[:used]))
+
+    def _spread(self, process: ScalarGaussian, start: Point, end: Point, past: list[Point]) -> list[Point]:
+        """The past values but those that stand close together after a gap; newest first."""
+        if len(past) < 2:
+            return past
+        finite = [n for n in past if self._finite(n)]
+        places = VARIABLES[self.variable](process, np.array([n.u for n in (start, end, *finite)])).tolist()
+        beyond = [math.inf] * (len(past) - len(finite))  # α = 0: the first time of all
+        return [past[i] for i in spread_nodes([*places[2:], *beyond], abs(places[1] - places[0]))]
 
     def _finite(self, p: Point) -> bool:
         """Whether the variable has a value there."""
@@ -282,7 +302,8 @@ class Multistep(Linear):
         variable = VARIABLES[self.variable]
         at = variable(process, np.array([n.u for n in nodes]))
         finite = math.isfinite(start.u - end.u)
-        rule = "exact" if self.rule in ("midpoint", "linear") and (len(nodes) != 2 or not finite) else self.rule
+        two = len(nodes) == 2 and finite and any(n.t == start.t for n in nodes)
+        rule = "exact" if self.rule in ("midpoint", "linear") and not two else self.rule
         if rule == "midpoint":
             return total * lagrange(at, variable(process, np.array([(start.u + end.u) / 2])))[:, 0]
         if rule == "exact":

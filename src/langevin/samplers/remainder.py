@@ -23,7 +23,7 @@ from .bridges import check_upwards
 from .clock import NOISY, PURE, Clock, Weight, clock, remainder_times
 from .loop import Sampler, State
 from .moments import Moments, moments_of
-from .quadrature import Array, gauss, lagrange
+from .quadrature import SPARE, Array, gauss, lagrange, spread_nodes
 
 STEADY = 60.0
 """The largest sum of |l_j| over an interval; uniform nodes have 15 one step ahead at order 4."""
@@ -66,17 +66,24 @@ def _stencil(interval: int, newest: int, order: int) -> tuple[int, int]:
     return max(0, last - order + 1), last
 
 
-def _steady(places: Array, interval: int, newest: int, order: int, stop: float) -> tuple[int, int]:
-    """The stencil of the highest order, at most ``order``, that does not magnify the rounding of its values.
+def _nodes(places: Array, interval: int, newest: int, order: int, stop: float) -> tuple[int, ...]:
+    """The nodes of the interval that begins at one of them, oldest first, when ``newest`` is the last that is known.
 
-    Nodes close together far from the interval (many at almost pure noise, on a grid made for another solver) would.
+    Of nodes that stand together after a gap the newest alone (``spread_nodes``); of the rest the stencil of the highest
+    order, at most ``order``, that does not magnify the rounding of its values. Nodes close together far from the
+    interval (many at almost pure noise, on a grid made for another solver) would.
     """
     ends = np.array([places[interval], stop])
+    kept = [newest - i for i in spread_nodes(places[newest::-1].tolist(), abs(float(ends[1] - ends[0])))][::-1]
+    if interval not in kept:  # a grid that turns back
+        kept = list(range(newest + 1))
+    own = kept.index(interval)
     for lower in range(order, 1, -1):
-        first, last = _stencil(interval, newest, lower)
-        if np.abs(lagrange(places[first : last + 1], ends)).sum(0).max() <= STEADY:
-            return first, last
-    return _stencil(interval, newest, 1)
+        first, last = _stencil(own, len(kept) - 1, lower)
+        nodes = tuple(kept[first : last + 1])
+        if np.abs(lagrange(places[list(nodes)], ends)).sum(0).max() <= STEADY:
+            return nodes
+    return (interval,)
 
 
 @register(
@@ -156,7 +163,7 @@ class GaussianRemainder(Sampler):
             row = own._row(process, float(now), tuple(float(t) for t in times), float(prefix), float(s))
         else:
             row = own._stack(process, batch, s, state.x)
-        return own._take(row.to(state.x.device), state, now, s, denoiser, noise, past, -1)
+        return own._take(row.to(state.x.device), state, now, s, denoiser, noise, past, -1, own._remembered)
 
     # Coefficients
 
@@ -177,10 +184,14 @@ class GaussianRemainder(Sampler):
 
     def _row(self, process: ScalarGaussian, t: float, past: tuple[float, ...], prefix: float, s: float) -> Row | Plain:
         assert self.moments is not None
-        numbers = [self._numbers(process, t, past, prefix, s)]
+        numbers = self._numbers(process, t, past, prefix, s)
+        used = 1 + max((j for j, weight in enumerate(numbers.weights) if weight.any()), default=0)
+        numbers = numbers._replace(
+            weights=numbers.weights[:used], read=numbers.read[:used], read_alpha=numbers.read_alpha[:used]
+        )
         if self.moments.alike:
-            return Plain.of(numbers, self.moments, None)
-        return Row.of(numbers, self.moments, False)
+            return Plain.of([numbers], self.moments, None)
+        return Row.of([numbers], self.moments, False)
 
     def _stack(self, process: ScalarGaussian, batch: list[float | Tensor], s: Tensor, x: Tensor) -> Row | Plain:
         """Rows of samples at times of their own, as one."""
@@ -223,6 +234,11 @@ class GaussianRemainder(Sampler):
             read[j] = self._reading(alpha[at], sigma[at])
         return Numbers((alpha_t, alpha_s), read, read_alpha, scale, weights, std, nothing, True)
 
+    @property
+    def _remembered(self) -> int:
+        """Values kept step by step: some more than are used, for steps that leave out some of them."""
+        return self._history + SPARE if self._history else 0
+
     def _reading(self, alpha: float, sigma: float) -> tuple[Array, Array]:
         """(a, b) of q = a·(x − αm) + b·(x̂_0 − m)."""
         weight, values, ratio = self._weight, self._variances, sigma / alpha
@@ -255,17 +271,16 @@ class GaussianRemainder(Sampler):
             for order, share in self._orders(v, abs(float(places[j]) - stop_place)):
                 # A value at far less noise is Δ/σ² of a network's rounding: it does not speak of steps far above.
                 clear = max(k for k in range(newest + 1) if k <= j or ratios[k] > ratios[j] / CLEAR)
-                now = _steady(places, j, min(newest, clear), order, stop_place)
-                before = None if last else _steady(places, j, min(newest - 1, clear), order, stop_place)
+                now = _nodes(places, j, min(newest, clear), order, stop_place)
+                before = None if last else _nodes(places, j, min(newest - 1, clear), order, stop_place)
                 if now == before:
                     continue
                 for sign, stencil in ((share, now), (-share, before)):
                     if stencil is None:
                         continue
-                    first, final = stencil
-                    parts = self._integral(ratios[j], stop, places[first : final + 1])
-                    for k, part in enumerate(parts):
-                        gains[first + k] = gains[first + k] + sign * part
+                    parts = self._integral(ratios[j], stop, places[list(stencil)])
+                    for k, part in zip(stencil, parts):
+                        gains[k] = gains[k] + sign * part
         return gains
 
     def _orders(self, v: Clock, gap: float) -> list[tuple[int, float]]:
@@ -309,15 +324,15 @@ class GaussianRemainder(Sampler):
         noise: Noise,
         past: _Past,
         index: int,
+        remembered: int,
     ) -> State:
         memory: Memory | None = state.memory
         times, values, prefix = past
-        kept = self._history
         along = memory.along if memory is not None and memory.x is state.x else None
-        x, along, value, belief = row.move(state.x, state.t, along, values, denoiser, noise, kept)
+        x, along, value, belief = row.move(state.x, state.t, along, values, denoiser, noise, self._history)
         if value is not None:
             node, begun = (now, GAP) if row.silent is None else _apart(row.silent, now, prefix)
-            times, values, prefix = (node, *times)[:kept], (value, *values)[:kept], begun
+            times, values, prefix = (node, *times)[:remembered], (value, *values)[:remembered], begun
         elif _none(prefix):
             prefix = now
         return State(x, s, Memory(times, values, prefix, x, s, along, index + 1), belief)
@@ -368,8 +383,8 @@ def _past(state: State) -> _Past:
     return times, values, memory.prefix
 
 
-_Found = tuple[GaussianRemainder, tuple[Row | Plain, ...]]
-"""The solver with a model's moments, and its rows."""
+_Found = tuple[GaussianRemainder, tuple[Row | Plain, ...], int]
+"""The solver with a model's moments, its rows, and how many values they use."""
 
 _Kept = tuple[Denoiser, torch.device, _Found | None]
 """Rows, and what they were computed for."""
@@ -404,16 +419,17 @@ class Planned(Sampler):
         # The very tensor of the step before needs no second look.
         if off or found is None or not ((memory is not None and t is memory.at) or float(t) == grid[i]):
             return self.sampler.step(state, s, denoiser, noise)
-        own, rows = found
+        own, rows, remembered = found
         past: _Past = ((), (), GAP) if memory is None else (memory.times, memory.values, memory.prefix)
-        return own._take(rows[i], state, grid[i], s, denoiser, noise, past, i)
+        return own._take(rows[i], state, grid[i], s, denoiser, noise, past, i, remembered)
 
     def _for(self, denoiser: Denoiser, device: torch.device) -> _Found | None:
-        """The solver and its rows for a model, kept for the steps that follow; None off the process."""
+        """The solver, its rows for a model and the values that they use, kept for later steps; None off the process."""
         found = None
         if denoiser.process == self.process:
             own = self.sampler.of(denoiser)
-            found = own, _rows(own, self.process, self.grid, device)
+            rows = _rows(own, self.process, self.grid, device)
+            found = own, rows, max(own._history, *(row.values for row in rows))
         object.__setattr__(self, "_last", (denoiser, device, found))
         return found
 
@@ -440,5 +456,5 @@ def _settled(
         if not row.asks:
             prefix = t if math.isnan(prefix) else prefix
         else:
-            times, prefix = (t, *times)[: sampler._history], GAP
+            times, prefix = (t, *times)[: sampler._remembered], GAP
     return tuple(rows)
