@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ import langevin
 from langevin import UserError, metrics, training
 from langevin.report import HEADLINE, TRIALS, Findings, Job, demo, demo_config, draw
 from langevin.report.forecast import forecast
+from langevin.report.page import page
+from langevin.report.table import MEANINGS, MEASURES, anchor
 from langevin.training import BudgetConfig, Config, NetworkConfig, OutputConfig
 
 CONFIG = Config(
@@ -115,6 +118,53 @@ def test_the_page_shows_the_figures(made: tuple[Path, Findings]) -> None:
         assert version in text
 
 
+def test_every_measure_of_the_page_leads_to_a_sentence(made: tuple[Path, Findings]) -> None:
+    """And every figure that would mislead to its own: 50 samples give no covariance of 61 pixels."""
+    out, found = made
+    text = (out / "report.html").read_text()
+    whole = Page(text)
+    links = [address[1:] for address in whole.loaded if address.startswith("#")]
+    assert set(links) <= set(whole.ids)
+    assert {anchor(measure) for measure, _, _ in MEASURES} <= set(links)
+    for measure, _, sentence in MEANINGS:
+        meaning = text[text.index(f'<dt id="{anchor(measure)}">') :].partition("</dd>")[0]
+        assert escape(sentence) in meaning
+    heun = next(row for row in found.rows if row.trial.id == "heun-8")
+    note = heun.note("frechet/pixels")
+    assert note is not None
+    assert heun.value("frechet/pixels") is None
+    number = re.search(r'<li id="note-(\d+)">Fréchet, pixels: ' + re.escape(note[0].lower() + note[1:]), text)
+    assert number is not None
+    assert f'–<sup><a href="#note-{number[1]}">' in text
+    low, high = found.headline.interval("label-agreement") or (0, 0)
+    assert f"95 % interval {100 * low:.1f} % to {100 * high:.1f} %" in text
+
+
+def test_a_quick_run_says_so_first(made: tuple[Path, Findings]) -> None:
+    _, found = made
+    plain, quick = page(found), page(replace(found, quick=True))
+    sentence = "Do not read these figures as the quality of the method"
+    assert sentence not in plain
+    assert quick.index(sentence) < quick.index('<div class="cards">')
+    assert (found.to_dict()["quick"], replace(found, quick=True).to_dict()["quick"]) == (False, True)
+
+
+def test_the_page_fits_narrow_and_wide_windows(made: tuple[Path, Findings]) -> None:
+    """What has a least width lies in an element that scrolls and says so; a wide window sets sections side by side."""
+    text = (made[0] / "report.html").read_text()
+    assert "overflow-x: auto" in text.partition(".pan {")[2].partition("}")[0]
+    body = text.partition("<body>")[2]
+    for drawn in re.finditer(r'<svg|<img class="ink"|<table>', body):
+        # Every picture, chart and table: the nearest figure or box before it has an element that scrolls.
+        before = body[: drawn.start()]
+        assert before.rfind('role="region"') > before.rfind("<h2>"), drawn[0]
+        assert before.rfind('role="region"') > before.rfind("</figure>"), drawn[0]
+    assert 'class="cue"' in text
+    assert text.count('<div class="pair">') == 3
+    assert "@media (min-width: 1400px)" in text
+    assert text.count('tabindex="0"') == 7
+
+
 def test_the_strip_ends_in_the_samples_of_the_headline(made: tuple[Path, Findings]) -> None:
     _, found = made
     strip = found.strip
@@ -212,6 +262,7 @@ def test_the_quick_demo_by_its_command(tmp_path: Path, capsys, monkeypatch: pyte
     assert main(["demo", "--steps", "9", "--seed", "3", "--samples", "400", "--fresh", "--out", str(tmp_path)]) == 0
     quick, plain, own = asked
     assert (quick.samples, quick.config.budget.steps) == (100, 40)
+    assert (quick.quick, plain.quick, own.quick) == (True, False, False)
     assert (plain.samples, plain.config, plain.trials) == (2000, demo_config(), TRIALS)
     assert (own.samples, own.seed, own.config.seed, own.fresh) == (400, 3, 3, True)
     assert own.config.budget == BudgetConfig(steps=9)

@@ -67,7 +67,8 @@ def run(options: Options) -> None:
     else:
         config = demo_config(options.seed, options.steps, options.minutes)
     samples = min(options.samples, 100) if options.quick else options.samples
-    job = Job(config, samples=samples, seed=options.seed, fresh=options.fresh, device=device_named(options.device))
+    device = device_named(options.device)
+    job = Job(config, samples=samples, seed=options.seed, fresh=options.fresh, device=device, quick=options.quick)
     demo(job, out, say=lambda line: print(line, flush=True))
     print(f"{out / 'report.html'} is the report; {out / 'report.json'} has every figure with its protocol.")
     print(f"Next:\n  langevin sample {shlex.quote(str(out / 'model'))} -n 64 --label 3 --out samples")

@@ -64,6 +64,7 @@ class Job:
         trials: the samplers to compare, with the headline among them.
         fresh: train anew, whatever is there.
         device: where the network computes; a CUDA device if there is one, else the CPU, if not given.
+        quick: whether it is a trial run, whose figures the report then says not to read.
     """
 
     config: Config = field(default_factory=demo_config)
@@ -72,6 +73,7 @@ class Job:
     trials: tuple[Trial, ...] = TRIALS
     fresh: bool = False
     device: str | None = None
+    quick: bool = False
 
 
 def demo(job: Job, out: str | os.PathLike[str], say: Callable[[str], None] = print) -> Findings:
@@ -123,6 +125,7 @@ def _made(job: Job, folder: Path, say: Callable[[str], None]) -> Findings:
             "sampling": sum(row.drawn.seconds for row in rows),
             "total": time.monotonic() - begun,
         },
+        quick=job.quick,
         environment={"versions": versions(), "machine": machine(), "date": time.strftime("%Y-%m-%d %H:%M")},
     )
     told = page(found).encode()

@@ -26,6 +26,16 @@ class Row:
         found = self.measures.get(measure, {}).get(of)
         return None if found is None else float(found)
 
+    def interval(self, measure: str) -> tuple[float, float] | None:
+        """The 95 % interval of a measure; None where there is none."""
+        found = self.measures.get(measure, {}).get("interval")
+        return None if found is None else (float(found[0]), float(found[1]))
+
+    def note(self, measure: str) -> str | None:
+        """What has to be said beside a measure."""
+        found = self.measures.get(measure, {}).get("note")
+        return None if found is None else str(found)
+
     def to_dict(self) -> dict[str, Any]:
         """The row as plain JSON."""
         about = {"id": self.trial.id, "title": self.trial.title, "note": self.trial.note}
@@ -80,6 +90,7 @@ class Findings:
         strip: of a few of the headline's samples.
         seconds: on the clock: training, sampling, measuring, total.
         environment: versions and machine.
+        quick: whether it was a trial run, too short for its figures to mean anything.
     """
 
     dataset: Dataset
@@ -93,6 +104,7 @@ class Findings:
     strip: Strip
     seconds: dict[str, float]
     environment: dict[str, Any]
+    quick: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """All figures with their protocols, as plain JSON."""
@@ -107,6 +119,7 @@ class Findings:
                 "process": self.model.process.to_dict(),
                 "training": dict(self.model.config),
             },
+            "quick": self.quick,
             "headline": self.headline.trial.id,
             "rows": [row.to_dict() for row in self.rows],
             "losses": self.losses,

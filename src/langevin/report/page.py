@@ -11,11 +11,17 @@ from torch import Tensor
 
 from .._duration import duration
 from . import figures, images
-from .findings import Findings
-from .table import table
+from .findings import Findings, Row
+from .table import MEASURES, anchor, glossary, table
 
 COLUMNS, BESIDE = 16, 5
 """Samples shown of each class, and held-out scans."""
+
+QUICK = """<p class="warning"><strong>Quick run.</strong> Few samples, a tiny network and little training: it shows that
+everything works. Do not read these figures as the quality of the method; <code>langevin demo</code> without
+<code>--quick</code> gives those.</p>
+"""
+"""What stands at the top of a report whose figures mean nothing."""
 
 PAIRS = 16
 """Samples shown beside their nearest training scans."""
@@ -24,8 +30,17 @@ PAIRS = 16
 def page(found: Findings) -> str:
     """The report of a demo, as HTML."""
     css = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
-    parts = (_opening, _cards, _samples, _strip, _copies, _training, _samplers, _run, _onwards)
-    body = "\n".join(part(found) for part in parts)
+    # A row each; those of two stand side by side where there is room.
+    rows = (
+        (_opening,),
+        (_cards,),
+        (_samples, _strip),
+        (_copies, _training),
+        (_samplers,),
+        (_meanings,),
+        (_run, _onwards),
+    )
+    body = "\n".join(_beside(*(part(found) for part in row)) for row in rows)
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -38,10 +53,28 @@ def page(found: Findings) -> str:
 <body>
 <main>
 {body}
+<footer>Made by <code>langevin demo</code>. This page holds everything it shows and loads nothing.</footer>
 </main>
 </body>
 </html>
 """
+
+
+def _beside(*sections: str) -> str:
+    if len(sections) == 1:
+        return sections[0]
+    return '<div class="pair">' + "".join(f"<section>\n{section}\n</section>" for section in sections) + "</div>"
+
+
+def _pan(inner: str, text: str) -> str:
+    """What keeps a width at which it can be read, and is scrolled sideways in a narrow window."""
+    return f'<div class="pan" tabindex="0" role="region" aria-label="{escape(text)}"><div>{inner}</div></div>'
+
+
+def _meanings(found: Findings) -> str:
+    return f"""<h2>What the measures mean</h2>
+<p>All of them hold samples, or real scans in their place, against the {len(found.dataset.test)} held-out scans.</p>
+{glossary()}"""
 
 
 def _opening(found: Findings) -> str:
@@ -54,7 +87,7 @@ def _opening(found: Findings) -> str:
 <p class="lead">A diffusion model of {_parameters(found)} parameters went {passes:.0f} times through
 {len(found.dataset.train):,} real 8×8 scans, in {trained} on {found.environment["machine"]["cores"]} cores ({whole}).
 {len(found.dataset.test)} scans that it never saw judge what it draws.</p>
-</header>"""
+{QUICK if found.quick else ""}</header>"""
 
 
 def _cards(found: Findings) -> str:
@@ -62,30 +95,36 @@ def _cards(found: Findings) -> str:
     n = row.drawn.record["n"]
     cards = [
         (
+            "label-agreement",
             _percent(row.value("label-agreement")),
             f"of {n:,} samples show the digit that was asked for",
             f"read by a classifier of real scans, which reads {_percent(row.value('label-agreement', 'real'))} of the "
             "held-out scans right",
         ),
         (
+            "train-synthetic-test-real",
             _percent(row.value("train-synthetic-test-real")),
             "of held-out scans are read right by a classifier taught with samples alone",
             f"taught with real scans it reads {_percent(row.value('train-synthetic-test-real', 'real'))}",
         ),
         (
+            "memorisation",
             _plain(row.value("memorisation"), 2),
             "times the distance of a fresh scan to the training data",
             "median distance to the nearest training scan, samples over held-out scans: copies would be near 0",
         ),
         (
+            "sliced-wasserstein",
             _plain(row.value("sliced-wasserstein"), 3),
             "sliced Wasserstein distance to held-out scans",
-            f"the training scans themselves are at {_plain(row.value('sliced-wasserstein', 'real'), 3)}",
+            f"the training scans themselves are at {_plain(row.value('sliced-wasserstein', 'real'), 3)}, noise at "
+            f"{_plain(row.value('sliced-wasserstein', 'noise'), 3)}",
         ),
     ]
     inner = "\n".join(
-        f'<div class="card"><b>{figure}</b><span>{escape(text)}</span><small>{escape(more)}</small></div>'
-        for figure, text, more in cards
+        f'<div class="card"><b>{figure}</b><span>{escape(text)}</span><small>{escape(more)}{_interval(row, measure)}. '
+        f'<a href="#{anchor(measure)}">What is this?</a></small></div>'
+        for measure, figure, text, more in cards
     )
     return f"""<div class="cards">
 {inner}
@@ -106,14 +145,15 @@ def _samples(found: Findings) -> str:
     # In pixels of the data, with a gap of one: both sheets then come out at one scale.
     side = found.dataset.info.shape[-1] + 1
     widths = f"20px {COLUMNS * side - 1}fr {BESIDE * side - 1}fr"
-    return f"""<h2>Samples by class</h2>
-<p>The first {COLUMNS} samples of each digit, none left out; on the right real scans that the model never saw.</p>
-<figure>
-<div class="classes" style="grid-template-columns:{widths}">
+    sheets = f"""<div class="classes" style="grid-template-columns:{widths}">
 <div class="rows">{names}</div>
 {_ink(ours, "samples, a row for each digit")}
 {_ink(real, "held-out scans, a row for each digit")}
-</div>
+</div>"""
+    return f"""<h2>Samples by class</h2>
+<p>The first {COLUMNS} samples of each digit, none left out; on the right real scans that the model never saw.</p>
+<figure>
+{_pan(sheets, "samples by class")}
 </figure>"""
 
 
@@ -136,8 +176,7 @@ def _strip(found: Findings) -> str:
 <p>Each step asks the network once. Above, the state, noise and digit together; below, what the network then believes
 the digit to be.</p>
 <figure>
-<div class="levels">{levels}</div>
-{"".join(pictures)}
+{_pan(f'<div class="levels">{levels}</div>' + "".join(pictures), "from noise to digit")}
 <figcaption>Numbers: noise over signal, σ/α. States are shown at the contrast of the data.</figcaption>
 </figure>"""
 
@@ -154,8 +193,8 @@ def _copies(found: Findings) -> str:
     return f"""<h2>Are they copies?</h2>
 <p>Above, samples; below each, the training scan nearest to it. The left half are the {len(order)} closest pairs of all
 {len(x):,} samples, the right half the first {len(first)} samples as they came.</p>
-<figure>{_ink(images.sheet(pairs, PAIRS), "samples above their nearest training scans")}</figure>
-<figure>{figures.distances(near)}
+<figure>{_pan(_ink(images.sheet(pairs, PAIRS), "samples above their nearest training scans"), "nearest scans")}</figure>
+<figure>{_pan(figures.distances(near), "distances to the training scans")}
 <figcaption>Median {median[0]:.2f} for samples, {median[1]:.2f} for held-out scans, with pixels from −1 to 1. A model
 that repeats its training data would pile up at 0.</figcaption>
 </figure>"""
@@ -164,7 +203,7 @@ that repeats its training data would pile up at 0.</figcaption>
 def _training(found: Findings) -> str:
     made = found.model.config
     return f"""<h2>Training</h2>
-<figure>{figures.losses(found.losses)}
+<figure>{_pan(figures.losses(found.losses), "losses")}
 <figcaption>{made["steps"]:,} steps of {made["config"]["batch"]} scans. The held-out loss is that of the averaged
 weights, which are what is saved and sampled.</figcaption>
 </figure>"""
@@ -179,9 +218,9 @@ def _samplers(found: Findings) -> str:
     )
     return f"""<h2>Samplers side by side</h2>
 <p>One network, several update rules. Numbers in grey are the reference: what real scans get in the samples' place,
-by the same measure.</p>
+by the same measure. A heading leads to a sentence on what it measures.</p>
 {table(found.rows, found.headline)}
-<figure>{figures.quality(found.rows)}
+<figure class="chart">{_pan(figures.quality(found.rows), "quality and cost")}
 <figcaption>Lower is better, and orange is what real scans get. On the right that is more where samples, and the
 scans that stand in for them, are fewer.</figcaption>
 </figure>
@@ -234,12 +273,20 @@ def _onwards(found: Findings) -> str:
     ]
     inner = "\n".join(f"<p>{escape(title)}</p>\n<pre>{escape(text)}</pre>" for title, text in blocks)
     return f"""<h2>Going on</h2>
-{inner}
-<footer>Made by <code>langevin demo</code>. This page holds everything it shows and loads nothing.</footer>"""
+{inner}"""
 
 
 def _ink(png: bytes, text: str) -> str:
     return f'<img class="ink" alt="{escape(text)}" src="{images.embedded(png)}">'
+
+
+def _interval(row: Row, measure: str) -> str:
+    """The 95 % interval of a card's figure, as it is written."""
+    found = row.interval(measure)
+    if found is None:
+        return ""
+    written = next(how for name, _, how in MEASURES if name == measure)
+    return f"; 95 % interval {written(found[0])} to {written(found[1])}"
 
 
 def _percent(value: float | None) -> str:
