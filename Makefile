@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all torture mutants lint format docs bench clean
+.PHONY: help demo test test-all torture mutants lint format docs figures bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -51,8 +51,11 @@ format: .venv/test  ## format and fix what can be fixed
 docs: .venv/test  ## make the pictures and the table of methods again
 	$(BIN)/python docs/make.py
 
+figures: .venv/test  ## print recorded benchmarks into the docs, and say which are older than the code
+	$(BIN)/python benchmarks/record.py
+
 bench: .venv/test  ## print every benchmark's table (let the machine be idle)
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out benchmarks/record.py benchmarks/fit_grid.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:  ## remove the environment and what runs left behind
 	rm -rf .venv runs out .pytest_cache .mypy_cache .ruff_cache

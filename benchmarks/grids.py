@@ -1,6 +1,6 @@
 """The bound of a ring under point beliefs on three grids of each number of steps, above −log p, in nats an event.
 
-    python benchmarks/grids.py
+    python benchmarks/grids.py [--record]
 
 Evenly over the knots of DDPM's table, quadratic over its hundredths, and the least of all sub-grids of a hundred
 knots by dynamic programming over one table of terms, measured on 500 points; the figures are of 2,000 others.
@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from langevin import denoisers, likelihood, processes, worlds
 from langevin.samplers import grids
+from record import show
 
 FINE = 100
 
@@ -34,7 +34,7 @@ def main() -> None:
         ]
         error = max(float(v.std()) for v in found) / math.sqrt(len(fresh))
         table.add_row(str(steps), *(f"{float(v.mean()):.3f}" for v in found), f"{error:.3f}")
-    Console().print(table)
+    show("grids", table)
 
 
 if __name__ == "__main__":

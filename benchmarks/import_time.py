@@ -1,6 +1,6 @@
 """What `import langevin` costs beside `import torch`, and what the command line's help costs.
 
-    python benchmarks/import_time.py
+    python benchmarks/import_time.py [--record]
 
 Fresh interpreters, interleaved, wall time of the import statement alone; medians and their ratio. `langevin.sample` is
 what a user touches first, so the folders behind it are imported in a third row. The help of a command needs no torch.
@@ -12,8 +12,9 @@ import statistics
 import subprocess
 import sys
 
-from rich.console import Console
 from rich.table import Table
+
+from record import show
 
 STATEMENTS = {
     "import torch": "import torch",
@@ -44,7 +45,7 @@ def main(rounds: int = 9) -> None:
     rows = Table("statement", "median s", "ratio")
     for name, values in times.items():
         rows.add_row(name, f"{statistics.median(values):.3f}", f"{statistics.median(values) / base:.3f}")
-    Console(width=100).print(rows)
+    show("import", rows)
 
 
 if __name__ == "__main__":
