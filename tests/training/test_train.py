@@ -91,6 +91,15 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     assert loaded.data == points().info
 
 
+def test_skipped_files_are_listed_with_the_reasons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lost = (("photos/a.png", "truncated"), ("photos/b\nc\udcff.png", "not a picture: “é”"))
+    training.train(tiny(2), replace(points(), skipped=lost), tmp_path)
+    said = "".join(capsys.readouterr())
+    assert f"2 files were skipped: {tmp_path / 'skipped.txt'} has the reason for each" in said.replace("\n", " ")
+    listed = (tmp_path / "skipped.txt").read_text(encoding="utf-8").splitlines()
+    assert listed == ["photos/a.png: truncated", "photos/b\\nc\\udcff.png: not a picture: “é”"]
+
+
 def test_it_learns(tmp_path: Path) -> None:
     config = tiny(150, batch=32, output=OutputConfig(validate_every=150, picture_every=0, validate_on=256))
     config = replace(config, optimiser=replace(config.optimiser, lr=5e-3, warmup=10))

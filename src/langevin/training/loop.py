@@ -30,7 +30,7 @@ from .config import Config
 from .interrupts import Interrupts
 from .learner import Learner, learning_rate, precision
 from .order import Order
-from .reports import CLOCK, SECONDS, Bar, Metrics, Row, forecast, opening
+from .reports import CLOCK, SECONDS, SKIPPED, Bar, Metrics, Row, forecast, opening, skipped
 from .resolve import build, changed, check, settle
 from .team import Team
 
@@ -323,6 +323,10 @@ class Run:
             return
         for line in opening(self.dataset, self.learner.network, self.config, self.team.device, self.team.size):
             self.bar.say(line)
+        if self.dataset.skipped and self.team.first:
+            path, count = self.out / SKIPPED, len(self.dataset.skipped)
+            files.replace(path, skipped(self.dataset))
+            self.bar.say(f"{count} file{'s were' if count > 1 else ' was'} skipped: {path} has the reason for each")
         if self.progress.step:
             spent = duration(self.progress.clock.seconds)
             self.bar.say(f"going on after step {self.progress.step}, {spent} of training")

@@ -26,6 +26,9 @@ COLUMNS = ("step", "loss", "val_loss", "lr", "skipped")
 Row = dict[str, float | None]
 
 
+SKIPPED = "skipped.txt"
+"""Where a run lists the files of its data that could not be used."""
+
 CLOCK, SECONDS = "clock.json", "seconds"
 """Where a run keeps what depends on the clock, and under which name a model's ``config`` has it."""
 
@@ -76,6 +79,12 @@ def opening(
     if info.is_image and train < SMALL and max(info.shape[1:]) > 16 and not dataset.train.flip:
         lines.append("images are not mirrored; --flip mirrors half of them, which is as good as more, save for writing")
     return lines
+
+
+def skipped(dataset: Dataset) -> bytes:
+    """Files of the data that could not be used, one a line with the reason, as the file ``SKIPPED`` holds them."""
+    shown = lambda text: "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return "".join(f"{shown(path)}: {shown(reason)}\n" for path, reason in dataset.skipped).encode()
 
 
 def forecast(steps: int | None, step: int, spent: float, left: float, speed: float, free: bool) -> str:
