@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import math
+import numbers
+import os
 from collections.abc import Iterable
+from typing import Any
 
 LONGEST = 4000
 """Characters of a message at most: it may repeat what a file says, and a file may say anything."""
@@ -31,3 +35,61 @@ def unknown(kind: str, name: str, known: Iterable[str], more: str = "") -> UserE
     """The error for a name that is in no table: the nearest one, and all of them."""
     known = sorted(known)
     return UserError(f"unknown {kind} {name!r}.{nearest(name, known)} Known: {', '.join(known)}.{more}")
+
+
+def shown(value: object) -> str:
+    """A value as a sentence can hold it: a class by its name, a long one by its beginning, a tensor by its shape."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{type(value).__name__} of shape {tuple(value.shape)}"
+    text = repr(value)
+    return text if len(text) <= 80 and "\n" not in text else f"an object of type {type(value).__name__}"
+
+
+def check_instance(name: str, value: object, kind: type | tuple[type, ...], accepted: str) -> None:
+    """Refuse a value that is not of a type; a class in place of its instance is told how to make one.
+
+    Raises:
+        UserError: with the argument, what came and what is accepted.
+    """
+    if isinstance(value, kind):
+        return
+    made = isinstance(value, type) and issubclass(value, kind)
+    hint = f"; write {value.__name__}() for an instance" if made else ""  # type: ignore[attr-defined]
+    raise UserError(f"{name} must be {accepted}, got {shown(value)}{hint}")
+
+
+def check_integer(name: str, value: object, low: int, high: int | None = None) -> int:
+    """An integer in [low, high].
+
+    Raises:
+        UserError: with the argument, what came and what is accepted.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+        within = f"of at least {low}" if high is None else f"from {low} to {high}"
+        raise UserError(f"{name} must be an integer {within}, got {shown(value)}")
+    return value
+
+
+def check_numbers(**values: Any) -> None:
+    """Refuse arguments that are no finite numbers; a tensor or an array of one number is one.
+
+    Raises:
+        UserError: with the argument and what came.
+    """
+    for name, value in values.items():
+        one = getattr(value, "ndim", None) == 0
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not (number or one) or not math.isfinite(value):
+            raise UserError(f"{name} must be a finite number, got {shown(value)}")
+
+
+def check_path(name: str, value: object) -> None:
+    """Refuse what is no path, and the empty one.
+
+    Raises:
+        UserError: with the argument and what came.
+    """
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value).strip():
+        raise UserError(f"{name} must be a path (text or a pathlib.Path), got {shown(value)}")

@@ -29,6 +29,9 @@ class Foreign(nn.Module):
         like: a tensor of the dtype and on the device of the network, if it is no module with parameters.
     """
 
+    foreign = True
+    """What it holds may do more than compute when it is called: its memory is not measured by calling it."""
+
     def __init__(
         self, network: Callable[..., Any], classes: int, null_label: int | None, whole: bool, like: Tensor | None
     ) -> None:

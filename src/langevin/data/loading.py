@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from .._errors import UserError, nearest
+from .._errors import UserError, nearest, shown
 from .._registry import methods
 from .._untrusted import reading, reason
 from . import array as _array
@@ -41,8 +41,8 @@ def load(
     Raises:
         UserError: for a source that does not exist (with the nearest name), cannot be read or holds no usable data.
     """
-    if not os.fspath(source).strip():
-        raise UserError(f"source must be a name, a folder or a file, got {os.fspath(source)!r}")
+    if not isinstance(source, (str, os.PathLike)) or not os.fspath(source).strip():
+        raise UserError(f"source must be a name, a folder or a file, got {shown(source)}")
     options = Options(size=size, channels=channels, flip=flip, crop=crop, limit=limit, progress=progress)
     name = os.fspath(source)
     known = {m.name: m.make for m in methods("data")}

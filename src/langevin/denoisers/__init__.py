@@ -1,6 +1,6 @@
 """Beliefs about clean data: the reading of networks, and statistics of posteriors."""
 
-from .base import Denoiser, Density, Transform, described
+from .base import Denoiser, Density, Transform, as_labels, check_is_denoiser, described
 from .check import DenoiserCheck, LevelErrors, check_denoiser
 from .compiled import compiled
 from .energy import EnergyDenoiser, networked
@@ -39,8 +39,10 @@ __all__ = [
     "TokenReading",
     "Transform",
     "analytic",
+    "as_labels",
     "calibrate",
     "check_denoiser",
+    "check_is_denoiser",
     "clamp",
     "compiled",
     "convert",

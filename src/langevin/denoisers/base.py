@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .._errors import UserError, nearest
+from .._errors import UserError, nearest, shown
 from ..distributions import Distribution
 from ..processes import Process
 
@@ -35,6 +36,8 @@ class Denoiser(ABC):
 
         The process takes ``endpoint``; everything else must be declared by the denoiser.
         """
+        if condition is not None and not isinstance(condition, Mapping):
+            raise UserError(f"condition must be a mapping such as {{'label': 3}}, got {shown(condition)}")
         condition = {**(condition or {}), **named}
         endpoint = condition.pop("endpoint", None)
         known = self.conditions()
@@ -67,6 +70,41 @@ class Denoiser(ABC):
         return torch.device("cpu")
 
 
+def check_is_denoiser(value: object, name: str = "denoiser") -> None:
+    """Refuse what is no denoiser, and say how to make one of it where that is known.
+
+    Raises:
+        UserError: with the argument, what came and what is accepted.
+    """
+    if isinstance(value, Denoiser):
+        return
+    hint = ""
+    if isinstance(value, (str, os.PathLike)):
+        hint = f"; load the model first: langevin.load({str(value)!r:.80})"
+    elif not isinstance(value, type) and callable(getattr(value, "denoiser", None)):
+        hint = "; take its denoiser on a process: world.denoiser(langevin.processes.VP())"
+    elif callable(value) and not isinstance(value, type):
+        hint = "; wrap a network with langevin.denoiser(network, process=…, prediction=…, shape=…)"
+    got = type(value).__name__ if isinstance(value, nn.Module) else shown(value)
+    raise UserError(f"{name} must be a denoiser, got {got}{hint}")
+
+
+def as_labels(value: Any) -> Tensor:
+    """Labels as integers ``()`` or ``(B,)``; their range is the caller's to check.
+
+    Raises:
+        UserError: for anything else.
+    """
+    try:
+        label = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        label = None
+    if label is None or label.is_floating_point() or label.dtype == torch.bool or label.ndim > 1 or not label.numel():
+        got = shown(value) if label is None else f"{label.dtype} {tuple(label.shape)}"
+        raise UserError(f"label must hold integers, () or (B,), got {got}")
+    return label
+
+
 @runtime_checkable
 class Density(Protocol):
     """A denoiser that knows the density of its noised law; with ``comparable = False`` up to a constant at each t."""
@@ -81,6 +119,9 @@ class Transform(Denoiser):
     """A denoiser made from another, its ``base``: conditions, shape and process pass through."""
 
     base: Denoiser
+
+    def __post_init__(self) -> None:
+        check_is_denoiser(self.base)
 
     @property
     def process(self) -> Process:  # type: ignore[override]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .._errors import UserError
 from ..distributions import Noise
 from ..processes import DDPM, ScalarGaussian, cosine_betas, linear_betas, power, scaled_linear_betas
-from .base import Denoiser
+from .base import Denoiser, check_is_denoiser
 from .network import Counter, NetworkDenoiser
 from .reading import PREDICTIONS, TIME_LABELS, Reading
 
@@ -130,8 +130,7 @@ def check_denoiser(denoiser: Denoiser, data: Tensor, *, seed: int = 0) -> Denois
     Raises:
         UserError: for data of another shape, or a process that is not x_t = αx_0 + σε.
     """
-    if not isinstance(denoiser, Denoiser):
-        raise UserError(f"denoiser must be a langevin denoiser (see langevin.denoiser), got {type(denoiser).__name__}")
+    check_is_denoiser(denoiser)
     process: ScalarGaussian = power(denoiser.process, ScalarGaussian, "check_denoiser")
     x0 = _clean(data, denoiser.shape)
     findings = []

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .._errors import UserError, unknown
+from .._errors import UserError, check_numbers, unknown
 from ..distributions import Levels
 from ..processes import Process, ScalarGaussian, expand
 from .network import NetworkDenoiser
@@ -53,6 +53,7 @@ class LevelReading(Reader):
             raise unknown("time label", self.time, TIME_LABELS)
         if type(self.levels) is not int or not 2 <= self.levels <= 4096:
             raise UserError(f"levels must be an integer in [2, 4096], got {self.levels!r}")
+        check_numbers(low=self.low, high=self.high)
         if not -math.inf < self.low < self.high < math.inf:
             raise UserError(f"low, high must be finite with low < high, got {self.low} and {self.high}")
         check_std(self.data_std)

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._errors import UserError, unknown
+from .._errors import UserError, check_instance, shown, unknown
 from .._untrusted import room
-from ..distributions import Diagonal, Distribution, Normal
-from ..processes import DDPM, Process, ScalarGaussian, as_time, expand
-from .base import Denoiser
+from ..distributions import Diagonal, Distribution, Noise, Normal
+from ..processes import DDPM, Process, ScalarGaussian, as_time, check_process, expand
+from .base import Denoiser, as_labels
 from .footprint import footprint
 from .reading import TIME_LABELS, Asked, Reader, Reading
 
@@ -126,6 +126,16 @@ class NetworkDenoiser(Denoiser):
     _free: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.network, nn.Module):
+            raise UserError(
+                f"network must be a torch.nn.Module, got {shown(self.network)}; langevin.denoiser(network, process=…, "
+                "prediction=…, shape=…) wraps any function"
+            )
+        check_process(self.process)
+        check_instance("reading", self.reading, Reader, "a reading such as langevin.denoisers.Reading('eps')")
+        sizes = isinstance(self.shape, Sequence) and all(type(n) is int and n > 0 for n in self.shape)
+        if not sizes or not self.shape:
+            raise UserError(f"shape must be a tuple of positive integers, that of one datum, got {shown(self.shape)}")
         self.reading.check(self.process)
         if self.variance is not None and not (self.reading.spreads and self.variance in VARIANCES):
             raise unknown("variance", self.variance, VARIANCES if self.reading.spreads else ())
@@ -171,11 +181,9 @@ class NetworkDenoiser(Denoiser):
             if value is None:
                 bound.pop(key, None)
                 continue
-            tensor = torch.as_tensor(value, device=self.device)
             if key == "label":
+                tensor = as_labels(value).to(self.device)
                 classes = int(config["classes"])
-                if tensor.is_floating_point() or tensor.ndim > 1:
-                    raise UserError(f"label must hold integers, () or (B,), got {tensor.dtype} {tuple(tensor.shape)}")
                 if not ((tensor >= -1) & (tensor < classes)).all():
                     raise UserError(
                         f"label must lie in [0, {classes}) (-1 is none), got {tensor.unique().tolist()[:8]}"
@@ -184,7 +192,10 @@ class NetworkDenoiser(Denoiser):
                 tensor = tensor.to(torch.int64).reshape(-1)
             else:
                 ndim = 2 if key == "vector" else 3
-                tensor = tensor.to(self.dtype)
+                try:
+                    tensor = torch.as_tensor(value, device=self.device).to(self.dtype)
+                except (TypeError, ValueError, RuntimeError):
+                    raise UserError(f"{key} must hold numbers, got {shown(value)}") from None
                 tensor = tensor[None] if tensor.ndim == ndim - 1 else tensor
                 if tensor.ndim != ndim or tensor.shape[-1] != config[key]:
                     shape = "(B, {0}) or ({0},)" if key == "vector" else "(B, L, {0}) or (L, {0})"
@@ -223,7 +234,7 @@ class NetworkDenoiser(Denoiser):
         """What depends on time alone; for one time of all samples it is computed once and kept."""
         if isinstance(t, Tensor) and (t.ndim or t.requires_grad or not t.is_cpu):
             return self._asked(as_time(t))
-        number = float(t)
+        number = t if type(t) is float else float(as_time(t))
         found = self._kept.get(number)
         if found is None:
             if len(self._kept) >= KEPT:
@@ -238,6 +249,29 @@ class NetworkDenoiser(Denoiser):
         return self.reading.asked(self.process, t, label)
 
     def _ask(self, x_t: Tensor, now: Asked, condition: Mapping[str, Tensor]) -> Tensor:
+        try:
+            return self._call(x_t, now, condition)
+        except (AttributeError, IndexError, RuntimeError, TypeError) as error:
+            said = self._said(x_t, error)
+            if said is None:
+                raise
+            raise said from error
+
+    def _said(self, x_t: Any, error: Exception | None = None) -> UserError | None:
+        """The mistake that an error inside the network comes of, if it is one that is known."""
+        if not isinstance(x_t, Tensor):
+            return UserError(f"x_t must be a tensor of states (B, *state), got {shown(x_t)}")
+        state = self.process.prior(self.shape).sample(Noise(0, 1)).shape[1:]
+        if x_t.shape[1:] != state or not x_t.ndim:
+            return UserError(f"x_t must have shape (B, {', '.join(map(str, state))}), got {tuple(x_t.shape)}")
+        if isinstance(error, TypeError) and "positional argument" in str(error):
+            return UserError(
+                f"network must take (x, time, condition), which {type(self.network).__name__} does not; "
+                "langevin.denoiser(network, process=…, prediction=…, shape=…) wraps networks that take something else"
+            )
+        return None
+
+    def _call(self, x_t: Tensor, now: Asked, condition: Mapping[str, Tensor]) -> Tensor:
         x = self.reading.enter(self.process, x_t, now)
         if x.dtype is not self._first.dtype:  # a call of `to` that changes nothing costs as much as a small operation
             x = x.to(self._first.dtype)
@@ -247,11 +281,16 @@ class NetworkDenoiser(Denoiser):
         if shape[0] != 1 or not label.ndim:
             label = label.expand(shape[0])
         out: Tensor = self.network(x, label, condition or None)
+        if not isinstance(out, Tensor):
+            raise UserError(
+                f"network must return a tensor, got {type(out).__name__}; langevin.denoiser(network, process=…, "
+                "prediction=…, shape=…) wraps networks that return something else, as those of diffusers do"
+            )
         if out.shape == shape and shape[1] == self._channels:  # what is usual, without building a tuple
             return out
         expected = (self._channels, *shape[2:])
         if out.shape != (shape[0], *expected):
-            raise UserError(f"network must return {expected} a sample, got {tuple(out.shape[1:])}")
+            raise self._said(x_t) or UserError(f"network must return {expected} a sample, got {tuple(out.shape[1:])}")
         return out
 
     def check_memory(self, batch: int, *, learning: bool = False) -> None:
@@ -273,7 +312,7 @@ class NetworkDenoiser(Denoiser):
 
     def _fits(self, x: Tensor, label: Tensor, condition: Mapping[str, Tensor], learning: bool | None = None) -> None:
         """``check_memory`` of a batch at hand, once for a network and the largest batch."""
-        if not hasattr(self.network, "config"):
+        if not hasattr(self.network, "config") or getattr(self.network, "foreign", False):
             return  # not one of ours: it may do more when it is called than compute
         if learning is None:
             learning = torch.is_grad_enabled() and self._first.requires_grad

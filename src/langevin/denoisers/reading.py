@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from .._errors import UserError, unknown
+from .._errors import UserError, check_numbers, unknown
 from ..distributions import Dirac, Distribution, scaled
 from ..processes import DDPM, Process, ScalarGaussian, SignalToNoise, expand
 
@@ -102,6 +102,8 @@ def time_range(time: str, process: Process) -> list[float] | None:
 
 def check_std(data_std: float) -> None:
     """Refuse a spread of the data that is none, or whose square is no number."""
+    if not (isinstance(data_std, float) and not 0 < data_std < math.inf):  # which has a sentence of its own below
+        check_numbers(data_std=data_std)
     if not 1e-100 < data_std < 1e100:
         raise UserError(f"data_std must be > 0, got {data_std}" + " (1e-100 to 1e100)" * (0 < data_std < math.inf))
 
@@ -243,6 +245,8 @@ class Reading(Reader):
         if self.time not in TIME_LABELS:
             raise unknown("time label", self.time, TIME_LABELS)
         check_std(self.data_std)
+        if not isinstance(self.scale_input, bool | None):
+            raise UserError(f"scale_input must be True, False or None, got {self.scale_input!r}")
         if self.scale_input is None:
             object.__setattr__(self, "scale_input", self.prediction == "edm")
 

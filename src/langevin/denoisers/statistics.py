@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import UserError, check_numbers
 from .._registry import register
 from ..distributions import Categorical, Diagonal, Dirac, Distribution, FiniteSet, Normal
 from ..processes import Chain, Observable, Process, ScalarGaussian, as_time, expand, power
-from .base import Denoiser, Transform
+from .base import Denoiser, Transform, check_is_denoiser
 
 _EXACT = "exact: tests/denoisers/test_statistics.py"
 _EXACT_TOKENS = "exact: tests/laws/test_token_laws.py::test_the_published_reverse_counts_the_evidence_twice"
@@ -67,6 +67,7 @@ class _Isotropic(Transform):
 @register("denoisers", "unit", title="DDPM's β as a belief variance", arxiv="2006.11239", proof=_EXACT)
 def unit(denoiser: Denoiser) -> Denoiser:
     r"""Belief variance :math:`σ^2 / (α^2 + σ^2)`, the posterior of unit-variance data: ``reverse`` has DDPM's β."""
+    check_is_denoiser(denoiser)
     power(denoiser.process, ScalarGaussian, "variance β")
     return _Isotropic(denoiser, 1.0)
 
@@ -81,7 +82,9 @@ def isotropic(denoiser: Denoiser, std: float) -> Denoiser:
         denoiser: on a scalar-Gaussian process.
         std: δ ≥ 0, in units of the data.
     """
+    check_is_denoiser(denoiser)
     power(denoiser.process, ScalarGaussian, "variance 'isotropic'")
+    check_numbers(std=std)
     if not 0 <= std < math.inf:
         raise UserError(f"std must be a finite number >= 0, got {std}")
     return _Isotropic(denoiser, float(std))
@@ -141,6 +144,7 @@ class _Clamp(Transform):
 @register("denoisers", "clamp", title="Clipped x̂_0", arxiv="2006.11239", proof=_EXACT)
 def clamp(denoiser: Denoiser, low: float = -1.0, high: float = 1.0) -> Denoiser:
     """The mean clipped to the range of the data, as in the code of DDPM (``clip_denoised``)."""
+    check_numbers(low=low, high=high)
     if not low < high:
         raise UserError(f"low must be below high, got {low} and {high}")
     return _Clamp(denoiser, low, high)
@@ -174,6 +178,7 @@ def convert(denoiser: Denoiser, process: Process) -> Denoiser:
     in phase space) is scaled to the denoiser's own process at the time u of equal log-SNR, :math:`x_u = y α_u / a`.
     Outside the range of log-SNR that the denoiser's process covers, its end is asked.
     """
+    check_is_denoiser(denoiser)
     power(denoiser.process, ScalarGaussian, "convert")
     power(process, Observable, "convert")
     return denoiser if process == denoiser.process else _Converted(denoiser, process)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import UserError, shown
 from .streams import Stream
 
 _MASK = 0xFFFFFFFF
@@ -138,10 +138,12 @@ class Noise:
     draw: int = 0
 
     def __init__(self, seed: int, sample: Tensor | int, draw: int = 0) -> None:
-        if not isinstance(seed, int) or not 0 <= seed < 2**64:
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
             raise UserError(f"seed must be an integer in [0, 2**64), got {seed!r}")
         if not isinstance(draw, int) or not 0 <= draw < 2**32:
             raise UserError(f"draw must be an integer in [0, 2**32), got {draw!r}")
+        if isinstance(sample, bool) or not isinstance(sample, (int, Tensor)):
+            raise UserError(f"sample must be a number of samples or int64 indices (B,), got {shown(sample)}")
         counted = isinstance(sample, int)
         if isinstance(sample, int):
             if not 0 <= sample <= 2**32:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import UserError, check_numbers, shown
 from .._registry import register
-from ..denoisers import Denoiser, together
+from ..denoisers import Denoiser, check_is_denoiser, together
 from ..distributions import Categorical, Dirac, Distribution
 from ..processes import Process
 
@@ -22,6 +22,8 @@ def linear(beliefs: Sequence[Distribution], weights: Sequence[float]) -> Distrib
 
     Linear in the means is linear in ε, v or score too, since they are affine in x̂_0 with one set of coefficients.
     """
+    if not isinstance(beliefs, Sequence) or not all(isinstance(b, Distribution) for b in beliefs):
+        raise UserError(f"beliefs must be a list of laws, as denoiser(x_t, t) returns them, got {shown(beliefs)}")
     if len(beliefs) != len(weights) or not beliefs:
         raise UserError(f"weights must be one a belief, got {len(weights)} for {len(beliefs)} beliefs")
     if all(isinstance(b, Categorical) for b in beliefs):
@@ -86,9 +88,13 @@ def classifier_free(
         condition: what to bind, e.g. ``{"label": 3}``; or by keyword.
         guidance_scale: w; 1 is the plain conditional model, 0 the unconditional, > 1 strengthens the condition.
     """
+    check_is_denoiser(denoiser)
+    check_numbers(guidance_scale=guidance_scale)
     scale = float(guidance_scale)
-    if not torch.isfinite(torch.tensor(scale)):
-        raise UserError(f"guidance_scale must be a finite number, got {guidance_scale}")
+    if not condition and not named:
+        raise UserError(
+            "condition must be given, such as label=3: guidance is between a model with and without it, got none"
+        )
     conditional = denoiser.given(condition, **named)
     if scale in (0.0, 1.0):
         return conditional if scale else denoiser

@@ -14,7 +14,7 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import lookup, register
 from .._untrusted import room
-from ..denoisers import Denoiser, described
+from ..denoisers import Denoiser, check_is_denoiser, described
 from ..distributions import Distribution, Noise, Stream
 from ..objectives.bound import Decoder, Discretised, decode, default_decoder, prior_term, step_term
 from ..processes import DDPM, Chain, Process, ScalarGaussian, TableChain
@@ -209,6 +209,7 @@ def check_data(denoiser: Denoiser, x: Tensor) -> Tensor:
     Raises:
         UserError: for another shape, no sample, not-a-numbers, or values outside the range of the model's data.
     """
+    check_is_denoiser(denoiser)
     if not isinstance(x, Tensor) or tuple(x.shape[1:]) != tuple(denoiser.shape) or x.shape[0] < 1:
         got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise UserError(f"x must be a tensor of shape (N, {', '.join(map(str, denoiser.shape))}), got {got}")

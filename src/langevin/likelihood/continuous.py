@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._registry import register
-from ..denoisers import Denoiser
+from ..denoisers import Denoiser, check_is_denoiser
 from ..distributions import Noise, Stream, kl
 from ..objectives import LikelihoodImportance, TimeLaw, Uniform
 from ..objectives.weights import likelihood
@@ -87,6 +87,7 @@ def continuous_bound(
     Raises:
         UserError: for another process, data of another shape or not finite, or no draws.
     """
+    check_is_denoiser(denoiser)
     process: ScalarGaussian = power(denoiser.process, ScalarGaussian, "the continuous-time bound")
     if tuple(x.shape[1:]) != tuple(denoiser.shape) or not len(x) or not x.isfinite().all():
         raise UserError(f"x must be finite data (B, {', '.join(map(str, denoiser.shape))}), got {tuple(x.shape)}")

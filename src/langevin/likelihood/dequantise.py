@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import UserError
-from ..denoisers import Denoiser
+from ..denoisers import Denoiser, check_is_denoiser
 from ..denoisers.base import described
 from ..distributions import Noise
 from ..objectives import Discretised
@@ -136,6 +136,7 @@ def learn_dequantiser(
         seed: of initial weights, order and noise.
     """
     width = levels_of(denoiser, x)
+    check_is_denoiser(denoiser)
     process: ScalarGaussian = power(denoiser.process, ScalarGaussian, "variational dequantisation")
     for name, value in (("steps", steps), ("batch", batch)):
         if type(value) is not int or value < 1:

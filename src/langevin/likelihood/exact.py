@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._errors import UserError, unknown
 from .._registry import register
-from ..denoisers import Denoiser
+from ..denoisers import Denoiser, check_is_denoiser
 from ..denoisers.base import described
 from ..distributions import Noise, Stream
 from ..processes import ScalarGaussian
@@ -141,6 +141,7 @@ def exact(
     Raises:
         UserError: for data that do not fit the model, a process without such a flow, and numbers out of range.
     """
+    check_is_denoiser(denoiser)
     process = denoiser.process
     if not isinstance(process, ScalarGaussian):
         raise UserError(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._registry import register
-from ..denoisers import Denoiser, described
+from ..denoisers import Denoiser, check_is_denoiser, described
 from ..distributions import Noise, kl
 from ..objectives.vdm import levels_of, reconstruction_term
 from ..processes import ScalarGaussian, power
@@ -80,6 +80,7 @@ def vdm_bound(
     Raises:
         UserError: for another process, a shape that is not the model's, values that are not finite.
     """
+    check_is_denoiser(denoiser)
     process: ScalarGaussian = power(denoiser.process, ScalarGaussian, "the bound in continuous time")
     if tuple(x.shape[1:]) != tuple(denoiser.shape) or len(x) == 0:
         raise UserError(f"x must have shape (N, {', '.join(map(str, denoiser.shape))}), got {tuple(x.shape)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .._errors import UserError
+from .._errors import UserError, shown
 from .._registry import lookup
 from .._untrusted import settings as checked
 from .base import (
@@ -16,6 +16,7 @@ from .base import (
     Score,
     SignalToNoise,
     as_time,
+    check_process,
     expand,
     power,
 )
@@ -57,7 +58,7 @@ def create(config: str | Mapping[str, Any]) -> Process:
         UserError: for an unknown name or setting (with the nearest), or a value of a wrong type or out of its range.
     """
     if not isinstance(config, str | Mapping):
-        raise UserError(f"a process must be a name or a mapping with a name and settings, got {config!r}")
+        raise UserError(f"process must be a name or a mapping with a name and settings, got {shown(config)}")
     settings = {"name": config} if isinstance(config, str) else dict(config)
     name = settings.pop("name", None)
     make = lookup("processes", str(name)).make
@@ -103,6 +104,7 @@ __all__ = [
     "Uniform",
     "VariancePreserving",
     "as_time",
+    "check_process",
     "cosine_betas",
     "create",
     "expand",

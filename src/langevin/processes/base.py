@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import UserError, check_instance, shown
 from ..distributions import Compound, Distribution
 
 
@@ -17,8 +17,12 @@ def as_time(t: Tensor | float) -> Tensor:
     """Times as float64, ``()`` or ``(B,)``, checked to be finite numbers in [0, 1] where that costs nothing."""
     if isinstance(t, Tensor):
         return t if t.dtype == torch.float64 else t.to(torch.float64)
-    if not 0.0 <= t <= 1.0:
-        raise UserError(f"t must be a time in [0, 1] (0 is data, 1 is noise), got {t}")
+    try:
+        inside = 0.0 <= t <= 1.0 and t is not True
+    except (TypeError, ValueError):
+        inside = False
+    if not inside:
+        raise UserError(f"t must be a time in [0, 1] (0 is data, 1 is noise), got {shown(t)}")
     return torch.tensor(t, dtype=torch.float64)
 
 
@@ -29,6 +33,8 @@ def expand(c: Tensor, x: Tensor) -> Tensor:
     The coefficient takes the dtype and device of a floating x, so float64 arithmetic on times does not promote a
     network's input.
     """
+    if not isinstance(x, Tensor):
+        raise UserError(f"x must be a tensor (B, *event), got {shown(x)}")
     dtype = x.dtype if x.is_floating_point() else c.dtype
     c = c.to(device=x.device, dtype=dtype)
     if c.ndim == 0:
@@ -151,8 +157,14 @@ class Score(Protocol):
         ...
 
 
+def check_process(process: object) -> None:
+    """Refuse what is no process, a class or a name among it."""
+    check_instance("process", process, Process, "a process such as langevin.processes.VP()")
+
+
 def power(process: Process, protocol: type, needed_by: str) -> Any:
     """The process, checked to have a power; the error names the power and who asked for it."""
+    check_process(process)
     if not isinstance(process, protocol):
         members = ", ".join(
             sorted(n for n in vars(protocol) if not n.startswith("_") and callable(getattr(protocol, n)))

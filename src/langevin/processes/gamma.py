@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import UserError, check_numbers
 from .._registry import register
 from ..distributions import ScaledBeta, ShiftedGamma
 from .base import Process, as_time, expand
@@ -42,6 +42,7 @@ class GammaNoise(Process):
     theta: float = 0.1
 
     def __post_init__(self) -> None:
+        check_numbers(theta=self.theta)
         if not 0 < self.theta < math.inf:
             raise UserError(f"theta must be > 0, got {self.theta}")
         if not isinstance(self.base, ScalarGaussian):

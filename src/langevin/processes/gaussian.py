@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from .._errors import UserError
+from .._errors import UserError, check_integer, check_numbers, shown
 from .._registry import register
 from ..distributions import Distribution, Normal
 from .base import Observation, Process, as_time, expand
@@ -202,6 +202,7 @@ class VP(VariancePreserving):
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
+        check_numbers(beta_min=self.beta_min, beta_max=self.beta_max)
         if not 0 < self.beta_min <= self.beta_max < math.inf:
             raise UserError(
                 f"beta_min, beta_max must satisfy 0 < beta_min <= beta_max, got {self.beta_min}, {self.beta_max}"
@@ -271,6 +272,7 @@ class VE(ScalarGaussian):
     sigma_max: float = 50.0
 
     def __post_init__(self) -> None:
+        check_numbers(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
         _check_sigmas(self.sigma_min, self.sigma_max, math.sqrt(2))  # so that t_min < 1
 
     @property
@@ -315,6 +317,7 @@ class EDM(ScalarGaussian):
     sigma_max: float = 80.0
 
     def __post_init__(self) -> None:
+        check_numbers(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
         _check_sigmas(self.sigma_min, self.sigma_max)
 
     @property
@@ -380,6 +383,7 @@ class Cosine(ScalarGaussian):
     offset: float = 0.008
 
     def __post_init__(self) -> None:
+        check_numbers(offset=self.offset)
         if not 0 <= self.offset < 1:
             raise UserError(f"offset must lie in [0, 1), got {self.offset}")
 
@@ -409,18 +413,29 @@ class Cosine(ScalarGaussian):
         return Normal(torch.zeros(1, *shape, dtype=torch.float64), 1.0)
 
 
+def _check_betas(n: int, **values: float) -> None:
+    check_integer("n", n, 1)
+    check_numbers(**values)
+    for name, value in values.items():
+        if not 0 <= value < 1:
+            raise UserError(f"{name} must lie in [0, 1), got {value}")
+
+
 def linear_betas(n: int = 1000, start: float = 1e-4, end: float = 0.02) -> tuple[float, ...]:
     """β_1…β_N linear from start to end (Ho et al. 2020, arXiv:2006.11239 §4)."""
+    _check_betas(n, start=start, end=end)
     return tuple(torch.linspace(start, end, n, dtype=torch.float64).tolist())
 
 
 def scaled_linear_betas(n: int = 1000, start: float = 0.00085, end: float = 0.012) -> tuple[float, ...]:
     """√β linear from √start to √end (latent diffusion, arXiv:2112.10752)."""
+    _check_betas(n, start=start, end=end)
     return tuple((torch.linspace(start**0.5, end**0.5, n, dtype=torch.float64) ** 2).tolist())
 
 
 def cosine_betas(n: int = 1000, offset: float = 0.008, ceiling: float = 0.999) -> tuple[float, ...]:
     """β_n = 1 − ᾱ_n/ᾱ_{n−1} of the cosine schedule, at most ``ceiling`` (arXiv:2102.09672 eq. 17)."""
+    _check_betas(n, offset=offset, ceiling=ceiling)
     t = torch.linspace(0, 1, n + 1, dtype=torch.float64)
     alpha_bar = Cosine(offset).alpha(t) ** 2
     return tuple((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp_max(ceiling).tolist())
@@ -448,7 +463,13 @@ class DDPM(VariancePreserving):
     betas: Sequence[float] = linear_betas()
 
     def __post_init__(self) -> None:
-        betas = tuple(float(b) for b in self.betas)
+        try:
+            betas = tuple(float(b) for b in self.betas)
+        except (TypeError, ValueError):
+            raise UserError(
+                "betas must be a sequence of numbers in (0, 1), such as langevin.processes.cosine_betas(1000), got "
+                f"{shown(self.betas)}"
+            ) from None
         if not betas or not all(0 < b < 1 for b in betas):
             raise UserError("betas must be one or more numbers in (0, 1)")
         object.__setattr__(self, "betas", betas)

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import UserError, check_numbers
 from .._registry import register
 from ..distributions import Blocks, Compound, Dense, Diagonal, Dirac, Distribution, Normal
 from .base import Observation, Process, as_time, expand
@@ -69,6 +69,7 @@ class PhaseSpace(Process):
     gamma: float = 0.04
 
     def __post_init__(self) -> None:
+        check_numbers(beta=self.beta, gamma=self.gamma)
         if not 0 < self.beta < math.inf or not 0 < self.gamma <= 1:
             raise UserError(f"beta must be > 0 and gamma in (0, 1], got {self.beta} and {self.gamma}")
 

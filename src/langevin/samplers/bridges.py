@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import UserError, check_numbers
 from .._registry import register
 from ..denoisers import Denoiser, dirac, isotropic, unit, whole
 from ..distributions import Noise
@@ -46,6 +46,7 @@ class Ancestral(Sampler):
     final: Literal["sample", "mean"] = "sample"
 
     def __post_init__(self) -> None:
+        check_numbers(eta=self.eta)
         if not 0.0 <= self.eta <= 1.0:
             raise UserError(f"eta must lie in [0, 1], got {self.eta}")
         if self.final not in ("sample", "mean"):
@@ -190,7 +191,8 @@ class DDIM(Linear):
     eta: float | Literal["hat"] = 0.0
 
     def __post_init__(self) -> None:
-        if self.eta != "hat" and (isinstance(self.eta, str) or not 0.0 <= self.eta <= 1.0):
+        number = isinstance(self.eta, (int, float)) and not isinstance(self.eta, bool)
+        if self.eta != "hat" and not (number and 0.0 <= self.eta <= 1.0):
             raise UserError(f"eta must lie in [0, 1] or be 'hat', got {self.eta!r}")
 
     def check(self, process: Process) -> None:

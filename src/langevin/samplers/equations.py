@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import UserError, check_numbers
 from .._registry import register
 from ..denoisers import Denoiser
 from ..distributions import Noise
@@ -43,6 +43,7 @@ class EulerMaruyama(Linear):
     eta: float = 1.0
 
     def __post_init__(self) -> None:
+        check_numbers(eta=self.eta)
         if not 0.0 <= self.eta < float("inf"):
             raise UserError(f"eta must be >= 0, got {self.eta}")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import UserError, check_integer, check_numbers, shown
 from .._registry import register
-from ..processes import DDPM, Process, ScalarGaussian, SignalToNoise, TableChain, power
+from ..processes import DDPM, Process, ScalarGaussian, SignalToNoise, TableChain, check_process, power
 
 _EXACT = "exact: tests/samplers/test_grids.py"
 
@@ -25,12 +25,14 @@ def _end(times: Tensor) -> Tensor:
 @register("grids", "uniform", title="Uniform in t", proof=_EXACT)
 def uniform(process: Process, steps: int) -> Tensor:
     """t_i = t_max (1 − i/n), from ``t_max`` to 0."""
+    check_process(process)
     return process.t_max * torch.linspace(1, 0, _steps(steps) + 1, dtype=torch.float64)
 
 
 @register("grids", "quadratic", title="Quadratic in t", arxiv="2010.02502", proof=_EXACT)
 def quadratic(process: Process, steps: int) -> Tensor:
     """t_i = t_max (1 − i/n)², as DDIM's τ (arXiv:2010.02502, appendix D.2)."""
+    check_process(process)
     return process.t_max * torch.linspace(1, 0, _steps(steps) + 1, dtype=torch.float64) ** 2
 
 
@@ -50,6 +52,7 @@ def karras(process: Process, steps: int, rho: float = 7.0) -> Tensor:
     .. math:: (σ/α)_i = \left(σ_{\max}^{1/ρ} + \tfrac{i}{n-1} (σ_{\min}^{1/ρ} - σ_{\max}^{1/ρ})\right)^ρ
     """
     noisy: SignalToNoise = power(process, SignalToNoise, "grid 'karras'")
+    check_numbers(rho=rho)
     if not rho > 0:
         raise UserError(f"rho must be > 0, got {rho}")
     top = torch.exp(-noisy.log_snr(process.t_max) / (2 * rho))
@@ -67,6 +70,7 @@ def _clip(process: Process, times: Tensor) -> Tensor:
 
 
 def _table(process: Process, name: str) -> int:
+    check_process(process)
     if not isinstance(process, (DDPM, TableChain)):
         raise UserError(f"grid {name!r} is a sub-sequence of a table, which {type(process).__name__} is not")
     return process.steps
@@ -81,6 +85,7 @@ def _knots(indices: Tensor, total: int) -> Tensor:
 def leading(process: Process, steps: int, offset: int = 0) -> Tensor:
     """Indices i·⌊N/n⌋ + offset of the table, downwards: it never sees the last knot (arXiv:2305.08891, Table 2)."""
     total = _table(process, "leading")
+    check_integer("offset", offset, 0)
     if _steps(steps) > total:
         raise UserError(f"steps must be at most the {total} knots of the table, got {steps}")
     return _knots((torch.arange(steps).flip(0) * (total // steps) + offset).clamp_max(total - 1), total)
@@ -122,7 +127,10 @@ def dynamic(times: Tensor, cost: Tensor, steps: int) -> Tensor:
     Returns:
         ``(steps + 1,)`` times.
     """
-    times, cost = torch.as_tensor(times, dtype=torch.float64), torch.as_tensor(cost, dtype=torch.float64)
+    try:
+        times, cost = torch.as_tensor(times, dtype=torch.float64), torch.as_tensor(cost, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"times and cost must hold numbers, got {shown(times)} and {shown(cost)}") from None
     count = times.numel()
     if times.ndim != 1 or cost.shape != (count, count):
         raise UserError(f"cost must be ({count}, {count}) for {count} times, got {tuple(cost.shape)}")
@@ -164,6 +172,8 @@ def optimal(process: Process, steps: int, spread: float = 0.5, candidates: int =
         candidates: how many times to choose from.
     """
     gaussian: ScalarGaussian = power(process, ScalarGaussian, "grid 'optimal'")
+    check_numbers(spread=spread)
+    check_integer("candidates", candidates, 2)
     if not 0 < spread < float("inf"):
         raise UserError(f"spread must be > 0, got {spread}")
     times = log_snr(process, max(candidates, _steps(steps) + 1))

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._errors import UserError
-from ..denoisers import Denoiser
+from .._errors import UserError, check_instance, check_integer, shown
+from ..denoisers import Denoiser, check_is_denoiser
 from ..distributions import Distribution, Noise, Stream
-from ..processes import Process
+from ..processes import Process, ScalarGaussian
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -79,6 +79,10 @@ class Then(Sampler):
     first: Sampler
     second: Sampler
 
+    def __post_init__(self) -> None:
+        check_sampler(self.first)
+        check_sampler(self.second)
+
     def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
         memories = state.memory or (None, None)
         middle = self.first.step(replace(state, memory=memories[0]), s, denoiser, noise.fold(Stream.PREDICTOR))
@@ -104,8 +108,8 @@ class Repeat(Sampler):
     times: int
 
     def __post_init__(self) -> None:
-        if self.times < 1:
-            raise UserError(f"times must be at least 1, got {self.times}")
+        check_sampler(self.sampler)
+        check_integer("times", self.times, 1)
 
     def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
         for i in range(self.times):
@@ -122,9 +126,34 @@ class Repeat(Sampler):
         return Repeat(self.sampler.plan(process, grid), self.times)
 
 
+def check_sampler(sampler: object) -> None:
+    """Refuse what is no sampler, a class or a name among it."""
+    check_instance("sampler", sampler, Sampler, "a sampler such as langevin.samplers.DDIM()")
+
+
+def check_start(start: Any, denoiser: Denoiser) -> None:
+    """Refuse a start that is no batch of states of the denoiser's process."""
+    if isinstance(start, Tensor) and start.shape[1:] == denoiser.shape and start.ndim and start.is_floating_point():
+        floats = isinstance(denoiser.process, ScalarGaussian)
+        if floats and len(start):
+            return  # what is usual, without drawing a state
+    example = denoiser.process.prior(denoiser.shape).sample(Noise(0, 1))
+    kind = "floating" if example.is_floating_point() else "integer"
+    accepted = f"start must be a {kind} tensor of states (B, {', '.join(map(str, example.shape[1:]))})"
+    if not isinstance(start, Tensor):
+        raise UserError(f"{accepted}, got {shown(start)}")
+    if not start.ndim or not len(start) or start.shape[1:] != example.shape[1:]:
+        raise UserError(f"{accepted}, got shape {tuple(start.shape)}")
+    if start.is_floating_point() != example.is_floating_point() or start.dtype == torch.bool:
+        raise UserError(f"{accepted}, got {start.dtype}")
+
+
 def check_grid(grid: Tensor | list[float]) -> Tensor:
     """A grid as data: float64 ``(n + 1,)`` with n ≥ 1, finite, in [0, 1], no two neighbours equal."""
-    grid = torch.as_tensor(grid, dtype=torch.float64)
+    try:
+        grid = torch.as_tensor(grid, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"grid must be a 1-D tensor or a list of times in [0, 1], got {shown(grid)}") from None
     if grid.ndim != 1 or grid.numel() < 2:
         raise UserError(f"grid must be 1-D with at least two times, got shape {tuple(grid.shape)}")
     grid = grid.cpu()
@@ -154,9 +183,13 @@ def trajectory(
             denoiser's dtype, float32 at least (float64 for exact worlds). Coefficients are float64 always.
         noise: of these samples; draw i belongs to step i. ``Noise(0, B)`` if not given.
     """
+    check_is_denoiser(denoiser)
+    check_sampler(sampler)
     grid = check_grid(grid)
     sampler.check(denoiser.process)
+    check_start(start, denoiser)
     noise = Noise(0, start.shape[0]) if noise is None else noise
+    check_instance("noise", noise, Noise, "a langevin.Noise")
     if len(noise) != start.shape[0]:
         raise UserError(f"noise is for {len(noise)} samples, but start has {start.shape[0]}")
     noise = noise.to(start.device)

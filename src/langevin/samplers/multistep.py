@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._errors import UserError, unknown
+from .._errors import UserError, check_numbers, unknown
 from .._registry import register
 from ..processes import Process, ScalarGaussian, power
 from .bridges import check_upwards
@@ -199,6 +199,7 @@ class Multistep(Linear):
             raise UserError(f"order must be 1, 2, 3 or 4, got {self.order!r}")
         if isinstance(self.corrector, bool) or self.corrector not in (0, 1, 2, 3, 4):
             raise UserError(f"corrector must be 0 (none), 1, 2, 3 or 4, got {self.corrector!r}")
+        check_numbers(eta=self.eta)
         if not 0.0 <= self.eta < math.inf:
             raise UserError(f"eta must be a finite number >= 0, got {self.eta}")
         if self.eta and PREDICTIONS[self.prediction].spread is None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import UserError, check_numbers
 from .._registry import register
 from ..denoisers import Denoiser
 from ..distributions import Noise
@@ -124,6 +124,7 @@ class GaussianRemainder(Sampler):
     def __post_init__(self) -> None:
         if isinstance(self.order, bool) or self.order not in (1, 2, 3, 4):
             raise UserError(f"order must be 1, 2, 3 or 4, got {self.order!r}")
+        check_numbers(eta=self.eta)
         if not 0.0 <= self.eta < math.inf:
             raise UserError(f"eta must be a finite number >= 0, got {self.eta}")
         if self.moments is not None and not isinstance(self.moments, Moments):

@@ -10,15 +10,15 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
-from .._errors import UserError, nearest
+from .._errors import UserError, check_instance, check_integer, nearest, shown
 from .._registry import lookup
 from .._untrusted import room
-from ..denoisers import Denoiser
+from ..denoisers import Denoiser, check_is_denoiser
 from ..distributions import Noise
 from ..processes import PhaseSpace, Process, ScalarGaussian, TableChain
 from . import grids
 from .bridges import Ancestral
-from .loop import Repeat, Sampler, Then, check_grid, trajectory
+from .loop import Repeat, Sampler, Then, check_grid, check_sampler, check_start, trajectory
 from .phase import Looked
 from .remainder import GaussianRemainder
 from .tuned import found
@@ -173,18 +173,22 @@ def sample(
     Raises:
         ValueError: for a request that cannot be met, before any work; for samples that came out not finite.
     """
+    check_is_denoiser(denoiser)
+    if progress is not None and not callable(progress):
+        raise UserError(f"progress must be a function of (done, total), got {shown(progress)}")
     process = denoiser.process
     if isinstance(sampler, str):
         sampler = create(sampler)
     if sampler is None and grid is None:
         sampler = found(denoiser, 10 if steps is None else steps)  # one that was tuned for just this
     sampler = default_sampler(process) if sampler is None else sampler
+    check_sampler(sampler)
     sampler.check(process)
     sampler = suited(sampler, denoiser)
     if grid is not None and not isinstance(grid, str):
-        if steps is not None and steps != len(grid) - 1:
-            raise UserError(f"steps = {steps} contradicts a grid of {len(grid) - 1} steps; give one of them")
         times = check_grid(grid)
+        if steps is not None and steps != len(times) - 1:
+            raise UserError(f"steps = {steps} contradicts a grid of {len(times) - 1} steps; give one of them")
         rise = (times.diff() > 0).nonzero()
         if start is None and rise.numel():
             i = int(rise[0]) + 1
@@ -203,6 +207,12 @@ def sample(
             if more is not None and torch.equal(own, more):
                 raise UserError(f"steps must be left out: {sampler} makes its own number of steps, got {steps}")
         times = check_grid(default_grid(process, steps) if own is None else own)
+    if start is not None:
+        check_start(start, denoiser)
+        if not bool(start.isfinite().all()):
+            raise UserError(f"start must be finite, got {int((~start.isfinite()).sum())} numbers that are not")
+    if noise is not None:
+        check_instance("noise", noise, Noise, "a langevin.Noise")
     if noise is None:
         if n is None:
             n = 1 if start is None else start.shape[0]
@@ -213,8 +223,7 @@ def sample(
     n = len(noise) if n is None else n
     if n != len(noise) or (start is not None and start.shape[0] != n):
         raise UserError(f"n, start and noise must agree on the number of samples, got {n}, {len(noise)} noises")
-    if batch < 1:
-        raise UserError(f"batch must be at least 1, got {batch}")
+    check_integer("batch", batch, 1)
     prior = process.prior(denoiser.shape)
     done, total = 0, n * (len(times) - 1)
     parts = []

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import UserError, check_numbers
 from .._registry import register
 from ..processes import Process, ScalarGaussian, power
 from .bridges import check_upwards
@@ -56,6 +56,7 @@ class QuasiTaylor(Linear):
     def __post_init__(self) -> None:
         if isinstance(self.order, bool) or self.order not in (1, 2, 3):
             raise UserError(f"order must be 1, 2 or 3, got {self.order!r}")
+        check_numbers(eta=self.eta)
         if not 0.0 <= self.eta < math.inf:
             raise UserError(f"eta must be a finite number >= 0, got {self.eta}")
         if self.eta and self.order == 3:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .._duration import duration
-from .._errors import UserError
+from .._errors import UserError, check_instance, check_path
 from ..data import Data, Dataset
 from ..denoisers import Counter, NetworkDenoiser
 from ..distributions import Noise, Stream
@@ -87,6 +87,9 @@ def train(
             and ends them itself if they take too long.
         SystemExit: in the processes of a team but the one that raises one of the above.
     """
+    check_instance("config", config, Config, "a langevin.training.Config")
+    check_instance("dataset", dataset, Dataset, "a dataset, as langevin.data.load(…) gives it")
+    check_path("out", out)
     team = Team.join(device)
     with team.guard():
         return _train(config, dataset, Path(out).expanduser(), team, resume, quiet, leave)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from .. import nn, processes
-from .._errors import UserError, nearest
+from .._errors import UserError, check_instance, check_path, nearest
 from .._untrusted import hints, reading, settings, typed
 from ..data import Data
 from ..data.description import event
@@ -61,6 +61,8 @@ def save(denoiser: NetworkDenoiser | codec.Autoencoder, path: str | os.PathLike[
     Raises:
         UserError: if another process writes in the directory, or the disk is full or refuses.
     """
+    check_instance("denoiser", denoiser, (NetworkDenoiser, codec.Autoencoder), "the denoiser of a network, or a codec")
+    check_path("path", path)
     config = codec.describe(denoiser, FORMAT) if isinstance(denoiser, codec.Autoencoder) else describe(denoiser)
     moments = {} if denoiser.data is None else denoiser.data.tensors()
     contents = {WEIGHTS: files.as_safetensors(denoiser.network.state_dict())}
@@ -83,6 +85,7 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str | None = No
     Raises:
         UserError: if a file is missing, truncated, of an unknown version, or contradicts another; it names the file.
     """
+    check_path("path", path)
     folder = find(os.fspath(path))
     return _steady(folder, lambda: _load(folder, device))
 
@@ -112,6 +115,7 @@ def load_codec(path: str | os.PathLike[str], *, device: torch.device | str | Non
     Raises:
         UserError: if a file is missing, truncated, of an unknown version, or contradicts another; it names the file.
     """
+    check_path("path", path)
     folder = find(os.fspath(path))
     return _steady(folder, lambda: _load_codec(folder, device))
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import samplers
-from .._errors import UserError
+from .._errors import UserError, shown
 from ..denoisers import NetworkDenoiser
 from . import files
 from .codec import Autoencoder
@@ -49,6 +49,8 @@ def grid(
     """
     from PIL import Image
 
+    if not isinstance(x, Tensor):
+        raise UserError(f"x must be a tensor of images (N, C, H, W), got {shown(x)}")
     if x.ndim != 4 or not len(x):
         raise UserError(f"x must be images (N, C, H, W), got shape {tuple(x.shape)}")
     x = x if x.shape[1] in (1, 3) else x[:, :1]

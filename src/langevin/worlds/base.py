@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._errors import UserError
-from ..denoisers import Denoiser
+from .._errors import UserError, check_integer, shown
+from ..denoisers import Denoiser, as_labels
 from ..distributions import Distribution, Noise, Stream
-from ..processes import Process, Score, as_time, power
+from ..processes import Process, Score, as_time, check_process, power
 
 
 class World(ABC):
@@ -68,13 +68,14 @@ class World(ABC):
         Returns:
             ``(B, *shape)``, or with ``with_labels`` a pair with the labels, int64 ``(B,)``.
         """
-        noise = Noise(seed, noise) if isinstance(noise, int) else noise
+        noise = noise if isinstance(noise, Noise) else Noise(seed, check_integer("noise", noise, 0, 2**32))
         cumulative = torch.cumsum(self.log_weights.exp(), 0)
         u = noise.fold(Stream.COMPONENT).uniform(()) * cumulative[-1]
         k = torch.searchsorted(cumulative, u, right=True).clamp_max(len(cumulative) - 1)
         # Folded: a process's prior draws from the plain noise of the same seed.
         x = self.clean(noise.fold(Stream.CLEAN), k)
         if process is not None:
+            check_process(process)
             x = process.marginal(x, t).sample(noise.fold(Stream.NOISED))
         return (x, self.labels[k]) if with_labels else x
 
@@ -88,7 +89,7 @@ class World(ABC):
 
     def _log_joint(self, x_t: Tensor, t: Tensor, process: Process) -> Tensor:
         """log π_k q_t(x_t | k), float64 ``(B, K)``."""
-        self._check(process.read(x_t))
+        self._check(process.read(x_t) if isinstance(x_t, Tensor) else x_t)
         return self.log_weights + self.evidence(x_t, t, process)
 
     def score(self, x: Tensor, process: Process, t: Tensor | float) -> Tensor:
@@ -102,13 +103,17 @@ class World(ABC):
 
     def denoiser(self, process: Process) -> WorldDenoiser:
         """The exact belief p(x_0 | x_t); ``.given(label=…)`` conditions it."""
+        check_process(process)
         return WorldDenoiser(self, process)
 
     def classifier(self, process: Process) -> Classifier:
         """The exact noisy classifier: ``classifier(x_t, t)`` is log p(label | x_t), ``(B, classes)``."""
+        check_process(process)
         return Classifier(self, process)
 
     def _check(self, x: Tensor) -> Tensor:
+        if not isinstance(x, Tensor):
+            raise UserError(f"x must be a tensor of shape (B, {', '.join(map(str, self.shape))}), got {shown(x)}")
         if tuple(x.shape[1:]) != self.shape:
             raise UserError(f"x must have shape (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
         return x
@@ -140,9 +145,9 @@ class WorldDenoiser(Denoiser):
     def _bind(self, condition: dict[str, Any]) -> WorldDenoiser:
         if condition["label"] is None:
             return replace(self, label=None)
-        label = torch.as_tensor(condition["label"]).reshape(-1)
+        label = as_labels(condition["label"]).reshape(-1)
         possible = self.world.labels[self.world.log_weights > -torch.inf]
-        if label.is_floating_point() or not (torch.isin(label, possible) | (label == -1)).all():
+        if not (torch.isin(label, possible) | (label == -1)).all():
             raise UserError(
                 f"label must be integers in [0, {self.world.classes}) of a component with weight > 0 (-1 is none), "
                 f"got {condition['label']}"

@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import UserError, shown
 from .._registry import register
+from ..denoisers import as_labels
 from ..distributions import Distribution, FiniteSet, Noise
 from ..processes import Observable, Process, expand, power
 from .base import World
@@ -33,6 +34,8 @@ class Empirical(World):
     def __init__(
         self, points: Tensor, weights: Tensor | None = None, labels: Tensor | None = None, chunk: int = 2**24
     ) -> None:
+        if not isinstance(points, Tensor):
+            raise UserError(f"points must be a tensor (N, *shape), got {shown(points)}")
         if points.ndim < 2 or points.shape[0] < 1:
             raise UserError(f"points must have shape (N, *shape) with N >= 1, got {tuple(points.shape)}")
         if points.is_floating_point() and not points.isfinite().all():
@@ -44,7 +47,7 @@ class Empirical(World):
         self.points = points
         self.shape = tuple(points.shape[1:])
         self.log_weights = torch.log(w / w.sum())
-        self.labels = torch.arange(n) if labels is None else torch.as_tensor(labels)
+        self.labels = torch.arange(n) if labels is None else as_labels(labels)
         if self.labels.shape != (n,) or self.labels.is_floating_point() or int(self.labels.min()) < 0:
             raise UserError(f"labels must be int64 >= 0 of shape ({n},), got {tuple(self.labels.shape)}")
         self.chunk = chunk
@@ -98,7 +101,10 @@ class TokenTable(Empirical):
     """
 
     def __init__(self, probs: Tensor) -> None:
-        table = torch.as_tensor(probs, dtype=torch.float64)
+        try:
+            table = torch.as_tensor(probs, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError):
+            raise UserError(f"probs must be a tensor of probabilities, got {shown(probs)}") from None
         if table.ndim < 1 or len(set(table.shape)) != 1:
             raise UserError(f"probs must have one axis a position, all of K classes, got {tuple(table.shape)}")
         self.tokens = table.shape[0]

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import UserError, check_integer, check_numbers, shown
 from .._registry import register
 from ..distributions import Distribution, Noise, Stream
 from ..distributions import GaussianMixture as MixtureLaw
@@ -36,7 +36,11 @@ class GaussianMixture(World):
     """
 
     def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor) -> None:
-        w, m, c = (torch.as_tensor(v, dtype=torch.float64) for v in (weights, means, covariances))
+        try:
+            w, m, c = (torch.as_tensor(v, dtype=torch.float64) for v in (weights, means, covariances))
+        except (TypeError, ValueError, RuntimeError):
+            got = ", ".join(map(shown, (weights, means, covariances)))
+            raise UserError(f"weights, means and covariances must be tensors of numbers, got {got}") from None
         if w.ndim != 1 or m.ndim != 2 or m.shape[0] != w.shape[0]:
             raise UserError(f"weights and means must be (K,) and (K, D), got {tuple(w.shape)} and {tuple(m.shape)}")
         k, d = m.shape
@@ -125,6 +129,8 @@ def ring(components: int = 8, radius: float = 1.0, std: float = 0.1) -> Gaussian
         radius: of the circle.
         std: of each component, > 0.
     """
+    check_integer("components", components, 1)
+    check_numbers(radius=radius, std=std)
     if components < 1 or not std > 0:
         raise UserError(f"components must be at least 1 and std > 0, got {components} and {std}")
     angle = 2 * math.pi * torch.arange(components, dtype=torch.float64) / components
@@ -144,6 +150,9 @@ def random_mixture(
         rms: root mean square of a coordinate, over the mixture and the coordinates, > 0.
         seed: of the construction.
     """
+    for name, value in (("dim", dim), ("components", components), ("rank", 1 if rank is None else rank)):
+        check_integer(name, value, 1)
+    check_numbers(rms=rms)
     rank = min(dim, dim if rank is None else rank)
     if min(dim, components, rank) < 1 or not rms > 0:
         raise UserError(f"dim, components, rank must be at least 1 and rms > 0, got {dim}, {components}, {rank}, {rms}")
