@@ -264,7 +264,8 @@ class NetworkDenoiser(Denoiser):
         state = self.process.prior(self.shape).sample(Noise(0, 1)).shape[1:]
         if x_t.shape[1:] != state or not x_t.ndim:
             return UserError(f"x_t must have shape (B, {', '.join(map(str, state))}), got {tuple(x_t.shape)}")
-        if isinstance(error, TypeError) and "positional argument" in str(error):
+        foreign = getattr(self.network, "foreign", False)  # whose callers are told by langevin.denoiser itself
+        if isinstance(error, TypeError) and not foreign and "positional argument" in str(error):
             return UserError(
                 f"network must take (x, time, condition), which {type(self.network).__name__} does not; "
                 "langevin.denoiser(network, process=…, prediction=…, shape=…) wraps networks that take something else"
