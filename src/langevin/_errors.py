@@ -72,8 +72,8 @@ def check_integer(name: str, value: object, low: int, high: int | None = None) -
     return value
 
 
-def check_numbers(**values: Any) -> None:
-    """Refuse arguments that are no finite numbers; a tensor or an array of one number is one.
+def check_numbers(finite: bool = True, /, **values: Any) -> None:
+    """Refuse arguments that are no numbers, or none that are finite; a tensor or an array of one number is one.
 
     Raises:
         UserError: with the argument and what came.
@@ -81,8 +81,8 @@ def check_numbers(**values: Any) -> None:
     for name, value in values.items():
         one = getattr(value, "ndim", None) == 0
         number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not (number or one) or not math.isfinite(value):
-            raise UserError(f"{name} must be a finite number, got {shown(value)}")
+        if not (number or one) or (finite and not math.isfinite(value)):
+            raise UserError(f"{name} must be a {'finite ' * finite}number, got {shown(value)}")
 
 
 def check_path(name: str, value: object) -> None:

@@ -324,7 +324,7 @@ REFUSED = [
     (wrap(network=lambda x, n: None), "network must return a tensor.* got NoneType"),
     (wrap(network=lambda x, n: x[:, :1]), r"network must return \(2,\) a sample, got \(1,\)"),
     (wrap(variance="learned"), "unknown variance 'learned'"),
-    (lambda: langevin.check_denoiser(eps, X0), "denoiser must be a denoiser, got .*; wrap a network with langevin.denoiser"),
+    (lambda: langevin.check_denoiser(eps, X0), "denoiser must be a denoiser, got .*; wrap a network with"),
     (lambda: langevin.check_denoiser(ddpm(), "x0"), "data must be a tensor of clean samples"),
     (lambda: langevin.check_denoiser(ddpm(), X0[:, :1]), "data must be at least 8 clean samples of shape"),
     (lambda: langevin.check_denoiser(ddpm(), X0[:4]), "data must be at least 8 clean samples of shape"),

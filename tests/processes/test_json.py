@@ -74,7 +74,7 @@ REFUSED = [
     ({"name": "vp", "beta_min": -1.0}, "beta_min, beta_max must satisfy"),
     ({"name": "absorbing"}, "process 'absorbing': .*missing 1 required positional argument: 'classes'"),
     ({"name": "gamma", "base": {"name": "nope"}}, "unknown process 'nope'"),
-    ({"name": "gamma", "base": 3}, "a process must be a name or a mapping"),
+    ({"name": "gamma", "base": 3}, "process must be a name or a mapping"),
 ]
 
 

@@ -42,7 +42,7 @@ class GammaNoise(Process):
     theta: float = 0.1
 
     def __post_init__(self) -> None:
-        check_numbers(theta=self.theta)
+        check_numbers(False, theta=self.theta)
         if not 0 < self.theta < math.inf:
             raise UserError(f"theta must be > 0, got {self.theta}")
         if not isinstance(self.base, ScalarGaussian):

@@ -202,7 +202,7 @@ class VP(VariancePreserving):
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
-        check_numbers(beta_min=self.beta_min, beta_max=self.beta_max)
+        check_numbers(False, beta_min=self.beta_min, beta_max=self.beta_max)
         if not 0 < self.beta_min <= self.beta_max < math.inf:
             raise UserError(
                 f"beta_min, beta_max must satisfy 0 < beta_min <= beta_max, got {self.beta_min}, {self.beta_max}"
@@ -272,7 +272,7 @@ class VE(ScalarGaussian):
     sigma_max: float = 50.0
 
     def __post_init__(self) -> None:
-        check_numbers(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+        check_numbers(False, sigma_min=self.sigma_min, sigma_max=self.sigma_max)
         _check_sigmas(self.sigma_min, self.sigma_max, math.sqrt(2))  # so that t_min < 1
 
     @property
@@ -317,7 +317,7 @@ class EDM(ScalarGaussian):
     sigma_max: float = 80.0
 
     def __post_init__(self) -> None:
-        check_numbers(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+        check_numbers(False, sigma_min=self.sigma_min, sigma_max=self.sigma_max)
         _check_sigmas(self.sigma_min, self.sigma_max)
 
     @property
@@ -383,7 +383,7 @@ class Cosine(ScalarGaussian):
     offset: float = 0.008
 
     def __post_init__(self) -> None:
-        check_numbers(offset=self.offset)
+        check_numbers(False, offset=self.offset)
         if not 0 <= self.offset < 1:
             raise UserError(f"offset must lie in [0, 1), got {self.offset}")
 
@@ -415,7 +415,7 @@ class Cosine(ScalarGaussian):
 
 def _check_betas(n: int, **values: float) -> None:
     check_integer("n", n, 1)
-    check_numbers(**values)
+    check_numbers(False, **values)
     for name, value in values.items():
         if not 0 <= value < 1:
             raise UserError(f"{name} must lie in [0, 1), got {value}")

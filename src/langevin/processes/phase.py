@@ -69,7 +69,7 @@ class PhaseSpace(Process):
     gamma: float = 0.04
 
     def __post_init__(self) -> None:
-        check_numbers(beta=self.beta, gamma=self.gamma)
+        check_numbers(False, beta=self.beta, gamma=self.gamma)
         if not 0 < self.beta < math.inf or not 0 < self.gamma <= 1:
             raise UserError(f"beta must be > 0 and gamma in (0, 1], got {self.beta} and {self.gamma}")
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from .._errors import UserError, shown
 from .._registry import register
-from ..denoisers import as_labels
 from ..distributions import Distribution, FiniteSet, Noise
 from ..processes import Observable, Process, expand, power
 from .base import World
@@ -47,7 +46,10 @@ class Empirical(World):
         self.points = points
         self.shape = tuple(points.shape[1:])
         self.log_weights = torch.log(w / w.sum())
-        self.labels = torch.arange(n) if labels is None else as_labels(labels)
+        try:
+            self.labels = torch.arange(n) if labels is None else torch.as_tensor(labels)
+        except (TypeError, ValueError, RuntimeError):
+            raise UserError(f"labels must be int64 >= 0 of shape ({n},), got {shown(labels)}") from None
         if self.labels.shape != (n,) or self.labels.is_floating_point() or int(self.labels.min()) < 0:
             raise UserError(f"labels must be int64 >= 0 of shape ({n},), got {tuple(self.labels.shape)}")
         self.chunk = chunk
