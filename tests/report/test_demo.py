@@ -202,7 +202,8 @@ def test_a_trained_model_is_used_again(made: tuple[Path, Findings], monkeypatch:
     monkeypatch.setattr(training, "train", lambda *a, **k: pytest.fail("trained again"))
     before = (out / "model" / "model.safetensors").stat().st_mtime_ns
     lines: list[str] = []
-    assert demo(JOB, out, say=lines.append).reused
+    assert demo(replace(JOB, quick=True), out, say=lines.append).reused
+    assert "Quick run." in (out / "report.html").read_text()
     assert "--fresh trains anew" in lines[0]
     assert (out / "model" / "model.safetensors").stat().st_mtime_ns == before
     assert "in an earlier run" in (out / "report.html").read_text()
