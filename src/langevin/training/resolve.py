@@ -236,15 +236,16 @@ def build(config: Config, data: Data) -> tuple[Any, Objective]:
     return objective.prepare(denoiser), objective
 
 
-SMALLEST = 0.1
-"""Spread of the data over the least noise, at least: below, the last step of a sampler is wider than the data."""
+TOO_SMALL, TOO_LARGE = 0.1, 10.0
+"""Spread of the data over the least noise, at least: below, the last step of a sampler is wider than the data. Their
+root mean square over the most noise, at most: NCSN's published levels, where Langevin steps start, are half of it."""
 
 
 def _check_magnitude(process: Process, data: Data) -> None:
-    """Refuse data that are all the same, too large for the most noise to cover, or too small for the least.
+    """Refuse data that are all the same, far too large for the most noise to cover, or far too small for the least.
 
-    A state is α x_0 + σ ε. At t = 1 nothing may be left of the data, of which α² E[x_0²] must be below σ² at least; at
-    the end the noise that is left must not be far wider than the data.
+    A state is α x_0 + σ ε. At t = 1 little may be left of the data, at the end the noise that is left must not be far
+    wider than the data.
     """
     if data.mean is None or data.cov is None or data.tokens:
         return
@@ -255,9 +256,10 @@ def _check_magnitude(process: Process, data: Data) -> None:
         return
     ends = torch.tensor([process.t_min, 1.0], dtype=torch.float64)
     low, high = (process.sigma(ends) / process.alpha(ends)).tolist()
-    if size > high or spread < SMALLEST * low:
+    larger = size > TOO_LARGE * high
+    if larger or spread < TOO_SMALL * low:
         raise UserError(
-            f"data {data.name!r} are far {'larger' if size > high else 'smaller'} than the noise of {process}: their "
+            f"data {data.name!r} are far {'larger' if larger else 'smaller'} than the noise of {process}: their "
             f"root mean square is {size:.3g}, their standard deviation {spread:.3g}, the noise goes from {low:.3g} to "
             f"{high:.3g}; scale the data to a mean of about 0 and a standard deviation of about 1"
         )
