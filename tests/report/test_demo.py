@@ -51,6 +51,20 @@ def test_it_says_first_what_it_will_take(tmp_path: Path) -> None:
     assert re.fullmatch(sentence, said[1])
 
 
+def test_a_second_interrupt_leaves_the_training_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+
+    def train(*args: object, **named: object) -> None:
+        seen.append(named["leave"])
+        raise UserError("enough")
+
+    monkeypatch.setattr(training, "train", train)
+    leave = lambda text: None
+    with pytest.raises(UserError, match="enough"):
+        demo(JOB, tmp_path / "demo", say=lambda line: None, leave=leave)
+    assert seen == [leave]
+
+
 def test_a_forecast_counts_what_is_left() -> None:
     dataset, state = langevin.data.load("digits"), torch.get_rng_state()
     told = lambda config, spent: forecast(config, FEW, 100, dataset, ("pixels",), batch=100, spent=spent)
@@ -257,11 +271,13 @@ def test_the_quick_demo_by_its_command(tmp_path: Path, capsys, monkeypatch: pyte
     from langevin.cli import main
 
     asked: list[Job] = []
-    monkeypatch.setattr(report, "demo", lambda job, out, say: asked.append(job))
+    monkeypatch.setattr(report, "demo", lambda job, out, say, leave: asked.append(job) or calls.append(leave))
+    calls: list[object] = []
     assert main(["demo", "--quick", "--out", str(tmp_path)]) == 0
     assert main(["demo", "--out", str(tmp_path)]) == 0
     assert main(["demo", "--steps", "9", "--seed", "3", "--samples", "400", "--fresh", "--out", str(tmp_path)]) == 0
     quick, plain, own = asked
+    assert all(callable(leave) for leave in calls)
     assert (quick.samples, quick.config.budget.steps) == (100, 40)
     assert (quick.quick, plain.quick, own.quick) == (True, False, False)
     assert (plain.samples, plain.config, plain.trials) == (2000, demo_config(), TRIALS)

@@ -11,6 +11,7 @@ from tyro.conf import arg
 
 from .._errors import UserError
 from .._untrusted import room
+from .entry import abandon
 from .options import Name, Number, Whole, at_least_one, check_seed, device_named, writable
 
 
@@ -69,6 +70,6 @@ def run(options: Options) -> None:
     samples = min(options.samples, 100) if options.quick else options.samples
     device = device_named(options.device)
     job = Job(config, samples=samples, seed=options.seed, fresh=options.fresh, device=device, quick=options.quick)
-    demo(job, out, say=lambda line: print(line, flush=True))
+    demo(job, out, say=lambda line: print(line, flush=True), leave=abandon("langevin demo"))
     print(f"{out / 'report.html'} is the report; {out / 'report.json'} has every figure with its protocol.")
     print(f"Next:\n  langevin sample {shlex.quote(str(out / 'model'))} -n 64 --label 3 --out samples")

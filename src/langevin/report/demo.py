@@ -77,7 +77,12 @@ class Job:
     quick: bool = False
 
 
-def demo(job: Job, out: str | os.PathLike[str], say: Callable[[str], None] = print) -> Findings:
+def demo(
+    job: Job,
+    out: str | os.PathLike[str],
+    say: Callable[[str], None] = print,
+    leave: Callable[[str], None] | None = None,
+) -> Findings:
     """Train a class-conditional model on digits, sample it in several ways, measure each against held-out scans.
 
     ``out`` gets ``report.html``, ``report.json`` and the model directory ``model/``. A model that is there already and
@@ -87,6 +92,7 @@ def demo(job: Job, out: str | os.PathLike[str], say: Callable[[str], None] = pri
         job: what is asked for.
         out: a directory, made if it does not exist.
         say: told what is being done, a line at a time.
+        leave: what a second Ctrl-C does while a step is being computed; see ``training.train``.
 
     Raises:
         UserError: for a request that cannot be met, before any work, one while another process writes in ``out`` among
@@ -98,15 +104,15 @@ def demo(job: Job, out: str | os.PathLike[str], say: Callable[[str], None] = pri
     if HEADLINE not in [trial.id for trial in job.trials]:
         raise UserError(f"trials must hold the headline {HEADLINE!r}, got {[trial.id for trial in job.trials]}")
     with files.lock(Path(out)):
-        return _made(job, Path(out), say)
+        return _made(job, Path(out), say, leave)
 
 
-def _made(job: Job, folder: Path, say: Callable[[str], None]) -> Findings:
+def _made(job: Job, folder: Path, say: Callable[[str], None], leave: Callable[[str], None] | None) -> Findings:
     begun = time.monotonic()
     dataset = data.load("digits")
     # Fitted once: every row of the table is measured by the same classifier.
     features = ("pixels", metrics.feature_space("classifier", dataset, seed=job.seed))
-    model, reused = _model(job, dataset, folder / MODEL, features, say)
+    model, reused = _model(job, dataset, folder / MODEL, features, say, leave)
     trained = time.monotonic() - begun
     rows = [_row(trial, job, model, dataset, features, say) for trial in job.trials]
     headline = next(row for row in rows if row.trial.id == HEADLINE)
@@ -136,7 +142,12 @@ def _made(job: Job, folder: Path, say: Callable[[str], None]) -> Findings:
 
 
 def _model(
-    job: Job, dataset: Dataset, folder: Path, features: Sequence[str | Features], say: Callable[[str], None]
+    job: Job,
+    dataset: Dataset,
+    folder: Path,
+    features: Sequence[str | Features],
+    say: Callable[[str], None],
+    leave: Callable[[str], None] | None,
 ) -> tuple[NetworkDenoiser, bool]:
     """The trained model, and whether it was there before."""
     asked, spent = training.settle(job.config, dataset.info), 0.0
@@ -160,7 +171,7 @@ def _model(
     about = (job.config, job.trials, job.samples, dataset, features)
     say(str(forecast(*about, batch=BATCH, device=job.device, spent=spent)))
     try:
-        return training.train(job.config, dataset, folder, resume=going_on, device=job.device), False
+        return training.train(job.config, dataset, folder, resume=going_on, device=job.device, leave=leave), False
     except KeyboardInterrupt as stop:
         where = str(stop).partition(";")[0] or "stopped"
         raise KeyboardInterrupt(f"{where}; the same command goes on from the last checkpoint") from None
