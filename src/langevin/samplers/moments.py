@@ -21,8 +21,10 @@ FLOOR = 1e-2
 """The least variance of a direction, in units of the mean one, where the belief is a trained network's.
 
 In a direction where the data have none, the Gaussian's flow shrinks with σ, and what a network says beyond it, its
-error, is weighted by 1/σ. A trained network's error there is some hundredths of the data, hence the floor; an exact
-belief needs none."""
+error, is weighted by 1/σ. A trained network's error there is some hundredths of the data, hence the floor."""
+
+EXACT_FLOOR = 1e-14
+"""The same where the belief is exact: such data keep a ten-millionth of their spread, which is float64's rounding."""
 
 
 LEADING = 64
@@ -232,7 +234,7 @@ def moments_of(denoiser: Denoiser, of_class: bool = True) -> Moments | None:
                 return None
             label, kept = _label(seen, data) if of_class else None, _KNOWN.setdefault(data, {})
             if label not in kept:
-                kept[label] = _described(data, label, FLOOR if isinstance(seen, NetworkDenoiser) else 1e-6)
+                kept[label] = _described(data, label, FLOOR if isinstance(seen, NetworkDenoiser) else EXACT_FLOOR)
             return kept[label]
         seen = getattr(seen, "base", None)
     return None
