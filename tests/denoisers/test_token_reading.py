@@ -83,6 +83,30 @@ def test_evidence_is_bayes_rule(chain: Chain) -> None:
     assert float(near.gather(-1, clean[..., None]).min()) > 1 - 1e-4
 
 
+def test_the_last_step_is_not_the_published_one() -> None:
+    """Before s = 0 the step of ``evidence`` is the published Σ_k q(x_s, x_t | k) softmax(y)_k; the last one is not.
+
+    There they draw from softmax(y) alone, and ours weighs it by q(x_t | x_0 = k), as docs/tokens.md says.
+    """
+    chain, out = Uniform(3), random(3, 1)
+    denoiser, x = made(chain, (1,), "evidence", out), torch.tensor([[2]])
+    own = torch.softmax(out[:, 0].double(), 0)
+
+    def step(t: float, s: float) -> Tensor:
+        law = chain.reverse(x, denoiser(x, t), t, s)
+        assert isinstance(law, Categorical)
+        return law.probs[0, 0].detach()
+
+    def row(s: float, t: float) -> Tensor:
+        return chain.transition(torch.arange(3)[:, None], s, t).probs[:, 0]
+
+    published = row(0.3, 0.6)[:, 2] * (own @ row(0.0, 0.3))
+    torch.testing.assert_close(step(0.6, 0.3), published / published.sum(), rtol=1e-6, atol=1e-7)
+    weighed = own * row(0.0, 0.3)[:, 2]
+    torch.testing.assert_close(step(0.3, 0.0), weighed / weighed.sum(), rtol=1e-6, atol=1e-7)
+    assert float((step(0.3, 0.0) - own).abs().max()) > 0.05
+
+
 def test_evidence_of_the_rest_makes_the_exact_belief() -> None:
     """Asked for what the other position says, p(x_0^i = k | x_t^{-i}), the reading gives the posterior of a world."""
     chain = Uniform(3)

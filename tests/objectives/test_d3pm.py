@@ -89,6 +89,17 @@ def test_a_loss_is_a_mean_over_tokens() -> None:
     assert abs(float(losses[0].mean() - losses[1].mean())) < 5 * error
 
 
+def test_two_scales_of_the_same_loss() -> None:
+    """KL + λ CE, the authors' sum, is 1/N of N·KL + Nλ CE, on the same noise to rounding; λ alone is another loss."""
+    denoiser, x0 = Wrong(Uniform(3)), torch.ones((64, 1), dtype=torch.int64)
+    step, bound, same = (
+        D3PM(steps=STEPS, auxiliary=own, scale=scale)(denoiser, x0, None, Noise(0, 64))
+        for own, scale in ((0.3, "step"), (0.3 * STEPS, "bound"), (0.3, "bound"))
+    )
+    torch.testing.assert_close(step * STEPS, bound, rtol=1e-12, atol=1e-12)
+    assert float((step * STEPS - same).abs().max()) > 0.1
+
+
 def test_it_is_written_and_read_back() -> None:
     made = objectives.create({"name": "d3pm", "steps": 7, "auxiliary": 0.01, "times": "importance"})
     assert objectives.create(made.to_dict()).to_dict() == made.to_dict()
@@ -101,6 +112,7 @@ REFUSED = [
     ({"steps": 0}, "steps must be an integer of at least 1, got 0"),
     ({"steps": 2.0}, "steps must be an integer of at least 1, got 2.0"),
     ({"auxiliary": -1.0}, "auxiliary must be a number >= 0"),
+    ({"scale": "image"}, "scale must be 'bound' or 'step', got 'image'"),
     ({"lambda": 1.0}, "objective 'd3pm': "),
 ]
 

@@ -42,7 +42,7 @@ def gaussian_matrices(states, low, high):
     """D3PM's app. A.2.3 a number at a time."""
     q = torch.zeros(STEPS, states, states, dtype=torch.float64)
     for n in range(STEPS):
-        beta = (low + (high - low) * (n + 1) / STEPS) / STEPS
+        beta = (low + (high - low) * n / (STEPS - 1)) / STEPS
         weigh = lambda m, beta=beta: math.exp(-4 * m**2 / ((states - 1) ** 2 * beta))
         total = sum(weigh(m) for m in range(-(states - 1), states))
         for i in range(states):

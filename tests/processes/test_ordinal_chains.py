@@ -60,9 +60,14 @@ def test_the_discretised_gaussian_forgets() -> None:
     """At N = 1000 β is the paper's 1e-4 to 0.02, and 17 levels end within 0.5 % of uniform from any start."""
     chain = DiscretisedGaussian(17, 1000)
     # i ≠ j alone: log Q[0, 1] − log Q[0, 2] = 12 / (16² β).
-    for n, beta in ((500, (0.1 + 19.9 * 0.5) / 1000), (999, 0.02)):
-        row = chain.transitions[n if n == 999 else n - 1, 0]
+    for n, beta in ((0, 1e-4), (500, 1e-4 + (0.02 - 1e-4) * 500 / 999), (999, 0.02)):
+        row = chain.transitions[n, 0]
+        if n == 0:  # e^{−156} and e^{−625} of a move by one and two: the ratio in logarithms
+            assert math.log(row[1]) == pytest.approx(-4 / (256 * beta), rel=1e-9)
+            continue
         assert math.log(row[1] / row[2]) == pytest.approx(12 / (256 * beta), rel=1e-9)
+    row = DiscretisedGaussian(17, 1).transitions[0, 0]  # one step alone has the last β, and forgets
+    assert math.log(row[1] / row[2]) == pytest.approx(12 / (256 * 20.0), rel=1e-9)
     end = chain.product(0, 1000)
     assert float((end - 1 / 17).abs().sum(-1).max() / 2) < 0.005
 

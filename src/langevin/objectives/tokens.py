@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -38,21 +38,28 @@ class D3PM(Timed):
     in nats a token, with p = ``reverse`` of the belief b. The last step, s = 0, gives −log p(x_0 | x_t), so that the
     expectation over n uniform on 1…N, without the λ term, is the bound on −log p(x_0) but for KL(q(x_1 | x_0) ‖ prior).
 
+    The authors' image code sums the KL of one step, without N, and λ cross-entropy: ``scale="step"``. At N = 1000
+    its 0.001 weighs as 1 would under ``scale="bound"``, and 0.001 under the latter as 1e-6 would in their code.
+
     Args:
         times: law of t; times are rounded up to the steps n/N.
         steps: N ≥ 1; that of the table for a chain that is one, else 1000, if not given.
         auxiliary: λ ≥ 0; 0.001 in the paper for images, 0.01 for text.
+        scale: ``bound``: N·KL, nats of the whole bound; ``step``: the KL of one step, as in the authors' image code.
     """
 
     times: TimeLaw = Uniform(low=1e-9)  # noqa: RUF009 (frozen)
     steps: int | None = None
     auxiliary: float = 0.001
+    scale: Literal["bound", "step"] = "bound"
 
     def __post_init__(self) -> None:
         if self.steps is not None and (type(self.steps) is not int or self.steps < 1):
             raise UserError(f"steps must be an integer of at least 1, got {self.steps!r}")
         if not 0 <= self.auxiliary < math.inf:
             raise UserError(f"auxiliary must be a number >= 0, got {self.auxiliary!r}")
+        if self.scale not in ("bound", "step"):
+            raise UserError(f"scale must be 'bound' or 'step', got {self.scale!r}")
 
     def _steps(self, chain: Chain) -> int:
         return self.steps or (chain.steps if isinstance(chain, TableChain) else 1000)
@@ -72,7 +79,8 @@ class D3PM(Timed):
         # Not ``kl``: its gradient is 0/0 at a state that both laws exclude.
         apart = torch.log(true.clamp_min(TINY)) - torch.log(model.probs.clamp_min(TINY))
         own = belief.probs.gather(-1, x0[..., None])[..., 0]
-        loss = steps * (true * apart).sum(-1) - self.auxiliary * torch.log(own.clamp_min(TINY))
+        many = steps if self.scale == "bound" else 1
+        loss = many * (true * apart).sum(-1) - self.auxiliary * torch.log(own.clamp_min(TINY))
         return self.times.ratio(chain, u) * loss.flatten(1).mean(1)
 
     def check(self, denoiser: Denoiser) -> None:
@@ -82,4 +90,5 @@ class D3PM(Timed):
             raise UserError(f"steps must divide the {chain.steps} of the chain, got {self.steps}")
 
     def to_dict(self) -> dict[str, Any]:
-        return {"name": "d3pm", "times": self.times.to_dict(), "steps": self.steps, "auxiliary": self.auxiliary}
+        options = {"steps": self.steps, "auxiliary": self.auxiliary, "scale": self.scale}
+        return {"name": "d3pm", "times": self.times.to_dict(), **options}

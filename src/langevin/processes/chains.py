@@ -415,13 +415,13 @@ class DiscretisedGaussian(TableChain):
     .. math:: Q_n[i, j] = \frac{e^{-4 |i-j|^2 / ((K-1)^2 β_n)}}{\sum_{m=-(K-1)}^{K-1} e^{-4 m^2 / ((K-1)^2 β_n)}},
         \quad i ≠ j, \qquad Q_n[i, i] = 1 - \sum_{j ≠ i} Q_n[i, j]
 
-    Symmetric, so that the uniform law stays. The bands grow as :math:`β_n = β(n/N)/N`, β(t) linear from ``beta_min`` to
-    ``beta_max``: at N = 1000 the paper's 10⁻⁴ to 0.02.
+    Symmetric, so that the uniform law stays. The bands grow linearly in n from β_1 = ``beta_min``/N to β_N =
+    ``beta_max``/N: at N = 1000 the paper's 10⁻⁴ to 0.02. A single step has ``beta_max``.
 
     Args:
         classes: K ≥ 2 levels.
         steps: N ≥ 1.
-        beta_min, beta_max: β at t = 0 and 1, a unit of time, 0 < beta_min ≤ beta_max.
+        beta_min, beta_max: β of the first and the last step, a unit of time, 0 < beta_min ≤ beta_max.
     """
 
     classes: int
@@ -442,8 +442,7 @@ class DiscretisedGaussian(TableChain):
                 f"beta_min, beta_max must satisfy 0 < beta_min <= beta_max, got {self.beta_min}, {self.beta_max}"
             )
         k = torch.arange(self.classes, dtype=torch.float64)
-        n = torch.arange(1, self.steps + 1, dtype=torch.float64) / self.steps
-        beta = (self.beta_min + (self.beta_max - self.beta_min) * n) / self.steps
+        beta = torch.linspace(self.beta_max, self.beta_min, self.steps, dtype=torch.float64).flip(0) / self.steps
         scale = (4 / ((self.classes - 1) ** 2 * beta))[:, None, None]
         weight = torch.exp(-scale * (k[:, None] - k) ** 2)
         q = weight / (2 * weight[:, :1].sum(-1, keepdim=True) - 1)  # both wings of the sum from one

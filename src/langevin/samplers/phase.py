@@ -36,9 +36,10 @@ class SSCS(Sampler):
         S: \; dv = 4 β \left[∇_v \log p_t(x, v) + v\right] dτ
 
     A step of h is half a step of A, Euler's step of S with the score at the middle of h, and half a step of A: one
-    evaluation. A with its velocity reversed is the forward process, so its half steps are ``transition``. S vanishes
-    where data are noise, and Euler's error with it. Of weak and strong order 1. The last step, to clean data, returns
-    the belief's mean.
+    evaluation. The authors' published code asks for the score at the time of the step's start instead, though the
+    state has moved half a step by then: the two differ by O(h). A with its velocity reversed is the forward process,
+    so its half steps are ``transition``. S vanishes where data are noise, and Euler's error with it. Of weak and strong
+    order 1. The last step, to clean data, returns the belief's mean.
     """
 
     def check(self, process: Process) -> None:
