@@ -212,3 +212,13 @@ def test_refusals():
         NetworkDenoiser(Says(0.0), process, PhaseReading(), (2,), variance="range")
     with pytest.raises(UserError, match="needs a process x_t = αx_0"):
         NetworkDenoiser(Says(0.0), process, Reading(), (2,))
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 4, 5)])
+def test_faces_are_the_shape_of_what_goes_in(shape):
+    """And of channels that come out as many as the data have."""
+    process, reading = PROCESSES["short"], PhaseReading("eps")
+    x, t = torch.zeros(2, 2, *shape, dtype=F64), torch.tensor(0.3, dtype=F64)
+    inside, channels = reading.faces(process, shape)
+    assert reading.enter(process, x, reading.asked(process, t, t)).shape == (2, *inside)
+    assert channels == shape[0]

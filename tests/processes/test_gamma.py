@@ -197,6 +197,14 @@ def test_prior_is_the_marginal_of_zero():
     assert process.t_min == process.base.t_min
 
 
+@EACH
+def test_prior_has_the_mean_zero(name):
+    """Of α θ k = σ²/(θα) ≤ 1e5 a rounding may be left: 1e-11."""
+    prior = PROCESSES[name].prior((2,))
+    assert float(prior.mean.abs().max()) < 1e-9
+    assert float(prior.cov.diagonal((2,)).max()) == pytest.approx(float(PROCESSES[name].sigma(1.0)) ** 2, rel=1e-9)
+
+
 REFUSED = [
     (lambda: GammaNoise(theta=0.0), "theta must be > 0, got 0.0"),
     (lambda: GammaNoise(theta=math.nan), "theta must be > 0, got nan"),

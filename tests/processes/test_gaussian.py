@@ -492,3 +492,13 @@ def test_the_widest_range_of_noise_is_numbers(process: ScalarGaussian) -> None:
 def test_refusals(call, message):
     with pytest.raises(UserError, match=message):
         call()
+
+
+@EACH
+def test_prior_is_the_law_of_the_end(name):
+    """Mean 0 and variance σ²(1); where data fade, it may be that of the limit, N(0, I): σ² ≥ (1 − α²)² > 1 − 2α²."""
+    process = PROCESSES[name][0]
+    prior, alpha2 = process.prior((3,)), float(process.alpha(f64(1.0))) ** 2
+    variance, sigma2 = prior.cov.diagonal((3,)), float(process.sigma(f64(1.0))) ** 2
+    assert not prior.mean.any()
+    assert float((variance - sigma2).abs().max()) <= (2 * alpha2 if alpha2 < 0.5 else 0.0) + 1e-9 * sigma2
