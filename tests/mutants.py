@@ -73,6 +73,7 @@ SHAPES = {
     "normal",
 }
 SHAPES |= {"uniform", "transpose", "movedim", "repeat", "repeat_interleave", "isinstance", "len", "lru_cache", "empty"}
+SYMMETRIC = {"hypot", "maximum", "minimum", "max", "min", "logaddexp", "isclose", "equal"}
 KINDS = """t s u start end begin now ahead, x y x_t x_s x0 z eps, a b c alpha sigma mean std, low high, p q, left right,
     before after first last here there, value values weights cov variance"""
 TWINS = [set(kind.split()) for kind in KINDS.split(",")]
@@ -143,7 +144,7 @@ def changed(node: ast.AST) -> list[ast.AST]:
             found.append(node.func.value)
         for i, pair in enumerate(itertools.pairwise(node.args)):
             names = {getattr(v, "id", getattr(v, "attr", "")) for v in pair}
-            if any(names <= kind for kind in TWINS) and name not in SHAPES:
+            if any(names <= kind for kind in TWINS) and name not in SHAPES | SYMMETRIC:
                 put(args=[*node.args[:i], *pair[::-1], *node.args[i + 2 :]])
     return [other for other in found if ast.dump(other) != ast.dump(node)]
 
@@ -534,6 +535,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="of the tests that are tried on a mutant")
     parser.add_argument("--variants", type=int, default=1000, help="of a parametrised test that are recorded and tried")
     parser.add_argument("--at", nargs="*", default=[], help="all mutants of these lines instead: samplers/clock.py:12")
+    parser.add_argument("--within", nargs="*", default=[""], help="of the draw those in these folders or files alone")
     parser.add_argument("tests", nargs="*", default=[f"tests/{name}" for name in TESTS], help="files or folders")
     parser.add_argument("--kept", type=Path, default=Path("runs/mutants"), help="where results are kept")
     options = parser.parse_args()
@@ -543,6 +545,7 @@ def main() -> None:
     work, same = drawn(options.seed, options.n, {entry["mutant"] for entry in listed})
     if options.at:
         work, same = [m for (file, line), some in by_line().items() if f"{file}:{line}" in options.at for m in some], []
+    work, same = ([m for m in some if m.file.startswith(tuple(options.within))] for some in (work, same))
     results = Results(options.kept)
     todo = [mutant for mutant in work if options.at or not results.caught(mutant)]
     plugin = Plugin(todo, options, results)

@@ -50,6 +50,18 @@ def test_normal_pairs(first, second):
     torch.testing.assert_close(kl(p, q), torch.distributions.kl_divergence(*full), rtol=1e-11, atol=1e-12)
 
 
+def test_blocks_of_images():
+    """Positions of an image are positions of a row: the same as of flattened data, which the pairs above prove."""
+    shape = (3, 4)
+    blocks = [covariances(seed)["blocks"].matrix[..., :1] + gaussian(B, 1, 1, 12, seed=seed) ** 2 for seed in (10, 20)]
+    means = [gaussian(B, 2, 12, seed=seed) for seed in (1, 2)]
+    rows = [Normal(mean, Blocks(block)) for mean, block in zip(means, blocks)]
+    images = [
+        Normal(mean.reshape(B, 2, *shape), Blocks(block.reshape(B, 2, 2, *shape))) for mean, block in zip(means, blocks)
+    ]
+    torch.testing.assert_close(kl(*images), kl(*rows), rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_of_a_law_to_itself(form):
     """Zero, to a hundred roundings of numbers of order one."""
