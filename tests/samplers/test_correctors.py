@@ -120,6 +120,16 @@ def test_snr_rule():
     torch.testing.assert_close(got, x, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("rule", [samplers.Langevin(2), samplers.MALA(2), samplers.MomentumLangevin(2)], ids=repr)
+def test_at_clean_data_a_chain_ends_in_the_mean_or_stays(rule):
+    """To t = 0, where the score has no scale, a step is the posterior mean; from there it has nothing to do."""
+    world, zero = worlds.ring(), torch.tensor(0.0, dtype=F64)
+    x, denoiser = world.sample(4, 2, process=VE, t=ONE), world.denoiser(VE)
+    arrived = rule.step(samplers.State(x, ONE), zero, denoiser, Noise(0, 4))
+    torch.testing.assert_close(arrived.x, denoiser(x, ONE).mean)
+    assert rule.step(samplers.State(x, zero), zero, denoiser, Noise(0, 4)).x is x
+
+
 class Shrunk(Transform):
     """A belief that is wrong beside a density that is right."""
 

@@ -57,6 +57,12 @@ def test_log_snr_is_uniform():
     torch.testing.assert_close(gaps, gaps.mean().expand(19), rtol=1e-9, atol=0)
 
 
+def test_one_step_from_the_last_knot():
+    """Of one index a table's linspace takes the last, as its trailing grid does."""
+    for make in (grids.linspace, grids.trailing):
+        assert make(processes.DDPM(), 1).tolist() == [1.0, 0.0]
+
+
 def test_uniform_and_quadratic():
     """t_i = 1 − i/n and its square."""
     i = torch.arange(11, dtype=torch.float64)
