@@ -120,6 +120,17 @@ def test_snr_rule():
     torch.testing.assert_close(got, x, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("process", [processes.VP(), processes.RectifiedFlow()], ids=str)
+def test_a_chain_at_another_level_starts_from_the_scaled_state(process):
+    """Going from t to s multiplies x by α_s/α_t and adds nothing: the chain is that of a state which stood at s."""
+    world, rule = worlds.ring(), samplers.Langevin(3)
+    t, s = (torch.tensor(v, dtype=F64) for v in (0.7, 0.4))
+    x, noise = world.sample(4, 2, process=process, t=t), Noise(0, 4)
+    went = rule.step(samplers.State(x, t), s, world.denoiser(process), noise).x
+    stood = rule.step(samplers.State(x * process.alpha(s) / process.alpha(t), s), s, world.denoiser(process), noise).x
+    torch.testing.assert_close(went, stood, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("rule", [samplers.Langevin(2), samplers.MALA(2), samplers.MomentumLangevin(2)], ids=repr)
 def test_at_clean_data_a_chain_ends_in_the_mean_or_stays(rule):
     """To t = 0, where the score has no scale, a step is the posterior mean; from there it has nothing to do."""

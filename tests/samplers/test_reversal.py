@@ -239,6 +239,27 @@ def test_adaptive_goes_on_from_the_better_of_its_two_states():
     assert errors[1] / errors[2] == pytest.approx(4, rel=0.15)
 
 
+class Mirrored(BrownianPath):
+    """The path turned over."""
+
+    def value(self, event, t, clock):
+        return -super().value(event, t, clock)
+
+
+def test_adaptive_treats_both_sides_alike():
+    """On data that are symmetric around 0, −x along the path turned over goes where x goes, turned over: to rounding.
+
+    Its steps are those of x then, so errors are measured by sizes and not by signs.
+    """
+    world, t, s = gaussian(0.0), tensor(0.9), tensor(0.2)
+    x, rule = tensor([[1.5], [-0.2], [0.7], [-2.0]]), samplers.AdaptiveSDE(0.3, 1e-3)
+    ends = [
+        rule.step(samplers.State(sign * x, t), s, world.denoiser(VP), path(5, 4, depth=24)).x
+        for sign, path in ((1, BrownianPath), (-1, Mirrored))
+    ]
+    torch.testing.assert_close(ends[1], -ends[0], rtol=0, atol=1e-12)
+
+
 def test_adaptive_on_new_noise_is_biased():
     """Why a refused step keeps its path: algorithm 1 as published, with new noise for every attempt, in 20 lines."""
     world, n, rtol, atol = gaussian(), 2000, 0.02, 0.005
