@@ -171,6 +171,18 @@ def test_preconditioned_whole_is_euler_maruyama():
     torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
+def test_preconditioned_follows_a_path_as_euler_maruyama_does():
+    """The increments of one Brownian path, with their signs."""
+    world, grid = worlds.ring(), torch.linspace(1, 0.1, 6, dtype=F64)
+    start = world.sample(5, 1, process=VP, t=1.0)
+    ends = []
+    for rule in (samplers.Preconditioned(), samplers.EulerMaruyama()):
+        path = BrownianPath(4, 5, depth=16)
+        *_, last = langevin.trajectory(world.denoiser(VP), rule, grid=grid, start=start, noise=path)
+        ends.append(last.x)
+    torch.testing.assert_close(*ends, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("process", [VP, processes.EDM(), processes.Cosine()], ids=str)
 def test_adaptive_law(process):
     """N(½, ¼): mean and deviation within 4 standard errors and the tolerance (1 % of |x| a step, of either sign)."""

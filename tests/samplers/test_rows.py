@@ -9,6 +9,7 @@ import langevin
 from langevin import Noise, processes, samplers, worlds
 from langevin.denoisers import unit
 from langevin.samplers.linear import Planned as Rows
+from langevin.samplers.linear import Rule
 from langevin.samplers.singlestep import Settled
 
 PROCESSES = {
@@ -54,3 +55,33 @@ def test_other_processes_take_the_long_way(sampler):
     process = processes.PhaseSpace()
     grid = torch.linspace(0.9, 0.1, 3, dtype=torch.float64)
     assert sampler.plan(process, grid) is sampler
+
+
+@pytest.mark.parametrize("scale", [1.0, -0.5])
+def test_a_rule_is_its_sum(scale):
+    """scale·x + Σ w f for numbers of either sign, 1 and its neighbours among them, and for one a sample: to an ulp."""
+    x, f, g = (Noise(seed, 3).normal((2,)) for seed in (1, 2, 3))
+    for first in (1.0, 0.75, 1.25, 1.5, -1.0, 1.0 + 2.0**-52):
+        for second in (1.0, 1.25, 0.0):
+            expected = scale * x + first * f + second * (2.0 * g + 0.5 * x)
+            values = (((1.0, f),), ((2.0, g), (0.5, x)))
+            torch.testing.assert_close(Rule(scale, (first, second))(x, values), expected, rtol=1e-14, atol=1e-14)
+            each = Rule(torch.full((3, 1), scale).double(), (torch.full((3, 1), first).double(), second))
+            torch.testing.assert_close(each(x, values), expected, rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("make", [samplers.GaussianRemainder, samplers.UniPC, samplers.DDIM, samplers.DEIS])
+def test_a_plan_is_kept_to_its_end(make, monkeypatch):
+    """What asks the process again and again is not called on a grid that was planned."""
+    sampler, process = make(), processes.VP()
+    world = worlds.ring()
+
+    def never(*_):
+        raise AssertionError("the plan was left")
+
+    monkeypatch.setattr(type(sampler), "step", never)
+    grid = sampler.default_grid(process, 5)
+    grid = samplers.grids.karras(process, 5) if grid is None else grid
+    start = world.sample(3, 1, process=process, t=process.t_max)
+    *_, last = langevin.trajectory(world.denoiser(process), sampler, grid=grid, start=start)
+    assert last.x.isfinite().all()
