@@ -331,6 +331,15 @@ def test_taper():
     assert all(row.correct is None for row in plan.rows)
 
 
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_a_step_of_no_length_stands_still(prediction):
+    process, world = processes.VP(), worlds.ring(8)
+    t = torch.tensor(0.4, dtype=torch.float64)
+    x = world.sample(3, 1, process=process, t=t)
+    state = Multistep(prediction, "log-snr", 1).step(samplers.State(x, t), t, world.denoiser(process), Noise(0, 3))
+    assert torch.equal(state.x, x)
+
+
 def test_gauss_and_lagrange():
     """Degree 31 exactly; a basis that sums to one."""
     x, w = gauss(-1.0, 3.0)
