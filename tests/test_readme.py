@@ -43,6 +43,18 @@ def test_python_runs_as_printed(page, demo, monkeypatch):
         exec(compile(block, page.name, "exec"), names)
 
 
+def test_the_check_of_a_network_prints_what_the_page_shows(capsys):
+    page = ROOT / "docs" / "own-network.md"
+    names = {"__name__": "__main__"}
+    for block in blocks(page, "python"):
+        exec(compile(block, page.name, "exec"), names)
+    shown = re.findall(r"^```\n(RMS error.*?)^```", page.read_text(), flags=re.S | re.M)
+    # Rounding of another machine may turn a last digit of the table, not the words.
+    words = lambda text: re.sub(r"[\d.]+", "#", text)
+    assert len(shown) == 1
+    assert words(capsys.readouterr().out).endswith(words(shown[0]))
+
+
 def test_commands_exist():
     """Every `make` target and every `langevin` command and option that a page prints is one."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))

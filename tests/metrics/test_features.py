@@ -26,6 +26,13 @@ def tiny(tmp_path, shape=(3, 8, 8)) -> data.Dataset:
     return data.load(tmp_path / "x.npy")
 
 
+@pytest.mark.parametrize("name", ["classifier", "pca:5"])
+def test_seeds_of_64_bits_are_taken(name: str, digits: data.Dataset) -> None:
+    small = data.load("digits", limit=60)
+    same, other = (feature_space(name, small, seed=seed) for seed in (5, 2**32 + 5))
+    assert same.sha256 == other.sha256
+
+
 def test_pixels(digits: data.Dataset) -> None:
     x = digits.test.all()[0]
     space = feature_space("pixels", digits)

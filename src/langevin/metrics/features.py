@@ -16,7 +16,7 @@ from .._errors import UserError, nearest
 from .._pickles import foreign
 from ..data import Data, Dataset
 from ._inputs import rows
-from .readers import MOST, digest, front_end
+from .readers import MOST, SEEDS, digest, front_end
 
 SPACES = ("pixels", "pca:K", "classifier", "inception", "inception:FILE")
 
@@ -106,7 +106,7 @@ def _pca(name: str, count: int, dataset: Dataset, seed: int) -> Features:
     most = min(flat.shape)
     if count > most:
         raise UserError(f"features {name!r}: K must be in 1…{most} for {len(flat)} examples of {flat.shape[1]} values.")
-    fitted = PCA(count, random_state=seed).fit(flat.numpy())
+    fitted = PCA(count, random_state=seed % SEEDS).fit(flat.numpy())
     return Features(
         name,
         digest(fitted.mean_, fitted.components_),
@@ -126,7 +126,7 @@ def _classifier(dataset: Dataset, seed: int) -> Features:
         raise UserError(f"features 'classifier' need data with at least two classes; {dataset.info.name!r} has none.")
     front = front_end(flat, seed)
     seen = flat.numpy() if front is None else front.transform(flat.numpy())
-    network = MLPClassifier((128, 64), max_iter=60, random_state=seed)
+    network = MLPClassifier((128, 64), max_iter=60, random_state=seed % SEEDS)
     with warnings.catch_warnings():
         # A fixed number of passes is the protocol; scikit-learn would rather go on.
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -19,6 +19,8 @@ from .kernel import Estimate
 WIDEST = 1024
 """Events of up to this many coordinates are read as pixels, larger ones by ``COMPONENTS`` principal components."""
 COMPONENTS = 64
+SEEDS = 2**32
+"""scikit-learn takes seeds below this: larger ones, which everything else takes, are wrapped."""
 MOST = 10_000
 """Examples a support-vector machine learns from at most: its cost grows with their square."""
 
@@ -77,7 +79,7 @@ def front_end(flat: Tensor, seed: int) -> Any | None:
         return None
     from sklearn.decomposition import PCA
 
-    return PCA(min(COMPONENTS, len(flat)), random_state=seed).fit(flat.numpy())
+    return PCA(min(COMPONENTS, len(flat)), random_state=seed % SEEDS).fit(flat.numpy())
 
 
 def digest(*arrays: np.ndarray) -> str:
