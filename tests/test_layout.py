@@ -177,3 +177,9 @@ def test_rows_of_the_registry(row):
 
 def test_names_are_unique():
     assert len({(r.room, r.name) for r in ROWS}) == len(ROWS)
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """Folders of tests are no packages: pytest cannot import two files of one name in one run."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)
