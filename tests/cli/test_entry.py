@@ -93,6 +93,22 @@ def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(
     assert seen == (own or {"OMP_WAIT_POLICY": "passive"})
 
 
+def test_an_interrupt_amid_an_import_ends_the_command(tmp_path: Path) -> None:
+    """Modules written in C swallow it and stay half imported: the command would fail later, with an error of theirs."""
+    (tmp_path / "swallowing.py").write_text(
+        "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\n    sum(range(10))\n"
+        "except KeyboardInterrupt:\n    pass\n"
+    )
+    code = (
+        "import importlib, langevin.cli.methods as m; from langevin.cli import main; "
+        "m.run = lambda options: importlib.import_module('swallowing'); raise SystemExit(main(['methods']))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (entry.INTERRUPTED, "")
+    assert done.stderr == "langevin methods: stopped\n"
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"langevin {langevin.__version__}\n"

@@ -38,6 +38,17 @@ def test_both_measures(langevin: Run, model: Path, tmp_path: Path) -> None:
         assert picture.size[0] > 400
 
 
+def test_one_example_has_no_standard_error(langevin: Run, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bits"
+    said = langevin("likelihood", model, "digits", "-n", 1, "--bound", "--steps", 4, "--out", out)
+    assert said.code == 0, said.err
+    assert "±" not in said.out
+    assert "one example, which tells no error" in said.out
+    measures = json.loads((out / "likelihood.json").read_text())["measures"]["bound"]
+    assert measures["bits_per_dim_stderr"] is None
+    assert measures["nats_stderr"] is None
+
+
 def test_an_example_does_not_depend_on_the_others(langevin: Run, model: Path, tmp_path: Path) -> None:
     tables = []
     for n, batch in ((5, 256), (3, 2)):

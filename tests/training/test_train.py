@@ -20,6 +20,7 @@ from tiny_runs import points, same_files, tiny
 
 from langevin import samplers, training
 from langevin._errors import UserError
+from langevin.data import Split
 from langevin.objectives import Denoising
 from langevin.training import BudgetConfig, EMAConfig, Learner, NetworkConfig, ObjectiveConfig, OutputConfig
 
@@ -110,6 +111,16 @@ def test_it_learns(tmp_path: Path) -> None:
         x = samplers.sample(denoiser.given(label=k), n=200, steps=8)
         centre = torch.tensor([math.cos(2.1 * k), math.sin(2.1 * k)])
         assert float((x.mean(0) - centre).norm()) < 0.3
+
+
+def test_few_held_out_examples_are_asked_under_64_noises_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    loss = Learner.loss
+    monkeypatch.setattr(Learner, "loss", lambda self, x0, *more: asked.append(len(x0)) or loss(self, x0, *more))
+    data = points(90)
+    few = replace(data, test=Split(*data.test.batch(torch.arange(2))))
+    training.train(tiny(1, output=OutputConfig(validate_every=1, picture_every=0)), few, tmp_path, quiet=True)
+    assert sum(asked) == 2 * 64
 
 
 SETTINGS = {

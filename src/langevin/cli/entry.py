@@ -7,10 +7,12 @@ import errno
 import importlib
 import io
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any, TextIO, cast
 
 from .._errors import UserError, nearest
@@ -52,12 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 2 for a request that cannot be met, said in one line on standard error; 1 if the disk is full
-        or refuses; 130 after Ctrl-C. Any other error is a bug and is raised.
+        or refuses, or the reader of a pipe has left; 130 after Ctrl-C. Any other error is a bug and is raised.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     name = words[0] if words else ""
     prog = f"langevin {name}" if name in COMMANDS else "langevin"
-    with streams():
+    with streams(), _interrupts(prog):
         try:
             code = _main(prog, words)
             sys.stdout.flush()
@@ -110,6 +112,34 @@ def _main(prog: str, words: list[str]) -> int:
             raise
         _complain(prog, f"memory ran out ({reason(error)}); a smaller --batch takes less")
         return 1
+
+
+@contextlib.contextmanager
+def _interrupts(prog: str) -> Iterator[None]:
+    """Ctrl-C while a module is being imported ends the process at once.
+
+    Modules written in C swallow the exception and leave themselves half imported, which fails later with an error of
+    their own. Nothing is being written then; elsewhere Ctrl-C is a ``KeyboardInterrupt`` as ever.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code.co_filename == importing:
+                _complain(prog, "stopped")
+                os._exit(INTERRUPTED)
+            frame = frame.f_back
+        raise KeyboardInterrupt
+
+    importing = "<frozen importlib._bootstrap>"
+    own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not own or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def out_of_memory(error: BaseException) -> bool:

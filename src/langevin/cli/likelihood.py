@@ -132,8 +132,9 @@ def run(options: Options) -> None:
     for name, value in found.items():
         mean = _mean(value)
         told = " given the label" if conditional else ""
-        bits = f"{mean['bits_per_dim']:.4f} ± {mean['bits_per_dim_stderr']:.4f}"
-        print(f"{name}{told}: {bits} bits/dim ({mean['nats']:.2f} ± {mean['nats_stderr']:.2f} nats), {count} examples")
+        bits, nats = _with_error(mean, "bits_per_dim", 4), _with_error(mean, "nats", 2)
+        of = "one example, which tells no error" if count == 1 else f"{count} examples"
+        print(f"{name}{told}: {bits} bits/dim ({nats} nats), {of}")
         print(f"  {_protocol(value)}")
     print(f"{out} holds likelihood.csv, histogram.png and likelihood.json.")
 
@@ -176,14 +177,20 @@ def _told(options: Options, model: NetworkDenoiser, labels: Tensor | None) -> De
     return model.given(label=labels)
 
 
-def _mean(value: Any) -> dict[str, float]:
-    """Means over the examples, with standard errors (not-a-number for one example)."""
-    result = {}
+def _mean(value: Any) -> dict[str, float | None]:
+    """Means over the examples, with standard errors (None for one example, which has none)."""
+    result: dict[str, float | None] = {}
     for name in ("bits_per_dim", "nats"):
         each = getattr(value, name)
         result[name] = float(each.mean())
-        result[f"{name}_stderr"] = float(each.std() / math.sqrt(len(each))) if len(each) > 1 else math.nan
+        result[f"{name}_stderr"] = float(each.std() / math.sqrt(len(each))) if len(each) > 1 else None
     return result
+
+
+def _with_error(mean: dict[str, float | None], name: str, digits: int) -> str:
+    """A mean with its standard error, if it has one."""
+    error = mean[f"{name}_stderr"]
+    return f"{mean[name]:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
 
 
 def _protocol(value: Any) -> str:

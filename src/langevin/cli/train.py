@@ -45,7 +45,7 @@ class Options(Config):
     """Train a model and leave it in a directory that `langevin sample` reads.
 
     What is not given is chosen for the data. Under `torchrun -m langevin train ...` or `accelerate launch -m langevin
-    train ...` several processes share each batch.
+    train ...` several processes share each batch. Ctrl-C writes a checkpoint, from which --resume goes on.
     """
 
     source: Annotated[Positional[str], arg(metavar="DATA")]

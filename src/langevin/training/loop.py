@@ -34,6 +34,9 @@ from .reports import CLOCK, SECONDS, SKIPPED, Bar, Metrics, Row, forecast, openi
 from .resolve import build, changed, check, settle
 from .team import Team
 
+NOISES = 64
+"""Noises at which one held-out example is asked for at most."""
+
 PATIENCE = 20
 """Steps in a row whose gradient is not finite, after which a run is given up."""
 
@@ -434,6 +437,7 @@ class Run:
     def _validate(self) -> float:
         """The loss of the average on held-out data: the same examples and the same noise every time."""
         test, pairs, batch = self.dataset.test, self.config.output.validate_on, int(self.config.batch or 1)
+        pairs = min(pairs, NOISES * len(test))  # more noises of so few examples tell nothing more
         order = Order(len(test), self.config.seed)
         noise = Noise(self.config.seed, pairs).fold(Stream.VALIDATION)
         total = 0.0

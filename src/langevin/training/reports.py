@@ -77,7 +77,8 @@ def opening(
             "are a beginning"
         )
     if info.is_image and train < SMALL and max(info.shape[1:]) > 16 and not dataset.train.flip:
-        lines.append("images are not mirrored; --flip mirrors half of them, which is as good as more, save for writing")
+        more = "which helps as much as more images do, unless they show writing"
+        lines.append(f"images are not mirrored; --flip mirrors half of them, {more}")
     return lines
 
 
