@@ -105,7 +105,7 @@ SAMPLE = [
         "'ddim' has no option 'etaa'. Did you mean 'eta'?",
         "eta",
     ),
-    (["--sampler", "ddim", "--sampler-options", "eta", "[1]"], "option of sampler 'ddim' has the wrong", "eta = [1]"),
+    (["--sampler", "ddim", "--sampler-options", "eta", "[1]"], "eta must lie in [0, 1] or be 'hat', got [1]"),
     (["--sampler", "multistep", "--sampler-options", "oder", "2"], "no option 'oder'. Did you mean 'order'?"),
     (["--sampler-options", "eta", "1"], "settings of a named sampler"),
     (["--grid", "karas"], "unknown grid 'karas'", "Did you mean 'karras'?"),

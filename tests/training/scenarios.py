@@ -64,7 +64,7 @@ def several(root: Path, *steps: int) -> None:
 
 def samples(root: Path, seed: int) -> None:
     x = torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
-    sample.write(root / "samples", x, torch.arange(20) % 10, digits(), {"seed": seed})
+    sample.write(root / "samples", x, torch.arange(20) % 10, digits(), {"seed": seed}, [str(k) for k in range(10)])
 
 
 def report(root: Path, text: str) -> None:

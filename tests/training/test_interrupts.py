@@ -16,7 +16,7 @@ from tiny_runs import points, same_files, tiny
 
 from langevin import training
 from langevin.cli import entry
-from langevin.training import Learner, OutputConfig, checkpoint, files, interrupts, pictures
+from langevin.training import Learner, OutputConfig, checkpoint, files, interrupts, loop, pictures
 from langevin.training.loop import Run
 from langevin.training.reports import Bar
 
@@ -90,6 +90,7 @@ class Native:
 def said(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, str]]:
     """What the run says, and when."""
     lines: list[tuple[float, str]] = []
+    monkeypatch.setattr(loop, "opening", lambda *given: [])
     monkeypatch.setattr(Bar, "say", lambda self, text: lines.append((time.monotonic(), text)))
     return lines
 

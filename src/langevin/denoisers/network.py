@@ -313,8 +313,8 @@ class NetworkDenoiser(Denoiser):
 
     def _fits(self, x: Tensor, label: Tensor, condition: Mapping[str, Tensor], learning: bool | None = None) -> None:
         """``check_memory`` of a batch at hand, once for a network and the largest batch."""
-        if not hasattr(self.network, "config") or getattr(self.network, "foreign", False):
-            return  # not one of ours: it may do more when it is called than compute
+        if not getattr(self.network, "computes_only", False):
+            return  # it may do more when it is called than compute, or keep tensors that are not its parameters
         if learning is None:
             learning = torch.is_grad_enabled() and self._first.requires_grad
         known = _FITS.setdefault(self.network, {})

@@ -27,6 +27,9 @@ class Backbone(nn.Module):
     conditioning: Conditioning
     energy = False
     """Whether ``forward`` is the gradient of ``potential``; see :meth:`as_energy`."""
+    computes_only = True
+    """That ``forward`` reads nothing but parameters, buffers and what it is given, and changes nothing: it can be asked
+    on tensors without content, to find out how much memory a batch takes."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
