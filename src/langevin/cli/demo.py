@@ -19,7 +19,7 @@ from .options import Name, Number, Whole, at_least_one, check_seed, device_named
 class Options:
     """Train a model on 8x8 scans of digits, sample it in several ways, measure each, and write a report.
 
-    Takes about five minutes on two cores. DIR/report.html is one file that opens anywhere, DIR/report.json has every
+    Says first how long it will take. DIR/report.html is one file that opens anywhere, DIR/report.json has every
     figure with its protocol, DIR/model is a model directory for `langevin sample` and `langevin evaluate`. A second
     call with the same settings uses the model that is there.
     """
