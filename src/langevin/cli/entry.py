@@ -152,7 +152,8 @@ def _wait_passively() -> None:
     """Let OpenMP's threads sleep while they wait for each other, unless the user has said how they wait.
 
     By default they spin, and beside any busy process each waits for one that is not scheduled: training falls to a
-    third (`python benchmarks/load.py`). OpenMP reads its settings when torch is loaded, which no command has done yet.
+    quarter (`python benchmarks/load.py`). OpenMP reads its settings when torch is loaded, which is
+    later.
     """
     if not any(name in os.environ for name in WAITING):
         os.environ["OMP_WAIT_POLICY"] = "passive"
