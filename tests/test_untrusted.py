@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
+import re
 import struct
 import sys
 import time
@@ -30,6 +32,8 @@ from langevin.denoisers import NetworkDenoiser, Reading
 from langevin.training import files
 from langevin.training import tensors as tensors_of
 from langevin.training.config import Config
+
+ROOT = Path(__file__).resolve().parents[1]
 
 # JSON.
 
@@ -782,3 +786,11 @@ def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
         files.read_json(tmp_path / "none.json")
     with pytest.raises(UserError, match="no name and no path"):
         data.load("x" * 5000)
+
+
+def test_the_limits_in_the_docs_are_those_of_the_code():
+    rows = re.findall(r"^\| ([\d,.]+) \| .* \| `([\w.]+)` \|$", (ROOT / "docs" / "safety.md").read_text(), re.MULTILINE)
+    assert len(rows) > 20
+    for number, name in rows:
+        module, _, constant = name.rpartition(".")
+        assert float(number.replace(",", "")) == getattr(importlib.import_module(f"langevin.{module}"), constant), name

@@ -26,9 +26,18 @@ class UserError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`` Did you mean 'x'?`` for the closest of the known names, or nothing if none is close."""
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    """`` Did you mean 'x'?`` for the closest of the known names, or nothing if none is close.
+
+    One that begins with what was written comes first, with ``dpm++`` and ``dpmpp_2m`` read as people mean them.
+    """
+    known, plain = list(known), _plain(str(name))
+    begun = [other for other in known if len(plain) > 2 and _plain(other).startswith(plain)]
+    close = begun[:1] or difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("+", "p").replace("_", "-")
 
 
 def unknown(kind: str, name: str, known: Iterable[str], more: str = "") -> UserError:

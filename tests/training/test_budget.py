@@ -201,9 +201,10 @@ def test_what_is_said(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPat
     assert said[0] == "photos: 24 images of 18 x 18 in colour: 20 to train on, 4 held out; no classes"
     assert said[1].startswith(f"network unet of {count:,} parameters; 4 examples a step, ")
     assert said[2].startswith("20 images are few: expect the model to repeat them")
-    assert said[3].startswith("images are not mirrored; --flip")
+    assert said[3].startswith("4 held out are too few to measure samples against: langevin evaluate needs 8")
+    assert said[4].startswith("images are not mirrored; --flip")
     # 9 steps of an hour are left, and 7 % for what is not a step: 9.7 hours from 22:50 on, a quarter of it for less.
-    forecast = next(line for line in said[4:] if not line.startswith("step "))
+    forecast = next(line for line in said[5:] if not line.startswith("step "))
     assert forecast.startswith(
         "12 steps, 1 h 00 min each: 9 h 41 min in all, done at 08:30 tomorrow (for less --minutes 145, "
     )
@@ -227,7 +228,7 @@ def test_classes_points_and_many_images() -> None:
     lines = reports.opening(points(), network, config, torch.device("cpu"), 1)
     assert lines[0] == "blobs: 90 points of 2: 60 to train on, 30 held out; 3 classes"
     assert len(lines) == 2
-    many = photos(count=1000)
+    many = photos(count=1000, held=8)
     assert len(reports.opening(many, network, config, torch.device("cpu"), 2)) == 2
     assert "on 2 processes (cpu" in reports.opening(many, network, config, torch.device("cpu"), 2)[1]
 

@@ -106,7 +106,7 @@ def pickled(folder: Path) -> None:
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "no config": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
+    "no config": (lambda f: (f / "config.json").unlink(), "no model directory: it holds no config.json"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
     "no moments": (lambda f: (f / "data.safetensors").unlink(), "data.safetensors is missing"),
     "cut config": (cut("config.json", 40), "config.json cannot be read"),

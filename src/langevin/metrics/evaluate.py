@@ -14,6 +14,7 @@ from torch import Tensor
 from .._errors import UserError
 from ..data import Data, Dataset, Split
 from ..data._progress import track
+from ..data.dataset import MEASURED
 from ._inputs import labels_of, rows
 from .features import Features, feature_space, parse
 from .frechet import FeatureSums, frechet_distance
@@ -26,7 +27,7 @@ from .readers import MOST, WIDEST, Hits, Reader, rate, svc
 from .reliability import Interval, around, frechet_note, noise_like, ratio_interval, score_note, wilson
 from .sliced import sliced_between, sliced_floor, sliced_wasserstein
 
-LEAST = 8
+LEAST = MEASURED
 """Samples, training examples and held-out examples that the measures need."""
 
 FEW = 200

@@ -159,6 +159,8 @@ def _read(folder: Path) -> dict[str, Any]:
     there = files.place(folder, CONFIG)
     if not there.exists() and (folder / "model_index.json").is_file():
         raise UserError(f"{folder} is a pipeline of diffusers (model_index.json), which langevin does not read yet")
+    if not there.exists():
+        raise UserError(f"{folder.resolve()} is no model directory: it holds no {CONFIG}")
     config = {"files": {}, **files.read_json(there)}
     if "langevin" not in config and isinstance(made_by := config.get("_class_name"), str):
         raise UserError(f"{folder} is a {made_by:.40} of diffusers ({CONFIG}), which langevin does not read yet")
@@ -253,5 +255,5 @@ def find(path: str) -> Path:
     try:
         return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        why = str(error).strip().splitlines()[0].removeprefix("Got: ") if str(error).strip() else type(error).__name__
         raise UserError(f"no model directory {path!r}, and no such model could be had from the Hub: {why}") from None

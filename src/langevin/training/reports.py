@@ -57,6 +57,8 @@ def opening(
     """What a run says before its first step: its data, its network, where it computes, and what may be expected."""
     import torch
 
+    from ..data.dataset import MEASURED
+
     info, train, held = dataset.info, len(dataset.train), len(dataset.test)
     what = "images" if info.is_image else "sequences" if info.tokens else "points"
     size = " x ".join(map(str, info.shape[1:] if info.is_image else info.shape))
@@ -75,6 +77,11 @@ def opening(
         lines.append(
             f"{train} images are few: expect the model to repeat them and to mix them, not to invent; some hundreds "
             "are a beginning"
+        )
+    if held < MEASURED:
+        lines.append(
+            f"{held} held out are too few to measure samples against: langevin evaluate needs {MEASURED}, or more data "
+            "of the same kind (--data)"
         )
     if info.is_image and train < SMALL and max(info.shape[1:]) > 16 and not dataset.train.flip:
         more = "which helps as much as more images do, unless they show writing"
