@@ -13,15 +13,16 @@ help:  ## show this list
 	$(PYTHON) -m venv .venv
 
 .venv/core: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable .
 	@touch $@
 
 .venv/test: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	@touch $@ .venv/core
 
+# Not compiling what is never imported halves the installation; what is imported is compiled and kept by the first run.
 demo: .venv/core  ## set up, train on real digits, sample, measure, write runs/demo/report.html
-	$(BIN)/langevin demo
+	PYTHONDONTWRITEBYTECODE= $(BIN)/langevin demo
 
 test: .venv/test  ## set up, lint, check types, run the tests (about ten minutes on two cores)
 	$(BIN)/ruff check .

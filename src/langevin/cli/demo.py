@@ -29,7 +29,7 @@ class Options:
     minutes: Number = None
     """Minutes of training, instead of steps."""
     steps: Whole = None
-    """Steps of training; 3000 if neither is given."""
+    """Steps of training; 2500 if neither is given."""
     samples: Annotated[int, arg(metavar="N")] = 2000
     """Samples of the default, at least 100; fewer of what it is compared with, fewest of DDPM with 1000 evaluations."""
     seed: Annotated[int, arg(metavar="N")] = 0

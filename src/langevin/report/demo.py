@@ -32,7 +32,7 @@ BATCH = 100
 than 256)."""
 
 
-STEPS = 3000
+STEPS = 2500
 """Of training: enough that nearly every digit reads as asked, too few to copy the scans."""
 
 
@@ -41,7 +41,7 @@ def demo_config(seed: int = 0, steps: int | None = None, minutes: float | None =
 
     Args:
         seed: of the run.
-        steps: of training; 3000 if neither is given.
+        steps: of training; 2500 if neither is given.
         minutes: of training, instead of steps.
     """
     return Config(
