@@ -15,7 +15,7 @@ from .._errors import UserError
 from ..data import Dataset
 from ..denoisers import NetworkDenoiser
 from ..metrics import Features
-from ..training import BudgetConfig, Config, NetworkConfig, ObjectiveConfig, files
+from ..training import BudgetConfig, Config, NetworkConfig, ObjectiveConfig, OutputConfig, files
 from . import closeups
 from .drawing import draw
 from .environment import machine, versions
@@ -27,9 +27,8 @@ from .trials import HEADLINE, TRIALS, Trial
 
 MODEL, PAGE, FIGURES = "model", "report.html", "report.json"
 
-BATCH = 100
-"""Samples carried at a time: what the network makes of so many 8×8 images stays in a core's cache (a quarter faster
-than 256)."""
+BATCH = 200
+"""Samples carried at a time: a tenth faster than 100 or 400 on a core with AVX2, the network being small."""
 
 
 STEPS = 2500
@@ -51,6 +50,7 @@ def demo_config(seed: int = 0, steps: int | None = None, minutes: float | None =
         # Fewer hidden labels than by default: the demo samples without guidance.
         objective=ObjectiveConfig(label_dropout=0.05),
         budget=BudgetConfig(STEPS if steps is None and minutes is None else steps, minutes),
+        output=OutputConfig(validate_every=500, picture_every=500),
     )
 
 

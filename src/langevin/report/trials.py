@@ -60,10 +60,11 @@ TRIALS = (
         "default",
         Recipe(steps=10),
         10,
+        share=0.5,
         note="what is drawn when nothing is named: the Gaussian-remainder solver on its grid; so are its other rows",
     ),
     Trial("default-12", "default", Recipe(steps=12), 12),
-    Trial("default-15", "default", Recipe(steps=15), 15),
+    Trial("default-15", "default", Recipe(steps=15), 15, share=0.5),
 )
 """From the published reference down to the default: all unguided, on the process's own grid unless they name one."""
 
