@@ -83,7 +83,7 @@ def forecast(
     x = torch.zeros(batch, *denoiser.shape, device=place)
     with torch.no_grad():
         call = _seconds(lambda n: asked(x, denoiser.process.t_max / n))
-    calls = sum(math.ceil(trial.count(samples) / batch) * trial.evaluations for trial in trials)
+    calls = sum(trial.count(samples) / batch * trial.evaluations for trial in trials)
     rows = torch.arange(samples) % len(dataset.train)
     begun = time.monotonic()
     metrics.evaluate(*dataset.train.batch(rows), dataset, features=features, progress=False)

@@ -40,7 +40,7 @@ TRIALS = (
         # 1000 uniform steps would take the last 0.08 of noise in one.
         Recipe(sampler="ddpm", process="ddpm", grid="uniform", steps=1000),
         1000,
-        share=0.05,
+        share=0.03,
         note="all 1,000 knots of the published table of β (linear, 1e-4 to 0.02), the model read in it at equal "
         "signal-to-noise ratio; few samples, since each takes a hundred times as long, so its own floors apply",
     ),
