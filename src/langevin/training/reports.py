@@ -65,7 +65,8 @@ def opening(
     colour = (" in colour" if info.shape[0] == 3 else " in grey") if info.is_image else ""
     classes = f"{len(info.classes)} classes" if info.classes else "no classes"
     count = sum(p.numel() for p in network.parameters())
-    where = f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
+    threads = torch.get_num_threads()
+    where = f"{device.type}, {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else str(device)
     if processes > 1:
         where = f"{processes} processes ({where} each)"
     lines = [
