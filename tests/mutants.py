@@ -45,7 +45,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "langevin"
 FOLDERS = ("distributions", "processes", "denoisers", "worlds", "guidance", "samplers", "objectives", "likelihood")
 METRICS = ("crps", "frechet", "inception_score", "kernel", "memorisation", "precision_recall", "sliced")
-TESTS = (*FOLDERS, "metrics", "laws")
+TESTS = (*FOLDERS, "metrics", "laws", "adapters", "tasks", "test_bad_calls.py")
 
 OPERATORS = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult, ast.Mod: ast.FloorDiv,
