@@ -155,7 +155,7 @@ def worded(node: ast.AST) -> bool:
 
 
 def setting(node: ast.Assign) -> bool:
-    """Whether a module gives a name to a number, or to some."""
+    """Whether a module or a class gives a name to a number, or to some."""
     plain = (ast.Constant, ast.Tuple, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.expr_context)
     return all(isinstance(v, plain) for v in ast.walk(node.value))
 
@@ -204,7 +204,8 @@ def mutants(path: Path) -> list[Mutant]:
             ):
                 value = [v for v in value if v.arg not in ("dim", "keepdim", "maxsize")] if name == "keywords" else None
             if isinstance(node, ast.ClassDef):
-                value = [v for v in node.body if not isinstance(v, ast.AnnAssign)] if name == "body" else None
+                named = lambda v: isinstance(v, ast.AnnAssign) or (isinstance(v, ast.Assign) and setting(v))
+                value = [v for v in node.body if not named(v)] if name == "body" else None
             inside = numbers and not (isinstance(node, ast.Subscript) and name == "slice")
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
@@ -453,8 +454,9 @@ def anew(mutant: Mutant, tests: list[str]) -> str:
     loader = Changed(name, str(SOURCE / mutant.file))
     loader.mutant = mutant
     spec = importlib.util.spec_from_file_location(name, loader.path, loader=loader)
+    ours = tuple(f"{ROOT / folder}{os.sep}" for folder in ("src", "tests"))  # an environment may lie in ROOT too
     for module, it in list(sys.modules.items()):
-        if str(getattr(it, "__file__", None)).startswith(f"{ROOT}{os.sep}") and module != "__main__":
+        if str(getattr(it, "__file__", None)).startswith(ours) and module != "__main__":
             del sys.modules[module]
 
     class Finder(importlib.abc.MetaPathFinder):

@@ -42,6 +42,9 @@ def test_nearest_neighbours_by_hand() -> None:
     distance, index = nearest_neighbours(torch.tensor([[0.0, 0.0], [5.0, 5.0]]), torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
     assert index.tolist() == [1, 0]
     assert distance.tolist() == pytest.approx([1.0, 5**0.5])
+    # One point of each is enough.
+    distance, index = nearest_neighbours(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
+    assert (distance.item(), index.item()) == (5.0, 0)
 
 
 def test_refusals() -> None:
