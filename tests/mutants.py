@@ -155,9 +155,11 @@ def worded(node: ast.AST) -> bool:
 
 
 def setting(node: ast.Assign) -> bool:
-    """Whether a module or a class gives a name to a number, or to some."""
+    """Whether a module or a class gives a name to a number, to some, or to a record of numbers."""
     plain = (ast.Constant, ast.Tuple, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.expr_context)
-    return all(isinstance(v, plain) for v in ast.walk(node.value))
+    named = lambda v: isinstance(v, ast.Call) and isinstance(v.func, ast.Name) and v.func.id[0].isupper()
+    kinds = {v.func for v in ast.walk(node.value) if named(v)}
+    return all(isinstance(v, plain) or named(v) or v in kinds for v in ast.walk(node.value))
 
 
 def mutants(path: Path) -> list[Mutant]:

@@ -75,8 +75,8 @@ def test_one_probe_an_evaluation(world):
     assert (error / found.stderr).square().mean() < 1.35
 
 
-@pytest.mark.parametrize(("dim", "probes"), [(64, 1), (64, 4), (20, 1)])
-def test_the_error_of_orthogonal_probes_is_told(dim, probes):
+@pytest.mark.parametrize(("dim", "probes", "stride"), [(64, 1, 1), (64, 4, 1), (20, 1, 1), (20, 1, 2)])
+def test_the_error_of_orthogonal_probes_is_told(dim, probes, stride):
     """Over points and seeds, the RMS error told is 0.8 to 1.7 times the true one.
 
     The true one is known to 4/√(2·128) = 0.25 of itself. The estimate is a sum of squares fitted to noisy products and
@@ -84,7 +84,8 @@ def test_the_error_of_orthogonal_probes_is_told(dim, probes):
     independent probes is 2.1, 5 and 2.5 times the true one here.
     """
     world = worlds.random_mixture(dim, components=8, rank=dim // 4, rms=0.5, seed=0)
-    error, found = errors(world, 128, divergence="hutchinson", evaluations=60, probes=probes)
+    settings = {"evaluations": 60 * stride, "probes": probes, "stride": stride}
+    error, found = errors(world, 128, divergence="hutchinson", **settings)
     true, told = (float(v.square().mean().sqrt()) for v in (error, found.stderr))
     assert 0.8 < told / true < 1.7, (told, true)
 
@@ -357,3 +358,32 @@ def test_bad_data_and_processes():
     phase = worlds.ring().denoiser(processes.create({"name": "phase-space"}))
     with pytest.raises(langevin.UserError, match=r"likelihood\.bound"):
         likelihood.exact(phase, torch.zeros(2, 2))
+
+
+def test_what_is_told_of_a_run():
+    """The protocol says how the divergence was taken; progress counts samples times nodes up to all of them."""
+    world, seen = worlds.ring(), []
+    x = world.sample(5, 1)
+    ask = lambda **settings: likelihood.exact(world.denoiser(EDM), x, batch=2, **settings).protocol["divergence"]
+    assert ask(evaluations=9, divergence="exact", progress=lambda *at: seen.append(at)) == "exact divergence"
+    assert ask(evaluations=9, divergence="hutchinson", probes=2) == "2 rademacher probes an evaluation"
+    assert ask(method="rk45", divergence="hutchinson") == "1 rademacher probe, fixed along the path"
+    total = seen[0][1]
+    assert total % 5 == 0
+    assert {whole for _, whole in seen} == {total}
+    done = [count for count, _ in seen]
+    assert done == sorted(done)
+    assert done[-1] == total
+
+
+def test_probes_take_other_rows_in_every_sample():
+    """Probes 0 and 1 of a sample, multiplied, are a row of the Hadamard matrix: an odd one of four, by chance.
+
+    Of 200 samples each of the 4 odd rows of order 8 gets a quarter: 50 within 5·√(200·3/16).
+    """
+    probes = Probes(Noise(0, 200), 8, "rademacher")
+    rows, counts = (probes(0) * probes(1)).unique(dim=0, return_counts=True)
+    first = (probes(2) * probes(0)).unique(dim=0)
+    assert len(rows) > 2
+    assert len(first) > 1
+    assert counts.max() < 150

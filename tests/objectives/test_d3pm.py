@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -131,3 +132,24 @@ def test_what_it_cannot_learn() -> None:
     joint = worlds.TokenTable(torch.ones(2, 2)).denoiser(Uniform(2))
     with pytest.raises(UserError, match="needs a belief about each position, got FiniteSet"):
         D3PM()(joint, torch.zeros(1, 2, dtype=torch.int64), None, Noise(0, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Told(Wrong):
+    """What is wrong by as much as it is told."""
+
+    by: float = 0.0
+
+    def given(self, condition: Any = None, /, **more: Any) -> Told:
+        return replace(self, by=float((condition or more)["by"]))
+
+    def __call__(self, x_t: Tensor, t: Tensor | float) -> Categorical:
+        return Wrong.__call__(self, x_t + self.by, t)
+
+
+def test_a_condition_reaches_the_belief() -> None:
+    told, x0, noise = Told(Uniform(3)), torch.ones((64, 1), dtype=torch.int64), Noise(0, 64)
+    objective = D3PM(steps=STEPS)
+    loss = objective(told, x0, {"by": torch.tensor(0.5)}, noise)
+    assert torch.equal(loss, objective(replace(told, by=0.5), x0, None, noise))
+    assert not torch.equal(loss, objective(told, x0, None, noise))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import mpmath as mp
 import numpy as np
@@ -502,3 +503,18 @@ def test_prior_is_the_law_of_the_end(name):
     variance, sigma2 = prior.cov.diagonal((3,)), float(process.sigma(f64(1.0))) ** 2
     assert not prior.mean.any()
     assert float((variance - sigma2).abs().max()) <= (2 * alpha2 if alpha2 < 0.5 else 0.0) + 1e-9 * sigma2
+
+
+@dataclass(frozen=True)
+class Bisected(RectifiedFlow):
+    """A process that inverts its log-SNR as those do that have no closed form."""
+
+    time = ScalarGaussian.time
+
+
+def test_the_time_of_a_level_is_not_beyond_it() -> None:
+    """Of the two neighbours between which a level lies the bisection takes the one that is not noisier."""
+    process = Bisected()
+    wanted = torch.linspace(-8, 8, 2001, dtype=torch.float64)
+    assert (process.log_snr(process.time(wanted)) >= wanted).all()
+    assert process.time(-math.inf) == 1

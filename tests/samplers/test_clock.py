@@ -10,7 +10,7 @@ import torch
 
 from langevin import processes
 from langevin.samplers import Moments
-from langevin.samplers.clock import clock, remainder_times
+from langevin.samplers.clock import KNOWN, UNKNOWN, clock, remainder_times
 
 F64 = torch.float64
 SPREAD = Moments.unknown(4)
@@ -48,3 +48,14 @@ def test_inverse_and_slope():
         assert float(v(np.array(-math.inf))) == 0
         assert float(v(np.array(math.inf))) == 1
         assert (np.diff(v(np.linspace(-30, 30, 2001))) >= 0).all()
+
+
+def test_head_of_data_of_one_scale():
+    """A + B/n_e: n_e is 4 for four directions alike and (Σλ)²/Σλ² otherwise; known moments add room, a spread none."""
+    alike = Moments(torch.zeros(4, dtype=F64), torch.ones(4, dtype=F64))
+    values = FINE.values.numpy()
+    for moments, count in ((alike, 4.0), (FINE, values.sum() ** 2 / (values**2).sum())):
+        first, second = KNOWN.head
+        assert clock(moments).effective == pytest.approx(count)
+        assert clock(moments).head == pytest.approx(first + second / count)
+    assert clock(SPREAD).head == pytest.approx(UNKNOWN.head[0])

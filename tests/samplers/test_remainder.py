@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -557,3 +558,26 @@ def test_data_on_a_plane_end_on_it(process, steps):
     world = worlds.GaussianMixture([1.0, 1.0, 1.0], means, (0.01 * plane.mT @ plane).expand(3, 8, 8))
     x = langevin.sample(world.denoiser(process), samplers.GaussianRemainder(), n=16, steps=steps, seed=0)
     assert float((x - x @ plane.mT @ plane).abs().max()) < 1e-6
+
+
+def test_images_stay_images():
+    """States of a solver along directions have the shape of the event at every step, as the network takes it."""
+    world = worlds.GaussianMixture(torch.ones(1), torch.zeros(1, 8), torch.diag(torch.arange(1.0, 9))[None])
+    flat = world.denoiser(processes.EDM())
+
+    @dataclass(frozen=True, eq=False)
+    class Images(Transform):
+        shape = (2, 2, 2)
+
+        def __call__(self, x_t, t):
+            assert x_t.shape[1:] == (2, 2, 2)
+            return Dirac(self.base(x_t.flatten(1), t).mean.reshape(x_t.shape))
+
+    moments = Moments(torch.zeros(8, dtype=F64), torch.arange(1.0, 9, dtype=F64))
+    start, sampler = 80 * Noise(0, 3).normal((2, 2, 2)), GaussianRemainder(moments)
+    grid = [80.0 / 80.0, 0.1, 0.01, 0.0]
+    states = list(langevin.trajectory(Images(flat), sampler, grid=grid, start=start, noise=Noise(0, 3)))
+    plain = list(langevin.trajectory(flat, sampler, grid=grid, start=start.flatten(1), noise=Noise(0, 3)))
+    for image, point in zip(states, plain):
+        assert image.x.shape == (3, 2, 2, 2)
+        torch.testing.assert_close(image.x.flatten(1), point.x)

@@ -277,6 +277,10 @@ def test_a_plan_changes_nothing():
         assert state.x.equal(planned.x)
         other = settled.step(State(x, at(0.9)), at(0.5), denoiser, None).x
         assert other.equal(rule.step(State(x, at(0.9)), at(0.5), denoiser, None).x)
+        # A time for each sample is never looked up.
+        own = torch.full((8,), 0.9, dtype=F64)
+        for t, s in ((own, at(0.5)), (at(0.9), own - 0.4), (own, own - 0.4)):
+            assert settled.step(State(x, t), s, denoiser, None).x.allclose(other, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("evaluations", [1, 2, 3, 4, 5, 6, 7, 8, 20, 21, 22])
@@ -370,3 +374,16 @@ def test_pairs_of_equal_times():
     x = WORLD.sample(4, 1, process=process, t=0.5)
     for rule, t in itertools.product((samplers.DPMSolver(3), samplers.RhoRK4()), (0.5, 0.0)):
         torch.testing.assert_close(rule.step(State(x, at(t)), at(t), WORLD.denoiser(process), None).x, x)
+
+
+@pytest.mark.parametrize("rule", [samplers.DPMSolver(2), samplers.DPMSolver(3, "x0")], ids=str)
+def test_samples_without_signal_beside_others(rule):
+    """From pure noise one sample takes the plain step while its neighbour does not: each as it would alone."""
+    process = processes.RectifiedFlow()
+    denoiser = WORLD.denoiser(process)
+    t, s = torch.tensor([1.0, 0.8], dtype=F64), torch.tensor([0.5, 0.3], dtype=F64)
+    x = WORLD.sample(2, 1, process=process, t=at(0.9))
+    both = rule.step(State(x, t), s, denoiser, None).x
+    for i in range(2):
+        alone = rule.step(State(x[i : i + 1], t[i]), s[i], denoiser, None).x
+        torch.testing.assert_close(both[i : i + 1], alone, rtol=1e-11, atol=1e-12)
