@@ -37,7 +37,12 @@ def test_a_chain_of_maps_by_hand() -> None:
     one, weights = 4 * batch * width, 4 * 3 * width**2
     x, t = torch.empty(batch, width), torch.empty(batch)
     assert footprint(Chain(width), x, t) == 2 * one
-    assert 3 * one <= footprint(Chain(width), x, t, learning=True) <= 5 * one + weights + 64
+    learning = footprint(Chain(width), x, t, learning=True)
+    assert 3 * one <= learning <= 5 * one + weights + 64
+    # Maps that do not learn have no gradients of weights, and the first two keep nothing for them.
+    partly = Chain(width)
+    partly.maps[:2].requires_grad_(False)
+    assert footprint(partly, x, t, learning=True) < learning - 2 * weights / 3
 
 
 def test_it_is_proportional_to_the_batch_and_takes_no_memory() -> None:

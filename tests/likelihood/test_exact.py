@@ -14,7 +14,7 @@ import langevin
 from langevin import Noise, likelihood, processes, worlds
 from langevin.data import Data
 from langevin.denoisers import NetworkDenoiser, Reading
-from langevin.likelihood.flow import Flow, clocks
+from langevin.likelihood.flow import Flow, Grid, clocks
 from langevin.likelihood.probes import Probes
 from langevin.samplers import estimate_moments
 from langevin.samplers.moments import Moments, moments_of
@@ -223,6 +223,20 @@ def test_clock(stochastic):
     assert np.allclose(clock.inverse(clock(u)), u, atol=1e-6)
     assert np.allclose(np.gradient(clock(u), u)[1:-1], clock.slope(u)[1:-1], rtol=1e-3)
     assert np.isclose(clock(np.array([60.0]))[0], clock.whole)
+
+
+@pytest.mark.parametrize("begin", [-math.inf, -5.0, 0.3])
+def test_nodes_run_from_the_beginning_to_the_end(begin):
+    """u rises with s from the beginning on, du/ds is its slope, and steps of v add up to all that is left of it."""
+    clock, stiff = clocks(moments_of(MIXTURES[0].denoiser(EDM)), False)
+    nodes = np.linspace(0, 1, 4001)[1:-1]
+    grid = Grid.make(clock, stiff, begin, nodes)
+    assert (np.diff(grid.u) > 0).all()
+    assert grid.u[0] > begin
+    middle = slice(100, -100)
+    np.testing.assert_allclose(np.gradient(grid.u, nodes)[middle], grid.rate[middle], rtol=1e-2)
+    left = clock.whole - (0.0 if math.isinf(begin) else float(clock(np.array([begin]))[0]))
+    np.testing.assert_allclose((grid.rate * clock.slope(grid.u)).sum() / 4000, left, rtol=1e-3)
 
 
 def test_divergence_is_the_trace():

@@ -16,6 +16,7 @@ from langevin.guidance import classifier_free
 from langevin.samplers import GaussianRemainder, Moments, Multistep
 from langevin.samplers.clock import KNOWN, PLANE, UNKNOWN, Clock
 from langevin.samplers.moments import FLOOR
+from langevin.samplers.remainder import _stencil
 from langevin.samplers.sampling import suited
 from laws.table import PROCESSES, mixture
 from support import oracle
@@ -581,3 +582,16 @@ def test_images_stay_images():
     for image, point in zip(states, plain):
         assert image.x.shape == (3, 2, 2, 2)
         torch.testing.assert_close(image.x.flatten(1), point.x)
+
+
+def test_which_nodes_an_interval_is_integrated_on():
+    """Two nodes beyond the interval's start once they are known, ``order`` in all; at the beginning the first ones."""
+    stencils = {
+        (0, 0, 1): (0, 0), (3, 9, 1): (3, 3),
+        (0, 0, 2): (0, 0), (0, 5, 2): (0, 1), (3, 9, 2): (3, 4), (3, 3, 2): (2, 3),
+        (0, 9, 3): (0, 2), (3, 9, 3): (3, 5), (3, 4, 3): (2, 4), (3, 3, 3): (1, 3),
+        (0, 2, 4): (0, 2), (0, 9, 4): (0, 3), (1, 9, 4): (0, 3), (3, 9, 4): (2, 5),
+        (3, 4, 4): (1, 4), (3, 3, 4): (0, 3),
+    }  # fmt: skip
+    for (interval, newest, order), nodes in stencils.items():
+        assert _stencil(interval, newest, order) == nodes, (interval, newest, order)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
 
 import langevin
 from langevin import Noise, UserError, processes, samplers, worlds
-from langevin.denoisers import NetworkDenoiser, Reading, independent
+from langevin.denoisers import NetworkDenoiser, Reading, Transform, independent
+from langevin.distributions import Dirac
 from langevin.guidance import classifier_free
 from support import OracleNetwork, oracle, sliced_w2, w2_floor
 
@@ -295,3 +297,22 @@ def test_more_than_memory_holds_is_refused_with_both_numbers(asked, said):
     """Without this the first tensor of that size is asked of the system, which says no, or ends the process."""
     with pytest.raises(UserError, match=said):
         langevin.sample(worlds.ring().denoiser(processes.VP()), **asked)
+
+
+def test_samples_that_are_not_finite_are_not_handed_out():
+    """One of them among others, whatever the sum of the others; what is finite passes, even where its sum is not."""
+    denoiser = worlds.ring().denoiser(processes.EDM())
+
+    @dataclass(frozen=True, eq=False)
+    class Broken(Transform):
+        value: float = math.nan
+
+        def __call__(self, x_t, t):
+            mean = self.base(x_t, t).mean
+            mean[1] = self.value
+            return Dirac(mean)
+
+    for value in (math.nan, math.inf):
+        with pytest.raises(UserError, match="1 of 4 samples are not finite, 1 first"):
+            langevin.sample(Broken(denoiser, value), samplers.DDIM(), n=4, steps=2)
+    assert langevin.sample(Broken(denoiser, 1e308), samplers.DDIM(), n=4, steps=1)[1].isfinite().all()

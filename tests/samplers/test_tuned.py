@@ -16,7 +16,7 @@ from torch import nn
 import langevin
 from langevin import UserError, processes, samplers, worlds
 from langevin.denoisers import NetworkDenoiser, Reading
-from langevin.guidance import classifier_free
+from langevin.guidance import Linear, classifier_free
 from langevin.samplers import Moments, Tuned
 from langevin.samplers.tuned import Knots, Settled, Table, Use, _weights, found
 
@@ -267,6 +267,9 @@ def test_the_one_that_fits_is_picked():
     assert found(classifier_free(model, label=labels, guidance_scale=3.0), 4) is None
     assert found(worlds.ring().denoiser(process), 4) is None
     assert found(langevin.denoisers.convert(model, processes.VP()), 4) is None
+    other = langevin.denoisers.convert(model, processes.EDM(sigma_max=40.0))
+    for parts in ((worlds.ring().denoiser(process), model.given(label=labels)), (other, other)):
+        assert found(Linear(parts, (-1.0, 2.0)), 4) is None
     # It is what `sample` takes when nothing is named, and only then.
     kept = langevin.sample(model.given(label=labels), n=6, steps=4)
     torch.testing.assert_close(kept, langevin.sample(model.given(label=labels), turns, n=6, steps=4), rtol=0, atol=0)
