@@ -245,20 +245,20 @@ def record_of(kept: Path, test: str) -> Path:
     return kept / "lines" / f"{test.replace('/', '.')}.json"
 
 
-def known(kept: Path, test: str) -> dict | None:
-    """What is recorded of a test file, if it still is what it was."""
+def known(kept: Path, test: str, variants: int) -> dict | None:
+    """What is recorded of a test file, if it still is what it was, and of as many variants of its tests."""
     path = record_of(kept, test)
     found = json.loads(path.read_text()) if path.exists() else {}
-    return found if found.get("hash") == hashed(ROOT / test) else None
+    return found if found.get("hash") == hashed(ROOT / test) and found.get("variants", 0) >= variants else None
 
 
 class Covering:
     """The tests that run a line, by the text of the line, so that it is found where it has moved."""
 
-    def __init__(self, kept: Path, files: set[str]) -> None:
+    def __init__(self, kept: Path, files: set[str], variants: int) -> None:
         self.cost: dict[str, float] = {}
         self.lines: dict[str, dict[str, set[str]]] = {}
-        for found in filter(None, (known(kept, name) for name in files)):
+        for found in filter(None, (known(kept, name, variants) for name in files)):
             self.cost.update(found["tests"])
             for file, lines in found["lines"].items():
                 of_file = self.lines.setdefault(file, {})
@@ -312,11 +312,13 @@ def queue(work: list, jobs: int, run: Callable[[Any], str], done: Callable[[Any,
 
 
 def spread(items: list[pytest.Item], count: int) -> list[pytest.Item]:
-    """At most so many of the parametrised variants of a test, evenly spread."""
+    """At most so many of the parametrised variants of a test: by chance, for a stride would leave out whole columns."""
     tests: dict[str, list[pytest.Item]] = {}
     for item in items:
         tests.setdefault(item.nodeid.split("[")[0], []).append(item)
-    return [v for some in tests.values() for v in some[:: max(1, -(-len(some) // max(1, count)))]]
+    chance = lambda item: hashlib.sha256(item.nodeid.encode()).digest()
+    kept = {v.nodeid for some in tests.values() for v in sorted(some, key=chance)[:count]}
+    return [item for item in items if item.nodeid in kept]
 
 
 class Plugin:
@@ -349,14 +351,14 @@ class Plugin:
             files.setdefault(item.nodeid.split("::")[0], []).append(item)
         self.source = {str(path): path.read_text().split("\n") for path in SOURCE.rglob("*.py")}
         self.hashes = {name: hashed(ROOT / name) for name in files}
-        stale = [name for name in files if known(self.kept, name) is None]
+        stale = [name for name in files if known(self.kept, name, self.variants) is None]
         queue(
             stale,
             self.jobs,
             lambda name: self.record(name, files[name]),
             lambda name, _: print("recorded", name, flush=True),
         )
-        self.tests = Covering(self.kept, set(files))
+        self.tests = Covering(self.kept, set(files), self.variants)
         queue(self.work, self.jobs, self.one, self.done)
         return True
 
@@ -412,7 +414,9 @@ class Plugin:
         sys.settrace(None)
         path = record_of(self.kept, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"hash": self.hashes[name], "tests": tests, "lines": lines}))
+        path.write_text(
+            json.dumps({"hash": self.hashes[name], "variants": self.variants, "tests": tests, "lines": lines})
+        )
         return ""
 
     def one(self, mutant: Mutant) -> str:

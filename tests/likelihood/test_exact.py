@@ -381,7 +381,8 @@ def test_what_is_told_of_a_run():
     ask = lambda **settings: likelihood.exact(world.denoiser(EDM), x, batch=2, **settings).protocol["divergence"]
     assert ask(evaluations=9, divergence="exact", progress=lambda *at: seen.append(at)) == "exact divergence"
     assert ask(evaluations=9, divergence="hutchinson", probes=2) == "2 rademacher probes an evaluation"
-    assert ask(method="rk45", divergence="hutchinson") == "1 rademacher probe, fixed along the path"
+    loose = {"method": "rk45", "rtol": 0.1, "atol": 0.1}
+    assert ask(divergence="hutchinson", **loose) == "1 rademacher probe, fixed along the path"
     total = seen[0][1]
     assert total % 5 == 0
     assert {whole for _, whole in seen} == {total}

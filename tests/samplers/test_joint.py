@@ -74,6 +74,17 @@ def test_denoising_mcmc_with_a_posterior_asks_no_density():
         langevin.sample(network, samplers.DenoisingMCMC(), n=2)
 
 
+def test_a_step_of_the_chain_is_langevins_on_its_level():
+    """x + a/2 ∇log p_t(x) + √a z with a = ε σ_t², on the noise that is given."""
+    q, world, noise, eps = PROCESSES["edm"], worlds.ring(5, 1.0, 0.25), Noise(3, 4), 0.2
+    denoiser, t = world.denoiser(q), torch.tensor(0.05, dtype=torch.float64)
+    rule = samplers.DenoisingMCMC(6, 3, eps, 3, samplers.Heun(), lambda x, t: world.log_prob(x, q, t))
+    x = world.sample(4, 1, process=q, t=t)
+    a = eps * float(q.sigma(t)) ** 2
+    expected = x + a / 2 * q.score(x, denoiser(x, t), t) + math.sqrt(a) * noise.normal((2,))
+    torch.testing.assert_close(rule._langevin(x, t, denoiser, noise), expected, rtol=1e-12, atol=1e-12)
+
+
 def test_denoising_mcmc_on_any_process_split_and_step():
     """The same samples for any split; several grid steps; any number of denoising steps."""
     for q in PROCESSES.values():

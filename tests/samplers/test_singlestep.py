@@ -376,14 +376,17 @@ def test_pairs_of_equal_times():
         torch.testing.assert_close(rule.step(State(x, at(t)), at(t), WORLD.denoiser(process), None).x, x)
 
 
+@pytest.mark.parametrize(("process", "atol"), [(processes.RectifiedFlow(), 1e-12), (processes.VE(1e-2, 1e11), 1e-4)])
 @pytest.mark.parametrize("rule", [samplers.DPMSolver(2), samplers.DPMSolver(3, "x0")], ids=str)
-def test_samples_without_signal_beside_others(rule):
-    """From pure noise one sample takes the plain step while its neighbour does not: each as it would alone."""
-    process = processes.RectifiedFlow()
+def test_samples_without_signal_beside_others(rule, process, atol):
+    """From noise without signal one sample takes the plain step while its neighbour does not: each as it would alone.
+
+    In VE the data's share is 1 beside a σ of 1e11, and 0.6 beside one of 4e10 after the step, where float64 holds 1e-5.
+    """
     denoiser = WORLD.denoiser(process)
-    t, s = torch.tensor([1.0, 0.8], dtype=F64), torch.tensor([0.5, 0.3], dtype=F64)
+    t, s = torch.tensor([1.0, 0.8], dtype=F64), torch.tensor([0.97, 0.3], dtype=F64)
     x = WORLD.sample(2, 1, process=process, t=at(0.9))
     both = rule.step(State(x, t), s, denoiser, None).x
     for i in range(2):
         alone = rule.step(State(x[i : i + 1], t[i]), s[i], denoiser, None).x
-        torch.testing.assert_close(both[i : i + 1], alone, rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(both[i : i + 1], alone, rtol=0.0, atol=atol)
