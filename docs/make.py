@@ -1,6 +1,6 @@
 """Makes what the documentation shows: the pictures of docs/img and the table of docs/methods.md.
 
-Run: make docs
+Run: make docs. Recorded figures are printed into the pages by benchmarks/record.py (make figures).
 """
 
 from __future__ import annotations

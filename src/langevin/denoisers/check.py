@@ -115,7 +115,7 @@ def check_denoiser(denoiser: Denoiser, data: Tensor, *, seed: int = 0) -> Denois
     A network that is read by a wrong convention draws wrong samples without a word; this finds it. A denoiser must not
     be worse than the linear estimator :math:`m + α v (x_t - α m)/(α^2 v + σ^2)` with the mean m and the variance v of
     each coordinate of the data. Where the denoiser is a network's, its output is also read by every other convention of
-    time, scale of the input and prediction, and the one that denoises is named. It takes some two hundred evaluations
+    time, scale of the input and prediction, and the one that denoises is named. It takes about a hundred evaluations
     on 32 samples each.
 
     ::

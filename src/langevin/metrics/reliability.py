@@ -84,10 +84,10 @@ def noise_like(dataset: Dataset, count: int, seed: int) -> Tensor:
 def frechet_excess(cov: Tensor, samples: int, real: int) -> float:
     r"""The Fréchet distance to be expected between two sets of one Gaussian law, from their counts alone.
 
-    .. math:: \Big(\frac1N + \frac1M\Big) \Big(\sum_i λ_i + \frac12 \sum_{ij} \frac{λ_i λ_j}{λ_i + λ_j}\Big)
+    .. math:: \Big(\frac1N + \frac1M\Big) \Big(\frac54 \sum_i λ_i + \frac12 \sum_{ij} \frac{λ_i λ_j}{λ_i + λ_j}\Big)
 
-    with the eigenvalues λ of its covariance, to first order in 1/N and 1/M: the first sum is of the means, the second
-    of the covariances (at ½ Σ E_ij²/(λ_i + λ_j) for a small error E, of variance λ_i λ_j (1 + δ_ij)/N).
+    with the eigenvalues λ of its covariance, to first order in 1/N and 1/M: one sum of λ is of the means, the
+    rest of the covariances (at ½ Σ E_ij²/(λ_i + λ_j) for a small error E, of variance λ_i λ_j (1 + δ_ij)/N).
     For D equal λ it is about tr Σ · D/4 · (1/N + 1/M): the count has to be well above the number of features.
     """
     values = torch.linalg.eigvalsh(cov.double()).clamp_min(0)

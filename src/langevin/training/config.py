@@ -22,7 +22,7 @@ class NetworkConfig:
     """The network."""
 
     name: str | None = None
-    """Backbone: unet, dit or mlp, or the codec vae; if not given, the one that suits the data."""
+    """Backbone: unet, dit, mlp or transformer; or vae, an autoencoder; if not given, one that suits the data."""
     options: Options = field(default_factory=dict)
     """Its settings as KEY VALUE pairs, a value as JSON: width 96 multipliers [1,2,2]."""
 
@@ -33,7 +33,7 @@ class ProcessConfig:
 
     name: str | None = None
     """Process: edm, vp, sub-vp, ve, flow, cosine, ddpm, learned or phase-space for real data, absorbing, uniform,
-    discretised-gaussian or neighbours for tokens; if not given, edm and absorbing."""
+    discretised-gaussian or neighbours for tokens; if not given, edm for real data and absorbing for tokens."""
     options: Options = field(default_factory=dict)
     """Its settings as KEY VALUE pairs: sigma_max 160."""
 
@@ -60,17 +60,19 @@ class PredictionConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """What is made small."""
+    """The loss."""
 
     name: str | None = None
     """Weight of the error at each time: simple (the network's own target), x0, dsm, likelihood, edm or min-snr; another
     way of score matching: sliced, sliced-vr, implicit or explicit; vlb or hybrid, which learn a variance; vdm for the
-    process learned; d3pm for tokens; if not given, simple, for levels likelihood, and d3pm."""
+    process learned; d3pm for tokens; elbo for vae. If not given: simple; likelihood for the prediction levels; d3pm for
+    tokens; elbo for vae."""
     options: Options = field(default_factory=dict)
     """Its settings as KEY VALUE pairs: gamma 5."""
     times: str | None = None
-    """Law of the times: uniform, log-normal, table, importance, levels or likelihood-importance; if not given, the last
-    for likelihood, log-normal for the prediction edm, else uniform."""
+    """Law of the times: uniform, log-normal, table, importance, levels or likelihood-importance; if not given:
+    likelihood-importance for likelihood and levels, uniform for vdm and tokens, log-normal for the prediction edm, else
+    uniform."""
     times_options: Options = field(default_factory=dict)
     """Its settings as KEY VALUE pairs: mean -1.2 std 1.2."""
     stratified: bool = True
@@ -115,8 +117,9 @@ class BudgetConfig:
     above 16 pixels it also follows the speed measured in the first steps, and is kept from then on."""
 
     steps: int | None = None
-    """Optimiser steps; if neither is given, what suits the data: for images above 16 pixels at most 50 minutes at 32
-    pixels, 2 h 45 min at 64 and 8 hours from 128 on, told after the first steps."""
+    """Optimiser steps; if neither is given, what suits the data: for images above 16 pixels as many as are useful
+    within 50 minutes at 32 pixels, 2 h 45 min at 64 and 8 hours from 128 on (longer above 1,000 images), told after the
+    first steps."""
     minutes: float | None = None
     """Minutes on the clock, all included."""
 
@@ -143,7 +146,7 @@ class OutputConfig:
     validate_every: int | None = None
     """Steps from one loss on held-out data to the next; if not given, a number that suits the data."""
     validate_on: int = 1024
-    """Pairs of a held-out example and its noise it is measured on, the same every time; at most 64 an example."""
+    """Pairs of a held-out example and its noise that this loss is of, the same every time; at most 64 an example."""
     picture_every: int | None = None
     """Steps from one picture of samples to the next; if not given, a number that suits the data."""
     checkpoint_every: int | None = None
@@ -162,7 +165,7 @@ class Config:
     """
 
     seed: int = 0
-    """Of the weights, of the order of the data and of all noise."""
+    """Seed of the weights, of the order of the data and of all noise."""
     batch: int | None = None
     """Examples a step, over all processes; if not given, a number that suits the data."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
