@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 import langevin
 from langevin.denoisers import NetworkDenoiser, Reading
 from langevin.processes import ScalarGaussian
+
+
+def thinned(values: Iterable[Any], every: int) -> list[Any]:
+    """Parameters, of which one in ``every`` is in every run of the tests; the others are slow."""
+    marks = lambda i: [pytest.mark.slow] if i % every else []
+    return [pytest.param(*(v if isinstance(v, tuple) else (v,)), marks=marks(i)) for i, v in enumerate(values)]
 
 
 def sliced_w2(x: Tensor, y: Tensor, projections: int = 64, seed: int = 0) -> float:

@@ -58,6 +58,7 @@ def test_reference_is_the_flow():
     assert problem.errors(problem.reference["0"], "0") == {"median": 0.0, "rms": 0.0}
 
 
+@pytest.mark.slow
 def test_peers_converge():
     """Every deterministic peer falls with its evaluations, as far as its adapter is right.
 
@@ -127,6 +128,7 @@ def test_closed_law_of_ddim(value):
     assert ((x.var(0) - spread).abs() < 5 * spread * (2 / n) ** 0.5).all()
 
 
+@pytest.mark.slow
 def test_table_of_eta_on_an_exact_world():
     """On the spectrum of photographs: at ten steps the distance rises with η and σ̂ is far the worst; at a thousand
     every column has fallen by three orders, so that none of the orderings left there is of the paper's size."""

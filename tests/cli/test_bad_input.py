@@ -149,7 +149,7 @@ def test_directories_that_hold_no_whole_model(langevin: Run, model: Path, tmp_pa
     config.write_text(json.dumps({**json.loads(config.read_text()), "langevin": 99}))
     refused(langevin(command, broken), command, str(config), "format 99 is unknown")
     config.unlink()
-    refused(langevin(command, broken), command, f"{config} is missing")
+    refused(langevin(command, broken), command, f"{broken} is no model directory: it holds no config.json")
 
 
 def test_guidance_of_a_model_that_never_learned_without_labels(langevin: Run, model: Path, tmp_path: Path) -> None:

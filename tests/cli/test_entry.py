@@ -6,9 +6,11 @@ import errno
 import importlib
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -104,7 +106,10 @@ def test_an_interrupt_amid_an_import_ends_the_command(tmp_path: Path) -> None:
         "m.run = lambda options: importlib.import_module('swallowing'); raise SystemExit(main(['methods']))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    # A shell's background job, as the tests may be, hands on that interrupts are ignored.
+    told = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, preexec_fn=told)
     assert (done.returncode, done.stdout) == (entry.INTERRUPTED, "")
     assert done.stderr == "langevin methods: stopped\n"
 

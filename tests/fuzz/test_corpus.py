@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 RUN = Path(__file__).with_name("run.py")
-FILES = 100
+FILES = 60
 """Mutations a reader: more than a thousand in all, in a quarter of a minute."""
 
 

@@ -25,6 +25,15 @@ def marked(rows):
     return [pytest.param(*row, marks=[] if row[0] in FAST else [pytest.mark.slow], id="-".join(row)) for row in rows]
 
 
+def in_turn(rows):
+    """Rows as parameters: each sampler on one of its ``FAST`` processes, the next on the next one; others are slow."""
+    rows, chosen = list(rows), set()
+    for i, sampler in enumerate(dict.fromkeys(sampler for _, sampler in rows)):
+        own = [process for process, name in rows if name == sampler and process in FAST]
+        chosen.add((own[i % len(own)], sampler))
+    return [pytest.param(*row, marks=[] if row in chosen else [pytest.mark.slow], id="-".join(row)) for row in rows]
+
+
 N = 1000
 
 
@@ -82,8 +91,11 @@ def truth():
     return result
 
 
-@pytest.mark.parametrize("dim", [2, 16])
-@pytest.mark.parametrize(("process", "sampler"), marked(ROWS))
+@pytest.mark.parametrize(
+    ("process", "sampler", "dim"),
+    [pytest.param(*p.values, 2, marks=p.marks, id=f"{p.id}-2") for p in marked(ROWS)]
+    + [pytest.param(*p.values, 16, marks=p.marks, id=f"{p.id}-16") for p in in_turn(ROWS)],
+)
 def test_exact_law(truth, process, sampler, dim):
     """Started from the true p_t, the samples have the true law: in sliced W2, and in the mean of log p.
 
@@ -113,7 +125,7 @@ def test_exact_law(truth, process, sampler, dim):
         assert gap < 4
 
 
-@pytest.mark.parametrize(("process", "sampler"), marked([r for r in ROWS if r[0] in SMOOTH and SAMPLERS[r[1]].order]))
+@pytest.mark.parametrize(("process", "sampler"), in_turn(r for r in ROWS if r[0] in SMOOTH and SAMPLERS[r[1]].order))
 def test_order(process, sampler):
     """Error against a 1e-12 reference falls with the claimed order: the slope over two doublings is within 0.25.
 
@@ -145,7 +157,7 @@ class Spy(Transform):
         return self.base(x_t, t)
 
 
-@pytest.mark.parametrize(("process", "sampler"), marked(ROWS))
+@pytest.mark.parametrize(("process", "sampler"), in_turn(ROWS))
 def test_times_are_those_of_the_grid(process, sampler):
     """The denoiser is asked at the grid's own times, to the bit, in order, and states stand at them."""
     q, law = PROCESSES[process], SAMPLERS[sampler]
@@ -164,7 +176,7 @@ def test_times_are_those_of_the_grid(process, sampler):
     assert spy.asked == expected
 
 
-@pytest.mark.parametrize(("process", "sampler"), marked(ROWS))
+@pytest.mark.parametrize(("process", "sampler"), in_turn(ROWS))
 def test_batch_equal_to_width(process, sampler):
     """With as many samples as coordinates, a time per sample stays with its sample, for scalar and (B,) times alike."""
     q, law = PROCESSES[process], SAMPLERS[sampler]
@@ -208,7 +220,7 @@ def check_finite(process, sampler, rows):
         assert x.isfinite().all(), (prediction, name, scale, dtype)
 
 
-@pytest.mark.parametrize(("process", "sampler"), marked(ROWS))
+@pytest.mark.parametrize(("process", "sampler"), in_turn(ROWS))
 def test_finite(process, sampler):
     """Every fifteenth combination, another fifteenth for each row; ``test_finite_everywhere`` takes them all."""
     q = PROCESSES[process]
@@ -228,7 +240,7 @@ def derivative_is_finite(process):
     return bool(process.rate(process.sigma, torch.tensor(process.t_max, dtype=torch.float64)).isfinite())
 
 
-@pytest.mark.parametrize(("process", "sampler"), marked(ROWS))
+@pytest.mark.parametrize(("process", "sampler"), in_turn(ROWS))
 def test_network_precision(process, sampler):
     """A float32 network inside the float64 solver moves the result by no more than its own rounding.
 
@@ -249,7 +261,7 @@ def test_network_precision(process, sampler):
     assert (single - exact).abs().median() < 2**-24 * 600 * exact.abs().median().clamp_min(1)
 
 
-@pytest.mark.parametrize(("process", "sampler"), marked(ROWS))
+@pytest.mark.parametrize(("process", "sampler"), in_turn(ROWS))
 def test_any_split_and_one_step(process, sampler):
     """The same samples for any batch split and for a part alone; one step works; a used sampler is as new.
 

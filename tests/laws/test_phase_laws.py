@@ -17,8 +17,10 @@ from laws.test_laws import Spy
 from support import flow_reference, sliced_w2
 
 ROWS = pytest.mark.parametrize(
-    ("process", "sampler"), list(itertools.product(PHASES, PHASE_SAMPLERS)), ids=lambda v: str(v)
+    ("process", "sampler"),
+    [pytest.param(p, s, marks=[pytest.mark.slow] * (p != "phase-space")) for p in PHASES for s in PHASE_SAMPLERS],
 )
+SOME = [pytest.param(p, marks=[pytest.mark.slow] * (p != "phase-space")) for p in PHASES]
 N = 1000
 WATCHED = (0.6, 0.2, 0.05, 0.0)
 
@@ -45,10 +47,7 @@ def truth():
     return {(name, t): Law(world, process, t) for name, process in PHASES.items() for t in WATCHED}
 
 
-@pytest.mark.parametrize(
-    ("process", "sampler"),
-    [pytest.param(p, s, marks=[pytest.mark.slow] * (p != "phase-space")) for p in PHASES for s in PHASE_SAMPLERS],
-)
+@ROWS
 def test_exact_law_of_position_and_velocity(truth, process, sampler):
     """From the true p_1, (x, v) has its exact law at every time that is watched: in sliced W2, and in mean log p.
 
@@ -92,7 +91,7 @@ def flows():
     return {n: (x, flow_reference(world.denoiser(PHASES[n]), x, 0.9, 0.2)) for n, x in starts.items()}
 
 
-@pytest.mark.parametrize("process", PHASES)
+@pytest.mark.parametrize("process", SOME)
 @pytest.mark.parametrize("sampler", [name for name, law in PHASE_SAMPLERS.items() if law.order])
 def test_order(flows, process, sampler):
     """Error against a 1e-12 reference from t = 0.9 to 0.2: the slope over two doublings is within 0.25."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.integrate
 import torch
-from tests.support import flow_reference
+from tests.support import flow_reference, thinned
 
 import langevin
 from langevin import Noise, processes, samplers, worlds
@@ -86,7 +86,7 @@ def test_variables(process, variable):
     np.testing.assert_allclose(VARIABLES[variable](process, u), expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("process", PROCESSES, ids=names)
+@pytest.mark.parametrize("process", thinned(PROCESSES, 2), ids=names)
 @pytest.mark.parametrize(("prediction", "variable"), list(itertools.product(PREDICTIONS, VARIABLES)))
 def test_weights_are_exact_integrals(process, prediction, variable):
     """Against adaptive quadrature of the definition over a long step, at order 4."""

@@ -13,6 +13,7 @@ import langevin
 from langevin import Noise, UserError, processes, samplers, worlds
 from langevin.denoisers import Denoiser
 from langevin.distributions import BrownianPath, Dirac
+from support import thinned
 
 F64 = torch.float64
 VP = processes.VP()
@@ -183,7 +184,7 @@ def test_preconditioned_follows_a_path_as_euler_maruyama_does():
     torch.testing.assert_close(*ends, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("process", [VP, processes.EDM(), processes.Cosine()], ids=str)
+@pytest.mark.parametrize("process", thinned([VP, processes.EDM(), processes.Cosine()], 3), ids=str)
 def test_adaptive_law(process):
     """N(½, ¼): mean and deviation within 4 standard errors and the tolerance (1 % of |x| a step, of either sign)."""
     world, n = gaussian(), 1500

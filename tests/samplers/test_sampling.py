@@ -76,6 +76,7 @@ def test_phase_space_is_exact_in_any_number_of_steps():
         assert sliced_w2(x, world.sample(n, 77)) < w2_floor(world, n)
 
 
+@pytest.mark.slow
 def test_phase_space_flow_has_order_two():
     """Heun on the probability flow of (x, v) against a 1e-12 reference: slope 2 ± 0.25."""
     from support import flow_reference

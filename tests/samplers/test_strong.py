@@ -11,6 +11,7 @@ import langevin
 from langevin import UserError, processes, samplers
 from langevin.distributions import BrownianPath
 from langevin.worlds import random_mixture
+from support import thinned
 
 F64 = torch.float64
 PROCESSES = {"vp": processes.VP(), "edm": processes.EDM(sigma_max=4.0), "flow": processes.RectifiedFlow()}
@@ -63,7 +64,7 @@ def test_a_refined_grid_walks_the_same_path(rule):
     assert (coarse - fine).norm(dim=1).mean() < 0.1 * (coarse - coarse.roll(1, 0)).norm(dim=1).mean()
 
 
-@pytest.mark.parametrize("rule", [r for r in RULES if not r.startswith("euler") and "order 1" not in r])
+@pytest.mark.parametrize("rule", thinned([r for r in RULES if not r.startswith("euler") and "order 1" not in r], 3))
 def test_strong_order_in_log_snr(rule):
     """Exponential integrators of the reverse equation, each on the clock of its noise.
 

@@ -106,6 +106,7 @@ def test_it_beats_the_strongest_fixed_rule(name, nfe, process):
     assert ratio(world, process, nfe)[0] < GOALS[name, nfe]
 
 
+@pytest.mark.slow
 def test_clean_data_without_moments_and_with_guidance():
     """A network of which nothing is known, guided: it beats the default by a quarter, and says what it assumed."""
     world, process = worlds.ring(), processes.VP()

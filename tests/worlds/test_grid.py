@@ -14,6 +14,7 @@ from langevin.denoisers import Transform
 from langevin.distributions import Dirac
 from langevin.worlds import Equation, Grid, fokker_planck, forward, generative
 from laws.table import PHASE_SAMPLERS, SAMPLERS
+from support import thinned
 
 F64 = torch.float64
 VP = processes.VP()
@@ -174,7 +175,7 @@ def test_the_law_of_every_sampler(judged, name):
     assert distance < floor(mass) + (0.0 if law.exact else 0.01)
 
 
-@pytest.mark.parametrize("name", PHASE_SAMPLERS)
+@pytest.mark.parametrize("name", thinned(PHASE_SAMPLERS, 3))
 def test_the_law_of_every_sampler_with_a_velocity(name):
     """Position at t = 0.05 against the noising of (x, v) on a grid, from the same law at t = 0.01."""
     process = processes.PhaseSpace(4.0, 0.5)
@@ -204,6 +205,7 @@ class Wrong(Transform):
         return Dirac(0.5 * self.base(x_t, t).mean)
 
 
+@pytest.mark.slow
 def test_a_wrong_model_has_a_law_for_every_eta():
     """No closed form is known there: Euler–Maruyama lands on the grid's law, and of its own η only.
 
