@@ -84,6 +84,7 @@ def test_peers_converge():
     assert checked >= 60
 
 
+@pytest.mark.slow
 def test_run_resumes(tmp_path, monkeypatch, capsys):
     """A run writes its figures, a second one measures nothing, and DDIM gets worse with fewer evaluations."""
     line = ["--solver", "^ddim own", "--solver", "^heun own", "--world", "2-D", "--process", "EDM", "--no-peers"]

@@ -13,7 +13,7 @@ import langevin
 from langevin import UserError, processes, worlds
 from langevin.denoisers import NetworkDenoiser
 from langevin.distributions import Dirac
-from support import sliced_w2, w2_floor
+from support import sliced_w2, thinned, w2_floor
 
 WORLD = worlds.random_mixture(2, components=3, rms=0.72, seed=4)
 X0 = WORLD.sample(400, 3)
@@ -74,7 +74,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", thinned(CASES, 2))
 def test_draws_the_law_by_default(case):
     """With process and prediction alone, samples are of the world: sliced W2 within mean + 4 sd of the truth's.
 

@@ -42,8 +42,8 @@ CHAINS = {
 """Chains on tokens of three classes; those on a table have 64 steps."""
 
 FAST = ("vp", "edm", "flow", "ddpm")
-"""Processes on which every row has its exact law in every run of the tests: one of each kind. The other tests of a row
-run on one of them, in turn; what is left is ``slow``."""
+"""One process of each kind: in every run of the tests each row is held to its law on two of them, in turn, and to
+everything else on one. The rest is ``slow``."""
 
 SMOOTH = ("vp", "sub-vp", "ve", "edm", "flow", "cosine")
 """Processes without kinks in t, on which orders are measured."""

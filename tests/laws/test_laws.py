@@ -20,17 +20,12 @@ from support import flow_reference, log_prob_gap, oracle, sliced_w2, w2_floor
 ROWS = list(itertools.product(PROCESSES, SAMPLERS))
 
 
-def marked(rows):
-    """Rows as parameters: those on processes that are not ``FAST`` are slow."""
-    return [pytest.param(*row, marks=[] if row[0] in FAST else [pytest.mark.slow], id="-".join(row)) for row in rows]
-
-
-def in_turn(rows):
-    """Rows as parameters: each sampler on one of its ``FAST`` processes, the next on the next one; others are slow."""
+def in_turn(rows, count=1):
+    """Rows as parameters: a sampler on ``count`` of its ``FAST`` processes, the next one on the next; others are slow."""
     rows, chosen = list(rows), set()
     for i, sampler in enumerate(dict.fromkeys(sampler for _, sampler in rows)):
         own = [process for process, name in rows if name == sampler and process in FAST]
-        chosen.add((own[i % len(own)], sampler))
+        chosen |= {(own[(i + 2 * k) % len(own)], sampler) for k in range(count)}
     return [pytest.param(*row, marks=[] if row in chosen else [pytest.mark.slow], id="-".join(row)) for row in rows]
 
 
@@ -93,7 +88,7 @@ def truth():
 
 @pytest.mark.parametrize(
     ("process", "sampler", "dim"),
-    [pytest.param(*p.values, 2, marks=p.marks, id=f"{p.id}-2") for p in marked(ROWS)]
+    [pytest.param(*p.values, 2, marks=p.marks, id=f"{p.id}-2") for p in in_turn(ROWS, 2)]
     + [pytest.param(*p.values, 16, marks=p.marks, id=f"{p.id}-16") for p in in_turn(ROWS)],
 )
 def test_exact_law(truth, process, sampler, dim):
@@ -230,7 +225,7 @@ def test_finite(process, sampler):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("process", "sampler"), marked(ROWS))
+@pytest.mark.parametrize(("process", "sampler"), in_turn(ROWS))
 def test_finite_everywhere(process, sampler):
     """Grid × prediction × guidance × dtype of the network: finite samples of the asked shape, dtype and size."""
     check_finite(PROCESSES[process], SAMPLERS[sampler].sampler, combinations(PROCESSES[process]))

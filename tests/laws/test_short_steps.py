@@ -13,7 +13,7 @@ from langevin.samplers import Multistep
 from langevin.samplers.moments import Moments
 from langevin.samplers.quadrature import SHORT, SPARE, spread_nodes
 from laws.table import SAMPLERS, mixture
-from support import flow_reference
+from support import flow_reference, thinned
 
 FRACTIONS = (0.1, 0.01, 1e-3, 1e-6)
 
@@ -77,7 +77,7 @@ def problem():
     return grid, error
 
 
-@pytest.mark.parametrize("name", MULTISTEP)
+@pytest.mark.parametrize("name", thinned(MULTISTEP, 2))
 def test_a_short_step_costs_no_accuracy(problem, name):
     """At most five times the error without it, at any length, after a knot, before one, and at several places.
 

@@ -16,6 +16,7 @@ from langevin.denoisers import PhaseReading, Reading, networked
 from langevin.distributions import Categorical, Diagonal, Dirac, Normal
 from langevin.guidance import classifier_free, linear
 from laws.table import CHAINS, GRIDS, PHASE_SAMPLERS, PHASES, PREDICTIONS, PROCESSES, SAMPLERS, TABLE_GRIDS
+from support import thinned
 
 SCALES = (1e-6, 1e-3, 1.0, 1e3, 1e6)
 GUIDANCE = (0.0, 1.0, 7.5, 50.0)
@@ -98,7 +99,7 @@ def stress(sampler, most):
     return found
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", thinned(SAMPLERS, 2))
 def test_samplers(sampler):
     """Each on combinations of process, prediction, grid, arithmetic, size of the start and guidance up to 50."""
     assert stress(sampler, EVERYDAY)["finite"] > 0
@@ -131,7 +132,7 @@ def answers(q, x, x0, t, s):
         yield "score", q.score(x, Dirac(x0), t)
 
 
-@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("process", thinned(PROCESSES, 3))
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_processes(process, dtype):
     """Every answer is finite at every pair of times on states of any size: a solver's are never of half precision."""

@@ -103,6 +103,7 @@ def test_the_bound(process: processes.ScalarGaussian) -> None:
     assert float((bent.nats - entropy).mean()) > float(gap.mean())
 
 
+@pytest.mark.slow
 def test_the_bound_of_a_gaussian() -> None:
     r"""Every term where none is negligible: N(0, c²), noise that does not end at the prior, and a coarse ε.
 

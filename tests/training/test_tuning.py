@@ -130,6 +130,7 @@ def test_the_same_seed_learns_the_same_table():
     assert a == b
 
 
+@pytest.mark.slow
 def test_samples_that_are_held_out_stop_it():
     """The parameters kept are those with the least held-out loss, never worse than the untuned rule."""
     denoiser = worlds.ring().denoiser(processes.EDM())
