@@ -21,7 +21,7 @@ ROWS = list(itertools.product(PROCESSES, SAMPLERS))
 
 
 def in_turn(rows, count=1):
-    """Rows as parameters: a sampler on ``count`` of its ``FAST`` processes, the next one on the next; others are slow."""
+    """Rows as parameters: a sampler on ``count`` of its ``FAST`` processes, the next on the next; others are slow."""
     rows, chosen = list(rows), set()
     for i, sampler in enumerate(dict.fromkeys(sampler for _, sampler in rows)):
         own = [process for process, name in rows if name == sampler and process in FAST]
