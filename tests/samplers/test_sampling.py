@@ -317,3 +317,11 @@ def test_samples_that_are_not_finite_are_not_handed_out():
         with pytest.raises(UserError, match="1 of 4 samples are not finite, 1 first"):
             langevin.sample(Broken(denoiser, value), samplers.DDIM(), n=4, steps=2)
     assert langevin.sample(Broken(denoiser, 1e308), samplers.DDIM(), n=4, steps=1)[1].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("dpm++", "dpmpp-2m"), ("dpmpp_2m_sde", "dpmpp-2m-sde"), ("DDIM", "ddim"), ("eular", "euler")]
+)
+def test_names_from_elsewhere_are_understood(written, meant):
+    with pytest.raises(UserError, match=f"Did you mean '{meant}'"):
+        langevin.sample(worlds.ring().denoiser(processes.VP()), written, n=2, steps=2)
