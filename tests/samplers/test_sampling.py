@@ -320,7 +320,7 @@ def test_samples_that_are_not_finite_are_not_handed_out():
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"), [("dpm++", "dpmpp-2m"), ("dpmpp_2m_sde", "dpmpp-2m-sde"), ("DDIM", "ddim"), ("eular", "euler")]
+    ("written", "meant"), [("dpm++", "dpmpp-2m"), ("dpmpp_2m_sde", "dpmpp-2m-sde"), ("DDIM", "ddim"), ("eulr", "euler")]
 )
 def test_names_from_elsewhere_are_understood(written, meant):
     with pytest.raises(UserError, match=f"Did you mean '{meant}'"):
