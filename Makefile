@@ -24,7 +24,7 @@ help:  ## show this list
 demo: .venv/core  ## set up, train on real digits, sample, measure, write runs/demo/report.html
 	PYTHONDONTWRITEBYTECODE= $(BIN)/langevin demo
 
-test: .venv/test  ## set up, lint, check types, run the tests (about ten minutes on two cores)
+test: .venv/test  ## set up, lint, check types, run the tests (ten to twenty minutes on two cores)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

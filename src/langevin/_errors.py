@@ -28,7 +28,7 @@ class UserError(ValueError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` for the closest of the known names, or nothing if none is close.
 
-    One that begins with what was written comes first, with ``dpm++`` and ``dpmpp_2m`` read as people mean them.
+    One that begins with what was written comes first, whatever its case, and with ``dpm++`` read as ``dpmpp``.
     """
     known, plain = list(known), _plain(str(name))
     begun = [other for other in known if len(plain) > 2 and _plain(other).startswith(plain)]
@@ -37,7 +37,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _plain(name: str) -> str:
-    return name.lower().replace("+", "p").replace("_", "-")
+    return name.lower().replace("+", "p")
 
 
 def unknown(kind: str, name: str, known: Iterable[str], more: str = "") -> UserError:

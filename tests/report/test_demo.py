@@ -51,6 +51,14 @@ def test_it_says_first_what_it_will_take(tmp_path: Path) -> None:
     assert re.fullmatch(sentence, said[1])
 
 
+def test_the_forecast_counts_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a call of 100 samples takes a second, one of 60 takes 0.6: every sampler's samples times evaluations."""
+    monkeypatch.setattr("langevin.report.forecast._seconds", lambda work: 1.0)
+    dataset = langevin.data.load("digits")
+    told = forecast(CONFIG, TRIALS, 2000, dataset, ("pixels",), batch=100)
+    assert told.sampling == pytest.approx(sum(t.count(2000) * t.evaluations for t in TRIALS) / 100)
+
+
 def test_a_second_interrupt_leaves_the_training_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
 

@@ -200,6 +200,7 @@ def test_what_is_said(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPat
     count = sum(p.numel() for p in training.load(tmp_path).network.parameters())
     assert said[0] == "photos: 24 images of 18 x 18 in colour: 20 to train on, 4 held out; no classes"
     assert said[1].startswith(f"network unet of {count:,} parameters; 4 examples a step, ")
+    assert said[1].endswith(" 1 thread" if (threads := torch.get_num_threads()) == 1 else f" {threads} threads")
     assert said[2].startswith("20 images are few: expect the model to repeat them")
     assert said[3].startswith("4 held out are too few to measure samples against: langevin evaluate needs 8")
     assert said[4].startswith("images are not mirrored; --flip")

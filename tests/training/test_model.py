@@ -163,8 +163,14 @@ def test_no_such_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(UserError, match=r"no model directory .*Did you mean '.*runs/digits'"):
             training.load(path)
     for path in ("digits", "./x/y", "a/b/c", "~/nowhere/at/all"):
-        with pytest.raises(UserError, match="no model directory"):
+        with pytest.raises(UserError, match="no model directory") as told:
             training.load(path)
+        assert "Got:" not in str(told.value)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(UserError, match="/empty is no model directory: it holds no config"):
+        training.load(".")
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="got the file"):
         training.load("runs/digits/config.json")
 

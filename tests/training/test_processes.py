@@ -104,12 +104,13 @@ def test_accumulation_is_one_batch(tmp_path: Path) -> None:
     alike(tmp_path / "whole", tmp_path / "in-3")
 
 
-def test_two_processes(tmp_path: Path) -> None:
-    """Two processes are, bit for bit, one that accumulates twice; interrupted by a signal that one of them sees in a
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_two_processes(tmp_path: Path, every: int) -> None:
+    """Two processes are, bit for bit, one that accumulates twice; interrupted by a signal that one of them sees in any
     step they leave a checkpoint, and end with the same files as if they had not been."""
     out = lambda name: str(tmp_path / name)
     runs: list[dict[str, Any]] = [{"out": out("two")}, {"out": out("sharded"), "shard_weights": True}]
-    for step in range(1, STEPS, 3):
+    for step in range(1, STEPS, every):
         runs += [{"out": out(f"stop-{step}"), "bad": {"what": int(signal.SIGTERM), "rank": step % 2, "step": step}}]
         runs += [{"out": out(f"stop-{step}")}]
     said = launch(2, *runs)
@@ -118,7 +119,7 @@ def test_two_processes(tmp_path: Path) -> None:
     # Averages are taken in another order than sums: as far as orders of additions go, and ten times that.
     assert apart(tmp_path / "whole", tmp_path / "sharded") <= 10 * moved
     alike(tmp_path / "two", tmp_path / "whole")
-    for step in range(1, STEPS, 3):
+    for step in range(1, STEPS, every):
         same_files(tmp_path / "two", tmp_path / f"stop-{step}")
     assert said.count("divided anew") == 0
 

@@ -108,7 +108,7 @@ def run(options: Options) -> None:
 
 def _consistent(options: Options) -> None:
     """Refuse options of drawing beside samples that were drawn already, and processes that could not share the work."""
-    from ..metrics.evaluate import LEAST
+    from ..data.dataset import FEWEST_TO_MEASURE
     from ..report import Part
 
     at_least_one(n=options.n, shard_size=options.shard_size)
@@ -118,8 +118,8 @@ def _consistent(options: Options) -> None:
     if options.shard_size is not None and options.samples is None:
         raise UserError("shard-size needs a directory for the shards: give --samples")
     if options.samples is None or options.shard_size is not None:
-        if options.n is not None and options.n < LEAST:
-            raise UserError(f"n must be at least {LEAST} to be measured, got {options.n}")
+        if options.n is not None and options.n < FEWEST_TO_MEASURE:
+            raise UserError(f"n must be at least {FEWEST_TO_MEASURE} to be measured, got {options.n}")
         return
     plain = Sampling()
     given = [name for name in ("n", "label") if getattr(options, name) is not None]

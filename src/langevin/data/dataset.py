@@ -21,8 +21,8 @@ from .split import Split, class_moments, leading, moments, spectrum
 HELD_OUT = 10
 """One example in this many is held out where a source brings no split of its own."""
 
-MEASURED = 8
-"""Examples that measures of samples need, of those held out as of those learned from."""
+FEWEST_TO_MEASURE = 8
+"""Samples, training examples and held-out examples that measures of samples need."""
 
 CLASS_NUMBERS = 2**22
 """Moments of classes are carried up to so many numbers in all: 32 MiB."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from .._errors import UserError
 from ..data import Data, Dataset, Split
 from ..data._progress import track
-from ..data.dataset import MEASURED
+from ..data.dataset import FEWEST_TO_MEASURE
 from ._inputs import labels_of, rows
 from .features import Features, feature_space, parse
 from .frechet import FeatureSums, frechet_distance
@@ -26,9 +26,6 @@ from .precision_recall import precision_recall
 from .readers import MOST, WIDEST, Hits, Reader, rate, svc
 from .reliability import Interval, around, frechet_note, noise_like, ratio_interval, score_note, wilson
 from .sliced import sliced_between, sliced_floor, sliced_wasserstein
-
-LEAST = MEASURED
-"""Samples, training examples and held-out examples that the measures need."""
 
 FEW = 200
 """Held-out examples below which it is said how few they are."""
@@ -101,10 +98,10 @@ def few(dataset: Dataset) -> str | None:
 def check_counts(dataset: Dataset) -> None:
     """Refuse data that hold out too little to measure anything by."""
     for name, split in (("held-out", dataset.test), ("training", dataset.train)):
-        if len(split) < LEAST:
+        if len(split) < FEWEST_TO_MEASURE:
             raise UserError(
-                f"data {dataset.info.name!r} have {len(split)} {name} examples, and measures need at least {LEAST}; "
-                "measure against more data of the same kind (langevin evaluate MODEL --data DATA)"
+                f"data {dataset.info.name!r} have {len(split)} {name} examples, and measures need at least "
+                f"{FEWEST_TO_MEASURE}; measure against more data of the same kind (langevin evaluate MODEL --data DATA)"
             )
 
 
@@ -112,8 +109,8 @@ def _classes(samples: Parts, dataset: Dataset) -> set[int]:
     """The labels that were asked for, none if there are none, once every block fits the data."""
     check_real(dataset.info)
     check_counts(dataset)
-    if len(samples) < LEAST:
-        raise UserError(f"samples must hold at least {LEAST} examples; got {len(samples)}.")
+    if len(samples) < FEWEST_TO_MEASURE:
+        raise UserError(f"samples must hold at least {FEWEST_TO_MEASURE} examples; got {len(samples)}.")
     found, count = set(), 0
     for x, label in samples.blocks():
         asked = _checked(x, label, dataset, least=1)
@@ -124,7 +121,7 @@ def _classes(samples: Parts, dataset: Dataset) -> set[int]:
     return found
 
 
-def _checked(samples: Tensor, labels: Tensor | None, dataset: Dataset, least: int = LEAST) -> Tensor | None:
+def _checked(samples: Tensor, labels: Tensor | None, dataset: Dataset, least: int = FEWEST_TO_MEASURE) -> Tensor | None:
     """Labels as int64, if there are any, once everything fits the data."""
     info = dataset.info
     check_real(info)

@@ -57,7 +57,7 @@ def opening(
     """What a run says before its first step: its data, its network, where it computes, and what may be expected."""
     import torch
 
-    from ..data.dataset import MEASURED
+    from ..data.dataset import FEWEST_TO_MEASURE
 
     info, train, held = dataset.info, len(dataset.train), len(dataset.test)
     what = "images" if info.is_image else "sequences" if info.tokens else "points"
@@ -79,10 +79,10 @@ def opening(
             f"{train} images are few: expect the model to repeat them and to mix them, not to invent; some hundreds "
             "are a beginning"
         )
-    if held < MEASURED:
+    if held < FEWEST_TO_MEASURE:
         lines.append(
-            f"{held} held out are too few to measure samples against: langevin evaluate needs {MEASURED}, or more data "
-            "of the same kind (--data)"
+            f"{held} held out are too few to measure samples against: langevin evaluate needs "
+            f"{FEWEST_TO_MEASURE}, or more data of the same kind (--data)"
         )
     if info.is_image and train < SMALL and max(info.shape[1:]) > 16 and not dataset.train.flip:
         more = "which helps as much as more images do, unless they show writing"
