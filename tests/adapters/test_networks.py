@@ -180,6 +180,14 @@ def test_the_table_of_the_check():
         assert f"{e.linear:.4g}" in str(check)
 
 
+def test_a_table_is_looked_at_from_its_first_knot():
+    """Data so narrow that every ratio of the check lies below the first knot of a table are looked at there."""
+    normal = worlds.GaussianMixture(torch.ones(1), torch.zeros(1, 2), 1e-8 * torch.eye(2)[None])
+    process = processes.DDPM()
+    check = langevin.check_denoiser(normal.denoiser(process), normal.sample(64, 1))
+    assert [e.t for e in check.levels] == [1 / process.steps]
+
+
 def test_data_of_another_range_are_named():
     """A network of data in [−1, 1], checked on the same data as they lie in a file, in [0, 1]."""
     points = (torch.rand(200, 2, generator=torch.Generator().manual_seed(0), dtype=F64) > 0.5) * 2.0 - 1

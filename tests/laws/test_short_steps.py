@@ -141,5 +141,8 @@ def test_which_nodes_are_kept():
     assert spread_nodes([0, -0.01], 1) == [0, 1]  # the beginning
     assert spread_nodes([0, -1e-5], 1) == [0]
     assert spread_nodes([0, -SHORT, -2], 1) == [0, 1, 2]
+    for shift in (-3.0, 0.5, 7.0):  # where the variable's 0 is does not matter
+        assert spread_nodes([shift - d for d in (0, 0.01, 1, 2)], 1) == [0, 2, 3]
+        assert spread_nodes([shift - d for d in (0, 1, 2, 3)], 1) == [0, 1, 2, 3]
     assert samplers.UniPC(3).spare == SPARE
     assert samplers.DDIM().history == 0

@@ -88,7 +88,26 @@ def test_pairs_of_a_law(law):
     torch.testing.assert_close(place(t) - place(s), torch.where(s > 0, 0.1, place(t)), rtol=0, atol=3e-5)
     assert (s[place(t) < 0.0999] == 0).all()
     assert (s[place(t) > 0.1001] > 0).all()
+    torch.testing.assert_close(ratio, law.ratio(process, u))
     assert (ratio == 1).all() == (not isinstance(law, Importance))
+
+
+def test_ratios_of_pairs_multiply():
+    """A learned law over one that has a ratio of its own, 1/u here: both count."""
+
+    class Weighted(Uniform):
+        def pair(self, process, u, steps):
+            t, s, _ = super().pair(process, u, steps)
+            return t, s, 1 / u
+
+    law = Importance(Weighted(), bins=5, terms=1)
+    law.observe(torch.linspace(0.1, 0.9, 5, dtype=DOUBLE), torch.tensor([5.0, 1.0, 1.0, 1.0, 1.0]))
+    u = torch.linspace(0.01, 0.99, 99, dtype=DOUBLE)
+    own = Importance(Uniform(), bins=5, terms=1)
+    own.restore(law.state())
+    _, _, plain = own.pair(processes.VP(), u, 10)
+    _, _, ratio = law.pair(processes.VP(), u, 10)
+    torch.testing.assert_close(ratio, plain / law._inner(u))
 
 
 def test_hybrid_is_the_sum():

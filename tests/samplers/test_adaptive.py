@@ -250,3 +250,33 @@ def test_refusals():
     for call, message in cases:
         with pytest.raises(UserError, match=message):
             call()
+
+
+def test_a_start_at_zero():
+    """x = 0 has no length to take a first step from (d_0 = 0 in Hairer's rule, which then begins with 1e-6)."""
+    process = processes.EDM()
+    denoiser = WORLD.denoiser(process)
+    x, t, s = torch.zeros(1, 3, dtype=F64), torch.tensor([1.0], dtype=F64), torch.tensor([0.1], dtype=F64)
+    rule = samplers.RK45(1e-6, 1e-8)
+    first = rule.learn(denoiser, x, t)
+    size = float(rule.size(denoiser, x, t, s, first))
+    assert 1e-6 < size <= 1e-4  # at most a hundred times the beginning
+    end = rule.step(State(x, at(1.0)), at(0.1), denoiser, None).x
+    torch.testing.assert_close(end, flow_reference(denoiser, x, 1.0, 0.1), rtol=0, atol=1e-5)
+
+
+def test_where_no_smaller_step_is_left():
+    """The message names the time, of the sample that is stuck."""
+    process = processes.VP()
+
+    class Stuck(type(samplers.RK45())):
+        def time(self, process, clock):
+            return torch.where(clock > 0.5, clock, 0.5)  # a time of the clock as coarse as this
+
+        def size(self, denoiser, x, t, s, first):
+            return torch.full_like(t, 0.01)
+
+    x = WORLD.sample(2, 3, process=process, t=0.5)
+    times = torch.tensor([0.9, 0.5], dtype=F64)
+    with pytest.raises(UserError, match="no smaller step left at t = 0.5,"):
+        Stuck(1e-2, 1e-2)._cross(WORLD.denoiser(process), x, times, torch.full_like(times, 0.1))

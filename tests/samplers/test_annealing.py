@@ -136,3 +136,14 @@ def test_refusals() -> None:
         NoiseLevels.of(torch.tensor([[0.0], [1.0]]), last=2.0)
     with pytest.raises(UserError, match="noise levels needs"):
         NoiseLevels().times(processes.Absorbing(3))
+
+
+def test_the_largest_distance_of_a_small_cloud() -> None:
+    """Less than 1, in several blocks, as all pairs give it; progress counts events up to all of them."""
+    x = 0.1 * langevin.Noise(3, 50).normal((4,))
+    seen: list[tuple[int, int]] = []
+    found = largest_distance(x, block=1, progress=lambda done, total: seen.append((done, total)))
+    assert found == pytest.approx(float(torch.cdist(x, x).max()), rel=1e-12)
+    assert 0 < found < 1
+    assert [done for done, _ in seen[:-1]] == list(range(1, len(seen)))
+    assert seen[-1] == (50, 50)
