@@ -278,5 +278,5 @@ def test_where_no_smaller_step_is_left():
 
     x = WORLD.sample(2, 3, process=process, t=0.5)
     times = torch.tensor([0.9, 0.5], dtype=F64)
-    with pytest.raises(UserError, match="no smaller step left at t = 0.5,"):
+    with pytest.raises(UserError, match=r"no smaller step left at t = 0\.5,"):
         Stuck(1e-2, 1e-2)._cross(WORLD.denoiser(process), x, times, torch.full_like(times, 0.1))
