@@ -160,6 +160,7 @@ def test_wrong_conventions_are_named(case):
     assert not check.ok
     with pytest.raises(AssertionError, match=words):
         raise AssertionError(check.findings[0])
+    assert ("sign of the output" in check.findings[0]) == (case == "velocity to data")
 
 
 def test_the_table_of_the_check():

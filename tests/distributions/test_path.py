@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -214,3 +215,15 @@ def test_refuses_settings(settings, match):
 def test_times_beyond_the_knots_are_refused():
     with pytest.raises(UserError, match="within the knots"):
         BrownianPath(0, 2, knots=[0.2, 0.8]).increment((1,), 0.9, 0.3, CLOCKS["time"])
+
+
+def test_a_bridge_between_ends_where_nothing_is_known():
+    """Weight of the right end and standard deviation; with both ends at infinity nothing is added."""
+    from langevin.distributions.path import _bridge
+
+    left, middle, right = (
+        np.array(v) for v in ([0.0, -np.inf, 0.0, -np.inf, 1.0], [1.0] * 5, [4.0, 3.0, np.inf, np.inf, 1.0])
+    )
+    weight, std = _bridge(left, middle, right)
+    np.testing.assert_allclose(std, np.sqrt([0.75, 2.0, 1.0, 0.0, 0.0]), rtol=1e-15)
+    np.testing.assert_allclose(weight[:3], [0.25, 1.0, 0.0], rtol=1e-15)

@@ -104,3 +104,10 @@ def test_bad_requests_are_named(ring):
         table.value([1.0, 0.123, 0.0])
     with pytest.raises(UserError, match="steps"):
         table.grid(6)
+
+
+def test_what_is_no_table_is_named():
+    with pytest.raises(langevin.UserError, match="got str"):
+        likelihood.Pairs.from_dict("pairs")
+    with pytest.raises(langevin.UserError, match=r"got \['kind'\]"):
+        likelihood.Pairs.from_dict({"kind": "pairs"})

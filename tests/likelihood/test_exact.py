@@ -402,3 +402,13 @@ def test_probes_take_other_rows_in_every_sample():
     assert len(rows) > 2
     assert len(first) > 1
     assert counts.max() < 150
+
+
+def test_the_error_told_of_one_probe_on_white_noise():
+    """Second differences of white noise have 6 times its variance, so that the error of the sum is √n; of n = 20,000
+    values it is known to √(35/36n)/… < 1 %: five times that."""
+    from langevin.likelihood.flow import _error
+
+    n = 20_000
+    told = float(_error(langevin.Noise(5, n).normal(())[:, None, None])[0])
+    assert told == pytest.approx(math.sqrt(n), rel=0.05)

@@ -234,3 +234,20 @@ def test_configuration_and_refusals() -> None:
     with pytest.raises(UserError, match="two or more finite numbers that increase"):
         Learned((1.0, 1.0))
     assert isinstance(denoiser.process, Learning)
+
+
+def test_the_label_is_given() -> None:
+    """A network that is right with a label and off by 1 without: the loss with it is that of the network alone."""
+
+    class Told(Schedule):
+        def forward(self, x, time, condition=None):  # type: ignore[no-untyped-def]
+            label = torch.full((len(x),), -1) if condition is None else condition["label"]
+            return super().forward(x, time, None) + label.reshape(-1, 1)
+
+    reading = Reading("x0", data_std=STD)
+    network = Told(WORLD, Level(), reading, torch.float64)
+    made = VDM().prepare(NetworkDenoiser(network, Learned((LOW, HIGH)), reading, WORLD.shape))
+    x, noise = draws(64)
+    own = VDM()(learner(), x, None, noise)
+    torch.testing.assert_close(VDM()(made, x, {"label": torch.zeros(64, dtype=torch.int64)}, noise), own)
+    assert VDM()(made, x, None, noise).mean() > 2 * own.mean()

@@ -280,3 +280,14 @@ def test_where_no_smaller_step_is_left():
     times = torch.tensor([0.9, 0.5], dtype=F64)
     with pytest.raises(UserError, match=r"no smaller step left at t = 0\.5,"):
         Stuck(1e-2, 1e-2)._cross(WORLD.denoiser(process), x, times, torch.full_like(times, 0.1))
+
+
+def test_the_step_from_pure_noise_keeps_the_direction():
+    """From t = 1 of a flow, where log-SNR is −∞, the way to ``t_max`` is one step of DDIM: σ_s/σ_t of the state stays,
+    which η > 0 would shrink."""
+    process = processes.RectifiedFlow()
+    denoiser = WORLD.denoiser(process)
+    x = WORLD.sample(2, 3, process=process, t=1.0)
+    ours = samplers.DPMSolver23(1e-7, 1e-7).step(State(x, at(1.0)), at(0.05), denoiser, None).x
+    first = samplers.DDIM().step(State(x, at(1.0)), at(process.t_max), denoiser, None).x
+    torch.testing.assert_close(ours, flow_reference(denoiser, first, process.t_max, 0.05), rtol=0, atol=1e-4)

@@ -75,3 +75,12 @@ def test_many_directions_are_the_clock_of_their_bins():
     many = Clock(values.repeat_interleave(torch.tensor([20, 100, 180])).numpy(), still)
     place = np.linspace(-8, 3, 111)
     np.testing.assert_allclose(many(place), few(place), rtol=0, atol=6e-4)
+
+
+def test_the_first_step_asks_nothing_where_states_are_noise_alone():
+    """EDM ends at σ/α = 80: a state there is noise alone for data of less than 80/8 along their largest direction."""
+    process = processes.EDM()
+    for std, free in ((1e-3, True), (5.0, True), (9.9, True), (10.1, False), (50.0, False)):
+        moments = Moments(torch.zeros(3, dtype=F64), torch.full((3,), std**2, dtype=F64))
+        assert len(remainder_times(process, 8, moments)) == 8 + 1 + free
+        assert moments.largest == pytest.approx(std, rel=1e-12)

@@ -390,3 +390,17 @@ def test_samples_without_signal_beside_others(rule, process, atol):
     for i in range(2):
         alone = rule.step(State(x[i : i + 1], t[i]), s[i], denoiser, None).x
         torch.testing.assert_close(both[i : i + 1], alone, rtol=0.0, atol=atol)
+
+
+def test_samples_of_one_batch_with_and_without_an_end_at_infinity():
+    """A step to data or from pure noise is DDIM's; beside it, in one batch, others take theirs: each as it does alone."""
+    process = processes.RectifiedFlow()
+    world = worlds.random_mixture(3, components=4, rms=0.7, seed=1)
+    denoiser = world.denoiser(process)
+    t, s = torch.tensor([0.4, 0.4, 1.0], dtype=torch.float64), torch.tensor([0.0, 0.2, 0.7], dtype=torch.float64)
+    x = world.sample(3, 3, process=process, t=t)
+    for rule in (samplers.DPMSolver(2), samplers.DPMSolver(3, "x0"), samplers.RhoRK4()):
+        together = rule.step(samplers.State(x, t), s, denoiser, None).x
+        for i in range(3):
+            alone = rule.step(samplers.State(x[i : i + 1], t[i]), s[i], denoiser, None).x
+            torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-10, atol=1e-12)
