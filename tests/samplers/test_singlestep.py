@@ -393,7 +393,7 @@ def test_samples_without_signal_beside_others(rule, process, atol):
 
 
 def test_samples_of_one_batch_with_and_without_an_end_at_infinity():
-    """A step to data or from pure noise is DDIM's; beside it, in one batch, others take theirs: each as it does alone."""
+    """A step to data or from pure noise is DDIM's; in one batch with others each is what it is alone."""
     process = processes.RectifiedFlow()
     world = worlds.random_mixture(3, components=4, rms=0.7, seed=1)
     denoiser = world.denoiser(process)
