@@ -10,13 +10,13 @@ import sys
 
 import torch
 
-from langevin import data, likelihood, training
+from langevin import data, likelihood, models, training
 
 
 @torch.no_grad()
 def main(path: str, picture: str | None = None) -> None:
     """Figures of the training and of the held-out split; the picture shows held-out data, what is left, and samples."""
-    codec = training.load_codec(path, device="cpu")
+    codec = models.load_codec(path, device="cpu")
     source = dict(codec.data.source)
     dataset = data.load(source.pop("source"), **source)
     held = dataset.test.all()[0]

@@ -22,7 +22,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from langevin import training
+from langevin import models
 from langevin.report import Bar
 from langevin.tasks.compress import DECODERS, Levels, RateDistortion, compress, decompress, images, rate_distortion
 from langevin.tasks.compress.chain import checked
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--progressive", type=Path, help="rate and distortion from noise to data, and nothing else")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    model = training.load(options.model, device="cpu")
+    model = models.load(options.model, device="cpu")
     scale = Levels.of(checked(model))
     levels, _ = images.read(options.data, checked(model), limit=options.limit, exact=False)
     if options.progressive is not None:

@@ -23,6 +23,7 @@ from langevin import Noise, processes, worlds
 from langevin.denoisers import Denoiser
 from langevin.denoisers.base import Transform
 from langevin.distributions import Distribution
+from langevin.numerics.frame import DataMoments
 from langevin.processes import ScalarGaussian
 
 CACHE = Path(__file__).parent.parent / "out" / "solvers"
@@ -65,7 +66,7 @@ class Spent(Exception):
     """More evaluations were asked for than a counter allows."""
 
 
-class Counter:
+class EvaluationCounter:
     """Evaluations a sample: rows asked over rows carried.
 
     Args:
@@ -91,7 +92,7 @@ class Counter:
 class Belief(Distribution):
     """A law of which the mean is known already; whoever asks for more is noted, and gets it."""
 
-    def __init__(self, mean: Tensor, whole: Callable[[], Distribution], counter: Counter) -> None:
+    def __init__(self, mean: Tensor, whole: Callable[[], Distribution], counter: EvaluationCounter) -> None:
         self._mean, self._whole, self._counter = mean, whole, counter
 
     @property
@@ -163,7 +164,7 @@ class FastMean:
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class Known(DataMoments):
     """What a model says of its data: mean ``(D,)`` and covariance ``(D, D)`` or ``(D,)``, or None."""
 
     mean: Tensor | None = None
@@ -175,8 +176,12 @@ class Counted(Transform):
     """A world's denoiser that counts, answers with the fast mean, and says of its data what it is told to."""
 
     fast: FastMean
-    data: Moments
-    counter: Counter = field(default_factory=Counter)
+    known: DataMoments
+    counter: EvaluationCounter = field(default_factory=EvaluationCounter)
+
+    @property
+    def data(self) -> DataMoments:  # type: ignore[override]
+        return self.known
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Belief:
         self.counter.ask(len(x_t))
@@ -260,15 +265,15 @@ class Problem:
         return self.start / self.process.alpha(torch.ones((), dtype=torch.float64))
 
     @cached_property
-    def moments(self) -> dict[str, Moments]:
+    def moments(self) -> dict[str, DataMoments]:
         """The data's mean and covariance, one spread for all directions in the covariance's place, or nothing."""
         spread = torch.full_like(self.world.mean, float(self.world.cov.diagonal().mean()))
-        whole = Moments(self.world.mean, self.world.cov)
-        return {"covariance": whole, "spread": Moments(self.world.mean, spread), "nothing": Moments()}
+        whole = Known(self.world.mean, self.world.cov)
+        return {"covariance": whole, "spread": Known(self.world.mean, spread), "nothing": Known()}
 
-    def denoiser(self, limit: float = math.inf, known: str = "covariance") -> tuple[Denoiser, Counter]:
+    def denoiser(self, limit: float = math.inf, known: str = "covariance") -> tuple[Denoiser, EvaluationCounter]:
         """A fresh counting denoiser that answers so many rows, and carries these ``moments``."""
-        counted = Counted(self.world.denoiser(self.process), self.fast, self.moments[known], Counter(limit))
+        counted = Counted(self.world.denoiser(self.process), self.fast, self.moments[known], EvaluationCounter(limit))
         return counted, counted.counter
 
     def to_y(self, x: Tensor, t: float) -> Tensor:

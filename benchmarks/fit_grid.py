@@ -26,8 +26,10 @@ from rich.table import Table
 from scipy.optimize import minimize
 
 from langevin import Noise, processes, samplers, worlds
-from langevin.samplers import GaussianRemainder, Moments, clock
-from langevin.samplers.clock import Activity
+from langevin.numerics.frame import GaussianFrame
+from langevin.samplers import GaussianRemainder, loop
+from langevin.samplers.gaussian import noise_grid
+from langevin.samplers.gaussian.noise_grid import EvaluationDensity
 
 NAMES = (
     *("above", "below", "share", "shift A", "shift B", "head A", "head B"),
@@ -36,18 +38,18 @@ NAMES = (
 COUNTS, REFERENCE = (8, 10, 15), 200
 
 
-def vector(activity: Activity, variance: float | None) -> list[float]:
+def vector(activity: EvaluationDensity, variance: float | None) -> list[float]:
     """The constants as numbers; the variance last, where it is one of them."""
     a = activity
     pairs = [*a.shift, *a.head, *a.tail, a.weight.rise, *a.blend]
     return [a.above, a.below, a.share, *pairs, *([] if variance is None else [variance])]
 
 
-def activity(v: Sequence[float]) -> Activity:
+def activity(v: Sequence[float]) -> EvaluationDensity:
     """The inverse of ``vector``; the power of σ is 2, which follows from the flow."""
     v = [float(x) for x in v]
-    weight = clock.Weight(2, v[9])
-    return Activity(v[0], v[1], v[2], (v[3], v[4]), (v[5], v[6]), (v[7], v[8]), weight, (v[10], v[11]))
+    weight = noise_grid.Weight(2, v[9])
+    return EvaluationDensity(v[0], v[1], v[2], (v[3], v[4]), (v[5], v[6]), (v[7], v[8]), weight, (v[10], v[11]))
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ def solve(denoiser, start: torch.Tensor, steps: int, variance: float | None) -> 
     sampler = GaussianRemainder()
     if variance is not None:
         flat = torch.zeros(size, dtype=torch.float64)
-        sampler = replace(sampler, moments=Moments(flat, torch.full_like(flat, variance), spectral=False))
-    sampler = sampler.of(denoiser)
+        sampler = replace(sampler, frame=GaussianFrame(flat, torch.full_like(flat, variance), spectral=False))
+    sampler = sampler.for_model(denoiser)
     grid = sampler.default_grid(denoiser.process, steps)
     *_, last = samplers.trajectory(denoiser, sampler, grid=grid, start=start)
     return last.x
@@ -98,8 +100,8 @@ def solve(denoiser, start: torch.Tensor, steps: int, variance: float | None) -> 
 
 def criterion(v: Sequence[float], name: str, problems: list[Case]) -> float:
     """Mean log RMS error with these constants in the place of the code's; infinite where they make no grid."""
-    kept = getattr(clock, name.upper())
-    setattr(clock, name.upper(), activity(v))
+    kept = getattr(noise_grid, name.upper())
+    setattr(noise_grid, name.upper(), activity(v))
     forget()
     variance = float(v[12]) if name == "unknown" else None
     try:
@@ -115,22 +117,20 @@ def criterion(v: Sequence[float], name: str, problems: list[Case]) -> float:
     except (ValueError, ArithmeticError):  # times that do not fall, or errors that are no numbers
         return math.inf
     finally:
-        setattr(clock, name.upper(), kept)
+        setattr(noise_grid, name.upper(), kept)
         forget()
 
 
 def forget() -> None:
     """Grids and rows that were made with other constants."""
-    from langevin.samplers import remainder
-
-    for cached in (clock.clock, clock._times, remainder._settled):
+    for cached in (noise_grid.time_warp, noise_grid._times, loop._tabulate):
         cached.cache_clear()
 
 
 def fit(name: str, evaluations: int, quick: bool = False) -> tuple[list[float], list[float], list[float]]:
     """The constants of the code, the fitted ones, and the criterion of both: on the fit's worlds, and on others."""
-    variance = float(Moments.unknown(1).values[0]) if name == "unknown" else None
-    code = vector(getattr(clock, name.upper()), variance)
+    variance = float(GaussianFrame.unknown(1).variances[0]) if name == "unknown" else None
+    code = vector(getattr(noise_grid, name.upper()), variance)
     problems, others = (cases(name, seed, 32, quick) for seed in (100, 200))
     best = (math.inf, code)
 

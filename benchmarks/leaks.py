@@ -16,7 +16,15 @@ from unittest import mock
 import torch
 
 from langevin import data, training
-from langevin.training import BudgetConfig, Config, Learner, NetworkConfig, ObjectiveConfig, OutputConfig, WorkConfig
+from langevin.training import (
+    BudgetConfig,
+    Config,
+    Learner,
+    NetworkConfig,
+    ObjectiveConfig,
+    OutputConfig,
+    ParallelConfig,
+)
 
 EVERY = 100
 
@@ -27,7 +35,7 @@ def resident() -> float:
     return pages * 4096 / 2**20
 
 
-def along(steps: int, work: WorkConfig) -> list[float]:
+def along(steps: int, work: ParallelConfig) -> list[float]:
     """Resident memory at every hundredth step, with rows, validation and checkpoints as a run has them."""
     config = Config(
         batch=2,
@@ -61,9 +69,9 @@ def slope(values: list[float]) -> tuple[float, float]:
     return best, math.sqrt(float((rest**2).sum()) / 14 / float((place**2).sum()))
 
 
-def run(steps: int = 20_000, work: WorkConfig | None = None) -> dict[str, float]:
+def run(steps: int = 20_000, work: ParallelConfig | None = None) -> dict[str, float]:
     """The slope after the first fifth of the steps, in which caches fill."""
-    seen = along(steps, work or WorkConfig())
+    seen = along(steps, work or ParallelConfig())
     best, error = slope(seen[len(seen) // 5 :])
     each = 1000 / EVERY
     return {"steps": steps, "MB": seen[-1], "MB per 1000 steps": each * best, "standard error": each * error}
@@ -76,7 +84,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--accumulate", type=int, default=1)
     asked = parser.parse_args()
-    found = run(asked.steps, WorkConfig(workers=asked.workers, accumulate=asked.accumulate))
+    found = run(asked.steps, ParallelConfig(workers=asked.workers, accumulate=asked.accumulate))
     print(", ".join(f"{name} {value:.4g}" for name, value in found.items()))
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import langevin
 from langevin import Noise, nn, objectives, processes, samplers, worlds
-from langevin.denoisers import Denoiser, NetworkDenoiser, Reading
+from langevin.denoisers import AffineParameterization, Denoiser, NetworkDenoiser
 
 WORLD = worlds.GaussianMixture(torch.tensor([0.8, 0.2]), torch.tensor([[5.0, 5.0], [-5.0, -5.0]]), torch.ones(2))
 POINTS, HALF, CHAINS = 10_000, 8.0, 2000
@@ -37,13 +37,15 @@ def learn(process: processes.ScalarGaussian, prediction: str, objective: dict[st
     """A small MLP trained by an objective on the points."""
     torch.manual_seed(0)
     network = nn.create({"name": "mlp", "channels": 2, "width": 64, "depth": 3})
-    denoiser = NetworkDenoiser(network, process, Reading(prediction, data_std=5.1, scale_input=True), (2,))
+    denoiser = NetworkDenoiser(
+        network, process, AffineParameterization(prediction, sigma_data=5.1, scale_input=True), (2,)
+    )
     loss, points = objectives.create(objective), WORLD.sample(POINTS, 0).float()
     adam = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.0)
     rate = torch.optim.lr_scheduler.OneCycleLR(adam, 2e-3, total_steps=steps)
     for step in range(steps):
         noise = Noise(1, 256, draw=step)
-        x0 = points[(noise.fold(1).uniform(()) * POINTS).long()]
+        x0 = points[(noise.fold_in(1).uniform(()) * POINTS).long()]
         adam.zero_grad()
         loss(denoiser, x0, None, noise).mean().backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -45,7 +45,7 @@ def rate(seconds: float) -> float:
     from langevin.training import Learner
 
     dataset = data.load("digits")
-    config = training.settle(demo_config(), dataset.info)
+    config = training.resolve_config(demo_config(), dataset.info)
     batch = int(config.batch or 0)
     torch.manual_seed(0)
     denoiser, objective = training.build(config, dataset.info)

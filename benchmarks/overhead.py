@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 import langevin
 from langevin import Noise, processes, samplers
-from langevin.denoisers import NetworkDenoiser, Reading
+from langevin.denoisers import AffineParameterization, NetworkDenoiser
 
 Loop = Callable[[], int]
 """Runs a loop to its end, and says how many times it asked the network."""
@@ -86,7 +86,7 @@ class Case:
     @functools.cached_property
     def denoiser(self) -> NetworkDenoiser:
         """The network read as ε on the table of a thousand linear β."""
-        reading = Reading("eps", time="index", scale_input=False)
+        reading = AffineParameterization("eps", time="index", scale_input=False)
         return NetworkDenoiser(self.network, processes.DDPM(), reading, self.shape)
 
 
@@ -159,7 +159,7 @@ def ours(case: Case, sampler: samplers.Sampler, grid: Tensor, noise: Noise | Non
     return counter.calls - before
 
 
-def whole(case: Case) -> int:
+def identity(case: Case) -> int:
     """Everything a user pays for: the default sampler, its grid, the noise."""
     counter = case.denoiser.counter
     before = counter.calls
@@ -210,12 +210,12 @@ def langevin_loops(case: Case, every: bool) -> dict[str, Loop]:
     loops: dict[str, Loop] = {}
     for name, sampler in made.items():
         try:
-            suited = sampler.of(case.denoiser) if hasattr(sampler, "of") else sampler
+            suited = sampler.for_model(case.denoiser)
             grid = own_grid(case, suited, case.denoiser)
             loops[f"langevin: {name}"] = functools.partial(ours, case, suited, grid)
         except (langevin.UserError, TypeError) as reason:
             print(f"langevin: {name} is left out: {reason}")
-    loops["langevin.sample, default"] = functools.partial(whole, case)
+    loops["langevin.sample, default"] = functools.partial(identity, case)
     if hasattr(langevin.distributions, "BrownianPath"):
         sde = samplers.create("dpmpp-2m-sde")
         grid = own_grid(case, sde, case.denoiser)

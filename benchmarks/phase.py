@@ -62,7 +62,7 @@ SAMPLERS: dict[str, dict[str, tuple[Sampler | None, str | None, int]]] = {
     },
     "phase": {
         "default (Gaussian remainder of the look)": (None, None, 1),
-        "looked DPM-Solver++(2M), Karras": (samplers.Looked(samplers.DPMSolverPP()), "karras", 1),
+        "phase-projected DPM-Solver++(2M), Karras": (samplers.PhaseProjected(samplers.DPMSolverPP()), "karras", 1),
         "SSCS, quadratic": (samplers.SSCS(), "quadratic", 1),
         "phase-2m, quadratic": (samplers.PhaseMultistep(), "quadratic", 1),
         "Euler–Maruyama, quadratic": (EulerMaruyama(), "quadratic", 1),

@@ -47,7 +47,7 @@ def show(name: str, table: Table, width: int = 120) -> None:
 
 def write(name: str, table: Table) -> Path:
     """The record of a table that this process made."""
-    from langevin.report import machine, versions
+    from langevin.generate import machine, versions
 
     words = [word for word in sys.argv[1:] if word != "--record"]
     script = str(Path(sys.argv[0]).resolve().relative_to(ROOT))

@@ -75,7 +75,9 @@ def variances(n: int = 20_000) -> None:
         x0, noise, ratios = world.sample(n, 3), Noise(4, n), []
         for process in shown:
             laws = objectives.Uniform(high=process.t_max), objectives.LikelihoodImportance()
-            losses = (objectives.Denoising("likelihood", law)(world.denoiser(process), x0, None, noise) for law in laws)
+            losses = (
+                objectives.DenoisingLoss("likelihood", law)(world.denoiser(process), x0, None, noise) for law in laws
+            )
             uniform, importance = (float(loss.var()) for loss in losses)
             ratios.append(f"{uniform / importance:.1f}")
         print(f"| {title} | {' | '.join(ratios)} |")

@@ -23,7 +23,7 @@ import torch
 import tyro
 
 from langevin.cli import main as command
-from langevin.training import files
+from langevin.storage import files
 
 N, SIZE, BATCH = 600, 8, 4
 """75 shards, whose writing takes about as long as their drawing."""

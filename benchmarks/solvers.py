@@ -119,11 +119,6 @@ def travel(
     return problem.to_y(state.x, float(times[-1])), counter.evaluations(samples), counter.whole > 0
 
 
-def suited(sampler: Sampler, problem: Problem, known: str) -> Sampler:
-    """The sampler with what it takes of a model, if it takes anything."""
-    return sampler.of(problem.denoiser(known=known)[0]) if hasattr(sampler, "of") else sampler
-
-
 def tolerance_of(sampler: Sampler) -> list[str]:
     """Fields that hold tolerances; an adaptive solver spends its budget through them."""
     return [
@@ -139,7 +134,7 @@ class Ours:
         self.steps: dict[tuple[str, int, str], int | None] = {}
 
     def __call__(self, problem: Problem, budget: int, end: str) -> tuple[Tensor, float, bool]:
-        sampler = suited(self.make(problem), problem, self.known)
+        sampler = self.make(problem).for_model(problem.denoiser(known=self.known)[0])
         sampler.check(problem.process)
         if tolerance_of(sampler):
             return self.adaptive(problem, sampler, budget, end)
@@ -208,7 +203,7 @@ def grids_of(process: ScalarGaussian) -> list[str]:
 def is_stochastic(sampler: Sampler) -> bool:
     """Whether other noise from the same start ends elsewhere."""
     problem = Problem("2-D", "EDM", 0, samples=2)
-    sampler = suited(sampler, problem, "covariance")
+    sampler = sampler.for_model(problem.denoiser(known="covariance")[0])
     times = times_of(problem, sampler, "own", 4, "t_min")
     sampler = dataclasses.replace(sampler, **dict.fromkeys(tolerance_of(sampler), 1e-2))
     one, two = (travel(problem, sampler, times, 2, draw=draw)[0] for draw in (0, 1))

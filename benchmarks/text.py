@@ -25,7 +25,7 @@ import tyro
 from torch import Tensor, nn
 from tqdm import trange
 
-from langevin import Noise, data, objectives, training
+from langevin import Noise, data, models, objectives, training
 from langevin.data import Dataset
 from langevin.denoisers import NetworkDenoiser
 from langevin.distributions.divergence import kl
@@ -112,7 +112,7 @@ def diffusion(
             output=OutputConfig(validate_every=0, picture_every=0, checkpoint_every=0),
         )
         training.train(config, dataset, out)
-    model = training.load(out)
+    model = models.load(out)
     return model, float(model.config["seconds"])
 
 
@@ -153,7 +153,7 @@ def autoregressive(options: Options, dataset: Dataset, x: Tensor) -> tuple[float
     """Bits a character on x, standard error, parameters, seconds."""
     torch.manual_seed(options.seed)
     info = dataset.info
-    settled = training.settle(
+    settled = training.resolve_config(
         Config(optimiser=OptimiserConfig(lr=options.lr), budget=BudgetConfig(steps=options.steps)), info
     )
     network = Causal(len(info.tokens), info.dim, options.width, options.depth)

@@ -23,23 +23,23 @@ import tyro
 from torch import Tensor
 
 from langevin import data, training
-from langevin.data import Data
+from langevin.data import DataInfo
 from langevin.distributions import Noise
-from langevin.objectives import Denoising
+from langevin.objectives import DenoisingLoss
 from langevin.training import Config, Learner
 
 Step = Callable[[int], object]
 
 
-def photos() -> Data:
+def photos() -> DataInfo:
     """What a set of 32x32 photographs looks like to the trainer."""
     moments = {"mean": torch.zeros(3072, dtype=torch.float64), "cov": torch.full((3072,), 0.25, dtype=torch.float64)}
-    return Data(name="photos", shape=(3, 32, 32), **moments)
+    return DataInfo(name="photos", shape=(3, 32, 32), **moments)
 
 
-def ours(info: Data, batch: int, precision: str) -> tuple[Learner, Step]:
+def ours(info: DataInfo, batch: int, precision: str) -> tuple[Learner, Step]:
     """The trainer's step on its default network for the data."""
-    config = training.settle(Config(batch=batch), info)
+    config = training.resolve_config(Config(batch=batch), info)
     torch.manual_seed(0)
     denoiser, objective = training.build(config, info)
     learner = Learner(denoiser, objective, optimiser=config.optimiser, ema=config.ema, batch=batch, precision=precision)
@@ -83,7 +83,7 @@ def peer(batch: int) -> tuple[int, Step]:
 def draws(learner: Learner, batch: int) -> Step:
     """Only what a step draws: times, and noise of the shape of the data."""
     objective, process = learner.objective, learner.denoiser.process
-    assert isinstance(objective, Denoising)
+    assert isinstance(objective, DenoisingLoss)
     x0 = torch.zeros(batch, *learner.denoiser.shape)
 
     def step(number: int) -> Tensor:

@@ -16,10 +16,9 @@ import torch
 
 import langevin
 from langevin import processes, samplers, worlds
+from langevin.calibration import solver as tuning
 from langevin.denoisers import Denoiser
-from langevin.samplers import DPMSolverPP, Multistep, Tuned, grids
-from langevin.samplers.tuned import found
-from langevin.training import tuning
+from langevin.samplers import DPMSolverPP, LearnedSolver, Multistep, find_learned_solver, grids
 
 WORLDS = {
     "2-D ring": lambda: worlds.ring(),
@@ -37,9 +36,9 @@ def uniform(process: processes.ScalarGaussian, n: int) -> torch.Tensor:
     return times
 
 
-def figures(lessons: tuning.Lessons, x: torch.Tensor) -> tuple[float, float]:
+def figures(trajectories: tuning.Trajectories, x: torch.Tensor) -> tuple[float, float]:
     """Median and RMS over samples of the error relative to the data."""
-    errors = lessons.errors(x.to(lessons.target))
+    errors = trajectories.errors(x.to(trajectories.target))
     return float(errors.median()), float((errors**2).mean().sqrt())
 
 
@@ -54,8 +53,8 @@ def exact(counts: list[int], fresh: int) -> None:
         world = make()
         for called, process in PROCESSES.items():
             denoiser = world.denoiser(process)
-            teach = tuning.lessons(denoiser, 384, seed=5, clean=False)
-            test = tuning.lessons(denoiser, fresh, seed=99, clean=False, evaluations=200)
+            teach = tuning.trajectories(denoiser, 384, seed=5, clean=False)
+            test = tuning.trajectories(denoiser, fresh, seed=99, clean=False, evaluations=200)
             for n in counts:
                 begun = time.perf_counter()
                 sampler = tuning.tune(denoiser, n, seed=5, clean=False, teach=teach)
@@ -75,15 +74,15 @@ def model(path: str, counts: list[int], fresh: int) -> None:
     denoiser, _ = tuning.bound(langevin.load(path, device="cpu"), fresh, 1.0, None)
     process = denoiser.process
     assert isinstance(process, processes.ScalarGaussian)
-    test = tuning.lessons(denoiser, fresh, seed=99)
+    test = tuning.trajectories(denoiser, fresh, seed=99)
     for n in counts:
         tried: dict[str, tuple[samplers.Sampler | None, torch.Tensor | None]] = {
             "rule": (RULE, grids.log_snr(process, n)),
             "DPM-Solver++(2M), Karras": (DPMSolverPP(), grids.karras(process, n)),
             "default": (samplers.default_sampler(process), None),
         }
-        tuned = found(denoiser, n)
-        if isinstance(tuned, Tuned):
+        tuned = find_learned_solver(denoiser, n)
+        if isinstance(tuned, LearnedSolver):
             tried["tuned"] = (tuned, None)
         for name, (sampler, grid) in tried.items():
             steps = n if grid is None else None

@@ -29,7 +29,7 @@ from torch import Tensor
 
 import langevin
 from langevin import Noise, processes, samplers, worlds
-from langevin.denoisers import Denoiser, Transform, calibrate, dirac, gaussian, unit, whole, with_variance
+from langevin.denoisers import Denoiser, Transform, calibrate, dirac, gaussian, identity, unit, with_variance
 from langevin.distributions import Diagonal, Normal, kl
 
 WORLDS = {
@@ -104,16 +104,16 @@ def digits(path: Path, heads_steps: int, console: Console) -> None:
     model = langevin.load(path)
     dataset = langevin.data.load(**model.data.source)
     if "analytic" not in model.spreads:
-        langevin.training.calibrate_model(model, dataset, path)
+        langevin.calibration.calibrate_model(model, dataset, path)
     for kind in ("sn", "npr"):
         if kind not in model.spreads:
-            langevin.training.train_head(kind, model, dataset, path, steps=heads_steps, seed=0)
+            langevin.calibration.train_head(kind, model, dataset, path, steps=heads_steps, seed=0)
     model = langevin.load(path)
     x, label = dataset.test.all()
     bound = model.given(label=label) if "label" in model.conditions() else model
     picks = {name: lambda d, name=name: with_variance(d, name) for name in ("small", "large")}
     if model.variance is not None:
-        picks["learned"] = whole
+        picks["learned"] = identity
     picks |= {name: lambda d, name=name: with_variance(d, name) for name in ("analytic", "residual", "sn", "npr")}
     counts = (10, 25, 50, 100)
     table = Table(title=f"{path}: bits/dim on {len(x)} held-out, {model.process}")

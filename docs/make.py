@@ -18,7 +18,8 @@ import torch
 import langevin
 from langevin import Noise, objectives, processes, samplers, worlds
 from langevin._registry import methods
-from langevin.samplers.clock import clock
+from langevin.numerics.frame import GaussianFrame
+from langevin.samplers.gaussian.noise_grid import time_warp
 
 HERE = Path(__file__).parent
 IMAGES = HERE / "img"
@@ -191,12 +192,12 @@ def remainder_clock(name: str) -> None:
     figure, axes = plt.subplots(1, 3, figsize=(12, 2.6), sharex=True, sharey=True)
     u = torch.linspace(-7, 4.4, 400, dtype=torch.float64).numpy()
     for axis, (title, world) in zip(axes, shown.items()):
-        moments = samplers.Moments.of(world.mean, world.cov)
-        v = clock(moments)
+        frame = GaussianFrame.from_covariance(world.mean, world.cov)
+        v = time_warp(frame)
         axis.plot(torch.exp(torch.as_tensor(u)), (v(u + 1e-3) - v(u - 1e-3)) / 2e-3, c=INK)
-        times = samplers.GaussianRemainder(moments).default_grid(process, 10)[1:-1]
+        times = samplers.GaussianRemainder(frame).default_grid(process, 10)[1:-1]
         axis.plot(process.sigma(times), torch.full((10,), 0.005), "|", c=DATA, ms=12)
-        axis.plot(moments.values.sqrt(), torch.full_like(moments.values, 0.3), "|", c=NOISE, ms=8)
+        axis.plot(frame.variances.sqrt(), torch.full_like(frame.variances, 0.3), "|", c=NOISE, ms=8)
         axis.set(xscale="log", xlabel="σ", yticks=[])
         axis.set_title(title, color=INK, fontsize=10)
     axes[0].set_ylabel("evaluations per log σ")
@@ -220,7 +221,7 @@ def remainder_error(name: str) -> None:
         # 400 evaluations of the same method have an error a thousand times below the smallest one shown.
         truth = samplers.sample(denoiser, samplers.GaussianRemainder(), noise=noise, steps=400)
         for label, (rule, grid, colour) in rules.items():
-            sampler = samplers.GaussianRemainder(samplers.Moments.unknown(world.shape[0])) if rule is None else rule
+            sampler = samplers.GaussianRemainder(GaussianFrame.unknown(world.shape[0])) if rule is None else rule
             errors = []
             for steps in counts:
                 x = samplers.sample(denoiser, sampler, noise=noise, steps=steps, grid=grid)
@@ -317,7 +318,7 @@ def horizon(name: str) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.6), sharey=True)
     for axis, start, title in zip(axes, ("prior", "full"), ("the prior of the process", "a normal law fitted at T")):
         points = langevin.denoisers.dirac(truth)
-        found = langevin.likelihood.horizon(points, x, start=start, truth=truth, steps=60)
+        found = langevin.likelihood.start_time(points, x, start=start, truth=truth, steps=60)
         keep = found.grid[:-1] > 0.02
         t = found.grid[:-1][keep]
         axis.plot(t, found.mismatch[keep], c=NOISE, label="mismatch, KL(p_T ‖ start)")

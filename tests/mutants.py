@@ -43,7 +43,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "langevin"
-FOLDERS = ("distributions", "processes", "denoisers", "worlds", "guidance", "samplers", "objectives", "likelihood")
+FOLDERS = (
+    "numerics",
+    "distributions",
+    "processes",
+    "denoisers",
+    "worlds",
+    "guidance",
+    "samplers",
+    "objectives",
+    "likelihood",
+)
 METRICS = ("crps", "frechet", "inception_score", "kernel", "memorisation", "precision_recall", "sliced")
 TESTS = (*FOLDERS, "metrics", "laws", "adapters", "tasks", "test_bad_calls.py")
 
@@ -511,7 +521,7 @@ class Results:
 @functools.lru_cache(maxsize=1)
 def by_line() -> dict[tuple[str, int], list[Mutant]]:
     """All mutants of all mathematical files."""
-    paths = [p for folder in FOLDERS for p in sorted((SOURCE / folder).glob("*.py"))]
+    paths = [p for folder in FOLDERS for p in sorted((SOURCE / folder).rglob("*.py"))]
     paths += [SOURCE / "metrics" / f"{name}.py" for name in METRICS]
     lines: dict[tuple[str, int], list[Mutant]] = {}
     for path in paths:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import langevin
-from langevin.denoisers import NetworkDenoiser, Reading
+from langevin.denoisers import AffineParameterization, NetworkDenoiser
 from langevin.processes import ScalarGaussian
 
 
@@ -51,10 +51,10 @@ class OracleNetwork(nn.Module):
     """A network that answers exactly: net = p·x̂_0 + q·ε̂ of a world, read back from (c_in x_t, ¼ log σ/α)."""
 
     def __init__(
-        self, world: langevin.worlds.World, process: ScalarGaussian, reading: Reading, dtype: torch.dtype
+        self, world: langevin.worlds.World, process: ScalarGaussian, reading: AffineParameterization, dtype: torch.dtype
     ) -> None:
         super().__init__()
-        self.world, self.process, self.reading = world, process, reading
+        self.world, self.process, self.parameterization = world, process, reading
         self.anchor = nn.Parameter(torch.zeros((), dtype=dtype))
         self.config = {"classes": world.classes}
         self.calls = 0
@@ -63,13 +63,13 @@ class OracleNetwork(nn.Module):
         self.calls += 1
         x, t = x.double(), self.process.time(-8 * time.double())
         expand = langevin.processes.expand
-        x_t = x / expand(self.reading.input_scale(self.process, t), x)
+        x_t = x / expand(self.parameterization.input_scale(self.process, t), x)
         mean = self.world.denoiser(self.process)(x_t, t).mean
         if condition is not None:
             known = condition["label"] >= 0
             given = self.world.denoiser(self.process).given(label=condition["label"].clamp_min(0))(x_t, t).mean
             mean = torch.where(known[:, None], given, mean)
-        p, q = self.reading.coefficients(self.process, t)
+        p, q = self.parameterization.coefficients(self.process, t)
         noise = (x_t - expand(self.process.alpha(t), x) * mean) / expand(self.process.sigma(t), x)
         return (expand(p, x) * mean + expand(q, x) * noise).to(self.anchor.dtype) + self.anchor
 
@@ -79,7 +79,7 @@ def oracle(
 ) -> NetworkDenoiser:
     """The network denoiser of an exact world under a prediction."""
     spread = math.sqrt(float(world.cov.diagonal().mean()))
-    reading = Reading(prediction, data_std=spread)
+    reading = AffineParameterization(prediction, sigma_data=spread)
     return NetworkDenoiser(OracleNetwork(world, process, reading, dtype), process, reading, world.shape)
 
 

@@ -18,6 +18,7 @@ from langevin import denoisers as D
 from langevin import guidance as G
 from langevin import likelihood as L
 from langevin import metrics as M
+from langevin import models as MO
 from langevin import processes as P
 from langevin import samplers as S
 from langevin import training as T
@@ -52,8 +53,8 @@ class Out(Net):
         return types.SimpleNamespace(sample=x)
 
 
-model = ND(Net(), vp, D.Reading("edm"), (2,))
-USED = (math, np, A, G, L, M, S, T, GR)
+model = ND(Net(), vp, D.AffineParameterization("edm"), (2,))
+USED = (math, np, A, G, L, M, MO, S, T, GR)
 """What only the texts of calls use."""
 
 CALLS = [
@@ -219,31 +220,31 @@ CALLS = [
     ("model(torch.zeros(2), 0.5)", "x_t"),
     ("model(pts, torch.zeros(3))", "t"),
     ("model(pts, torch.tensor(5.0))", "t"),
-    ("ND(lambda x,t: x, vp, D.Reading(), (2,))", "network"),
-    ("ND(None, vp, D.Reading(), (2,))", "network"),
-    ("ND(torch.nn.Linear, vp, D.Reading(), (2,))", "network"),
-    ('ND(net, "vp", D.Reading(), (2,))', "process"),
-    ("ND(net, P.VP, D.Reading(), (2,))", "process"),
-    ('ND(net, vp, "eps", (2,))', "reading"),
-    ("ND(net, vp, D.Reading, (2,))", "reading"),
-    ("ND(net, vp, None, (2,))", "reading"),
-    ("ND(net, vp, D.Reading(), None)", "shape"),
-    ("ND(net, vp, D.Reading(), 2)", "shape"),
-    ('ND(net, vp, D.Reading(), ("a",))', "shape"),
-    ("ND(net, vp, D.Reading(), (2.0,))", "shape"),
-    ("ND(net, vp, D.Reading(), (0,))", "shape"),
-    ("ND(net, vp, D.Reading(), ())", "shape"),
-    ("ND(net, vp, D.Reading(), (2,), variance=3)", "variance"),
-    ("ND(net, vp, D.Reading(), (2,))(pts, 0.5)", "network"),
-    ("D.Reading(3)", "prediction"),
-    ("D.Reading(None)", "prediction"),
-    ('D.Reading("eps", data_std="a")', "data_std"),
-    ('D.Reading("eps", data_std=None)', "data_std"),
-    ('D.Reading("eps", data_std=-1)', "data_std"),
-    ('D.Reading("eps", time=3)', "time"),
-    ('D.Reading("eps", time=None)', "time"),
-    ('D.Reading("eps", scale_input="no")', "scale_input"),
-    ('D.Reading("eps", scale_input=2)', "scale_input"),
+    ("ND(lambda x,t: x, vp, D.AffineParameterization(), (2,))", "network"),
+    ("ND(None, vp, D.AffineParameterization(), (2,))", "network"),
+    ("ND(torch.nn.Linear, vp, D.AffineParameterization(), (2,))", "network"),
+    ('ND(net, "vp", D.AffineParameterization(), (2,))', "process"),
+    ("ND(net, P.VP, D.AffineParameterization(), (2,))", "process"),
+    ('ND(net, vp, "eps", (2,))', "parameterization"),
+    ("ND(net, vp, D.AffineParameterization, (2,))", "parameterization"),
+    ("ND(net, vp, None, (2,))", "parameterization"),
+    ("ND(net, vp, D.AffineParameterization(), None)", "shape"),
+    ("ND(net, vp, D.AffineParameterization(), 2)", "shape"),
+    ('ND(net, vp, D.AffineParameterization(), ("a",))', "shape"),
+    ("ND(net, vp, D.AffineParameterization(), (2.0,))", "shape"),
+    ("ND(net, vp, D.AffineParameterization(), (0,))", "shape"),
+    ("ND(net, vp, D.AffineParameterization(), ())", "shape"),
+    ("ND(net, vp, D.AffineParameterization(), (2,), variance=3)", "variance"),
+    ("ND(net, vp, D.AffineParameterization(), (2,))(pts, 0.5)", "network"),
+    ("D.AffineParameterization(3)", "prediction"),
+    ("D.AffineParameterization(None)", "prediction"),
+    ('D.AffineParameterization("eps", sigma_data="a")', "sigma_data"),
+    ('D.AffineParameterization("eps", sigma_data=None)', "sigma_data"),
+    ('D.AffineParameterization("eps", sigma_data=-1)', "sigma_data"),
+    ('D.AffineParameterization("eps", time=3)', "time"),
+    ('D.AffineParameterization("eps", time=None)', "time"),
+    ('D.AffineParameterization("eps", scale_input="no")', "scale_input"),
+    ('D.AffineParameterization("eps", scale_input=2)', "scale_input"),
     ('D.convert(den, "edm")', "process"),
     ("D.convert(den, P.EDM)", "process"),
     ('D.convert("m", P.EDM())', "denoiser"),
@@ -261,10 +262,10 @@ CALLS = [
     ('D.isotropic("m", 1)', "denoiser"),
     ("D.compiled(den)", "denoiser"),
     ('D.compiled("m")', "denoiser"),
-    ("D.TokenReading(3)", "prediction"),
-    ('D.LevelReading(levels="a")', "levels"),
-    ('D.LevelReading(low="a")', "low"),
-    ("D.PhaseReading(3)", "prediction"),
+    ("D.TokenParameterization(3)", "prediction"),
+    ('D.LevelParameterization(levels="a")', "levels"),
+    ('D.LevelParameterization(low="a")', "low"),
+    ("D.PhaseParameterization(3)", "prediction"),
     ('P.VP("a")', "beta_min"),
     ("P.VP(-1)", "beta_min"),
     ("P.VP(nan, nan)", "beta_min"),
@@ -471,13 +472,13 @@ CALLS = [
     ('T.train(T.Config(), A.load("moons"), None)', "out"),
     ('T.train(T.Config(), A.load("moons"), 3)', "out"),
     ('T.train(T.Config(), pts, "/tmp/x1")', "dataset"),
-    ('T.save(None, "/tmp/x1")', "denoiser"),
-    ('T.save(den, "/tmp/x1")', "denoiser"),
-    ("T.save(model, None)", "path"),
+    ('MO.save(None, "/tmp/x1")', "denoiser"),
+    ('MO.save(den, "/tmp/x1")', "denoiser"),
+    ("MO.save(model, None)", "path"),
     ('T.grid("a")', "x"),
     ("T.grid(None)", "x"),
     ("T.grid(torch.zeros(3))", "x"),
-    ("D.NetworkDenoiser(Out(), vp, D.Reading(), (2,))(pts, 0.5)", "network"),
+    ("D.NetworkDenoiser(Out(), vp, D.AffineParameterization(), (2,))(pts, 0.5)", "network"),
     ('langevin.denoiser(net, process=P.VP, prediction="eps", shape=(2,))', "process"),
     ('langevin.denoiser(net, process="vp", prediction="epsilon", shape=(2,))', "prediction"),
     ('langevin.denoiser(net, process="vp", prediction="eps", shape="2")', "shape"),
@@ -527,9 +528,15 @@ HINTS = [
     ("model.given(label='3')", "label must hold integers, .* got '3'"),
     ("langevin.sample(lambda x, t: x)", re.escape(WRAP)),
     ("langevin.sample(net)", "got Linear; wrap a network with " + re.escape(WRAP)),
-    ("ND(lambda x, t: x, vp, D.Reading(), (2,))", re.escape(WRAP)),
-    ("ND(net, vp, D.Reading(), (2,))(pts, 0.5)", "network must take .* Linear does not; " + re.escape(WRAP)),
-    ("ND(Out(), vp, D.Reading(), (2,))(pts, 0.5)", "must return a tensor, got SimpleNamespace; " + re.escape(WRAP)),
+    ("ND(lambda x, t: x, vp, D.AffineParameterization(), (2,))", re.escape(WRAP)),
+    (
+        "ND(net, vp, D.AffineParameterization(), (2,))(pts, 0.5)",
+        "network must take .* Linear does not; " + re.escape(WRAP),
+    ),
+    (
+        "ND(Out(), vp, D.AffineParameterization(), (2,))(pts, 0.5)",
+        "must return a tensor, got SimpleNamespace; " + re.escape(WRAP),
+    ),
     ("world.denoiser(P.VP)", "the class VP; write VP\\(\\) for an instance"),
 ]
 
@@ -548,7 +555,7 @@ def test_a_network_of_diffusers_is_told_how_to_be_wrapped():
     )  # fmt: skip
     with pytest.raises(langevin.UserError, match="got UNet2DModel; wrap a network with " + re.escape(WRAP)):
         langevin.sample(unet)
-    bare = ND(unet, P.DDPM(), D.Reading("eps", time="index"), (1, 8, 8))
+    bare = ND(unet, P.DDPM(), D.AffineParameterization("eps", time="index"), (1, 8, 8))
     with pytest.raises(langevin.UserError, match="got UNet2DOutput; " + re.escape(WRAP)):
         langevin.sample(bare, steps=1)
 
@@ -570,4 +577,4 @@ def test_an_error_inside_a_network_is_its_own():
             raise RuntimeError("out of something")
 
     with pytest.raises(RuntimeError, match="out of something"):
-        ND(Broken(), vp, D.Reading(), (2,))(pts, 0.5)
+        ND(Broken(), vp, D.AffineParameterization(), (2,))(pts, 0.5)

@@ -13,7 +13,7 @@ from PIL import Image
 
 import langevin
 from langevin import Noise, processes, samplers
-from langevin.training import reports
+from langevin.training import logging as reports
 from support import flow_reference
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -184,7 +184,7 @@ def test_photos_are_a_folder_of_many_sizes(tmp_path):
 @pytest.mark.parametrize("name", ["known", "plane", "unknown"])
 def test_the_fit_of_the_grid_judges_constants(name):
     """Numbers and constants are inverse; worse constants are told, and the code's are left as they were."""
-    before = getattr(samplers.clock, name.upper())
+    before = getattr(samplers.gaussian.noise_grid, name.upper())
     variance = 0.41 if name == "unknown" else None
     code = fit_grid.vector(before, variance)
     assert fit_grid.activity(code) == before
@@ -194,5 +194,5 @@ def test_the_fit_of_the_grid_judges_constants(name):
     worse[3] += 4.0  # evaluations far above where the flow departs from its Gaussian
     assert good < fit_grid.criterion(worse, name, problems) - 1
     assert fit_grid.criterion([-1.0, *code[1:]], name, problems) == math.inf
-    assert getattr(samplers.clock, name.upper()) is before
+    assert getattr(samplers.gaussian.noise_grid, name.upper()) is before
     assert fit_grid.criterion(code, name, problems) == good

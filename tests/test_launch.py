@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from langevin.report import Shards
+from langevin.generate import Shards
 
 ROOT = Path(__file__).parents[1]
 LAUNCH = ROOT / "examples" / "launch"

@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "langevin"
 
 FOLDERS = (
+    "numerics",
+    "storage",
     "distributions",
     "processes",
     "denoisers",
@@ -28,8 +30,11 @@ FOLDERS = (
     "likelihood",
     "nn",
     "data",
+    "models",
     "training",
+    "calibration",
     "metrics",
+    "generate",
     "adapters",
     "tasks",
     "report",
@@ -37,7 +42,7 @@ FOLDERS = (
 )
 """A file imports from its own folder or one above it in this list; the command line, which draws reports, is below."""
 
-ANYWHERE = ("_duration", "_errors", "_pickles", "_registry", "_untrusted")
+ANYWHERE = ("_duration", "_errors", "_registry")
 """What every file may import; these import no folder themselves."""
 
 HEAVY = (

@@ -82,7 +82,7 @@ def test_links_lead_somewhere():
 
 def test_ways_of_the_demo_are_counted():
     """README says in how many ways the demo samples: as many as the report has rows."""
-    from langevin.report.trials import TRIALS
+    from langevin.report.comparisons import TRIALS
 
     words = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
     (said,) = re.findall(r"samples it in (\w+) ways", " ".join((ROOT / "README.md").read_text().split()))

@@ -54,11 +54,11 @@ def resumes(options: Options) -> list[Row]:
     """Runs stopped, and killed, in every step, whose files must equal those of the run that was not."""
     import test_resume
 
-    from langevin.training import BudgetConfig, WorkConfig
+    from langevin.training import BudgetConfig, ParallelConfig
 
     torch.set_num_threads(1)
     steps = test_resume.STEPS if options.short else 60
-    ways = {"plain": WorkConfig(), "accumulated, with workers": WorkConfig(accumulate=3, workers=2)}
+    ways = {"plain": ParallelConfig(), "accumulated, with workers": ParallelConfig(accumulate=3, workers=2)}
     rows = []
     for name, work in ways.items():
         config = replace(test_resume.everything(work=work), budget=BudgetConfig(steps=steps))

@@ -16,13 +16,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _FOLDERS = (
+    "calibration",
     "data",
     "denoisers",
     "distributions",
+    "generate",
     "guidance",
     "likelihood",
     "metrics",
+    "models",
     "nn",
+    "numerics",
     "objectives",
     "processes",
     "samplers",
@@ -36,7 +40,7 @@ _NAMES = {
     "UserError": "_errors",
     "check_denoiser": "denoisers",
     "denoiser": "adapters.networks",
-    "load": "training",
+    "load": "models",
     "methods": "_registry",
     "sample": "samplers",
     "trajectory": "samplers",
@@ -44,13 +48,17 @@ _NAMES = {
 
 if TYPE_CHECKING:
     from . import (
+        calibration,
         data,
         denoisers,
         distributions,
+        generate,
         guidance,
         likelihood,
         metrics,
+        models,
         nn,
+        numerics,
         objectives,
         processes,
         samplers,
@@ -63,24 +71,28 @@ if TYPE_CHECKING:
     from .adapters.networks import denoiser
     from .denoisers import check_denoiser
     from .distributions import Noise
+    from .models import load
     from .samplers import State, sample, trajectory
-    from .training import load
 
 __all__ = [
     "Noise",
     "State",
     "UserError",
+    "calibration",
     "check_denoiser",
     "data",
     "denoiser",
     "denoisers",
     "distributions",
+    "generate",
     "guidance",
     "likelihood",
     "load",
     "methods",
     "metrics",
+    "models",
     "nn",
+    "numerics",
     "objectives",
     "processes",
     "sample",

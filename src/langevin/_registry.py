@@ -73,14 +73,14 @@ def register(
     ``proof`` is one of ``exact``, ``parity``, ``data`` with the test that holds it.
     """
 
-    def enter(made: T) -> T:
+    def precondition(made: T) -> T:
         key = (room, name)
         if key in _METHODS and _METHODS[key].make is not made:
             raise ValueError(f"registry: {room}/{name} is entered twice")
         _METHODS[key] = Method(room, name, made, title, arxiv, proof)  # type: ignore[arg-type]
         return made
 
-    return enter
+    return precondition
 
 
 def methods(room: str | None = None) -> list[Method]:

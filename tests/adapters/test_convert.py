@@ -15,10 +15,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from langevin import _pickles, data, training
+from langevin import data, models
 from langevin._errors import UserError
 from langevin.adapters.pickles import convert
 from langevin.cli import main
+from langevin.storage import pickles
 
 SOURCE = Path(__file__).parents[2] / "src" / "langevin"
 STATE = {"stem.weight": torch.arange(6.0).reshape(2, 3), "stem.bias": torch.ones(2, dtype=torch.bfloat16)}
@@ -99,9 +100,9 @@ def test_nothing_of_a_malicious_pickle_runs(tmp_path: Path, capsys: pytest.Captu
     for name, path in files.items():
         if name == "popped":
             with pytest.raises(UserError, match="in a way that no pickler writes"):
-                _pickles.foreign(path)
+                pickles.foreign(path)
         else:
-            assert any(found.endswith(".mkdir") for found in _pickles.foreign(path)), name
+            assert any(found.endswith(".mkdir") for found in pickles.foreign(path)), name
     assert not canary.exists()
     assert not out.exists()
     assert "Nothing was run" in capsys.readouterr().err
@@ -117,11 +118,11 @@ def test_no_other_reader_unpickles(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=held)
     for path in (*attack.values(), tmp_path / "x.npy", tmp_path / "x.npz"):
         content = path.read_bytes()
-        for name in ("config.json", "model.safetensors", "data.safetensors", "tuned-4.json", "calibration.json"):
-            training.save(tiny(), folder)
+        for name in ("config.json", "model.safetensors", "data.safetensors", "solver-4.json", "calibration.json"):
+            models.save(tiny(), folder)
             (folder / name).write_bytes(content)
             with pytest.raises(UserError):
-                training.load(folder)
+                models.load(folder)
             (folder / name).unlink()
         for suffix in (".npy", ".npz"):
             (tmp_path / f"y{suffix}").write_bytes(content)
@@ -140,11 +141,11 @@ def test_no_other_reader_unpickles(tmp_path: Path) -> None:
 
 def tiny() -> Any:
     from langevin import nn, processes
-    from langevin.denoisers import NetworkDenoiser, Reading
+    from langevin.denoisers import AffineParameterization, NetworkDenoiser
 
-    info = data.Data("dots", (2,), mean=torch.zeros(2).double(), cov=torch.eye(2).double())
+    info = data.DataInfo("dots", (2,), mean=torch.zeros(2).double(), cov=torch.eye(2).double())
     network = nn.create({"name": "mlp", "channels": 2, "width": 8, "depth": 1})
-    return NetworkDenoiser(network, processes.VP(), Reading("v", 0.7), (2,), data=info)
+    return NetworkDenoiser(network, processes.VP(), AffineParameterization("v", 0.7), (2,), data=info)
 
 
 def test_run_code_runs_it_in_another_process_after_a_warning(
@@ -191,10 +192,10 @@ def test_what_is_no_pickle_of_tensors_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_called_is_listed_without_a_call(tmp_path: Path) -> None:
-    assert _pickles.foreign(saved(tmp_path / "a.pt", STATE)) == []
-    assert "torch._utils._rebuild_tensor_v2" in _pickles.called(tmp_path / "a.pt")
+    assert pickles.foreign(saved(tmp_path / "a.pt", STATE)) == []
+    assert "torch._utils._rebuild_tensor_v2" in pickles.called(tmp_path / "a.pt")
     (tmp_path / "b.pkl").write_bytes(pickle.dumps([len, Path("x"), np.ones(2)]))
-    found = _pickles.foreign(tmp_path / "b.pkl")
+    found = pickles.foreign(tmp_path / "b.pkl")
     assert "builtins.len" in found
     assert any(name.startswith("pathlib.") for name in found)
 

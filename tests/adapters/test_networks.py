@@ -83,7 +83,7 @@ def test_draws_the_law_by_default(case):
     """
     network, settings, time, scaled = CASES[case]
     model = langevin.denoiser(network, shape=(2,), **settings)
-    assert (model.reading.time, model.reading.scale_input) == (time, scaled)
+    assert (model.parameterization.time, model.parameterization.scale_input) == (time, scaled)
     x = langevin.sample(model, n=4000, steps=20, seed=1)
     assert x.dtype == torch.float32
     assert sliced_w2(x.double(), WORLD.sample(4000, 99)) < w2_floor(WORLD, 4000, 16)
@@ -270,7 +270,7 @@ def test_a_network_of_this_library_is_used_as_it_is():
     network = langevin.nn.create({"name": "mlp", "channels": 2, "width": 8, "depth": 1, "classes": 2})
     model = langevin.denoiser(network, process="edm", prediction="edm", shape=(2,))
     assert model.network is network
-    assert (model.reading.time, model.reading.scale_input) == ("log_sigma", True)
+    assert (model.parameterization.time, model.parameterization.scale_input) == ("log_sigma", True)
     assert langevin.sample(model.given(label=1), n=2, steps=2).shape == (2, 2)
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from said import Run
 
 import langevin as library
-from langevin.training import files
+from langevin.storage import files
 
 
 def samples(folder: Path) -> dict[str, np.ndarray]:
@@ -69,7 +69,7 @@ def test_train_what_has_a_bound(langevin: Run, tmp_path: Path, words: list[str])
 def test_ctrl_c_says_how_to_resume_and_resuming_ends_the_run(
     langevin: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from langevin.training.reports import Bar
+    from langevin.training.logging import Bar
 
     out = tmp_path / "run"
     words = [

@@ -15,14 +15,14 @@ import pytest
 from said import Run
 
 from langevin import UserError
-from langevin.training import files
+from langevin.storage import files
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="locks of a POSIX kernel")
 
 HOLD = """
 import contextlib, os, signal, sys
 from pathlib import Path
-from langevin.training import files
+from langevin.storage import files
 sys.argv = ["/usr/bin/langevin", "train", "digits"]
 stack = contextlib.ExitStack()
 for line in sys.stdin:

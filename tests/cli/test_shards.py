@@ -17,7 +17,7 @@ import pytest
 from said import Run
 
 from langevin import UserError
-from langevin.report import Part, Shards
+from langevin.generate import Part, Shards
 
 WORDS = ["-n", 100, "--steps", 2, "--batch", 16]
 """Seven batches, the last one not full: products of fewer than 16 rows add in another order on many a processor."""
@@ -285,7 +285,7 @@ def test_parts_share_out_every_shard_once() -> None:
 
 def test_one_part_is_of_one_process(langevin: Run, model: Path, whole: Path, tmp_path: Path) -> None:
     """Another part may work beside it; the same is refused with the number of the process that is at it."""
-    from langevin.training import files
+    from langevin.storage import files
 
     words = ["sample", model, *WORDS, "--shard-size", 16, "--out", tmp_path, "--part"]
     read, write = os.pipe()

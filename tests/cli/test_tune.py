@@ -27,7 +27,7 @@ def drawn(folder: Path) -> tuple[np.ndarray, dict]:
 def test_tune_writes_a_file_that_sample_takes(langevin: Run, copy: Path, tmp_path: Path) -> None:
     said = langevin("tune", copy, "--nfe", 3, *QUICK)
     assert said.code == 0
-    file = copy / "tuned-3.json"
+    file = copy / "solver-3.json"
     held = json.loads(file.read_text())
     assert str(file) in said.out
     assert (
@@ -38,8 +38,8 @@ def test_tune_writes_a_file_that_sample_takes(langevin: Run, copy: Path, tmp_pat
     plain = ["sample", copy, "-n", 12]
     assert langevin(*plain, "--steps", 3, "--out", tmp_path / "tuned").code == 0
     x, record = drawn(tmp_path / "tuned")
-    assert record["sampler"] == "tuned"
-    assert record["rule"] == "Tuned(3 evaluations)"
+    assert record["sampler"] == "learned"
+    assert record["rule"] == "LearnedSolver(3 evaluations)"
     assert record["evaluations"] == 3
     # Named, it is what is named; with other steps, guidance or a grid, it is the default.
     for name, words in {
@@ -52,22 +52,22 @@ def test_tune_writes_a_file_that_sample_takes(langevin: Run, copy: Path, tmp_pat
         other, record = drawn(tmp_path / name)
         assert record["sampler"] == ("ddim" if name == "ddim" else "default")
         assert np.abs(other - x).max() > 1e-3
-    assert "Tuned(3 evaluations)" in langevin(*plain, "--steps", 3, "--out", tmp_path / "again").out
+    assert "LearnedSolver(3 evaluations)" in langevin(*plain, "--steps", 3, "--out", tmp_path / "again").out
 
 
 def test_tune_with_guidance_for_one_class(langevin: Run, copy: Path, tmp_path: Path) -> None:
     said = langevin("tune", copy, "--nfe", 2, "--guidance-scale", 2, "--label", 3, *QUICK)
     assert said.code == 0
-    assert (copy / "tuned-2-guidance-2-label-3.json").exists()
+    assert (copy / "solver-2-guidance-2-label-3.json").exists()
     assert "--guidance-scale 2 --label 3" in said.out
     words = ["sample", copy, "-n", 4, "--steps", 2, "--guidance-scale", 2, "--out", tmp_path / "out"]
-    for label, sampler in ((3, "tuned"), (4, "default")):
+    for label, sampler in ((3, "learned"), (4, "default")):
         assert langevin(*words, "--label", label).code == 0
         assert drawn(tmp_path / "out")[1]["sampler"] == sampler
     # What was learned for labels in turn serves one of them too: with the moments of all, as it was learned.
     assert langevin("tune", copy, "--nfe", 2, "--guidance-scale", 2, *QUICK).code == 0
     assert langevin(*words, "--label", 4).code == 0
-    assert drawn(tmp_path / "out")[1]["sampler"] == "tuned"
+    assert drawn(tmp_path / "out")[1]["sampler"] == "learned"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_bad_input_is_one_line(langevin: Run, model: Path, words: list, phrase: 
     assert said.code == 2
     assert phrase in said.err
     assert said.err.count("\n") == 1
-    assert not list(model.glob("*tuned*"))
+    assert not list(model.glob("*solver-*"))
 
 
 def test_a_model_that_is_not_there(langevin: Run, tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ from safetensors.torch import load, save
 
 from langevin import data
 from langevin._errors import UserError
-from langevin.data import Data
+from langevin.data import DataInfo
 
 
 @pytest.mark.parametrize("name", ["digits", "moons", "mixture"])
 def test_round_trip(name: str) -> None:
     info = data.load(name).info
-    again = Data.from_dict(json.loads(json.dumps(info.to_dict())), load(save(info.tensors())))
+    again = DataInfo.from_dict(json.loads(json.dumps(info.to_dict())), load(save(info.tensors())))
     assert again == info
     assert hash(again) == hash(info)
     assert again.mean.dtype == again.cov.dtype == torch.float64
@@ -30,15 +30,15 @@ def test_equality_sees_every_field() -> None:
 
 
 def test_short_repr() -> None:
-    info = Data("photos", (3, 32, 32), levels=256, cov=torch.full((3072,), 0.25).double())
+    info = DataInfo("photos", (3, 32, 32), levels=256, cov=torch.full((3072,), 0.25).double())
     assert repr(info) == "Data('photos', shape=(3, 32, 32), range=[-1, 1], levels=256, spread=0.5)"
 
 
 def test_spread_is_root_mean_variance_and_refuses_to_guess() -> None:
     cov = torch.tensor([[1.0, 0.9], [0.9, 3.0]], dtype=torch.float64)
-    assert Data("p", (2,), None, None, cov=cov).spread == pytest.approx(2**0.5)
+    assert DataInfo("p", (2,), None, None, cov=cov).spread == pytest.approx(2**0.5)
     with pytest.raises(UserError, match="'p' is unknown"):
-        _ = Data("p", (2,)).spread
+        _ = DataInfo("p", (2,)).spread
 
 
 @pytest.mark.parametrize(
@@ -70,17 +70,17 @@ def test_spread_is_root_mean_variance_and_refuses_to_guess() -> None:
 )
 def test_contradictions(fields: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        Data(**{"name": "x", "shape": (2,), **fields})
+        DataInfo(**{"name": "x", "shape": (2,), **fields})
 
 
 def test_covariances_with_rounding() -> None:
     """Zero, of one direction alone, and kept in float32: eigenvalues a rounding below zero are no contradiction."""
     x = torch.randn(3, 512, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for cov in (torch.zeros(512, 512).double(), x[:1].T @ x[:1], (x.T @ x).float().double(), 1e-20 * x.T @ x):
-        assert Data("x", (512,), cov=cov).cov is cov
+        assert DataInfo("x", (512,), cov=cov).cov is cov
 
 
 @pytest.mark.parametrize("values", [{"name": "x"}, {"name": "x", "shape": [2], "colour": 1}, [1]])
 def test_foreign_dictionaries(values: object) -> None:
     with pytest.raises(UserError, match="data description"):
-        Data.from_dict(values)  # type: ignore[arg-type]
+        DataInfo.from_dict(values)  # type: ignore[arg-type]

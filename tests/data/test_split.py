@@ -10,7 +10,7 @@ from langevin import data
 from langevin._errors import UserError
 from langevin.data import Split
 from langevin.data.split import moments
-from langevin.samplers.moments import Cosines
+from langevin.numerics.frame import Cosines
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_spectrum_of_large_images(tmp_path) -> None:
         expected = (turn.mT @ (centred.mT @ centred / len(x)) @ turn).diagonal()
         torch.testing.assert_close(info.spectrum, expected, rtol=1e-10, atol=1e-12)
         torch.testing.assert_close(basis.back(basis.to(centred)), centred, rtol=0, atol=1e-12)
-        assert data.Data.from_dict(info.to_dict(), info.tensors()) == info
+        assert data.DataInfo.from_dict(info.to_dict(), info.tensors()) == info
         # Grey is shared by the channels, so the first direction of the colours holds most of the variance.
         first, *others = info.spectrum.reshape(3, -1).sum(1).tolist()
         assert first > 5 * max(others)
@@ -161,7 +161,7 @@ def test_leading_directions_of_large_points(tmp_path) -> None:
     assert float((info.directions[:, :30] * vectors[:, :30]).sum(0).abs().min()) > 1 - 1e-4
     total = info.spectrum[:-1].sum() + (600 - 64) * info.spectrum[-1]
     torch.testing.assert_close(total, cov.diagonal().sum(), rtol=1e-10, atol=0)
-    assert data.Data.from_dict(info.to_dict(), info.tensors()) == info
+    assert data.DataInfo.from_dict(info.to_dict(), info.tensors()) == info
     for change, words in (
         ({"directions": None}, "spectrum is known with either colours or directions"),
         ({"spectrum": None}, "spectrum is known with either colours or directions"),
@@ -201,7 +201,7 @@ def test_moments_of_classes(tmp_path, size, flip) -> None:
         torch.testing.assert_close(info.class_cov[k], share * own[k] / count[k] + (1 - share) * within)
     torch.testing.assert_close(info.class_mean[2], info.mean)
     torch.testing.assert_close(info.class_cov[2], info.cov if full else info.spectrum)
-    assert data.Data.from_dict(info.to_dict(), info.tensors()) == info
+    assert data.DataInfo.from_dict(info.to_dict(), info.tensors()) == info
     for change, words in (
         ({"class_mean": None}, "class_mean and class_cov are both known or both None"),
         ({"class_mean": info.class_mean[:2]}, r"class_mean must have shape \(3, "),

@@ -7,7 +7,7 @@ import torch
 
 from langevin import data, training
 from langevin._errors import UserError
-from langevin.data import Data, words
+from langevin.data import DataInfo, words
 
 
 def test_heartbeat_is_five_phases() -> None:
@@ -65,7 +65,7 @@ def test_limits() -> None:
 
 def test_a_description_of_tokens_travels() -> None:
     info = data.load("heartbeat").info
-    assert Data.from_dict(info.to_dict()) == info
+    assert DataInfo.from_dict(info.to_dict()) == info
     assert "tokens=2" in repr(info)
 
 
@@ -79,7 +79,7 @@ def test_a_description_of_tokens_travels() -> None:
 )
 def test_descriptions_that_contradict_themselves(settings: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        Data("x", (20,), None, None, **settings)  # type: ignore[arg-type]
+        DataInfo("x", (20,), None, None, **settings)  # type: ignore[arg-type]
 
 
 def test_what_is_for_images() -> None:

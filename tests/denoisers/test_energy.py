@@ -11,14 +11,21 @@ import torch
 from torch import Tensor
 
 import langevin
-from langevin import nn, processes, samplers, training, worlds
+from langevin import models, nn, processes, samplers, training, worlds
 from langevin._errors import UserError
-from langevin.denoisers import PREDICTIONS, Density, EnergyDenoiser, NetworkDenoiser, Reading, networked
+from langevin.denoisers import (
+    PREDICTIONS,
+    AffineParameterization,
+    Density,
+    EnergyDenoiser,
+    NetworkDenoiser,
+    make_denoiser,
+)
 from langevin.distributions import Noise
 from langevin.nn.backbone import Backbone
 from langevin.nn.conditioning import Conditioning
 from langevin.training import NetworkConfig
-from training.tiny_runs import points, tiny
+from tiny_runs import points, tiny
 
 CONFIGS = {
     "mlp": ({"name": "mlp", "channels": 3, "width": 16, "depth": 2, "classes": 2}, (3,)),
@@ -45,7 +52,7 @@ def test_the_score_has_no_curl(name: str) -> None:
     x = Noise(1, 1).normal(shape)
 
     def asymmetry(energy: bool) -> float:
-        denoiser = networked(awake(name, energy), process, Reading("edm", data_std=0.7), shape)
+        denoiser = make_denoiser(awake(name, energy), process, AffineParameterization("edm", sigma_data=0.7), shape)
         score = lambda v: process.score(v.reshape(1, *shape), denoiser(v.reshape(1, *shape), 0.4), 0.4).reshape(-1)
         jacobian = torch.autograd.functional.jacobian(score, x.reshape(-1))
         # The network's own part is there: a skip connection alone would be diagonal, and symmetric.
@@ -60,8 +67,8 @@ def test_the_score_has_no_curl(name: str) -> None:
 @pytest.mark.parametrize("scaled", [True, False])
 @pytest.mark.parametrize("process", [processes.VP(), processes.VE(0.05, 5.0)], ids=["vp", "ve"])
 def test_score_is_the_gradient_of_the_energy(prediction: str, scaled: bool, process: processes.ScalarGaussian) -> None:
-    reading = Reading(prediction, data_std=0.7, scale_input=scaled)
-    denoiser = networked(awake("mlp"), process, reading, (3,)).given(label=torch.tensor([0, 1, -1, 1]))
+    reading = AffineParameterization(prediction, sigma_data=0.7, scale_input=scaled)
+    denoiser = make_denoiser(awake("mlp"), process, reading, (3,)).given(label=torch.tensor([0, 1, -1, 1]))
     assert isinstance(denoiser, EnergyDenoiser)
     x = Noise(1, 4).normal((3,)).requires_grad_()
     t = torch.tensor([0.1, 0.3, 0.6, 0.9], dtype=torch.float64)
@@ -97,8 +104,8 @@ class Quadratic(Backbone):
 def gaussian() -> tuple[EnergyDenoiser, worlds.GaussianMixture]:
     variance = torch.tensor([0.2, 1.5], dtype=torch.float64)
     process = processes.VP()
-    reading = Reading("eps", time="time", scale_input=False)
-    denoiser = networked(Quadratic(process, variance).as_energy(), process, reading, (2,))
+    reading = AffineParameterization("eps", time="time", scale_input=False)
+    denoiser = make_denoiser(Quadratic(process, variance).as_energy(), process, reading, (2,))
     assert isinstance(denoiser, EnergyDenoiser)
     return denoiser, worlds.GaussianMixture(torch.ones(1), torch.zeros(1, 2), variance[None])
 
@@ -135,7 +142,7 @@ def test_through_training_files_and_samplers(tmp_path: Path) -> None:
     losses = [float(line.split(",")[1]) for line in (tmp_path / "metrics.csv").read_text().splitlines()[1:]]
     assert losses[-1] < 0.75 * losses[0]
     assert json.loads((tmp_path / "config.json").read_text())["network"]["energy"] is True
-    loaded = training.load(tmp_path, device="cpu")
+    loaded = models.load(tmp_path, device="cpu")
     assert isinstance(made, EnergyDenoiser)
     assert isinstance(loaded, EnergyDenoiser)
     given = loaded.given(label=1)
@@ -167,7 +174,7 @@ def test_contract() -> None:
     assert not network(x, t).detach().requires_grad
     with torch.no_grad():
         assert not network(x, t).requires_grad
-    assert type(networked(plain, processes.VP(), Reading(), (3,))) is NetworkDenoiser
+    assert type(make_denoiser(plain, processes.VP(), AffineParameterization(), (3,))) is NetworkDenoiser
     with pytest.raises(UserError, match="as many out_channels as channels"):
         nn.create({**CONFIGS["mlp"][0], "out_channels": 6, "energy": True})
     with pytest.raises(UserError, match="energy must be true or false"):

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 import langevin
-from langevin import UserError, _untrusted, processes
-from langevin.denoisers import NetworkDenoiser, Reading
+from langevin import UserError, processes
+from langevin.denoisers import AffineParameterization, NetworkDenoiser
 from langevin.denoisers.footprint import footprint
+from langevin.storage import untrusted
 
 
 class Chain(nn.Module):
@@ -63,12 +64,12 @@ def test_attention_is_counted_as_the_fused_kernel_has_it() -> None:
 
 def model(shape: tuple[int, ...] = (1, 256, 256)) -> NetworkDenoiser:
     network = langevin.nn.create(langevin.nn.default(shape, multipliers=[1, 1], attention=[shape[-1]]))
-    return NetworkDenoiser(network, processes.EDM(), Reading("edm", 0.5), shape)
+    return NetworkDenoiser(network, processes.EDM(), AffineParameterization("edm", 0.5), shape)
 
 
 def test_a_batch_larger_than_memory_is_refused_before_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     denoiser = model()
-    monkeypatch.setattr(_untrusted, "memory", lambda: 2**24)
+    monkeypatch.setattr(untrusted, "memory", lambda: 2**24)
     with torch.no_grad(), pytest.raises(UserError, match=r"3 × \(1, 256, 256\) in the network would take .* MiB .* 14"):
         denoiser(torch.zeros(3, 1, 256, 256), 0.5)
     with pytest.raises(UserError, match=r"in the network with its gradients would take .* MiB .* 14\.4 MiB"):
@@ -105,5 +106,7 @@ def test_a_network_of_somebody_else_is_called_no_more_often_than_it_is_asked() -
 
     own = Own()
     with torch.no_grad():
-        NetworkDenoiser(own, processes.EDM(), Reading("edm", 0.5), (1, 512, 512))(torch.zeros(2, 1, 512, 512), 0.5)
+        NetworkDenoiser(own, processes.EDM(), AffineParameterization("edm", 0.5), (1, 512, 512))(
+            torch.zeros(2, 1, 512, 512), 0.5
+        )
     assert own.calls == 1

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from langevin import Noise, UserError, processes, worlds
-from langevin.denoisers import NPR, SN, VARIANCE_HEADS, Denoiser, Headed, Transform
+from langevin.denoisers import NPR, SN, VARIANCE_HEADS, Denoiser, Transform, VarianceHead
 from langevin.distributions import Dirac
 from langevin.nn import create, default
 from langevin.objectives import LogNormal, SecondMoment, Stratified
@@ -111,7 +111,7 @@ def test_loss_is_least_at_the_papers_variance(kind, shift):
     torch.testing.assert_close(head.log_u.detach().exp(), expected, rtol=0.05, atol=0.02)
 
 
-def learned(kind: str, base: Denoiser, steps: int, width: int) -> tuple[Headed, SecondMoment]:
+def learned(kind: str, base: Denoiser, steps: int, width: int) -> tuple[VarianceHead, SecondMoment]:
     torch.manual_seed(0)
     network = create(default((6,), out_channels=2, width=width, depth=2))
     objective = SecondMoment(Stratified(LogNormal(math.log(STD) - 1, 1.6)))
@@ -193,7 +193,7 @@ def test_labels_and_rows_pass_through():
 def test_refusals():
     with pytest.raises(UserError, match="variance 'npr' needs a process with"):
         NPR(WORLD.denoiser(processes.PhaseSpace()), Gives(torch.zeros(1)), STD)
-    with pytest.raises(UserError, match="data_std must be > 0, got 0"):
+    with pytest.raises(UserError, match="sigma_data must be > 0, got 0"):
         SN(WORLD.denoiser(PROCESS), Gives(torch.zeros(1)), 0.0)
     with pytest.raises(UserError, match="'second-moment' is that of a head, got WorldDenoiser"):
         SecondMoment().check(WORLD.denoiser(PROCESS))

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from langevin import UserError, data, likelihood, processes, training, worlds
-from langevin.denoisers import LevelReading, NetworkDenoiser
+from langevin import UserError, data, likelihood, models, processes, training, worlds
+from langevin.denoisers import LevelParameterization, NetworkDenoiser
 from langevin.training.config import (
     BudgetConfig,
     Config,
@@ -16,7 +16,7 @@ from langevin.training.config import (
     PredictionConfig,
     ProcessConfig,
 )
-from langevin.training.resolve import settle
+from langevin.training.resolve import resolve_config
 
 DOUBLE = torch.float64
 
@@ -35,7 +35,7 @@ class Prior(nn.Module):
 
 
 def denoiser(process, probs):
-    reading = LevelReading(levels=len(probs), data_std=0.6)
+    reading = LevelParameterization(levels=len(probs), sigma_data=0.6)
     return NetworkDenoiser(Prior(torch.tensor(probs, dtype=DOUBLE).log()), process, reading, (2,))
 
 
@@ -59,7 +59,9 @@ def test_independent_levels_are_exact(process):
     if isinstance(process, processes.EDM):
         found = likelihood.bound(ours, x, steps=5, estimator="path", decoder=None)
         assert found.protocol["of"] == "density"  # nothing said that these data have levels
-    described = NetworkDenoiser(ours.network, process, ours.reading, (2,), data=data.Data("x", (2,), levels=5))
+    described = NetworkDenoiser(
+        ours.network, process, ours.parameterization, (2,), data=data.DataInfo("x", (2,), levels=5)
+    )
     found = likelihood.bound(described, x, steps=5, estimator="path")
     torch.testing.assert_close(found.nats, -world.log_prob(x), rtol=0, atol=0.02)
 
@@ -93,12 +95,12 @@ def test_it_trains_saves_and_loads(tmp_path):
         batch=16,
     )
     digits = data.load("digits")
-    settled = settle(config, digits.info)
+    settled = resolve_config(config, digits.info)
     assert (settled.objective.name, settled.objective.times) == ("likelihood", "likelihood-importance")
     made = training.train(config, digits, tmp_path / "run", quiet=True)
-    loaded = training.load(tmp_path / "run")
+    loaded = models.load(tmp_path / "run")
     x = digits.test.all()[0][:4]
-    assert loaded.reading == LevelReading(levels=17, data_std=made.reading.data_std)
+    assert loaded.parameterization == LevelParameterization(levels=17, sigma_data=made.parameterization.sigma_data)
     one, other = (likelihood.bound(m, x, steps=3) for m in (made, loaded))
     torch.testing.assert_close(one.nats, other.nats)
     assert other.units.levels == 17
@@ -106,9 +108,9 @@ def test_it_trains_saves_and_loads(tmp_path):
 
 def test_bad_settings_are_named():
     with pytest.raises(UserError, match="levels"):
-        LevelReading(levels=1)
+        LevelParameterization(levels=1)
     with pytest.raises(UserError, match="levels"):
         denoiser(processes.Absorbing(2), [0.5, 0.5])
-    points = data.Data("points", (2,), mean=torch.zeros(2), cov=torch.eye(2))
+    points = data.DataInfo("points", (2,), mean=torch.zeros(2), cov=torch.eye(2))
     with pytest.raises(UserError, match="levels"):
-        settle(Config(prediction=PredictionConfig(name="levels")), points)
+        resolve_config(Config(prediction=PredictionConfig(name="levels")), points)

@@ -10,7 +10,7 @@ from torch import nn
 
 import langevin
 from langevin import UserError, processes, worlds
-from langevin.denoisers import PREDICTIONS, NetworkDenoiser, Reading, compiled, together
+from langevin.denoisers import PREDICTIONS, AffineParameterization, NetworkDenoiser, batched, compiled
 from langevin.distributions import Dirac, Normal
 from langevin.processes import expand
 
@@ -37,7 +37,7 @@ class Exact(nn.Module):
 
     def __init__(self, world, process, reading, dtype=torch.float64):
         super().__init__()
-        self.world, self.process, self.reading = world, process, reading
+        self.world, self.process, self.parameterization = world, process, reading
         self.weight = nn.Parameter(torch.zeros((), dtype=dtype))
         self.config = {"classes": world.classes}
         self.seen = []
@@ -52,20 +52,20 @@ class Exact(nn.Module):
             "log_sigma": lambda: process.time(-8 * label),
             "index": lambda: (label + 1) / steps,
             "time": lambda: label / 1000,
-        }[self.reading.time]()
-        x_t = x.to(torch.float64) / expand(self.reading.input_scale(process, t), x.to(torch.float64))
+        }[self.parameterization.time]()
+        x_t = x.to(torch.float64) / expand(self.parameterization.input_scale(process, t), x.to(torch.float64))
         mean = self.world.denoiser(process)(x_t, t).mean
         if condition is not None:
             label = condition["label"]
             given = self.world.denoiser(process).given(label=label.clamp_min(0))(x_t, t).mean
             mean = torch.where((label >= 0)[:, None], given, mean)
-        p, q = self.reading.coefficients(process, t)
+        p, q = self.parameterization.coefficients(process, t)
         noise = process.noise(x_t, Dirac(mean), t)
         return (expand(p, mean) * mean + expand(q, mean) * noise).to(x.dtype) + 0 * self.weight
 
 
 def exact(process, prediction="edm", dtype=torch.float64, world=WORLD, **settings):
-    reading = Reading(prediction, data_std=0.6, **settings)
+    reading = AffineParameterization(prediction, sigma_data=0.6, **settings)
     return NetworkDenoiser(Exact(world, process, reading, dtype), process, reading, world.shape)
 
 
@@ -150,7 +150,7 @@ def test_finite_at_both_ends(name, prediction, t):
             return torch.ones_like(x)
 
     process = PROCESSES[name]
-    denoiser = NetworkDenoiser(Ones(), process, Reading(prediction), (2,))
+    denoiser = NetworkDenoiser(Ones(), process, AffineParameterization(prediction), (2,))
     x = f64([[0.3, -2.0]])
     mean = denoiser(x, t).mean
     assert mean.isfinite().all()
@@ -176,7 +176,9 @@ def test_learned_range_is_improved_ddpm(betas, v):
     At n = 1, where β̃ is 0, the paper's code takes the second step's; a network is float32, which f inherits.
     """
     process, total = processes.DDPM(betas), len(betas)
-    denoiser = NetworkDenoiser(Channels(f64(0.1), f64(v)), process, Reading("eps"), (2,), variance="range")
+    denoiser = NetworkDenoiser(
+        Channels(f64(0.1), f64(v)), process, AffineParameterization("eps"), (2,), variance="range"
+    )
     alpha_bar = torch.cumprod(1 - f64(betas), 0)
     before = torch.cat([f64([1.0]), alpha_bar[:-1]])
     small = (1 - before) / (1 - alpha_bar) * f64(betas)
@@ -211,7 +213,7 @@ def test_learned_range_is_exact_at_every_stride():
         def parameters(self, recurse=True):
             return iter([nn.Parameter(torch.zeros(1, dtype=torch.float64))])
 
-    denoiser = NetworkDenoiser(Posterior(), process, Reading("x0"), (1,), variance="range")
+    denoiser = NetworkDenoiser(Posterior(), process, AffineParameterization("x0"), (1,), variance="range")
     belief = denoiser(x, t)
     torch.testing.assert_close(belief.cov.diagonal((1,)), posterior.expand(1, 1), rtol=1e-9, atol=0)
     exact_world = worlds.GaussianMixture(f64([1.0]), f64([[0.0]]), f64([[[spread]]])).denoiser(process)
@@ -224,7 +226,9 @@ def test_learned_range_is_exact_at_every_stride():
 def test_learned_range_is_continuous_below_the_second_knot():
     """A converted network is asked between knots: a hair above the first knot is as at the first knot."""
     process = PROCESSES["ddpm"]
-    denoiser = NetworkDenoiser(Channels(f64(0.1), f64(-0.5)), process, Reading("eps"), (2,), variance="range")
+    denoiser = NetworkDenoiser(
+        Channels(f64(0.1), f64(-0.5)), process, AffineParameterization("eps"), (2,), variance="range"
+    )
     x = torch.zeros(1, 2, dtype=torch.float64)
     values = [float(denoiser(x, f64(t)).cov.variance[0, 0]) for t in (0.001, 0.001 * (1 + 1e-9), 0.0010001)]
     assert values[1] == pytest.approx(values[0], rel=1e-4)
@@ -235,11 +239,15 @@ def test_learned_range_of_a_continuous_process():
     """The cosine schedule itself, between steps of 1/1000: the table made of it, where that is not clipped."""
     x, times = torch.zeros(5, 2, dtype=torch.float64), f64([0.001, 0.002, 0.3, 0.5, 0.9])
     laws = [
-        NetworkDenoiser(Channels(f64(0.1), f64(-0.3)), process, Reading("v"), (2,), variance="range")(x, times)
+        NetworkDenoiser(Channels(f64(0.1), f64(-0.3)), process, AffineParameterization("v"), (2,), variance="range")(
+            x, times
+        )
         for process in (PROCESSES["cosine"], PROCESSES["ddpm-cosine"])
     ]
     torch.testing.assert_close(laws[0].cov.diagonal((2,)), laws[1].cov.diagonal((2,)), rtol=1e-7, atol=0)
-    end = NetworkDenoiser(Channels(f64(0.1), f64(-0.3)), PROCESSES["cosine"], Reading("v"), (2,), variance="range")
+    end = NetworkDenoiser(
+        Channels(f64(0.1), f64(-0.3)), PROCESSES["cosine"], AffineParameterization("v"), (2,), variance="range"
+    )
     assert torch.isfinite(end(x[:1], 1.0).cov.diagonal((2,))).all()
 
 
@@ -251,11 +259,15 @@ def test_posterior_variance():
     known = (0.36 * sigma2 / (sigma2 + alpha2 * 0.36))[:, None].expand(2, 2)
     for raw, factor in ((0.0, 1.0), (math.log(2), 2.0)):
         network = Channels(f64(0.1), f64(raw))
-        denoiser = NetworkDenoiser(network, process, Reading("v", data_std=0.6), (2,), variance="posterior")
+        denoiser = NetworkDenoiser(
+            network, process, AffineParameterization("v", sigma_data=0.6), (2,), variance="posterior"
+        )
         belief = denoiser(x, t)
         assert isinstance(belief, Normal)
         torch.testing.assert_close(belief.cov.diagonal((2,)), factor * known, rtol=1e-6, atol=0)
-        plain = NetworkDenoiser(network, process, Reading("v", data_std=0.6), (2,), variance="posterior").reading
+        plain = NetworkDenoiser(
+            network, process, AffineParameterization("v", sigma_data=0.6), (2,), variance="posterior"
+        ).parameterization
         c, d = plain.mean(process, t)
         torch.testing.assert_close(belief.mean, (d * 0.1)[:, None].expand(2, 2), rtol=1e-6, atol=0)
         assert c.shape == (2,)
@@ -272,7 +284,7 @@ def test_label_conditions_the_belief():
         belief = denoiser.given(label=label)(x, 0.5)
         torch.testing.assert_close(belief.mean, truth.given(label=label)(x, 0.5).mean, rtol=1e-9, atol=1e-9)
     free = denoiser.given({"label": 1}).given(label=None)
-    assert free.bound == {}
+    assert free.condition == {}
     torch.testing.assert_close(free(x, 0.5).mean, truth(x, 0.5).mean, rtol=1e-9, atol=1e-9)
 
 
@@ -296,7 +308,7 @@ def test_rows_of_a_conditioned_denoiser():
     for index in (slice(1, 3), torch.tensor([3, 0])):
         torch.testing.assert_close(denoiser.rows(index)(x[index], 0.5).mean, whole[index], rtol=0, atol=1e-14)
     one = exact(process).given(label=1)
-    assert one.rows(slice(0, 2)).bound["label"].tolist() == [1]
+    assert one.rows(slice(0, 2)).condition["label"].tolist() == [1]
 
 
 class Recorder(nn.Module):
@@ -313,7 +325,7 @@ class Recorder(nn.Module):
 
 
 def recorder():
-    return NetworkDenoiser(Recorder(), PROCESSES["vp"], Reading(), (2,))
+    return NetworkDenoiser(Recorder(), PROCESSES["vp"], AffineParameterization(), (2,))
 
 
 def test_together_asks_once_and_counts_each():
@@ -321,7 +333,7 @@ def test_together_asks_once_and_counts_each():
     denoiser = recorder()
     x = torch.arange(6.0).reshape(3, 2)
     t = f64([0.1, 0.5, 0.9])
-    together([denoiser, denoiser.given(label=[1, 2, 3]), denoiser.given(label=4)], x, t)
+    batched([denoiser, denoiser.given(label=[1, 2, 3]), denoiser.given(label=4)], x, t)
     assert len(denoiser.network.calls) == 1
     seen, time, condition = denoiser.network.calls[0]
     assert condition["label"].tolist() == [-1, -1, -1, 1, 2, 3, 4, 4, 4]
@@ -331,7 +343,7 @@ def test_together_asks_once_and_counts_each():
     denoiser(x, t)
     assert denoiser.network.calls[1][2] is None
     assert denoiser.counter.calls == 4
-    together([denoiser.given(label=0), denoiser], x, 0.5)
+    batched([denoiser.given(label=0), denoiser], x, 0.5)
     assert denoiser.network.calls[2][2]["label"].tolist() == [0, 0, 0, -1, -1, -1]
     assert denoiser.counter.calls == 6
 
@@ -346,7 +358,7 @@ def test_together_marks_what_is_absent():
         denoiser.given(sequence=torch.ones(2, 4, 2)),
         denoiser.given(sequence=torch.ones(1, 2)),
     ]
-    together(parts, x, 0.5)
+    batched(parts, x, 0.5)
     _, _, condition = denoiser.network.calls[0]
     assert condition["label"].tolist() == [-1, -1, 1, 1, -1, -1, -1, -1]
     gone = condition["vector"].isnan().all(1)
@@ -364,7 +376,7 @@ def test_together_is_each_alone():
     t = f64([0.2, 0.5, 0.5, 0.9])
     denoiser = exact(process, "v")
     parts = [denoiser, denoiser.given(label=[0, 1, 2, 0]), denoiser.given(label=2)]
-    for belief, part in zip(together(parts, x, t), parts):
+    for belief, part in zip(batched(parts, x, t), parts):
         torch.testing.assert_close(belief.mean, part(x, t).mean, rtol=0, atol=1e-13)
 
 
@@ -374,7 +386,7 @@ def test_together_of_different_networks():
     x = WORLD.sample(2, 1, process=process, t=0.5)
     one, two = exact(process, "v"), exact(process, "eps")
     parts = [one, two, WORLD.denoiser(process)]
-    for belief in together(parts, x, 0.5):
+    for belief in batched(parts, x, 0.5):
         torch.testing.assert_close(belief.mean, WORLD.denoiser(process)(x, 0.5).mean, rtol=1e-9, atol=1e-9)
     assert len(one.network.seen) == len(two.network.seen) == one.counter.calls == two.counter.calls == 1
 
@@ -390,7 +402,7 @@ def test_gradients_reach_the_network_and_the_state():
         def forward(self, x, time, condition=None):
             return self.weight * x
 
-    denoiser = NetworkDenoiser(Linear(), PROCESSES["vp"], Reading(), (2,))
+    denoiser = NetworkDenoiser(Linear(), PROCESSES["vp"], AffineParameterization(), (2,))
     x = torch.ones(1, 2, dtype=torch.float64, requires_grad=True)
     denoiser(x, 0.5).mean.sum().backward()
     assert float(x.grad.abs().min()) > 0
@@ -404,7 +416,7 @@ def test_repr_and_places():
     assert denoiser.conditions() == ("label",)
     assert denoiser.device == torch.device("cpu")
     assert denoiser.given(endpoint=torch.zeros(1)).process == PROCESSES["vp"]
-    assert NetworkDenoiser(nn.Identity(), PROCESSES["vp"], Reading(), [2]).shape == (2,)
+    assert NetworkDenoiser(nn.Identity(), PROCESSES["vp"], AffineParameterization(), [2]).shape == (2,)
 
 
 X = torch.zeros(2, 2)
@@ -421,31 +433,35 @@ REFUSED = [
     (lambda d: d.given(sequence=torch.ones(4, 3)), r"sequence must be \(B, L, 2\) or \(L, 2\), got shape \(1, 4, 3\)"),
     (lambda d: d.given(sequence=torch.ones(2)), r"sequence must be \(B, L, 2\) or \(L, 2\), got shape \(2,\)"),
     (
-        lambda d: NetworkDenoiser(nn.Identity(), PROCESSES["vp"], Reading(), (2,)).given(label=1),
+        lambda d: NetworkDenoiser(nn.Identity(), PROCESSES["vp"], AffineParameterization(), (2,)).given(label=1),
         r"condition 'label' is not one this model takes \(no condition\)",
     ),
     (
-        lambda d: NetworkDenoiser(nn.Identity(), PROCESSES["vp"], Reading(), (2,), variance="rang"),
+        lambda d: NetworkDenoiser(nn.Identity(), PROCESSES["vp"], AffineParameterization(), (2,), variance="rang"),
         "unknown variance 'rang'. Did you mean 'range'",
     ),
     (
-        lambda d: NetworkDenoiser(nn.Identity(), PROCESSES["edm"], Reading(), (2,), variance="range"),
+        lambda d: NetworkDenoiser(nn.Identity(), PROCESSES["edm"], AffineParameterization(), (2,), variance="range"),
         "variance 'range' is of one step of a table; 1000 equal steps of t miss most of EDM",
     ),
     (
-        lambda d: NetworkDenoiser(nn.Identity(), PROCESSES["flow"], Reading("eps"), (2,)),
+        lambda d: NetworkDenoiser(nn.Identity(), PROCESSES["flow"], AffineParameterization("eps"), (2,)),
         "prediction 'eps' cannot be read at t = 1 of RectifiedFlow",
     ),
     (
-        lambda d: NetworkDenoiser(nn.Identity(), processes.Absorbing(2), Reading("x0"), (2,)),
+        lambda d: NetworkDenoiser(nn.Identity(), processes.Absorbing(2), AffineParameterization("x0"), (2,)),
         "prediction 'x0' needs a process",
     ),
     (
-        lambda d: NetworkDenoiser(Recorder(), PROCESSES["vp"], Reading(), (2,), variance="posterior")(X, 0.5),
+        lambda d: NetworkDenoiser(Recorder(), PROCESSES["vp"], AffineParameterization(), (2,), variance="posterior")(
+            X, 0.5
+        ),
         r"network must return \(4,\) a sample, got \(2,\)",
     ),
     (
-        lambda d: NetworkDenoiser(Channels(f64(0.0), f64(0.0)), PROCESSES["vp"], Reading(), (2,))(X, 0.5),
+        lambda d: NetworkDenoiser(Channels(f64(0.0), f64(0.0)), PROCESSES["vp"], AffineParameterization(), (2,))(
+            X, 0.5
+        ),
         r"network must return \(2,\) a sample, got \(4,\)",
     ),
     (lambda d: d(X, 1.5), r"t must be a time in \[0, 1\]"),
@@ -466,7 +482,7 @@ def test_compiled_is_the_same_belief():
     graph does.
     """
     network = langevin.nn.create(langevin.nn.default((1, 8, 8), classes=3)).eval()
-    plain = NetworkDenoiser(network, processes.EDM(), Reading("edm"), (1, 8, 8)).given(label=1)
+    plain = NetworkDenoiser(network, processes.EDM(), AffineParameterization("edm"), (1, 8, 8)).given(label=1)
     fast = compiled(plain, backend="eager")
     x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -476,20 +492,8 @@ def test_compiled_is_the_same_belief():
         fast.network.__dict__["call"] = lambda x, time, condition: buffer.fill_(float(time[0]))
         first = fast(x, 0.9)
         fast(x, 0.1)
-        c, d = plain.reading.mean(plain.process, f64(0.9))
+        c, d = plain.parameterization.mean(plain.process, f64(0.9))
         expected = x * float(c) + float(d) * float(-plain.process.log_snr(0.9) / 8)
         torch.testing.assert_close(first.mean, expected)
     with pytest.raises(UserError, match="denoiser must be a NetworkDenoiser"):
         compiled(WORLD.denoiser(processes.VP()))
-
-
-def test_a_point_blends_what_it_would_be():
-    """a·x + b·x̂_0 from the parts is that from the whole, on its own state and on another."""
-    network = Exact(WORLD, processes.VP(), Reading("v"))
-    belief = NetworkDenoiser(network, processes.VP(), Reading("v"), (2,))
-    x, other = WORLD.sample(5, process=processes.VP(), t=0.5), torch.ones(5, 2, dtype=torch.float64)
-    for state in (x, other):
-        law = belief(x, 0.5)
-        torch.testing.assert_close(
-            law.blend(0.3, state, -1.7), 0.3 * state - 1.7 * belief(x, 0.5).mean, rtol=1e-12, atol=0
-        )

@@ -241,7 +241,7 @@ def test_names():
     process = PROCESSES["vp"]
 
     class Learned(type(WORLD.denoiser(process))):
-        spreads = {"analytic": table(0.5)}  # noqa: RUF012
+        learned_variances = {"analytic": table(0.5)}  # noqa: RUF012
 
     model = Learned(WORLD, process)
     x = WORLD.sample(3, 1, process=process, t=0.5)

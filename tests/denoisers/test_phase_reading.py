@@ -9,8 +9,14 @@ import torch
 from torch import nn
 
 from langevin import Noise, UserError, objectives, processes, worlds
-from langevin.denoisers import PHASE_PREDICTIONS, NetworkDenoiser, PhaseReading, Reading, convert
-from langevin.denoisers.network import together
+from langevin.denoisers import (
+    PHASE_PREDICTIONS,
+    AffineParameterization,
+    NetworkDenoiser,
+    PhaseParameterization,
+    convert,
+)
+from langevin.denoisers.network import batched
 from langevin.nn import MLP
 
 F64 = torch.float64
@@ -33,7 +39,7 @@ class Says(nn.Module):
 
 
 def denoiser(network, process, prediction="eps", shape=(2,), **settings):
-    return NetworkDenoiser(network, process, PhaseReading(prediction, data_std=0.7, **settings), shape)
+    return NetworkDenoiser(network, process, PhaseParameterization(prediction, sigma_data=0.7, **settings), shape)
 
 
 def random(network):
@@ -122,7 +128,7 @@ def test_hybrid_score_matching_finds_the_belief(prediction):
             return type("Belief", (), {"mean": belief.mean + self.config["height"] * bump})()
 
     def loss(height):
-        reading = PhaseReading(prediction, data_std=0.7)
+        reading = PhaseParameterization(prediction, sigma_data=0.7)
         moved = Moved(Says(0.0), process, reading, (2,), config={"height": height})
         return objectives.create("simple")(moved, world.sample(noise), None, noise)
 
@@ -162,7 +168,7 @@ def test_float32():
             single = denoiser(network.float(), process, prediction)(z.float(), t).mean
             assert single.dtype == torch.float32
             # 30 roundings in the network, times the largest factor that leads from its answer to x̂_0, and those of z
-            c, d = PhaseReading(prediction, data_std=0.7).mean(process, torch.tensor(t, dtype=F64))
+            c, d = PhaseParameterization(prediction, sigma_data=0.7).mean(process, torch.tensor(t, dtype=F64))
             assert (single - double).abs().max() < 2.0**-24 * (
                 30 * d.abs() + 4 * (c.abs() * z.abs().amax((0, 2))).sum()
             )
@@ -178,7 +184,7 @@ def test_a_time_a_sample_and_several_conditions():
     for i, label in enumerate((0, 2)):
         alone = model.given(label=label)(z[i : i + 1], t[i]).mean
         torch.testing.assert_close(both(z, t).mean[i : i + 1], alone, rtol=1e-9, atol=1e-9)
-    one, other = together([model.given(label=0), model.given(label=1)], z, t)
+    one, other = batched([model.given(label=0), model.given(label=1)], z, t)
     torch.testing.assert_close(one.mean, model.given(label=0)(z, t).mean)
     torch.testing.assert_close(other.mean, model.given(label=1)(z, t).mean)
     assert not torch.equal(one.mean, other.mean)
@@ -201,24 +207,24 @@ def test_refusals():
     with pytest.raises(UserError, match="needs PhaseSpace, got VP"):
         denoiser(Says(0.0), processes.VP())
     with pytest.raises(UserError, match="unknown prediction 'v'"):
-        PhaseReading("v")
+        PhaseParameterization("v")
     with pytest.raises(UserError, match="time 'sigma' is for processes"):
-        PhaseReading(time="sigma")
-    with pytest.raises(UserError, match="data_std must be > 0, got 0"):
-        PhaseReading(data_std=0.0)
+        PhaseParameterization(time="sigma")
+    with pytest.raises(UserError, match="sigma_data must be > 0, got 0"):
+        PhaseParameterization(sigma_data=0.0)
     with pytest.raises(UserError, match=r"network must return \(2,\) a sample, got \(4,\)"):
         denoiser(Says(torch.zeros(3, 4)), process)(torch.zeros(3, 2, 2), 0.5)
     with pytest.raises(UserError, match="unknown variance 'range'"):
-        NetworkDenoiser(Says(0.0), process, PhaseReading(), (2,), variance="range")
+        NetworkDenoiser(Says(0.0), process, PhaseParameterization(), (2,), variance="range")
     with pytest.raises(UserError, match="needs a process x_t = αx_0"):
-        NetworkDenoiser(Says(0.0), process, Reading(), (2,))
+        NetworkDenoiser(Says(0.0), process, AffineParameterization(), (2,))
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 4, 5)])
 def test_faces_are_the_shape_of_what_goes_in(shape):
     """And of channels that come out as many as the data have."""
-    process, reading = PROCESSES["short"], PhaseReading("eps")
+    process, reading = PROCESSES["short"], PhaseParameterization("eps")
     x, t = torch.zeros(2, 2, *shape, dtype=F64), torch.tensor(0.3, dtype=F64)
-    inside, channels = reading.faces(process, shape)
-    assert reading.enter(process, x, reading.asked(process, t, t)).shape == (2, *inside)
+    inside, channels = reading.network_shapes(process, shape)
+    assert reading.precondition(process, x, reading.inputs(process, t, t)).shape == (2, *inside)
     assert channels == shape[0]

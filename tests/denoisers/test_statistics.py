@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from langevin import Noise, UserError, processes, worlds
-from langevin.denoisers import clamp, convert, dirac, gaussian, independent, isotropic, unit, whole
+from langevin.denoisers import clamp, convert, dirac, gaussian, identity, independent, isotropic, unit
 from langevin.distributions import Categorical, Dirac, FiniteSet, Normal
 
 SCALAR = {
@@ -114,7 +114,7 @@ def test_gaussian_of_a_finite_set_of_images():
 
 def test_whole_is_the_denoiser():
     base = WORLD.denoiser(SCALAR["vp"])
-    assert whole(base) is base
+    assert identity(base) is base
 
 
 def test_what_passes_through():

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from langevin import Noise, UserError, guidance, samplers, worlds
-from langevin.denoisers import NetworkDenoiser, Reader, Reading, TokenReading, independent
+from langevin.denoisers import (
+    AffineParameterization,
+    NetworkDenoiser,
+    Parameterization,
+    TokenParameterization,
+    independent,
+)
 from langevin.distributions import Categorical
 from langevin.processes import VP, Absorbing, Chain, Uniform
 
@@ -36,7 +42,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def made(chain: Chain, shape: tuple[int, ...], prediction: str, out: Tensor) -> NetworkDenoiser:
-    return NetworkDenoiser(Fixed(out), chain, TokenReading(prediction), shape)
+    return NetworkDenoiser(Fixed(out), chain, TokenParameterization(prediction), shape)
 
 
 def test_a_sequence_is_shown_one_hot_and_its_time() -> None:
@@ -102,8 +108,8 @@ def test_the_last_step_is_not_the_published_one() -> None:
 
     published = row(0.3, 0.6)[:, 2] * (own @ row(0.0, 0.3))
     torch.testing.assert_close(step(0.6, 0.3), published / published.sum(), rtol=1e-6, atol=1e-7)
-    weighed = own * row(0.0, 0.3)[:, 2]
-    torch.testing.assert_close(step(0.3, 0.0), weighed / weighed.sum(), rtol=1e-6, atol=1e-7)
+    load_network = own * row(0.0, 0.3)[:, 2]
+    torch.testing.assert_close(step(0.3, 0.0), load_network / load_network.sum(), rtol=1e-6, atol=1e-7)
     assert float((step(0.3, 0.0) - own).abs().max()) > 0.05
 
 
@@ -188,18 +194,18 @@ def test_the_loop_samples_it() -> None:
 
 
 def test_readings_are_readers() -> None:
-    assert issubclass(TokenReading, Reader)
-    assert issubclass(Reading, Reader)
-    assert (TokenReading.kind, Reading.kind) == ("tokens", "denoiser")
+    assert issubclass(TokenParameterization, Parameterization)
+    assert issubclass(AffineParameterization, Parameterization)
+    assert (TokenParameterization.kind, AffineParameterization.kind) == ("tokens", "denoiser")
 
 
 REFUSED = [
-    (lambda: TokenReading("logit"), "unknown prediction 'logit'. Did you mean 'logits'"),
-    (lambda: TokenReading(time="index"), "time label must be 'time' for tokens, got 'index'"),
-    (lambda: TokenReading(time="tim"), "unknown time label 'tim'"),
+    (lambda: TokenParameterization("logit"), "unknown prediction 'logit'. Did you mean 'logits'"),
+    (lambda: TokenParameterization(time="index"), "time label must be 'time' for tokens, got 'index'"),
+    (lambda: TokenParameterization(time="tim"), "unknown time label 'tim'"),
     (lambda: made(VP(), (2,), "logits", random(3, 2)), "needs a chain on tokens, got VP"),  # type: ignore[arg-type]
     (
-        lambda: NetworkDenoiser(Fixed(random(3, 2)), Uniform(3), TokenReading(), (2,), variance="range"),
+        lambda: NetworkDenoiser(Fixed(random(3, 2)), Uniform(3), TokenParameterization(), (2,), variance="range"),
         "unknown variance 'range'",
     ),
     (lambda: made(Uniform(3), (2,), "logits", random(4, 2))(torch.zeros(1, 2).long(), 0.5), r"must return \(3, 2\)"),

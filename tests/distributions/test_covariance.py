@@ -66,7 +66,7 @@ class Basis:
             -1, *shape
         )
 
-    def fold(self, tag):
+    def fold_in(self, tag):
         return Basis(self.total, self.first + 100 * tag)
 
 

@@ -31,20 +31,21 @@ import torch
 from PIL import Image
 
 import langevin.nn
-from langevin import Noise, _untrusted, data, processes, training
+from langevin import Noise, data, models, processes
 from langevin._errors import UserError
 from langevin.adapters.pickles import convert
-from langevin.data import Data, Dataset, Split, images
-from langevin.denoisers import NetworkDenoiser, Reading
-from langevin.report import Part, Recipe, Request, Shards
+from langevin.data import DataInfo, Dataset, Split, images
+from langevin.denoisers import AffineParameterization, NetworkDenoiser
+from langevin.generate import Part, Recipe, Request, Shards
+from langevin.models.solvers import solvers_of
+from langevin.models.variances import variances_of
+from langevin.storage import files, untrusted
 from langevin.tasks.compress import compress, container, decompress
 from langevin.tasks.compress.images import check_items
-from langevin.training import checkpoint, files
+from langevin.training import checkpoint
 from langevin.training.config import Config, NetworkConfig, ProcessConfig
 from langevin.training.learner import Learner
-from langevin.training.resolve import build, settle
-from langevin.training.spreads import spreads_of
-from langevin.training.tuning import tuned_of
+from langevin.training.resolve import build, resolve_config
 
 CORPUS = Path(__file__).parent / "corpus"
 SPACE = 2**30 * 3
@@ -79,7 +80,7 @@ def restrain() -> None:
     with open("/proc/self/statm") as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + SPACE, used + SPACE))
-    _untrusted.memory = lambda: SPACE // 3
+    untrusted.memory = lambda: SPACE // 3
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
 
@@ -142,7 +143,7 @@ def _even(network: torch.nn.Module) -> None:
 def _points() -> Dataset:
     x = ((torch.arange(60).reshape(30, 2) * 29) % 31).float() / 16 - 1
     cov = torch.tensor([[0.5, 0.125], [0.125, 0.25]], dtype=torch.float64)
-    info = Data("dots", (2,), None, None, ("a", "b", "c"), mean=torch.zeros(2, dtype=torch.float64), cov=cov)
+    info = DataInfo("dots", (2,), None, None, ("a", "b", "c"), mean=torch.zeros(2, dtype=torch.float64), cov=cov)
     label = torch.arange(30) % 3
     return Dataset(info, Split(x[:20], label[:20]), Split(x[20:], label[20:]))
 
@@ -151,15 +152,17 @@ def _model() -> NetworkDenoiser:
     network = langevin.nn.create({"name": "mlp", "channels": 2, "width": 8, "depth": 1, "classes": 3})
     _even(network)
     config = {"steps": 4, "config": {"objective": {"label_dropout": 0.1}}}
-    return NetworkDenoiser(network, processes.VP(), Reading("v", 0.7), (2,), data=_points().info, config=config)
+    return NetworkDenoiser(
+        network, processes.VP(), AffineParameterization("v", 0.7), (2,), data=_points().info, config=config
+    )
 
 
 def _pictures() -> NetworkDenoiser:
     config = {"name": "unet", "channels": 1, "size": (4, 4), "width": 8, "multipliers": (1,), "attention": ()}
     network = langevin.nn.create(config)
     _even(network)
-    info = Data("marks", (1, 4, 4), levels=17)
-    return NetworkDenoiser(network, processes.VP(), Reading("v", 0.7), (1, 4, 4), data=info)
+    info = DataInfo("marks", (1, 4, 4), levels=17)
+    return NetworkDenoiser(network, processes.VP(), AffineParameterization("v", 0.7), (1, 4, 4), data=info)
 
 
 def _unsealed(folder: Path) -> None:
@@ -192,14 +195,14 @@ def _picture(kind: str, mode: str = "RGB", **how: object) -> bytes:
     return buffer.getvalue()
 
 
-TUNED = {
-    "langevin": 1,
-    "kind": "tuned-sampler",
+SOLVER = {
+    "langevin": 2,
+    "kind": "learned-solver",
     "nfe": 2,
     "process": processes.VP().to_dict(),
     "guidance_scale": 1.0,
     "label": "in turn",
-    "moments": {"spread": 0.5, "largest": 0.6},
+    "frame": {"std": 0.5, "largest": 0.6},
     "assumed": None,
     "errors": {"before": 0.2, "after": 0.1},
     "made": {"n": 256, "trained_steps": 4},
@@ -217,13 +220,15 @@ def readers() -> dict[str, Reader]:
     root = Path(tempfile.mkdtemp(prefix="langevin-fuzz-"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     dots, dataset = _model(), _points()
-    training.save(dots, root / "dots")
+    models.save(dots, root / "dots")
     vae = langevin.nn.create(
         {"name": "vae", "channels": 1, "size": [4, 4], "width": 8, "multipliers": [1], "blocks": 1}
     )
-    training.save(training.Autoencoder(vae, _pictures().data), root / "codec")
+    models.save(models.Autoencoder(vae, _pictures().data), root / "codec")
     run = root / "run"
-    config = settle(replace(Config(), batch=4, network=NetworkConfig("mlp", {"width": 8, "depth": 1})), dataset.info)
+    config = resolve_config(
+        replace(Config(), batch=4, network=NetworkConfig("mlp", {"width": 8, "depth": 1})), dataset.info
+    )
     torch.manual_seed(0)
     denoiser, objective = build(config, dataset.info)
     learn = lambda: Learner(denoiser, objective, optimiser=config.optimiser, ema=config.ema, batch=4)
@@ -255,19 +260,19 @@ def readers() -> dict[str, Reader]:
 
         return read_it
 
-    load = lambda folder: training.load(folder, device="cpu")
+    load = lambda folder: models.load(folder, device="cpu")
 
     def resumed(folder: Path) -> object:
         names = (checkpoint.MODEL, checkpoint.AVERAGE, checkpoint.OPTIMISER, checkpoint.STATE)
         files.seal(folder, {name: files.digest((folder / name).read_bytes()) for name in names})
         state = checkpoint.read_state(folder)
-        with _untrusted.reading(folder / checkpoint.STATE):
+        with untrusted.reading(folder / checkpoint.STATE):
             kept = Config.from_dict(state["config"])
         checkpoint.weighs(folder, kept)
         return checkpoint.restore(folder, learn())
 
     def trained(content: bytes) -> object:
-        asked = settle(Config.from_dict(_untrusted.parse_json(content)), dataset.info)
+        asked = resolve_config(Config.from_dict(untrusted.parse_json(content)), dataset.info)
         return build(asked, dataset.info)
 
     def picture(content: bytes) -> object:
@@ -288,18 +293,18 @@ def readers() -> dict[str, Reader]:
     other = [processes.DDPM([0.1, 0.2]), processes.Learned((-9.0, 4.0)), processes.EDM(), processes.Cosine()]
     held = json.loads((root / "dots" / "config.json").read_text())
     text = root / "words"
-    letters = Data("abc", (6,), None, None, tokens=("a", "b", "c", "d"))
+    letters = DataInfo("abc", (6,), None, None, tokens=("a", "b", "c", "d"))
     small = NetworkConfig("transformer", {"width": 8, "depth": 1, "heads": 1})
-    tokens = settle(replace(Config(), network=small, process=ProcessConfig("uniform")), letters)
-    training.save(build(tokens, letters)[0], text)
+    tokens = resolve_config(replace(Config(), network=small, process=ProcessConfig("uniform")), letters)
+    models.save(build(tokens, letters)[0], text)
     _unsealed(text)
     worded = json.loads((text / "config.json").read_text())
     chains = [worded["process"], processes.DiscretisedGaussian(4, 5).to_dict(), {"name": "neighbours", "classes": 4}]
     chains += [{"name": "uniform", "classes": 4, "schedule": "mutual-information"}]
     knots = {"log_snr": [-4.0, 0.0, 4.0], "gamma": [0.9, 0.5, 0.1], "stderr": [0.1] * 3, "error": [0.3, 0.2, 0.1]}
-    about = {"langevin": 1, "kind": "calibration", "low": None, "high": None, "made": {"trained_steps": 4}}
+    about = {"langevin": 2, "kind": "calibration", "low": None, "high": None, "made": {"trained_steps": 4}}
     head = langevin.nn.create({"name": "mlp", "channels": 6, "out_channels": 2, "width": 8, "depth": 1})
-    headed = {"langevin": 1, "kind": "variance-head", "head": "sn", "network": head.config, "data_std": 0.5}
+    headed = {"langevin": 2, "kind": "variance-head", "head": "sn", "network": head.config, "sigma_data": 0.5}
     headed |= {"low": None, "high": None, "trained_steps": 4, "training": {}}
     (root / "headed" / "sn").mkdir(parents=True)
     shutil.copytree(root / "dots", root / "headed", dirs_exist_ok=True)
@@ -343,18 +348,20 @@ def readers() -> dict[str, Reader]:
             beside(root / "dots", "data.safetensors", load), ((root / "dots" / "data.safetensors").read_bytes(),)
         ),
         "codec": Reader(
-            beside(root / "codec", "config.json", lambda p: training.load_codec(p, device="cpu")),
+            beside(root / "codec", "config.json", lambda p: models.load_codec(p, device="cpu")),
             ((root / "codec" / "config.json").read_bytes(),),
             json=True,
         ),
-        "tuned": Reader(beside(root / "dots", "tuned-2.json", lambda p: tuned_of(p, 4)), (_json(TUNED),), json=True),
+        "solver": Reader(
+            beside(root / "dots", "solver-2.json", lambda p: solvers_of(p, 4)), (_json(SOLVER),), json=True
+        ),
         "calibration": Reader(
-            beside(root / "dots", "calibration.json", lambda p: spreads_of(p, dots)),
+            beside(root / "dots", "calibration.json", lambda p: variances_of(p, dots)),
             (_json({**about, **knots}),),
             json=True,
         ),
         "head": Reader(
-            beside(root / "headed", "sn/config.json", lambda p: spreads_of(p, dots)), (_json(headed),), json=True
+            beside(root / "headed", "sn/config.json", lambda p: variances_of(p, dots)), (_json(headed),), json=True
         ),
         "state": Reader(beside(saved, checkpoint.STATE, resumed), (state,), json=True),
         "checkpoint": Reader(beside(saved, checkpoint.MODEL, resumed), ((saved / checkpoint.MODEL).read_bytes(),)),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from langevin import processes, samplers, worlds
+from langevin import Noise, processes, samplers, worlds
 from langevin.denoisers import dirac, gaussian
 from langevin.samplers import Sampler
 
@@ -119,7 +119,7 @@ SAMPLERS = {
     "remainder": Law(samplers.GaussianRemainder(prefix=False), 4, 120, True),
     "remainder-3": Law(samplers.GaussianRemainder(order=3, prefix=False), 3, 120, True),
     "remainder-sde": Law(samplers.GaussianRemainder(eta=1.0, prefix=False), None, 120, True),
-    "tuned": Law(samplers.Tuned(), 1, 40, False),
+    "learned": Law(samplers.LearnedSolver(), 1, 40, False),
     "euler": Law(samplers.Euler(), 1, 40, False),
     "heun": Law(samplers.Heun(), 2, 120, True, evaluations="ts"),
     "euler-maruyama": Law(samplers.EulerMaruyama(), None, 40, False),
@@ -139,7 +139,7 @@ SAMPLERS = {
     "rk45": Law(samplers.RK45(1e-3, 1e-3), None, 5, True, evaluations=None),
     "dop853": Law(samplers.DOP853(1e-2, 1e-2), None, 5, True, evaluations=None),
     "edm-euler": Law(samplers.EDMEuler(churn=10), None, 40, False, evaluations=None),
-    "edm-heun": Law(samplers.EDMHeun(churn=10, scale=1.0), None, 150, True, evaluations=None),
+    "edm-heun": Law(samplers.EDMHeun(churn=10, s_noise=1.0), None, 150, True, evaluations=None),
     "pndm": Law(
         samplers.PNDM(), None, 80, True, evaluations=None, signal=True
     ),  # its order: tests/samplers/test_pndm.py
@@ -167,8 +167,8 @@ PHASE_SAMPLERS = {
     "ancestral-half": Law(samplers.Ancestral(0.5), None, 4, True),
     "ancestral-mean": Law(samplers.Ancestral(belief=dirac), None, 60, False),
     "flow-mean": Law(samplers.Ancestral(0.0, dirac), 1, 40, False),
-    "looked": Law(samplers.Looked(samplers.GaussianRemainder(prefix=False)), None, 60, True),
-    "looked-sde": Law(samplers.Looked(samplers.Ancestral()), None, 4, True),
+    "phase-projected": Law(samplers.PhaseProjected(samplers.GaussianRemainder(prefix=False)), None, 60, True),
+    "phase-projected-sde": Law(samplers.PhaseProjected(samplers.Ancestral()), None, 4, True),
     "phase-2m": Law(samplers.PhaseMultistep(), 2, 60, True),
     "euler": Law(samplers.Euler(), 1, 60, False),
     "heun": Law(samplers.Heun(), 2, 120, True, evaluations="ts"),
@@ -185,3 +185,11 @@ def mixture(dim: int) -> worlds.World:
     world = worlds.random_mixture(dim, components=4, rms=0.7, seed=dim)
     covariances = torch.einsum("kij,kj,klj->kil", world.basis, world.values + 0.04, world.basis)
     return worlds.GaussianMixture(world.log_weights.exp(), world.means, covariances)
+
+
+def remembers(sampler, denoiser, x):
+    """Whether a sampler keeps the times at which it knows values."""
+    first, second = torch.tensor([0.5, 0.4], dtype=torch.float64)
+    memory = sampler.step(samplers.State(x, first), second, denoiser, Noise(0, len(x))).memory
+    kept = memory if isinstance(memory, tuple) and not hasattr(memory, "times") else (memory,)
+    return any(getattr(part, "times", ()) for part in kept)

@@ -14,7 +14,18 @@ from langevin import Noise, UserError, processes, samplers
 from langevin._registry import lookup, methods
 from langevin.denoisers import Transform
 from langevin.guidance import classifier_free
-from laws.table import FAST, GRIDS, PHASE_SAMPLERS, PREDICTIONS, PROCESSES, SAMPLERS, SMOOTH, TABLE_GRIDS, mixture
+from laws.table import (
+    FAST,
+    GRIDS,
+    PHASE_SAMPLERS,
+    PREDICTIONS,
+    PROCESSES,
+    SAMPLERS,
+    SMOOTH,
+    TABLE_GRIDS,
+    mixture,
+    remembers,
+)
 from support import flow_reference, log_prob_gap, oracle, sliced_w2, w2_floor
 
 ROWS = list(itertools.product(PROCESSES, SAMPLERS))
@@ -173,7 +184,10 @@ def test_times_are_those_of_the_grid(process, sampler):
 
 @pytest.mark.parametrize(("process", "sampler"), in_turn(ROWS))
 def test_batch_equal_to_width(process, sampler):
-    """With as many samples as coordinates, a time per sample stays with its sample, for scalar and (B,) times alike."""
+    """With as many samples as coordinates, a time per sample stays with its sample, for scalar and (B,) times alike.
+
+    A sampler that remembers values at times that all samples share refuses times of their own.
+    """
     q, law = PROCESSES[process], SAMPLERS[sampler]
     world = mixture(2)
     denoiser = world.denoiser(q)
@@ -182,6 +196,10 @@ def test_batch_equal_to_width(process, sampler):
     noise = Noise(0, 2, draw=1)
     t = torch.tensor([p[0] for p in pairs], dtype=torch.float64)
     s = torch.tensor([p[1] for p in pairs], dtype=torch.float64)
+    if remembers(law.sampler, denoiser, x):
+        with pytest.raises(UserError, match="one time for all samples"):
+            law.sampler.step(samplers.State(x, t), s, denoiser, noise)
+        return
     both = law.sampler.step(samplers.State(x, t), s, denoiser, noise).x
     for i in range(2):
         alone = law.sampler.step(samplers.State(x[i : i + 1], t[i]), s[i], denoiser, noise.rows(slice(i, i + 1))).x
@@ -190,7 +208,7 @@ def test_batch_equal_to_width(process, sampler):
 
 def readable(process, prediction):
     try:
-        langevin.denoisers.Reading(prediction).check(process)
+        langevin.denoisers.AffineParameterization(prediction).check(process)
     except UserError:
         return False
     return True

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import langevin
-from langevin import Noise, samplers
-from langevin.denoisers import NetworkDenoiser, PhaseReading
+from langevin import Noise, UserError, samplers
+from langevin.denoisers import NetworkDenoiser, PhaseParameterization
 from langevin.samplers import grids
-from laws.table import PHASE_SAMPLERS, PHASES, mixture
+from laws.table import PHASE_SAMPLERS, PHASES, mixture, remembers
 from laws.test_laws import Spy
 from support import flow_reference, sliced_w2, thinned
 
@@ -131,6 +131,10 @@ def test_batch_equal_to_width(process, sampler):
     pairs = torch.tensor([(0.9, 0.4), (0.5, 0.2)], dtype=torch.float64)
     x, noise = world.sample(2, 1, process=q, t=0.5), Noise(0, 2, draw=1)
     step = lambda x, t, s, noise: law.sampler.step(samplers.State(x, t), s, world.denoiser(q), noise).x
+    if remembers(law.sampler, world.denoiser(q), x):
+        with pytest.raises(UserError, match="one time for all samples"):
+            step(x, pairs[:, 0], pairs[:, 1], noise)
+        return
     both = step(x, pairs[:, 0], pairs[:, 1], noise)
     for i in range(2):
         alone = step(x[i : i + 1], pairs[i, 0], pairs[i, 1], noise.rows(slice(i, i + 1)))
@@ -159,14 +163,14 @@ class Oracle(torch.nn.Module):
 
     def __init__(self, world, process, reading, dtype):
         super().__init__()
-        self.world, self.process, self.reading, self.config = world, process, reading, {}
+        self.world, self.process, self.parameterization, self.config = world, process, reading, {}
         self.anchor = torch.nn.Parameter(torch.zeros((), dtype=dtype))
 
     def forward(self, x, time, condition=None):
         t = self.process.time(-8 * time.double())[:1]  # one time for all
-        z = x.double().reshape(len(x), 2, -1) / self.reading.input_scale(self.process, t).reshape(1, 2, 1)
+        z = x.double().reshape(len(x), 2, -1) / self.parameterization.input_scale(self.process, t).reshape(1, 2, 1)
         mean = self.world.denoiser(self.process)(z, t).mean
-        c, d = self.reading.mean(self.process, t)
+        c, d = self.parameterization.mean(self.process, t)
         return ((mean - (c.reshape(1, 2, 1) * z).sum(1)) / d).to(self.anchor.dtype) + self.anchor
 
 
@@ -183,7 +187,7 @@ def test_network_precision(process, sampler, prediction):
     start = world.sample(32, 1, process=q, t=times[0])
     results = []
     for dtype in (torch.float64, torch.float32):
-        reading = PhaseReading(prediction, data_std=0.7)
+        reading = PhaseParameterization(prediction, sigma_data=0.7)
         model = NetworkDenoiser(Oracle(world, q, reading, dtype), q, reading, (2,))
         if dtype == torch.float64 and law.evaluations is not None:
             exact = langevin.sample(world.denoiser(q), samplers.Euler(), start=start, grid=times)

@@ -9,9 +9,8 @@ import torch
 
 import langevin
 from langevin import processes, samplers
+from langevin.numerics.frame import GaussianFrame
 from langevin.samplers import Multistep
-from langevin.samplers.moments import Moments
-from langevin.samplers.quadrature import SHORT, SPARE, spread_nodes
 from laws.table import SAMPLERS, mixture
 from support import flow_reference, thinned
 
@@ -24,7 +23,7 @@ TABLE = {
 }
 MULTISTEP = {
     **TABLE,
-    "remainder-unknown": samplers.GaussianRemainder(Moments.unknown(2)),
+    "remainder-unknown": samplers.GaussianRemainder(GaussianFrame.unknown(2)),
     "unipc-1": samplers.UniPC(1),
     "unipc-2-eps": samplers.UniPC(2, "eps"),
     "unipc-2-b1": samplers.UniPC(2, b="B1"),
@@ -126,23 +125,5 @@ def test_values_are_not_magnified(sampler, knot):
     """
     process = processes.EDM()
     times = samplers.grids.karras(process, 20)[:-1]
-    size = lambda grid: max(sum(map(abs, row.step.weights)) for row in sampler.plan(process, grid).rows)
+    size = lambda grid: max(sum(map(abs, c.weights)) for c in sampler.tabulate(process, tuple(grid.tolist())).values())
     assert size(inserted(times, knot, 1e-6, False)) < 3 * size(times)
-
-
-def test_which_nodes_are_kept():
-    """By hand: steps of 1 but for short ones; places newest first."""
-    assert spread_nodes([0, -1, -2, -3], 1) == [0, 1, 2, 3]
-    assert spread_nodes([0, -0.01, -1, -2], 1) == [0, 2, 3]  # a short step after a long one, then a long one
-    assert spread_nodes([0, -1, -1.01, -2], 1) == [0, 1, 3]
-    assert spread_nodes([0, -0.01, -0.02, -1], 1) == [0, 3]
-    assert spread_nodes([0, -0.01, -1, -2], 0.01) == [0, 1, 2, 3]  # the next step is as short
-    assert spread_nodes([0, -0.01, -0.02, -0.03], 1) == [0, 1, 2, 3]  # short steps all along
-    assert spread_nodes([0, -0.01], 1) == [0, 1]  # the beginning
-    assert spread_nodes([0, -1e-5], 1) == [0]
-    assert spread_nodes([0, -SHORT, -2], 1) == [0, 1, 2]
-    for shift in (-3.0, 0.5, 7.0):  # where the variable's 0 is does not matter
-        assert spread_nodes([shift - d for d in (0, 0.01, 1, 2)], 1) == [0, 2, 3]
-        assert spread_nodes([shift - d for d in (0, 1, 2, 3)], 1) == [0, 1, 2, 3]
-    assert samplers.UniPC(3).spare == SPARE
-    assert samplers.DDIM().history == 0

@@ -12,7 +12,7 @@ import torch
 import langevin
 from langevin import Noise, UserError, processes, samplers
 from langevin._registry import lookup
-from langevin.denoisers import PhaseReading, Reading, networked
+from langevin.denoisers import AffineParameterization, PhaseParameterization, make_denoiser
 from langevin.distributions import Categorical, Diagonal, Dirac, Normal
 from langevin.guidance import classifier_free, linear
 from laws.table import CHAINS, GRIDS, PHASE_SAMPLERS, PHASES, PREDICTIONS, PROCESSES, SAMPLERS, TABLE_GRIDS
@@ -64,7 +64,7 @@ def outcome(sampler, process, prediction, grid, arithmetic, scale, guidance):
     dtype, cast = ARITHMETIC[arithmetic]
     autocast = contextlib.nullcontext() if cast is None else torch.autocast("cpu", dtype=cast)
     try:
-        plain = networked(Rough().to(dtype), q, Reading(prediction, data_std=0.5), (2,))
+        plain = make_denoiser(Rough().to(dtype), q, AffineParameterization(prediction, sigma_data=0.5), (2,))
         denoiser = classifier_free(plain, {"label": torch.tensor([0, 1, 0, 1])}, guidance_scale=guidance)
         start = scale * q.prior((2,)).sample(Noise(0, 4))
         times = lookup("grids", grid).make(q, 5)
@@ -160,7 +160,7 @@ def test_noised_data_of_half_precision(process, dtype):
 @pytest.mark.parametrize("scale", SCALES)
 def test_phase_space(process, sampler, scale):
     q = PHASES[process]
-    denoiser = networked(Rough(4), q, PhaseReading("eps", data_std=0.5), (2,))
+    denoiser = make_denoiser(Rough(4), q, PhaseParameterization("eps", sigma_data=0.5), (2,))
     start = scale * q.prior((2,)).sample(Noise(0, 4))
     rule = PHASE_SAMPLERS[sampler].sampler
     steps = None if isinstance(rule, samplers.ExplicitRungeKutta) else 5

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from langevin import Noise, UserError, denoisers, likelihood, processes, worlds
-from langevin.data import Data
-from langevin.denoisers import NetworkDenoiser, Reading
+from langevin.data import DataInfo
+from langevin.denoisers import AffineParameterization, NetworkDenoiser
 from langevin.distributions import Dense, GaussianMixture, Normal
 from langevin.objectives import Continuous, Discretised
 from langevin.objectives.bound import prior_term
@@ -190,8 +190,10 @@ class Skewed(nn.Module):
 def test_improved_ddpm_by_hand(fixed):
     """The formulas of arXiv:2006.11239 (eq. 6, 7, 11, 13) on a respaced table, on the same noise."""
     process, stride, n = processes.DDPM(), 50, 6
-    data = Data("x", (1, 4, 4), levels=256)
-    network = NetworkDenoiser(Skewed(), process, Reading("eps", 1.0, "index", False), (1, 4, 4), data=data)
+    data = DataInfo("x", (1, 4, 4), levels=256)
+    network = NetworkDenoiser(
+        Skewed(), process, AffineParameterization("eps", 1.0, "index", False), (1, 4, 4), data=data
+    )
     x = torch.randint(0, 256, (n, 1, 4, 4), generator=torch.Generator().manual_seed(0)).double() * 2 / 255 - 1
     denoiser = denoisers.unit(network) if fixed == "beta" else network
     std = None if fixed == "beta" else 0.2
@@ -203,7 +205,7 @@ def test_improved_ddpm_by_hand(fixed):
 
     bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=DOUBLE), 0)
     bar = torch.cat((torch.ones(1, dtype=DOUBLE), bar))
-    noise = Noise(3, n).fold(0)
+    noise = Noise(3, n).fold_in(0)
     for i, (t, s) in enumerate(pairwise(knots), 1):
         beta = 1 - bar[t] / bar[s]
         x_t = bar[t].sqrt() * x + (1 - bar[t]).sqrt() * noise.at(i).normal((1, 4, 4))
@@ -291,8 +293,8 @@ def test_it_prints_a_table_and_its_parts_sum():
 def test_bad_requests_are_named():
     world, process = worlds.ring(), processes.VP()
     denoiser, x = denoisers.dirac(world.denoiser(process)), world.sample(4, 1)
-    data = Data("x", (2,), levels=17)
-    network = NetworkDenoiser(Skewed(), process, Reading("edm"), (2,), data=data)
+    data = DataInfo("x", (2,), levels=17)
+    network = NetworkDenoiser(Skewed(), process, AffineParameterization("edm"), (2,), data=data)
     cases = [
         (denoiser, x[:, :1], {}, "x must be a tensor of shape"),
         (denoiser, x[:0], {}, "x must be a tensor of shape"),

@@ -69,7 +69,7 @@ def test_never_worse_than_uniform_or_quadratic(ring):
 def test_json_there_and_back(ring):
     denoiser, x = ring
     table = likelihood.pairs(denoiser, x[:20], fine=10)
-    again = likelihood.Pairs.from_dict(json.loads(json.dumps(table.to_dict())))
+    again = likelihood.PairwiseBound.from_dict(json.loads(json.dumps(table.to_dict())))
     torch.testing.assert_close(again.cost, table.cost)
     assert torch.equal(again.grid(4), table.grid(4))
     assert again.units == table.units
@@ -84,7 +84,7 @@ def test_json_there_and_back(ring):
         ({"units": {"dim": 0}}, "dim"),
     ]:
         with pytest.raises(UserError, match=words):
-            likelihood.Pairs.from_dict({**good, **change})
+            likelihood.PairwiseBound.from_dict({**good, **change})
 
 
 def test_batches_do_not_matter(ring):
@@ -108,6 +108,15 @@ def test_bad_requests_are_named(ring):
 
 def test_what_is_no_table_is_named():
     with pytest.raises(langevin.UserError, match="got str"):
-        likelihood.Pairs.from_dict("pairs")
+        likelihood.PairwiseBound.from_dict("pairs")
     with pytest.raises(langevin.UserError, match=r"got \['kind'\]"):
-        likelihood.Pairs.from_dict({"kind": "pairs"})
+        likelihood.PairwiseBound.from_dict({"kind": "pairs"})
+
+
+def test_progress_counts_evaluations():
+    world = worlds.ring()
+    seen = []
+    tell = lambda done, total: seen.append((done, total))
+    likelihood.pairs(world.denoiser(processes.VP()), world.sample(5, 1), fine=4, batch=2, progress=tell)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1][0] == seen[-1][1] > 0

@@ -12,12 +12,12 @@ from torch import nn
 
 import langevin
 from langevin import Noise, likelihood, processes, worlds
-from langevin.data import Data
-from langevin.denoisers import NetworkDenoiser, Reading
-from langevin.likelihood.flow import Flow, Grid, clocks
+from langevin.data import DataInfo
+from langevin.denoisers import AffineParameterization, NetworkDenoiser, gaussian_frame
+from langevin.likelihood.flow import Flow, Grid, time_warps
 from langevin.likelihood.probes import Probes
+from langevin.numerics.frame import GaussianFrame
 from langevin.samplers import estimate_moments
-from langevin.samplers.moments import Moments, moments_of
 from support import oracle, thinned
 
 MIXTURES = [worlds.random_mixture(64, components=8, rank=16, rms=0.5, seed=seed) for seed in range(4)]
@@ -165,15 +165,15 @@ def test_without_moments():
     world = worlds.random_mixture(16, components=8, rank=4, seed=0)
     x, denoiser = world.sample(8, 0), world.denoiser(EDM)
     guesses = {
-        "variances": Moments.of(world.mean, world.cov.diagonal()),
+        "variances": GaussianFrame.from_covariance(world.mean, world.cov.diagonal()),
         "estimated": estimate_moments(denoiser, n=128),
     }
     for name, moments in guesses.items():
-        error = likelihood.exact(denoiser, x, moments=moments).log_prob - world.log_prob(x)
+        error = likelihood.exact(denoiser, x, frame=moments).log_prob - world.log_prob(x)
         assert error.abs().max() < 1e-3, name
     # A network is not asked below σ = 0.002: Δ goes on like σ², wrong by (σ/s)⁴/4 in the 12 directions of s = 0.0136.
     model = oracle(world, EDM, "edm")
-    assert moments_of(model) is None
+    assert gaussian_frame(model) is None
     assert (likelihood.exact(model, x).log_prob - world.log_prob(x)).abs().max() < 1e-3 + 12 / 4 * (0.002 / 0.0136) ** 4
 
 
@@ -190,7 +190,7 @@ def test_a_network_is_not_asked_outside_its_range():
             return self.base(x_t, t)
 
     x = world.sample(16, 0)
-    found = likelihood.exact(Watched(world.denoiser(EDM)), x, moments=moments_of(world.denoiser(EDM)))
+    found = likelihood.exact(Watched(world.denoiser(EDM)), x, frame=gaussian_frame(world.denoiser(EDM)))
     assert min(asked) >= EDM.t_min * (1 - 1e-9)
     assert max(asked) <= EDM.t_max
     assert (found.log_prob - world.log_prob(x)).abs().max() < 1e-3
@@ -218,7 +218,7 @@ def test_one_sign_vector_is_unbiased():
 
 @pytest.mark.parametrize("stochastic", [False, True])
 def test_clock(stochastic):
-    clock, _ = clocks(moments_of(MIXTURES[0].denoiser(EDM)), stochastic)
+    clock, _ = time_warps(gaussian_frame(MIXTURES[0].denoiser(EDM)), stochastic)
     u = np.linspace(-12, 8, 4001)
     assert np.allclose(clock.inverse(clock(u)), u, atol=1e-6)
     assert np.allclose(np.gradient(clock(u), u)[1:-1], clock.slope(u)[1:-1], rtol=1e-3)
@@ -228,7 +228,7 @@ def test_clock(stochastic):
 @pytest.mark.parametrize("begin", [-math.inf, -5.0, 0.3])
 def test_nodes_run_from_the_beginning_to_the_end(begin):
     """u rises with s from the beginning on, du/ds is its slope, and steps of v add up to all that is left of it."""
-    clock, stiff = clocks(moments_of(MIXTURES[0].denoiser(EDM)), False)
+    clock, stiff = time_warps(gaussian_frame(MIXTURES[0].denoiser(EDM)), False)
     nodes = np.linspace(0, 1, 4001)[1:-1]
     grid = Grid.make(clock, stiff, begin, nodes)
     assert (np.diff(grid.u) > 0).all()
@@ -242,7 +242,7 @@ def test_nodes_run_from_the_beginning_to_the_end(begin):
 def test_divergence_is_the_trace():
     """Of f in z, by finite differences; a probe's mean square share is the same trace."""
     world = MIXTURES[0]
-    flow = Flow(world.denoiser(EDM), moments_of(world.denoiser(EDM)))
+    flow = Flow(world.denoiser(EDM), gaussian_frame(world.denoiser(EDM)))
     z, u = Noise(0, 2).normal((64,)), torch.tensor(-1.5, dtype=torch.float64)
     _, div = flow.both(z, u, None)
     h = 1e-5 * torch.eye(64, dtype=torch.float64)
@@ -277,8 +277,8 @@ def gridded() -> tuple[NetworkDenoiser, torch.Tensor, torch.Tensor]:
 
     mean = log_p.exp() @ points
     cov = (points - mean).mT @ (log_p.exp()[:, None] * (points - mean))
-    data = Data("pairs", (2,), levels=9, mean=mean, cov=cov)
-    model = NetworkDenoiser(Network(), EDM, Reading("x0", scale_input=False), (2,), data=data)
+    data = DataInfo("pairs", (2,), levels=9, mean=mean, cov=cov)
+    model = NetworkDenoiser(Network(), EDM, AffineParameterization("x0", scale_input=False), (2,), data=data)
     return model, points, log_p
 
 
@@ -309,9 +309,9 @@ def test_uniform_noise_and_the_jacobian():
     """A density that is constant over each bin has P = p·Δ^D: of a uniform law on the square, log P = −D log 9."""
     x = torch.cartesian_prod(LEVELS, LEVELS)[::4]
     world = worlds.GaussianMixture(torch.ones(1), torch.zeros(1, 2), torch.full((1,), 0.25))
-    model = replace(oracle(world, EDM, "edm"), data=Data("normal", (2,), levels=9, mean=world.mean, cov=world.cov))
+    model = replace(oracle(world, EDM, "edm"), data=DataInfo("normal", (2,), levels=9, mean=world.mean, cov=world.cov))
     inside = likelihood.exact(model, x, dequantise="uniform", draws=2, seed=3)
-    u = torch.stack([0.25 * (Noise(3, len(x)).fold(k).fold(0).uniform((2,)) - 0.5) for k in range(2)])
+    u = torch.stack([0.25 * (Noise(3, len(x)).fold_in(k).fold_in(0).uniform((2,)) - 0.5) for k in range(2)])
     wanted = torch.stack([world.log_prob(x + v) for v in u]).mean(0) + 2 * math.log(0.25)
     assert torch.allclose(inside.log_prob, wanted, atol=1e-4)
     density = likelihood.exact(model, x)
@@ -349,7 +349,7 @@ def test_learned_noise_beats_uniform():
         ({"dequantise": "gauss"}, "unknown dequantisation 'gauss'"),
         ({"dequantise": "uniform"}, "dequantise is for data with levels"),
         ({"draws": 2}, "draws are of the dequantisation"),
-        ({"moments": Moments.unknown(3)}, "moments are of 3 coordinates"),
+        ({"frame": GaussianFrame.unknown(3)}, "frame must be of"),
     ],
 )
 def test_refusals(settings, said):
@@ -412,3 +412,26 @@ def test_the_error_told_of_one_probe_on_white_noise():
     n = 20_000
     told = float(_error(langevin.Noise(5, n).normal(())[:, None, None])[0])
     assert told == pytest.approx(math.sqrt(n), rel=0.05)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4), (5,)])
+def test_the_learned_dequantisation_begins_as_one_logit_normal(shape):
+    """Its last layer is 0 at first, so u/width + ½ = sigmoid(1.6 e) for every coordinate, with that law's density."""
+    from langevin.likelihood.dequantise import LogisticNormal
+
+    width, noise, x = 0.1, Noise(3, 4), torch.zeros(4, *shape, dtype=torch.float64)
+    y, log_q = LogisticNormal(shape).sample(x, width, 0.0, noise)
+    e = noise.normal((math.prod(shape),))
+    share = torch.sigmoid(1.6 * e)
+    torch.testing.assert_close(y, (width * (share - 0.5)).reshape(x.shape), rtol=1e-6, atol=1e-9)
+    density = -0.5 * (e**2 + math.log(2 * math.pi)) - torch.log(1.6 * share * (1 - share) * width)
+    torch.testing.assert_close(log_q, density.sum(1), rtol=1e-6, atol=1e-6)
+
+
+def test_two_probes_of_an_adaptive_method_have_an_error():
+    """Of K probes fixed along the path, their spread over √K."""
+    world = worlds.random_mixture(3, components=2, rms=0.7, seed=3)
+    x = world.sample(4, 2)
+    found = likelihood.exact(world.denoiser(EDM), x, method="rk45", divergence="hutchinson", probes=2)
+    assert found.stderr.isfinite().all()
+    assert (found.stderr > 0).all()

@@ -9,8 +9,8 @@ import torch
 
 import langevin
 from langevin import Noise, UserError, denoisers, likelihood, processes, worlds
-from langevin.data import Data
-from langevin.denoisers import NetworkDenoiser, Reading
+from langevin.data import DataInfo
+from langevin.denoisers import AffineParameterization, NetworkDenoiser
 from langevin.distributions import Dense, Normal, kl
 from support import log_prob_gap
 
@@ -107,7 +107,7 @@ def test_bad_requests_are_named():
         likelihood.horizon(denoiser, x, start="flow")
     with pytest.raises(UserError, match="truth"):
         likelihood.horizon(denoiser, x, truth=denoiser)
-    bare = NetworkDenoiser(torch.nn.Linear(3, 3), PROCESS, Reading(), (3,), data=Data("x", (3,)))
+    bare = NetworkDenoiser(torch.nn.Linear(3, 3), PROCESS, AffineParameterization(), (3,), data=DataInfo("x", (3,)))
     with pytest.raises(UserError, match="moments"):
         likelihood.horizon(bare, x, start="full")
     with pytest.raises(UserError, match="cov must be"):

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from langevin import UserError
-from langevin.data import Data
+from langevin.data import DataInfo
 from langevin.likelihood import Units
 
-IMAGES = Data("images", (1, 4, 4), levels=256)
+IMAGES = DataInfo("images", (1, 4, 4), levels=256)
 
 
 def test_uniform_law_has_eight_bits():
@@ -32,7 +32,7 @@ def test_range_of_the_data_does_not_matter():
 
 
 def test_points_keep_their_density():
-    units = Units.of(Data("points", (2,), low=None, high=None), (2,), density=True)
+    units = Units.of(DataInfo("points", (2,), low=None, high=None), (2,), density=True)
     assert units.bits_per_dim(torch.tensor([2 * math.log(2)])).item() == pytest.approx(1, abs=1e-7)
     assert units.width is None
     assert "no Jacobian" in units.protocol()["unit"]
@@ -40,7 +40,7 @@ def test_points_keep_their_density():
 
 def test_continuous_data_with_a_range_have_no_bins():
     """A range alone is no level: nothing may be divided by it."""
-    assert Units.of(Data("x", (2,)), (2,), density=True) == Units(2, density=True)
+    assert Units.of(DataInfo("x", (2,)), (2,), density=True) == Units(2, density=True)
 
 
 def test_protocol_is_plain_json_and_names_the_levels():

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from langevin import UserError, worlds
-from langevin.data import Data
-from langevin.denoisers import NetworkDenoiser, Reading
+from langevin.data import DataInfo
+from langevin.denoisers import AffineParameterization, NetworkDenoiser
 from langevin.likelihood import vdm_bound
 from langevin.objectives.vdm import VDM
 from langevin.processes import EDM, VE, VP, Absorbing, Learned, Learning, MonotoneNetwork, ScalarGaussian
@@ -79,7 +79,7 @@ def test_units_levels_and_batches() -> None:
     world = worlds.Empirical(torch.tensor([[-1.0, 0.5], [1.0, 0.0]], dtype=torch.float64))
 
     class Known(type(world.denoiser(VP()))):  # type: ignore[misc]
-        data = Data("five", (2,), levels=5)
+        data = DataInfo("five", (2,), levels=5)
 
     denoiser = Known(world, Learned((-9.0, 5.0)))
     x = world.sample(40, 0)
@@ -101,7 +101,7 @@ def test_units_levels_and_batches() -> None:
 
 def test_a_schedule_under_way_and_its_table_agree() -> None:
     """What the objective says of a batch is the same bound: its mean against the quadrature's, for one denoiser."""
-    reading = Reading("x0", data_std=0.7)
+    reading = AffineParameterization("x0", sigma_data=0.7)
 
     class Network(torch.nn.Module):
         def __init__(self) -> None:
@@ -136,3 +136,13 @@ def test_refusals(change: dict, words: str) -> None:
     arguments = {"denoiser": MIXTURE.denoiser(EDM()), "x": torch.zeros(2, 3), **change}
     with pytest.raises(UserError, match=words):
         vdm_bound(arguments.pop("denoiser"), arguments.pop("x"), **arguments)
+
+
+def test_draws_are_averaged() -> None:
+    """More lines of noise change the terms by their chance alone: a few percent over 64 examples."""
+    world = worlds.ring()
+    x = world.sample(64, 1)
+    one, four = (vdm_bound(world.denoiser(VP()), x, nodes=16, draws=k) for k in (1, 4))
+    for name in ("diffusion", "reconstruction"):
+        first, second = (float(getattr(found, name).mean()) for found in (one, four))
+        assert second == pytest.approx(first, rel=0.15), name

@@ -67,3 +67,15 @@ def test_seed_and_options() -> None:
             kernel_distance(x, y, **options)
     with pytest.raises(UserError, match="at least 4 examples"):
         kernel_distance(x[:3], y)
+
+
+def test_sets_of_two_sizes() -> None:
+    """A subset is at most half of the smaller set, and the spread of the values is scaled by its share of that."""
+    x, y = normal(12, 3, seed=4), 0.5 + normal(60, 3, seed=5)
+    found = kernel_distance(x, y, subsets=20, subset_size=1000, seed=7)
+    generator, values = torch.Generator().manual_seed(7), []
+    for _ in range(20):
+        one, two = (v[torch.randperm(len(v), generator=generator)[:6]] for v in (x, y))
+        values.append(_unbiased(one, two))
+    assert found.value == pytest.approx(float(torch.stack(values).mean()), rel=1e-12)
+    assert found.stderr == pytest.approx(float(torch.stack(values).std()), rel=1e-12)  # √(m/n / (1 − m/n)) = 1

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from langevin import UserError, data
-from langevin.metrics import FeatureSums, Hits, Parts, ScoreSums, evaluate, frechet_distance, inception_score
+from langevin.metrics import Accuracy, FeatureSums, Parts, ScoreSums, evaluate, frechet_distance, inception_score
 from langevin.metrics import parts as module
 
 CUTS = {"whole": [300], "two": [150, 150], "three": [1, 250, 49], "many": [7] * 42 + [6]}
@@ -40,7 +40,7 @@ def test_sums_of_parts_in_any_order_are_those_of_the_whole(sizes: list[int]) -> 
         assert frechet_distance(sums, FeatureSums.of(real)) == pytest.approx(frechet_distance(x, real), rel=1e-12)
         score = reduce(add, map(ScoreSums.of, pieces[1])).score
         assert float(score) == pytest.approx(inception_score(p, splits=1).value, rel=1e-13)
-        assert reduce(add, map(Hits.of, pieces[2])) == Hits(int(hits.sum()), 90)
+        assert reduce(add, map(Accuracy.of, pieces[2])) == Accuracy(int(hits.sum()), 90)
 
 
 def test_means_of_parts_would_not_do() -> None:

@@ -105,7 +105,7 @@ def test_it_is_written_and_read_back() -> None:
     made = objectives.create({"name": "d3pm", "steps": 7, "auxiliary": 0.01, "times": "importance"})
     assert objectives.create(made.to_dict()).to_dict() == made.to_dict()
     assert made.learns
-    assert not made.steady().learns
+    assert not made.for_validation().learns
     assert objectives.create("d3pm").to_dict()["times"]["of"]["low"] == 1e-9
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from langevin import _registry, objectives, processes
 from langevin._errors import UserError
-from langevin.denoisers import Denoiser, NetworkDenoiser, Reading
+from langevin.denoisers import AffineParameterization, Denoiser, NetworkDenoiser
 from langevin.distributions import Dirac, Noise
-from langevin.objectives import WEIGHTS, Denoising, Objective
+from langevin.objectives import WEIGHTS, DenoisingLoss, Objective
 
 MEAN, STD = torch.tensor([0.3, -0.5], dtype=torch.float64), torch.tensor([0.4, 0.9], dtype=torch.float64)
 
@@ -53,7 +53,7 @@ def test_belief_mean_is_the_minimum(name: str, weight: str, law: object) -> None
     objective = objectives.create({"name": weight, "times": law})
 
     def loss(height: float) -> Tensor:
-        reading = Reading("x0", data_std=0.7, time="time", scale_input=False)
+        reading = AffineParameterization("x0", sigma_data=0.7, time="time", scale_input=False)
         return objective(NetworkDenoiser(Exact(process, height), process, reading, (2,)), x0, None, noise)  # type: ignore[arg-type]
 
     h = 1.0
@@ -74,7 +74,7 @@ def test_loss_is_by_sample(law: str) -> None:
     objective = objectives.create({"name": "simple", "times": law})
     noise = Noise(5, 32, draw=3)
     x0 = noise.at(99).normal((2,))
-    denoiser = NetworkDenoiser(Exact(process, 0.5), process, Reading("eps", time="time"), (2,))
+    denoiser = NetworkDenoiser(Exact(process, 0.5), process, AffineParameterization("eps", time="time"), (2,))
     whole = objective(denoiser, x0, None, noise)
     rows = torch.tensor([30, 2, 9])
     assert torch.equal(whole[rows], objective(denoiser, x0[rows], None, noise.rows(rows)))
@@ -85,7 +85,9 @@ def test_loss_is_by_sample(law: str) -> None:
 def test_importance_does_not_move_the_objective() -> None:
     """Shown its own losses, the law draws steep times more often; the objective's mean stays, its variance falls."""
     process = processes.VP()
-    denoiser = NetworkDenoiser(Exact(process, 0.5), process, Reading("x0", time="time", scale_input=False), (2,))
+    denoiser = NetworkDenoiser(
+        Exact(process, 0.5), process, AffineParameterization("x0", time="time", scale_input=False), (2,)
+    )
     plain = objectives.create({"name": "dsm", "times": FLAT})
     learned = objectives.create({"name": "dsm", "times": {"name": "importance", "of": FLAT, "bins": 20}})
     assert learned.learns
@@ -99,7 +101,7 @@ def test_importance_does_not_move_the_objective() -> None:
     error = float(((a.var() + b.var()) / 20_000).sqrt())
     assert abs(float(a.mean() - b.mean())) < 4.5 * error
     assert b.var() < 0.7 * a.var()
-    assert torch.equal(learned.steady()(denoiser, x0, None, noise), a)
+    assert torch.equal(learned.for_validation()(denoiser, x0, None, noise), a)
     again = objectives.create(learned.to_dict())
     again.restore(json.loads(json.dumps(learned.state())))
     assert torch.equal(again(denoiser, x0, None, noise), b)
@@ -142,7 +144,7 @@ def test_condition_is_bound() -> None:
         def forward(self, x: Tensor, time: Tensor, condition: dict[str, Tensor]) -> Tensor:
             return condition["label"][:, None].to(x) + 0 * x
 
-    denoiser = NetworkDenoiser(Seen(), processes.VP(), Reading("x0"), (2,))
+    denoiser = NetworkDenoiser(Seen(), processes.VP(), AffineParameterization("x0"), (2,))
     label = torch.tensor([0, 4, -1])
     x0 = torch.zeros(3, 2)
     loss = objectives.create("x0")(denoiser, x0, {"label": label}, Noise(0, 3))
@@ -159,7 +161,7 @@ def test_config_round_trip(name: str) -> None:
 
 
 def test_settings() -> None:
-    assert objectives.create({"name": "min-snr", "gamma": 3}) == Denoising("min-snr", settings={"gamma": 3})
+    assert objectives.create({"name": "min-snr", "gamma": 3}) == DenoisingLoss("min-snr", settings={"gamma": 3})
     assert objectives.create("edm").to_dict()["times"]["name"] == "log-normal"
     nested = objectives.create({"name": "x0", "times": {"name": "stratified", "of": "log-normal"}})
     assert nested.to_dict()["times"]["of"] == {"name": "log-normal", "mean": -1.2, "std": 1.2}
@@ -182,7 +184,7 @@ def test_settings() -> None:
 
 
 def test_check_before_work() -> None:
-    bare = NetworkDenoiser(torch.nn.Linear(1, 1), processes.VP(), Reading("x0"), (2,))
+    bare = NetworkDenoiser(torch.nn.Linear(1, 1), processes.VP(), AffineParameterization("x0"), (2,))
     objectives.create("likelihood").check(bare)
     with pytest.raises(UserError, match="DDPM table"):
         objectives.create({"name": "simple", "times": "table"}).check(bare)

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from langevin import objectives, processes, worlds
 from langevin._errors import UserError
-from langevin.denoisers import Denoiser, NetworkDenoiser, Reading
+from langevin.denoisers import AffineParameterization, Denoiser, NetworkDenoiser
 from langevin.distributions import Dirac, Distribution, Noise
 from langevin.processes import ScalarGaussian, expand
 from support import thinned
 
 WORLD = worlds.ring(3, 1.0, 0.3)
 TRUTH = {"name": "ring", "components": 3, "radius": 1.0, "std": 0.3}
-KINDS: dict[str, dict[str, Any]] = {
+MODEL_TYPES: dict[str, dict[str, Any]] = {
     "explicit": {"name": "explicit", "world": TRUTH},
     "denoising": {"name": "dsm"},
     "implicit": {"name": "implicit"},
@@ -57,7 +57,7 @@ class Linear(Denoiser):
         return Dirac((x_t + sigma * scaled) / alpha)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MODEL_TYPES)
 @pytest.mark.parametrize(
     ("process", "t"), thinned([(processes.VP(), 0.2), (processes.VE(0.05, 5.0), 0.45)], 2), ids=["vp", "ve"]
 )
@@ -70,7 +70,7 @@ def test_one_minimum(kind: str, process: ScalarGaussian, t: float) -> None:
     mean K and standard deviation √(2K); five of those are allowed, and a twentieth for the finite reference.
     """
     n, count = 5000, 38
-    objective = at(t, **KINDS[kind])
+    objective = at(t, **MODEL_TYPES[kind])
     x0 = WORLD.sample(n, 11)
 
     def gradients(theta: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ class Wavy(nn.Module):
 
 def wavy(process: ScalarGaussian, prediction: str = "eps") -> NetworkDenoiser:
     torch.manual_seed(0)
-    return NetworkDenoiser(Wavy(), process, Reading(prediction, data_std=0.7), (2,))
+    return NetworkDenoiser(Wavy(), process, AffineParameterization(prediction, sigma_data=0.7), (2,))
 
 
 @pytest.mark.parametrize("kind", ["implicit", "sliced", "sliced-gaussian", "sliced-vr", "sliced-vr-gaussian"])
@@ -132,7 +132,7 @@ def test_equals_denoising_up_to_its_constant(kind: str, weight: str, prediction:
     denoiser = wavy(process, prediction)
     x0, noise = WORLD.sample(n, 5), Noise(7, n)
     plain = objectives.create({"name": weight, "times": times})
-    matching = objectives.create({**KINDS[kind], "weight": weight, "times": times})
+    matching = objectives.create({**MODEL_TYPES[kind], "weight": weight, "times": times})
     with torch.no_grad():
         t = plain.times.quantile(process, plain.times.uniform(noise))  # type: ignore[attr-defined]
         constant = plain._weight(denoiser, t) * (process.sigma(t) / process.alpha(t)) ** 2  # type: ignore[attr-defined]
@@ -164,7 +164,7 @@ def test_variances_are_in_the_papers_order() -> None:
 def test_gradients_reach_the_network_and_validation_has_none() -> None:
     process = processes.VP()
     denoiser, x0, noise = wavy(process), WORLD.sample(64, 5), Noise(7, 64)
-    for config in KINDS.values():
+    for config in MODEL_TYPES.values():
         objective = at(0.3, **config)
         loss = objective(denoiser, x0, None, noise)
         assert loss.dtype == torch.float64
@@ -173,7 +173,7 @@ def test_gradients_reach_the_network_and_validation_has_none() -> None:
         assert all(p.grad is not None and bool((p.grad != 0).any()) for p in denoiser.network.parameters())
         denoiser.network.zero_grad()
         with torch.no_grad():
-            held = objective.steady()(denoiser, x0, None, noise)
+            held = objective.for_validation()(denoiser, x0, None, noise)
         torch.testing.assert_close(held, loss.detach())
         rows = torch.tensor([30, 2, 9])
         part = objective(denoiser, x0[rows], None, noise.rows(rows)).detach()
@@ -183,7 +183,7 @@ def test_gradients_reach_the_network_and_validation_has_none() -> None:
 def test_explicit_is_zero_at_the_truth() -> None:
     """Every other kind keeps the variance of its target; here there is none."""
     process, x0, noise = processes.VP(), WORLD.sample(64, 5), Noise(7, 64)
-    assert float(at(0.3, **KINDS["explicit"])(WORLD.denoiser(process), x0, None, noise).max()) < 1e-20
+    assert float(at(0.3, **MODEL_TYPES["explicit"])(WORLD.denoiser(process), x0, None, noise).max()) < 1e-20
     assert float(at(0.3, name="dsm")(WORLD.denoiser(process), x0, None, noise).mean()) > 0.01
 
 
@@ -203,6 +203,6 @@ def test_what_cannot_be_asked_is_refused() -> None:
     with pytest.raises(UserError, match="256 coordinates at most, got 300; use 'sliced-vr'"):
         objectives.create("implicit").check(large)
     with pytest.raises(UserError, match=r"world must be of shape \(300,\)"):
-        at(0.3, **KINDS["explicit"]).check(large)
+        at(0.3, **MODEL_TYPES["explicit"]).check(large)
     with pytest.raises(UserError, match="cannot be written"):
-        objectives.Explicit(world=WORLD).to_dict()
+        objectives.ExplicitScoreMatching(world=WORLD).to_dict()

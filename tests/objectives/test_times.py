@@ -181,8 +181,8 @@ def test_importance_state_round_trip() -> None:
     assert torch.equal(other.probabilities(), law.probabilities())
     with pytest.raises(UserError, match="must be"):
         Importance(bins=9).restore(law.state())
-    assert isinstance(Stratified(Importance(LogNormal())).steady(), Stratified)
-    assert Stratified(Importance(LogNormal())).steady().to_dict()["of"]["name"] == "log-normal"
+    assert isinstance(Stratified(Importance(LogNormal())).for_validation(), Stratified)
+    assert Stratified(Importance(LogNormal())).for_validation().to_dict()["of"]["name"] == "log-normal"
 
 
 @pytest.mark.parametrize(

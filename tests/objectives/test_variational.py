@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from langevin import Noise, UserError, likelihood, objectives, processes, worlds
-from langevin.data import Data
-from langevin.denoisers import NetworkDenoiser, Reading, Transform
+from langevin.data import DataInfo
+from langevin.denoisers import AffineParameterization, NetworkDenoiser, Transform
 from langevin.distributions import Diagonal, Normal
-from langevin.objectives import Denoising, Hybrid, Importance, LogNormal, Stratified, TableKnots, Uniform, Vlb
+from langevin.objectives import DenoisingLoss, Hybrid, Importance, LogNormal, Stratified, TableKnots, Uniform, Vlb
 
 DOUBLE = torch.float64
 
@@ -33,8 +33,8 @@ class Constant(nn.Module):
 
 def learned(process=None, levels=None, variance="posterior"):
     process = processes.VP() if process is None else process
-    data = Data("x", (2,), levels=levels) if levels else None
-    return NetworkDenoiser(Constant(), process, Reading("x0", 0.5), (2,), variance=variance, data=data)
+    data = DataInfo("x", (2,), levels=levels) if levels else None
+    return NetworkDenoiser(Constant(), process, AffineParameterization("x0", 0.5), (2,), variance=variance, data=data)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_pairs_of_a_law(law):
         law.observe(torch.linspace(0.1, 0.9, 5, dtype=DOUBLE), torch.tensor([5.0, 1.0, 1.0, 1.0, 1.0]))
     u = torch.linspace(0.01, 0.99, 99, dtype=DOUBLE)
     t, s, ratio = law.pair(process, u, n)
-    base = law.steady()
+    base = law.for_validation()
     grid = base.quantile(process, torch.linspace(1e-6, 1 - 1e-6, 200_001, dtype=DOUBLE))
     place = lambda v: torch.searchsorted(grid, v.contiguous()).double() / 200_000
     torch.testing.assert_close(t, law.quantile(process, u))
@@ -114,7 +114,7 @@ def test_hybrid_is_the_sum():
     """L_simple + λ L_vlb on the same noise."""
     denoiser, x, noise = learned(levels=17), torch.zeros(50, 2, dtype=DOUBLE), Noise(3, 50)
     both = Hybrid(steps=10)(denoiser, x, None, noise)
-    parts = Denoising()(denoiser, x, None, noise) + 0.001 * Vlb(steps=10)(denoiser, x, None, noise)
+    parts = DenoisingLoss()(denoiser, x, None, noise) + 0.001 * Vlb(steps=10)(denoiser, x, None, noise)
     torch.testing.assert_close(both, parts)
 
 
@@ -127,7 +127,7 @@ def test_the_bound_does_not_move_the_mean():
         objective(denoiser, x, None, noise).mean().backward()
         return [None if p.grad is None else float(p.grad) for p in denoiser.network.parameters()]
 
-    hybrid, simple, vlb = (gradients(o) for o in (Hybrid(steps=10), Denoising(), Vlb(steps=10)))
+    hybrid, simple, vlb = (gradients(o) for o in (Hybrid(steps=10), DenoisingLoss(), Vlb(steps=10)))
     assert hybrid[0] == pytest.approx(simple[0], rel=1e-12)
     assert abs(vlb[0]) > 0.1  # it would have moved it
     assert hybrid[1] == pytest.approx(0.001 * vlb[1], rel=1e-9)
@@ -176,7 +176,7 @@ def test_plain_json():
 
 
 def test_bad_requests_are_named():
-    plain = NetworkDenoiser(nn.Linear(2, 2), processes.VP(), Reading("x0"), (2,))
+    plain = NetworkDenoiser(nn.Linear(2, 2), processes.VP(), AffineParameterization("x0"), (2,))
     with pytest.raises(UserError, match=r"prediction\.variance"):
         Hybrid().check(plain)
     with pytest.raises(UserError, match="steps must divide"):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from langevin import UserError, objectives, worlds
-from langevin.data import Data
-from langevin.denoisers import NetworkDenoiser, Reading
+from langevin.data import DataInfo
+from langevin.denoisers import AffineParameterization, NetworkDenoiser
 from langevin.distributions import Noise, Normal, Stream, kl
 from langevin.objectives.vdm import VDM, Level, prior_term, reconstruction_term
 from langevin.processes import VP, Learned, Learning
@@ -29,7 +29,7 @@ class Schedule(OracleNetwork):
 
 def learner(world: worlds.World = WORLD) -> NetworkDenoiser:
     """An exact denoiser under a schedule that learns."""
-    reading = Reading("x0", data_std=STD)
+    reading = AffineParameterization("x0", sigma_data=STD)
     network = Schedule(world, Level(), reading, torch.float64)
     denoiser = NetworkDenoiser(network, Learned((LOW, HIGH)), reading, world.shape)
     made = VDM().prepare(denoiser)
@@ -167,7 +167,7 @@ def test_terms_against_laws() -> None:
     x0 = levels[torch.tensor([[0, 1], [4, 2], [3, 3]])]
     noise = Noise(3, 3)
     got = reconstruction_term(x0, gamma, noise, levels)
-    epsilon = noise.fold(Stream.END).normal((2,))
+    epsilon = noise.fold_in(Stream.END).normal((2,))
     alpha, sigma = torch.sigmoid(-gamma).sqrt(), torch.sigmoid(gamma).sqrt()
     likelihood = torch.distributions.Normal(alpha * levels, sigma).log_prob((alpha * x0 + sigma * epsilon)[..., None])
     index = ((x0 + 1) * 2).round().long()[..., None]
@@ -210,7 +210,7 @@ def test_prepare_and_finish() -> None:
 
 def test_levels_come_from_the_data() -> None:
     denoiser = learner()
-    data = Data("five", (DIM,), levels=5)
+    data = DataInfo("five", (DIM,), levels=5)
     x0 = torch.tensor([[-1.0, 0.5, 1.0]], dtype=torch.float64)
     noise = Noise(0, 1)
     low, _ = denoiser.process.network.ends()  # type: ignore[attr-defined]
@@ -228,7 +228,7 @@ def test_configuration_and_refusals() -> None:
     with pytest.raises(UserError, match="learns the process 'learned', got VP"):
         objective.check(replace(denoiser, process=VP()))
     with pytest.raises(UserError, match="told log_sigma"):
-        objective.check(replace(denoiser, reading=Reading("x0", time="time")))
+        objective.check(replace(denoiser, parameterization=AffineParameterization("x0", time="time")))
     with pytest.raises(UserError, match="uniform from t_min to 1, got LogNormal"):
         objectives.create({"name": "vdm", "times": "log-normal"}).check(denoiser)
     with pytest.raises(UserError, match="two or more finite numbers that increase"):
@@ -244,7 +244,7 @@ def test_the_label_is_given() -> None:
             label = torch.full((len(x),), -1) if condition is None else condition["label"]
             return super().forward(x, time, None) + label.reshape(-1, 1)
 
-    reading = Reading("x0", data_std=STD)
+    reading = AffineParameterization("x0", sigma_data=STD)
     network = Told(WORLD, Level(), reading, torch.float64)
     made = VDM().prepare(NetworkDenoiser(network, Learned((LOW, HIGH)), reading, WORLD.shape))
     x, noise = draws(64)

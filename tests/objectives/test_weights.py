@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from langevin import objectives, processes
 from langevin._errors import UserError
-from langevin.denoisers import PREDICTIONS, NetworkDenoiser, Reading
+from langevin.denoisers import PREDICTIONS, AffineParameterization, NetworkDenoiser
 from langevin.distributions import Noise
 from langevin.objectives.weights import WEIGHTS
 
@@ -38,7 +38,7 @@ class Fixed(nn.Module):
 
 def made(process: processes.ScalarGaussian, prediction: str = "x0", out: Tensor | None = None) -> NetworkDenoiser:
     out = torch.zeros(1, 3, dtype=torch.float64) if out is None else out
-    return NetworkDenoiser(Fixed(out), process, Reading(prediction, data_std=0.7), (3,))
+    return NetworkDenoiser(Fixed(out), process, AffineParameterization(prediction, sigma_data=0.7), (3,))
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=IDS)
@@ -102,7 +102,7 @@ def test_edm_weight(process: processes.ScalarGaussian) -> None:
     torch.testing.assert_close(WEIGHTS["edm"](own, T), (s**2 + 0.7**2) / (s * 0.7) ** 2, rtol=1e-12, atol=0)
     torch.testing.assert_close(WEIGHTS["edm"](own, T), WEIGHTS["simple"](own, T), rtol=1e-12, atol=0)
     torch.testing.assert_close(
-        WEIGHTS["edm"](own, T, data_std=0.5), (s**2 + 0.5**2) / (s * 0.5) ** 2, rtol=1e-12, atol=0
+        WEIGHTS["edm"](own, T, sigma_data=0.5), (s**2 + 0.5**2) / (s * 0.5) ** 2, rtol=1e-12, atol=0
     )
 
 
@@ -135,7 +135,7 @@ def test_what_a_weight_needs_is_named() -> None:
 
     with pytest.raises(UserError, match="no network; use 'x0'"):
         WEIGHTS["simple"](Bare(), T)
-    with pytest.raises(UserError, match="data_std"):
+    with pytest.raises(UserError, match="sigma_data"):
         WEIGHTS["edm"](Bare(), T)
     Bare.process = processes.GammaNoise()  # type: ignore[assignment]
     with pytest.raises(UserError, match="weight 'dsm' needs a process"):

@@ -26,7 +26,7 @@ from langevin.processes import (
     SubVP,
     cosine_betas,
     linear_betas,
-    power,
+    require,
     scaled_linear_betas,
 )
 
@@ -472,7 +472,7 @@ REFUSED = [
     (lambda: VP().bridge(torch.ones(1, 1), torch.ones(1, 1), 0.5, 0.1, 1.1), r"eta must lie in \[0, 1\], got 1.1"),
     (lambda: VP().marginal(torch.ones(3, 2), torch.rand(2)), r"t must have shape \(\) or \(3,\) .* got \(2,\)"),
     (lambda: VP().marginal(torch.ones(3, 2), torch.rand(3, 1)), r"t must have shape \(\) or \(3,\)"),
-    (lambda: power(GammaNoise(), ScalarGaussian, "DDIM"), "DDIM needs a process with .*alpha.* GammaNoise does not"),
+    (lambda: require(GammaNoise(), ScalarGaussian, "DDIM"), "DDIM needs a process with .*alpha.* GammaNoise does not"),
 ]
 
 

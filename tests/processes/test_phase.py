@@ -415,3 +415,18 @@ REFUSED = [
 def test_refusals(call, message):
     with pytest.raises(UserError, match=message):
         call()
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_a_bridge_that_stands_still(eta):
+    """From t to t: nothing of x_0, all of x_t, no noise; alone, and in a batch with one that moves."""
+    process = PhaseSpace()
+    for t, s in (
+        (0.4, 0.4),
+        (torch.tensor([0.4, 0.5], dtype=torch.float64), torch.tensor([0.4, 0.2], dtype=torch.float64)),
+    ):
+        lift, gain, cov = process.bridge_coefficients(t, s, eta)
+        still = (0,) if isinstance(t, torch.Tensor) else ()
+        torch.testing.assert_close(lift[still], torch.zeros(2, dtype=torch.float64), rtol=0, atol=1e-12)
+        torch.testing.assert_close(gain[still], torch.eye(2, dtype=torch.float64), rtol=0, atol=1e-12)
+        torch.testing.assert_close(cov[still], torch.zeros(2, 2, dtype=torch.float64), rtol=0, atol=1e-12)

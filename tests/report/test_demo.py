@@ -15,7 +15,8 @@ from test_page import Page
 
 import langevin
 from langevin import UserError, metrics, training
-from langevin.report import HEADLINE, TRIALS, Findings, Job, demo, demo_config, draw
+from langevin.generate import draw
+from langevin.report import HEADLINE, TRIALS, Job, Results, demo, demo_config
 from langevin.report.forecast import forecast
 from langevin.report.page import page
 from langevin.report.table import MEANINGS, MEASURES, anchor
@@ -32,12 +33,12 @@ JOB = Job(CONFIG, samples=100, trials=FEW)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Findings]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     out = tmp_path_factory.mktemp("report") / "demo"
     return out, demo(JOB, out, say=lambda line: None)
 
 
-def test_trials_take_the_evaluations_they_name(made: tuple[Path, Findings]) -> None:
+def test_trials_take_the_evaluations_they_name(made: tuple[Path, Results]) -> None:
     model = made[1].model
     for trial in TRIALS:
         assert draw(model, trial.recipe, 2).evaluations == trial.evaluations, trial.id
@@ -87,7 +88,7 @@ def test_a_forecast_counts_what_is_left() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_the_figures_are_those_of_the_command_that_is_named(made: tuple[Path, Findings]) -> None:
+def test_the_figures_are_those_of_the_command_that_is_named(made: tuple[Path, Results]) -> None:
     out, _ = made
     found = json.loads((out / "report.json").read_text())
     assert [row["id"] for row in found["rows"]] == [trial.id for trial in FEW]
@@ -103,7 +104,7 @@ def test_the_figures_are_those_of_the_command_that_is_named(made: tuple[Path, Fi
     assert found["data"]["test"] == 359
 
 
-def test_the_page_is_whole_and_loads_nothing(made: tuple[Path, Findings]) -> None:
+def test_the_page_is_whole_and_loads_nothing(made: tuple[Path, Results]) -> None:
     text = (made[0] / "report.html").read_text()
     page = Page(text)
     assert page.open == []
@@ -120,7 +121,7 @@ def test_the_page_is_whole_and_loads_nothing(made: tuple[Path, Findings]) -> Non
     assert text.count("<svg") == 3
 
 
-def test_the_page_shows_the_figures(made: tuple[Path, Findings]) -> None:
+def test_the_page_shows_the_figures(made: tuple[Path, Results]) -> None:
     out, found = made
     text = (out / "report.html").read_text()
     row = found.headline
@@ -140,7 +141,7 @@ def test_the_page_shows_the_figures(made: tuple[Path, Findings]) -> None:
         assert version in text
 
 
-def test_every_measure_of_the_page_leads_to_a_sentence(made: tuple[Path, Findings]) -> None:
+def test_every_measure_of_the_page_leads_to_a_sentence(made: tuple[Path, Results]) -> None:
     """And every figure that would mislead to its own: 50 samples give no covariance of 61 pixels."""
     out, found = made
     text = (out / "report.html").read_text()
@@ -162,7 +163,7 @@ def test_every_measure_of_the_page_leads_to_a_sentence(made: tuple[Path, Finding
     assert f"95 % interval {100 * low:.1f} % to {100 * high:.1f} %" in text
 
 
-def test_a_quick_run_says_so_first(made: tuple[Path, Findings]) -> None:
+def test_a_quick_run_says_so_first(made: tuple[Path, Results]) -> None:
     _, found = made
     plain, quick = page(found), page(replace(found, quick=True))
     sentence = "Do not read these figures as the quality of the method"
@@ -171,7 +172,7 @@ def test_a_quick_run_says_so_first(made: tuple[Path, Findings]) -> None:
     assert (found.to_dict()["quick"], replace(found, quick=True).to_dict()["quick"]) == (False, True)
 
 
-def test_the_page_fits_narrow_and_wide_windows(made: tuple[Path, Findings]) -> None:
+def test_the_page_fits_narrow_and_wide_windows(made: tuple[Path, Results]) -> None:
     """What has a least width lies in an element that scrolls and says so; a wide window sets sections side by side."""
     text = (made[0] / "report.html").read_text()
     assert "overflow-x: auto" in text.partition(".pan {")[2].partition("}")[0]
@@ -187,7 +188,7 @@ def test_the_page_fits_narrow_and_wide_windows(made: tuple[Path, Findings]) -> N
     assert text.count('tabindex="0"') == 7
 
 
-def test_the_strip_ends_in_the_samples_of_the_headline(made: tuple[Path, Findings]) -> None:
+def test_the_strip_ends_in_the_samples_of_the_headline(made: tuple[Path, Results]) -> None:
     _, found = made
     strip = found.strip
     assert len(strip.times) == 14  # 12 evaluations: the first step and clean data ask for none
@@ -197,7 +198,7 @@ def test_the_strip_ends_in_the_samples_of_the_headline(made: tuple[Path, Finding
     assert torch.allclose(last, found.headline.drawn.x[[2, 5, 8]], atol=1e-4)
     assert strip.states.shape == strip.beliefs.shape == (14, 3, 1, 8, 8)
     # A belief stands under the state it is about; the first is the Gaussian's, of noise alone.
-    rms, process = found.model.reading.data_std, found.model.process
+    rms, process = found.model.parameterization.sigma_data, found.model.process
     model = found.model.given(label=torch.tensor([2, 5, 8]))
     for i in (1, 9):
         t = strip.times[i]
@@ -209,7 +210,7 @@ def test_the_strip_ends_in_the_samples_of_the_headline(made: tuple[Path, Finding
     assert float(strip.states[0].square().mean().sqrt()) == pytest.approx(rms, rel=0.25)
 
 
-def test_neighbours_are_the_nearest(made: tuple[Path, Findings]) -> None:
+def test_neighbours_are_the_nearest(made: tuple[Path, Results]) -> None:
     _, found = made
     train, test = found.dataset.train.all()[0], found.dataset.test.all()[0]
     x = found.headline.drawn.x[7]
@@ -219,7 +220,7 @@ def test_neighbours_are_the_nearest(made: tuple[Path, Findings]) -> None:
     assert len(found.neighbours.heldout) == len(test)
 
 
-def test_a_trained_model_is_used_again(made: tuple[Path, Findings], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trained_model_is_used_again(made: tuple[Path, Results], monkeypatch: pytest.MonkeyPatch) -> None:
     out, _ = made
     monkeypatch.setattr(training, "train", lambda *a, **k: pytest.fail("trained again"))
     before = (out / "model" / "model.safetensors").stat().st_mtime_ns
@@ -231,7 +232,7 @@ def test_a_trained_model_is_used_again(made: tuple[Path, Findings], monkeypatch:
     assert "in an earlier run" in (out / "report.html").read_text()
 
 
-def test_other_settings_are_not_passed_off_as_these(made: tuple[Path, Findings]) -> None:
+def test_other_settings_are_not_passed_off_as_these(made: tuple[Path, Results]) -> None:
     out, _ = made
     for part, change in {"budget": BudgetConfig(steps=7), "seed": 1}.items():
         job = replace(JOB, config=replace(CONFIG, **{part: change}))
@@ -242,7 +243,7 @@ def test_other_settings_are_not_passed_off_as_these(made: tuple[Path, Findings])
 
 
 def test_an_interrupted_demo_goes_on_and_fresh_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from langevin.training.reports import Bar
+    from langevin.training.logging import Bar
 
     def stop(bar: Bar, step: int, *more: float) -> None:
         if step == 4:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from langevin.report import figures, images
-from langevin.report.findings import Neighbours
+from langevin.report.results import Neighbours
 
 VOID = {"meta", "img", "br", "hr", "input", "link"}
 

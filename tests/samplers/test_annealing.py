@@ -32,7 +32,7 @@ def test_ratio_against_draws(dim: int) -> None:
     ratio, root = level_ratio(dim), math.sqrt(dim)
     z = langevin.Noise(0, 40_000).normal((1,))[:, 0]
     share = ((root + z / math.sqrt(2) - ratio * root).abs() < 3 * ratio / math.sqrt(2)).double().mean()
-    capped = ratio > samplers.annealing.WIDEST - 1e-9
+    capped = ratio > samplers.mcmc.annealing.WIDEST - 1e-9
     assert capped == (dim == 12)
     if not capped:
         assert float(share) == pytest.approx(0.5, abs=5 * 0.5 / math.sqrt(40_000))

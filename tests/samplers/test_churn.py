@@ -66,7 +66,7 @@ def test_noise_put_in_is_the_processs_own():
             seen.append(state)
             return state
 
-    rule = samplers.Churn(Watch(), churn=0.3, scale=1.0)
+    rule = samplers.Churn(Watch(), churn=0.3, s_noise=1.0)
     x = torch.full((n, 1), 0.7, dtype=F64)
     rule.step(State(x, t), t / 2, WORLD.denoiser(process), Noise(0, n))
     raised = seen[0].t
@@ -104,8 +104,8 @@ def test_refusals():
     tokens = worlds.TokenTable(torch.full((3, 3), 1 / 9, dtype=F64)).denoiser(processes.Absorbing(3))
     cases = [
         (lambda: samplers.EDMHeun(churn=-1.0), "churn must be a finite number >= 0, got -1.0"),
-        (lambda: samplers.EDMHeun(low=2.0, high=1.0), "low, high must satisfy"),
-        (lambda: samplers.EDMEuler(scale=0.0), "scale must be"),
+        (lambda: samplers.EDMHeun(s_tmin=2.0, s_tmax=1.0), "s_tmin, s_tmax must satisfy"),
+        (lambda: samplers.EDMEuler(s_noise=0.0), "s_noise must be"),
         (lambda: samplers.Churn(samplers.RhoHeun(), steps=0), "steps must be at least 1, got 0"),
         (lambda: langevin.sample(tokens, "edm-heun"), "churn needs"),
         (

@@ -12,7 +12,7 @@ F64 = torch.float64
 
 def covariance(moments):
     directions = moments.basis.to(torch.eye(len(moments.mean), dtype=F64))
-    return directions @ torch.diag(moments.values) @ directions.T
+    return directions @ torch.diag(moments.variances) @ directions.T
 
 
 @pytest.mark.parametrize(("n", "dim"), [(12, 8), (40, 5), (9, 2)])
@@ -36,7 +36,7 @@ def test_shrinkage_is_ledoit_and_wolf_s(n, dim):
 
 def test_one_coordinate_is_not_shrunk():
     x = Noise(1, 30).normal((1,))
-    assert samplers.moments_from(x, (1,)).values == pytest.approx(float(x.var(unbiased=False)), rel=1e-12)
+    assert samplers.moments_from(x, (1,)).variances == pytest.approx(float(x.var(unbiased=False)), rel=1e-12)
 
 
 def test_the_variance_that_is_left_is_shared_by_the_other_directions():
@@ -44,6 +44,6 @@ def test_the_variance_that_is_left_is_shared_by_the_other_directions():
     x = Noise(2, 80).normal((600,)) * torch.linspace(2.0, 0.5, 600, dtype=F64)
     found = samplers.moments_from(x, (2, 300))
     sizes = torch.linalg.svdvals(x - x.mean(0)).square() / 80
-    torch.testing.assert_close(found.values[:10], sizes[:10])
-    assert float(found.values.sum()) == pytest.approx(float(sizes.sum()), rel=1e-12)
-    assert bool((found.values[10:] == found.values[10]).all())
+    torch.testing.assert_close(found.variances[:10], sizes[:10])
+    assert float(found.variances.sum()) == pytest.approx(float(sizes.sum()), rel=1e-12)
+    assert bool((found.variances[10:] == found.variances[10]).all())

@@ -153,7 +153,7 @@ def test_boomerang_below_its_height_only_comes_down():
     assert torch.equal(state.x, x)
     down = rule.step(samplers.State(x, t), torch.tensor(0.5, dtype=F64), world.denoiser(q), Noise(0, 4))
     plain = samplers.Ancestral().step(
-        samplers.State(x, t), torch.tensor(0.5, dtype=F64), world.denoiser(q), Noise(0, 4).fold(1)
+        samplers.State(x, t), torch.tensor(0.5, dtype=F64), world.denoiser(q), Noise(0, 4).fold_in(1)
     )
     torch.testing.assert_close(down.x, plain.x)
 
@@ -176,3 +176,13 @@ def test_boomerang_below_its_height_only_comes_down():
 def test_refuses(make, match):
     with pytest.raises(UserError, match=match):
         make()
+
+
+def test_denoising_mcmc_ends_at_clean_data():
+    """Down to s = 0 the last step of DDIM, from ``t_min``, returns the belief's mean there."""
+    for q in PROCESSES.values():
+        denoiser, t = hills().denoiser(q), torch.tensor(0.6, dtype=F64)
+        x = hills().sample(5, 1, process=q, t=t)
+        zero = torch.zeros((), dtype=F64)
+        end = samplers.DenoisingMCMC(2, 3).step(samplers.State(x, t), zero, denoiser, Noise(0, 5))
+        torch.testing.assert_close(end.x, end.belief.mean, rtol=0, atol=1e-12)

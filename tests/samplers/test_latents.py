@@ -9,7 +9,7 @@ import torch
 
 import langevin
 from langevin import Noise, UserError, processes, samplers, worlds
-from langevin.denoisers import NetworkDenoiser, Reading
+from langevin.denoisers import AffineParameterization, NetworkDenoiser
 
 F64 = torch.float64
 WORLD = worlds.random_mixture(4, components=3, rms=0.7, seed=3)
@@ -127,7 +127,7 @@ def test_refusals():
 def test_latents_have_the_dtype_of_the_network(dtype, expected):
     """As in the sampling loop: float32 at least, whatever the dtype of the data."""
     network = langevin.nn.create(langevin.nn.default((2,))).to(dtype)
-    denoiser = NetworkDenoiser(network, processes.VP(), Reading("edm"), (2,))
+    denoiser = NetworkDenoiser(network, processes.VP(), AffineParameterization("edm"), (2,))
     for data in (torch.zeros(3, 2), torch.zeros(3, 2, dtype=F64)):
         z = samplers.encode(denoiser, data, steps=3)
         assert z.dtype == expected

@@ -14,9 +14,9 @@ from tests.support import flow_reference, thinned
 
 import langevin
 from langevin import Noise, processes, samplers, worlds
+from langevin.numerics.quadrature import gauss, lagrange
 from langevin.samplers import Multistep
-from langevin.samplers.multistep import PREDICTIONS, VARIABLES
-from langevin.samplers.quadrature import gauss, lagrange
+from langevin.samplers.linear.multistep import PREDICTIONS, VARIABLES
 
 PROCESSES = [processes.VP(), processes.SubVP(), processes.EDM(), processes.RectifiedFlow(), processes.DDPM()]
 TIMES = (0.5, 0.62, 0.71, 0.83)
@@ -27,7 +27,7 @@ def names(value):
 
 
 def weights(process, sampler, s, times=TIMES):
-    rule = sampler.row(process, times[: sampler.order], s).step
+    rule = sampler.coefficients(process, times[: sampler.order], s)
     return rule.scale, rule.weights
 
 
@@ -141,8 +141,8 @@ def check_weights(process, sampler, times, s, start=None):
         "time": time,
     }[variable]
     nodes = np.array([place(process, variable, t) for t in times])
-    row = sampler.row(process, times, s if start is None else 0.5 * s)
-    ours = (row.step if start is None else row.correct).weights
+    row = sampler.coefficients(process, times, s if start is None else 0.5 * s)
+    ours = (row if start is None else row.correct).weights
     begin = times[0] if start is None else start
     assert len(ours) == len(times)
     for j, weight in enumerate(ours):
@@ -172,9 +172,9 @@ def test_a_share_of_the_noise_is_the_integral_of_the_sde(process, prediction, et
     of = (lambda v: 1 / sigma(v)) if prediction == "eps" else lambda v: -alpha(v) / sigma(v) ** 2
     variance, _ = scipy.integrate.quad(lambda v: eta**2 * g2(v) / n(v) ** 2, s, t, epsrel=1e-10)
     weight, _ = scipy.integrate.quad(lambda v: -(1 + eta**2) / 2 * g2(v) * of(v) / n(v), s, t, epsrel=1e-10)
-    row = Multistep(prediction, "log-snr", 1, eta=eta).row(process, (t,), s)
-    assert row.step.scale == pytest.approx(n(s) / n(t), rel=1e-7)
-    assert row.step.weights == (pytest.approx(n(s) * weight, rel=1e-7),)
+    row = Multistep(prediction, "log-snr", 1, eta=eta).coefficients(process, (t,), s)
+    assert row.scale == pytest.approx(n(s) / n(t), rel=1e-7)
+    assert row.weights == (pytest.approx(n(s) * weight, rel=1e-7),)
     assert row.std == pytest.approx(n(s) * math.sqrt(variance), rel=1e-7)
 
 
@@ -188,12 +188,12 @@ def test_tiny_steps_lose_nothing(prediction):
     process = processes.EDM()
     times = tuple(0.01 * math.exp(k * 1e-9) for k in range(3))
     s = 0.01 * math.exp(-1e-9)
-    row = Multistep(prediction, "log-snr", 3).row(process, times, s)
+    row = Multistep(prediction, "log-snr", 3).coefficients(process, times, s)
     sigma = 80 * 0.01
     slope = {"x0": -1.0, "eps": sigma, "v": sigma / math.hypot(1, sigma), "flow": sigma / (1 + sigma)}[prediction]
-    assert sum(row.step.weights) == pytest.approx(slope * (math.log(s) - math.log(times[0])), rel=1e-6)
+    assert sum(row.weights) == pytest.approx(slope * (math.log(s) - math.log(times[0])), rel=1e-6)
     # Adams–Bashforth of order 3, as the weight is constant over so short a step.
-    shares = np.array(row.step.weights) / sum(row.step.weights)
+    shares = np.array(row.weights) / sum(row.weights)
     np.testing.assert_allclose(shares, [23 / 12, -16 / 12, 5 / 12], rtol=1e-5)
 
 
@@ -202,17 +202,17 @@ def test_tiny_steps_lose_nothing(prediction):
 @pytest.mark.parametrize("order", [2, 4])
 def test_ends(process, prediction, variable, order):
     """A step to clean data, and one from t = 1 where α may be 0: finite weights, and the constant is still exact."""
-    row = Multistep(prediction, variable, order).row(process, TIMES[:order], 0.0)
-    assert all(math.isfinite(w) for w in (row.step.scale, *row.step.weights))
-    size = sum(abs(w) for w in row.step.weights)  # far from its nodes a cubic's basis is large, and rounds as such
+    row = Multistep(prediction, variable, order).coefficients(process, TIMES[:order], 0.0)
+    assert all(math.isfinite(w) for w in (row.scale, *row.weights))
+    size = sum(abs(w) for w in row.weights)  # far from its nodes a cubic's basis is large, and rounds as such
     if prediction == "x0":
-        assert (row.step.scale, sum(row.step.weights)) == (0.0, pytest.approx(1.0, abs=1e-12 * size))
+        assert (row.scale, sum(row.weights)) == (0.0, pytest.approx(1.0, abs=1e-12 * size))
     if process == processes.RectifiedFlow() and prediction == "eps":
         with pytest.raises(ValueError, match="does not tell the data where α = 0"):
-            Multistep(prediction, variable, order).row(process, (1.0,), 0.9)
+            Multistep(prediction, variable, order).coefficients(process, (1.0,), 0.9)
         return
-    row = Multistep(prediction, variable, order).row(process, (0.9, 1.0), 0.8)
-    assert all(math.isfinite(w) for w in (row.step.scale, *row.step.weights))
+    row = Multistep(prediction, variable, order).coefficients(process, (0.9, 1.0), 0.8)
+    assert all(math.isfinite(w) for w in (row.scale, *row.weights))
 
 
 def test_adams_bashforth():
@@ -254,7 +254,7 @@ def test_corrector_alone_raises_the_order():
 
 
 def test_planned_is_the_same_as_step_by_step():
-    """The plan only computes coefficients earlier: bit for bit, but where it joins a correction to the next step."""
+    """The plan only computes coefficients earlier: bit for bit."""
     q = processes.VP()
     world = worlds.ring(8)
     grid = samplers.grids.karras(q, 6)[:-1]
@@ -270,13 +270,12 @@ def test_planned_is_the_same_as_step_by_step():
         for i, s in enumerate(grid[1:], 1):
             noise = Noise(0, 5).at(i)
             state = sampler.step(state, s, world.denoiser(q), noise)
-            own = sampler.step(own, s.expand(5), world.denoiser(q), noise)
-        if sampler.kept == 0 or sampler.start == "corrected":
-            assert torch.equal(state.x, planned.x)
-        # Joined weights add in another order, which is an ulp a step as well: see below.
-        torch.testing.assert_close(state.x, planned.x, rtol=0, atol=1e-11)
+            if not sampler.history:
+                own = sampler.step(own, s.expand(5), world.denoiser(q), noise)
+        assert torch.equal(state.x, planned.x)
         # A coefficient of one a sample multiplies in another order: an ulp a step, grown by the flow (< 1e3).
-        torch.testing.assert_close(own.x, planned.x, rtol=0, atol=1e-11)
+        if not sampler.history:
+            torch.testing.assert_close(own.x, planned.x, rtol=0, atol=1e-11)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -321,14 +320,9 @@ def test_taper():
     """The order falls to 1 at the last step."""
     q = processes.VP()
     grid = samplers.grids.karras(q, 8)[:-1]
-    plan = Multistep("x0", "log-snr", 3, taper=True).plan(q, grid)
-    assert [len(row.step.weights) for row in plan.rows] == [1, 2, 3, 3, 3, 2, 1]
-    plan = Multistep("x0", "log-snr", 3).plan(q, grid)
-    assert [len(row.step.weights) for row in plan.rows] == [1, 2, 3, 3, 3, 3, 3]
-    plan = samplers.UniPC(2).plan(q, grid)  # predictor and corrector joined: a value more, no state kept
-    assert [len(row.step.weights) for row in plan.rows] == [1, 2, 3, 3, 3, 3, 3]
-    assert plan.kept == 0
-    assert all(row.correct is None for row in plan.rows)
+    used = lambda sampler: [len(c.weights) for c in sampler.tabulate(q, tuple(grid.tolist())).values()]
+    assert used(Multistep("x0", "log-snr", 3, taper=True)) == [1, 2, 3, 3, 3, 2, 1]
+    assert used(Multistep("x0", "log-snr", 3)) == [1, 2, 3, 3, 3, 3, 3]
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -382,3 +376,17 @@ def test_bad_process_and_grid():
         langevin.sample(world, samplers.DPMSolverPPSDE(), start=torch.zeros(2, 2), grid=up)
     with pytest.raises(ValueError, match="grid must start above 0"):
         langevin.sample(world, samplers.DPMSolverPP(), start=torch.zeros(2, 2), grid=[0.0, 0.5])
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_weight_is_the_rate_of_the_total(prediction, eta):
+    """``weight`` is n_s dm/du at s: ``total`` of a short step over its length in u, to its first order, 1e-5."""
+    from langevin.samplers.linear.multistep import Point
+
+    form, process = PREDICTIONS[prediction], processes.VP()
+    if eta and form.spread is None:
+        return
+    times = torch.tensor([0.5 + 1e-5, 0.5], dtype=torch.float64)
+    t, s = (Point(*v) for v in zip(times.tolist(), process.alpha(times).tolist(), process.sigma(times).tolist()))
+    assert form.weight(s, eta) == pytest.approx(form.total(t, s, eta) / (s.u - t.u), rel=1e-4)

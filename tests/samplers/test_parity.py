@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import langevin
 from langevin import Noise, processes, samplers
-from langevin.denoisers import NetworkDenoiser, Reading, convert, unit
+from langevin.denoisers import AffineParameterization, NetworkDenoiser, convert, unit
 from langevin.samplers import grids
 
 diffusers = pytest.importorskip("diffusers")
@@ -41,7 +41,7 @@ class Wave(nn.Module):
 
 
 NETWORK = Wave()
-OURS = NetworkDenoiser(NETWORK, TABLE, Reading("eps", time="index", scale_input=False), SHAPE)
+OURS = NetworkDenoiser(NETWORK, TABLE, AffineParameterization("eps", time="index", scale_input=False), SHAPE)
 
 
 def start() -> Tensor:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 
 import langevin
 from langevin import Noise, UserError, processes, samplers, worlds
 from langevin.denoisers import Transform
+from langevin.denoisers.frames import FLOOR
 from langevin.distributions import Dirac
 from langevin.guidance import classifier_free
-from langevin.samplers import GaussianRemainder, Moments, Multistep
-from langevin.samplers.clock import KNOWN, PLANE, UNKNOWN, Clock
-from langevin.samplers.moments import FLOOR
-from langevin.samplers.remainder import _stencil
-from langevin.samplers.sampling import suited
+from langevin.numerics.frame import Cosines, Directions, GaussianFrame, Leading
+from langevin.samplers import GaussianRemainder, Multistep
+from langevin.samplers.gaussian.integrals import Remainder, stencil
+from langevin.samplers.gaussian.noise_grid import KNOWN, PLANE, UNKNOWN, TimeWarp, time_warp
 from laws.table import PROCESSES, mixture
 from support import oracle
 
@@ -27,9 +28,9 @@ F64 = torch.float64
 def gaussian(dim=6, seed=0):
     """One normal component with variances over three decades, so that the flow is known in closed form."""
     noise = Noise(seed, dim)
-    basis = torch.linalg.qr(noise.fold(1).normal((dim,)))[0]
+    basis = torch.linalg.qr(noise.fold_in(1).normal((dim,)))[0]
     values = 10 ** torch.linspace(-2.5, 0.5, dim, dtype=F64)
-    mean = noise.fold(2).normal(())
+    mean = noise.fold_in(2).normal(())
     return worlds.GaussianMixture(torch.ones(1), mean[None], (basis * values @ basis.mT)[None]), basis, values, mean
 
 
@@ -92,7 +93,7 @@ def test_own_grid(process, steps):
     """``steps`` evaluations at times that fall strictly, none at noise alone, and 0 at the end."""
     q, world = PROCESSES[process], mixture(2)
     denoiser = Spy(world.denoiser(q))
-    sampler = samplers.suited(GaussianRemainder(), denoiser)
+    sampler = samplers.GaussianRemainder().for_model(denoiser)
     grid = samplers.check_grid(sampler.default_grid(q, steps))
     assert (grid.diff() < 0).all()
     assert grid[-1] == 0
@@ -114,7 +115,7 @@ def peer(denoiser, start, steps):
 
 def own(denoiser, start, steps, **settings):
     """The default on its own grid."""
-    sampler = GaussianRemainder(**settings).of(denoiser)
+    sampler = GaussianRemainder(**settings).for_model(denoiser)
     grid = sampler.default_grid(denoiser.process, steps)
     return list(langevin.trajectory(denoiser, sampler, grid=grid, start=start))[-1].x
 
@@ -205,16 +206,18 @@ def test_moments_of_models():
     """The data's, of one class where one is asked for, of what guidance starts from; none where there are none."""
     world = worlds.random_mixture(4, 3, seed=2)
     q = processes.VP()
-    whole = samplers.moments_of(world.denoiser(q))
-    rebuilt = whole.basis.back(torch.diag(whole.values)).mT @ torch.eye(4, dtype=F64)
+    whole = langevin.denoisers.gaussian_frame(world.denoiser(q))
+    rebuilt = whole.basis.back(torch.diag(whole.variances)).mT @ torch.eye(4, dtype=F64)
     torch.testing.assert_close(whole.basis.back(rebuilt), world.cov)
     torch.testing.assert_close(whole.mean, world.mean)
-    one = samplers.moments_of(world.denoiser(q).given(label=1))
+    one = langevin.denoisers.gaussian_frame(world.denoiser(q).given(label=1))
     torch.testing.assert_close(one.mean, world.means[1])
-    torch.testing.assert_close(one.values, world.values[1])
-    assert samplers.moments_of(world.denoiser(q).given(label=torch.tensor([0, 1]))) is whole
-    assert samplers.moments_of(classifier_free(world.denoiser(q), label=1, guidance_scale=2.0)) is not None
-    assert samplers.moments_of(oracle(world, q, "x0")) is None
+    torch.testing.assert_close(one.variances, world.values[1])
+    assert langevin.denoisers.gaussian_frame(world.denoiser(q).given(label=torch.tensor([0, 1]))) is whole
+    assert (
+        langevin.denoisers.gaussian_frame(classifier_free(world.denoiser(q), label=1, guidance_scale=2.0)) is not None
+    )
+    assert langevin.denoisers.gaussian_frame(oracle(world, q, "x0")) is None
 
 
 def test_class_moments_make_a_class_exact():
@@ -230,23 +233,23 @@ def test_class_moments_of_a_model():
     world, q = worlds.random_mixture(4, 3, seed=2), processes.VP()
     covs = torch.stack([v @ torch.diag(e) @ v.mT for v, e in zip(world.basis, world.values)])
     known = {"mean": world.mean, "cov": world.cov, "class_mean": world.means, "class_cov": covs}
-    info = langevin.data.Data("made", (4,), None, None, ("a", "b", "c"), **known)
+    info = langevin.data.DataInfo("made", (4,), None, None, ("a", "b", "c"), **known)
     model = __import__("dataclasses").replace(oracle(world, q, "x0"), data=info)
     model.network.config = {"classes": 3}
     labelled = lambda label: model.given(label=label)
     for k in range(3):
-        found = samplers.moments_of(labelled(k))
+        found = langevin.denoisers.gaussian_frame(labelled(k))
         torch.testing.assert_close(found.mean, world.means[k])
         torch.testing.assert_close(
-            found.values.sort().values, world.values[k].sort().values.clamp_min(found.values.min())
+            found.variances.sort().values, world.values[k].sort().values.clamp_min(found.variances.min())
         )
-        assert samplers.moments_of(labelled(k).rows(slice(0, 1))) is found
+        assert langevin.denoisers.gaussian_frame(labelled(k).rows(slice(0, 1))) is found
     # A label a sample is one of several, also where the batch holds one sample alone.
     for others in (model, labelled([0, 1]), labelled([1]), labelled([0, 1]).rows(slice(0, 1)), labelled(-1)):
-        assert samplers.moments_of(others) is samplers.moments_of(model)
-    assert samplers.moments_of(labelled(1)) is samplers.moments_of(labelled(1))
+        assert langevin.denoisers.gaussian_frame(others) is langevin.denoisers.gaussian_frame(model)
+    assert langevin.denoisers.gaussian_frame(labelled(1)) is langevin.denoisers.gaussian_frame(labelled(1))
     guided = classifier_free(model, label=1, guidance_scale=2.0)
-    assert samplers.moments_of(guided) is samplers.moments_of(labelled(1))
+    assert langevin.denoisers.gaussian_frame(guided) is langevin.denoisers.gaussian_frame(labelled(1))
 
 
 def test_data_of_a_model():
@@ -254,10 +257,10 @@ def test_data_of_a_model():
     world = worlds.random_mixture(4, 3, seed=2)
     model = oracle(world, processes.VP(), "x0")
     for cov in (world.cov, world.cov.diagonal()):
-        data = langevin.data.Data("made", (4,), None, None, mean=world.mean, cov=cov)
-        found = samplers.moments_of(__import__("dataclasses").replace(model, data=data))
+        data = langevin.data.DataInfo("made", (4,), None, None, mean=world.mean, cov=cov)
+        found = langevin.denoisers.gaussian_frame(__import__("dataclasses").replace(model, data=data))
         assert found.spectral == (cov.ndim == 2)
-        torch.testing.assert_close(found.values.mean(), world.cov.diagonal().mean())
+        torch.testing.assert_close(found.variances.mean(), world.cov.diagonal().mean())
 
 
 @pytest.mark.parametrize("shape", [(6,), (3, 8, 6)])
@@ -266,7 +269,7 @@ def test_estimated_moments(shape):
     size = math.prod(shape)
     values = torch.linspace(0.2, 0.4, size, dtype=F64)
     noise = Noise(5, 4000)
-    basis = samplers.Cosines(shape) if len(shape) == 3 else samplers.Directions(gaussian()[1])
+    basis = Cosines(shape) if len(shape) == 3 else Directions(gaussian()[1])
     x = 0.3 + basis.back(noise.normal((size,)) * values.sqrt())
     if len(shape) == 3:
         torch.testing.assert_close(basis.back(basis.to(x)), x)
@@ -274,7 +277,7 @@ def test_estimated_moments(shape):
     found = samplers.moments_from(x, shape)
     assert (found.mean - 0.3).abs().max() < 5 * math.sqrt(0.4 / 4000)
     spread = 2 * math.sqrt(size / 4000) + 4 * math.sqrt(2 / 4000)
-    assert (found.values.sort().values / values - 1).abs().max() < spread
+    assert (found.variances.sort().values / values - 1).abs().max() < spread
 
 
 def test_large_images_are_transformed():
@@ -282,28 +285,11 @@ def test_large_images_are_transformed():
     shape = (1, 24, 24)
     frequency = (torch.arange(24)[:, None] ** 2 + torch.arange(24) ** 2).double()
     values = (1 / (1 + frequency)).reshape(-1)
-    x = samplers.Cosines(shape).back(Noise(1, 500).normal((576,)) * values.sqrt())
+    x = Cosines(shape).back(Noise(1, 500).normal((576,)) * values.sqrt())
     found = samplers.moments_from(x, shape)
-    assert isinstance(found.basis, samplers.Cosines)
+    assert isinstance(found.basis, Cosines)
     # nine neighbours of 500 samples each: √(2/4500) = 2 %, and the curvature of 1/f² between them
-    assert ((found.values / values).log().abs().median()) < 0.1
-
-
-def test_leading_directions_and_the_rest():
-    """The change of basis is orthonormal, the leading directions are its first, in both precisions; moments add up."""
-    columns = torch.linalg.qr(Noise(2, 700).normal((5,)))[0]
-    basis = samplers.Leading(columns)
-    for dtype, bound in ((F64, 1e-12), (torch.float32, 1e-5)):
-        x = Noise(3, 4).normal((700,)).to(dtype)
-        c = basis.to(x)
-        torch.testing.assert_close(c[:, :5].abs(), (x @ columns.to(dtype)).abs(), rtol=0, atol=bound)
-        torch.testing.assert_close(c.square().sum(1), x.square().sum(1), rtol=bound, atol=0)
-        torch.testing.assert_close(basis.back(c), x, rtol=0, atol=bound)
-        torch.testing.assert_close(basis.back(c, torch.ones(700, dtype=dtype)), x + 1, rtol=0, atol=bound)
-    spectrum = torch.tensor([9.0, 5.0, 3.0, 2.0, 1.0, 0.1], dtype=F64)
-    found = Moments.leading(torch.zeros(700, dtype=F64), spectrum, columns)
-    assert found.spectral
-    torch.testing.assert_close(found.values.sum(), spectrum[:5].sum() + 695 * 0.1)
+    assert ((found.variances / values).log().abs().median()) < 0.1
 
 
 def test_large_events_that_are_no_images():
@@ -316,7 +302,7 @@ def test_large_events_that_are_no_images():
     denoiser, start = world.denoiser(q), q.prior((600,)).sample(Noise(5, 16))
     values, vectors = (v.flip(-1) for v in torch.linalg.eigh(world.cov))
     spectrum = torch.cat((values[:64], values[64:].mean()[None]))
-    info = langevin.data.Data(
+    info = langevin.data.DataInfo(
         "made",
         (600,),
         None,
@@ -326,12 +312,14 @@ def test_large_events_that_are_no_images():
         spectrum=spectrum,
         directions=vectors[:, :64],
     )
-    known = samplers.moments_of(__import__("dataclasses").replace(oracle(world, q, "x0"), data=info))
-    assert isinstance(known.basis, samplers.Leading)
+    known = langevin.denoisers.gaussian_frame(__import__("dataclasses").replace(oracle(world, q, "x0"), data=info))
+    assert isinstance(known.basis, Leading)
     estimated = samplers.moments_from(world.sample(512, 3), (2, 300))
-    assert isinstance(estimated.basis, samplers.Leading)
-    plain = Moments(world.mean, world.cov.diagonal(), spectral=False)
-    fine = langevin.sample(denoiser, GaussianRemainder(Moments.of(world.mean, world.cov)), start=start, steps=60)
+    assert isinstance(estimated.basis, Leading)
+    plain = GaussianFrame(world.mean, world.cov.diagonal(), spectral=False)
+    fine = langevin.sample(
+        denoiser, GaussianRemainder(GaussianFrame.from_covariance(world.mean, world.cov)), start=start, steps=60
+    )
     errors = []
     for moments in (known, estimated, plain):
         x = langevin.sample(denoiser, GaussianRemainder(moments), start=start, steps=15)
@@ -343,7 +331,7 @@ def test_estimated_from_the_model():
     """From samples of a model that carries none, and as good as the exact ones but for the sampling error."""
     world, q = worlds.random_mixture(4, 3, seed=2), processes.EDM()
     found = samplers.estimate_moments(oracle(world, q, "edm"), n=2000, steps=8)
-    cov = found.basis.back(torch.diag(found.values)).mT
+    cov = found.basis.back(torch.diag(found.variances)).mT
     cov = found.basis.back(cov)
     assert (found.mean - world.mean).abs().max() < 5 * math.sqrt(float(world.cov.diagonal().max()) / 2000)
     assert (cov - world.cov).norm() / world.cov.norm() < 0.15
@@ -351,11 +339,11 @@ def test_estimated_from_the_model():
         samplers.estimate_moments(oracle(world, q, "edm"), n=1)
 
 
-@pytest.mark.parametrize("activity", [KNOWN, PLANE, UNKNOWN])
-def test_the_clock(activity):
+@pytest.mark.parametrize("density", [KNOWN, PLANE, UNKNOWN])
+def test_the_time_warp(density):
     """Monotone from 0 to 1, inverted to 1e-9, and its slope the density as written."""
     values = torch.tensor([0.001, 0.02, 0.5, 3.0], dtype=F64).numpy()
-    v = Clock(values, activity)
+    v = TimeWarp(values, density)
     u = torch.linspace(-60, 60, 2001, dtype=F64).numpy()
     at = v(u)
     assert (at[1:] > at[:-1]).all() or (at[1:] >= at[:-1]).all()
@@ -364,14 +352,14 @@ def test_the_clock(activity):
     inner = torch.linspace(-8, 5, 50, dtype=F64).numpy()
     assert abs(v.inverse(v(inner)) - inner).max() < 1e-9
 
-    def density(u):
+    def slope_of(u):
         h = torch.as_tensor(u)[:, None] - torch.as_tensor(values).log() / 2
-        h = h - activity.shift[0] - activity.shift[1] / v.effective
-        terms = torch.as_tensor(values) * (torch.exp(activity.above * h) + torch.exp(-activity.below * h)) ** -2
-        return terms.sum(1) ** (activity.share / 2)
+        h = h - density.shift[0] - density.shift[1] / v.effective
+        terms = torch.as_tensor(values) * (torch.exp(density.above * h) + torch.exp(-density.below * h)) ** -2
+        return terms.sum(1) ** (density.share / 2)
 
     slope = torch.as_tensor(v(inner + 1e-4) - v(inner - 1e-4)) / 2e-4
-    ratio = slope / density(inner)
+    ratio = slope / slope_of(inner)
     torch.testing.assert_close(ratio, ratio.mean().expand(50), rtol=1e-4, atol=0)
 
 
@@ -380,7 +368,7 @@ def test_encodes_and_decodes():
     world, q = worlds.ring(), processes.VP()
     denoiser, x = world.denoiser(q), world.sample(8, 3)
     sampler = GaussianRemainder(prefix=False)
-    grid = sampler.of(denoiser).default_grid(q, 60)[:-1]  # down to t_min, where the last evaluation is
+    grid = sampler.for_model(denoiser).default_grid(q, 60)[:-1]  # down to t_min, where the last evaluation is
     *_, up = langevin.trajectory(denoiser, sampler, grid=grid.flip(0), start=x)
     *_, down = langevin.trajectory(denoiser, sampler, grid=grid, start=up.x)
     assert (down.x - x).abs().median() < 1e-4
@@ -410,11 +398,11 @@ def test_leaves_infinite_noise():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"order": 0}, "order must be 1, 2, 3 or 4, got 0"),
+        ({"order": 0}, "order must be an integer from 1 to 4, got 0"),
         ({"order": 5}, "got 5"),
         ({"eta": -1.0}, "eta must be a finite number >= 0"),
         ({"eta": float("nan")}, "eta must be"),
-        ({"moments": 3}, "moments must be a Moments"),
+        ({"frame": 3}, "frame must be a GaussianFrame"),
     ],
 )
 def test_bad_settings(settings, message):
@@ -424,12 +412,12 @@ def test_bad_settings(settings, message):
 
 def test_bad_moments():
     world, q = mixture(2), processes.VP()
-    with pytest.raises(UserError, match="moments are of 3 coordinates"):
-        langevin.sample(world.denoiser(q), GaussianRemainder(Moments.unknown(3)))
+    with pytest.raises(UserError, match="frame must be of 2 coordinates"):
+        langevin.sample(world.denoiser(q), GaussianRemainder(GaussianFrame.unknown(3)))
     with pytest.raises(UserError, match="variances >= 0"):
-        Moments(torch.zeros(2), torch.tensor([1.0, -1.0]))
+        GaussianFrame(torch.zeros(2), torch.tensor([1.0, -1.0]))
     with pytest.raises(UserError, match="cov must be"):
-        Moments.of(torch.zeros(2), torch.zeros(3, 3))
+        GaussianFrame.from_covariance(torch.zeros(2), torch.zeros(3, 3))
     with pytest.raises(UserError, match="steps must be"):
         GaussianRemainder().default_grid(q, 0)
     with pytest.raises(UserError, match="Gaussian-remainder"):
@@ -464,10 +452,10 @@ def test_directions_without_variance_and_a_network_that_errs():
     start = process.prior(world.shape).sample(Noise(5, 64))
     # Both end in the belief at t_min: so does the truth, by the same peer on 400 steps.
     truth = peer(denoiser, start, 400)
-    moments = Moments.of(world.mean, world.cov, FLOOR)
+    moments = GaussianFrame.from_covariance(world.mean, world.cov, FLOOR)
     ours, theirs = (
         (end - truth).square().mean(1).sqrt().median()
-        for end in (own(denoiser, start, 5, moments=moments), peer(denoiser, start, 5))
+        for end in (own(denoiser, start, 5, frame=moments), peer(denoiser, start, 5))
     )
     assert ours < 0.35 * theirs, (ours, theirs)
 
@@ -476,19 +464,19 @@ def test_moments_reach_a_sampler_among_others():
     """Before a corrector, or repeated, the solver has the moments and the grid that it has alone."""
     q = processes.EDM()
     denoiser = worlds.random_mixture(8, 3, seed=2).denoiser(q)
-    alone = suited(GaussianRemainder(), denoiser)
-    pair, twice = (suited(s, denoiser) for s in (GaussianRemainder().then(samplers.Langevin()), alone.repeat(2)))
+    alone = GaussianRemainder().for_model(denoiser)
+    pair, twice = (s.for_model(denoiser) for s in (GaussianRemainder().then(samplers.Langevin()), alone.repeat(2)))
     assert pair.first == alone == twice.sampler
     assert torch.equal(pair.default_grid(q, 6), alone.default_grid(q, 6))
 
 
-def test_the_plane_has_a_clock_of_its_own(monkeypatch):
+def test_the_plane_has_a_time_warp_of_its_own(monkeypatch):
     """On planar mixtures its constants leave less error than the general ones: 0.6 of it at 10 evaluations, over many.
 
     Here over four worlds: the geometric mean of ratios that scatter by a factor of 1.5, below 1 by one and a half
     standard errors (1.5^0.5 = 1.22, and 0.6 · 1.22^1.5 = 0.8).
     """
-    from langevin.samplers import clock as room
+    from langevin.samplers.gaussian import noise_grid as room
 
     process, ratios = processes.EDM(), []
     for seed in range(4):
@@ -498,29 +486,30 @@ def test_the_plane_has_a_clock_of_its_own(monkeypatch):
         errors = []
         for constants in (room.PLANE, room.KNOWN):
             monkeypatch.setattr(room, "PLANE", constants)
-            for kept in (room.clock, room._times):
+            for kept in (room.time_warp, room._times):
                 kept.cache_clear()
             x = langevin.sample(world.denoiser(process), start=start, steps=10, batch=256)
             errors.append(float((x - reference).norm(dim=1).median()))
         monkeypatch.undo()
         ratios.append(errors[0] / errors[1])
-    room.clock.cache_clear(), room._times.cache_clear()
+    room.time_warp.cache_clear(), room._times.cache_clear()
     assert math.exp(sum(map(math.log, ratios)) / 4) < 0.8, ratios
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 @pytest.mark.parametrize("name", ["vp", "edm", "flow"])
-def test_directions_all_alike_are_numbers(name, eta):
-    """One variance for all takes a step by numbers; with one of them 1e-12 larger it takes the way along directions.
+def test_directions_all_alike_are_one_number(name, eta):
+    """One variance for all takes a step by one number; with one of them 1e-12 larger it takes one for each direction.
 
-    On the grid, off it, with a time a sample, with a mean. The two differ by the 1e-12, times what a path magnifies
-    (up to 1e4 on a mixture).
+    On the grid, off it, with a mean. The two differ by the 1e-12, times what a path magnifies (up to 1e4 on a mixture).
     """
     denoiser, mean = mixture(2).denoiser(PROCESSES[name]), torch.tensor([0.3, -0.2], dtype=F64)
     near = torch.tensor([0.5, 0.5 * (1 + 1e-12)], dtype=F64)
-    plain, along = (GaussianRemainder(Moments(mean, v, spectral=False), eta=eta) for v in (torch.full((2,), 0.5), near))
-    assert plain.moments.alike
-    assert not along.moments.alike
+    plain, along = (
+        GaussianRemainder(GaussianFrame(mean, v, spectral=False), eta=eta) for v in (torch.full((2,), 0.5), near)
+    )
+    assert plain.frame.isotropic
+    assert not along.frame.isotropic
     grid = plain.default_grid(denoiser.process, 9)
     start, noise = Noise(1, 5).normal((2,)) * denoiser.process.sigma(grid[0]), Noise(2, 5)
     known = [
@@ -528,21 +517,20 @@ def test_directions_all_alike_are_numbers(name, eta):
         for each in (plain, along)
     ]
     torch.testing.assert_close(known[0], known[1], rtol=1e-8, atol=1e-8)
-    for times in (grid, grid[:, None].expand(-1, 5) * torch.linspace(1, 0.9, 5, dtype=F64)):
-        ends = []
-        for each in (plain, along):
-            state = langevin.samplers.State(start, times[0])
-            for i, s in enumerate(times[1:], 1):
-                state = each.step(state, s, denoiser, noise.at(i))
-            ends.append(state.x)
-        torch.testing.assert_close(ends[0], ends[1], rtol=1e-8, atol=1e-8)
-        if times.ndim == 1:
-            torch.testing.assert_close(ends[0], known[0][-1], rtol=1e-9, atol=1e-9)
-        for j in range(5 * (times.ndim - 1)):  # the first of these starts at noise alone, and asks nothing there
-            state = langevin.samplers.State(start[j : j + 1], times[0, j])
-            for i, s in enumerate(times[1:, j], 1):
-                state = plain.step(state, s, denoiser, noise.rows(slice(j, j + 1)).at(i))
-            torch.testing.assert_close(state.x[0], ends[0][j], rtol=1e-9, atol=1e-9)
+    for each in (plain, along):
+        state = langevin.samplers.State(start, grid[0])
+        for i, s in enumerate(grid[1:], 1):
+            state = each.step(state, s, denoiser, noise.at(i))
+        torch.testing.assert_close(state.x, known[0][-1], rtol=1e-8, atol=1e-8)
+
+
+def test_times_of_their_own_are_refused():
+    """Values are remembered at times that all samples share."""
+    process = processes.EDM()
+    x, t = torch.ones(2, 2, dtype=F64), torch.tensor([0.5, 0.4], dtype=F64)
+    for sampler in (GaussianRemainder(), Multistep()):
+        with pytest.raises(UserError, match=r"t and s must be one time for all samples with .* such as DDIM"):
+            sampler.step(langevin.samplers.State(x, t), t / 2, mixture(2).denoiser(process), Noise(0, 2))
 
 
 @pytest.mark.parametrize("process", [processes.EDM(), processes.VP()], ids=repr)
@@ -574,7 +562,7 @@ def test_images_stay_images():
             assert x_t.shape[1:] == (2, 2, 2)
             return Dirac(self.base(x_t.flatten(1), t).mean.reshape(x_t.shape))
 
-    moments = Moments(torch.zeros(8, dtype=F64), torch.arange(1.0, 9, dtype=F64))
+    moments = GaussianFrame(torch.zeros(8, dtype=F64), torch.arange(1.0, 9, dtype=F64))
     start, sampler = 80 * Noise(0, 3).normal((2, 2, 2)), GaussianRemainder(moments)
     grid = [80.0 / 80.0, 0.1, 0.01, 0.0]
     states = list(langevin.trajectory(Images(flat), sampler, grid=grid, start=start, noise=Noise(0, 3)))
@@ -594,4 +582,41 @@ def test_which_nodes_an_interval_is_integrated_on():
         (3, 4, 4): (1, 4), (3, 3, 4): (0, 3),
     }  # fmt: skip
     for (interval, newest, order), nodes in stencils.items():
-        assert _stencil(interval, newest, order) == nodes, (interval, newest, order)
+        assert stencil(interval, newest, order) == nodes, (interval, newest, order)
+
+
+def test_the_belief_of_a_step_that_asks_nothing():
+    """The Gaussian's own: m + αλ/(α²λ + σ²) (x − αm) along each direction."""
+    process, frame = processes.EDM(), GaussianFrame(torch.tensor([0.3, -0.2]), torch.tensor([0.5, 0.1]))
+    t = torch.tensor(process.t_max, dtype=F64)
+    x = Noise(1, 3).normal((2,)) * process.sigma(t)
+    sampler = GaussianRemainder(frame)
+    grid = sampler.default_grid(process, 5)
+    state = sampler.step(samplers.State(x, grid[0]), grid[1], mixture(2).denoiser(process), Noise(0, 3))
+    gain = frame.variances / (frame.variances + process.sigma(t) ** 2)
+    torch.testing.assert_close(state.belief.mean, frame.mean + gain * (x - frame.mean), rtol=1e-12, atol=1e-12)
+
+
+def test_order_4_is_blended_with_order_3_where_steps_are_long():
+    """Shares of orders 3 and 4 by the gap between nodes: 4 alone on fine grids, 3 alone on coarse ones."""
+    frame = GaussianFrame(torch.zeros(3), torch.tensor([1.0, 0.3, 0.1]))
+    warp = time_warp(frame)
+    rest = Remainder(frame, 4, 0.0, warp.density.weight)
+    begin, along_path = warp.density.blend
+    gap = lambda n: 1 / (n + warp.head + warp.tail(10))
+    assert rest._orders(warp, gap(begin - 1)) == [(3, 1.0)]
+    assert rest._orders(warp, gap(begin + along_path + 1)) == [(4, 1.0)]
+    ((three, most), (four, some)) = rest._orders(warp, gap(begin + along_path / 4))
+    assert (three, four) == (3, 4)
+    assert (most, some) == (pytest.approx(0.75), pytest.approx(0.25))
+    # Every interval takes the shares of its own gap in the time warp.
+    told = []
+
+    class Told(Remainder):
+        def _orders(self, v, gap):
+            told.append(gap)
+            return super()._orders(v, gap)
+
+    places = np.array([1.0, 0.8, 0.3, 0.0, -0.2])
+    Told(frame, 4, 0.0, rest.weight).gains(np.exp(places), None, math.exp(-0.5))
+    assert told == pytest.approx(np.abs(np.diff(warp(np.array([*places, -0.5])))).tolist(), rel=1e-12)

@@ -209,9 +209,9 @@ def test_euler_maruyama_keeps_the_marginals_at_any_share_of_the_noise(eta):
         mean, variance = alpha * m, alpha**2 * c + sigma2
         for t, s in itertools.pairwise(times):
             alpha, sigma2 = level(t)
-            row = rule.row(VP, (t,), s)
-            weight, k = row.step.weights[0], alpha * c / (alpha**2 * c + sigma2)
-            slope = row.step.scale + weight * k
+            row = rule.coefficients(VP, (t,), s)
+            weight, k = row.weights[0], alpha * c / (alpha**2 * c + sigma2)
+            slope = row.scale + weight * k
             mean, variance = slope * mean + weight * (m - k * alpha * m), slope**2 * variance + row.std**2
         alpha, sigma2 = level(times[-1])
         return abs(mean - alpha * m) + abs(variance - alpha**2 * c - sigma2)

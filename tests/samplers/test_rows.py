@@ -8,9 +8,8 @@ import torch
 import langevin
 from langevin import Noise, processes, samplers, worlds
 from langevin.denoisers import unit
-from langevin.samplers.linear import Planned as Rows
-from langevin.samplers.linear import Rule
-from langevin.samplers.singlestep import Settled
+from langevin.samplers.linear.step import Linear, combine
+from langevin.samplers.runge_kutta.singlestep import Staged
 
 PROCESSES = {
     "vp": processes.VP(), "sub-vp": processes.SubVP(), "edm": processes.EDM(), "flow": processes.RectifiedFlow(),
@@ -22,13 +21,13 @@ PROCESSES = {
 @pytest.mark.parametrize(
     ("sampler", "kind"),
     [
-        (samplers.DDPM(), Rows),
-        (samplers.DDPMLarge(), Rows),
-        (samplers.Ancestral(eta=0.5, belief=unit), Rows),
-        (samplers.EulerMaruyama(), Rows),
-        (samplers.EulerMaruyama(eta=0.3), Rows),
-        (samplers.Euler(), Rows),
-        (samplers.Heun(), Settled),
+        (samplers.DDPM(), Linear),
+        (samplers.DDPMLarge(), Linear),
+        (samplers.Ancestral(eta=0.5, belief=unit), Linear),
+        (samplers.EulerMaruyama(), Linear),
+        (samplers.EulerMaruyama(eta=0.3), Linear),
+        (samplers.Euler(), Linear),
+        (samplers.Heun(), Staged),
     ],
     ids=lambda v: getattr(v, "__name__", repr(v)),
 )
@@ -58,30 +57,34 @@ def test_other_processes_take_the_long_way(sampler):
 
 
 @pytest.mark.parametrize("scale", [1.0, -0.5])
-def test_a_rule_is_its_sum(scale):
-    """scale·x + Σ w f for numbers of either sign, 1 and its neighbours among them, and for one a sample: to an ulp."""
+def test_combine_is_its_sum(scale):
+    """scale·x + Σ w f for numbers, and for one a sample: to an ulp."""
     x, f, g = (Noise(seed, 3).normal((2,)) for seed in (1, 2, 3))
-    for first in (1.0, 0.75, 1.25, 1.5, -1.0, 1.0 + 2.0**-52):
-        for second in (1.0, 1.25, 0.0):
-            expected = scale * x + first * f + second * (2.0 * g + 0.5 * x)
-            values = (((1.0, f),), ((2.0, g), (0.5, x)))
-            torch.testing.assert_close(Rule(scale, (first, second))(x, values), expected, rtol=1e-14, atol=1e-14)
-            each = Rule(torch.full((3, 1), scale).double(), (torch.full((3, 1), first).double(), second))
-            torch.testing.assert_close(each(x, values), expected, rtol=1e-14, atol=1e-14)
+    for first in (1.0, 0.75, -1.0):
+        for second in (1.25, 0.0):
+            expected = scale * x + first * f + second * g
+            torch.testing.assert_close(combine(scale, x, (first, second), (f, g)), expected, rtol=1e-14, atol=1e-14)
+            each = torch.full((3, 1), scale).double(), torch.full((3, 1), first).double()
+            torch.testing.assert_close(combine(each[0], x, (each[1], second), (f, g)), expected, rtol=1e-14, atol=1e-14)
 
 
-@pytest.mark.parametrize("make", [samplers.GaussianRemainder, samplers.UniPC, samplers.DDIM, samplers.DEIS])
+@pytest.mark.parametrize(
+    "make",
+    [samplers.GaussianRemainder, samplers.UniPC, samplers.DDIM, samplers.DEIS, samplers.DPMSolver, samplers.Heun],
+)
 def test_a_plan_is_kept_to_its_end(make, monkeypatch):
-    """What asks the process again and again is not called on a grid that was planned."""
-    sampler, process = make(), processes.VP()
-    world = worlds.ring()
-
-    def never(*_):
-        raise AssertionError("the plan was left")
-
-    monkeypatch.setattr(type(sampler), "step", never)
+    """No coefficient is computed on the way along a grid that was planned."""
+    process, world = processes.VP(), worlds.ring()
+    denoiser = world.denoiser(process)
+    sampler = make().for_model(denoiser)
     grid = sampler.default_grid(process, 5)
     grid = samplers.grids.karras(process, 5) if grid is None else grid
+    planned = sampler.plan(process, grid)
+
+    def never(*_):
+        raise AssertionError("the table was left")
+
+    monkeypatch.setattr(type(planned), "coefficients", never)
     start = world.sample(3, 1, process=process, t=process.t_max)
-    *_, last = langevin.trajectory(world.denoiser(process), sampler, grid=grid, start=start)
+    *_, last = langevin.trajectory(denoiser, sampler, grid=grid, start=start)
     assert last.x.isfinite().all()

@@ -10,7 +10,7 @@ import torch
 
 import langevin
 from langevin import Noise, UserError, processes, samplers, worlds
-from langevin.denoisers import NetworkDenoiser, Reading, Transform, independent
+from langevin.denoisers import AffineParameterization, NetworkDenoiser, Transform, independent
 from langevin.distributions import Dirac
 from langevin.guidance import classifier_free
 from support import OracleNetwork, oracle, sliced_w2, w2_floor
@@ -208,7 +208,7 @@ def test_stable_defaults():
     """What is picked when nothing is named."""
     assert samplers.default_sampler(processes.VP()) == samplers.GaussianRemainder()
     assert isinstance(samplers.default_sampler(processes.Absorbing(3)), samplers.Ancestral)
-    assert samplers.default_sampler(processes.PhaseSpace()) == samplers.Looked()
+    assert samplers.default_sampler(processes.PhaseSpace()) == samplers.PhaseProjected()
     world = worlds.ring()
     x = langevin.sample(world.denoiser(processes.EDM()), n=64)
     assert x.shape == (64, 2)
@@ -268,7 +268,7 @@ def test_state_takes_the_dtype_of_the_network():
     assert last.x.dtype == torch.float64
     for dtype, expected in ((torch.float32, torch.float32), (torch.bfloat16, torch.float32), (F64, F64)):
         network = langevin.nn.create(langevin.nn.default((2,))).to(dtype)
-        denoiser = NetworkDenoiser(network, processes.VP(), Reading("v"), (2,))
+        denoiser = NetworkDenoiser(network, processes.VP(), AffineParameterization("v"), (2,))
         for sampler in (samplers.DDIM(), samplers.UniPC(2), samplers.Heun(), samplers.Ancestral()):
             *_, last = langevin.trajectory(denoiser, sampler, grid=[0.5, 0.3, 0.1], start=start)
             assert last.x.dtype == expected

@@ -10,9 +10,9 @@ import torch
 
 import langevin
 from langevin import UserError, processes, samplers, worlds
-from langevin.denoisers import NetworkDenoiser, Reading
+from langevin.denoisers import AffineParameterization, NetworkDenoiser
 from langevin.samplers import State
-from langevin.samplers.singlestep import moments
+from langevin.samplers.runge_kutta.singlestep import moments
 from support import flow_reference, oracle, thinned
 
 F64 = torch.float64
@@ -334,7 +334,9 @@ def test_gradients_flow():
 def test_a_float32_state_stays_float32():
     """Coefficients are float64 numbers; they do not promote the state."""
     process = processes.VP()
-    net = NetworkDenoiser(oracle(WORLD, process, "eps", torch.float32).network, process, Reading("eps"), (3,))
+    net = NetworkDenoiser(
+        oracle(WORLD, process, "eps", torch.float32).network, process, AffineParameterization("eps"), (3,)
+    )
     x = WORLD.sample(4, 1, process=process, t=0.5).float()
     assert samplers.DPMSolver(2).step(State(x, at(0.5)), at(0.2), net, None).x.dtype == torch.float32
 

@@ -25,7 +25,7 @@ class Given:
     def __init__(self, parts):
         self.parts = parts
 
-    def fold(self, tag):
+    def fold_in(self, tag):
         return Given(self.parts[tag])
 
     def normal(self, shape):

@@ -10,7 +10,7 @@ import torch
 import langevin
 from langevin import Noise, UserError, processes, samplers, worlds
 from langevin.samplers import State
-from langevin.samplers.taylor import polynomial
+from langevin.samplers.linear.taylor import polynomial
 
 F64 = torch.float64
 PROCESSES = [processes.VP(), processes.SubVP(), processes.VE(), processes.Cosine(), processes.DDPM()]
@@ -69,12 +69,12 @@ def test_moments_of_a_step_with_noise(process, order, eta):
     gaps = []
     for h in (0.01, 0.005):
         s = t - h
-        row = samplers.QuasiTaylor(order, eta).row(process, (float(t),), float(s))
+        row = samplers.QuasiTaylor(order, eta).coefficients(process, (float(t),), float(s))
         ratio = torch.exp((process.log_snr(t) - process.log_snr(s)) / 2)
         kept = process.sigma(s) / process.sigma(t) * ratio ** (eta**2)
         mean = process.alpha(s) * 0.4 + kept * (start - process.alpha(t) * 0.4)
         variance = process.sigma2(s) * (1 - ratio ** (2 * eta**2))
-        made = row.step(start, [((1.0, denoiser(start, t).mean),)])
+        made = row.scale * start + row.weights[0] * denoiser(start, t).mean
         gaps.append((float((made - mean).abs()), abs(row.std**2 - float(variance))))
     for one, other in zip(*gaps):
         assert abs(math.log2(one / other) - (order + 1)) < 0.2, gaps

@@ -20,10 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 import langevin
-from langevin import Noise, _untrusted, processes, training, worlds
+from langevin import Noise, models, processes, worlds
 from langevin._errors import UserError
-from langevin.data import Data
-from langevin.denoisers import NetworkDenoiser, Reading
+from langevin.data import DataInfo
+from langevin.denoisers import AffineParameterization, NetworkDenoiser
+from langevin.storage import untrusted
 from langevin.tasks.compress import Levels, compress, container, decompress, images, rate_distortion, tree
 from langevin.tasks.compress.chain import checked, fingerprint, plan
 from support import oracle
@@ -35,7 +36,7 @@ def normal(dim: int = 16) -> NetworkDenoiser:
     """The exact belief about N(0, SPREAD²) in ``dim`` coordinates, of data with 256 levels in ±4."""
     world = worlds.GaussianMixture(torch.ones(1), torch.zeros(1, dim), torch.full((1,), SPREAD**2))
     mean, cov = torch.zeros(dim, dtype=torch.float64), SPREAD**2 * torch.eye(dim, dtype=torch.float64)
-    data = Data("normal", (dim,), -4.0, 4.0, levels=256, mean=mean, cov=cov)
+    data = DataInfo("normal", (dim,), -4.0, 4.0, levels=256, mean=mean, cov=cov)
     return replace(oracle(world, processes.EDM(), "edm"), data=data)
 
 
@@ -48,7 +49,9 @@ def network(shape: tuple[int, ...] = (1, 8, 8), levels: int = 17, seed: int = 0)
     with torch.no_grad():
         for p in net.parameters():
             p.add_(0.1 * torch.randn_like(p))
-    return NetworkDenoiser(net, processes.VP(), Reading("v", 0.7), shape, data=Data("made", shape, levels=levels))
+    return NetworkDenoiser(
+        net, processes.VP(), AffineParameterization("v", 0.7), shape, data=DataInfo("made", shape, levels=levels)
+    )
 
 
 def smooth(n: int, shape: tuple[int, ...], levels: int, seed: int = 0) -> Tensor:
@@ -481,22 +484,22 @@ def test_fingerprint_is_of_what_is_computed_with(model: NetworkDenoiser) -> None
     others = [
         network(seed=1),
         replace(model, process=processes.VP(0.1, 19.0)),
-        replace(model, reading=Reading("v", 0.71)),
+        replace(model, parameterization=AffineParameterization("v", 0.71)),
         replace(model, data=replace_data(model.data, levels=18)),
         replace(model, data=replace_data(model.data, mean=torch.ones(64).double(), cov=torch.ones(64).double())),
     ]
     assert len({fingerprint(m) for m in (model, *others)}) == 6
 
 
-def replace_data(data: Data, **changes: object) -> Data:
-    return Data(**{"name": data.name, "shape": data.shape, "levels": data.levels, **changes})  # type: ignore[arg-type]
+def replace_data(data: DataInfo, **changes: object) -> DataInfo:
+    return DataInfo(**{"name": data.name, "shape": data.shape, "levels": data.levels, **changes})  # type: ignore[arg-type]
 
 
 READ = """
 import hashlib, sys
-from langevin import training
+from langevin import models
 from langevin.tasks.compress import decompress
-model = training.load(sys.argv[1], device="cpu")
+model = models.load(sys.argv[1], device="cpu")
 for name in sys.argv[2:]:
     received = decompress(model, open(name, "rb").read())
     for part in (received.x, received.decode("flow"), received.decode("ancestral")):
@@ -505,7 +508,7 @@ for name in sys.argv[2:]:
 
 
 def test_another_process_reads_the_same_bits(model: NetworkDenoiser, files: dict[str, bytes], tmp_path: Path) -> None:
-    training.save(model, tmp_path / "model")
+    models.save(model, tmp_path / "model")
     names = []
     for kind, content in files.items():
         (tmp_path / kind).write_bytes(content)
@@ -640,7 +643,7 @@ def test_pictures_are_held_against_memory_before_they_are_coded(tmp_path: Path, 
         Image.fromarray(picture(32, 32, 3, i)).save(tmp_path / f"{i}.png")
     data = network((3, 8, 8), 256).data
     images.read(str(tmp_path), data, exact=True)
-    monkeypatch.setattr(_untrusted, "memory", lambda: 2**19)
+    monkeypatch.setattr(untrusted, "memory", lambda: 2**19)
     monkeypatch.setattr(images, "decode", None)
     with pytest.raises(UserError, match="its pictures, coded together, would take 576 KiB of memory"):
         images.read(str(tmp_path), data, exact=True)

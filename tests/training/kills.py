@@ -26,13 +26,14 @@ import faults
 import torch
 from faults import AFTER, BEFORE, COUNT, FAIL, TORN
 from power import Disk
-from scenarios import SCENARIOS, Scenario, check, everything, together, tree
-from tiny_runs import points, tiny
+from scenarios import SCENARIOS, Scenario, batched, check, everything, tree
 
-from langevin import UserError, training
+from langevin import UserError, models, training
 from langevin.cli import main
-from langevin.training import checkpoint, files
+from langevin.storage import files
+from langevin.training import checkpoint
 from langevin.training.learner import Learner
+from tiny_runs import points, tiny
 
 
 def forked(what: Callable[[], Any]) -> str:
@@ -167,7 +168,7 @@ class Broken:
                 if at == len(lines):  # it had said that it was done
                     done = self.folder / "after"
                     for folder, held in scenario.sets:
-                        assert together(done, folder, held) == together(new, folder, held), "what was saved is lost"
+                        assert batched(done, folder, held) == batched(new, folder, held), "what was saved is lost"
                 self.recover(scenario, self.folder / "after", new)
 
     def train(self, share: float) -> None:
@@ -201,7 +202,7 @@ class Broken:
                 for path in training.checkpoints(root / "run"):
                     checkpoint.restore(path, learner_of_run())
                 if files.place(root / "run", "config.json").exists():
-                    training.load(root / "run")
+                    models.load(root / "run")
                 act(root)
                 assert last(root) == last(self.folder / "new"), "the resumed run is another"
                 assert not [name for name in everything(root) if files.TEMPORARY in name or name.endswith(files.LOCK)]
@@ -267,7 +268,7 @@ def intact(root: Path) -> None:
     assert kept, "no checkpoint is left"
     for path in kept:
         assert {k: files.digest((path / k).read_bytes()) for k in names} == files.manifest(path, names), path
-    assert training.load(root / "run").config["steps"] in (4, 6, 8)
+    assert models.load(root / "run").config["steps"] in (4, 6, 8)
     record = files.read_json(files.place(root / "samples", "sample.json"))
     for name, wanted in record["files"].items():
         assert files.digest(files.place(root / "samples", name).read_bytes()) == wanted, name
@@ -277,7 +278,7 @@ def intact(root: Path) -> None:
 
 def learner_of_run() -> Any:
     """A learner that the checkpoints of ``tiny`` fit."""
-    config = training.settle(tiny(12), points().info)
+    config = training.resolve_config(tiny(12), points().info)
     denoiser, objective = training.build(config, points().info)
     return Learner(denoiser, objective, optimiser=config.optimiser, ema=config.ema, batch=8)
 

@@ -45,19 +45,19 @@ def launch(count: int, *runs: dict[str, Any], launcher: str = "torchrun", fails:
 
 def made(kind: str = "everything", steps: int = 9, **changes: Any) -> tuple[Any, Any]:
     """A configuration and its data, by plain JSON."""
-    from test_resume import KINDS, OUTPUT, everything
+    from test_resume import MODEL_TYPES, OUTPUT, everything
+
+    from langevin.training import BudgetConfig, ParallelConfig
     from tiny_runs import points, tiny
 
-    from langevin.training import BudgetConfig, WorkConfig
-
-    dataset, settings = KINDS.get(kind, (points(), {}))
+    dataset, settings = MODEL_TYPES.get(kind, (points(), {}))
     if kind == "photos":
         from test_budget import asked, photos
 
         return asked(), photos()
     config = everything() if kind == "everything" else replace(tiny(steps, output=OUTPUT), **settings)
     work = {k: changes.pop(k) for k in ("accumulate", "workers", "shard_weights") if k in changes}
-    return replace(config, budget=BudgetConfig(steps=steps), work=WorkConfig(**work), **changes), dataset
+    return replace(config, budget=BudgetConfig(steps=steps), work=ParallelConfig(**work), **changes), dataset
 
 
 def train(out: str, bad: dict[str, Any] | None = None, **asked: Any) -> None:
@@ -115,5 +115,5 @@ def main(runs: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
+    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     main(json.loads(sys.argv[1]))

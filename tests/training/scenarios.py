@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_runs import points, tiny
 
-from langevin import data, training
+from langevin import data, models, training
 from langevin.cli import sample
+from langevin.storage import files
 from langevin.tasks.compress import images
-from langevin.training import checkpoint, files, reports
+from langevin.training import checkpoint
+from langevin.training import logging as reports
 from langevin.training.checkpoint import Progress
 from langevin.training.learner import Learner
+from tiny_runs import points, tiny
 
 Tree = dict[str, bytes]
 """Contents by path."""
@@ -27,7 +29,7 @@ Tree = dict[str, bytes]
 def learner() -> tuple[Any, Any, Any]:
     """A learner of a thousand parameters, its configuration and its data."""
     info = points().info
-    config = training.settle(tiny(precision="float32"), info)
+    config = training.resolve_config(tiny(precision="float32"), info)
     config = replace(config, output=replace(config.output, checkpoint_every=1, keep=2))
     torch.manual_seed(0)
     denoiser, objective = training.build(config, info)
@@ -54,7 +56,7 @@ def save(root: Path, step: int) -> None:
         made, config, info = at_step(step)
         progress = Progress(step=step, skipped=step)  # an optimiser that has not begun
         checkpoint.save(root / "run", made, made.tensors(), progress, config, info)
-        training.save(model(step), root / "run")
+        models.save(model(step), root / "run")
 
 
 def several(root: Path, *steps: int) -> None:
@@ -122,8 +124,8 @@ SCENARIOS = (
     Scenario("checkpoint, pruning the oldest", lambda r: save(r, 12), lambda r: several(r, 4, 8), (MODEL,)),
     Scenario(
         "model over an older model",
-        lambda r: training.save(model(8), r / "run"),
-        lambda r: training.save(model(4), r / "run"),
+        lambda r: models.save(model(8), r / "run"),
+        lambda r: models.save(model(4), r / "run"),
         (MODEL,),
     ),
     Scenario(
@@ -173,7 +175,7 @@ def everything(root: Path) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*")}
 
 
-def together(root: Path, folder: str, names: tuple[str, ...]) -> list[bytes | None]:
+def batched(root: Path, folder: str, names: tuple[str, ...]) -> list[bytes | None]:
     """A set as its readers find it."""
     paths = [files.place(root / folder, name) for name in names]
     return [path.read_bytes() if path.exists() else None for path in paths]
@@ -192,8 +194,8 @@ def check(scenario: Scenario, root: Path, old: Path, new: Path) -> None:
         else:
             assert content in (had.get(name), will.get(name)), f"{name} is neither old nor new: {len(content)} bytes"
     for folder, names in scenario.sets:
-        found = together(root, folder, names)
-        assert found in (together(old, folder, names), together(new, folder, names)), f"{folder} is of two kinds"
+        found = batched(root, folder, names)
+        assert found in (batched(old, folder, names), batched(new, folder, names)), f"{folder} is of two kinds"
     kept, before, after = (training.checkpoints(where / "run") for where in (root, old, new))
     if kept or (before and after):
         newest = {steps[-1].name for steps in (before, after) if steps}
@@ -204,7 +206,7 @@ def check(scenario: Scenario, root: Path, old: Path, new: Path) -> None:
             assert checkpoint.restore(path, made).step == int(path.name[5:])
             assert all(torch.equal(a, b) for a, b in zip(weights(made), weights(at_step(int(path.name[5:]))[0])))
     if files.place(root / "run", "config.json").exists():
-        assert training.load(root / "run").config["steps"] in (4, 8, 12)
+        assert models.load(root / "run").config["steps"] in (4, 8, 12)
 
 
 def weights(made: Any) -> list[torch.Tensor]:

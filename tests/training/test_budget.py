@@ -13,19 +13,22 @@ from typing import Any
 import pytest
 import torch
 from test_resume import interrupted
-from tiny_runs import points, same_files, tiny
 
-from langevin import nn, training
-from langevin.data import Data, Dataset, Split
-from langevin.training import BudgetConfig, Config, NetworkConfig, OutputConfig, budget, reports, resolve
-from langevin.training.reports import Bar
+from langevin import models, nn, training
+from langevin.data import DataInfo, Dataset, Split
+from langevin.training import BudgetConfig, Config, NetworkConfig, OutputConfig, budget, resolve
+from langevin.training import logging as reports
+from langevin.training.logging import Bar
+from tiny_runs import points, same_files, tiny
 
 
 def photos(count: int = 20, side: int = 18, held: int = 4) -> Dataset:
     """Noise in the shape of photographs."""
     generator = torch.Generator().manual_seed(7)
     x = torch.randint(0, 256, (count + held, 3, side, side), generator=generator, dtype=torch.uint8)
-    info = Data(name="photos", shape=(3, side, side), levels=256, mean=torch.zeros(3 * side**2, dtype=torch.float64))
+    info = DataInfo(
+        name="photos", shape=(3, side, side), levels=256, mean=torch.zeros(3 * side**2, dtype=torch.float64)
+    )
     info = replace(info, cov=torch.ones(3 * side**2, dtype=torch.float64))
     return Dataset(info, Split(x[:count]), Split(x[count:]))
 
@@ -41,7 +44,7 @@ def asked(**changes: Any) -> Config:
 
 
 def chosen(side: int, examples: int, seconds: float, **given: Any) -> Config:
-    settled = training.settle(Config(**given), photos(side=side).info)
+    settled = training.resolve_config(Config(**given), photos(side=side).info)
     return budget.choose(settled, (3, side, side), examples, seconds)
 
 
@@ -94,17 +97,19 @@ def test_what_is_asked_for_is_obeyed() -> None:
     config = chosen(64, 200, 1.0, budget=BudgetConfig(minutes=7), output=OutputConfig(picture_every=0))
     assert (config.output.validate_every, config.output.picture_every, config.output.checkpoint_every) == (20, 0, 20)
     # With steps nothing is left to the clock: two runs of one request write the same files.
-    settled = training.settle(Config(budget=BudgetConfig(steps=321)), photos(side=64).info)
+    settled = training.resolve_config(Config(budget=BudgetConfig(steps=321)), photos(side=64).info)
     assert not budget.is_open(settled)
     assert settled.output.validate_every == 20
-    assert training.settle(Config(budget=BudgetConfig(steps=10**6)), photos().info).output.checkpoint_every == 1000
+    assert (
+        training.resolve_config(Config(budget=BudgetConfig(steps=10**6)), photos().info).output.checkpoint_every == 1000
+    )
 
 
 def test_small_data_keep_their_figures() -> None:
     """Points and images of up to 16 pixels have a number of steps that no clock decides."""
-    small = Data(name="small", shape=(1, 8, 8), mean=torch.zeros(64).double(), cov=torch.ones(64).double())
+    small = DataInfo(name="small", shape=(1, 8, 8), mean=torch.zeros(64).double(), cov=torch.ones(64).double())
     for info in (points().info, small):
-        assert not budget.is_open(training.settle(Config(), info))
+        assert not budget.is_open(training.resolve_config(Config(), info))
 
 
 def test_the_speed_is_a_median_of_enough_steps() -> None:
@@ -138,7 +143,7 @@ def run(out: Path, config: Config | None = None, **named: Any) -> Any:
 def held(out: Path) -> list[Any]:
     """The budget in each checkpoint and in the model."""
     states = [json.loads((p / "state.json").read_text())["config"] for p in training.checkpoints(out)]
-    return [config["budget"] for config in (*states, training.load(out).config["config"])]
+    return [config["budget"] for config in (*states, models.load(out).config["config"])]
 
 
 def test_the_chosen_budget_is_kept(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +202,7 @@ def test_what_is_said(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPat
     now = time.mktime((2026, 11, 27, 22, 50, 0, 0, 0, -1))
     monkeypatch.setattr(reports.time, "time", lambda: now)
     run(tmp_path, quiet=False)
-    count = sum(p.numel() for p in training.load(tmp_path).network.parameters())
+    count = sum(p.numel() for p in models.load(tmp_path).network.parameters())
     assert said[0] == "photos: 24 images of 18 x 18 in colour: 20 to train on, 4 held out; no classes"
     assert said[1].startswith(f"network unet of {count:,} parameters; 4 examples a step, ")
     assert said[1].endswith(" 1 thread" if (threads := torch.get_num_threads()) == 1 else f" {threads} threads")
@@ -225,7 +230,7 @@ def test_the_hour(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_classes_points_and_many_images() -> None:
     """No advice for those whom it does not concern."""
     network = nn.create({"name": "mlp", "channels": 2, "width": 8, "depth": 1})
-    config = training.settle(tiny(), points().info)
+    config = training.resolve_config(tiny(), points().info)
     lines = reports.opening(points(), network, config, torch.device("cpu"), 1)
     assert lines[0] == "blobs: 90 points of 2: 60 to train on, 30 held out; 3 classes"
     assert len(lines) == 2
@@ -255,6 +260,6 @@ def test_the_default_network_of_64_pixels_is_not_four_times_that_of_32() -> None
 
 def test_an_open_period_is_no_number() -> None:
     """Only what the speed decides may be open in a settled configuration."""
-    settled = training.settle(Config(), photos().info)
+    settled = training.resolve_config(Config(), photos().info)
     with pytest.raises(ValueError, match=r"output\.log-every"):
         resolve.check(replace(settled, output=replace(settled.output, log_every=None)))  # type: ignore[arg-type]

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import points, tiny
 
-from langevin import data, processes, training
+from langevin import data, models, processes, training
 from langevin._errors import UserError
-from langevin.denoisers import TIME_LABELS
+from langevin.denoisers import TIME_INPUTS
 from langevin.training import (
     BudgetConfig,
     Config,
@@ -25,10 +24,11 @@ from langevin.training import (
     PredictionConfig,
     ProcessConfig,
 )
+from tiny_runs import points, tiny
 
 
 def test_round_trip() -> None:
-    config = training.settle(tiny(), points().info)
+    config = training.resolve_config(tiny(), points().info)
     again = Config.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again.to_dict() == config.to_dict()
     assert again.optimiser.betas == (0.9, 0.99)
@@ -39,21 +39,21 @@ def test_round_trip() -> None:
 def test_settled_for_the_data() -> None:
     """Everything left open is chosen, and σ_d is the RMS of the data: its mean counts."""
     dataset = points()
-    config = training.settle(Config(), dataset.info)
+    config = training.resolve_config(Config(), dataset.info)
     x = dataset.train.all()[0].double()
-    assert config.prediction.data_std == pytest.approx(float((x**2).mean().sqrt()), rel=1e-6)
+    assert config.prediction.sigma_data == pytest.approx(float((x**2).mean().sqrt()), rel=1e-6)
     assert config.prediction.name == "edm"
     assert config.objective.times == "log-normal"
-    assert config.objective.times_options["mean"] == pytest.approx(-1.2 + math.log(2 * config.prediction.data_std))  # type: ignore[comparison-overlap, operator]
+    assert config.objective.times_options["mean"] == pytest.approx(-1.2 + math.log(2 * config.prediction.sigma_data))  # type: ignore[comparison-overlap, operator]
     assert config.network.options["classes"] == 3  # type: ignore[comparison-overlap]
     assert config.budget.steps is not None
-    assert training.settle(config, dataset.info) == config
+    assert training.resolve_config(config, dataset.info) == config
 
 
 def test_every_default_builds() -> None:
     for name in ("moons", "digits"):
         info = data.load(name).info
-        denoiser, objective = training.build(training.settle(Config(), info), info)
+        denoiser, objective = training.build(training.resolve_config(Config(), info), info)
         assert denoiser.conditions() == ("label",)
         assert objective.to_dict()["times"]["name"] == "stratified"
 
@@ -63,16 +63,18 @@ def test_every_process_trains(process: str, tmp_path: Path) -> None:
     config = tiny(2, process=ProcessConfig(process))
     denoiser = training.train(config, points(), tmp_path, quiet=True)
     assert denoiser.config["skipped"] == 0
-    assert training.load(tmp_path).process == denoiser.process
+    assert models.load(tmp_path).process == denoiser.process
 
 
 @pytest.mark.parametrize("time", ["index", "nearest-index", "time", "t", "log_snr"])
 def test_time_labels_fit_the_network(time: str) -> None:
     """The network's features cover the range of the label it is told."""
     info = points().info
-    config = training.settle(tiny(prediction=PredictionConfig("eps", time=time), process=ProcessConfig("ddpm")), info)
+    config = training.resolve_config(
+        tiny(prediction=PredictionConfig("eps", time=time), process=ProcessConfig("ddpm")), info
+    )
     low, high = config.network.options["time_range"]
-    label = lambda t: float(TIME_LABELS[time](processes.DDPM(), torch.tensor(t, dtype=torch.float64)))
+    label = lambda t: float(TIME_INPUTS[time](processes.DDPM(), torch.tensor(t, dtype=torch.float64)))
     assert (float(low), float(high)) == pytest.approx((*sorted((label(0.0), label(1.0))),))
     training.build(config, info)
 
@@ -87,7 +89,7 @@ BAD = [
     (tiny(process=ProcessConfig("flow"), prediction=PredictionConfig("eps")), "cannot be read at t = 1"),
     (tiny(process=ProcessConfig("gamma")), "needs a process"),
     (tiny(prediction=PredictionConfig("epsilon")), "unknown prediction 'epsilon'"),
-    (tiny(prediction=PredictionConfig(data_std=-1.0)), "prediction.data-std"),
+    (tiny(prediction=PredictionConfig(sigma_data=-1.0)), "prediction.sigma-data"),
     (tiny(network=NetworkConfig("mpl")), "'mpl'"),
     (tiny(network=NetworkConfig("mlp", {"widht": "3"})), "widht"),
     (tiny(objective=ObjectiveConfig("simpel")), "Did you mean 'simple'"),

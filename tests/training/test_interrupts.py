@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import points, same_files, tiny
 
-from langevin import training
+from langevin import models, training
 from langevin.cli import entry
-from langevin.training import Learner, OutputConfig, checkpoint, files, interrupts, loop, pictures
+from langevin.storage import files
+from langevin.training import Learner, OutputConfig, checkpoint, interrupts, loop, pictures
+from langevin.training.logging import Bar
 from langevin.training.loop import Run
-from langevin.training.reports import Bar
+from tiny_runs import points, same_files, tiny
 
 OUTPUT = OutputConfig(log_every=3, validate_every=6, validate_on=20, picture_every=6, checkpoint_every=4)
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -129,7 +130,7 @@ def test_the_second_leaves_a_computation_that_does_not_return(tmp_path: Path, mo
     ((when, text),) = left
     assert when < step.ended
     assert text.startswith("stopped at step 6; the checkpoint of step 4 is whole; go on with: langevin train blobs")
-    assert training.load(tmp_path).config["steps"] == 4
+    assert models.load(tmp_path).config["steps"] == 4
 
 
 def test_a_library_waits_for_the_computation_and_says_so(
@@ -166,7 +167,7 @@ def test_amid_what_a_step_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             once(patch, owner, name, lambda *given: True, lambda times=times: press(times, number))
             with pytest.raises(KeyboardInterrupt, match=f"stopped at step 6; the checkpoint of step {kept} is whole"):
                 run(out)
-        assert training.load(out).config["steps"] == kept
+        assert models.load(out).config["steps"] == kept
         run(out, resume=True)
         same_files(tmp_path / "whole", out)
 
@@ -183,7 +184,7 @@ def test_a_checkpoint_that_is_being_written_is_finished(
         with pytest.raises(KeyboardInterrupt, match="stopped at step 4; the checkpoint of step 4 is whole"):
             run(out)
     assert [p.name for p in (out / "checkpoints").iterdir()] == ["step-0000004"]
-    assert training.load(out).config["steps"] == 4  # the model beside it was written too
+    assert models.load(out).config["steps"] == 4  # the model beside it was written too
     run(out, resume=True)
     same_files(tmp_path / "whole", out)
 
@@ -197,7 +198,7 @@ def test_leaving_waits_for_a_checkpoint(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(KeyboardInterrupt, match="the checkpoint of step 4 is whole"):
         run(tmp_path, leave=left.append)
     assert not left
-    assert training.load(tmp_path).config["steps"] == 4
+    assert models.load(tmp_path).config["steps"] == 4
 
 
 def test_between_micro_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +212,7 @@ def test_between_micro_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         return plain(self, *given)
 
     monkeypatch.setattr(Learner, "_backward", backward)
-    config = tiny(output=OUTPUT, work=training.WorkConfig(accumulate=3))
+    config = tiny(output=OUTPUT, work=training.ParallelConfig(accumulate=3))
     with pytest.raises(KeyboardInterrupt, match="stopped at step 5; the checkpoint of step 4 is whole"):
         training.train(config, points(), tmp_path, quiet=True)
     assert seen[0] == 3 * 4 + 2

@@ -12,10 +12,11 @@ import kills
 import pytest
 from power import Disk
 from scenarios import model, tree
-from tiny_runs import points, tiny
 
-from langevin import UserError, training
-from langevin.training import checkpoint, files
+from langevin import UserError, models, training
+from langevin.storage import files
+from langevin.training import checkpoint
+from tiny_runs import points, tiny
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="forks and signals")
 
@@ -91,18 +92,18 @@ def test_the_manifest_is_held_to(tmp_path: Path) -> None:
 
 def test_a_model_read_while_it_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader between two renames of a run finds the old model whole, or the new one: it looks again."""
-    training.save(model(4), tmp_path)
+    models.save(model(4), tmp_path)
     new = model(8)
     read, seen = files.read_safetensors, []
 
     def meanwhile(path: Path) -> Any:
         if not seen:  # config.json was read; then a run saves
             seen.append(path)
-            training.save(new, tmp_path)
+            models.save(new, tmp_path)
         return read(path)
 
     monkeypatch.setattr(files, "read_safetensors", meanwhile)
-    assert training.load(tmp_path).config["steps"] == 8
+    assert models.load(tmp_path).config["steps"] == 8
 
 
 def test_leftovers_of_the_living_stay(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_runs import points, tiny
 
-from langevin import samplers, training
+from langevin import models, samplers, training
 from langevin._errors import UserError
 from langevin.processes import Learned
 from langevin.training import ObjectiveConfig, OptimiserConfig, PredictionConfig, ProcessConfig
+from tiny_runs import points, tiny
 
 GAMMA = {"gamma": "[-6, 3]"}
 
@@ -29,7 +29,7 @@ def test_a_run(tmp_path: Path) -> None:
     assert len(made.process.gamma) == 513
     assert made.process.gamma[0] != -6.0  # the ends have learned too
     assert made.process.gamma[-1] != 3.0
-    loaded = training.load(tmp_path / "run", device="cpu")
+    loaded = models.load(tmp_path / "run", device="cpu")
     assert loaded.process == made.process
     weights = load_file(tmp_path / "run" / "model.safetensors")
     assert not [name for name in weights if name.startswith("schedule")]
@@ -49,10 +49,10 @@ def test_a_run(tmp_path: Path) -> None:
 
 def test_resumed_as_if_never_stopped(tmp_path: Path) -> None:
     """Bit for bit, schedule and table included."""
-    steady = lambda steps: replace(config(steps), optimiser=OptimiserConfig(schedule="constant"))
-    whole = training.train(steady(8), points(), tmp_path / "one", device="cpu", quiet=True)
-    training.train(steady(4), points(), tmp_path / "two", device="cpu", quiet=True)
-    again = training.train(steady(8), points(), tmp_path / "two", resume=True, device="cpu", quiet=True)
+    for_validation = lambda steps: replace(config(steps), optimiser=OptimiserConfig(schedule="constant"))
+    whole = training.train(for_validation(8), points(), tmp_path / "one", device="cpu", quiet=True)
+    training.train(for_validation(4), points(), tmp_path / "two", device="cpu", quiet=True)
+    again = training.train(for_validation(8), points(), tmp_path / "two", resume=True, device="cpu", quiet=True)
     assert again.process == whole.process
     for name in ("model", "ema", "optimizer"):
         one, two = (

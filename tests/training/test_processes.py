@@ -17,12 +17,12 @@ import pytest
 import torch
 from launched import command, environment, launch, made
 from safetensors.torch import load_file
-from tiny_runs import same_files
 
-from langevin import training
+from langevin import models, training
 from langevin._errors import UserError
 from langevin.distributions import Noise
 from langevin.training import Learner, budget
+from tiny_runs import same_files
 
 STEPS = 9
 UNIT = 2.0**-24
@@ -52,7 +52,7 @@ def floor(folder: Path, **asked: Any) -> float:
 def gradient(parts: int, rows: torch.Tensor) -> tuple[dict[str, torch.Tensor], float]:
     """The sum over rows of the gradient, by micro-batches, and of the loss."""
     config, dataset = made(steps=1)
-    settled = training.settle(config, dataset.info)
+    settled = training.resolve_config(config, dataset.info)
     torch.manual_seed(0)
     denoiser, objective = training.build(settled, dataset.info)
     for p in denoiser.network.parameters():  # a new network ends in zeros, which no gradient passes
@@ -298,7 +298,7 @@ def test_a_process_that_dies_stops_the_others(tmp_path: Path, rank: int) -> None
     assert time.monotonic() - begun < 20
     (line,) = said(log)
     assert "waits in vain for another, which has stopped" in line
-    training.load(out, device="cpu")
+    models.load(out, device="cpu")
 
 
 @pytest.mark.slow

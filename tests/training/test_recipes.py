@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import points, tiny
 
 import langevin
 from langevin import data, processes, samplers, training
 from langevin._errors import UserError
 from langevin.training import BudgetConfig, Config, PredictionConfig, ProcessConfig
+from tiny_runs import points, tiny
 
 
 def test_ncsnv2_of_digits() -> None:
     """Techniques 1, 2, 3 and 5 on 64 coordinates, each from the data themselves."""
     digits = data.load("digits")
-    config = training.settle(training.recipe("ncsnv2", digits), digits.info)
+    config = training.resolve_config(training.recipe("ncsnv2", digits), digits.info)
     x = digits.train.all()[0].flatten(1)
     levels = config.objective.times_options
     assert levels["first"] == pytest.approx(float(torch.pdist(x.double()).max()), rel=1e-6)
@@ -36,7 +36,7 @@ def test_ncsnv2_of_digits() -> None:
     assert all(belief.mean.isfinite().all() for belief in seen)
     assert objective.to_dict()["times"]["of"]["name"] == "levels"
     # Technique 3: what the network is given does not depend on the level.
-    assert float(denoiser._at(0.3).label) == float(denoiser._at(0.9).label) == 0.0
+    assert float(denoiser._at(0.3).c_noise) == float(denoiser._at(0.9).c_noise) == 0.0
 
 
 def test_what_is_asked_for_holds() -> None:
@@ -76,6 +76,6 @@ def test_from_recipe_to_samples(name: str, tmp_path: Path) -> None:
 
 def test_likelihood_takes_its_own_law() -> None:
     config = Config(objective=training.ObjectiveConfig("likelihood"), budget=BudgetConfig(steps=1))
-    settled = training.settle(config, points().info)
+    settled = training.resolve_config(config, points().info)
     assert settled.objective.times == "likelihood-importance"
     training.build(settled, points().info)

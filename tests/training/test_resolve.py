@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import langevin
-from langevin import UserError, _untrusted, nn, training
+from langevin import UserError, nn, training
+from langevin.storage import untrusted
 from langevin.training import BudgetConfig, Config, NetworkConfig, OutputConfig
 
 
@@ -52,7 +53,7 @@ def test_a_batch_that_memory_does_not_hold_is_refused_before_anything_is_written
     x = np.random.default_rng(0).uniform(-1, 1, (4, 1, 64, 64)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
     data = langevin.data.load(tmp_path / "x.npy")
-    monkeypatch.setattr(_untrusted, "memory", lambda: 2**31)
+    monkeypatch.setattr(untrusted, "memory", lambda: 2**31)
     config = Config(batch=512, network=NetworkConfig("dit", {"patch": 1, "depth": 2}), budget=BudgetConfig(steps=1))
     with pytest.raises(UserError, match=r"512 × \(1, 64, 64\) in the network with its gradients would take .* GiB"):
         training.train(config, data, tmp_path / "run", quiet=True)

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_runs import points, same_files, tiny
 
-from langevin import data, training
+from langevin import data, models, training
 from langevin._errors import UserError
+from langevin.storage import files
 from langevin.training import (
     Config,
     EMAConfig,
@@ -28,13 +28,13 @@ from langevin.training import (
     NetworkConfig,
     ObjectiveConfig,
     OutputConfig,
+    ParallelConfig,
     PredictionConfig,
     ProcessConfig,
-    WorkConfig,
-    files,
 )
 from langevin.training.batches import Batches
 from langevin.training.loop import Run
+from tiny_runs import points, same_files, tiny
 
 STEPS = 9
 OUTPUT = OutputConfig(log_every=2, validate_every=4, validate_on=20, picture_every=0, checkpoint_every=3, keep=2)
@@ -108,9 +108,9 @@ def everything(**changes: Any) -> Config:
 
 
 @pytest.mark.parametrize(
-    "work", [WorkConfig(), WorkConfig(accumulate=3, workers=2)], ids=["plain", "accumulated-by-workers"]
+    "work", [ParallelConfig(), ParallelConfig(accumulate=3, workers=2)], ids=["plain", "accumulated-by-workers"]
 )
-def test_every_step(tmp_path: Path, work: WorkConfig) -> None:
+def test_every_step(tmp_path: Path, work: ParallelConfig) -> None:
     assert every_way_out(everything(work=work), tmp_path) == 2 * STEPS - 1
 
 
@@ -129,7 +129,7 @@ def test_twice_interrupted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", [1, 2])
 def test_amid_an_accumulation(tmp_path: Path, part: int) -> None:
     """It is as of the step before: no gradient of half a batch is kept anywhere."""
-    config = everything(work=WorkConfig(accumulate=3))
+    config = everything(work=ParallelConfig(accumulate=3))
     run(config, tmp_path / "whole")
     with killed(5, part):
         run(config, tmp_path / "parts")
@@ -143,13 +143,13 @@ def windows() -> data.Dataset:
     x = (torch.arange(40 * 12 * 14) * 2654435761 % 251).to(torch.uint8).reshape(40, 1, 12, 14)
     parts = [data.Split(list(x[:30]), None, flip=True, crop=8), data.Split(x[30:, :, :8, :8])]
     whole = parts[1].all()[0].flatten(1).double()
-    info = data.Data("windows", (1, 8, 8), levels=256, mean=whole.mean(0), cov=whole.T.cov(correction=0))
+    info = data.DataInfo("windows", (1, 8, 8), levels=256, mean=whole.mean(0), cov=whole.T.cov(correction=0))
     return data.Dataset(info, *parts)
 
 
 def test_whatever_the_number_of_workers(tmp_path: Path) -> None:
     config = lambda workers: replace(
-        tiny(6, work=WorkConfig(workers=workers), output=replace(OUTPUT, picture_every=3)),
+        tiny(6, work=ParallelConfig(workers=workers), output=replace(OUTPUT, picture_every=3)),
         network=NetworkConfig("unet", {"width": "8", "blocks": "1", "multipliers": "[1,1]"}),
     )
     run(config(0), tmp_path / "none", windows())
@@ -178,7 +178,7 @@ HEART = data.load("heartbeat")
 UNET = NetworkConfig("unet", {"width": "8", "blocks": "1", "multipliers": "[1,1]"})
 MLP = NetworkConfig("mlp", {"width": "16", "depth": "2"})
 BEATS = NetworkConfig("transformer", {"width": "16", "depth": "1"})
-KINDS: dict[str, tuple[data.Dataset, dict[str, Any]]] = {
+MODEL_TYPES: dict[str, tuple[data.Dataset, dict[str, Any]]] = {
     "real": (points(), {}),
     "images": (DIGITS, {"network": UNET, "precision": "bfloat16"}),
     "float16": (DIGITS, {"network": UNET, "precision": "float16"}),
@@ -212,9 +212,9 @@ KINDS: dict[str, tuple[data.Dataset, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MODEL_TYPES)
 def test_every_kind_of_model(tmp_path: Path, kind: str) -> None:
-    dataset, changes = KINDS[kind]
+    dataset, changes = MODEL_TYPES[kind]
     config = replace(tiny(7, output=replace(OUTPUT, picture_every=7)), **changes)
     run(config, tmp_path / "whole", dataset)
     with interrupted(5):
@@ -228,7 +228,7 @@ def test_a_skipped_step_amid(tmp_path: Path) -> None:
     x = points()
     x.train._x[5] = 1e30  # type: ignore[index]
     run(everything(), tmp_path / "whole", x)
-    assert training.load(tmp_path / "whole", device="cpu").config["skipped"] >= 1
+    assert models.load(tmp_path / "whole", device="cpu").config["skipped"] >= 1
     for step in range(2, STEPS):
         with interrupted(step):
             run(everything(), tmp_path / str(step), x)

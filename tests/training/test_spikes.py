@@ -14,13 +14,13 @@ from unittest import mock
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_runs import points, tiny
 
-from langevin import training
+from langevin import models, training
 from langevin._errors import UserError
-from langevin.objectives import Denoising
+from langevin.objectives import DenoisingLoss
 from langevin.training import Learner
 from langevin.training.learner import LARGEST, Scale
+from tiny_runs import points, tiny
 
 Spoil = Callable[[torch.Tensor], torch.Tensor]
 
@@ -32,9 +32,9 @@ def state(learner: Learner) -> dict[str, torch.Tensor]:
 
 def watched(config: training.Config, out: Path, spoil: Spoil, at: tuple[int, ...]) -> list[dict[str, torch.Tensor]]:
     """All tensors after each step, with the losses of some steps spoilt."""
-    plain, loss, seen = Learner.step, Denoising.__call__, []
+    plain, loss, seen = Learner.step, DenoisingLoss.__call__, []
 
-    def call(self: Denoising, denoiser: Any, x0: Any, condition: Any, noise: Any) -> torch.Tensor:
+    def call(self: DenoisingLoss, denoiser: Any, x0: Any, condition: Any, noise: Any) -> torch.Tensor:
         value = loss(self, denoiser, x0, condition, noise)
         return spoil(value) if noise.draw in at and torch.is_grad_enabled() else value
 
@@ -43,7 +43,7 @@ def watched(config: training.Config, out: Path, spoil: Spoil, at: tuple[int, ...
         seen.append(state(self))
         return outcome
 
-    with mock.patch.object(Learner, "step", step), mock.patch.object(Denoising, "__call__", call):
+    with mock.patch.object(Learner, "step", step), mock.patch.object(DenoisingLoss, "__call__", call):
         training.train(config, points(), out, device="cpu", quiet=True)
     return seen
 
@@ -70,7 +70,7 @@ def test_a_spike_changes_nothing(tmp_path: Path, what: str, precision: str, clip
     assert same(seen[4], seen[3])
     assert not same(seen[5], seen[4])
     assert all(torch.isfinite(v).all() for v in seen[-1].values())
-    assert training.load(tmp_path, device="cpu").config["skipped"] == 1
+    assert models.load(tmp_path, device="cpu").config["skipped"] == 1
     assert [row["skipped"] for row in csv.DictReader((tmp_path / "metrics.csv").open())] == ["0", "1", "1"]
 
 
@@ -148,7 +148,9 @@ def test_dropout_is_each_sample_s_own() -> None:
     from langevin.distributions import Noise
     from langevin.training import NetworkConfig
 
-    config = training.settle(tiny(network=NetworkConfig("mlp", {"width": "16", "dropout": "0.5"})), points().info)
+    config = training.resolve_config(
+        tiny(network=NetworkConfig("mlp", {"width": "16", "dropout": "0.5"})), points().info
+    )
     denoiser, objective = training.build(config, points().info)
     learner = Learner(denoiser, objective, optimiser=config.optimiser, ema=config.ema, batch=6)
     module, masks = learner._dropouts[0], []

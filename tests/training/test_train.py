@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_runs import points, same_files, tiny
 
-from langevin import samplers, training
+from langevin import models, samplers, training
 from langevin._errors import UserError
 from langevin.data import Split
-from langevin.objectives import Denoising
+from langevin.objectives import DenoisingLoss
 from langevin.training import BudgetConfig, EMAConfig, Learner, NetworkConfig, ObjectiveConfig, OutputConfig
+from tiny_runs import points, same_files, tiny
 
 TENSORS = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
 
@@ -86,7 +86,7 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     assert not all(torch.equal(model[k], raw[k]) for k in raw)
     assert denoiser.config["steps"] == 12
     assert denoiser.config["images"] == 96
-    loaded = training.load(tmp_path)
+    loaded = models.load(tmp_path)
     draw = lambda d: samplers.sample(d.given(label=1), n=5, steps=3, seed=0)
     assert torch.equal(draw(denoiser), draw(loaded))
     assert loaded.data == points().info
@@ -145,7 +145,7 @@ def test_interrupted_is_bit_exact(
     with pytest.raises(KeyboardInterrupt, match=f"stopped at step {stop}.* step {stop} is whole.*--resume"):
         training.train(tiny(**settings), points(), tmp_path / "parts", quiet=True)
     assert training.checkpoints(tmp_path / "parts")[-1].name == f"step-{stop:07d}"
-    assert training.load(tmp_path / "parts").config["steps"] == stop
+    assert models.load(tmp_path / "parts").config["steps"] == stop
     assert signal.getsignal(signal.SIGINT) is before
     training.train(tiny(**settings), points(), tmp_path / "parts", resume=True, quiet=True)
     same_run(tmp_path / "whole", tmp_path / "parts")
@@ -177,7 +177,7 @@ def test_second_interrupt_does_not_wait(tmp_path: Path, at_step: Callable[..., N
     at_step(6, twice)
     with pytest.raises(KeyboardInterrupt, match="the checkpoint of step 4 is whole"):
         training.train(tiny(), points(), tmp_path, quiet=True)
-    assert training.load(tmp_path).config["steps"] == 4
+    assert models.load(tmp_path).config["steps"] == 4
 
 
 def test_interrupt_before_any_checkpoint(tmp_path: Path, at_step: Callable[..., None]) -> None:
@@ -202,7 +202,7 @@ def test_full_disk_keeps_the_last_checkpoint(tmp_path: Path, at_step: Callable[.
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [p.name for p in (tmp_path / "parts" / "checkpoints").iterdir()] == ["step-0000004"]
-    assert training.load(tmp_path / "parts").config["steps"] == 4
+    assert models.load(tmp_path / "parts").config["steps"] == 4
     training.train(tiny(), points(), tmp_path / "parts", resume=True, quiet=True)
     same_run(tmp_path / "whole", tmp_path / "parts")
 
@@ -217,13 +217,13 @@ def test_broken_metrics_file_is_rewritten(tmp_path: Path) -> None:
 
 
 def poisoned(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool]) -> None:
-    plain = Denoising.__call__
+    plain = DenoisingLoss.__call__
 
-    def call(self: Denoising, denoiser: Any, x0: Any, condition: Any, noise: Any) -> torch.Tensor:
+    def call(self: DenoisingLoss, denoiser: Any, x0: Any, condition: Any, noise: Any) -> torch.Tensor:
         loss = plain(self, denoiser, x0, condition, noise)
         return loss * math.nan if bad(noise.draw) and len(noise) == 8 else loss
 
-    monkeypatch.setattr(Denoising, "__call__", call)
+    monkeypatch.setattr(DenoisingLoss, "__call__", call)
 
 
 def test_a_step_that_is_not_finite_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +252,7 @@ def test_twenty_in_a_row_give_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     poisoned(monkeypatch, lambda draw: draw > 6)
     with pytest.raises(UserError, match=r"20 steps in a row, up to step 26; lower --optimiser.lr"):
         training.train(tiny(100), points(), tmp_path, quiet=True)
-    assert torch.isfinite(training.load(tmp_path).network.head.weight).all()  # type: ignore[union-attr, operator]
+    assert torch.isfinite(models.load(tmp_path).network.head.weight).all()  # type: ignore[union-attr, operator]
 
 
 def test_out_that_holds_a_run(tmp_path: Path) -> None:
@@ -332,16 +332,16 @@ def test_validation_is_the_same_every_time(tmp_path: Path) -> None:
 def test_label_dropout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A share p of labels is hidden, by sample and step; validation sees all of them."""
     seen: list[torch.Tensor] = []
-    plain = Denoising.__call__
+    plain = DenoisingLoss.__call__
 
-    def call(self: Denoising, denoiser: Any, x0: Any, condition: Any, noise: Any) -> torch.Tensor:
+    def call(self: DenoisingLoss, denoiser: Any, x0: Any, condition: Any, noise: Any) -> torch.Tensor:
         if noise.draw > 0:
             seen.append(condition["label"])
         else:
             assert (condition["label"] >= 0).all()
         return plain(self, denoiser, x0, condition, noise)
 
-    monkeypatch.setattr(Denoising, "__call__", call)
+    monkeypatch.setattr(DenoisingLoss, "__call__", call)
     config = tiny(40, batch=50, objective=ObjectiveConfig(label_dropout=0.2))
     training.train(config, points(), tmp_path, quiet=True)
     share = float((torch.cat(seen) == -1).double().mean())

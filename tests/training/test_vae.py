@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_runs import points
 
 import langevin
-from langevin import data, training
+from langevin import data, models, training
 from langevin._errors import UserError
 from langevin.distributions import Noise
 from langevin.objectives.elbo import elbo
@@ -26,6 +25,7 @@ from langevin.training import (
     PredictionConfig,
     ProcessConfig,
 )
+from tiny_runs import points
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,9 @@ def config(steps: int = 6, **changes: object) -> Config:
 
 def test_a_run(digits: data.Dataset, tmp_path: Path) -> None:
     made = training.train(config(), digits, tmp_path / "run", device="cpu", quiet=True)
-    assert isinstance(made, training.Autoencoder)
+    assert isinstance(made, models.Autoencoder)
     assert made.latent == (2, 2, 2)
-    loaded = training.load_codec(tmp_path / "run", device="cpu")
+    loaded = models.load_codec(tmp_path / "run", device="cpu")
     x = digits.test.all()[0][:5]
     with torch.no_grad():
         assert torch.equal(loaded.encode(x).mean, made.encode(x).mean)
@@ -60,7 +60,7 @@ def test_a_run(digits: data.Dataset, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "pictures" / "step-0000006.png").exists()
     assert loaded.config["objective"] == {"name": "elbo", "beta": 1.0}
     assert loaded.data == digits.info
-    with pytest.raises(UserError, match=r"kind 'codec' is no denoiser; langevin\.training\.load_codec reads it"):
+    with pytest.raises(UserError, match=r"kind 'codec' is no denoiser; langevin\.models\.load_codec reads it"):
         langevin.load(tmp_path / "run")
 
 
@@ -114,4 +114,4 @@ def test_damage_is_named(digits: data.Dataset, tmp_path: Path) -> None:
     ):
         file.write_text(json.dumps({**whole, **change}))
         with pytest.raises(UserError, match=words):
-            training.load_codec(tmp_path, device="cpu")
+            models.load_codec(tmp_path, device="cpu")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import UserError
-from ..data import Data
-from ..denoisers import Denoiser, NetworkDenoiser, Reading
+from ..data import DataInfo
+from ..denoisers import AffineParameterization, Denoiser, NetworkDenoiser
 from ..nn import Backbone
 from ..processes import DDPM, EDM, VE, Process
 from ..processes import create as create_process
@@ -93,11 +93,11 @@ def denoiser(
     shape: tuple[int, ...],
     time: str | None = None,
     scale_input: bool | None = None,
-    data_std: float = 0.5,
+    sigma_data: float = 0.5,
     classes: int = 0,
     null_label: int | None = None,
     variance: str | None = None,
-    data: Data | None = None,
+    data: DataInfo | None = None,
     low: float | None = None,
     high: float | None = None,
     dtype: torch.dtype | None = None,
@@ -128,10 +128,10 @@ def denoiser(
         prediction: what it returns: ``eps``, ``x0`` (a denoiser D(x, σ) too), ``v``, ``flow`` (the velocity dx/dt
             towards noise), ``score``, or ``edm`` (the raw network F inside EDM's preconditioning).
         shape: of one datum, without the batch.
-        time: a row of ``denoisers.TIME_LABELS``; see the table. With ``index``, a network that refuses fractions (an
+        time: a row of ``denoisers.TIME_INPUTS``; see the table. With ``index``, a network that refuses fractions (an
             embedding table) is handed the nearest index as int64, which is ``nearest-index``.
         scale_input: divide x_t by :math:`\sqrt{σ^2 + α^2 σ_d^2}` first.
-        data_std: σ_d, > 0; used by ``edm`` and by the scale of the input.
+        sigma_data: σ_d, > 0; used by ``edm`` and by the scale of the input.
         classes: number of class labels, if the network takes them as its third argument.
         null_label: what a sample without a label is told, often the number of classes; if None, the third argument is
             None for such samples.
@@ -171,14 +171,14 @@ def denoiser(
         kinds = ((DDPM, "index"), ((EDM, VE), "sigma"))
         time = next((label for kind, label in kinds if isinstance(process, kind)), "t")
         time = "log_sigma" if prediction == "edm" else time
-    reading = Reading(prediction, data_std, time, scale_input)
+    reading = AffineParameterization(prediction, sigma_data, time, scale_input)
     about = _data(data, shape, classes, low, high)
     if isinstance(network, Backbone):
         return NetworkDenoiser(network, process, reading, shape, variance, about)
     like = _like(network, dtype, device)
     for whole in (False, True) if time == "index" else (time == "nearest-index",):
         if whole and time == "index":
-            reading = Reading(prediction, data_std, "nearest-index", scale_input)
+            reading = AffineParameterization(prediction, sigma_data, "nearest-index", scale_input)
         made = NetworkDenoiser(
             Foreign(network, classes, null_label, whole, like), process, reading, shape, variance, about
         )
@@ -204,12 +204,12 @@ def _shape(shape: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _data(data: Any, shape: tuple[int, ...], classes: int, low: float | None, high: float | None) -> Data | None:
+def _data(data: Any, shape: tuple[int, ...], classes: int, low: float | None, high: float | None) -> DataInfo | None:
     if data is None:
-        return None if low is None and high is None else Data("own", shape, low=low, high=high)
+        return None if low is None and high is None else DataInfo("own", shape, low=low, high=high)
     if low is not None or high is not None:
         raise UserError("low and high are in place of data, which says them already; give one or the other")
-    if not isinstance(data, Data):
+    if not isinstance(data, DataInfo):
         raise UserError(f"data must be a description of data (langevin.data.load(…).info), got {type(data).__name__}")
     if tuple(data.shape) != shape:
         raise UserError(f"shape must be that of the data, {tuple(data.shape)}, got {shape}")

@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import _pickles
 from .._errors import UserError, nearest
-from .._untrusted import reading, reason, room
-from ..training import files
+from ..storage import files, pickles
+from ..storage.untrusted import reading, reason, room
 
 SHOWN = 20
 """Names in a message at most."""
@@ -50,7 +49,7 @@ def convert(
     """
     path = Path(path)
     if not run_code:
-        if code := _pickles.foreign(path):
+        if code := pickles.foreign(path):
             more = f" and {len(code) - SHOWN} more" * (len(code) > SHOWN)
             raise UserError(
                 f"{path} is more than tensors: reading it would run {', '.join(code[:SHOWN])}{more}. Nothing was run. "

@@ -63,17 +63,18 @@ def run(options: Options) -> None:
             raise unknown("head", head, VARIANCE_HEADS)
     if options.steps is not None and not heads:
         raise UserError("steps are those of heads; name them with --heads sn,npr")
-    from .. import training
-    from ..report import Bar, versions
-    from ..training import files
-    from ..training.model import find
+    from .. import calibration, models
+    from ..generate import versions
+    from ..models.directory import find
+    from ..report import Bar
+    from ..storage import files
     from .evaluate import dataset_of
 
     folder, device = writable(find(options.model), "model"), device_named(options.device)
-    model = training.load(folder, device=device)
+    model = models.load(folder, device=device)
     dataset = dataset_of(model, options.data, option="DATA")
     with files.lock(folder), Bar("calibrating") as bar:
-        found, file = training.calibrate_model(
+        found, file = calibration.calibrate_model(
             model,
             dataset,
             folder,
@@ -88,7 +89,7 @@ def run(options: Options) -> None:
         files.replace(picture, plot(found))
     _show(found)
     for head in heads:
-        training.train_head(head, model, dataset, folder, steps=options.steps or 2000, seed=options.seed)
+        calibration.train_head(head, model, dataset, folder, steps=options.steps or 2000, seed=options.seed)
     names = ["analytic", *heads]
     print(f"{file}, {picture}{''.join(f', {folder / head}/' for head in heads)} hold it.")
     words = ["langevin", "sample", options.model, "--steps", "10", "--variance", names[-1]]

@@ -42,13 +42,13 @@ def run(options: Options) -> None:
     at_least_one(limit=options.limit)
     if options.step is not None and options.quality is not None:
         raise UserError(f"step and quality exclude each other, got {options.step} and {options.quality}")
-    from .. import training
+    from .. import models
     from ..report import Bar
+    from ..storage import files
     from ..tasks.compress import compress, images
     from ..tasks.compress.chain import checked
-    from ..training import files
 
-    model = training.load(options.model, device="cpu")
+    model = models.load(options.model, device="cpu")
     exact = options.step is None and options.quality is None
     levels, items = images.read(options.input, checked(model), limit=options.limit, exact=exact)
     with Bar("coding") as bar:

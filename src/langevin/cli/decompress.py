@@ -9,7 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from .._errors import UserError, unknown
-from .._untrusted import contents
+from ..storage.untrusted import contents
 from .options import writable
 
 
@@ -31,7 +31,7 @@ def run(options: Options) -> None:
     """Read, decode, write."""
     out = options.out.expanduser()
     out = writable(out, file=out.suffix in (".png", ".npy"))
-    from .. import training
+    from .. import models
     from ..report import Bar
     from ..tasks.compress import DECODERS, container, decompress, images
     from ..tasks.compress.chain import checked
@@ -46,7 +46,7 @@ def run(options: Options) -> None:
         header = container.unpack(content)[0]
         images.check_items(header.items, header.count, header.shape)
         images.check_out(out, len(header.items) or header.count)
-        model = training.load(options.model, device="cpu")
+        model = models.load(options.model, device="cpu")
         with Bar("decoding") as bar:
             received = decompress(model, content, progress=bar)
     except UserError as error:

@@ -10,7 +10,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from .._errors import UserError
-from .._untrusted import room
+from ..storage.untrusted import room
 from .entry import abandon
 from .options import Name, Number, Whole, at_least_one, check_seed, device_named, writable
 

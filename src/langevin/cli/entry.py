@@ -16,7 +16,7 @@ from types import FrameType, ModuleType
 from typing import Any, TextIO, cast
 
 from .._errors import UserError, nearest
-from .._untrusted import reason
+from ..storage.untrusted import reason
 
 COMMANDS = {
     "demo": "Train on real digits, sample, measure, and write a report: start here.",

@@ -16,10 +16,10 @@ from .sample import class_names, own_device, request
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..data import Data, Dataset
+    from ..data import DataInfo, Dataset
     from ..denoisers import NetworkDenoiser
+    from ..generate import Request
     from ..metrics import Parts
-    from ..report import Request
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,17 @@ def run(options: Options) -> None:
     _consistent(options)
     folder = Path(options.model).expanduser()
     out = writable(options.out or (folder if folder.is_dir() else Path()) / "evaluation.json", file=True)
-    from .. import metrics, training
+    from .. import metrics, models
+    from ..generate import draw, versions
     from ..metrics.evaluate import check_counts, check_real, few
     from ..metrics.features import parse
-    from ..report import Bar, draw, versions
-    from ..training import files
+    from ..report import Bar
+    from ..storage import files
 
     for name in options.features:
         parse(name)
     recipe, device = options.sampling.recipe(), own_device(options.device)
-    model = training.load(options.model, device=device)
+    model = models.load(options.model, device=device)
     label = class_index(options.label, class_names(model))
     dataset = dataset_of(model, options.data, classes=options.samples is None or options.shard_size is not None)
     check_real(dataset.info)
@@ -109,7 +110,7 @@ def run(options: Options) -> None:
 def _consistent(options: Options) -> None:
     """Refuse options of drawing beside samples that were drawn already, and processes that could not share the work."""
     from ..data.dataset import FEWEST_TO_MEASURE
-    from ..report import Part
+    from ..generate import Part
 
     at_least_one(n=options.n, shard_size=options.shard_size)
     part = Part.launched()
@@ -133,7 +134,8 @@ def _consistent(options: Options) -> None:
 
 def _together(asked: Request, model: NetworkDenoiser, folder: Path) -> bool:
     """Draw this process's shards; whether it is the one that measures, which then waits for those of the others."""
-    from ..report import Bar, Part, Shards, fill
+    from ..generate import Part, Shards, fill
+    from ..report import Bar
 
     part = Part.launched()
     with Bar("sampling" if part.of == 1 else f"sampling {part}") as bar:
@@ -148,10 +150,10 @@ def _together(asked: Request, model: NetworkDenoiser, folder: Path) -> bool:
     return True
 
 
-def _held(path: Path, info: Data) -> tuple[Tensor | Parts, Tensor | None, dict[str, Any]]:
+def _held(path: Path, info: DataInfo) -> tuple[Tensor | Parts, Tensor | None, dict[str, Any]]:
     """Samples that were drawn before, their labels, and the record of where they are."""
+    from ..generate import Shards
     from ..metrics import Parts
-    from ..report import Shards
 
     if not path.is_dir():
         x, labels = _read(path, info)
@@ -169,7 +171,7 @@ def dataset_of(model: Any, asked: str | None, *, option: str = "--data", classes
     from .. import data
     from ..data.hub import PREFIX
 
-    info: Data | None = model.data
+    info: DataInfo | None = model.data
     read = {} if info is None else dict(info.source)
     source = read.pop("source", None)
     if asked is None and source is None:
@@ -195,7 +197,7 @@ def dataset_of(model: Any, asked: str | None, *, option: str = "--data", classes
     return dataset
 
 
-def _read(path: Path, info: Data) -> tuple[Tensor, Tensor | None]:
+def _read(path: Path, info: DataInfo) -> tuple[Tensor, Tensor | None]:
     """Samples and labels of an .npz file; never a pickle."""
     import torch
 

@@ -34,17 +34,17 @@ def run(options: Options) -> None:
 
 def _environment() -> dict[str, Any]:
     from .._registry import ROOMS, methods
-    from ..report import machine, versions
+    from ..generate import machine, versions
 
     names = {room: [method.name for method in methods(room)] for room in ROOMS}
     return {"versions": versions(), "machine": machine(), **{room: found for room, found in names.items() if found}}
 
 
 def _model(path: str) -> dict[str, Any]:
-    from .. import training
-    from ..report import versions
+    from .. import models
+    from ..generate import versions
 
-    model = training.load(path, device="cpu")
+    model = models.load(path, device="cpu")
     made, data = dict(model.config), model.data
     network = dict(getattr(model.network, "config", {}))
     about: dict[str, Any] = {
@@ -52,7 +52,7 @@ def _model(path: str) -> dict[str, Any]:
         "network": network,
         "parameters": sum(p.numel() for p in model.network.parameters()),
         "process": model.process.to_dict(),
-        "prediction": {**vars(model.reading)},
+        "prediction": {**vars(model.parameterization)},
         "shape": list(model.shape),
         "conditions": list(model.conditions()),
         "data": None if data is None else data.to_dict(),

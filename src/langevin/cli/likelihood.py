@@ -78,13 +78,14 @@ def run(options: Options) -> None:
     device = device_named(options.device)
     import torch
 
-    from .. import likelihood, training
+    from .. import likelihood, models
     from ..denoisers import with_variance
+    from ..generate import versions
     from ..processes import ScalarGaussian
-    from ..report import Bar, versions
-    from ..training import files
+    from ..report import Bar
+    from ..storage import files
 
-    model = training.load(options.model, device=device)
+    model = models.load(options.model, device=device)
     exactly = options.exact or (not options.bound and isinstance(model.process, ScalarGaussian))
     bounded = options.bound or not exactly
     _consistent(options, exactly, bounded)
@@ -165,7 +166,7 @@ def _held_out(options: Options, model: NetworkDenoiser) -> Split:
 
 def _told(options: Options, model: NetworkDenoiser, labels: Tensor | None) -> Denoiser:
     """The model, told the labels if it takes any and the data have them."""
-    from ..report import classes
+    from ..generate import classes
 
     count = classes(model)
     if not count or options.unconditional:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from .._errors import UserError, unknown
-from .._untrusted import parse_json, reason
+from ..storage.untrusted import parse_json, reason
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..report import Recipe
+    from ..generate import Recipe
 
 # Their help says what happens when they are not given; "(default: None)" does not.
 Whole = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
@@ -57,7 +57,7 @@ class Sampling:
         """The same as the report's record of it, with what can be checked without a model checked."""
         from .. import processes, samplers
         from .._registry import lookup
-        from ..report import Recipe
+        from ..generate import Recipe
 
         options = {key: _value(text) for key, text in self.sampler_options.items()}
         if self.sampler is not None:

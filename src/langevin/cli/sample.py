@@ -19,9 +19,9 @@ from .options import Name, Sampling, Whole, at_least_one, class_index, device_na
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..data import Data
+    from ..data import DataInfo
     from ..denoisers import NetworkDenoiser
-    from ..report import Part, Recipe, Request
+    from ..generate import Part, Recipe, Request
 
 SHOWN, COLUMNS = 256, 20
 """Images of a picture at most, and classes that get a column each."""
@@ -69,13 +69,14 @@ def run(options: Options) -> None:
     """Sample and write."""
     out = writable(options.out)
     at_least_one(n=options.n, shard_size=options.shard_size)
-    from .. import training
-    from ..report import REQUEST, Bar, draw
-    from ..training import files
+    from .. import models
+    from ..generate import REQUEST, draw
+    from ..report import Bar
+    from ..storage import files
 
     part = _part(options)
     recipe, device = options.sampling.recipe(), own_device(options.device)
-    model = training.load(options.model, device=device)
+    model = models.load(options.model, device=device)
     label = class_index(options.label, class_names(model))
     if options.images:
         _check_images(out, model, options.shard_size)
@@ -97,7 +98,7 @@ def run(options: Options) -> None:
 
 def _part(options: Options) -> Part:
     """This call's, with a request for several processes that they could not share refused."""
-    from ..report import Part
+    from ..generate import Part
 
     part = Part.launched() if options.part is None else Part.read(options.part)
     if part.of > 1 and options.shard_size is None:
@@ -117,7 +118,7 @@ def own_device(name: str | None) -> str | None:
 
 def request(place: str, model: NetworkDenoiser, recipe: Recipe, n: int, size: int, label: int | None) -> Request:
     """What shards are to hold."""
-    from ..report import Request, model_digest
+    from ..generate import Request, model_digest
 
     said = label if label is not None else "in turn" if class_names(model) else None
     return Request(n, size, said, recipe, tuple(model.shape), model_digest(place))
@@ -125,7 +126,8 @@ def request(place: str, model: NetworkDenoiser, recipe: Recipe, n: int, size: in
 
 def _shards(out: Path, asked: Request, model: NetworkDenoiser, place: str, part: Part) -> None:
     """Draw a part's shards; the process that finds all of them whole adds the picture and the record."""
-    from ..report import Bar, Shards, fill
+    from ..generate import Shards, fill
+    from ..report import Bar
 
     begun = time.monotonic()
     of = f" {part}" if part.of > 1 else ""
@@ -148,7 +150,7 @@ def _shards(out: Path, asked: Request, model: NetworkDenoiser, place: str, part:
 
 def class_names(model: NetworkDenoiser) -> list[str]:
     """Names of the labels a model takes, none for one that takes none; numbers where the data give no names."""
-    from ..report import classes
+    from ..generate import classes
 
     count = classes(model)
     known = [] if model.data is None else list(model.data.classes)
@@ -167,7 +169,7 @@ def _check_images(out: Path, model: NetworkDenoiser, shard_size: int | None) -> 
 
 def _own_images(out: Path) -> bool:
     """Whether a directory's images are those that an earlier call says it wrote, and nothing else."""
-    from ..training import files
+    from ..storage import files
 
     try:
         count = files.read_json(files.place(out, "sample.json")).get(IMAGES, 0)
@@ -177,7 +179,7 @@ def _own_images(out: Path) -> bool:
     return len(held) == count and all(re.fullmatch(r"\d{5,}(-.+)?\.png", name) for name in held)
 
 
-def _image_files(x: Tensor, label: Tensor | None, data: Data | None, names: list[str]) -> dict[str, bytes]:
+def _image_files(x: Tensor, label: Tensor | None, data: DataInfo | None, names: list[str]) -> dict[str, bytes]:
     """Every sample as a PNG, under its index and the name of its class."""
     from .. import training
 
@@ -193,7 +195,7 @@ def write(
     out: Path,
     x: Tensor,
     label: Tensor | None,
-    data: Data | None,
+    data: DataInfo | None,
     record: dict[str, Any],
     names: list[str],
     images: bool = False,
@@ -205,7 +207,7 @@ def write(
     """
     import numpy as np
 
-    from ..training import files
+    from ..storage import files
 
     arrays = {"x": x.numpy()} if label is None else {"x": x.numpy(), "label": label.numpy()}
     buffer = io.BytesIO()
@@ -223,22 +225,22 @@ def write(
 
 
 def conclude(
-    out: Path, x: Tensor, label: Tensor | None, data: Data | None, record: dict[str, Any], names: list[str]
+    out: Path, x: Tensor, label: Tensor | None, data: DataInfo | None, record: dict[str, Any], names: list[str]
 ) -> None:
     """The picture and the record beside shards."""
-    from ..training import files
+    from ..storage import files
 
     name, picture = _picture(x, label, data, names)
     files.replace(out / name, picture)
     files.replace(out / "sample.json", files.as_json(record))
 
 
-def _range(data: Data | None) -> tuple[float, float]:
+def _range(data: DataInfo | None) -> tuple[float, float]:
     """The values shown black and white."""
     return (-1.0, 1.0) if data is None or data.low is None or data.high is None else (data.low, data.high)
 
 
-def _picture(x: Tensor, label: Tensor | None, data: Data | None, names: list[str]) -> tuple[str, bytes]:
+def _picture(x: Tensor, label: Tensor | None, data: DataInfo | None, names: list[str]) -> tuple[str, bytes]:
     """A name and a PNG: images by class in columns if they came in turn, or points; sequences of tokens as text.
 
     The classes are named: above their columns, or one above all of its images.

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from .._errors import UserError
-from .._untrusted import TooLarge
-from ..training import BudgetConfig, Config, WorkConfig
+from ..storage.untrusted import TooLarge
+from ..training import BudgetConfig, Config, ParallelConfig
 from .entry import abandon
 from .options import Name, Whole, at_least_one, device_named, writable
 
 if TYPE_CHECKING:
-    from ..training import Team
+    from ..training import ProcessGroup
 
 
 FEW = 50
@@ -53,7 +53,7 @@ class Options(Config):
     out: Annotated[Path, arg(metavar="DIR")]
     """Directory of the run."""
     budget: Annotated[BudgetConfig, arg(name="")] = field(default_factory=BudgetConfig)
-    work: Annotated[WorkConfig, arg(name="")] = field(default_factory=WorkConfig)
+    work: Annotated[ParallelConfig, arg(name="")] = field(default_factory=ParallelConfig)
     data: Annotated[DataOptions, arg(name="")] = field(default_factory=DataOptions)
     recipe: Literal["ncsn", "ncsnv2"] | None = None
     """A published choice of noise levels, prediction, loss and average for the data; what else is asked for holds."""
@@ -69,16 +69,16 @@ class Options(Config):
 
 def run(options: Options) -> None:
     """Train, and say what to type next."""
-    from ..training import Team
+    from ..training import ProcessGroup
 
     device = device_named(options.device)
-    team = Team.join(device)
+    team = ProcessGroup.join(device)
     with team.guard():
         _run(options, team, device)
 
 
-def _run(options: Options, team: Team, device: str | None) -> None:
-    from .. import training
+def _run(options: Options, team: ProcessGroup, device: str | None) -> None:
+    from .. import models, training
     from ..data import load
     from ..data.hub import PREFIX
 
@@ -104,7 +104,7 @@ def _run(options: Options, team: Team, device: str | None) -> None:
     if options.recipe is not None and not options.resume:  # a run that is resumed has its own configuration
         config = training.recipe(options.recipe, dataset, config)
     made = training.train(config, dataset, out, resume=options.resume, device=device, leave=abandon("langevin train"))
-    if team.first and not isinstance(made, training.Autoencoder):
+    if team.first and not isinstance(made, models.Autoencoder):
         here, samples = shlex.quote(str(out)), shlex.quote(str(out / "samples"))
         how, more = "", "" if dataset.info.tokens else f"\n  langevin evaluate {here}"
         if more and options.source.startswith(PREFIX):
@@ -119,14 +119,14 @@ def _check_memory(config: Config, data: DataOptions) -> None:
 
     What else is wrong with the configuration is said once the data are known.
     """
-    from ..data import Data
+    from ..data import DataInfo
     from ..training.resolve import check_memory
 
     # The spread of the data is not known yet, and takes no memory.
-    config = replace(config, prediction=replace(config.prediction, data_std=config.prediction.data_std or 0.5))
+    config = replace(config, prediction=replace(config.prediction, sigma_data=config.prediction.sigma_data or 0.5))
     try:
         size = data.size or 1
-        check_memory(config, Data("pictures", (data.channels or 1, size, size)))
+        check_memory(config, DataInfo("pictures", (data.channels or 1, size, size)))
     except TooLarge:
         raise
     except UserError:

@@ -19,7 +19,7 @@ class Options:
     """Learn a solver for a model and a number of evaluations, which `langevin sample` then takes by default.
 
     Its time grid and coefficients are fitted to accurate trajectories of the model itself, from N noises, and judged by
-    half as many others. Writes MODEL/tuned-NFE.json, a few kilobytes. Samples are then drawn with it wherever --steps
+    half as many others. Writes MODEL/solver-NFE.json, a few kilobytes. Samples are then drawn with it wherever --steps
     is NFE, the guidance scale is the same, and neither --sampler nor --grid is given.
     """
 
@@ -49,15 +49,16 @@ def run(options: Options) -> None:
     check_guidance(options.guidance_scale)
     if options.minutes is not None and not options.minutes > 0:
         raise UserError(f"minutes must be a number > 0, got {options.minutes}")
-    from .. import training
-    from ..report import Bar, versions
-    from ..training.model import find
+    from .. import calibration, models
+    from ..generate import versions
+    from ..models.directory import find
+    from ..report import Bar
 
     folder, device = writable(find(options.model), "model"), device_named(options.device)
-    model = training.load(folder, device=device)
+    model = models.load(folder, device=device)
     label = class_index(options.label, class_names(model))
     with Bar(f"tuning for {options.nfe} evaluations") as bar:
-        sampler, file = training.tune_model(
+        sampler, file = calibration.tune_model(
             model,
             options.nfe,
             folder,

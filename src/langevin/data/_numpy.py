@@ -13,7 +13,7 @@ from typing import IO
 import numpy as np
 
 from .._errors import UserError
-from .._untrusted import amount, open_file, reading, room
+from ..storage.untrusted import amount, open_file, reading, room
 
 HEADER = 10_000
 """Bytes of the header of an array at most."""

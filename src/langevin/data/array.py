@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
-from .._untrusted import room
+from ..storage.untrusted import room
 from ._numpy import arrays, count_nonfinite
-from .dataset import Dataset, Examples, Options, assemble, check_labels, held_out, limited, settle
+from .dataset import Dataset, Examples, Options, assemble, check_labels, held_out, limited, resolve_config
 
 PIXEL_CHANNELS = (1, 3, 4)
 
@@ -44,7 +44,7 @@ def array(path: str | os.PathLike[str], options: Options | None = None) -> Datas
     classes = _classes(label, len(x), title)
     label = None if label is None else label.astype(np.int64)
     keys = [str(i) for i in range(len(x))]
-    test = settle(keys, held_out(keys), label, title)
+    test = resolve_config(keys, held_out(keys), label, title)
     index = limited(keys, test, options.limit)
     random = options.crop == "random"
     parts = []

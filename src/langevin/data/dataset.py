@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
-from ..samplers.moments import Cosines
+from ..numerics.frame import Cosines
 from . import _hash
-from .description import EVENT, FULL_COVARIANCE, Data
+from .description import EVENT, FULL_COVARIANCE, DataInfo
 from .split import Split, class_moments, leading, moments, spectrum
 
 HELD_OUT = 10
@@ -67,7 +67,7 @@ class Dataset:
     ``skipped`` lists the files that could not be used as ``(path, reason)``; they are in neither split.
     """
 
-    info: Data
+    info: DataInfo
     train: Split
     test: Split
     skipped: tuple[tuple[str, str], ...] = ()
@@ -119,7 +119,7 @@ def assemble(
     learn = Split(train.x, train.labels, flip=options.flip, crop=window if ragged else None)
     low, high = (0.0, len(tokens) - 1.0) if tokens else (-1.0, 1.0)
     ranged = levels is not None if tokens else bounded
-    info = Data(
+    info = DataInfo(
         name=name,
         shape=shape,
         low=low if ranged else None,
@@ -138,14 +138,14 @@ def assemble(
         elif cov.ndim == 1:
             known["directions"], known["spectrum"] = leading(learn, mean)
         known |= _of_classes(learn, info, known)
-    info = Data(**{**{f.name: getattr(info, f.name) for f in fields(info)}, **known})
+    info = DataInfo(**{**{f.name: getattr(info, f.name) for f in fields(info)}, **known})
     if skipped:
         path, reason = skipped[0]
         warnings.warn(f"{name}: {len(skipped)} files skipped (first: {path}: {reason})", stacklevel=3)
     return Dataset(info, learn, Split(test.x, test.labels), tuple(skipped))
 
 
-def _of_classes(learn: Split, info: Data, known: dict[str, Tensor]) -> dict[str, Tensor]:
+def _of_classes(learn: Split, info: DataInfo, known: dict[str, Tensor]) -> dict[str, Tensor]:
     """Moments of each class, where there are labels and the numbers are not too many to carry."""
     mean, spectrum = known["mean"], known.get("spectrum")
     if len(info.classes) < 2 or learn.labels is None or "directions" in known:
@@ -180,7 +180,7 @@ def held_out(keys: Sequence[str]) -> np.ndarray:
     return np.array([_hash.text(key) % HELD_OUT == 0 for key in keys], dtype=bool)
 
 
-def settle(keys: Sequence[str], test: np.ndarray, labels: np.ndarray | None, name: str) -> np.ndarray:
+def resolve_config(keys: Sequence[str], test: np.ndarray, labels: np.ndarray | None, name: str) -> np.ndarray:
     """``test`` with the fewest moves that leave each class an example to train on and hold out at least one.
 
     Raises:

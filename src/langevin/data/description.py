@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError, nearest
-from .._untrusted import settings, typed
+from ..storage.untrusted import settings, typed
 
 EVENT = 2**28
 """Numbers in an event at most: a quarter of a billion."""
@@ -76,7 +76,7 @@ def event(shape: Any) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Data:
+class DataInfo:
     r"""The description of a data set that travels with the model.
 
     Args:
@@ -236,7 +236,7 @@ class Data:
         return {name: value.contiguous() for name, value in known.items() if value is not None}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> Data:
+    def from_dict(cls, values: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> DataInfo:
         """The inverse of :meth:`to_dict` and :meth:`tensors`."""
         known = {f.name for f in fields(cls)} - set(MOMENTS)
         if not isinstance(values, Mapping) or not {"name", "shape"} <= set(values) <= known:
@@ -252,7 +252,7 @@ class Data:
         return cls(**given, **moments)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Data):
+        if not isinstance(other, DataInfo):
             return NotImplemented
         mine, theirs = self.tensors(), other.tensors()
         return (

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
-from .._untrusted import open_file, reason, room
+from ..storage.untrusted import open_file, reason, room
 from . import _progress
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from .._errors import UserError, nearest, shown
 from .._registry import methods
-from .._untrusted import reading, reason
+from ..storage.untrusted import reading, reason
 from . import array as _array
 from . import folder as _folder
 from . import hub as _hub

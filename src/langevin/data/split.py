@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._errors import UserError
 from ..distributions import Noise
-from ..samplers.moments import LEADING, cosines
+from ..numerics.frame import LEADING, cosines
 from . import _hash
 
 _FLIP, _TOP, _LEFT = 1, 2, 3  # streams of the hash: one decision each

@@ -1,17 +1,18 @@
 """Beliefs about clean data: the reading of networks, and statistics of posteriors."""
 
-from .base import Denoiser, Density, Transform, as_labels, check_is_denoiser, described
+from .base import Denoiser, Density, Derived, LearnedFor, Transform, as_labels, check_is_denoiser
 from .check import DenoiserCheck, LevelErrors, check_denoiser
 from .compiled import compiled
-from .energy import EnergyDenoiser, networked
-from .heads import NPR, SN, VARIANCE_HEADS, Headed
-from .levels import LevelReading
-from .network import VARIANCES, Counter, NetworkDenoiser, together
+from .energy import EnergyDenoiser, make_denoiser
+from .frames import gaussian_frame
+from .heads import NPR, SN, VARIANCE_HEADS, VarianceHead
+from .levels import LevelParameterization
+from .network import VARIANCES, EvaluationCounter, NetworkDenoiser, batched
 from .optimal import Calibration, analytic, calibrate, with_variance
-from .phase import PHASE_PREDICTIONS, PhaseReading
-from .reading import PREDICTIONS, TIME_LABELS, Asked, Reader, Reading, time_range
-from .statistics import clamp, convert, dirac, gaussian, independent, isotropic, reweighted, unit, whole
-from .tokens import HEADS, TokenReading
+from .parameterization import PREDICTIONS, TIME_INPUTS, AffineParameterization, Parameterization, TimeInputs, time_range
+from .phase import PHASE_PREDICTIONS, PhaseParameterization
+from .statistics import clamp, convert, dirac, gaussian, identity, independent, isotropic, reweighted, unit
+from .tokens import HEADS, TokenParameterization
 
 __all__ = [
     "HEADS",
@@ -19,43 +20,45 @@ __all__ = [
     "PHASE_PREDICTIONS",
     "PREDICTIONS",
     "SN",
-    "TIME_LABELS",
+    "TIME_INPUTS",
     "VARIANCES",
     "VARIANCE_HEADS",
-    "Asked",
+    "AffineParameterization",
     "Calibration",
-    "Counter",
     "Denoiser",
     "DenoiserCheck",
     "Density",
+    "Derived",
     "EnergyDenoiser",
-    "Headed",
+    "EvaluationCounter",
+    "LearnedFor",
     "LevelErrors",
-    "LevelReading",
+    "LevelParameterization",
     "NetworkDenoiser",
-    "PhaseReading",
-    "Reader",
-    "Reading",
-    "TokenReading",
+    "Parameterization",
+    "PhaseParameterization",
+    "TimeInputs",
+    "TokenParameterization",
     "Transform",
+    "VarianceHead",
     "analytic",
     "as_labels",
+    "batched",
     "calibrate",
     "check_denoiser",
     "check_is_denoiser",
     "clamp",
     "compiled",
     "convert",
-    "described",
     "dirac",
     "gaussian",
+    "gaussian_frame",
+    "identity",
     "independent",
     "isotropic",
-    "networked",
+    "make_denoiser",
     "reweighted",
     "time_range",
-    "together",
     "unit",
-    "whole",
     "with_variance",
 ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -16,16 +17,46 @@ from ..distributions import Distribution
 from ..processes import Process
 
 
+class LearnedFor(Protocol):
+    """A sampler that was learned for one model."""
+
+    def fits(self, denoiser: Denoiser, guidance_scale: float) -> bool:
+        """Whether it was learned for this process, this guidance scale and what is bound."""
+        ...
+
+
 class Denoiser(ABC):
     """``denoiser(x_t, t)`` is a ``Distribution`` over x_0; ``denoiser.process`` says what x_t is.
 
     Attributes:
         process: the forward noising the belief is about.
         shape: the event shape of the data.
+        data: the description of the data that travels with the model; None if there is none.
+        condition: what is bound, a tensor a name.
+        class_label: the label, if one is bound for all samples.
+        learned_variances: variances learned for this model, by name: functions from a denoiser to one with its mean.
     """
 
     process: Process
     shape: tuple[int, ...]
+    data: Any = None
+    condition: Mapping[str, Tensor] = MappingProxyType({})
+    class_label: int | None = None
+    learned_variances: Mapping[str, Callable[[Denoiser], Denoiser]] = MappingProxyType({})
+
+    @property
+    def children(self) -> tuple[Denoiser, ...]:
+        """The denoisers this one is made of."""
+        return ()
+
+    @property
+    def trained(self) -> bool:
+        """Whether the belief is a trained network's, and so has its errors; exact if not."""
+        return any(child.trained for child in self.children)
+
+    def learned_solvers(self, guidance_scale: float = 1.0) -> tuple[LearnedFor, ...]:
+        """The samplers learned for this model that fit what is bound, used under this guidance scale."""
+        return ()
 
     @abstractmethod
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
@@ -114,14 +145,10 @@ class Density(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
-class Transform(Denoiser):
-    """A denoiser made from another, its ``base``: conditions, shape and process pass through."""
+class Derived(Denoiser):
+    """A denoiser made from others, one of which, its ``base``, says what the data and the process are."""
 
     base: Denoiser
-
-    def __post_init__(self) -> None:
-        check_is_denoiser(self.base)
 
     @property
     def process(self) -> Process:  # type: ignore[override]
@@ -132,12 +159,42 @@ class Transform(Denoiser):
         return self.base.shape
 
     @property
+    def data(self) -> Any:
+        return self.base.data
+
+    @property
+    def condition(self) -> Mapping[str, Tensor]:  # type: ignore[override]
+        return self.base.condition
+
+    @property
+    def class_label(self) -> int | None:  # type: ignore[override]
+        return self.base.class_label
+
+    @property
+    def learned_variances(self) -> Mapping[str, Callable[[Denoiser], Denoiser]]:  # type: ignore[override]
+        return self.base.learned_variances
+
+    @property
+    def children(self) -> tuple[Denoiser, ...]:
+        return (self.base,)
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.base.dtype
 
     @property
     def device(self) -> torch.device:
         return self.base.device
+
+
+@dataclass(frozen=True, eq=False)
+class Transform(Derived):
+    """A denoiser made from another: conditions, shape and process pass through."""
+
+    base: Denoiser
+
+    def __post_init__(self) -> None:
+        check_is_denoiser(self.base)
 
     def conditions(self) -> tuple[str, ...]:
         return self.base.conditions()
@@ -147,11 +204,3 @@ class Transform(Denoiser):
 
     def rows(self, index: slice | Tensor) -> Denoiser:
         return replace(self, base=self.base.rows(index))
-
-
-def described(denoiser: Denoiser) -> Any:
-    """The description of the data that travels with a model: its own, or that of the denoiser it is made from."""
-    seen: Any = denoiser
-    while seen is not None and getattr(seen, "data", None) is None:
-        seen = getattr(seen, "base", None)
-    return getattr(seen, "data", None)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from .._errors import UserError
 from ..distributions import Noise
-from ..processes import DDPM, ScalarGaussian, cosine_betas, linear_betas, power, scaled_linear_betas
+from ..processes import DDPM, ScalarGaussian, cosine_betas, linear_betas, require, scaled_linear_betas
 from .base import Denoiser, check_is_denoiser
-from .network import Counter, NetworkDenoiser
-from .reading import PREDICTIONS, TIME_LABELS, Reading
+from .network import EvaluationCounter, NetworkDenoiser
+from .parameterization import PREDICTIONS, TIME_INPUTS, AffineParameterization
 
 RATIOS = (0.05, 0.15, 0.5, 1.5, 5.0)
 """Noise-to-signal ratios σ/α that are looked at, in units of the spread of the data."""
@@ -131,7 +131,7 @@ def check_denoiser(denoiser: Denoiser, data: Tensor, *, seed: int = 0) -> Denois
         UserError: for data of another shape, or a process that is not x_t = αx_0 + σε.
     """
     check_is_denoiser(denoiser)
-    process: ScalarGaussian = power(denoiser.process, ScalarGaussian, "check_denoiser")
+    process: ScalarGaussian = require(denoiser.process, ScalarGaussian, "check_denoiser")
     x0 = _clean(data, denoiser.shape)
     findings = []
     if isinstance(denoiser, NetworkDenoiser) and _noisy_mode(denoiser.network):
@@ -213,7 +213,7 @@ def _findings(
     some = x0[:TRIED]
     looks = _first(_looks(process, x0, noise))
     bad = [e for e in levels if e.worse]
-    plain = isinstance(denoiser, NetworkDenoiser) and isinstance(denoiser.reading, Reading)
+    plain = isinstance(denoiser, NetworkDenoiser) and isinstance(denoiser.parameterization, AffineParameterization)
     if plain:
         assert isinstance(denoiser, NetworkDenoiser)
         now = _score(denoiser, looks, some)
@@ -263,9 +263,11 @@ def _constant(outputs: list[Tensor]) -> bool:
 
 def _raw(denoiser: NetworkDenoiser, **settings: Any) -> NetworkDenoiser:
     """A denoiser whose mean is the output of the network itself, asked as ``settings`` say."""
-    reading = denoiser.reading
-    assert isinstance(reading, Reading)
-    return replace(denoiser, reading=replace(reading, prediction="x0", **settings), counter=Counter())
+    reading = denoiser.parameterization
+    assert isinstance(reading, AffineParameterization)
+    return replace(
+        denoiser, parameterization=replace(reading, prediction="x0", **settings), counter=EvaluationCounter()
+    )
 
 
 def _first(looks: list[_Look]) -> list[_Look]:
@@ -293,12 +295,12 @@ def _others(denoiser: NetworkDenoiser, process: ScalarGaussian, looks: list[_Loo
 
     One set of outputs is read as every prediction, since the prediction does not change what the network is asked.
     """
-    own = denoiser.reading
-    assert isinstance(own, Reading)
+    own = denoiser.parameterization
+    assert isinstance(own, AffineParameterization)
     steps = process.steps if isinstance(process, DDPM) else 1000
     ends = {"t": 1.0, "time": 1000.0, "index": steps - 1.0}
     index = own.time if own.time == "nearest-index" else "index"  # a table of embeddings takes whole numbers alone
-    times = [index if name == "index" else name for name in TIME_LABELS if name not in ("nearest-index", "none")]
+    times = [index if name == "index" else name for name in TIME_INPUTS if name not in ("nearest-index", "none")]
     for time, turned in [*((name, False) for name in times), *((index if n == "index" else n, True) for n in ends)]:
         network = denoiser.network
         if turned:
@@ -326,7 +328,9 @@ def _others(denoiser: NetworkDenoiser, process: ScalarGaussian, looks: list[_Loo
                         yield _other(float(torch.log(ratio).mean() / 2), own, reading, turned, sign)
 
 
-def _other(score: float, own: Reading, other: Reading, turned: bool, sign: float) -> _Other:
+def _other(
+    score: float, own: AffineParameterization, other: AffineParameterization, turned: bool, sign: float
+) -> _Other:
     names, settings = [], []
     if other.prediction != own.prediction or sign < 0:
         names.append("the kind of prediction")
@@ -364,4 +368,4 @@ def _elsewhere(
                 sentence = (
                     f"The process looks wrong: with DDPM({betas.__name__}({process.steps})) the error is smaller."
                 )
-                yield sentence, replace(denoiser, process=other, counter=Counter()), x0, BETTER_TABLE
+                yield sentence, replace(denoiser, process=other, counter=EvaluationCounter()), x0, BETTER_TABLE

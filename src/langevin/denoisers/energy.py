@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .._registry import register
 from ..processes import Process, ScalarGaussian, as_time, expand
 from .network import NetworkDenoiser
-from .reading import Reader, Reading
+from .parameterization import AffineParameterization, Parameterization
 
 
 @register(
@@ -36,13 +36,13 @@ class EnergyDenoiser(NetworkDenoiser):
 
         .. math:: E = \frac{α\,U(c_{in} x)/c_{in} - \tfrac12 p\,|x|^2}{σ\,(α q - σ p)}
         """
-        process, reading, time = self.process, self.reading, as_time(t)
+        process, reading, time = self.process, self.parameterization, as_time(t)
         assert isinstance(process, ScalarGaussian)
-        assert isinstance(reading, Reading)
+        assert isinstance(reading, AffineParameterization)
         p, q = reading.coefficients(process, time)
         alpha, sigma, scale = process.alpha(time), process.sigma(time), reading.input_scale(process, time)
-        label = self._at(t).label
-        condition = {key: self._expanded(key, len(x_t), value) for key, value in self.bound.items()}
+        label = self._at(t).c_noise
+        condition = {key: self._expanded(key, len(x_t), value) for key, value in self.condition.items()}
         x = (x_t * expand(scale, x_t)).to(self._first.dtype)
         learning = torch.is_grad_enabled()
         u = self.network.potential(x, label.expand(len(x)), condition or None)  # type: ignore[operator]
@@ -56,10 +56,10 @@ class EnergyDenoiser(NetworkDenoiser):
         return -self.energy(x_t, t)
 
 
-def networked(
-    network: nn.Module, process: Process, reading: Reader, shape: tuple[int, ...], **settings: Any
+def make_denoiser(
+    network: nn.Module, process: Process, reading: Parameterization, shape: tuple[int, ...], **settings: Any
 ) -> NetworkDenoiser:
     """The denoiser of a network: ``EnergyDenoiser`` if it is the gradient of a scalar, else ``NetworkDenoiser``."""
-    conservative = getattr(network, "energy", False) and isinstance(reading, Reading)
+    conservative = getattr(network, "energy", False) and isinstance(reading, AffineParameterization)
     kind = EnergyDenoiser if conservative else NetworkDenoiser
     return kind(network, process, reading, shape, **settings)

@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 from .._registry import register
 from ..distributions import Diagonal, Normal
-from ..processes import ScalarGaussian, as_time, expand, power
+from ..processes import ScalarGaussian, as_time, expand, require
 from .base import Denoiser, Transform
-from .network import Counter
-from .reading import TIME_LABELS, check_std
+from .network import EvaluationCounter
+from .parameterization import TIME_INPUTS, check_std
 
 LOWEST, HIGHEST = -12.0, 4.0
 """Range of the logarithm of what a head gives."""
 
 
 @dataclass(frozen=True, eq=False)
-class Headed(Transform):
+class VarianceHead(Transform):
     r"""The mean of ``base`` with the variance a coordinate that ``network`` gives; the base is never trained.
 
     With :math:`S^2 = σ^2 + α^2 σ_d^2` and :math:`c = σ σ_d / S`, the posterior spread of normal data, what is left to
@@ -38,7 +38,7 @@ class Headed(Transform):
     Args:
         base: gives the mean; on a scalar-Gaussian process.
         network: ``(B, 3·channels, …)`` to ``(B, channels, …)``.
-        data_std: σ_d > 0, in units of the data.
+        sigma_data: σ_d > 0, in units of the data.
         low, high: the range of the data, which bounds the variance, or None.
         counter: where the head's evaluations are counted.
         config: how it was made, as plain JSON.
@@ -47,17 +47,17 @@ class Headed(Transform):
     kind: ClassVar[str]
 
     network: nn.Module
-    data_std: float
+    sigma_data: float
     low: float | None = None
     high: float | None = None
-    counter: Counter = field(default_factory=Counter)
+    counter: EvaluationCounter = field(default_factory=EvaluationCounter)
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        power(self.process, ScalarGaussian, f"variance {self.kind!r}")
-        check_std(self.data_std)
+        require(self.process, ScalarGaussian, f"variance {self.kind!r}")
+        check_std(self.sigma_data)
 
-    def onto(self, denoiser: Denoiser) -> Headed:
+    def onto(self, denoiser: Denoiser) -> VarianceHead:
         """The same variance around another mean: of the model with labels bound, or guided."""
         return replace(self, base=denoiser)
 
@@ -71,13 +71,13 @@ class Headed(Transform):
         process = self.process
         assert isinstance(process, ScalarGaussian)
         alpha, sigma = process.alpha(t), process.sigma(t)
-        total = torch.sqrt(sigma**2 + alpha**2 * self.data_std**2)
-        skip = expand(alpha * self.data_std**2 / total**2, x_t)
-        size = expand((sigma * self.data_std / total).clamp_min(1e-20), x_t)
+        total = torch.sqrt(sigma**2 + alpha**2 * self.sigma_data**2)
+        skip = expand(alpha * self.sigma_data**2 / total**2, x_t)
+        size = expand((sigma * self.sigma_data / total).clamp_min(1e-20), x_t)
         guess = (mean - skip * x_t) / size
-        seen = torch.cat((x_t / expand(total, x_t), mean / self.data_std, guess), 1)
+        seen = torch.cat((x_t / expand(total, x_t), mean / self.sigma_data, guess), 1)
         first = next(self.network.parameters())
-        label = TIME_LABELS["log_sigma"](process, t).to(first.device, torch.float32)
+        label = TIME_INPUTS["log_sigma"](process, t).to(first.device, torch.float32)
         log = self.network(seen.to(first.dtype), label.expand(len(x_t)), None).to(mean.dtype)
         self.counter.calls += 1
         return guess, torch.exp(log.clamp(LOWEST, HIGHEST)), skip, size
@@ -108,7 +108,7 @@ class Headed(Transform):
     proof="exact: tests/denoisers/test_heads.py",
 )
 @dataclass(frozen=True, eq=False)
-class NPR(Headed):
+class NPR(VarianceHead):
     r"""The head learns the noise prediction's residual, :math:`E[(ε - \hat ε)^2 | x_t] = (α c / σ)^2 u`.
 
     The belief's variance is :math:`c^2 u = E[(x_0 - \hat x_0)^2 | x_t]`, which is the optimal one whether or not the
@@ -130,7 +130,7 @@ class NPR(Headed):
     proof="exact: tests/denoisers/test_heads.py",
 )
 @dataclass(frozen=True, eq=False)
-class SN(Headed):
+class SN(VarianceHead):
     r"""The head learns the squared noise, :math:`E[ε^2 | x_t] = \hat ε^2 + (α c / σ)^2 u`.
 
     The belief's variance is :math:`c^2 u = (σ/α)^2 (E[ε^2 | x_t] - \hat ε^2)`, the posterior variance where ε̂ is the
@@ -144,5 +144,5 @@ class SN(Headed):
         return truth**2, guess**2 + excess
 
 
-VARIANCE_HEADS: dict[str, type[Headed]] = {"sn": SN, "npr": NPR}
+VARIANCE_HEADS: dict[str, type[VarianceHead]] = {"sn": SN, "npr": NPR}
 """Heads by name."""

@@ -12,12 +12,11 @@ from torch import Tensor
 from .._errors import UserError, check_numbers, unknown
 from ..distributions import Levels
 from ..processes import Process, ScalarGaussian, expand
-from .network import NetworkDenoiser
-from .reading import TIME_LABELS, Asked, Reader, check_std
+from .parameterization import TIME_INPUTS, Parameterization, TimeInputs, Variance, check_std
 
 
 @dataclass(frozen=True)
-class LevelReading(Reader):
+class LevelParameterization(Parameterization):
     r"""A network's output y as independent laws of the levels v_1…v_K that a coordinate can take, under αx_0 + σε:
 
     .. math:: b(x_0 = v_k) \propto \mathrm{softmax}(y)_k\; N(x_t; α v_k, σ^2)
@@ -33,8 +32,8 @@ class LevelReading(Reader):
         prediction: ``levels``.
         levels: K, from 2 to 4096.
         low, high: v_1 and v_K; the levels between are evenly spaced.
-        data_std: RMS of the data a coordinate, > 0; for the scale of the input.
-        time: a row of ``TIME_LABELS``.
+        sigma_data: RMS of the data a coordinate, > 0; for the scale of the input.
+        time: a row of ``TIME_INPUTS``.
     """
 
     kind: ClassVar[str] = "levels"
@@ -43,26 +42,26 @@ class LevelReading(Reader):
     levels: int = 256
     low: float = -1.0
     high: float = 1.0
-    data_std: float = 0.5
+    sigma_data: float = 0.5
     time: str = "log_sigma"
 
     def __post_init__(self) -> None:
         if self.prediction != "levels":
             raise unknown("prediction", self.prediction, ("levels",))
-        if self.time not in TIME_LABELS:
-            raise unknown("time label", self.time, TIME_LABELS)
+        if self.time not in TIME_INPUTS:
+            raise unknown("time label", self.time, TIME_INPUTS)
         if type(self.levels) is not int or not 2 <= self.levels <= 4096:
             raise UserError(f"levels must be an integer in [2, 4096], got {self.levels!r}")
         check_numbers(low=self.low, high=self.high)
         if not -math.inf < self.low < self.high < math.inf:
             raise UserError(f"low, high must be finite with low < high, got {self.low} and {self.high}")
-        check_std(self.data_std)
+        check_std(self.sigma_data)
 
     def check(self, process: Process) -> None:
         if not isinstance(process, ScalarGaussian):
             raise UserError(f"prediction 'levels' needs a process x_t = αx_0 + σε, got {type(process).__name__}")
 
-    def faces(self, process: Process, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+    def network_shapes(self, process: Process, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
         return (2 * shape[0], *shape[1:]), shape[0] * self.levels
 
     def values(self, like: Tensor) -> Tensor:
@@ -76,15 +75,16 @@ class LevelReading(Reader):
         square = (x_t[..., None] - (alpha[..., None] if alpha.ndim else alpha) * values) ** 2
         return -square / (2 * (sigma2[..., None] if sigma2.ndim else sigma2))
 
-    def enter(self, process: Process, x_t: Tensor, now: Asked) -> Tensor:
+    def precondition(self, process: Process, x_t: Tensor, now: TimeInputs) -> Tensor:
         assert isinstance(process, ScalarGaussian)
         x_t = x_t.to(torch.promote_types(x_t.dtype, torch.float32))
-        scale = torch.rsqrt(process.sigma2(now.t) + process.alpha(now.t) ** 2 * self.data_std**2)
+        scale = torch.rsqrt(process.sigma2(now.t) + process.alpha(now.t) ** 2 * self.sigma_data**2)
         own = torch.softmax(self._seen(process, x_t, now.t), -1) @ self.values(x_t)
         return torch.cat((x_t * expand(scale, x_t), own), 1)
 
-    def read(self, denoiser: NetworkDenoiser, out: Tensor, x_t: Tensor, now: Asked) -> Levels:
-        process = denoiser.process
+    def to_belief(
+        self, process: Process, out: Tensor, x_t: Tensor, now: TimeInputs, variance: Variance | None = None
+    ) -> Levels:
         assert isinstance(process, ScalarGaussian)
         x_t = x_t.to(torch.promote_types(x_t.dtype, torch.float32))
         raw = out.unflatten(1, (x_t.shape[1], self.levels)).movedim(2, -1).to(x_t.dtype)

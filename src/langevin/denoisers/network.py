@@ -12,22 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import UserError, check_instance, shown, unknown
-from .._untrusted import room
-from ..distributions import Diagonal, Distribution, Noise, Normal
+from ..distributions import Distribution
 from ..processes import DDPM, Process, ScalarGaussian, as_time, check_process, expand
-from .base import Denoiser, as_labels
+from ..storage.untrusted import room
+from .base import Denoiser, LearnedFor, as_labels
 from .footprint import footprint
-from .reading import TIME_LABELS, Asked, Reader, Reading
+from .parameterization import TIME_INPUTS, AffineParameterization, Parameterization, TimeInputs, Variance
 
 
-def _range(denoiser: NetworkDenoiser, raw: Tensor, t: Tensor) -> Tensor:
+def _range(process: Process, reading: Parameterization, raw: Tensor, t: Tensor) -> Tensor:
     r"""Improved DDPM's learned range (arXiv:2102.09672 eq. 15) as a belief variance, at the table's own stride.
 
     The network gives :math:`v \in [-1, 1]` between log β̃ and log β of one step of the table; a process without one is
     taken as its table of 1000 equal steps of t. A step's variance is :math:`\tildeβ + a^2 C` with a the bridge's
     coefficient of x_0, so :math:`C = (Σ - \tildeβ) / a^2`, and then any stride follows from ``reverse``.
     """
-    process = denoiser.process
     assert isinstance(process, ScalarGaussian)
     stride = 1 / _table(process)
     t = t.clamp_min(stride)
@@ -49,17 +48,16 @@ def _table(process: ScalarGaussian) -> int:
     return process.steps if isinstance(process, DDPM) else 1000
 
 
-def _posterior(denoiser: NetworkDenoiser, raw: Tensor, t: Tensor) -> Tensor:
+def _posterior(process: Process, reading: Parameterization, raw: Tensor, t: Tensor) -> Tensor:
     r"""exp(raw) times :math:`σ^2 σ_d^2 / (σ^2 + α^2 σ_d^2)`, the posterior variance of normal data with std σ_d."""
-    process, reading = denoiser.process, denoiser.reading
     assert isinstance(process, ScalarGaussian)
-    assert isinstance(reading, Reading)
-    std = reading.data_std
+    assert isinstance(reading, AffineParameterization)
+    std = reading.sigma_data
     alpha2, sigma2 = process.alpha(t) ** 2, process.sigma(t) ** 2
     return torch.exp(raw) * expand(sigma2 * std**2 / (sigma2 + alpha2 * std**2), raw)
 
 
-VARIANCES = {"range": _range, "posterior": _posterior}
+VARIANCES: dict[str, Variance] = {"range": _range, "posterior": _posterior}
 """Readings of a second set of output channels as a belief variance."""
 
 
@@ -74,7 +72,7 @@ _FITS: weakref.WeakKeyDictionary[nn.Module, dict[bool, int]] = weakref.WeakKeyDi
 """Numbers of the largest batch that is known to fit, by network, and whether it learns."""
 
 
-class Counter:
+class EvaluationCounter:
     """Network evaluations, counted per sample: a call on two conditions at once is two."""
 
     def __init__(self) -> None:
@@ -86,43 +84,45 @@ class Counter:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class NetworkDenoiser(Denoiser):
-    """The belief of ``network(x, time, condition)``, as its reading says.
+    """The belief of ``network(x, time, condition)``, as its parameterization says.
 
-    A ``Reading`` makes it a Dirac at x̂_0, or a normal law if the network gives a variance too; a ``TokenReading`` a law
-    of tokens. The network is asked in its own dtype and the belief has that of x_t; the sampling loop keeps states in
-    the network's dtype, float32 at least.
+    An ``AffineParameterization`` makes it a Dirac at x̂_0, or a normal law if the network gives a variance too; a
+    ``TokenParameterization`` a law of tokens. The network is asked in its own dtype and the belief has that of x_t; the
+    sampling loop keeps states in the network's dtype, float32 at least.
 
     Args:
         network: takes ``(B, *event)`` in its own dtype, a time label ``(B,)`` in float32 at least, and a mapping of
-            conditions; returns the channels that ``reading.faces`` says, or twice as many with ``variance``.
-        process: one that the reading takes: for ``Reading`` a scalar-Gaussian process.
-        reading: how the network is asked and read.
+            conditions; returns the channels that ``parameterization.network_shapes`` says, or twice as many with
+            ``variance``.
+        process: one that the parameterization takes: for ``AffineParameterization`` a scalar-Gaussian process.
+        parameterization: how the network is asked and its output read as a belief.
         shape: event shape of the data.
         variance: None, or a row of ``VARIANCES`` that reads the second half of the channels.
         data: the description of the data that travels with the model.
-        bound: conditions given, a tensor a name.
+        condition: what is bound, a tensor a name.
         counter: where evaluations are counted.
         config: how the model was made, as plain JSON.
-        tuned: samplers learned for this model, that travel with it.
-        spreads: variances learned for this model, by name: functions from a denoiser to one with its mean.
-        of_class: the label, if one was given for all samples.
+        solvers: samplers learned for this model, that travel with it.
+        learned_variances: variances learned for this model, by name: functions from a denoiser to one with its mean.
+        class_label: the label, if one is bound for all samples.
     """
 
     network: nn.Module
     process: Process
-    reading: Reader
+    parameterization: Parameterization
     shape: tuple[int, ...]
     variance: str | None = None
     data: Any = None
-    bound: Mapping[str, Tensor] = field(default_factory=dict)
-    counter: Counter = field(default_factory=Counter)
+    condition: Mapping[str, Tensor] = field(default_factory=dict)
+    counter: EvaluationCounter = field(default_factory=EvaluationCounter)
     config: Mapping[str, Any] = field(default_factory=dict)
-    tuned: tuple[Any, ...] = ()
-    spreads: Mapping[str, Callable[[Denoiser], Denoiser]] = field(default_factory=dict)
-    of_class: int | None = None
+    solvers: tuple[LearnedFor, ...] = ()
+    learned_variances: Mapping[str, Callable[[Denoiser], Denoiser]] = field(default_factory=dict)
+    class_label: int | None = None
     _first: Tensor = field(init=False, repr=False)
-    _channels: int = field(init=False, repr=False)
-    _kept: dict[float, Asked] = field(init=False, repr=False)
+    _out: tuple[int, ...] = field(init=False, repr=False)
+    _state: tuple[int, ...] = field(init=False, repr=False)
+    _kept: dict[float, TimeInputs] = field(init=False, repr=False)
     _free: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -132,13 +132,18 @@ class NetworkDenoiser(Denoiser):
                 "prediction=…, shape=…) wraps any function"
             )
         check_process(self.process)
-        check_instance("reading", self.reading, Reader, "a reading such as langevin.denoisers.Reading('eps')")
+        check_instance(
+            "parameterization",
+            self.parameterization,
+            Parameterization,
+            "one such as langevin.denoisers.AffineParameterization('eps')",
+        )
         sizes = isinstance(self.shape, Sequence) and all(type(n) is int and n > 0 for n in self.shape)
         if not sizes or not self.shape:
             raise UserError(f"shape must be a tuple of positive integers, that of one datum, got {shown(self.shape)}")
-        self.reading.check(self.process)
-        if self.variance is not None and not (self.reading.spreads and self.variance in VARIANCES):
-            raise unknown("variance", self.variance, VARIANCES if self.reading.spreads else ())
+        self.parameterization.check(self.process)
+        if self.variance is not None and not (self.parameterization.has_variance and self.variance in VARIANCES):
+            raise unknown("variance", self.variance, VARIANCES if self.parameterization.has_variance else ())
         if self.variance == "range" and self.process.t_min * _table(self.process) < 0.999:  # type: ignore[arg-type]
             raise UserError(
                 f"variance 'range' is of one step of a table; 1000 equal steps of t miss most of {self.process}, whose "
@@ -147,18 +152,19 @@ class NetworkDenoiser(Denoiser):
         object.__setattr__(self, "shape", tuple(self.shape))
         first = next(self.network.parameters(), None)
         object.__setattr__(self, "_first", torch.zeros(()) if first is None else first)
-        channels = self.reading.faces(self.process, self.shape)[1] * (2 if self.variance else 1)
-        object.__setattr__(self, "_channels", channels)
+        given, channels = self.parameterization.network_shapes(self.process, self.shape)
+        object.__setattr__(self, "_out", (channels * (2 if self.variance else 1), *given[1:]))
+        object.__setattr__(self, "_state", self.process.state_shape(self.shape))
         object.__setattr__(self, "_kept", {})
         object.__setattr__(self, "_free", min(FREE, PAIRS // max(1, math.prod(self.shape))))
 
     def __repr__(self) -> str:
         count = sum(p.numel() for p in self.network.parameters())
-        bound = f", given {', '.join(self.bound)}" if self.bound else ""
+        bound = f", given {', '.join(self.condition)}" if self.condition else ""
         about = f" of {self.data}" if self.data is not None else ""
         return (
             f"NetworkDenoiser({type(self.network).__name__} {count / 1e6:.2f} M, shape={self.shape}, "
-            f"{self.process}, {self.reading.prediction}{bound}){about}"
+            f"{self.process}, {self.parameterization.prediction}{bound}){about}"
         )
 
     @property
@@ -175,7 +181,7 @@ class NetworkDenoiser(Denoiser):
         return tuple(key for key, setting in kinds.items() if config.get(setting))
 
     def _bind(self, condition: dict[str, Any]) -> NetworkDenoiser:
-        bound, of_class = dict(self.bound), None if "label" in condition else self.of_class
+        bound, class_label = dict(self.condition), None if "label" in condition else self.class_label
         config = getattr(self.network, "config", {})
         for key, value in condition.items():
             if value is None:
@@ -188,7 +194,7 @@ class NetworkDenoiser(Denoiser):
                     raise UserError(
                         f"label must lie in [0, {classes}) (-1 is none), got {tensor.unique().tolist()[:8]}"
                     )
-                of_class = int(tensor) if tensor.ndim == 0 and tensor >= 0 else None
+                class_label = int(tensor) if tensor.ndim == 0 and tensor >= 0 else None
                 tensor = tensor.to(torch.int64).reshape(-1)
             else:
                 ndim = 2 if key == "vector" else 3
@@ -201,98 +207,97 @@ class NetworkDenoiser(Denoiser):
                     shape = "(B, {0}) or ({0},)" if key == "vector" else "(B, L, {0}) or (L, {0})"
                     raise UserError(f"{key} must be {shape.format(config[key])}, got shape {tuple(tensor.shape)}")
             bound[key] = tensor
-        return replace(self, bound=bound, of_class=of_class)
+        return replace(self, condition=bound, class_label=class_label)
 
     def rows(self, index: slice | Tensor) -> NetworkDenoiser:
-        if not self.bound:
+        if not self.condition:
             return self
-        some = replace(self, bound={k: v[index] if v.shape[0] > 1 else v for k, v in self.bound.items()})
+        some = replace(self, condition={k: v[index] if v.shape[0] > 1 else v for k, v in self.condition.items()})
         object.__setattr__(some, "_kept", self._kept)
         return some
 
     def _expanded(self, key: str, batch: int, like: Tensor) -> Tensor:
         """Condition ``key`` for a batch: as bound, or marked absent (label −1, not-a-number)."""
-        if key not in self.bound:
+        if key not in self.condition:
             gone = -1 if like.dtype == torch.int64 else torch.nan
             return torch.full((batch, *like.shape[1:]), gone, dtype=like.dtype, device=like.device)
-        value = self.bound[key]
+        value = self.condition[key]
         if value.shape[0] not in (1, batch):
             raise UserError(f"{key} was given for {value.shape[0]} samples, but the batch has {batch}")
         if value.shape[1:] != like.shape[1:]:  # a shorter sequence: tokens of not-a-numbers are none
             value = torch.nn.functional.pad(value, (0, 0, 0, like.shape[1] - value.shape[1]), value=torch.nan)
         return value.expand(batch, *value.shape[1:])
 
+    @property
+    def trained(self) -> bool:
+        return True
+
+    def learned_solvers(self, guidance_scale: float = 1.0) -> tuple[LearnedFor, ...]:
+        return tuple(solver for solver in self.solvers if solver.fits(self, guidance_scale))
+
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
         now = self._at(t)
-        bound = self.bound
-        condition = {key: self._expanded(key, x_t.shape[0], value) for key, value in bound.items()} if bound else {}
-        out = self._ask(x_t, now, condition)
+        x, label = self._prepare(x_t, now)
+        given = {name: self._expanded(name, len(x), value) for name, value in self.condition.items()} or None
+        try:
+            out = self.network(x, label, given)
+        except TypeError as error:
+            raise self._explained(error) from error
         self.counter.calls += 1
-        return self.reading.read(self, out, x_t, now)
+        return self._belief(out, x_t, now)
 
-    def _at(self, t: Tensor | float) -> Asked:
+    def _at(self, t: Tensor | float) -> TimeInputs:
         """What depends on time alone; for one time of all samples it is computed once and kept."""
         if isinstance(t, Tensor) and (t.ndim or t.requires_grad or not t.is_cpu):
-            return self._asked(as_time(t))
+            return self._inputs(as_time(t))
         number = t if type(t) is float else float(as_time(t))
         found = self._kept.get(number)
         if found is None:
             if len(self._kept) >= KEPT:
                 self._kept.clear()
-            found = self._kept[number] = self._asked(as_time(number)).numbers()
+            found = self._kept[number] = self._inputs(as_time(number)).numbers()
         return found
 
-    def _asked(self, t: Tensor) -> Asked:
+    def _inputs(self, t: Tensor) -> TimeInputs:
         # Half precision tells 999 from 1000 no more: labels are float32 at least.
-        label = TIME_LABELS[self.reading.time](self.process, t)
+        label = TIME_INPUTS[self.parameterization.time](self.process, t)
         label = label.to(self.device, torch.promote_types(self.dtype, torch.float32))
-        return self.reading.asked(self.process, t, label)
+        return self.parameterization.inputs(self.process, t, label)
 
-    def _ask(self, x_t: Tensor, now: Asked, condition: Mapping[str, Tensor]) -> Tensor:
-        try:
-            return self._call(x_t, now, condition)
-        except (AttributeError, IndexError, RuntimeError, TypeError) as error:
-            said = self._said(x_t, error)
-            if said is None:
-                raise
-            raise said from error
-
-    def _said(self, x_t: Any, error: Exception | None = None) -> UserError | None:
-        """The mistake that an error inside the network comes of, if it is one that is known."""
+    def _prepare(self, x_t: Tensor, now: TimeInputs) -> tuple[Tensor, Tensor]:
+        """What the network is given of states, and its time label ``(B,)``."""
         if not isinstance(x_t, Tensor):
-            return UserError(f"x_t must be a tensor of states (B, *state), got {shown(x_t)}")
-        state = self.process.prior(self.shape).sample(Noise(0, 1)).shape[1:]
-        if x_t.shape[1:] != state or not x_t.ndim:
-            return UserError(f"x_t must have shape (B, {', '.join(map(str, state))}), got {tuple(x_t.shape)}")
-        foreign = getattr(self.network, "foreign", False)  # whose callers are told by langevin.denoiser itself
-        if isinstance(error, TypeError) and not foreign and "positional argument" in str(error):
-            return UserError(
-                f"network must take (x, time, condition), which {type(self.network).__name__} does not; "
-                "langevin.denoiser(network, process=…, prediction=…, shape=…) wraps networks that take something else"
-            )
-        return None
-
-    def _call(self, x_t: Tensor, now: Asked, condition: Mapping[str, Tensor]) -> Tensor:
-        x = self.reading.enter(self.process, x_t, now)
-        if x.dtype is not self._first.dtype:  # a call of `to` that changes nothing costs as much as a small operation
+            raise UserError(f"x_t must be a tensor of states (B, *state), got {shown(x_t)}")
+        if x_t.shape[1:] != self._state or not x_t.ndim:
+            raise UserError(f"x_t must have shape (B, {', '.join(map(str, self._state))}), got {tuple(x_t.shape)}")
+        x = self.parameterization.precondition(self.process, x_t, now)
+        if x.dtype is not self._first.dtype:
             x = x.to(self._first.dtype)
         if x.numel() > self._free:
-            self._fits(x, now.label, condition)
-        shape, label = x.shape, now.label
-        if shape[0] != 1 or not label.ndim:
-            label = label.expand(shape[0])
-        out: Tensor = self.network(x, label, condition or None)
+            self._fits(x, now.c_noise, self.condition)
+        return x, now.c_noise.expand(len(x))
+
+    def _belief(self, out: Any, x_t: Tensor, now: TimeInputs) -> Distribution:
+        """The belief of the network's output."""
         if not isinstance(out, Tensor):
             raise UserError(
                 f"network must return a tensor, got {type(out).__name__}; langevin.denoiser(network, process=…, "
                 "prediction=…, shape=…) wraps networks that return something else, as those of diffusers do"
             )
-        if out.shape == shape and shape[1] == self._channels:  # what is usual, without building a tuple
-            return out
-        expected = (self._channels, *shape[2:])
-        if out.shape != (shape[0], *expected):
-            raise self._said(x_t) or UserError(f"network must return {expected} a sample, got {tuple(out.shape[1:])}")
-        return out
+        if out.shape != (len(x_t), *self._out):
+            raise UserError(f"network must return {self._out} a sample, got {tuple(out.shape[1:])}")
+        variance = None if self.variance is None else VARIANCES[self.variance]
+        return self.parameterization.to_belief(self.process, out, x_t, now, variance)
+
+    def _explained(self, error: TypeError) -> Exception:
+        """A network that takes other arguments, told as the mistake it is; other errors as they are."""
+        foreign = getattr(self.network, "foreign", False)  # whose callers are told by langevin.denoiser itself
+        if foreign or "positional argument" not in str(error):
+            return error
+        return UserError(
+            f"network must take (x, time, condition), which {type(self.network).__name__} does not; "
+            "langevin.denoiser(network, process=…, prediction=…, shape=…) wraps networks that take something else"
+        )
 
     def check_memory(self, batch: int, *, learning: bool = False) -> None:
         """Refuse a batch that the network has no memory for, before any of it is taken.
@@ -304,8 +309,8 @@ class NetworkDenoiser(Denoiser):
         Raises:
             UserError: with both numbers.
         """
-        faces = self.reading.faces(self.process, self.shape)[0]
-        x = torch.empty((batch, *faces), dtype=self.dtype, device="meta")
+        network_shapes = self.parameterization.network_shapes(self.process, self.shape)[0]
+        x = torch.empty((batch, *network_shapes), dtype=self.dtype, device="meta")
         condition = (
             {"label": torch.empty(batch, dtype=torch.int64, device="meta")} if "label" in self.conditions() else {}
         )
@@ -326,20 +331,15 @@ class NetworkDenoiser(Denoiser):
         room(size, what, there)
         known[learning] = x.numel()
 
-    def spread(self, mean: Tensor, raw: Tensor, t: Tensor) -> Normal:
-        """The normal law around a mean with the variance read from a second set of channels."""
-        assert self.variance is not None
-        return Normal(mean, Diagonal(VARIANCES[self.variance](self, raw.to(mean.dtype), t)))
 
-
-def together(denoisers: Sequence[Denoiser], x_t: Tensor, t: Tensor | float) -> list[Distribution]:
+def batched(denoisers: Sequence[Denoiser], x_t: Tensor, t: Tensor | float) -> list[Distribution]:
     """The beliefs of several denoisers about the same states; those that share a network get one call."""
     first = denoisers[0]
     alike = isinstance(first, NetworkDenoiser) and all(
         isinstance(d, NetworkDenoiser)
         and d.network is first.network
         and d.process == first.process
-        and d.reading == first.reading
+        and d.parameterization == first.parameterization
         and d.variance == first.variance
         for d in denoisers
     )
@@ -348,12 +348,12 @@ def together(denoisers: Sequence[Denoiser], x_t: Tensor, t: Tensor | float) -> l
     assert isinstance(first, NetworkDenoiser)
     members: list[NetworkDenoiser] = list(denoisers)  # type: ignore[arg-type]
     batch, copies = x_t.shape[0], len(members)
-    bound = [pair for d in members for pair in d.bound.items()]
+    bound = [pair for d in members for pair in d.condition.items()]
     samples = dict(sorted(bound, key=lambda pair: pair[1].shape[1:]))  # one of each condition, the longest
-    condition = {key: torch.cat([d._expanded(key, batch, like) for d in members]) for key, like in samples.items()}
+    given = {name: torch.cat([d._expanded(name, batch, like) for d in members]) for name, like in samples.items()}
     now = first._at(t)
     several = first._at(t.repeat(copies)) if isinstance(t, Tensor) and t.ndim else now
-    out = first._ask(x_t.repeat(copies, *[1] * (x_t.ndim - 1)), several, condition)
+    out = first.network(*first._prepare(x_t.repeat(copies, *[1] * (x_t.ndim - 1)), several), given or None)
     for d in {id(d.counter): d for d in members}.values():
         d.counter.calls += sum(m.counter is d.counter for m in members)
-    return [first.reading.read(first, part, x_t, now) for part in out.chunk(copies)]
+    return [first._belief(part, x_t, now) for part in out.chunk(copies)]

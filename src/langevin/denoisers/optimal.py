@@ -14,9 +14,9 @@ from torch import Tensor
 
 from .._errors import UserError, unknown
 from .._registry import register
-from .._untrusted import room
 from ..distributions import Noise, Normal
-from ..processes import ScalarGaussian, as_time, power
+from ..processes import ScalarGaussian, as_time, require
+from ..storage.untrusted import room
 from .base import Denoiser, Transform
 from .statistics import around, dirac, unit
 
@@ -131,7 +131,7 @@ def analytic(denoiser: Denoiser, calibration: Calibration) -> Denoiser:
         denoiser: on a scalar-Gaussian process.
         calibration: Γ of the model, from ``calibrate``.
     """
-    power(denoiser.process, ScalarGaussian, "variance 'analytic'")
+    require(denoiser.process, ScalarGaussian, "variance 'analytic'")
     return _Analytic(denoiser, calibration)
 
 
@@ -182,7 +182,7 @@ def calibrate(
     Raises:
         UserError: for a request that cannot be met, before any work; for a model whose output is not finite.
     """
-    process: ScalarGaussian = power(denoiser.process, ScalarGaussian, "calibrate")
+    process: ScalarGaussian = require(denoiser.process, ScalarGaussian, "calibrate")
     n = len(x0) if n is None else n
     for name, number, least in (("times", times, 2), ("n", n, LEAST), ("batch", batch, 1)):
         if isinstance(number, bool) or not isinstance(number, int) or number < least:
@@ -235,10 +235,7 @@ def with_variance(denoiser: Denoiser, name: str) -> Denoiser:
     Raises:
         UserError: for a name that this model does not have.
     """
-    known, seen = dict(GIVEN), denoiser
-    while seen is not None:
-        known |= getattr(seen, "spreads", {})
-        seen = getattr(seen, "base", None)  # type: ignore[assignment]
+    known = {**GIVEN, **denoiser.learned_variances}
     if name not in known:
         raise unknown("variance", name, known, " `langevin calibrate MODEL` adds to them.")
     return known[name](denoiser)

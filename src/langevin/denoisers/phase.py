@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,10 +13,7 @@ from .._errors import UserError, unknown
 from .._registry import register
 from ..distributions import Dirac
 from ..processes import PhaseSpace, Process, expand
-from .reading import TIME_LABELS, Asked, Reader, check_std
-
-if TYPE_CHECKING:
-    from .network import NetworkDenoiser
+from .parameterization import TIME_INPUTS, Parameterization, TimeInputs, Variance, check_std
 
 Row = Callable[[PhaseSpace, Tensor, float], tuple[Tensor, Tensor]]
 
@@ -26,24 +23,24 @@ def _noise(process: PhaseSpace, t: Tensor) -> tuple[Tensor, Tensor]:
     return process.whitening(t)[..., 1, :], process.white_gain(t)[..., 1]
 
 
-def _normal(process: PhaseSpace, t: Tensor, data_std: float) -> tuple[Tensor, Tensor]:
+def _normal(process: PhaseSpace, t: Tensor, sigma_data: float) -> tuple[Tensor, Tensor]:
     """(c, s): E[x_0 | x_t, v_t] = c·(x_t, v_t) and the standard deviation of x_0 for data N(0, σ_d²)."""
-    white, precision = process.white_gain(t), torch.exp(process.log_snr(t)) + data_std**-2
+    white, precision = process.white_gain(t), torch.exp(process.log_snr(t)) + sigma_data**-2
     return (process.whitening(t).mT @ white[..., None])[..., 0] / precision[..., None], precision.rsqrt()
 
 
-def _eps(process: PhaseSpace, t: Tensor, data_std: float) -> tuple[Tensor, Tensor]:
+def _eps(process: PhaseSpace, t: Tensor, sigma_data: float) -> tuple[Tensor, Tensor]:
     row, kappa = _noise(process, t)
     return row / kappa[..., None], -1 / kappa
 
 
-def _score(process: PhaseSpace, t: Tensor, data_std: float) -> tuple[Tensor, Tensor]:
-    c, d = _eps(process, t, data_std)
+def _score(process: PhaseSpace, t: Tensor, sigma_data: float) -> tuple[Tensor, Tensor]:
+    c, d = _eps(process, t, sigma_data)
     return c, -d * process.root(t)[..., 1, 1]
 
 
-def _mixed(process: PhaseSpace, t: Tensor, data_std: float) -> tuple[Tensor, Tensor]:
-    return _normal(process, t, data_std)[0], -1 / _noise(process, t)[1]
+def _mixed(process: PhaseSpace, t: Tensor, sigma_data: float) -> tuple[Tensor, Tensor]:
+    return _normal(process, t, sigma_data)[0], -1 / _noise(process, t)[1]
 
 
 PHASE_PREDICTIONS: dict[str, Row] = {"eps": _eps, "score": _score, "mixed": _mixed, "edm": _normal}
@@ -54,12 +51,12 @@ same in units of its standard deviation, as EDM's preconditioning does for scala
 
 
 @dataclass(frozen=True)
-class PhaseAsked(Asked):
-    """For x̂_0 = c·(x_t, v_t) + d·net: the input's scales ``(…, 2)``, c ``(…, 2)`` and d."""
+class PhasePreconditioning(TimeInputs):
+    """For x̂_0 = c_skip·(x_t, v_t) + c_out·net: c_in and c_skip are ``(…, 2)``."""
 
-    scale: Tensor
-    c: Tensor
-    d: Tensor
+    c_in: Tensor
+    c_skip: Tensor
+    c_out: Tensor
 
 
 @register(
@@ -70,7 +67,7 @@ class PhaseAsked(Asked):
     proof="exact: tests/denoisers/test_phase_reading.py",
 )
 @dataclass(frozen=True)
-class PhaseReading(Reader):
+class PhaseParameterization(Parameterization):
     r"""How a network on phase space is asked and its output read.
 
     Only the score of the velocity enters the reverse equations, and it says what x̂_0 says:
@@ -82,8 +79,8 @@ class PhaseReading(Reader):
 
     Args:
         prediction: a row of ``PHASE_PREDICTIONS``.
-        data_std: σ_d, the RMS of the data a coordinate, > 0.
-        time: a row of ``TIME_LABELS``.
+        sigma_data: σ_d, the RMS of the data a coordinate, > 0.
+        time: a row of ``TIME_INPUTS``.
         scale_input: divide x_t and v_t by their standard deviations for data of RMS σ_d; if not given, only for
             ``edm``.
     """
@@ -91,20 +88,20 @@ class PhaseReading(Reader):
     kind: ClassVar[str] = "phase"
 
     prediction: str = "edm"
-    data_std: float = 0.5
+    sigma_data: float = 0.5
     time: str = "log_sigma"
     scale_input: bool | None = None
 
     def __post_init__(self) -> None:
         if self.prediction not in PHASE_PREDICTIONS:
             raise unknown("prediction", self.prediction, PHASE_PREDICTIONS)
-        if self.time not in TIME_LABELS:
-            raise unknown("time label", self.time, TIME_LABELS)
+        if self.time not in TIME_INPUTS:
+            raise unknown("time label", self.time, TIME_INPUTS)
         if self.time == "sigma":
             raise UserError(
                 "time 'sigma' is for processes x_t = αx_0 + σε; on phase space take log_sigma, log_snr or t"
             )
-        check_std(self.data_std)
+        check_std(self.sigma_data)
         if self.scale_input is None:
             object.__setattr__(self, "scale_input", self.prediction == "edm")
 
@@ -113,24 +110,26 @@ class PhaseReading(Reader):
         if not isinstance(process, PhaseSpace):
             raise UserError(f"a reading of velocities needs PhaseSpace, got {type(process).__name__}")
 
-    def faces(self, process: Process, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+    def network_shapes(self, process: Process, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
         """Positions, then velocities, along the first axis of the data."""
         return (2 * shape[0], *shape[1:]), shape[0]
 
-    def asked(self, process: Process, t: Tensor, label: Tensor) -> PhaseAsked:
+    def inputs(self, process: Process, t: Tensor, label: Tensor) -> PhasePreconditioning:
         assert isinstance(process, PhaseSpace)
-        return PhaseAsked(t, label, self.input_scale(process, t), *self.mean(process, t))
+        return PhasePreconditioning(t, label, self.input_scale(process, t), *self.mean(process, t))
 
-    def enter(self, process: Process, x_t: Tensor, now: PhaseAsked) -> Tensor:
-        return (_rows(now.scale, x_t) * x_t).flatten(1, 2)
+    def precondition(self, process: Process, x_t: Tensor, now: PhasePreconditioning) -> Tensor:
+        return (_rows(now.c_in, x_t) * x_t).flatten(1, 2)
 
-    def read(self, denoiser: NetworkDenoiser, out: Tensor, x_t: Tensor, now: PhaseAsked) -> Dirac:
+    def to_belief(
+        self, process: Process, out: Tensor, x_t: Tensor, now: PhasePreconditioning, variance: Variance | None = None
+    ) -> Dirac:
         net = out.to(torch.promote_types(x_t.dtype, torch.float32))
-        return Dirac((_rows(now.c, x_t) * x_t).sum(1) + expand(now.d, net) * net)
+        return Dirac((_rows(now.c_skip, x_t) * x_t).sum(1) + expand(now.c_out, net) * net)
 
     def mean(self, process: PhaseSpace, t: Tensor) -> tuple[Tensor, Tensor]:
         """(c, d) of x̂_0 = c·(x_t, v_t) + d·net: ``(…, 2)`` and ``(…)``."""
-        return PHASE_PREDICTIONS[self.prediction](process, t, self.data_std)
+        return PHASE_PREDICTIONS[self.prediction](process, t, self.sigma_data)
 
     def weight(self, process: PhaseSpace, t: Tensor) -> Tensor:
         """w(t), the weight on |x_0 error|² of the squared error of the network's target."""
@@ -138,7 +137,7 @@ class PhaseReading(Reader):
 
     def input_scale(self, process: PhaseSpace, t: Tensor) -> Tensor:
         """What x_t and v_t are multiplied by on their way in, ``(…, 2)``."""
-        variance = torch.diagonal(process.cov(t), dim1=-2, dim2=-1) + process.gain(t) ** 2 * self.data_std**2
+        variance = torch.diagonal(process.cov(t), dim1=-2, dim2=-1) + process.gain(t) ** 2 * self.sigma_data**2
         return variance.rsqrt() if self.scale_input else torch.ones_like(variance)
 
 

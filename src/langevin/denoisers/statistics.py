@@ -11,14 +11,14 @@ from torch import Tensor
 from .._errors import UserError, check_numbers
 from .._registry import register
 from ..distributions import Categorical, Diagonal, Dirac, Distribution, FiniteSet, Normal
-from ..processes import Chain, Observable, Process, ScalarGaussian, as_time, expand, power
+from ..processes import Chain, Observable, Process, ScalarGaussian, as_time, expand, require
 from .base import Denoiser, Transform, check_is_denoiser
 
 _EXACT = "exact: tests/denoisers/test_statistics.py"
 _EXACT_TOKENS = "exact: tests/laws/test_token_laws.py::test_the_published_reverse_counts_the_evidence_twice"
 
 
-def whole(denoiser: Denoiser) -> Denoiser:
+def identity(denoiser: Denoiser) -> Denoiser:
     """The belief as it is."""
     return denoiser
 
@@ -68,7 +68,7 @@ class _Isotropic(Transform):
 def unit(denoiser: Denoiser) -> Denoiser:
     r"""Belief variance :math:`σ^2 / (α^2 + σ^2)`, the posterior of unit-variance data: ``reverse`` has DDPM's β."""
     check_is_denoiser(denoiser)
-    power(denoiser.process, ScalarGaussian, "variance β")
+    require(denoiser.process, ScalarGaussian, "variance β")
     return _Isotropic(denoiser, 1.0)
 
 
@@ -83,7 +83,7 @@ def isotropic(denoiser: Denoiser, std: float) -> Denoiser:
         std: δ ≥ 0, in units of the data.
     """
     check_is_denoiser(denoiser)
-    power(denoiser.process, ScalarGaussian, "variance 'isotropic'")
+    require(denoiser.process, ScalarGaussian, "variance 'isotropic'")
     check_numbers(std=std)
     if not 0 <= std < math.inf:
         raise UserError(f"std must be a finite number >= 0, got {std}")
@@ -128,7 +128,7 @@ def reweighted(denoiser: Denoiser) -> Denoiser:
     :math:`\sum_k q(x_s | x_t, k)` weighted by :math:`q(x_t | k)\, b_k`: right if b is what the rest says about a token,
     and twice the evidence of x_t if b is the posterior. A network read as ``evidence`` has this factor in its belief.
     """
-    power(denoiser.process, Chain, "reweighted")
+    require(denoiser.process, Chain, "reweighted")
     return _Reweighted(denoiser)
 
 
@@ -179,6 +179,6 @@ def convert(denoiser: Denoiser, process: Process) -> Denoiser:
     Outside the range of log-SNR that the denoiser's process covers, its end is asked.
     """
     check_is_denoiser(denoiser)
-    power(denoiser.process, ScalarGaussian, "convert")
-    power(process, Observable, "convert")
+    require(denoiser.process, ScalarGaussian, "convert")
+    require(process, Observable, "convert")
     return denoiser if process == denoiser.process else _Converted(denoiser, process)

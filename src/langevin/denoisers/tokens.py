@@ -13,8 +13,7 @@ from torch.nn.functional import log_softmax, one_hot, softplus
 from .._errors import UserError, unknown
 from ..distributions import Categorical
 from ..processes import Chain, Process, as_time
-from .network import NetworkDenoiser
-from .reading import TIME_LABELS, Asked, Reader
+from .parameterization import TIME_INPUTS, Parameterization, TimeInputs, Variance
 
 Head = Callable[[Chain, Tensor, Tensor, Tensor], Tensor]
 
@@ -52,7 +51,7 @@ outputs a position (0 for K)."""
 
 
 @dataclass(frozen=True)
-class TokenReading(Reader):
+class TokenParameterization(Parameterization):
     r"""A network's output as independent laws of the clean tokens: :math:`b(x_0 = k) \propto e^{\ell_k}` a position.
 
     The x_0-parameterisation of D3PM (Austin et al. 2021, arXiv:2107.03006 §3.3), with the outputs y standing for
@@ -70,7 +69,7 @@ class TokenReading(Reader):
 
     Args:
         prediction: a row of ``HEADS``.
-        time: a row of ``TIME_LABELS`` that chains know: ``time``.
+        time: a row of ``TIME_INPUTS`` that chains know: ``time``.
     """
 
     kind: ClassVar[str] = "tokens"
@@ -82,21 +81,21 @@ class TokenReading(Reader):
         if self.prediction not in HEADS:
             raise unknown("prediction", self.prediction, HEADS)
         if self.time != "time":
-            if self.time not in TIME_LABELS:
-                raise unknown("time label", self.time, TIME_LABELS)
+            if self.time not in TIME_INPUTS:
+                raise unknown("time label", self.time, TIME_INPUTS)
             raise UserError(f"time label must be 'time' for tokens, got {self.time!r}")
 
     def check(self, process: Process) -> None:
         if not isinstance(process, Chain):
             raise UserError(f"prediction {self.prediction!r} needs a chain on tokens, got {type(process).__name__}")
 
-    def faces(self, process: Process, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+    def network_shapes(self, process: Process, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
         assert isinstance(process, Chain)
         channels, size = (1, shape) if len(shape) == 1 else (shape[0], shape[1:])
         given = 2 if self.prediction == "ordinal" else process.states
         return (channels * given, *size), channels * (HEADS[self.prediction][1] or process.classes)
 
-    def enter(self, process: Process, x_t: Tensor, now: Asked) -> Tensor:
+    def precondition(self, process: Process, x_t: Tensor, now: TimeInputs) -> Tensor:
         assert isinstance(process, Chain)
         process.check(x_t, process.states, "x_t")
         if self.prediction == "ordinal":
@@ -107,10 +106,11 @@ class TokenReading(Reader):
             return features.movedim(-1, 1)
         return features.movedim(-1, 2).flatten(1, 2)
 
-    def read(self, denoiser: NetworkDenoiser, out: Tensor, x_t: Tensor, now: Asked) -> Categorical:
-        chain = denoiser.process
-        assert isinstance(chain, Chain)
+    def to_belief(
+        self, process: Process, out: Tensor, x_t: Tensor, now: TimeInputs, variance: Variance | None = None
+    ) -> Categorical:
+        assert isinstance(process, Chain)
         apart = out if x_t.ndim == 2 else out.unflatten(1, (x_t.shape[1], -1))
         raw = apart.movedim(1 if x_t.ndim == 2 else 2, -1).to(torch.float64)
-        weights = HEADS[self.prediction][0](chain, raw, x_t, as_time(now.t))
+        weights = HEADS[self.prediction][0](process, raw, x_t, as_time(now.t))
         return Categorical(torch.softmax(weights, -1))

@@ -1,5 +1,7 @@
 """Laws, and the noise they are sampled with."""
 
+from ..numerics.streams import Stream
+from .brownian import BrownianPath, as_path
 from .covariance import Blocks, Covariance, Dense, Diagonal, LowRank
 from .divergence import kl
 from .laws import (
@@ -13,11 +15,8 @@ from .laws import (
     Normal,
     ScaledBeta,
     ShiftedGamma,
-    scaled,
 )
 from .noise import Noise, philox
-from .path import BrownianPath, as_path
-from .streams import Stream
 
 __all__ = [
     "Blocks",
@@ -41,5 +40,4 @@ __all__ = [
     "as_path",
     "kl",
     "philox",
-    "scaled",
 ]

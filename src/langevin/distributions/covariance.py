@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..numerics.streams import Stream
 from .noise import Noise
-from .streams import Stream
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -131,7 +131,7 @@ class LowRank(Covariance):
     def sample(self, noise: Noise, shape: tuple[int, ...]) -> Tensor:
         rank = self.factor.shape[1]
         z = noise.normal(shape).to(self.factor)
-        w = noise.fold(Stream.FACTOR).normal((rank, *[1] * len(shape))).to(self.factor)
+        w = noise.fold_in(Stream.FACTOR).normal((rank, *[1] * len(shape))).to(self.factor)
         return torch.sqrt(self.variance) * z + (self.factor * w).sum(1)
 
     def log_prob(self, r: Tensor) -> Tensor:

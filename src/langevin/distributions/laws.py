@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from .._registry import register
+from ..numerics.streams import Stream
 from .covariance import Covariance, Dense, Diagonal, _like
 from .noise import Noise
-from .streams import Stream
 
 
 def _choose(probs: Tensor, u: Tensor) -> Tensor:
@@ -24,22 +24,6 @@ def _choose(probs: Tensor, u: Tensor) -> Tensor:
     target = u * cumulative[..., -1]
     index = torch.searchsorted(cumulative.contiguous(), target[..., None].contiguous(), right=True)[..., 0]
     return index.clamp_max(probs.shape[-1] - 1)
-
-
-_SCALES: dict[tuple[float, torch.dtype], Tensor] = {}
-
-
-def scaled(x: Tensor, number: float) -> Tensor:
-    """x·number. A tensor without axes is multiplied in half the time of a Python number, so those in use are kept."""
-    scale = _SCALES.get((number, x.dtype))
-    if scale is None:
-        if x.dtype not in (torch.float32, torch.float64):  # half precision would round the number first
-            return x * number
-        if len(_SCALES) >= 4096:
-            _SCALES.clear()
-        with torch.inference_mode(False):
-            scale = _SCALES[number, x.dtype] = torch.tensor(number, dtype=x.dtype, device="cpu")
-    return x * scale
 
 
 class Distribution(ABC):
@@ -66,19 +50,6 @@ class Distribution(ABC):
     def cov(self) -> Covariance:
         """Cov[x]."""
         raise TypeError(f"{type(self).__name__} has no known covariance")
-
-    def blend(self, a: float, x: Tensor, b: float) -> Tensor:
-        """a·x + b·E, in the dtype of x or a larger one: what a deterministic step asks of a belief."""
-        return torch.add(scaled(x, a), self.mean, alpha=b)
-
-    def terms(self, a: float, x: Tensor, b: float, unit: float | None = None) -> tuple[tuple[float, Tensor], ...]:
-        """(number, tensor) pairs that sum to a·x + b·E: what is at hand, for a step that goes on to add it up.
-
-        With a unit it is one pair, (1/unit, the sum times unit), unless there is a single tensor at hand anyway.
-        """
-        if unit is None:
-            return ((1.0, self.blend(a, x, b)),)
-        return ((1 / unit, self.blend(a * unit, x, b * unit)),)
 
     def affine(self, scale: Tensor, shift: Tensor, variance: Tensor) -> Distribution:
         """The law of scale·x + shift + N(0, variance·I); scale and variance are per sample, ``()`` or ``(B, 1, …)``."""
@@ -276,7 +247,7 @@ class Levels(Distribution):
 
     def sample(self, noise: Noise) -> Tensor:
         event = tuple(self.log_probs.shape[1:-1])
-        k = _choose(self.log_probs.exp(), noise.fold(Stream.CHOICE).uniform(event))
+        k = _choose(self.log_probs.exp(), noise.fold_in(Stream.CHOICE).uniform(event))
         x = self.places.expand(len(noise), *event, -1).gather(-1, k[..., None])[..., 0]
         root = torch.sqrt(torch.as_tensor(self.variance, dtype=x.dtype, device=x.device))
         return x if not root.any() else x + root * noise.normal(event).to(x)
@@ -352,8 +323,8 @@ class ScaledBeta(Distribution):
 
     def sample(self, noise: Noise) -> Tensor:
         shape = tuple(self.loc.shape[1:])
-        log_a = noise.fold(Stream.BETA_A).log_gamma(self.a, shape)
-        log_b = noise.fold(Stream.BETA_B).log_gamma(self.b, shape)
+        log_a = noise.fold_in(Stream.BETA_A).log_gamma(self.a, shape)
+        log_b = noise.fold_in(Stream.BETA_B).log_gamma(self.b, shape)
         y = torch.sigmoid(log_a - log_b)
         y = torch.where(self.a.expand_as(y) == 0, 0.0, torch.where(self.b.expand_as(y) == 0, 1.0, y))
         return self.loc + self.scale * y.to(self.loc)
@@ -388,7 +359,7 @@ class Compound(Distribution):
     kernel: Callable[[Tensor], Distribution]
 
     def sample(self, noise: Noise) -> Tensor:
-        return self.kernel(self.belief.sample(noise.fold(Stream.INNER))).sample(noise)
+        return self.kernel(self.belief.sample(noise.fold_in(Stream.INNER))).sample(noise)
 
     def log_prob(self, x: Tensor) -> Tensor:
         if not isinstance(self.belief, FiniteSet):

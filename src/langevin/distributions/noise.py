@@ -6,12 +6,15 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .._errors import UserError, shown
-from .streams import Stream
+from ..numerics.streams import Stream
 
 _MASK = 0xFFFFFFFF
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
@@ -21,21 +24,23 @@ _GAMMA, _MIX0, _MIX1 = (c - 2**64 for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5
 _UNIFORM, _NORMAL = 0, 1
 """The last counter word says what the bits are for, so that uniforms and normals of one draw are independent."""
 
-AHEAD = 2**14
-"""Where a draw has fewer numbers, those of the next draws are made with them, up to so many in all: some hundred
-operations on a few numbers cost what they cost on some thousands. Never more than 64 draws."""
+
+SMALL = 2**12
+"""Draws of fewer numbers on the CPU are made by NumPy, whose operations on few numbers cost a third of torch's."""
+
+Words = TypeVar("Words", Tensor, NDArray[np.int64])
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def philox(counter: tuple[Words, Words, Words, Words], key: int) -> tuple[Words, Words, Words, Words]:
     """Philox4x32-10 (Salmon et al. 2011): four 32-bit words out for a 128-bit counter and a 64-bit key.
 
     Args:
-        counter: four int64 tensors with values in [0, 2³²) that broadcast to one shape; words that do not vary along an
-            axis are best given with size 1 there, since the first rounds then work on them alone.
+        counter: four int64 tensors or arrays with values in [0, 2³²) that broadcast to one shape; words that do not
+            vary along an axis are best given with size 1 there, since the first rounds then work on them alone.
         key: an integer in [0, 2⁶⁴).
 
     Returns:
-        Four int64 tensors of that shape with values in [0, 2³²), the same bits on every device.
+        Four of the same kind and of that shape with values in [0, 2³²), the same bits on every device.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key & _MASK, key >> 32
@@ -43,11 +48,16 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: int) -> tuple[Te
         # An int64 product wraps, but its 64 bits are those of the unsigned product. What is left above the low words
         # does no harm until they are multiplied again: one mask a word and round.
         p0, p1 = c0 * _M0, c2 * _M1
-        c0 = (p1 >> 32).bitwise_xor(c1).bitwise_xor_(k0).bitwise_and_(_MASK)
-        c2 = (p0 >> 32).bitwise_xor(c3).bitwise_xor_(k1).bitwise_and_(_MASK)
+        c0, c2 = (p1 >> 32) ^ c1, (p0 >> 32) ^ c3
+        c0 ^= k0
+        c0 &= _MASK
+        c2 ^= k1
+        c2 &= _MASK
         c1, c3 = p1, p0
         k0, k1 = (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
-    return c0, c1.bitwise_and_(_MASK), c2, c3.bitwise_and_(_MASK)
+    c1 &= _MASK
+    c3 &= _MASK
+    return c0, c1, c2, c3
 
 
 def splitmix(start: Tensor, size: int) -> Tensor:
@@ -71,9 +81,12 @@ def _unit(word: Tensor) -> Tensor:
 
 def _words(sample: Tensor, size: int, word: int | Tensor, use: int | Tensor, key: int) -> tuple[Tensor, ...]:
     """Four words ``(B, ⌈size/4⌉)`` of the counters (position/4, word, sample, use); word and use may be ``(B,)``."""
-    column = lambda v: torch.as_tensor(v, device=sample.device).reshape(-1, 1)
+    word, sample, use = (torch.as_tensor(v, device=sample.device).reshape(-1, 1) for v in (word, sample, use))
     block = torch.arange(-(-size // 4), device=sample.device)[None]
-    return torch.broadcast_tensors(*philox((block, column(word), column(sample), column(use)), key))
+    if sample.is_cpu and len(sample) * size < SMALL:
+        made = philox((block.numpy(), word.numpy(), sample.numpy(), use.numpy()), key)
+        return tuple(torch.from_numpy(w) for w in np.broadcast_arrays(*made))
+    return torch.broadcast_tensors(*philox((block, word, sample, use), key))
 
 
 def box_muller(sample: Tensor, size: int, word: int | Tensor, use: int | Tensor, key: int) -> Tensor:
@@ -157,7 +170,6 @@ class Noise:
         object.__setattr__(self, "seed", seed)
         object.__setattr__(self, "sample", sample)
         object.__setattr__(self, "draw", draw)
-        object.__setattr__(self, "_ahead", {})
 
     def __len__(self) -> int:
         return self.sample.shape[0]
@@ -169,14 +181,11 @@ class Noise:
         """The same samples at another draw."""
         if not isinstance(draw, int) or not 0 <= draw < 2**32:
             raise UserError(f"draw must be an integer in [0, 2**32), got {draw!r}")
-        # A loop calls this every step: the samples are not looked through again.
-        other = object.__new__(type(self))
-        own = other.__dict__
-        own.update(self.__dict__)
-        own["draw"] = draw
+        other = object.__new__(type(self))  # a loop calls this every step: the samples are not looked through again
+        other.__dict__.update(self.__dict__, draw=draw)
         return other
 
-    def fold(self, tag: int) -> Noise:
+    def fold_in(self, tag: int) -> Noise:
         """An independent stream for part ``tag`` ≥ 0 of this draw: a new key, hashed from seed, draw and tag.
 
         The library's own tags are the names of ``Stream``.
@@ -195,28 +204,11 @@ class Noise:
 
     def uniform(self, shape: tuple[int, ...]) -> Tensor:
         """Uniform numbers in (0, 1), float64 ``(B, *shape)``, at the midpoints of 2³² cells."""
-        return self._drawn(math.prod(shape), _UNIFORM, midpoints).reshape(len(self), *shape)
+        return midpoints(self.sample, math.prod(shape), self.draw, _UNIFORM, self.seed).reshape(len(self), *shape)
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
         """Standard normal numbers, float64 ``(B, *shape)``, by Box–Muller from pairs of 32-bit words (|z| < 6.8)."""
-        return self._drawn(math.prod(shape), _NORMAL, box_muller).reshape(len(self), *shape)
-
-    def _drawn(self, size: int, use: int, make: Callable[..., Tensor]) -> Tensor:
-        """``(B, size)`` of this draw. Those of later draws are at hand for the copies that ``at`` makes.
-
-        Whoever asks once is given one draw alone: only a second draw tells that this is a loop.
-        """
-        most = min(64, AHEAD // max(1, len(self) * size), 2**32 - self.draw)
-        if most < 2:
-            return make(self.sample, size, self.draw, use, self.seed)
-        ahead: dict[tuple[int, int], tuple[int, Tensor]] = self.__dict__["_ahead"]
-        first, block = ahead.get((size, use), (None, self.sample))
-        if first is None or not 0 <= self.draw - first < len(block):
-            count = 1 if first is None else most
-            draws = torch.arange(self.draw, self.draw + count, device=self.sample.device)
-            numbers = make(self.sample.repeat(count), size, draws.repeat_interleave(len(self)), use, self.seed)
-            first, block = ahead[size, use] = self.draw, numbers.reshape(count, len(self), size)
-        return block[self.draw - first].clone()
+        return box_muller(self.sample, math.prod(shape), self.draw, _NORMAL, self.seed).reshape(len(self), *shape)
 
     def increment(
         self, event: tuple[int, ...], t: Tensor | float, s: Tensor | float, clock: Callable[[Tensor], Tensor]
@@ -237,10 +229,11 @@ class Noise:
         t, s = torch.as_tensor(t, dtype=torch.float64), torch.as_tensor(s, dtype=torch.float64)
         return _column(torch.sqrt((clock(s) - clock(t)).abs()), event, self.sample) * self.normal(event)
 
-    def over(self, t: Tensor | float, s: Tensor | float, clock: Callable[[Tensor], Tensor]) -> Noise:
+    def along_path(self, t: Tensor | float, s: Tensor | float, clock: Callable[[Tensor], Tensor]) -> Noise:
         """The noise whose ``normal`` is the increment from t to s divided by its standard deviation.
 
-        A law sampled with it moves along the path: ``law.sample(noise.over(t, s, clock))``. Here it is this noise.
+        A law sampled with it moves along the path: ``law.sample(noise.along_path(t, s, clock))``. Here it is
+        this noise.
         """
         return self
 
@@ -255,7 +248,7 @@ class Noise:
         c = 1 / torch.sqrt(9 * d)
         result = torch.full_like(d, math.nan)
         for round_ in range(200):  # a try fails with probability < 0.05: 200 in a row never happen
-            stream = self.fold(Stream.GAMMA_TRY + round_)
+            stream = self.fold_in(Stream.GAMMA_TRY + round_)
             z, u = stream.normal(shape), stream.uniform(shape)
             v = (1 + c * z) ** 3
             inside = torch.where(v > 0, v, torch.ones_like(v))
@@ -263,5 +256,5 @@ class Noise:
             result = torch.where(result.isnan() & accept, torch.log(d * inside), result)
             if not result.isnan().any():
                 break
-        boost = torch.log(self.fold(Stream.GAMMA_BOOST).uniform(shape)) / k
+        boost = torch.log(self.fold_in(Stream.GAMMA_BOOST).uniform(shape)) / k
         return result + boost

@@ -1,5 +1,5 @@
 """Functions from denoisers to a denoiser: what changes the belief."""
 
-from .pooling import Linear, classifier_free, linear
+from .classifier_free import LinearPooling, classifier_free, linear
 
-__all__ = ["Linear", "classifier_free", "linear"]
+__all__ = ["LinearPooling", "classifier_free", "linear"]

@@ -4,9 +4,9 @@ from .bound import Bound, bound
 from .continuous import ContinuousBound, continuous_bound
 from .dequantise import Dequantiser, LogisticNormal, TruncatedNormal, Uniform, learn_dequantiser
 from .exact import Exact, exact
-from .grids import Pairs, pairs
-from .horizon import Horizon, fitted_start, horizon
 from .latent import LatentBound, latent_bound
+from .pairwise import PairwiseBound, pairs
+from .start_time import Horizon, fitted_start, horizon
 from .units import Units
 from .vdm import VDMBound, vdm_bound
 
@@ -18,7 +18,7 @@ __all__ = [
     "Horizon",
     "LatentBound",
     "LogisticNormal",
-    "Pairs",
+    "PairwiseBound",
     "TruncatedNormal",
     "Uniform",
     "Units",

@@ -11,8 +11,8 @@ from torch import Tensor
 from ..denoisers import Denoiser
 from ..distributions import Distribution
 from ..processes import Process
-from ..samplers.adaptive import ExplicitRungeKutta
-from .flow import Flow, Grid, clocks
+from ..samplers.runge_kutta.adaptive import ExplicitRungeKutta
+from .flow import Flow, Grid, time_warps
 
 PAIRS = ("rk45", "dop853")
 """Pairs of ``samplers.ExplicitRungeKutta``, all samples at once."""
@@ -28,7 +28,7 @@ class _Field(Denoiser):
 
     def __init__(self, flow: Flow, begin: float, probes: Tensor | None) -> None:
         self.flow, self.begin, self.probes = flow, begin, probes
-        self.process, self.shape = flow.process, (len(flow.mean) + 1,)
+        self.process, self.shape = flow.process, (len(flow.variances) + 1,)
 
     def rows(self, index: slice | Tensor) -> _Field:
         return _Field(self.flow.rows(index), self.begin, None if self.probes is None else self.probes[:, index])
@@ -39,7 +39,7 @@ class _Field(Denoiser):
     def slope(self, state: Tensor, s: Tensor) -> Tensor:
         """Of states ``(B, D + K)`` at s ``(B,)``: f and K divergences, one for each probe; 0 at both ends."""
         inside = (s > 0) & (s < 1)
-        grid = Grid.make(*clocks(self.flow.moments, False), self.begin, torch.where(inside, s, 0.5).numpy())
+        grid = Grid.make(*time_warps(self.flow.frame, False), self.begin, torch.where(inside, s, 0.5).numpy())
         u, rate = (torch.as_tensor(v)[:, None] for v in (grid.u, grid.rate))
         f, div = self.flow.both(state[:, : self.shape[0] - 1], u, None if self.probes is None else list(self.probes))
         both = torch.cat((f, div[:, None] if div.ndim == 1 else div.mT), 1)

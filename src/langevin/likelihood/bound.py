@@ -13,13 +13,13 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._registry import lookup, register
-from .._untrusted import room
-from ..denoisers import Denoiser, check_is_denoiser, described
+from ..denoisers import Denoiser, check_is_denoiser
 from ..distributions import Distribution, Noise, Stream
 from ..objectives.bound import Decoder, Discretised, decode, default_decoder, prior_term, step_term
 from ..processes import DDPM, Chain, Process, ScalarGaussian, TableChain
 from ..samplers import check_grid, grids
 from ..samplers.sampling import STEP
+from ..storage.untrusted import room
 from .units import Measured, Units, error_of_mean
 
 
@@ -148,7 +148,7 @@ def bound(
             drawn = []
             for k in range(samples):
                 terms: list[Tensor] = []
-                for term in walk(own, clean, times, decoder, start, part.fold(k)):
+                for term in walk(own, clean, times, decoder, start, part.fold_in(k)):
                     terms.append(term.cpu())
                     done += len(clean) * (len(terms) > 1)  # the prior asks nothing of the denoiser
                     if progress is not None:
@@ -156,7 +156,7 @@ def bound(
                 drawn.append(torch.stack(terms, 1))
             parts.append(torch.stack(drawn).mean(0))
     values = torch.cat(parts)
-    units = Units.of(described(denoiser), tuple(x.shape[1:]), decoder.density)
+    units = Units.of(denoiser.data, tuple(x.shape[1:]), decoder.density)
     protocol = {
         "method": "variational bound",
         "estimator": "each term on its own" if estimator == "kl" else "whole paths",
@@ -184,7 +184,7 @@ def _terms(
         yield (
             decode(process, decoder, x, x_t, belief, t)
             if last
-            else step_term(process, x, x_t, belief, t, s, noise.at(i).fold(Stream.TERM))
+            else step_term(process, x, x_t, belief, t, s, noise.at(i).fold_in(Stream.TERM))
         )
 
 
@@ -220,7 +220,7 @@ def check_data(denoiser: Denoiser, x: Tensor) -> Tensor:
         raise UserError(f"x must be floating, in the units of the model, got {x.dtype}")
     if not x.isfinite().all():
         raise UserError(f"x must be finite, got {int((~x.isfinite()).sum())} values that are not")
-    data = described(denoiser)
+    data = denoiser.data
     low, high = getattr(data, "low", None), getattr(data, "high", None)
     if low is not None and high is not None:
         rounding = 1e-5 * (high - low)

@@ -13,9 +13,9 @@ from .._errors import UserError
 from .._registry import register
 from ..denoisers import Denoiser, check_is_denoiser
 from ..distributions import Noise, Stream, kl
-from ..objectives import LikelihoodImportance, TimeLaw, Uniform
+from ..objectives import LikelihoodImportance, TimestepDistribution, Uniform
 from ..objectives.weights import likelihood
-from ..processes import ScalarGaussian, power
+from ..processes import ScalarGaussian, require
 from .units import Measured, Units
 
 
@@ -61,7 +61,7 @@ def continuous_bound(
     x: Tensor,
     *,
     draws: int = 32,
-    times: TimeLaw | None = None,
+    times: TimestepDistribution | None = None,
     seed: int = 0,
     batch: int = 256,
     progress: Callable[[int, int], None] | None = None,
@@ -88,7 +88,7 @@ def continuous_bound(
         UserError: for another process, data of another shape or not finite, or no draws.
     """
     check_is_denoiser(denoiser)
-    process: ScalarGaussian = power(denoiser.process, ScalarGaussian, "the continuous-time bound")
+    process: ScalarGaussian = require(denoiser.process, ScalarGaussian, "the continuous-time bound")
     if tuple(x.shape[1:]) != tuple(denoiser.shape) or not len(x) or not x.isfinite().all():
         raise UserError(f"x must be finite data (B, {', '.join(map(str, denoiser.shape))}), got {tuple(x.shape)}")
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
@@ -105,14 +105,14 @@ def continuous_bound(
         for first in range(0, len(x), batch):
             rows = slice(first, first + batch)
             some, stream, bound = x[rows], noise.rows(rows), denoiser.rows(rows)
-            start, terms = stream.fold(Stream.QUANTILE).uniform(()), []
+            start, terms = stream.fold_in(Stream.QUANTILE).uniform(()), []
             for k in range(draws):
                 t = law.quantile(process, u := (start + (k + 0.5) / draws) % 1)
                 size = likelihood(denoiser, t) * law.ratio(process, u) * (high - low)
-                path = size * _miss(bound, process, some, t, stream.fold(Stream.PATH_TERM).at(k))
+                path = size * _miss(bound, process, some, t, stream.fold_in(Stream.PATH_TERM).at(k))
                 end = torch.full_like(t, low)
                 precision = (process.alpha(end) / process.sigma(end)) ** 2
-                miss = _miss(bound, process, some, end, stream.fold(Stream.DATA_TERM).at(k))
+                miss = _miss(bound, process, some, end, stream.fold_in(Stream.DATA_TERM).at(k))
                 data = (precision * miss + dim * torch.log(2 * torch.pi / precision)) / 2
                 terms.append(torch.stack((path, data), 1))
                 if progress is not None:

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from .._errors import UserError
 from ..denoisers import Denoiser, check_is_denoiser
-from ..denoisers.base import described
 from ..distributions import Noise
 from ..objectives import Discretised
-from ..processes import ScalarGaussian, power
+from ..processes import ScalarGaussian, require
 from .bound import check_data, check_levels
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -137,7 +136,7 @@ def learn_dequantiser(
     """
     width = levels_of(denoiser, x)
     check_is_denoiser(denoiser)
-    process: ScalarGaussian = power(denoiser.process, ScalarGaussian, "variational dequantisation")
+    process: ScalarGaussian = require(denoiser.process, ScalarGaussian, "variational dequantisation")
     for name, value in (("steps", steps), ("batch", batch)):
         if type(value) is not int or value < 1:
             raise UserError(f"{name} must be an integer of at least 1, got {value!r}")
@@ -165,7 +164,7 @@ def learn_dequantiser(
 
 def levels_of(denoiser: Denoiser, x: Tensor) -> float:
     """The bin width Δ of the model's data, and that x stands on their levels."""
-    data = described(denoiser)
+    data = denoiser.data
     levels, low, high = (getattr(data, key, None) for key in ("levels", "low", "high"))
     if levels is None or low is None or high is None:
         raise UserError("dequantise is for data with levels, which this model does not say its data have; leave it out")

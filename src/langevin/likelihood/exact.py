@@ -12,11 +12,10 @@ from torch import Tensor
 
 from .._errors import UserError, unknown
 from .._registry import register
-from ..denoisers import Denoiser, check_is_denoiser
-from ..denoisers.base import described
+from ..denoisers import Denoiser, check_is_denoiser, gaussian_frame
 from ..distributions import Noise, Stream
+from ..numerics.frame import GaussianFrame
 from ..processes import ScalarGaussian
-from ..samplers.moments import Moments, moments_of
 from .adaptive import PAIRS, TORCHDIFFEQ, solve
 from .bound import check_data
 from .dequantise import DEQUANTISERS, Dequantiser, levels_of
@@ -94,14 +93,14 @@ def exact(
     probe: str = "rademacher",
     dequantise: str | Dequantiser | None = None,
     draws: int = 1,
-    moments: Moments | None = None,
+    frame: GaussianFrame | None = None,
     seed: int = 0,
     batch: int = 256,
     progress: Callable[[int, int], None] | None = None,
 ) -> Exact:
     r"""log p(x) by the instantaneous change of variables (Song et al. 2021, arXiv:2011.13456 eq. 39), in nats.
 
-    Beside the Gaussian of the data's moments, in z = (y − m)/S with y = x/α, S² = λ + σ², u = log σ/α:
+    Beside the Gaussian with the data's mean and covariance, in z = (y − m)/S with y = x/α, S² = λ + σ², u = log σ/α:
 
     .. math::
         \log p(x) = \log N(z_∞; 0, I) - \sum \log S_0 - \int \Big( \mathrm{tr}\frac{∂\hat x_0}{∂y}
@@ -132,8 +131,8 @@ def exact(
             law made by ``learn_dequantiser``: then log p is a lower bound on log P of the levels, the mean over draws
             of log p(x + u) − log q(u | x).
         draws: of the dequantisation, ≥ 1.
-        moments: of the data; those that travel with the model, or an assumption, if not given. They decide how fast
-            the result converges, not to what.
+        frame: mean and covariance of the data; those that travel with the model, or an assumption, if not given. They
+            decide how fast the result converges, not to what.
         seed: of probes and draws.
         batch: samples carried at a time.
         progress: called as ``progress(done, total)`` in samples (sample-evaluations of ``remainder``).
@@ -174,9 +173,11 @@ def exact(
     bin_width = 0.0 if law is None else levels_of(denoiser, x)
     if law is None and draws != 1:
         raise UserError(f"draws are of the dequantisation; without one draws must be 1, got {draws}")
-    moments = moments or moments_of(denoiser) or _assumed(denoiser, process)
-    if len(moments.mean) != size:
-        raise UserError(f"moments are of {len(moments.mean)} coordinates, data of shape {denoiser.shape} have {size}")
+    frame = frame or gaussian_frame(denoiser) or _assumed(denoiser, process)
+    if len(frame.mean) != size:
+        raise UserError(
+            f"frame must be of {size} coordinates for data of shape {denoiser.shape}, got {len(frame.mean)}"
+        )
     t = torch.tensor(0.0 if law is None else law.time(process, bin_width), dtype=torch.float64)
     begin = -0.5 * float(process.log_snr(t))
     noise = Noise(seed, len(x))
@@ -187,7 +188,7 @@ def exact(
     with torch.no_grad():
         for first in range(0, len(x), batch):
             rows = slice(first, min(first + batch, len(x)))
-            flow = Flow(denoiser.rows(rows), moments, asked)
+            flow = Flow(denoiser.rows(rows), frame, asked)
             part = noise.rows(rows).to(denoiser.device)
             clean = x[rows].to(denoiser.device)
 
@@ -199,11 +200,11 @@ def exact(
 
             found = []
             for k in range(draws):
-                own = part.fold(k)
-                dither = own.fold(Stream.DEQUANTISED)
+                own = part.fold_in(k)
+                dither = own.fold_in(Stream.DEQUANTISED)
                 y, log_q = (clean, 0.0) if law is None else law.sample(clean, bin_width, math.exp(begin), dither)
                 z, jacobian = flow.start(y, begin)
-                drawn = None if exactly else Probes(own.fold(Stream.PROBES), size, probe)
+                drawn = None if exactly else Probes(own.fold_in(Stream.PROBES), size, probe)
                 if method == "remainder":
                     z, change, error, count = integrate(
                         flow, z, begin, evaluations=nodes, stride=stride, probes=drawn, count=probes, told=told
@@ -227,7 +228,7 @@ def exact(
     if not log_prob.isfinite().all():
         bad = int((~log_prob.isfinite()).sum())
         raise UserError(f"{bad} of {len(x)} likelihoods are not finite: the flow of this model runs away")
-    units = Units.of(described(denoiser), tuple(x.shape[1:]), density=law is None)
+    units = Units.of(denoiser.data, tuple(x.shape[1:]), density=law is None)
     how = "exact divergence" if exactly else f"{probes} {probe} probe{'s' * (probes > 1)}"
     if not exactly:
         how += " an evaluation" if method == "remainder" else ", fixed along the path"
@@ -238,7 +239,7 @@ def exact(
         "tolerances": None if method == "remainder" else [rtol, atol],
         "dequantisation": "none" if law is None else f"{law.name}, mean of {draws} draw{'s' * (draws > 1)} (a bound)",
         "time": float(t),
-        "moments": repr(moments),
+        "frame": repr(frame),
         "seed": seed,
         "count": len(x),
         **units.protocol(),
@@ -247,14 +248,14 @@ def exact(
     return Exact(log_prob, torch.cat(errors), asked[0] / samples, divergences, units, protocol)
 
 
-def _assumed(denoiser: Denoiser, process: ScalarGaussian) -> Moments:
-    """What is assumed of data without moments, but for their mean: where there is only noise, the belief tells it."""
+def _assumed(denoiser: Denoiser, process: ScalarGaussian) -> GaussianFrame:
+    """What is assumed of data that a model does not describe; their mean the belief tells where there is only noise."""
     size = math.prod(denoiser.shape)
     t = torch.tensor(process.t_max, dtype=torch.float64)
     zero = torch.zeros(1, *denoiser.shape, dtype=torch.float64, device=denoiser.device)
     with torch.no_grad():
         mean = denoiser.rows(slice(0, 1))(zero, t).mean
-    return replace(Moments.unknown(size), mean=mean.reshape(size))
+    return replace(GaussianFrame.unknown(size), mean=mean.reshape(size))
 
 
 def _law(dequantise: str | Dequantiser | None) -> Dequantiser | None:

@@ -1,6 +1,6 @@
-r"""The probability flow as what is left of it beside a Gaussian, on a clock that has nothing at either end.
+r"""The probability flow as what is left of it beside a Gaussian, on a time warp that has nothing at either end.
 
-With y = x/α, σ the noise-to-signal ratio, u = log σ, moments m, V diag(λ) Vᵀ and S² = λ + σ², put z = Vᵀ(y − m)/S. Then
+With y = x/α, σ the noise-to-signal ratio, u = log σ, mean m, covariance V diag(λ) Vᵀ, S² = λ + σ², z = Vᵀ(y − m)/S,
 
 .. math::
     \frac{dz}{du} = f(z, u) = -\frac{Δ}{S}, \qquad Δ = V^T(\hat x_0 - m) - \frac{λ}{S} z, \qquad
@@ -23,25 +23,25 @@ from torch import Tensor
 
 from ..denoisers import Denoiser
 from ..denoisers.base import Density
+from ..numerics.frame import GaussianFrame
+from ..numerics.quadrature import Array, gauss, lagrange
 from ..processes import ScalarGaussian, expand
-from ..samplers.moments import Moments
-from ..samplers.quadrature import Array, gauss, lagrange
 from .probes import Probes
 
 LOG_2PI = math.log(2 * math.pi)
 
 
 class Flow:
-    """The field f(z, u) of a denoiser beside the Gaussian of some moments, and its divergence.
+    """The field f(z, u) of a denoiser beside the Gaussian of a frame, and its divergence.
 
     An exact belief is asked at every σ; any other between the ends of what its process calls useful, and beyond them Δ
     is continued as it goes to nothing: like σ² below and like σ⁻² above, at the same z.
     """
 
-    def __init__(self, denoiser: Denoiser, moments: Moments, asked: list[int] | None = None) -> None:
-        self.denoiser, self.moments = denoiser, moments
+    def __init__(self, denoiser: Denoiser, frame: GaussianFrame, asked: list[int] | None = None) -> None:
+        self.denoiser, self.frame = denoiser, frame.on(denoiser.device)
         self.process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
-        self.mean, self.values = (v.to(denoiser.device) for v in (moments.mean, moments.values))
+        self.variances = self.frame.variances
         ends = torch.tensor([self.process.t_min, self.process.t_max], dtype=torch.float64)
         low, high = (-0.5 * self.process.log_snr(ends)).tolist()
         self.low = -math.inf if isinstance(denoiser, Density) else low
@@ -51,27 +51,26 @@ class Flow:
 
     def rows(self, index: slice | Tensor) -> Flow:
         """The flow of some of the samples."""
-        return Flow(self.denoiser.rows(index), self.moments, self.asked)
+        return Flow(self.denoiser.rows(index), self.frame, self.asked)
 
     def scale(self, u: Tensor) -> Tensor:
         """S at u ``()`` or ``(B, 1)``: ``(D,)`` or ``(B, D)``."""
-        return torch.sqrt(self.values + torch.exp(2 * u))
+        return torch.sqrt(self.variances + torch.exp(2 * u))
 
     def start(self, y: Tensor, u: float) -> tuple[Tensor, Tensor]:
         """z of states ``(B, *shape)`` at u (−∞ for data), and log |dz/dy|."""
         scale = self.scale(torch.tensor(u, dtype=torch.float64))
-        return self.moments.basis.to(y.flatten(1) - self.mean) / scale, -torch.log(scale).sum()
+        return self.frame.to(y) / scale, -torch.log(scale).sum()
 
     def __call__(self, z: Tensor, u: Tensor) -> Tensor:
         """f, ``(B, D)``, at u ``()`` or ``(B, 1)``: one evaluation of the denoiser."""
         at = u.clamp(self.low, self.high)
         scale = self.scale(at)
         t = self.process.time(-2 * at.reshape(-1) if at.ndim else -2 * at)
-        y = self.moments.basis.back(z * scale) + self.mean
+        y = self.frame.back(z * scale)
         x = (expand(self.process.alpha(t), y) * y).reshape(-1, *self.denoiser.shape)
-        told = self.denoiser(x, t).mean.reshape(z.shape).to(z) - self.mean
+        rest = self.frame.to(self.denoiser(x, t).mean) - self.variances / scale * z
         self.asked[0] += len(z)
-        rest = self.moments.basis.to(told) - self.values / scale * z
         return rest * (-torch.exp(-2 * (u - at).abs()) / self.scale(u))
 
     def both(self, z: Tensor, u: Tensor, probes: list[Tensor] | None) -> tuple[Tensor, Tensor]:
@@ -103,8 +102,8 @@ class Flow:
 
 
 @dataclass(frozen=True)
-class Clock:
-    r"""A clock v(u) with v′ of a plateau and a bump, each falling like a power of σ on both sides.
+class TimeWarp:
+    r"""A time warp v(u) with v′ of a plateau and a bump, each falling like a power of σ on both sides.
 
     .. math:: v(u) = \sum_i \frac{B_i}{k_i} \big[ \mathrm{sp}(k_i (u - a_i)) - \mathrm{sp}(k_i (u - b_i)) \big],
               \qquad \mathrm{sp}(x) = \log(1 + e^x)
@@ -157,19 +156,19 @@ STIFF = 0.13
 
 
 @lru_cache(maxsize=64)
-def clocks(moments: Moments, stochastic: bool) -> tuple[Clock, float]:
-    """The clock of these moments, and the u from which the field may be stiff.
+def time_warps(frame: GaussianFrame, stochastic: bool) -> tuple[TimeWarp, float]:
+    """The time warp of this frame, and the u from which the field may be stiff.
 
     With exact divergences evaluations stand closer where samples decide between clusters; with probes, whose variance
     the path's error never reaches, they stand evenly in log σ where the derivative is far from a diagonal.
     """
-    largest = moments.largest if moments.spectral else 2.5 * moments.spread
-    fine, coarse = math.log(FINE * moments.spread), math.log(largest)
+    largest = frame.largest if frame.spectral else 2.5 * frame.std
+    fine, coarse = math.log(FINE * frame.std), math.log(largest)
     if stochastic:
         parts = [(1.0, 1.0, fine, coarse)]
     else:
         parts = [(1.0, 0.7, fine, coarse), (1.0, 3.0, coarse - 1.85, coarse + 0.25)]
-    return Clock(tuple(parts)), coarse + math.log(STIFF)
+    return TimeWarp(tuple(parts)), coarse + math.log(STIFF)
 
 
 @dataclass(frozen=True)
@@ -181,8 +180,8 @@ class Grid:
     stiff: NDArray[np.bool_]
 
     @classmethod
-    def make(cls, clock: Clock, stiff: float, begin: float, nodes: Array) -> Grid:
-        """Equal steps of the clock; where the path begins at a finite u, steps grow from 0 like a cube.
+    def make(cls, warp: TimeWarp, stiff: float, begin: float, nodes: Array) -> Grid:
+        """Equal steps of the warped time; where the path begins at a finite u, steps grow from 0 like a cube.
 
         So the integrand vanishes there too, with its first derivatives, and nothing is asked at the beginning itself.
         """
@@ -192,10 +191,10 @@ class Grid:
             near = 0.1**2
             share = nodes**3 * (1 + near) / (nodes**2 + near)
             growth = (nodes**4 + 3 * near * nodes**2) * (1 + near) / (nodes**2 + near) ** 2
-            first = float(clock(np.array([begin]))[0])
-        span = clock.whole - first
-        u = clock.inverse(first + span * share)
-        return cls(u, span * growth / clock.slope(u), u > stiff)
+            first = float(warp(np.array([begin]))[0])
+        span = warp.whole - first
+        u = warp.inverse(first + span * share)
+        return cls(u, span * growth / warp.slope(u), u > stiff)
 
 
 @lru_cache(maxsize=64)
@@ -230,8 +229,8 @@ def integrate(
     """
     n = stride * ((evaluations + 1) // stride) - 1
     step = 1 / (n + 1)
-    clock, stiff = clocks(flow.moments, probes is not None)
-    grid = Grid.make(clock, stiff, begin, np.arange(1, n + 1, dtype=np.float64) * step)
+    warp, stiff = time_warps(flow.frame, probes is not None)
+    grid = Grid.make(warp, stiff, begin, np.arange(1, n + 1, dtype=np.float64) * step)
     steep = (STEEP[0] + (n >= MANY), STEEP[1])
     values = [torch.zeros_like(z)] * SMOOTH[1]
     terms: list[Tensor] = []

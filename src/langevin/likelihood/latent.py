@@ -54,7 +54,7 @@ def latent_bound(codec: Codec, x: Tensor, *, draws: int = 16, seed: int = 0, bat
     """The ELBO of data under a codec (``langevin.objectives.elbo``), the mean over draws of z.
 
     Args:
-        codec: a variational autoencoder, as ``langevin.training.load_codec`` reads it.
+        codec: a variational autoencoder, as ``langevin.models.load_codec`` reads it.
         x: data ``(N, *shape)``.
         draws: of z for each example, ≥ 1; the KL term is exact at any number.
         seed: of the noise.

@@ -35,7 +35,7 @@ class Probes:
         self.noise, self.dim, self.law = noise, dim, law
         self.order = 1 << (dim - 1).bit_length()
         if law == "rademacher":
-            pick = (noise.fold(Stream.ORTHOGONAL).uniform((2,)) * self.order).long()
+            pick = (noise.fold_in(Stream.ORTHOGONAL).uniform((2,)) * self.order).long()
             self._step, self._first = 2 * (pick[:, 0] // 2) + 1, pick[:, 1]
             self._block, self._signs = -1, torch.empty(0)
 

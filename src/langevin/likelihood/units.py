@@ -46,7 +46,7 @@ class Units:
 
     @classmethod
     def of(cls, data: Any, shape: tuple[int, ...], density: bool) -> Units:
-        """The units of events of a shape; ``data`` is a ``langevin.data.Data``, or anything else for unknown data."""
+        """The units of events of a shape; ``data`` is a ``DataInfo``, or anything else for unknown data."""
         levels = getattr(data, "levels", None)
         low, high = (getattr(data, key, None) if levels is not None else None for key in ("low", "high"))
         return cls(math.prod(shape), density, levels, low, high)

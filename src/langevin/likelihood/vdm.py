@@ -11,10 +11,10 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._registry import register
-from ..denoisers import Denoiser, check_is_denoiser, described
+from ..denoisers import Denoiser, check_is_denoiser
 from ..distributions import Noise, kl
 from ..objectives.vdm import levels_of, reconstruction_term
-from ..processes import ScalarGaussian, power
+from ..processes import ScalarGaussian, require
 from .units import Measured, Units, error_of_mean
 
 
@@ -81,7 +81,7 @@ def vdm_bound(
         UserError: for another process, a shape that is not the model's, values that are not finite.
     """
     check_is_denoiser(denoiser)
-    process: ScalarGaussian = power(denoiser.process, ScalarGaussian, "the bound in continuous time")
+    process: ScalarGaussian = require(denoiser.process, ScalarGaussian, "the bound in continuous time")
     if tuple(x.shape[1:]) != tuple(denoiser.shape) or len(x) == 0:
         raise UserError(f"x must have shape (N, {', '.join(map(str, denoiser.shape))}), got {tuple(x.shape)}")
     if not x.isfinite().all():
@@ -108,7 +108,7 @@ def vdm_bound(
                 diffusion += 0.5 * share * level.exp() * error.to(torch.float64).square().flatten(1).sum(1)
             rest += dim * reconstruction_term(x0, start, line, levels)
         parts.append(torch.stack((prior.expand(len(x0)), diffusion / draws, rest / draws)).cpu())
-    units = Units.of(described(denoiser), tuple(denoiser.shape), density=levels is None)
+    units = Units.of(denoiser.data, tuple(denoiser.shape), density=levels is None)
     ends = [float(process.log_snr(t)) for t in (process.t_min, process.t_max)]
     protocol = {"bound": "continuous time", "log_snr": ends, "nodes": nodes, "draws": draws, "seed": seed, "n": len(x)}
     prior, diffusion, rest = torch.cat(parts, 1)

@@ -9,18 +9,18 @@ from .kernel import Estimate, kernel_distance
 from .memorisation import Memorisation, memorisation, nearest_neighbours
 from .parts import Parts
 from .precision_recall import PrecisionRecall, precision_recall
-from .readers import Hits, Reader, label_agreement, svc, train_on_synthetic
+from .readers import Accuracy, Classifier, label_agreement, svc, train_on_synthetic
 from .sliced import sliced_floor, sliced_wasserstein
 
 __all__ = [
+    "Accuracy",
+    "Classifier",
     "Estimate",
     "FeatureSums",
     "Features",
-    "Hits",
     "Memorisation",
     "Parts",
     "PrecisionRecall",
-    "Reader",
     "ScoreSums",
     "crps",
     "evaluate",

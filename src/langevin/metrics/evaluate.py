@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
-from ..data import Data, Dataset, Split
+from ..data import DataInfo, Dataset, Split
 from ..data._progress import track
 from ..data.dataset import FEWEST_TO_MEASURE
 from ._inputs import labels_of, rows
@@ -23,7 +23,7 @@ from .kernel import Estimate, kernel_distance
 from .memorisation import against, nearest_neighbours
 from .parts import BLOCK, Parts
 from .precision_recall import precision_recall
-from .readers import MOST, WIDEST, Hits, Reader, rate, svc
+from .readers import MOST, WIDEST, Accuracy, Classifier, rate, svc
 from .reliability import Interval, around, frechet_note, noise_like, ratio_interval, score_note, wilson
 from .sliced import sliced_between, sliced_floor, sliced_wasserstein
 
@@ -138,7 +138,7 @@ def _checked(samples: Tensor, labels: Tensor | None, dataset: Dataset, least: in
     return asked
 
 
-def check_real(info: Data) -> None:
+def check_real(info: DataInfo) -> None:
     """Refuse tokens: these are measures of pictures and points."""
     if info.tokens:
         raise UserError(f"data {info.name!r} are tokens: distances are measured between real numbers, not names")
@@ -317,16 +317,16 @@ class _Context:
         if len(train_labels.unique()) < 2:
             return
         reader = svc(train, train_labels, seed=self.seed)
-        known = Hits.of(reader.read(self.test) == self.test_labels)
+        known = Accuracy.of(reader.read(self.test) == self.test_labels)
         real = known.rate.value
         # What calling everything by the commonest class would get.
         chance = float(self.test_labels.bincount().max()) / len(self.test_labels)
-        hits = [Hits() for _ in self.dataset.info.classes]
+        hits = [Accuracy() for _ in self.dataset.info.classes]
         for x, asked in self.samples.blocks():
             assert asked is not None
             right = reader.read(x) == asked
-            hits = [before + Hits.of(right[asked == k]) for k, before in enumerate(hits)]
-        whole = sum(hits, Hits())
+            hits = [before + Accuracy.of(right[asked == k]) for k, before in enumerate(hits)]
+        whole = sum(hits, Accuracy())
         agreement = whole.rate
         blind = wilson(known.right, known.count)[0] <= chance
         note = (
@@ -361,7 +361,7 @@ class _Context:
         x, asked = self.samples.some(keep)
         assert asked is not None
         taught = svc(x, asked, seed=self.seed)
-        tested = Hits.of(taught.read(self.test) == self.test_labels)
+        tested = Accuracy.of(taught.read(self.test) == self.test_labels)
         accuracy = tested.rate
         yield (
             "train-synthetic-test-real",
@@ -374,7 +374,7 @@ class _Context:
             },
         )
 
-    def _reader_protocol(self, reader: Reader, trained: str) -> Result:
+    def _reader_protocol(self, reader: Classifier, trained: str) -> Result:
         return self.protocol(**reader.protocol, trained_from=trained)
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError, nearest
-from .._pickles import foreign
-from ..data import Data, Dataset
+from ..data import DataInfo, Dataset
+from ..storage.pickles import foreign
 from ._inputs import rows
 from .readers import MOST, SEEDS, digest, front_end
 
@@ -161,7 +161,7 @@ def _classifier(dataset: Dataset, seed: int) -> Features:
     return Features("classifier", sha256, apply, settings, classify)
 
 
-def _inception(info: Data, name: str) -> Features:
+def _inception(info: DataInfo, name: str) -> Features:
     if not info.is_image or info.shape[0] not in (1, 3) or (info.low, info.high) != (-1.0, 1.0):
         raise UserError(f"features 'inception' are for grey or colour images in [-1, 1]; got {info!r}.")
     try:

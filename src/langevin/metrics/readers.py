@@ -26,7 +26,7 @@ MOST = 10_000
 
 
 @dataclass(frozen=True)
-class Reader:
+class Classifier:
     """A support-vector classifier of flattened events, with what it was trained on.
 
     ``protocol`` is JSON-able: features, number of training examples, C, gamma.
@@ -43,11 +43,11 @@ class Reader:
         return torch.from_numpy(self.classifier.predict(seen).astype(np.int64))
 
 
-def svc(x: Tensor, labels: Tensor, *, seed: int = 0) -> Reader:
+def svc(x: Tensor, labels: Tensor, *, seed: int = 0) -> Classifier:
     """Train scikit-learn's SVC (RBF kernel, C = 10, gamma = "scale") on ``(N, ...)`` and labels ``(N,)``.
 
     Above 1,024 coordinates it sees the first 64 principal components of ``x``; beyond 10,000 examples it learns from
-    that many, drawn by ``seed``. Both are in ``Reader.protocol``.
+    that many, drawn by ``seed``. Both are in ``Classifier.protocol``.
 
     Raises:
         UserError: labels that do not fit, or fewer than two classes.
@@ -70,7 +70,7 @@ def svc(x: Tensor, labels: Tensor, *, seed: int = 0) -> Reader:
         "features": "pixels" if front is None else f"pca:{front.n_components_}",
         "trained_on": len(flat),
     }
-    return Reader(classifier, front, protocol)
+    return Classifier(classifier, front, protocol)
 
 
 def front_end(flat: Tensor, seed: int) -> Any | None:
@@ -97,7 +97,7 @@ def digest(*arrays: np.ndarray) -> str:
     title="Agreement of a classifier of real data with the asked label",
     proof="exact: tests/metrics/test_readers.py::test_agreement_counts_what_was_mislabelled",
 )
-def label_agreement(samples: Tensor, labels: Tensor, reader: Reader) -> Estimate:
+def label_agreement(samples: Tensor, labels: Tensor, reader: Classifier) -> Estimate:
     r"""The fraction of samples that ``reader`` (trained on real data) reads as the label they were asked for.
 
     The standard error is binomial, :math:`\sqrt{p(1-p)/N}`; the reader's own errors bound the value.
@@ -134,20 +134,20 @@ def train_on_synthetic(
 
 
 @dataclass(frozen=True)
-class Hits:
+class Accuracy:
     """How many of how many: parts of a set, on any machines, add up to the whole."""
 
     right: int = 0
     count: int = 0
 
     @classmethod
-    def of(cls, hits: Tensor) -> Hits:
+    def of(cls, hits: Tensor) -> Accuracy:
         """Those of truth values ``(N,)``."""
         return cls(int(hits.sum()), len(hits))
 
-    def __add__(self, other: Hits) -> Hits:
+    def __add__(self, other: Accuracy) -> Accuracy:
         """Of both parts together."""
-        return Hits(self.right + other.right, self.count + other.count)
+        return Accuracy(self.right + other.right, self.count + other.count)
 
     @property
     def rate(self) -> Estimate:
@@ -158,4 +158,4 @@ class Hits:
 
 def rate(hits: Tensor) -> Estimate:
     """A fraction and its binomial standard error."""
-    return Hits.of(hits).rate
+    return Accuracy.of(hits).rate

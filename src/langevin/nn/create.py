@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .._errors import UserError, unknown
-from .._untrusted import room
+from ..storage.untrusted import room
 from .backbone import Backbone
 from .dit import DiT
 from .mlp import MLP

@@ -2,10 +2,10 @@
 
 from .bound import Continuous, Decoder, Discretised, Tokens
 from .create import DEFAULT_TIMES, OBJECTIVES, TIMELESS, create
-from .denoising import Denoising, Objective, Timed
+from .denoising import DenoisingLoss, Objective, Timed
 from .elbo import ELBO, Codec, elbo
 from .heads import SecondMoment
-from .matching import MATCHING, Explicit, Implicit, Sliced, SlicedVR
+from .matching import MATCHING, ExplicitScoreMatching, ImplicitScoreMatching, SlicedScoreMatching, SlicedVR
 from .times import (
     TIMES,
     Importance,
@@ -14,7 +14,7 @@ from .times import (
     LogNormal,
     Stratified,
     TableKnots,
-    TimeLaw,
+    TimestepDistribution,
     Uniform,
 )
 from .tokens import D3PM
@@ -36,23 +36,23 @@ __all__ = [
     "Codec",
     "Continuous",
     "Decoder",
-    "Denoising",
+    "DenoisingLoss",
     "Discretised",
-    "Explicit",
+    "ExplicitScoreMatching",
     "Hybrid",
-    "Implicit",
+    "ImplicitScoreMatching",
     "Importance",
     "Levels",
     "LikelihoodImportance",
     "LogNormal",
     "Objective",
     "SecondMoment",
-    "Sliced",
+    "SlicedScoreMatching",
     "SlicedVR",
     "Stratified",
     "TableKnots",
-    "TimeLaw",
     "Timed",
+    "TimestepDistribution",
     "Tokens",
     "Uniform",
     "Vlb",

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
-from ..denoisers import Denoiser, described
+from ..denoisers import Denoiser
 from ..distributions import Categorical, Dirac, Distribution, Levels, Noise, Normal, kl
-from ..processes import Chain, Observable, Process, as_time, expand, power
+from ..processes import Chain, Observable, Process, as_time, expand, require
 
 
 class Decoder(ABC):
@@ -132,7 +132,7 @@ def default_decoder(denoiser: Denoiser) -> Decoder:
     """For tokens their probability, for data with levels that of the bin, for all other data the density."""
     if isinstance(denoiser.process, Chain):
         return Tokens()
-    data = described(denoiser)
+    data = denoiser.data
     levels = getattr(data, "levels", None)
     return Continuous() if levels is None else Discretised(levels, data.low, data.high)
 
@@ -145,7 +145,7 @@ def widened(process: Process, belief: Distribution, x_t: Tensor, t: Tensor | flo
     """
     if not isinstance(belief, Dirac):
         return belief
-    observable: Observable = power(process, Observable, "the density of a point belief")
+    observable: Observable = require(process, Observable, "the density of a point belief")
     seen = observable.observe(x_t, t)
     return Normal(belief.mean, expand(seen.r**2 / (seen.a**2 + seen.r**2), belief.mean))
 

@@ -7,10 +7,10 @@ from dataclasses import fields
 from typing import Any
 
 from .._errors import UserError, unknown
-from .denoising import Denoising, Objective
+from .denoising import DenoisingLoss, Objective
 from .elbo import ELBO
 from .matching import MATCHING
-from .times import LikelihoodImportance, LogNormal, Stratified, TimeLaw, Uniform
+from .times import LikelihoodImportance, LogNormal, Stratified, TimestepDistribution, Uniform
 from .times import create as create_times
 from .tokens import D3PM
 from .variational import VARIATIONAL
@@ -18,7 +18,7 @@ from .vdm import VDM
 from .weights import WEIGHTS
 
 
-def _weighted(kind: type[Denoising]) -> Callable[..., Objective]:
+def _weighted(kind: type[DenoisingLoss]) -> Callable[..., Objective]:
     """The kind, called with its own settings and those of its weight side by side."""
     own = {f.name for f in fields(kind)} - {"settings"}
 
@@ -39,7 +39,7 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
 TIMELESS: dict[str, Callable[..., Objective]] = {"elbo": ELBO}
 """Objectives without times, by name: called with their settings alone."""
 
-DEFAULT_TIMES: dict[str, TimeLaw] = {
+DEFAULT_TIMES: dict[str, TimestepDistribution] = {
     "edm": LogNormal(),
     "likelihood": Stratified(LikelihoodImportance()),
     "vdm": Stratified(),
@@ -66,7 +66,7 @@ def create(config: str | Mapping[str, Any] | Objective) -> Objective:
         return _made(name, TIMELESS[name], settings)
     law = DEFAULT_TIMES.get(name, Uniform()) if times is None else create_times(times)
     if name in WEIGHTS:
-        return Denoising(name, law, settings)
+        return DenoisingLoss(name, law, settings)
     return _made(name, OBJECTIVES[name], {"times": law, **settings})
 
 

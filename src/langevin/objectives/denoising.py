@@ -14,7 +14,7 @@ from torch import Tensor
 from .._errors import UserError, nearest, unknown
 from ..denoisers import Denoiser, NetworkDenoiser
 from ..distributions import Noise
-from .times import TimeLaw, Uniform
+from .times import TimestepDistribution, Uniform
 from .weights import WEIGHTS
 
 Condition = Mapping[str, Any]
@@ -53,7 +53,7 @@ class Objective(ABC):
     def observe(self, loss: Tensor, noise: Noise) -> None:  # noqa: B027 (most objectives learn nothing)
         """Take in the losses ``(B,)`` of a step: those of every process, in the order of the samples of ``noise``."""
 
-    def steady(self) -> Objective:
+    def for_validation(self) -> Objective:
         """An objective of the same expectation that never changes: for validation."""
         return self
 
@@ -72,7 +72,7 @@ class Objective(ABC):
 class Timed(Objective):
     """An objective at times drawn from a law: what the law learns is what the objective learns."""
 
-    times: TimeLaw
+    times: TimestepDistribution
 
     @property
     def learns(self) -> bool:
@@ -82,8 +82,8 @@ class Timed(Objective):
         u = self.times.uniform(noise)
         self.times.observe(u, loss)
 
-    def steady(self) -> Objective:
-        return replace(self, times=self.times.steady())  # type: ignore[type-var]
+    def for_validation(self) -> Objective:
+        return replace(self, times=self.times.for_validation())  # type: ignore[type-var]
 
     def state(self) -> dict[str, Any]:
         return self.times.state()
@@ -93,7 +93,7 @@ class Timed(Objective):
 
 
 @dataclass(frozen=True)
-class Denoising(Timed):
+class DenoisingLoss(Timed):
     r"""A weight on the error of x̂_0, at times drawn from a law:
 
     .. math:: w(t)\, \frac{1}{D} |\hat x_0(x_t, t) - x_0|^2, \quad t \sim \text{times}, \quad x_t \sim q(x_t | x_0)
@@ -104,11 +104,11 @@ class Denoising(Timed):
     Args:
         weight: a row of ``WEIGHTS``.
         times: the law of t.
-        settings: of the weight (``gamma`` of min-snr, ``data_std`` of edm).
+        settings: of the weight (``gamma`` of min-snr, ``sigma_data`` of edm).
     """
 
     weight: str = "simple"
-    times: TimeLaw = Uniform()  # noqa: RUF009 (frozen)
+    times: TimestepDistribution = Uniform()  # noqa: RUF009 (frozen)
     settings: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -16,15 +16,15 @@ from .._errors import UserError, unknown
 from .._registry import register
 from ..denoisers import Denoiser
 from ..distributions import Noise, Stream
-from ..processes import ScalarGaussian, expand, power
-from .denoising import Denoising
+from ..processes import ScalarGaussian, expand, require
+from .denoising import DenoisingLoss
 
 LARGEST = 256
 """Coordinates for which a trace is taken exactly: each is a backward pass of its own."""
 
 
 @dataclass(frozen=True)
-class _ByParts(Denoising):
+class _ByParts(DenoisingLoss):
     r"""A loss equal in expectation to that of denoising up to a constant, without the clean data (Hyvärinen 2005).
 
     In the weight w(t) on the error of x_0, with :math:`s = (α \hat x_0 - x_t)/σ^2` and :math:`E` over x_t,
@@ -38,7 +38,7 @@ class _ByParts(Denoising):
     weight: str = "dsm"
 
     def error(self, denoiser: Denoiser, x0: Tensor, x_t: Tensor, t: Tensor, noise: Noise) -> Tensor:
-        process: ScalarGaussian = power(denoiser.process, ScalarGaussian, f"objective {self.name!r}")
+        process: ScalarGaussian = require(denoiser.process, ScalarGaussian, f"objective {self.name!r}")
         learning = torch.is_grad_enabled()
         # The fused attention kernel has no second derivative.
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
@@ -84,7 +84,7 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     proof="exact: tests/objectives/test_score_matching.py",
 )
 @dataclass(frozen=True)
-class Implicit(_ByParts):
+class ImplicitScoreMatching(_ByParts):
     r""":math:`λ(t)\,\tfrac1D (2\,\mathrm{tr} ∇s + |s|^2)`, the trace by D backward passes (Hyvärinen 2005, eq. 4).
 
     With λ = σ² for the weight ``dsm``; twice the paper's, so that it is the loss of ``dsm`` less 1. At most 256
@@ -118,10 +118,10 @@ class Implicit(_ByParts):
     proof="exact: tests/objectives/test_score_matching.py",
 )
 @dataclass(frozen=True)
-class Sliced(_ByParts):
+class SlicedScoreMatching(_ByParts):
     r""":math:`λ(t)\,\tfrac1D E_v[2 v^T ∇s\, v + (v^T s)^2]` (Song et al. 2019, arXiv:1905.07088 eq. 7–8).
 
-    v has E[vvᵀ] = I and is drawn for each sample by its own noise. λ as in ``Implicit``.
+    v has E[vvᵀ] = I and is drawn for each sample by its own noise. λ as in ``ImplicitScoreMatching``.
 
     Args:
         weight: a row of ``WEIGHTS``, as on the error of x_0.
@@ -144,7 +144,7 @@ class Sliced(_ByParts):
     def estimate(self, scaled: Tensor, x: Tensor, slope: Any, noise: Noise) -> Tensor:
         total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         for i in range(self.projections):
-            v = PROBES[self.probe](noise.fold(Stream.PROJECTION + i), tuple(x.shape[1:])).to(x)
+            v = PROBES[self.probe](noise.fold_in(Stream.PROJECTION + i), tuple(x.shape[1:])).to(x)
             total = total + 2 * _dot(v, slope(v)) + self.square(scaled, v)
         return total / self.projections
 
@@ -161,7 +161,7 @@ class Sliced(_ByParts):
     proof="exact: tests/objectives/test_score_matching.py",
 )
 @dataclass(frozen=True)
-class SlicedVR(Sliced):
+class SlicedVR(SlicedScoreMatching):
     r""":math:`λ(t)\,\tfrac1D (2 E_v[v^T ∇s\, v] + |s|^2)`: of the square E_v is exact (1905.07088 §3.2, eq. 8)."""
 
     def square(self, scaled: Tensor, v: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ TRUTHS: dict[str, Callable[..., worlds.World]] = {"ring": worlds.ring, "random":
     proof="exact: tests/objectives/test_score_matching.py",
 )
 @dataclass(frozen=True)
-class Explicit(Denoising):
+class ExplicitScoreMatching(DenoisingLoss):
     r""":math:`λ(t)\,\tfrac1D |s - ∇\log p_t(x_t)|^2`, the score being known: the least noisy target there is.
 
     As an error of x̂_0, :math:`|\hat x_0 - E[x_0|x_t]|^2`, with any row of ``WEIGHTS``; ``dsm`` is λ = σ². Its least
@@ -242,10 +242,10 @@ class Explicit(Denoising):
         return {**own, "world": dict(self.world), **self.settings}
 
 
-MATCHING: dict[str, type[Denoising]] = {
-    "explicit": Explicit,
-    "implicit": Implicit,
-    "sliced": Sliced,
+MATCHING: dict[str, type[DenoisingLoss]] = {
+    "explicit": ExplicitScoreMatching,
+    "implicit": ImplicitScoreMatching,
+    "sliced": SlicedScoreMatching,
     "sliced-vr": SlicedVR,
 }
 """Objectives of score matching by name, beside the rows of ``WEIGHTS``."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from .._errors import UserError, unknown
 from .._registry import register
 from ..distributions import Noise, Stream
-from ..processes import DDPM, Process, ScalarGaussian, SignalToNoise, power
+from ..processes import DDPM, Process, ScalarGaussian, SignalToNoise, require
 from ..samplers import NoiseLevels
 
 
@@ -25,7 +25,7 @@ def radical_inverse(index: Tensor) -> Tensor:
     return index
 
 
-class TimeLaw(ABC):
+class TimestepDistribution(ABC):
     """A law of t as a monotone function of a uniform number, ``t = quantile(u)``.
 
     Times are drawn by a sample's own noise, so a sample's time does not depend on the batch it stands in. The
@@ -44,7 +44,7 @@ class TimeLaw(ABC):
 
     def uniform(self, noise: Noise) -> Tensor:
         """u, one a sample, float64 ``(B,)`` in (0, 1)."""
-        return noise.fold(Stream.TIMES).uniform(())
+        return noise.fold_in(Stream.TIMES).uniform(())
 
     def ratio(self, process: Process, u: Tensor) -> Tensor:
         """Density of the law of the expectation over that of the draw."""
@@ -65,7 +65,7 @@ class TimeLaw(ABC):
     def observe(self, u: Tensor, loss: Tensor) -> None:  # noqa: B027 (most laws learn nothing)
         """Take in the losses ``(B,)`` of a step, in the order of the batch, weights and ratio included."""
 
-    def steady(self) -> TimeLaw:
+    def for_validation(self) -> TimestepDistribution:
         """A law of the same expectation that never changes: for validation."""
         return self
 
@@ -82,7 +82,10 @@ class TimeLaw(ABC):
         """The law as plain JSON."""
         name = next(n for n, law in TIMES.items() if law is type(self))
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}  # type: ignore[arg-type]
-        return {"name": name, **{k: v.to_dict() if isinstance(v, TimeLaw) else v for k, v in values.items()}}
+        return {
+            "name": name,
+            **{k: v.to_dict() if isinstance(v, TimestepDistribution) else v for k, v in values.items()},
+        }
 
 
 @register(
@@ -93,7 +96,7 @@ class TimeLaw(ABC):
     proof="exact: tests/objectives/test_times.py::test_uniform",
 )
 @dataclass(frozen=True)
-class Uniform(TimeLaw):
+class Uniform(TimestepDistribution):
     """t uniform in [low, high].
 
     Args:
@@ -126,7 +129,7 @@ class Uniform(TimeLaw):
     proof="exact: tests/objectives/test_times.py::test_table",
 )
 @dataclass(frozen=True)
-class TableKnots(TimeLaw):
+class TableKnots(TimestepDistribution):
     """t = n/N with n uniform in 1…N, on a table of N betas (arXiv:2006.11239, algorithm 1)."""
 
     def check(self, process: Process) -> None:
@@ -147,7 +150,7 @@ class TableKnots(TimeLaw):
     proof="exact: tests/objectives/test_times.py::test_log_normal",
 )
 @dataclass(frozen=True)
-class LogNormal(TimeLaw):
+class LogNormal(TimestepDistribution):
     r""":math:`\ln(σ/α) \sim N(\mathrm{mean}, \mathrm{std}^2)` (arXiv:2206.00364, Table 1), given t in [t_min, 1].
 
     Args:
@@ -163,7 +166,7 @@ class LogNormal(TimeLaw):
             raise UserError(f"mean, std must be finite and std > 0, got {self.mean}, {self.std}")
 
     def check(self, process: Process) -> None:
-        power(process, SignalToNoise, "times 'log-normal'")
+        require(process, SignalToNoise, "times 'log-normal'")
 
     def quantile(self, process: Process, u: Tensor) -> Tensor:
         self.check(process)
@@ -183,7 +186,7 @@ class LogNormal(TimeLaw):
     proof="exact: tests/objectives/test_likelihood_weighting.py",
 )
 @dataclass(frozen=True)
-class LikelihoodImportance(TimeLaw):
+class LikelihoodImportance(TimestepDistribution):
     r"""Times drawn with :math:`p(t) \propto g^2(t)/σ_t^2`, the expectation that of uniform times (2101.09258 §5.1).
 
     The likelihood weighting is :math:`\tfrac12 \frac{g^2}{σ^2} |ε - \hat ε|^2`, whose error of ε hardly depends on t:
@@ -206,7 +209,7 @@ class LikelihoodImportance(TimeLaw):
             raise UserError(f"low, high must satisfy 0 < low < high <= 1, got {self.low}, {self.high}")
 
     def _ends(self, process: Process) -> tuple[ScalarGaussian, float, float]:
-        gaussian: ScalarGaussian = power(process, ScalarGaussian, "times 'likelihood-importance'")
+        gaussian: ScalarGaussian = require(process, ScalarGaussian, "times 'likelihood-importance'")
         low, high = (own if v is None else v for v, own in ((self.low, process.t_min), (self.high, process.t_max)))
         return gaussian, low, high
 
@@ -235,7 +238,7 @@ class LikelihoodImportance(TimeLaw):
     proof="exact: tests/objectives/test_score_matching.py::test_levels",
 )
 @dataclass(frozen=True)
-class Levels(TimeLaw):
+class Levels(TimestepDistribution):
     r"""One of L noise levels, each as often: :math:`σ/α = first\,(last/first)^{i/(L-1)}` (arXiv:1907.05600 §4.1).
 
     ``langevin.samplers.NoiseLevels`` finds them for data.
@@ -269,7 +272,7 @@ class Levels(TimeLaw):
     proof="exact: tests/objectives/test_times.py::test_stratified_spread",
 )
 @dataclass(frozen=True)
-class Stratified(TimeLaw):
+class Stratified(TimestepDistribution):
     r"""The law ``of`` with :math:`u_i = \mathrm{frac}(u_0 + v_i)`: times spread evenly over neighbouring samples.
 
     v_i is van der Corput's sequence at the global index i of the sample and u_0 a uniform number of the draw, so that
@@ -279,11 +282,11 @@ class Stratified(TimeLaw):
     give plain uniform times.
     """
 
-    of: TimeLaw = Uniform()
+    of: TimestepDistribution = Uniform()
 
     def uniform(self, noise: Noise) -> Tensor:
         assert isinstance(noise.sample, Tensor)
-        start = noise.fold(Stream.TIMES).seed & 0xFFFFFFFF
+        start = noise.fold_in(Stream.TIMES).seed & 0xFFFFFFFF
         return ((radical_inverse(noise.sample) + start) & 0xFFFFFFFF).to(torch.float64).add(0.5).mul(2.0**-32)
 
     def quantile(self, process: Process, u: Tensor) -> Tensor:
@@ -305,8 +308,8 @@ class Stratified(TimeLaw):
     def observe(self, u: Tensor, loss: Tensor) -> None:
         self.of.observe(u, loss)
 
-    def steady(self) -> TimeLaw:
-        return Stratified(self.of.steady())
+    def for_validation(self) -> TimestepDistribution:
+        return Stratified(self.of.for_validation())
 
     def state(self) -> dict[str, Any]:
         return self.of.state()
@@ -336,7 +339,7 @@ class _History:
     proof="exact: tests/objectives/test_times.py::test_importance_is_unbiased",
 )
 @dataclass(frozen=True, eq=False)
-class Importance(TimeLaw):
+class Importance(TimestepDistribution):
     r"""Times drawn as often as their losses are large (arXiv:2102.09672 §3.3, eq. 18); the expectation stays.
 
     .. math:: p_k \propto \sqrt{E[L_k^2]}, \quad \text{ratio} = \frac{1/K}{p_k}
@@ -351,7 +354,7 @@ class Importance(TimeLaw):
         terms: losses kept a bin, ≥ 1; 10 in the paper.
     """
 
-    of: TimeLaw = Uniform()
+    of: TimestepDistribution = Uniform()
     bins: int = 100
     terms: int = 10
     history: _History = field(init=False, repr=False)
@@ -414,8 +417,8 @@ class Importance(TimeLaw):
             if math.isfinite(value):
                 self.history.add(k, value)
 
-    def steady(self) -> TimeLaw:
-        return self.of.steady()
+    def for_validation(self) -> TimestepDistribution:
+        return self.of.for_validation()
 
     def state(self) -> dict[str, Any]:
         return {"losses": self.history.losses.tolist(), "count": self.history.count.tolist()}
@@ -432,7 +435,7 @@ class Importance(TimeLaw):
         self.history.losses, self.history.count = losses, count
 
 
-TIMES: dict[str, type[TimeLaw]] = {
+TIMES: dict[str, type[TimestepDistribution]] = {
     "uniform": Uniform,
     "stratified": Stratified,
     "log-normal": LogNormal,
@@ -444,9 +447,9 @@ TIMES: dict[str, type[TimeLaw]] = {
 """The laws of t by name."""
 
 
-def create(config: str | Mapping[str, Any] | TimeLaw) -> TimeLaw:
-    """A law of t by name, or by ``{"name": …, settings}`` as ``TimeLaw.to_dict`` writes it; ``of`` is a law itself."""
-    if isinstance(config, TimeLaw):
+def create(config: str | Mapping[str, Any] | TimestepDistribution) -> TimestepDistribution:
+    """A law of t by name, or by ``{"name": …, settings}`` as ``TimestepDistribution.to_dict`` writes it."""
+    if isinstance(config, TimestepDistribution):
         return config
     settings = {"name": config} if isinstance(config, str) else dict(config)
     name = settings.pop("name", None)

@@ -13,9 +13,9 @@ from .._errors import UserError
 from .._registry import register
 from ..denoisers import Denoiser
 from ..distributions import Categorical, Noise
-from ..processes import Chain, TableChain, power
+from ..processes import Chain, TableChain, require
 from .denoising import Condition, Timed
-from .times import TimeLaw, Uniform
+from .times import TimestepDistribution, Uniform
 
 TINY = 1e-300
 """The least probability a logarithm is taken of."""
@@ -48,7 +48,7 @@ class D3PM(Timed):
         scale: ``bound``: N·KL, nats of the whole bound; ``step``: the KL of one step, as in the authors' image code.
     """
 
-    times: TimeLaw = Uniform(low=1e-9)  # noqa: RUF009 (frozen)
+    times: TimestepDistribution = Uniform(low=1e-9)  # noqa: RUF009 (frozen)
     steps: int | None = None
     auxiliary: float = 0.001
     scale: Literal["bound", "step"] = "bound"
@@ -65,7 +65,7 @@ class D3PM(Timed):
         return self.steps or (chain.steps if isinstance(chain, TableChain) else 1000)
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Condition | None, noise: Noise) -> Tensor:
-        chain: Chain = power(denoiser.process, Chain, "objective 'd3pm'")
+        chain: Chain = require(denoiser.process, Chain, "objective 'd3pm'")
         u, steps = self.times.uniform(noise), self._steps(chain)
         n = torch.ceil(self.times.quantile(chain, u) * steps).clamp(1, steps)
         t, s = n / steps, (n - 1) / steps
@@ -84,7 +84,7 @@ class D3PM(Timed):
         return self.times.ratio(chain, u) * loss.flatten(1).mean(1)
 
     def check(self, denoiser: Denoiser) -> None:
-        chain: Chain = power(denoiser.process, Chain, "objective 'd3pm'")
+        chain: Chain = require(denoiser.process, Chain, "objective 'd3pm'")
         self.times.check(chain)
         if isinstance(chain, TableChain) and chain.steps % self._steps(chain):
             raise UserError(f"steps must divide the {chain.steps} of the chain, got {self.steps}")

@@ -15,7 +15,7 @@ from ..denoisers import Denoiser
 from ..distributions import Distribution, Noise, Normal, Stream
 from ..processes import DDPM, Chain
 from .bound import decode, default_decoder, step_term
-from .denoising import Condition, Denoising
+from .denoising import Condition, DenoisingLoss
 
 
 @register(
@@ -26,7 +26,7 @@ from .denoising import Condition, Denoising
     proof="exact: tests/objectives/test_variational.py::test_expectation_is_the_bound",
 )
 @dataclass(frozen=True)
-class Vlb(Denoising):
+class Vlb(DenoisingLoss):
     r"""L_vlb: one random term of the bound, times their number, in bits a dimension (arXiv:2006.11239 eq. 5).
 
     .. math:: n\,L_{t \to s} \text{ where } s = Q(u - 1/n) > 0, \qquad n\,L_0 \text{ else}, \qquad t = Q(u)
@@ -74,7 +74,7 @@ class Vlb(Denoising):
         """L_{t→s}, or L_0 where s = 0, in bits a dimension, ``(B,)``."""
         process, first = denoiser.process, s == 0
         # The divergence at s = 0 is 0/0: it is taken elsewhere, and not used.
-        step = step_term(process, x0, x_t, belief, t, torch.where(first, t / 2, s), noise.fold(Stream.TERM))
+        step = step_term(process, x0, x_t, belief, t, torch.where(first, t / 2, s), noise.fold_in(Stream.TERM))
         data = decode(process, default_decoder(denoiser), x0, x_t, belief, t)
         return torch.where(first, data, step) / (x0[0].numel() * math.log(2))
 
@@ -139,11 +139,11 @@ class Hybrid(Vlb):
         if getattr(denoiser, "variance", None) is None:
             raise UserError("objective 'hybrid' learns a variance: --prediction.variance must be range or posterior")
         super().check(denoiser)
-        Denoising.check(self, denoiser)
+        DenoisingLoss.check(self, denoiser)
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "weight": self.weight, "vlb": self.vlb, **self.settings}
 
 
-VARIATIONAL: dict[str, type[Denoising]] = {"vlb": Vlb, "hybrid": Hybrid}
+VARIATIONAL: dict[str, type[DenoisingLoss]] = {"vlb": Vlb, "hybrid": Hybrid}
 """Objectives of the bound by name, beside the rows of ``WEIGHTS``."""

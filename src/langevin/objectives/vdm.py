@@ -13,11 +13,11 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._registry import register
-from ..denoisers import Denoiser, NetworkDenoiser, described
+from ..denoisers import Denoiser, NetworkDenoiser
 from ..distributions import Noise, Stream
 from ..processes import Learned, Learning, MonotoneNetwork, VariancePreserving
 from .denoising import Condition, Timed
-from .times import Stratified, TimeLaw, Uniform
+from .times import Stratified, TimestepDistribution, Uniform
 
 
 def prior_term(x0: Tensor, gamma: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def reconstruction_term(x0: Tensor, gamma: Tensor, noise: Noise, levels: Tensor 
     if levels is None:
         return ((math.log(2 * math.pi * math.e) + gamma) / 2).expand(x0.shape[0])
     # z_0/α_0 = x + ε e^{γ_0/2}: the log-odds of a level v against x are −½ [(δ + ε)² − ε²], δ = (x − v) e^{−γ_0/2}.
-    epsilon = noise.fold(Stream.END).normal(tuple(x0.shape[1:])).to(x0)[..., None]
+    epsilon = noise.fold_in(Stream.END).normal(tuple(x0.shape[1:])).to(x0)[..., None]
     apart = (x0[..., None] - levels.to(x0)) * torch.exp(-gamma / 2).to(x0)
     odds = -apart * (apart + 2 * epsilon) / 2
     return torch.logsumexp(odds, -1).flatten(1).mean(1).to(torch.float64)
@@ -90,7 +90,7 @@ class VDM(Timed):
         times: the law of t: uniform from t_min to 1, best stratified (app. I.1).
     """
 
-    times: TimeLaw = Stratified()  # noqa: RUF009 (frozen)
+    times: TimestepDistribution = Stratified()  # noqa: RUF009 (frozen)
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Condition | None, noise: Noise) -> Tensor:
         process = denoiser.process
@@ -120,7 +120,7 @@ class VDM(Timed):
             raise UserError(f"objective 'vdm' learns the process 'learned', got {denoiser.process}; use 'likelihood'")
         if self.times not in (Uniform(), Stratified()):
             raise UserError(f"objective 'vdm' draws times uniform from t_min to 1, got {self.times}")
-        label = getattr(getattr(denoiser, "reading", None), "time", "log_sigma")
+        label = getattr(getattr(denoiser, "parameterization", None), "time", "log_sigma")
         if label != "log_sigma":
             raise UserError(f"objective 'vdm' needs a network that is told log_sigma, got prediction.time {label!r}")
 
@@ -145,6 +145,6 @@ class VDM(Timed):
 
 def levels_of(denoiser: Denoiser) -> Tensor | None:
     """The values a coordinate of the denoiser's data takes; None if they are continuous or unknown."""
-    data = described(denoiser)
+    data = denoiser.data
     count = getattr(data, "levels", None)
     return None if count is None else torch.linspace(data.low, data.high, count, dtype=torch.float64)

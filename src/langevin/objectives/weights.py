@@ -10,14 +10,14 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import register
 from ..denoisers import Denoiser
-from ..processes import Chain, PhaseSpace, ScalarGaussian, power
+from ..processes import Chain, PhaseSpace, ScalarGaussian, require
 
 Weight = Callable[..., Tensor]
 """``weight(denoiser, t, **settings) -> (B,)`` in float64, for times ``(B,)`` in (0, 1]."""
 
 
 def _process(denoiser: Denoiser, name: str) -> ScalarGaussian:
-    process: ScalarGaussian = power(denoiser.process, ScalarGaussian, f"weight {name!r}")
+    process: ScalarGaussian = require(denoiser.process, ScalarGaussian, f"weight {name!r}")
     return process
 
 
@@ -34,7 +34,7 @@ def simple(denoiser: Denoiser, t: Tensor) -> Tensor:
     So ε-prediction has DDPM's L_simple (arXiv:2006.11239 eq. 14), v-prediction the v loss (2202.00512), flow-prediction
     flow matching (2210.02747 eq. 14) and EDM's the EDM loss up to its law of σ (2206.00364 eq. 8).
     """
-    reading = getattr(denoiser, "reading", None)
+    reading = getattr(denoiser, "parameterization", None)
     if reading is None or not hasattr(reading, "weight"):
         _process(denoiser, "simple")
         raise UserError(
@@ -112,19 +112,19 @@ def likelihood(denoiser: Denoiser, t: Tensor) -> Tensor:
     arxiv="2206.00364",
     proof="exact: tests/objectives/test_weights.py::test_edm_weight",
 )
-def edm(denoiser: Denoiser, t: Tensor, *, data_std: float | None = None) -> Tensor:
+def edm(denoiser: Denoiser, t: Tensor, *, sigma_data: float | None = None) -> Tensor:
     r""":math:`(s^2 + σ_d^2) / (s\,σ_d)^2` with s = σ/α (arXiv:2206.00364, Table 1); for any prediction.
 
-    ``data_std`` is σ_d; that of the denoiser's reading if not given.
+    ``sigma_data`` is σ_d; that of the denoiser's reading if not given.
     """
     process = _process(denoiser, "edm")
-    if data_std is None:
-        reading = getattr(denoiser, "reading", None)
+    if sigma_data is None:
+        reading = getattr(denoiser, "parameterization", None)
         if reading is None:
-            raise UserError("weight 'edm' needs data_std for a denoiser that has no network")
-        data_std = float(reading.data_std)
+            raise UserError("weight 'edm' needs sigma_data for a denoiser that has no network")
+        sigma_data = float(reading.sigma_data)
     alpha2, sigma2 = process.alpha(t) ** 2, process.sigma(t) ** 2
-    return alpha2 / sigma2 + 1 / data_std**2
+    return alpha2 / sigma2 + 1 / sigma_data**2
 
 
 @register(

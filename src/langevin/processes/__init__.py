@@ -7,7 +7,7 @@ from typing import Any
 
 from .._errors import UserError, shown
 from .._registry import lookup
-from .._untrusted import settings as checked
+from ..storage.untrusted import settings as checked
 from .base import (
     Observable,
     Observation,
@@ -18,9 +18,9 @@ from .base import (
     as_time,
     check_process,
     expand,
-    power,
+    require,
 )
-from .chains import (
+from .discrete import (
     SCHEDULES,
     Absorbing,
     Chain,
@@ -109,6 +109,6 @@ __all__ = [
     "create",
     "expand",
     "linear_betas",
-    "power",
+    "require",
     "scaled_linear_betas",
 ]

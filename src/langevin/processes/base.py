@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -50,6 +50,9 @@ class Process(ABC):
     States have shape ``(B, *state)``, times ``()`` or ``(B,)`` in [0, 1] with 0 the data.
     """
 
+    discrete: ClassVar[bool] = False
+    """Whether states are integers."""
+
     @property
     def t_min(self) -> float:
         """The smallest time at which a denoiser is usefully asked; a grid's last step goes from there to 0."""
@@ -59,6 +62,10 @@ class Process(ABC):
     def t_max(self) -> float:
         """The largest time of finite signal-to-noise ratio that a logarithmic grid starts from."""
         return 1.0
+
+    def state_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of a state of data of an event shape."""
+        return tuple(shape)
 
     @abstractmethod
     def prior(self, shape: tuple[int, ...]) -> Distribution:
@@ -162,7 +169,7 @@ def check_process(process: object) -> None:
     check_instance("process", process, Process, "a process such as langevin.processes.VP()")
 
 
-def power(process: Process, protocol: type, needed_by: str) -> Any:
+def require(process: Process, protocol: type, needed_by: str) -> Any:
     """The process, checked to have a power; the error names the power and who asked for it."""
     check_process(process)
     if not isinstance(process, protocol):

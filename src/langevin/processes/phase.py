@@ -174,6 +174,9 @@ class PhaseSpace(Process):
         """K x_0, ``(B, 2, *data)``."""
         return torch.stack([expand(k[..., 0], x0) * x0, expand(k[..., 1], x0) * x0], 1)
 
+    def state_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (2, *shape)
+
     def prior(self, shape: tuple[int, ...]) -> Normal:
         """N(0, I) in x and v."""
         return Normal(torch.zeros(1, 2, *shape, dtype=torch.float64), 1.0)

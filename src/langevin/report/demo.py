@@ -9,21 +9,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from .. import data, metrics, training
+from .. import data, metrics, models, training
 from .._duration import duration
 from .._errors import UserError
 from ..data import Dataset
 from ..denoisers import NetworkDenoiser
+from ..generate.environment import machine, versions
+from ..generate.samples import draw
 from ..metrics import Features
-from ..training import BudgetConfig, Config, NetworkConfig, ObjectiveConfig, OutputConfig, files
-from . import closeups
-from .drawing import draw
-from .environment import machine, versions
-from .findings import Findings, Row
+from ..storage import files
+from ..training import BudgetConfig, Config, NetworkConfig, ObjectiveConfig, OutputConfig
+from . import details
+from .comparisons import HEADLINE, TRIALS, Trial
 from .forecast import forecast
 from .page import page
 from .progress import Bar
-from .trials import HEADLINE, TRIALS, Trial
+from .results import Results, Row
 
 MODEL, PAGE, FIGURES = "model", "report.html", "report.json"
 
@@ -82,7 +83,7 @@ def demo(
     out: str | os.PathLike[str],
     say: Callable[[str], None] = print,
     leave: Callable[[str], None] | None = None,
-) -> Findings:
+) -> Results:
     """Train a class-conditional model on digits, sample it in several ways, measure each against held-out scans.
 
     ``out`` gets ``report.html``, ``report.json`` and the model directory ``model/``. A model that is there already and
@@ -107,7 +108,7 @@ def demo(
         return _made(job, Path(out), say, leave)
 
 
-def _made(job: Job, folder: Path, say: Callable[[str], None], leave: Callable[[str], None] | None) -> Findings:
+def _made(job: Job, folder: Path, say: Callable[[str], None], leave: Callable[[str], None] | None) -> Results:
     begun = time.monotonic()
     dataset = data.load("digits")
     # Fitted once: every row of the table is measured by the same classifier.
@@ -117,7 +118,7 @@ def _made(job: Job, folder: Path, say: Callable[[str], None], leave: Callable[[s
     rows = [_row(trial, job, model, dataset, features, say) for trial in job.trials]
     headline = next(row for row in rows if row.trial.id == HEADLINE)
     say("a closer look at single samples, and the report")
-    found = Findings(
+    found = Results(
         dataset=dataset,
         model=model,
         place=str(folder / MODEL),
@@ -125,8 +126,8 @@ def _made(job: Job, folder: Path, say: Callable[[str], None], leave: Callable[[s
         losses=_losses(folder / MODEL / "metrics.csv"),
         rows=rows,
         headline=headline,
-        neighbours=closeups.neighbours(headline.drawn.x, dataset),
-        strip=closeups.strip(model, [2, 5, 8], steps=headline.drawn.record["steps"], seed=job.seed),
+        neighbours=details.neighbours(headline.drawn.x, dataset),
+        strip=details.strip(model, [2, 5, 8], steps=headline.drawn.record["steps"], seed=job.seed),
         seconds={
             "training": trained,
             "sampling": sum(row.drawn.seconds for row in rows),
@@ -150,12 +151,12 @@ def _model(
     leave: Callable[[str], None] | None,
 ) -> tuple[NetworkDenoiser, bool]:
     """The trained model, and whether it was there before."""
-    asked, spent = training.settle(job.config, dataset.info), 0.0
+    asked, spent = training.resolve_config(job.config, dataset.info), 0.0
     if job.fresh and (training.checkpoints(folder) or (folder / "config.json").exists()):
         with files.lock(folder):
             files.remove(folder)
     if files.place(folder, "config.json").exists():
-        model = training.load(folder, device=job.device)
+        model = models.load(folder, device=job.device)
         if differ := _differ(asked, model):
             raise UserError(
                 f"{folder} holds a model trained with other settings ({', '.join(differ)}); "

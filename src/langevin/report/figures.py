@@ -6,7 +6,7 @@ import io
 import re
 from typing import TYPE_CHECKING, Any
 
-from .findings import Neighbours, Row
+from .results import Neighbours, Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

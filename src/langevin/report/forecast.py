@@ -17,7 +17,7 @@ from ..distributions import Noise
 from ..metrics import Features
 from ..training import Config, Learner
 from ..training.learner import precision
-from .trials import Trial
+from .comparisons import Trial
 
 TRIED = 4
 """Steps and calls that are timed; one more of each comes before, which makes room in memory."""
@@ -69,11 +69,11 @@ def forecast(
         device: where the network computes.
         spent: the share of the training's budget that is spent already, in [0, 1].
     """
-    config = training.settle(config, dataset.info)
+    config = training.resolve_config(config, dataset.info)
     size, budget = int(config.batch or 0), config.budget
     with torch.random.fork_rng():
         denoiser, objective = training.build(config, dataset.info)
-    place = training.Team.join(device).device
+    place = training.ProcessGroup.join(device).device
     denoiser.network.to(place)
     kind = precision(config.precision, place, denoiser.shape)
     learner = Learner(denoiser, objective, optimiser=config.optimiser, ema=config.ema, batch=size, precision=kind)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._duration import duration
 from . import figures, images
-from .findings import Findings, Row
+from .results import Results, Row
 from .table import MEASURES, anchor, glossary, table
 
 COLUMNS, BESIDE = 16, 5
@@ -27,7 +27,7 @@ PAIRS = 16
 """Samples shown beside their nearest training scans."""
 
 
-def page(found: Findings) -> str:
+def page(found: Results) -> str:
     """The report of a demo, as HTML."""
     css = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     # A row each; those of two stand side by side where there is room.
@@ -71,13 +71,13 @@ def _pan(inner: str, text: str) -> str:
     return f'<div class="pan" tabindex="0" role="region" aria-label="{escape(text)}"><div>{inner}</div></div>'
 
 
-def _meanings(found: Findings) -> str:
+def _meanings(found: Results) -> str:
     return f"""<h2>What the measures mean</h2>
 <p>All of them hold samples, or real scans in their place, against the {len(found.dataset.test)} held-out scans.</p>
 {glossary()}"""
 
 
-def _opening(found: Findings) -> str:
+def _opening(found: Results) -> str:
     made, seconds = found.model.config, found.seconds
     passes = made["images"] / len(found.dataset.train)
     trained = f"{duration(made['seconds'])} of training"
@@ -90,7 +90,7 @@ def _opening(found: Findings) -> str:
 {QUICK if found.quick else ""}</header>"""
 
 
-def _cards(found: Findings) -> str:
+def _cards(found: Results) -> str:
     row = found.headline
     n = row.drawn.record["n"]
     cards = [
@@ -133,7 +133,7 @@ def _cards(found: Findings) -> str:
 the default sampler and no guidance.</small></p>"""
 
 
-def _samples(found: Findings) -> str:
+def _samples(found: Results) -> str:
     classes = found.dataset.info.classes
     x, label = found.dataset.test.all()
     drawn = found.headline.drawn
@@ -164,7 +164,7 @@ def _by_class(x: Tensor, labels: Tensor, classes: int, count: int) -> Tensor:
     return torch.cat(parts)
 
 
-def _strip(found: Findings) -> str:
+def _strip(found: Results) -> str:
     strip = found.strip
     levels = "".join(f"<span>{_level(float(v))}</span>" for v in strip.levels)
     count, columns = strip.states.shape[1], len(strip.times)
@@ -181,7 +181,7 @@ the digit to be.</p>
 </figure>"""
 
 
-def _copies(found: Findings) -> str:
+def _copies(found: Results) -> str:
     x, near = found.headline.drawn.x, found.neighbours
     # The nearest pairs of all: if anything was copied it shows here.
     order = near.samples.argsort()[: PAIRS // 2]
@@ -200,7 +200,7 @@ that repeats its training data would pile up at 0.</figcaption>
 </figure>"""
 
 
-def _training(found: Findings) -> str:
+def _training(found: Results) -> str:
     made = found.model.config
     return f"""<h2>Training</h2>
 <figure>{_pan(figures.losses(found.losses), "losses")}
@@ -209,7 +209,7 @@ weights, which are what is saved and sampled.</figcaption>
 </figure>"""
 
 
-def _samplers(found: Findings) -> str:
+def _samplers(found: Results) -> str:
     notes = "".join(
         f"<p><small>{escape(row.trial.title)}, {row.drawn.record['steps']:,} steps: "
         f"{escape(row.trial.note)}.</small></p>"
@@ -227,7 +227,7 @@ scans that stand in for them, are fewer.</figcaption>
 <div class="notes">{notes}</div>"""
 
 
-def _run(found: Findings) -> str:
+def _run(found: Results) -> str:
     env, made = found.environment, found.model.config
     config = made["config"]
     machine = env["machine"]
@@ -254,7 +254,7 @@ def _run(found: Findings) -> str:
 <code>report.json</code>, beside this file.</small></p>"""
 
 
-def _onwards(found: Findings) -> str:
+def _onwards(found: Results) -> str:
     place = shlex.quote(found.place)
     again = " ".join(["langevin", "evaluate", place, *found.headline.trial.recipe.words()])
     blocks = [
@@ -301,6 +301,6 @@ def _level(value: float) -> str:
     return "0" if value == 0 else f"{value:.2g}"
 
 
-def _parameters(found: Findings) -> str:
+def _parameters(found: Results) -> str:
     count = sum(p.numel() for p in found.model.network.parameters())
     return f"{count / 1e6:.2f} million" if count >= 1e5 else f"{count:,}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from html import escape
 
-from .findings import Row
+from .results import Row
 
 Cell = Callable[[float], str]
 

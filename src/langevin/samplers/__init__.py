@@ -1,21 +1,14 @@
 """Update rules, combinators, time grids, and the one loop."""
 
 from . import grids
-from .adaptive import DOP853, RK45, DPMSolver12, DPMSolver23, DPMSolverAdaptive, ExplicitRungeKutta
-from .annealing import AnnealedLangevin, NoiseLevels, largest_distance, level_ratio, level_step_size
-from .bridges import DDIM, DDPM, Ancestral, DDIMHat, DDPMLarge, MaximumLikelihoodSDE
-from .churn import Churn, EDMEuler, EDMHeun
-from .correctors import MALA, Langevin, MomentumLangevin, PreconditionedLangevin
-from .equations import Euler, EulerMaruyama, Heun, PredictorCorrector
 from .estimate import estimate_moments, moments_from
-from .filters import Filter, Frequency, Matrix
-from .joint import Boomerang, DenoisingMCMC, boomerang
-from .latents import decode, encode, lerp, slerp
-from .linear import Linear
-from .loop import Repeat, Sampler, State, Then, check_grid, trajectory
-from .moments import Coordinates, Cosines, Directions, Leading, Moments, moments_of
-from .momentum import HeavyBall
-from .multistep import (
+from .gaussian.solver import GaussianRemainder
+from .inversion import decode, encode, lerp, slerp
+from .learned.file_format import solver_from_dict, solver_to_dict
+from .learned.sampler import LearnedSolver, find_learned_solver
+from .linear.ancestral import DDIM, DDPM, Ancestral, DDIMHat, DDPMLarge, MaximumLikelihoodSDE
+from .linear.euler import Euler, EulerMaruyama, PredictorCorrector
+from .linear.multistep import (
     DEIS,
     PLMS,
     DEISRho,
@@ -27,12 +20,19 @@ from .multistep import (
     Multistep,
     UniPC,
 )
-from .phase import SSCS, Looked, PhaseMultistep
-from .pndm import PNDM, StartWith
-from .remainder import GaussianRemainder
-from .reversal import AdaptiveSDE, ConsistentAnnealing, Preconditioned, ReverseDiffusion
-from .sampling import create, default_grid, default_sampler, sample, suited
-from .singlestep import (
+from .linear.pndm import PNDM, StartWith
+from .linear.step import Linear
+from .linear.taylor import QuasiTaylor
+from .loop import Repeat, Sampler, State, Then, check_grid, trajectory
+from .mcmc.annealing import AnnealedLangevin, NoiseLevels, largest_distance, level_ratio, level_step_size
+from .mcmc.denoising_mcmc import Boomerang, DenoisingMCMC, boomerang
+from .mcmc.langevin import MALA, Langevin, MomentumLangevin, PreconditionedLangevin
+from .mcmc.momentum import HeavyBall
+from .phase import SSCS, PhaseMultistep, PhaseProjected
+from .runge_kutta.adaptive import DOP853, RK45, DPMSolver12, DPMSolver23, DPMSolverAdaptive, ExplicitRungeKutta
+from .runge_kutta.churn import Churn, EDMEuler, EDMHeun
+from .runge_kutta.heun import Heun
+from .runge_kutta.singlestep import (
     PRK,
     DPMSolver,
     DPMSolverFast,
@@ -45,8 +45,9 @@ from .singlestep import (
     RhoRK4,
     Tableau,
 )
-from .taylor import QuasiTaylor
-from .tuned import Tuned
+from .sampling import create, default_grid, default_sampler, sample
+from .sde.filters import Filter, Frequency, Matrix
+from .sde.reverse_sde import AdaptiveSDE, ConsistentAnnealing, Preconditioned, ReverseDiffusion
 
 __all__ = [
     "DDIM",
@@ -65,8 +66,6 @@ __all__ = [
     "Boomerang",
     "Churn",
     "ConsistentAnnealing",
-    "Coordinates",
-    "Cosines",
     "DDIMHat",
     "DDPMLarge",
     "DEISRho",
@@ -83,7 +82,6 @@ __all__ = [
     "DPMSolverPP3S",
     "DPMSolverPPSDE",
     "DenoisingMCMC",
-    "Directions",
     "EDMEuler",
     "EDMHeun",
     "Euler",
@@ -96,16 +94,15 @@ __all__ = [
     "Heun",
     "InTurn",
     "Langevin",
-    "Leading",
+    "LearnedSolver",
     "Linear",
-    "Looked",
     "Matrix",
     "MaximumLikelihoodSDE",
-    "Moments",
     "MomentumLangevin",
     "Multistep",
     "NoiseLevels",
     "PhaseMultistep",
+    "PhaseProjected",
     "Preconditioned",
     "PreconditionedLangevin",
     "PredictorCorrector",
@@ -121,7 +118,6 @@ __all__ = [
     "State",
     "Tableau",
     "Then",
-    "Tuned",
     "UniPC",
     "boomerang",
     "check_grid",
@@ -131,15 +127,16 @@ __all__ = [
     "default_sampler",
     "encode",
     "estimate_moments",
+    "find_learned_solver",
     "grids",
     "largest_distance",
     "lerp",
     "level_ratio",
     "level_step_size",
     "moments_from",
-    "moments_of",
     "sample",
     "slerp",
-    "suited",
+    "solver_from_dict",
+    "solver_to_dict",
     "trajectory",
 ]

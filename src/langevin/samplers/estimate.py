@@ -9,15 +9,18 @@ from torch import Tensor
 
 from .._errors import UserError
 from ..denoisers import Denoiser
-from .moments import FLOOR, LEADING, Basis, Cosines, Moments
-from .remainder import GaussianRemainder
+from ..denoisers.frames import FLOOR
+from ..numerics.frame import LEADING, Basis, Cosines, GaussianFrame
+from .gaussian.solver import GaussianRemainder
 from .sampling import sample
 
 FULL = 512
 """Events of up to this many coordinates get a full covariance."""
 
 
-def estimate_moments(denoiser: Denoiser, n: int = 512, steps: int = 12, seed: int = 0, batch: int = 256) -> Moments:
+def estimate_moments(
+    denoiser: Denoiser, n: int = 512, steps: int = 12, seed: int = 0, batch: int = 256
+) -> GaussianFrame:
     """Mean and covariance of what a model draws, from n of its own samples: once, for a model that carries none.
 
     Up to 512 coordinates the covariance is full, shrunk towards a multiple of the identity as far as n samples ask for
@@ -34,16 +37,16 @@ def estimate_moments(denoiser: Denoiser, n: int = 512, steps: int = 12, seed: in
         batch: samples at a time.
 
     Returns:
-        Moments to give as ``GaussianRemainder(moments=…)``.
+        The frame to give as ``GaussianRemainder(frame=…)``.
     """
     if isinstance(n, bool) or not isinstance(n, int) or n < 2:
         raise UserError(f"n must be an integer of at least 2, got {n!r}")
-    unknown = GaussianRemainder(moments=Moments.unknown(math.prod(denoiser.shape)))
+    unknown = GaussianRemainder(frame=GaussianFrame.unknown(math.prod(denoiser.shape)))
     x = sample(denoiser, unknown, n=n, steps=steps, seed=seed, batch=batch).flatten(1).to("cpu", torch.float64)
     return moments_from(x, denoiser.shape)
 
 
-def moments_from(x: Tensor, shape: tuple[int, ...]) -> Moments:
+def moments_from(x: Tensor, shape: tuple[int, ...]) -> GaussianFrame:
     """The moments of events ``(n, D)`` of a shape, as ``estimate_moments`` takes them of its samples."""
     mean = x.mean(0)
     centred = x - mean
@@ -53,15 +56,15 @@ def moments_from(x: Tensor, shape: tuple[int, ...]) -> Moments:
         share = float(ledoit_wolf_shrinkage(centred.numpy(), assume_centered=True)) if x.shape[1] > 1 else 0.0
         cov = centred.mT @ centred / len(x)
         shrunk = (1 - share) * cov + share * cov.diagonal().mean() * torch.eye(len(mean), dtype=x.dtype)
-        return Moments.of(mean, shrunk, FLOOR)
+        return GaussianFrame.from_covariance(mean, shrunk, FLOOR)
     if len(shape) == 3:
         basis: Basis = Cosines((shape[0], shape[1], shape[2]))
-        return Moments(mean, _smooth(basis.to(centred).square().mean(0), shape), basis, floor=FLOOR)
+        return GaussianFrame(mean, _smooth(basis.to(centred).square().mean(0), shape), basis, floor=FLOOR)
     count = max(1, min(LEADING, len(x) // 8))
     _, sizes, rows = torch.linalg.svd(centred, full_matrices=False)
     values = sizes.square() / len(x)
     rest = values[count:].sum() / (len(mean) - count)
-    return Moments.leading(mean, torch.cat((values[:count], rest[None])), rows[:count].mT, FLOOR)
+    return GaussianFrame.from_leading(mean, torch.cat((values[:count], rest[None])), rows[:count].mT, FLOOR)
 
 
 def _smooth(variances: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .._errors import UserError, check_integer, check_numbers, shown
 from .._registry import register
-from ..processes import DDPM, Process, ScalarGaussian, SignalToNoise, TableChain, check_process, power
+from ..processes import DDPM, Process, ScalarGaussian, SignalToNoise, TableChain, check_process, require
 
 _EXACT = "exact: tests/samplers/test_grids.py"
 
@@ -39,7 +39,7 @@ def quadratic(process: Process, steps: int) -> Tensor:
 @register("grids", "log-snr", title="Uniform in log-SNR", arxiv="2206.00927", proof=_EXACT)
 def log_snr(process: Process, steps: int) -> Tensor:
     """n times uniform in log-SNR from ``t_max`` to ``t_min``, then 0 (arXiv:2206.00927 §3.4)."""
-    noisy: SignalToNoise = power(process, SignalToNoise, "grid 'log-snr'")
+    noisy: SignalToNoise = require(process, SignalToNoise, "grid 'log-snr'")
     low, high = noisy.log_snr(process.t_max), noisy.log_snr(process.t_min)
     values = low + (high - low) * torch.linspace(0, 1, _steps(steps), dtype=torch.float64)
     return _end(_clip(process, noisy.time(values)))
@@ -51,7 +51,7 @@ def karras(process: Process, steps: int, rho: float = 7.0) -> Tensor:
 
     .. math:: (σ/α)_i = \left(σ_{\max}^{1/ρ} + \tfrac{i}{n-1} (σ_{\min}^{1/ρ} - σ_{\max}^{1/ρ})\right)^ρ
     """
-    noisy: SignalToNoise = power(process, SignalToNoise, "grid 'karras'")
+    noisy: SignalToNoise = require(process, SignalToNoise, "grid 'karras'")
     check_numbers(rho=rho)
     if not rho > 0:
         raise UserError(f"rho must be > 0, got {rho}")
@@ -171,7 +171,7 @@ def optimal(process: Process, steps: int, spread: float = 0.5, candidates: int =
         spread: c, the RMS of the data a coordinate around its mean, > 0.
         candidates: how many times to choose from.
     """
-    gaussian: ScalarGaussian = power(process, ScalarGaussian, "grid 'optimal'")
+    gaussian: ScalarGaussian = require(process, ScalarGaussian, "grid 'optimal'")
     check_numbers(spread=spread)
     check_integer("candidates", candidates, 2)
     if not 0 < spread < float("inf"):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,10 +16,10 @@ from torch import Tensor
 from .._errors import UserError, check_instance, check_integer, shown
 from ..denoisers import Denoiser, check_is_denoiser
 from ..distributions import Distribution, Noise, Stream
-from ..processes import Process, ScalarGaussian
+from ..processes import Process
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False)
 class State:
     """Where a sampler is.
 
@@ -31,11 +34,6 @@ class State:
     t: Tensor
     memory: Any = None
     belief: Distribution | None = None
-
-    def __init__(self, x: Tensor, t: Tensor, memory: Any = None, belief: Distribution | None = None) -> None:
-        # One a step: a frozen dataclass would take the longer way round, field by field.
-        own = self.__dict__
-        own["x"], own["t"], own["memory"], own["belief"] = x, t, memory, belief
 
     def move(self, x: Tensor, s: Tensor, memory: Any = None, belief: Distribution | None = None) -> State:
         """The state after a step to s."""
@@ -56,8 +54,12 @@ class Sampler(ABC):
         """The grid this sampler is meant for, or None for the process's own default."""
         return None
 
+    def for_model(self, denoiser: Denoiser) -> Sampler:
+        """This sampler with what it takes of a model: most take nothing, some the mean and covariance of its data."""
+        return self
+
     def plan(self, process: Process, grid: Tensor) -> Sampler:
-        """This sampler settled on a grid: what depends on times alone is computed once, before the first step.
+        """This sampler on a grid: what depends on times alone is computed once, before the first step.
 
         The law of the steps does not change, but for settings that speak of the end of the grid.
         """
@@ -72,8 +74,72 @@ class Sampler(ABC):
         return Repeat(self, times)
 
 
+class OnGrid(Sampler):
+    """A sampler whose steps are coefficients that depend on the process and on times alone.
+
+    A step looks its coefficients up by its key, the times it depends on: ``plan`` has computed those of a grid; those
+    of any other step are computed when it is taken.
+    """
+
+    _table: Mapping[Any, Any] = MappingProxyType({})
+
+    @abstractmethod
+    def coefficients(self, process: Any, *key: Any) -> Any:
+        """The coefficients of the step with this key."""
+
+    @abstractmethod
+    def tabulate(self, process: Any, grid: tuple[float, ...]) -> Mapping[Any, Any]:
+        """The coefficients of the steps of a grid, by key."""
+
+    def plan(self, process: Process, grid: Tensor) -> Sampler:
+        planned, times = copy(self), tuple(grid.tolist())
+        try:
+            table = _tabulate(self, process, times)
+        except TypeError:  # a process that cannot be hashed, since it learns
+            table = self.tabulate(process, times)
+        object.__setattr__(planned, "_table", table)
+        return planned
+
+    def looked_up(self, process: Any, *key: Any) -> Any:
+        """The coefficients of the step with this key, from the table where they are in it."""
+        found = self._table.get(key)
+        return self.coefficients(process, *key) if found is None else found
+
+
+@lru_cache(maxsize=256)
+def _tabulate(sampler: OnGrid, process: Process, grid: tuple[float, ...]) -> Mapping[Any, Any]:
+    """``tabulate``, kept for the next batch."""
+    return sampler.tabulate(process, grid)
+
+
+class Composite(Sampler):
+    """A sampler made of others: what is asked of it before the first step is asked of each."""
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[Sampler, ...]:
+        """The samplers it is made of, first the one whose grid is taken."""
+
+    @abstractmethod
+    def with_parts(self, *parts: Sampler) -> Sampler:
+        """The same of other samplers."""
+
+    def check(self, process: Process) -> None:
+        for part in self.parts:
+            part.check(process)
+
+    def default_grid(self, process: Process, steps: int) -> Tensor | None:
+        return self.parts[0].default_grid(process, steps)
+
+    def for_model(self, denoiser: Denoiser) -> Sampler:
+        return self.with_parts(*(part.for_model(denoiser) for part in self.parts))
+
+    def plan(self, process: Process, grid: Tensor) -> Sampler:
+        return self.with_parts(*(part.plan(process, grid) for part in self.parts))
+
+
 @dataclass(frozen=True)
-class Then(Sampler):
+class Then(Composite):
     """``first``, then ``second`` from s to s. Each keeps a memory of its own and draws noise of its own."""
 
     first: Sampler
@@ -83,25 +149,22 @@ class Then(Sampler):
         check_sampler(self.first)
         check_sampler(self.second)
 
+    @property
+    def parts(self) -> tuple[Sampler, ...]:
+        return self.first, self.second
+
+    def with_parts(self, *parts: Sampler) -> Then:
+        return Then(*parts)
+
     def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
         memories = state.memory or (None, None)
-        middle = self.first.step(replace(state, memory=memories[0]), s, denoiser, noise.fold(Stream.PREDICTOR))
-        end = self.second.step(replace(middle, memory=memories[1]), s, denoiser, noise.fold(Stream.CORRECTOR))
+        middle = self.first.step(replace(state, memory=memories[0]), s, denoiser, noise.fold_in(Stream.PREDICTOR))
+        end = self.second.step(replace(middle, memory=memories[1]), s, denoiser, noise.fold_in(Stream.CORRECTOR))
         return replace(end, memory=(middle.memory, end.memory))
-
-    def check(self, process: Process) -> None:
-        self.first.check(process)
-        self.second.check(process)
-
-    def default_grid(self, process: Process, steps: int) -> Tensor | None:
-        return self.first.default_grid(process, steps)
-
-    def plan(self, process: Process, grid: Tensor) -> Sampler:
-        return Then(self.first.plan(process, grid), self.second.plan(process, grid))
 
 
 @dataclass(frozen=True)
-class Repeat(Sampler):
+class Repeat(Composite):
     """``sampler``, ``times`` times a step."""
 
     sampler: Sampler
@@ -111,19 +174,17 @@ class Repeat(Sampler):
         check_sampler(self.sampler)
         check_integer("times", self.times, 1)
 
+    @property
+    def parts(self) -> tuple[Sampler, ...]:
+        return (self.sampler,)
+
+    def with_parts(self, *parts: Sampler) -> Repeat:
+        return Repeat(parts[0], self.times)
+
     def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
         for i in range(self.times):
-            state = self.sampler.step(state, s, denoiser, noise.fold(Stream.REPEATED + i))
+            state = self.sampler.step(state, s, denoiser, noise.fold_in(Stream.REPEATED + i))
         return state
-
-    def check(self, process: Process) -> None:
-        self.sampler.check(process)
-
-    def default_grid(self, process: Process, steps: int) -> Tensor | None:
-        return self.sampler.default_grid(process, steps)
-
-    def plan(self, process: Process, grid: Tensor) -> Sampler:
-        return Repeat(self.sampler.plan(process, grid), self.times)
 
 
 def check_sampler(sampler: object) -> None:
@@ -133,19 +194,26 @@ def check_sampler(sampler: object) -> None:
 
 def check_start(start: Any, denoiser: Denoiser) -> None:
     """Refuse a start that is no batch of states of the denoiser's process."""
-    if isinstance(start, Tensor) and start.shape[1:] == denoiser.shape and start.ndim and start.is_floating_point():
-        floats = isinstance(denoiser.process, ScalarGaussian)
-        if floats and len(start):
-            return  # what is usual, without drawing a state
-    example = denoiser.process.prior(denoiser.shape).sample(Noise(0, 1))
-    kind = "floating" if example.is_floating_point() else "integer"
-    accepted = f"start must be a {kind} tensor of states (B, {', '.join(map(str, example.shape[1:]))})"
+    state = denoiser.process.state_shape(denoiser.shape)
+    floating = not denoiser.process.discrete
+    accepted = (
+        f"start must be {'a floating' if floating else 'an integer'} tensor of states (B, {', '.join(map(str, state))})"
+    )
     if not isinstance(start, Tensor):
         raise UserError(f"{accepted}, got {shown(start)}")
-    if not start.ndim or not len(start) or start.shape[1:] != example.shape[1:]:
+    if not start.ndim or not len(start) or start.shape[1:] != state:
         raise UserError(f"{accepted}, got shape {tuple(start.shape)}")
-    if start.is_floating_point() != example.is_floating_point() or start.dtype == torch.bool:
+    if start.is_floating_point() != floating or start.dtype == torch.bool:
         raise UserError(f"{accepted}, got {start.dtype}")
+
+
+def check_shared_time(t: Tensor, s: Tensor, what: str) -> None:
+    """Refuse samples at times of their own, for samplers that remember values at times that all share."""
+    if t.ndim or s.ndim:
+        raise UserError(
+            f"t and s must be one time for all samples with {what}, which remembers earlier values, got shapes "
+            f"{tuple(t.shape)} and {tuple(s.shape)}; a sampler without a memory, such as DDIM, takes one a sample"
+        )
 
 
 def check_grid(grid: Tensor | list[float]) -> Tensor:
@@ -197,7 +265,7 @@ def trajectory(
     times = grid.unbind()
     state = State(x, times[0])
     yield state
-    sampler = sampler.plan(denoiser.process, grid)
+    sampler = sampler.for_model(denoiser).plan(denoiser.process, grid)
     for i, s in enumerate(times[1:], 1):
         state = sampler.step(state, s, denoiser, noise.at(i))
         yield state

@@ -1,4 +1,4 @@
-"""Samplers of phase space: the symmetric splitting of critically damped Langevin diffusion, its flow, and its look."""
+"""Samplers of phase space: the splitting of critically damped Langevin diffusion, its flow, and scalar solvers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .._registry import register
 from ..denoisers import Denoiser, Transform
 from ..distributions import Dirac, Distribution, Noise, Stream
 from ..processes import Look, PhaseSpace, Process, expand
+from .gaussian.solver import GaussianRemainder
 from .loop import Sampler, State
-from .remainder import GaussianRemainder
 
 
 @register(
@@ -55,11 +55,11 @@ class SSCS(Sampler):
             belief = denoiser(x, t)
             return state.move(process.reverse(x, Dirac(belief.mean), t, s).mean, s, belief=belief)
         h, middle = t - s, (t + s) / 2
-        x = _equilibrium(process, x, h / 2, noise.fold(Stream.FIRST_HALF))
+        x = _equilibrium(process, x, h / 2, noise.fold_in(Stream.FIRST_HALF))
         belief = denoiser(x, middle)
         force = process.score(x, belief, middle)[:, 1] + x[:, 1]
         x = torch.stack((x[:, 0], x[:, 1] + expand(4 * process.beta * h, force) * force), 1)
-        return state.move(_equilibrium(process, x, h / 2, noise.fold(Stream.SECOND_HALF)), s, belief=belief)
+        return state.move(_equilibrium(process, x, h / 2, noise.fold_in(Stream.SECOND_HALF)), s, belief=belief)
 
 
 def _equilibrium(process: PhaseSpace, x: Tensor, h: Tensor, noise: Noise) -> Tensor:
@@ -85,7 +85,7 @@ class PhaseMultistep(Sampler):
     .. math::
         z_s = G z_t + A(t)\, \hat x_0(t) + \frac{\hat x_0(t) - \hat x_0(t')}{φ_t - φ_{t'}} \int_{φ_t}^{φ_s} A(τ)\, dφ_τ,
 
-    r being the noise of the look y = x_0 + rε that a state amounts to. Order 2, one evaluation a step; the first
+    r being the noise of the sufficient statistic y = x_0 + rε of a state. Order 2, one evaluation a step; the first
     step is of order 1.
     """
 
@@ -123,8 +123,8 @@ def _integral(process: PhaseSpace, t: Tensor, s: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class _Looked(Transform):
-    """A belief of phase space, asked about the look y; the rest of the state, w, stands still."""
+class _OfStatistic(Transform):
+    """A belief of phase space, asked about the sufficient statistic y; the rest of the state, w, stands still."""
 
     w: Tensor
 
@@ -141,18 +141,18 @@ class _Looked(Transform):
 
 @register(
     "samplers",
-    "looked",
+    "phase-projected",
     title="Any solver of scalar noise, in phase space",
-    proof="exact: tests/laws/test_phase_laws.py, tests/samplers/test_looked.py",
+    proof="exact: tests/laws/test_phase_laws.py, tests/samplers/test_phase_projected.py",
 )
 @dataclass(frozen=True)
-class Looked(Sampler):
+class PhaseProjected(Sampler):
     r"""A solver of x_0 + rε, on what a state of phase space says about the data.
 
-    The state is :math:`(x_t, v_t) = K y + w L e`, where the look y = x_0 + r ε_1 holds all that it says of x_0 and
-    w = ε_2 is independent of both (``PhaseSpace.split``). So w may stand still while y is carried along the
-    probability flow of ``Look(process)``, or its SDE: (x, v) has the law of phase space at every time, on other paths
-    than those of CLD. Order and evaluations are the solver's.
+    The state is :math:`(x_t, v_t) = K y + w L e`, where the sufficient statistic y = x_0 + r ε_1 holds all
+    that it says of x_0 and w = ε_2 is independent of both (``PhaseSpace.split``). So w may stand still while y is
+    carried along the probability flow of ``Look(process)``, or its SDE: (x, v) has the law of phase space at every
+    time, on other paths than those of CLD. Order and evaluations are the solver's.
 
     Args:
         sampler: of any scalar-Gaussian process.
@@ -166,17 +166,22 @@ class Looked(Sampler):
     def default_grid(self, process: Process, steps: int) -> Tensor | None:
         return self.sampler.default_grid(Look(_phase(process)), steps)
 
+    def for_model(self, denoiser: Denoiser) -> Sampler:
+        return replace(self, sampler=self.sampler.for_model(denoiser))
+
     def plan(self, process: Process, grid: Tensor) -> Sampler:
         return replace(self, sampler=self.sampler.plan(Look(_phase(process)), grid))
 
     def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
         process = _phase(denoiser.process)
         y, w = process.split(state.x, state.t)
-        end = self.sampler.step(State(y, state.t, state.memory, state.belief), s, _Looked(denoiser, w), noise)
+        end = self.sampler.step(State(y, state.t, state.memory, state.belief), s, _OfStatistic(denoiser, w), noise)
         return state.move(process.join(end.x, w, s), s, memory=end.memory, belief=end.belief)
 
 
 def _phase(process: Process) -> PhaseSpace:
     if not isinstance(process, PhaseSpace):
-        raise UserError(f"a state can be split into a look and a rest in phase space, not in {type(process).__name__}")
+        raise UserError(
+            f"only a state of phase space has a sufficient statistic and a rest, not one of {type(process).__name__}"
+        )
     return process

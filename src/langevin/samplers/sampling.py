@@ -12,16 +12,16 @@ from torch import Tensor
 
 from .._errors import UserError, check_instance, check_integer, nearest, shown
 from .._registry import lookup
-from .._untrusted import room
 from ..denoisers import Denoiser, check_is_denoiser
 from ..distributions import Noise
 from ..processes import PhaseSpace, Process, ScalarGaussian, TableChain
+from ..storage.untrusted import room
 from . import grids
-from .bridges import Ancestral
-from .loop import Repeat, Sampler, Then, check_grid, check_sampler, check_start, trajectory
-from .phase import Looked
-from .remainder import GaussianRemainder
-from .tuned import found
+from .gaussian.solver import GaussianRemainder
+from .learned.sampler import find_learned_solver
+from .linear.ancestral import Ancestral
+from .loop import Sampler, check_grid, check_sampler, check_start, trajectory
+from .phase import PhaseProjected
 
 
 @singledispatch
@@ -42,38 +42,12 @@ def _(process: ScalarGaussian) -> Sampler:
 
 @default_sampler.register
 def _(process: PhaseSpace) -> Sampler:
-    return Looked()
+    return PhaseProjected()
 
 
 @default_sampler.register
 def _(denoiser: Denoiser) -> Sampler:
-    return suited(default_sampler(denoiser.process), denoiser)
-
-
-@singledispatch
-def suited(sampler: Sampler, denoiser: Denoiser) -> Sampler:
-    """The sampler with what it takes of a model: most take nothing, some the moments of its data."""
-    return sampler
-
-
-@suited.register
-def _(sampler: GaussianRemainder, denoiser: Denoiser) -> Sampler:
-    return sampler.of(denoiser)
-
-
-@suited.register
-def _(sampler: Looked, denoiser: Denoiser) -> Sampler:
-    return Looked(suited(sampler.sampler, denoiser))
-
-
-@suited.register
-def _(sampler: Then, denoiser: Denoiser) -> Sampler:
-    return Then(suited(sampler.first, denoiser), suited(sampler.second, denoiser))
-
-
-@suited.register
-def _(sampler: Repeat, denoiser: Denoiser) -> Sampler:
-    return Repeat(suited(sampler.sampler, denoiser), sampler.times)
+    return default_sampler(denoiser.process).for_model(denoiser)
 
 
 @singledispatch
@@ -180,11 +154,11 @@ def sample(
     if isinstance(sampler, str):
         sampler = create(sampler)
     if sampler is None and grid is None:
-        sampler = found(denoiser, 10 if steps is None else steps)  # one that was tuned for just this
+        sampler = find_learned_solver(denoiser, 10 if steps is None else steps)
     sampler = default_sampler(process) if sampler is None else sampler
     check_sampler(sampler)
     sampler.check(process)
-    sampler = suited(sampler, denoiser)
+    sampler = sampler.for_model(denoiser)
     if grid is not None and not isinstance(grid, str):
         times = check_grid(grid)
         if steps is not None and steps != len(times) - 1:

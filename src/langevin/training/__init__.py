@@ -1,4 +1,4 @@
-"""One trainer: configuration, optimiser steps, moving average, checkpoints, and the model directory they end in."""
+"""One trainer: configuration, optimiser steps, moving average, checkpoints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .checkpoint import found as checkpoints
-    from .codec import Autoencoder
     from .config import (
         BudgetConfig,
         Config,
@@ -16,25 +15,21 @@ if TYPE_CHECKING:
         ObjectiveConfig,
         OptimiserConfig,
         OutputConfig,
+        ParallelConfig,
         PredictionConfig,
         ProcessConfig,
-        WorkConfig,
     )
+    from .distributed import ProcessGroup
     from .ema import EMA
     from .learner import Learner
     from .loop import train
-    from .model import load, load_codec, save
     from .order import Order
     from .pictures import grid, image, pairs, png, scatter, text
     from .recipes import RECIPES, recipe
-    from .resolve import build, settle
-    from .team import Team
-    from .tuning import tune, tune_model
-    from .variances import calibrate_model, train_head
+    from .resolve import build, resolve_config
 
 _FILES = {
     "checkpoint": ("checkpoints",),
-    "codec": ("Autoencoder",),
     "config": (
         "BudgetConfig",
         "Config",
@@ -45,19 +40,16 @@ _FILES = {
         "OutputConfig",
         "PredictionConfig",
         "ProcessConfig",
-        "WorkConfig",
+        "ParallelConfig",
     ),
     "ema": ("EMA",),
     "learner": ("Learner",),
     "loop": ("train",),
-    "model": ("load", "load_codec", "save"),
     "order": ("Order",),
     "pictures": ("grid", "image", "pairs", "png", "scatter", "text"),
     "recipes": ("RECIPES", "recipe"),
-    "resolve": ("build", "settle"),
-    "team": ("Team",),
-    "tuning": ("tune", "tune_model"),
-    "variances": ("calibrate_model", "train_head"),
+    "resolve": ("build", "resolve_config"),
+    "distributed": ("ProcessGroup",),
 }
 """Files with the names that each gives. They are imported when a name is first asked for: the command line's help needs
 ``config`` alone, which needs no torch."""
@@ -65,7 +57,6 @@ _FILES = {
 __all__ = [
     "EMA",
     "RECIPES",
-    "Autoencoder",
     "BudgetConfig",
     "Config",
     "EMAConfig",
@@ -75,28 +66,21 @@ __all__ = [
     "OptimiserConfig",
     "Order",
     "OutputConfig",
+    "ParallelConfig",
     "PredictionConfig",
     "ProcessConfig",
-    "Team",
-    "WorkConfig",
+    "ProcessGroup",
     "build",
-    "calibrate_model",
     "checkpoints",
     "grid",
     "image",
-    "load",
-    "load_codec",
     "pairs",
     "png",
     "recipe",
-    "save",
+    "resolve_config",
     "scatter",
-    "settle",
     "text",
     "train",
-    "train_head",
-    "tune",
-    "tune_model",
 ]
 
 if not TYPE_CHECKING:  # a type checker reads the imports above

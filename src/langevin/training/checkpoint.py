@@ -15,13 +15,14 @@ from torch import Tensor
 
 from .. import nn
 from .._errors import UserError
-from .._untrusted import reading
-from ..data import Data
-from . import files
+from ..data import DataInfo
+from ..models.directory import FORMAT
+from ..models.timing import CLOCK
+from ..storage import files
+from ..storage.untrusted import reading
 from .config import Config
 from .learner import Learner
-from .model import FORMAT
-from .reports import CLOCK, COLUMNS
+from .logging import COLUMNS
 from .resolve import check
 
 FOLDER = "checkpoints"
@@ -118,7 +119,7 @@ def save(
     tensors: Mapping[str, Mapping[str, Tensor]],
     progress: Progress,
     config: Config,
-    data: Data,
+    data: DataInfo,
 ) -> Path:
     """Write the checkpoint of a step, with ``learner.tensors()``, and remove all but the last ``keep``.
 
@@ -172,7 +173,7 @@ def read_state(path: Path) -> dict[str, Any]:
             raise UserError(f"{file}: {part} must be an object, got {type(state[part]).__name__}")
     files.only(file, state["progress"], {f.name for f in fields(Progress)} - {"clock"})
     with reading(file):
-        Data.from_dict(state["data"])
+        DataInfo.from_dict(state["data"])
     return state
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from .._untrusted import settings
+from ..storage.untrusted import settings
 
 Options = Annotated[dict[str, str], dict[str, Any]]
 """Settings by name: text on a command line, any JSON in a file."""
@@ -49,7 +49,7 @@ class PredictionConfig:
     time: str | None = None
     """How the network is told the time: log_sigma (log(sigma/alpha)/4), index or nearest-index (of a table), time
     (1000 t), t, sigma, log_snr or none; if not given, time for tokens, else log_sigma."""
-    data_std: float | None = None
+    sigma_data: float | None = None
     """RMS of the data a coordinate, in units of the data; measured if not given."""
     scale_input: bool = True
     """Whether the input is divided by its standard deviation."""
@@ -125,7 +125,7 @@ class BudgetConfig:
 
 
 @dataclass(frozen=True)
-class WorkConfig:
+class ParallelConfig:
     """How the work of a step is divided: what is learned is the same up to the order of float additions."""
 
     accumulate: int = 1
@@ -161,7 +161,7 @@ class OutputConfig:
 class Config:
     """A training run.
 
-    What is not given is chosen for the data by ``settle``: a run's checkpoint holds the settled configuration.
+    What is not given is chosen for the data by ``resolve_config``: a run's checkpoint holds the settled configuration.
     """
 
     seed: int = 0
@@ -179,7 +179,7 @@ class Config:
     ema: EMAConfig = field(default_factory=EMAConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
-    work: WorkConfig = field(default_factory=WorkConfig)
+    work: ParallelConfig = field(default_factory=ParallelConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON."""

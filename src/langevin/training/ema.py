@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import UserError
-from .team import local, spread, whole
+from .distributed import local, spread, whole
 
 RAMP = 0.05
 """A constant half-life is at most this share of the images seen, so that the average forgets the first weights."""

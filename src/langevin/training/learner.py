@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import UserError
-from ..denoisers import Counter, NetworkDenoiser
+from ..denoisers import EvaluationCounter, NetworkDenoiser
 from ..distributions import Noise, Stream
 from ..objectives import Objective
 from .config import EMAConfig, OptimiserConfig
+from .distributed import ProcessGroup, spread, whole
 from .ema import EMA
-from .team import Team, spread, whole
 
 LARGEST = 2.0**63
 """Norm of a gradient from which on a step is skipped: its square, which Adam keeps, would be infinite in float32."""
@@ -138,16 +138,16 @@ class Learner:
         ema: EMAConfig,
         batch: int,
         precision: str = "float32",
-        team: Team | None = None,
+        team: ProcessGroup | None = None,
         parts: int = 1,
         sharded: bool = False,
     ) -> None:
         self.objective, self.batch, self.parts = objective, batch, parts
         self.device = denoiser.device
-        self.team = Team(0, 1, self.device) if team is None else team
+        self.team = ProcessGroup(0, 1, self.device) if team is None else team
         self.network = denoiser.network.train()
         self.ema = EMA(self.network, batch, ema.width if ema.kind == "power" else None, ema.half_life)
-        self.average = objective.prepare(replace(denoiser, network=self.ema.network, counter=Counter()))
+        self.average = objective.prepare(replace(denoiser, network=self.ema.network, counter=EvaluationCounter()))
         wrapped = self.team.wrap(self.network, sharded)
         self.denoiser = denoiser if wrapped is None else replace(denoiser, network=wrapped)
         if sharded and wrapped is not None:
@@ -231,10 +231,10 @@ class Learner:
         x0, noise = x0.to(self.device, non_blocking=True), noise.to(self.device)
         condition = None
         if label is not None:
-            hidden = noise.fold(Stream.LABELS).uniform(()) < dropout
+            hidden = noise.fold_in(Stream.LABELS).uniform(()) < dropout
             condition = {"label": torch.where(hidden, -1, label.to(self.device, non_blocking=True))}
         if self._dropouts:
-            words = noise.fold(Stream.NETWORK).uniform((2,)).mul(2.0**32).long().tolist()
+            words = noise.fold_in(Stream.NETWORK).uniform((2,)).mul(2.0**32).long().tolist()
             self._generators = [torch.Generator(self.device).manual_seed(high << 32 | low) for high, low in words]
         with self.arithmetic():
             losses = self.objective(self.denoiser, x0, condition, noise)
@@ -255,7 +255,7 @@ class Learner:
         """The losses ``(B,)`` of the moving average, under the steady form of the objective."""
         condition = None if label is None else {"label": label}
         with self.arithmetic():
-            return self.objective.steady()(self.average, x0, condition, noise)
+            return self.objective.for_validation()(self.average, x0, condition, noise)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Everything that is kept of the ``model``, its average (``ema``) and the ``optimizer``, by name.

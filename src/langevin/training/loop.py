@@ -17,22 +17,25 @@ from torch import Tensor
 
 from .._duration import duration
 from .._errors import UserError, check_instance, check_path
-from ..data import Data, Dataset
-from ..denoisers import Counter, NetworkDenoiser
+from ..data import DataInfo, Dataset
+from ..denoisers import EvaluationCounter, NetworkDenoiser
 from ..distributions import Noise, Stream
-from ..objectives import Implicit, Sliced
+from ..models import directory
+from ..models.timing import CLOCK, SECONDS
+from ..objectives import ImplicitScoreMatching, SlicedScoreMatching
 from ..processes import Learning
+from ..storage import files
 from . import budget as budgets
-from . import checkpoint, files, model, pictures
+from . import checkpoint, pictures
 from .batches import Batches
 from .checkpoint import Progress
 from .config import Config
+from .distributed import ProcessGroup
 from .interrupts import Interrupts
 from .learner import Learner, learning_rate, precision
+from .logging import SKIPPED, Bar, Metrics, Row, forecast, opening, skipped
 from .order import Order
-from .reports import CLOCK, SECONDS, SKIPPED, Bar, Metrics, Row, forecast, opening, skipped
-from .resolve import build, changed, check, settle
-from .team import Team
+from .resolve import build, changed, check, resolve_config
 
 NOISES = 64
 """Noises at which one held-out example is asked for at most."""
@@ -93,7 +96,7 @@ def train(
     check_instance("config", config, Config, "a langevin.training.Config")
     check_instance("dataset", dataset, Dataset, "a dataset, as langevin.data.load(…) gives it")
     check_path("out", out)
-    team = Team.join(device)
+    team = ProcessGroup.join(device)
     with team.guard():
         return _train(config, dataset, Path(out).expanduser(), team, resume, quiet, leave)
 
@@ -102,7 +105,7 @@ def _train(
     config: Config,
     dataset: Dataset,
     folder: Path,
-    team: Team,
+    team: ProcessGroup,
     resume: bool,
     quiet: bool,
     leave: Callable[[str], None] | None,
@@ -132,7 +135,10 @@ def _train(
             denoiser.check_memory(-(-batch // (team.size * config.work.accumulate)), learning=True)
         if sharded and isinstance(getattr(denoiser, "process", None), Learning):
             raise UserError("shard-weights cannot spread a process that learns: its weights work beside the network")
-        if sharded and (getattr(denoiser.network, "energy", False) or isinstance(objective, (Implicit, Sliced))):
+        if sharded and (
+            getattr(denoiser.network, "energy", False)
+            or isinstance(objective, (ImplicitScoreMatching, SlicedScoreMatching))
+        ):
             raise UserError("shard-weights cannot spread a network whose loss takes a gradient itself (energy, sliced)")
         learner = Learner(
             denoiser,
@@ -150,13 +156,13 @@ def _train(
         return Run(config, dataset, folder, team, learner, progress, quiet, leave, free).go()
 
 
-def _plan(config: Config, data: Data, out: Path, resume: bool) -> tuple[Config, Path | None]:
+def _plan(config: Config, data: DataInfo, out: Path, resume: bool) -> tuple[Config, Path | None]:
     """The settled configuration, and the checkpoint to go on from."""
     there = checkpoint.found(out)
     if not resume:
-        if there or (out / model.CONFIG).exists():
+        if there or (out / directory.CONFIG).exists():
             raise UserError(f"{out} already holds a run; go on with --resume, or choose another --out")
-        return settle(config, data), None
+        return resolve_config(config, data), None
     if not there:
         raise UserError(f"{out} holds no checkpoint to resume from; train without --resume")
     state = checkpoint.read_state(there[-1])
@@ -207,7 +213,7 @@ class Run:
     config: Config
     dataset: Dataset
     out: Path
-    team: Team
+    team: ProcessGroup
     learner: Learner
     progress: Progress
     quiet: bool
@@ -246,7 +252,7 @@ class Run:
             self.bar.close()
             if self.metrics is not None:
                 self.metrics.close()
-        model = replace(self._model(), counter=Counter())
+        model = replace(self._model(), counter=EvaluationCounter())
         model.network.to(self.team.device)
         return model
 
@@ -439,7 +445,7 @@ class Run:
         test, pairs, batch = self.dataset.test, self.config.output.validate_on, int(self.config.batch or 1)
         pairs = min(pairs, NOISES * len(test))  # more noises of so few examples tell nothing more
         order = Order(len(test), self.config.seed)
-        noise = Noise(self.config.seed, pairs).fold(Stream.VALIDATION)
+        noise = Noise(self.config.seed, pairs).fold_in(Stream.VALIDATION)
         total = 0.0
         for first in range(0, pairs, batch):
             rows = slice(first, min(first + batch, pairs))
@@ -478,7 +484,7 @@ class Run:
 
     def _keep(self) -> None:
         """Write what the run is for."""
-        model.save(self._model(), self.out)
+        directory.save(self._model(), self.out)
         files.replace(self.out / CLOCK, files.as_json(vars(self.progress.clock)))
 
     def _finish(self) -> None:

@@ -24,7 +24,7 @@ class Order:
         """The examples of an epoch, int64 ``(N,)``."""
         if self._kept is None or self._kept[0] != epoch:
             # Two words a key: 64 random bits, so that ties do not happen; a stable sort decides them if they do.
-            keys = Noise(self.seed, self.examples, draw=epoch).fold(Stream.ORDER).uniform((2,))
+            keys = Noise(self.seed, self.examples, draw=epoch).fold_in(Stream.ORDER).uniform((2,))
             rough = torch.argsort(keys[:, 1], stable=True)
             self._kept = (epoch, rough[torch.argsort(keys[rough, 0], stable=True)])
         return self._kept[1]

@@ -14,8 +14,8 @@ from torch import Tensor
 from .. import samplers
 from .._errors import UserError, shown
 from ..denoisers import NetworkDenoiser
-from . import files
-from .codec import Autoencoder
+from ..models.codec import Autoencoder
+from ..storage import files
 
 if TYPE_CHECKING:
     from PIL.Image import Image

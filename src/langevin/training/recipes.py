@@ -12,7 +12,7 @@ from .._errors import unknown
 from ..data import Dataset
 from ..samplers import NoiseLevels
 from .config import Config, EMAConfig, ObjectiveConfig, PredictionConfig, ProcessConfig
-from .resolve import settle
+from .resolve import resolve_config
 
 SHELLS = 16
 """Coordinates above which an event shows by itself how noisy it is: its noise lies on a thin shell."""
@@ -84,7 +84,7 @@ def recipe(name: str, dataset: Dataset, config: Config | None = None) -> Config:
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
     asked = Config() if config is None else config
-    batch = asked.batch or settle(Config(), dataset.info).batch
+    batch = asked.batch or resolve_config(Config(), dataset.info).batch
     assert batch is not None
     made: Config = _under(asked, RECIPES[name](dataset, batch), Config())
     return made

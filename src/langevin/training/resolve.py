@@ -12,15 +12,15 @@ import torch
 
 from .. import nn, objectives, processes
 from .._errors import UserError
-from .._untrusted import parse_json
-from ..data import Data
-from ..denoisers import NetworkDenoiser, Reader, networked, time_range
+from ..data import DataInfo
+from ..denoisers import NetworkDenoiser, Parameterization, make_denoiser, time_range
+from ..models.codec import Autoencoder
 from ..objectives import Objective
 from ..processes import Process, ScalarGaussian
+from ..storage.untrusted import parse_json
 from .budget import period
-from .codec import Autoencoder
 from .config import Config, NetworkConfig, ObjectiveConfig, PredictionConfig, ProcessConfig
-from .kinds import default_process, kind_of
+from .model_types import default_process, model_type_of
 
 LARGEST = 2**40
 """Steps, and numbers of steps, at most."""
@@ -43,7 +43,7 @@ class _Suits:
     every: int | None
 
 
-def _suits(data: Data) -> _Suits:
+def _suits(data: DataInfo) -> _Suits:
     if data.tokens and not data.is_image:
         return _Suits(batch=128, lr=2e-3, steps=4000, warmup=100, every=1000)
     if not data.is_image:
@@ -54,7 +54,7 @@ def _suits(data: Data) -> _Suits:
     return _Suits(batch=64 if max(data.shape[1:]) <= 64 else 32, lr=1e-3, steps=None, warmup=200, every=None)
 
 
-def settle(config: Config, data: Data) -> Config:
+def resolve_config(config: Config, data: DataInfo) -> Config:
     """The configuration with everything chosen that was left open, and checked.
 
     For images above 16 pixels the budget and the periods of output stay None unless they are given: ``train`` chooses
@@ -98,12 +98,12 @@ def settle(config: Config, data: Data) -> Config:
 _Settled = tuple[NetworkConfig, ProcessConfig, PredictionConfig, ObjectiveConfig]
 
 
-def _denoiser(config: Config, data: Data) -> _Settled:
+def _denoiser(config: Config, data: DataInfo) -> _Settled:
     """What is trained as a denoiser."""
     if config.objective.name in objectives.TIMELESS:
         raise UserError(f"objective {config.objective.name!r} learns a codec: give --network.name vae")
     name = config.process.name or default_process(data)
-    kind = kind_of(name)
+    kind = model_type_of(name)
     kind.check(name, data)
     process = ProcessConfig(name, kind.options(_decode(config.process.options), data))
     config = replace(config, process=process)
@@ -113,7 +113,7 @@ def _denoiser(config: Config, data: Data) -> _Settled:
     return NetworkConfig(*_network(config, kind.reader(prediction, data), data)), process, prediction, objective
 
 
-def _codec(config: Config, data: Data) -> _Settled:
+def _codec(config: Config, data: DataInfo) -> _Settled:
     """What is trained as a codec: without a process, a prediction and times."""
     plain, o = Config(), config.objective
     for name, given in (("process", config.process), ("prediction", config.prediction)):
@@ -128,7 +128,7 @@ def _codec(config: Config, data: Data) -> _Settled:
     return network, config.process, config.prediction, replace(o, name=o.name or "elbo")
 
 
-def _network(config: Config, reading: Reader, data: Data) -> tuple[str, dict[str, Any]]:
+def _network(config: Config, reading: Parameterization, data: DataInfo) -> tuple[str, dict[str, Any]]:
     options = _decode(config.network.options)
     process = _process(config)
     reading.check(process)
@@ -138,7 +138,7 @@ def _network(config: Config, reading: Reader, data: Data) -> tuple[str, dict[str
     classes = options.pop("classes", len(data.classes))
     if classes not in (0, len(data.classes)):
         raise UserError(f"network.options classes must be 0 or that of the data, {len(data.classes)}, got {classes}")
-    shape, channels = reading.faces(process, data.shape)
+    shape, channels = reading.network_shapes(process, data.shape)
     options.setdefault("out_channels", channels * (1 if config.prediction.variance is None else 2))
     made = nn.default(shape, classes, name=config.network.name, **options)
     return str(made["name"]), {k: v for k, v in made.items() if k != "name"}
@@ -207,7 +207,7 @@ def check(config: Config) -> None:
     need(whole(out.keep, 1), "output.keep", out.keep, "an integer of at least 1")
 
 
-def build(config: Config, data: Data) -> tuple[Any, Objective]:
+def build(config: Config, data: DataInfo) -> tuple[Any, Objective]:
     """The untrained denoiser (or ``Autoencoder``) and the objective of a settled configuration.
 
     Weights come from torch's global generator, which the caller seeds.
@@ -221,16 +221,16 @@ def build(config: Config, data: Data) -> tuple[Any, Objective]:
         objective.check(codec)
         return objective.prepare(codec), objective
     process = _process(config)
-    reading = kind_of(str(config.process.name)).reader(config.prediction, data)
+    reading = model_type_of(str(config.process.name)).reader(config.prediction, data)
     reading.check(process)
     times: dict[str, Any] = {"name": config.objective.times, **config.objective.times_options}
     if config.objective.stratified:
         times = {"name": "stratified", "of": times}
     objective = objectives.create({"name": config.objective.name, "times": times, **config.objective.options})
     network = nn.create({"name": config.network.name, **config.network.options})
-    network.check_shape(reading.faces(process, data.shape)[0])
+    network.check_shape(reading.network_shapes(process, data.shape)[0])
     variance = config.prediction.variance
-    denoiser = networked(network, process, reading, data.shape, variance=variance, data=data)
+    denoiser = make_denoiser(network, process, reading, data.shape, variance=variance, data=data)
     objective.check(denoiser)
     _check_magnitude(process, data)
     return objective.prepare(denoiser), objective
@@ -241,7 +241,7 @@ TOO_SMALL, TOO_LARGE = 0.1, 10.0
 root mean square over the most noise, at most: NCSN's published levels, where Langevin steps start, are half of it."""
 
 
-def _check_magnitude(process: Process, data: Data) -> None:
+def _check_magnitude(process: Process, data: DataInfo) -> None:
     """Refuse data that are all the same, far too large for the most noise to cover, or far too small for the least.
 
     A state is α x_0 + σ ε. At t = 1 little may be left of the data, at the end the noise that is left must not be far
@@ -265,20 +265,20 @@ def _check_magnitude(process: Process, data: Data) -> None:
         )
 
 
-def check_memory(config: Config, data: Data) -> None:
+def check_memory(config: Config, data: DataInfo) -> None:
     """Refuse a configuration whose batch does not fit into memory while its network learns data of such a shape.
 
     Raises:
-        UserError: with both numbers; or as ``settle`` and ``build``.
+        UserError: with both numbers; or as ``resolve_config`` and ``build``.
     """
-    settled = settle(config, data)
+    settled = resolve_config(config, data)
     denoiser, _ = build(settled, data)
     if isinstance(denoiser, NetworkDenoiser):
         assert settled.batch is not None
         denoiser.check_memory(-(-settled.batch // settled.work.accumulate), learning=True)
 
 
-def changed(asked: Config, settled: Config, data: Data) -> list[str]:
+def changed(asked: Config, settled: Config, data: DataInfo) -> list[str]:
     """The settings a configuration names that differ from a settled one, save those a run may be continued with.
 
     What stands at its default was not asked for. A budget, output and the division of the work may change from one part
@@ -286,7 +286,7 @@ def changed(asked: Config, settled: Config, data: Data) -> list[str]:
     """
     plain, given, kept = Config().to_dict(), asked.to_dict(), settled.to_dict()
     try:
-        same = settle(asked, data).to_dict()  # as a network writes its options: blocks 1 may stand for [1, 1]
+        same = resolve_config(asked, data).to_dict()  # as a network writes its options: blocks 1 may stand for [1, 1]
     except UserError:
         same = given
     for part in ("budget", "output", "work"):

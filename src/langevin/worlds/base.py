@@ -12,10 +12,11 @@ from torch import Tensor
 from .._errors import UserError, check_integer, shown
 from ..denoisers import Denoiser, as_labels
 from ..distributions import Distribution, Noise, Stream
-from ..processes import Process, Score, as_time, check_process, power
+from ..numerics.frame import DataMoments
+from ..processes import Process, Score, as_time, check_process, require
 
 
-class World(ABC):
+class World(DataMoments, ABC):
     r"""A law p_0 = Σ_k π_k p_0(· | k) of components that stay tractable under noise.
 
     Subclasses say how the noised component explains a state, and what it then believes about x_0; density, score,
@@ -70,13 +71,13 @@ class World(ABC):
         """
         noise = noise if isinstance(noise, Noise) else Noise(seed, check_integer("noise", noise, 0, 2**32))
         cumulative = torch.cumsum(self.log_weights.exp(), 0)
-        u = noise.fold(Stream.COMPONENT).uniform(()) * cumulative[-1]
+        u = noise.fold_in(Stream.COMPONENT).uniform(()) * cumulative[-1]
         k = torch.searchsorted(cumulative, u, right=True).clamp_max(len(cumulative) - 1)
         # Folded: a process's prior draws from the plain noise of the same seed.
-        x = self.clean(noise.fold(Stream.CLEAN), k)
+        x = self.clean(noise.fold_in(Stream.CLEAN), k)
         if process is not None:
             check_process(process)
-            x = process.marginal(x, t).sample(noise.fold(Stream.NOISED))
+            x = process.marginal(x, t).sample(noise.fold_in(Stream.NOISED))
         return (x, self.labels[k]) if with_labels else x
 
     def log_prob(self, x: Tensor, process: Process | None = None, t: Tensor | float | None = None) -> Tensor:
@@ -94,7 +95,7 @@ class World(ABC):
 
     def score(self, x: Tensor, process: Process, t: Tensor | float) -> Tensor:
         """∇ log p_t(x), shaped like x."""
-        result: Tensor = power(process, Score, "score").score(x, self.denoiser(process)(x, t), t)
+        result: Tensor = require(process, Score, "score").score(x, self.denoiser(process)(x, t), t)
         return result
 
     def part(self, label: int) -> World:

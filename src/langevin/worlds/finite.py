@@ -10,7 +10,7 @@ from torch import Tensor
 from .._errors import UserError, shown
 from .._registry import register
 from ..distributions import Distribution, FiniteSet, Noise
-from ..processes import Observable, Process, expand, power
+from ..processes import Observable, Process, expand, require
 from .base import World
 
 
@@ -71,7 +71,7 @@ class Empirical(World):
         return torch.cat([compare(x_t[row], t[row] if t.ndim else t, process) for row in rows])
 
     def _distances(self, x_t: Tensor, t: Tensor, process: Process) -> Tensor:
-        seen = power(process, Observable, "distances").observe(x_t, t)
+        seen = require(process, Observable, "distances").observe(x_t, t)
         y = seen.y.to(torch.promote_types(seen.y.dtype, self.points.dtype))
         a = expand(seen.a, y)
         targets = (a[..., None] if a.ndim else a) * self.points.to(y)

@@ -12,7 +12,7 @@ from .._errors import UserError, check_integer, check_numbers, shown
 from .._registry import register
 from ..distributions import Distribution, Noise, Stream
 from ..distributions import GaussianMixture as MixtureLaw
-from ..processes import Observable, Process, expand, power
+from ..processes import Observable, Process, expand, require
 from .base import World
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -64,12 +64,12 @@ class GaussianMixture(World):
         self.means, self.basis, self.values = m, basis, torch.where(values > rounding, values, 0.0)
 
     @property
-    def mean(self) -> Tensor:
+    def mean(self) -> Tensor:  # type: ignore[override]
         """E[x_0], ``(D,)``."""
         return self.log_weights.exp() @ self.means
 
     @property
-    def cov(self) -> Tensor:
+    def cov(self) -> Tensor:  # type: ignore[override]
         """Cov[x_0], ``(D, D)``."""
         w, apart = self.log_weights.exp(), self.means - self.mean
         within = torch.einsum("k,kij,kj,klj->il", w, self.basis, self.values, self.basis)
@@ -104,7 +104,7 @@ class GaussianMixture(World):
         return self.means[component] + (self.basis[component] @ z[..., None])[..., 0]
 
     def _look(self, x_t: Tensor, t: Tensor, process: Process) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        seen = power(process, Observable, "a Gaussian mixture world").observe(x_t, t)
+        seen = require(process, Observable, "a Gaussian mixture world").observe(x_t, t)
         y = seen.y.to(torch.float64)
         a, r = expand(seen.a, y)[..., None], expand(seen.r, y)[..., None]
         variance = (a**2 * self.values + r**2).clamp_min(1e-200)  # t = 0, no variance: the nearest component
@@ -157,10 +157,10 @@ def random_mixture(
     if min(dim, components, rank) < 1 or not rms > 0:
         raise UserError(f"dim, components, rank must be at least 1 and rms > 0, got {dim}, {components}, {rank}, {rms}")
     noise = Noise(seed, components)
-    means = noise.fold(Stream.MEANS).normal((dim,))
-    factor = noise.fold(Stream.FACTORS).normal((dim, rank)) / math.sqrt(rank)
+    means = noise.fold_in(Stream.MEANS).normal((dim,))
+    factor = noise.fold_in(Stream.FACTORS).normal((dim, rank)) / math.sqrt(rank)
     covariances = 0.5 * factor @ factor.mT + 1e-3 * torch.eye(dim, dtype=torch.float64)
-    weights = 0.5 + noise.fold(Stream.WEIGHTS).uniform(())
+    weights = 0.5 + noise.fold_in(Stream.WEIGHTS).uniform(())
     total = GaussianMixture(weights, means, covariances)
     scale = rms / torch.sqrt((torch.trace(total.cov) + (total.mean**2).sum()) / dim)
     return GaussianMixture(weights, scale * means, scale**2 * covariances)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from ..._errors import UserError
-from ...data import Data
+from ...data import DataInfo
 from ...denoisers import NetworkDenoiser
 from ...distributions import Diagonal, Distribution, Normal
 from ...processes import ScalarGaussian
-from ...training import files
+from ...storage import files
 from .pixels import Levels
 
 BATCH = 64
@@ -33,7 +33,7 @@ DENSITY = 4
 """Steps an octave of σ/α at most: fewer for little data, since a step costs three or four bits of its own."""
 
 
-def checked(model: NetworkDenoiser) -> Data:
+def checked(model: NetworkDenoiser) -> DataInfo:
     """The data of a model that can code.
 
     Raises:
@@ -44,16 +44,16 @@ def checked(model: NetworkDenoiser) -> Data:
             f"coding needs a network on a process x_t = αx_0 + σε, got {type(model).__name__} on "
             f"{type(model.process).__name__}"
         )
-    if model.bound:
-        raise UserError(f"coding uses the model without a condition, but {', '.join(model.bound)} is given")
+    if model.condition:
+        raise UserError(f"coding uses the model without a condition, but {', '.join(model.condition)} is given")
     data = model.data
-    if not isinstance(data, Data):
+    if not isinstance(data, DataInfo):
         raise UserError("coding needs a model that says what its data are; this one does not")
     Levels.of(data)
     return data
 
 
-def moments(data: Data) -> tuple[Tensor, Tensor]:
+def moments(data: DataInfo) -> tuple[Tensor, Tensor]:
     """Mean and variance of each coordinate, float64 ``(D,)``: the data's own, or those of all levels alike."""
     if data.mean is not None and data.cov is not None:
         return data.mean, data.variance
@@ -67,7 +67,7 @@ def fingerprint(model: NetworkDenoiser) -> str:
     data = checked(model)
     about = [
         model.process.to_dict(),
-        {"kind": model.reading.kind, **vars(model.reading)},
+        {"kind": model.parameterization.kind, **vars(model.parameterization)},
         model.variance,
         list(model.shape),
         asdict(Levels.of(data)),

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from ..._errors import UserError
-from ..._untrusted import parse_json, room, settings
+from ...storage.untrusted import parse_json, room, settings
 from . import tree
 from .pixels import SCALES
 

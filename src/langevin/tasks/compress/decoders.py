@@ -42,7 +42,7 @@ def _sampled(
     times = process.time(begin + (end - begin) * torch.linspace(0, 1, count, dtype=torch.float64))
     times[0] = last
     grid = torch.cat([times, torch.zeros(1, dtype=torch.float64)])
-    noise = Noise(seed, len(x)).fold(Stream.DECODED)
+    noise = Noise(seed, len(x)).fold_in(Stream.DECODED)
     return samplers.sample(steps.model, sampler, start=x, grid=grid, noise=noise, batch=BATCH, progress=progress)
 
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from ... import data as sets
 from ..._errors import UserError
 from ..._registry import methods
-from ..._untrusted import room
-from ...data import Data
+from ...data import DataInfo
 from ...data.images import Refused, decode, in_threads, upright_size
-from ...training import files
+from ...storage import files
+from ...storage.untrusted import room
 from .container import COPIES
 from .pixels import Levels
 
@@ -27,7 +27,7 @@ LONGEST, DEEPEST = 200, 16
 """Bytes of a part of an image's name at most, and parts."""
 
 
-def read(source: str, data: Data, *, limit: int | None = None, exact: bool) -> tuple[Tensor, tuple[Item, ...]]:
+def read(source: str, data: DataInfo, *, limit: int | None = None, exact: bool) -> tuple[Tensor, tuple[Item, ...]]:
     """The levels ``(N, C, h, w)`` of an image, a folder of images (all below it), or the held-out part of named data.
 
     Args:
@@ -77,7 +77,7 @@ def _below(folder: Path) -> list[Path]:
     return found
 
 
-def _named(source: str, data: Data, limit: int | None, exact: bool) -> Tensor:
+def _named(source: str, data: DataInfo, limit: int | None, exact: bool) -> Tensor:
     """The held-out examples of a data set, read as the model's own were."""
     read_as = {key: value for key, value in data.source.items() if key in ("size", "channels")}
     x = sets.load(source, **read_as).test.all()[0][:limit]
@@ -180,7 +180,7 @@ def places(names: Sequence[str]) -> list[PurePosixPath]:
     return found
 
 
-def write(out: Path, levels: Tensor, items: Sequence[Item], data: Data) -> Path:
+def write(out: Path, levels: Tensor, items: Sequence[Item], data: DataInfo) -> Path:
     """Write images: one as a PNG file, or all into a new folder as PNGs under their names; or levels as ``.npy``.
 
     Raises:

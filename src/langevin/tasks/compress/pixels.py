@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..._errors import UserError
-from ...data import Data
+from ...data import DataInfo
 
 SCALES = 16
 """Scales of the pixel law: one for each sixteenth of the range that a prediction can lie in."""
@@ -41,7 +41,7 @@ class Levels:
     count: int
 
     @classmethod
-    def of(cls, data: Data) -> Levels:
+    def of(cls, data: DataInfo) -> Levels:
         """Those of a data set that has them."""
         if data.low is None or data.high is None or data.levels is None:
             raise UserError(f"coding needs data with levels (8-bit images, digits); {data.name!r} is continuous")

@@ -141,7 +141,7 @@ def time_of_quality(
     if isinstance(quality, bool) or not isinstance(quality, int | float) or not 0 < quality < math.inf:
         raise UserError(f"quality must be a PSNR in dB, > 0, got {quality!r}")
     x0 = _some(x0)
-    noise = Noise(seed, len(x0)).fold(Stream.RATES)
+    noise = Noise(seed, len(x0)).fold_in(Stream.RATES)
     base = plan(model, 1.0, 1)
     process, levels = base.process, base.levels
 

@@ -87,10 +87,10 @@ class Book:
         self.layout = layout
         self.first, self.size = layout.windows()
         self.width = int(self.size.max())
-        numbers = noise.fold(Stream.ROTATION).normal((ROWS + self.width - 1,))[0].float()
+        numbers = noise.fold_in(Stream.ROTATION).normal((ROWS + self.width - 1,))[0].float()
         self.table = numbers.unfold(0, self.width, 1)
         # Neighbours err together: in any other order every block holds the same share of what is to be said.
-        self.order = torch.argsort(noise.fold(Stream.BRANCHES).uniform((layout.count,))[0], stable=True)
+        self.order = torch.argsort(noise.fold_in(Stream.BRANCHES).uniform((layout.count,))[0], stable=True)
 
     def roots(self) -> Tensor:
         """The state at the root of each path, int64 ``(paths,)``."""

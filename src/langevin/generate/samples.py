@@ -1,0 +1,220 @@
+"""Samples, with the record of how they were drawn."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import denoisers, guidance, processes, samplers
+from .._errors import UserError
+from ..denoisers import Denoiser, EvaluationCounter, NetworkDenoiser
+from ..distributions import Noise
+from ..samplers import find_learned_solver
+from ..samplers.sampling import check_memory
+from .environment import versions
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How samples are drawn: what can be named in words, so that a command can ask for it again.
+
+    Args:
+        sampler: registered name; if not given, one learned for the model, else the default sampler of the process.
+        options: settings of the sampler.
+        steps: steps of the grid; 10 if not given.
+        grid: registered name of a grid; the sampler's or the process's own if not given.
+        process: registered name of a process to sample in, at equal log-SNR; the model's own if not given.
+        guidance_scale: w of classifier-free guidance; 1 is the plain conditional model.
+        variance: of the belief, by name (see ``denoisers.with_variance``), read by ancestral sampling; the model's own
+            if not given.
+        seed: of the noise.
+        batch: how many samples are carried at a time; it changes nothing but speed and memory.
+    """
+
+    sampler: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    steps: int | None = None
+    grid: str | None = None
+    process: str | None = None
+    guidance_scale: float = 1.0
+    seed: int = 0
+    batch: int = 256
+    variance: str | None = None
+
+    def words(self) -> list[str]:
+        """The options of ``langevin sample`` that ask for this, without those at their default."""
+        found: list[str] = []
+        plain = Recipe()
+        for option in ("sampler", "process", "steps", "grid", "guidance_scale", "variance", "seed"):
+            value = getattr(self, option)
+            if value != getattr(plain, option):
+                found += [f"--{option.replace('_', '-')}", f"{value}"]
+        if self.options:
+            found.append("--sampler-options")
+            for key, value in self.options.items():
+                found += [key, value if isinstance(value, str) else json.dumps(value)]
+        return found
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples.
+
+    Args:
+        x: float32 ``(n, *shape)`` on the CPU, clipped to the range of the data; int64 for tokens.
+        label: int64 ``(n,)``, what was asked for; None if the model takes no label.
+        evaluations: network evaluations a sample, counted by the denoiser; a guided step counts both its parts.
+        seconds: on the clock.
+        record: what was run, as plain JSON.
+    """
+
+    x: Tensor
+    label: Tensor | None
+    evaluations: int
+    seconds: float
+    record: dict[str, Any]
+
+
+def draw(
+    model: NetworkDenoiser,
+    recipe: Recipe,
+    n: int,
+    *,
+    label: Tensor | int | None = None,
+    first: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Samples:
+    """Draw samples of a model.
+
+    Sample i is a function of (model, recipe, label, i): to the bit where it stands in a full batch that begins at the
+    same index, and to the rounding of the network in another (how a matrix product adds depends on its size).
+
+    Args:
+        model: as ``langevin.load`` gives it.
+        recipe: how.
+        n: how many, at least 1.
+        label: of all samples, or int64 ``(n,)`` one each, in 0…K−1; if not given, a conditional model is asked for its
+            labels 0…K−1 in turn.
+        first: index of the first of them, of its noise and, in turn, of its label.
+        progress: called as ``progress(done, total)``.
+
+    Raises:
+        UserError: for a request that cannot be met, before any work.
+    """
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise UserError(f"n must be an integer of at least 1, got {n!r}")
+    check_memory(n, model)
+    model = replace(model, counter=EvaluationCounter())
+    asked = _labels(model, n, label, first)
+    denoiser = _denoiser(model, recipe, label if isinstance(label, int) else asked)
+    name = recipe.sampler
+    steps = 10 if recipe.steps is None else recipe.steps
+    learned = find_learned_solver(denoiser, steps) if name is None and recipe.grid is None else None
+    plain = learned or samplers.default_sampler(denoiser.process)
+    rule = plain if name is None else samplers.create(name, **recipe.options)
+    if recipe.variance is not None:
+        rule = samplers.Ancestral() if name is None else rule
+        if not isinstance(rule, samplers.Ancestral) or rule.belief is not denoisers.identity:
+            raise UserError(f"variance is read by the sampler 'ancestral' (DDIM's steps by its eta), not by {name!r}")
+        denoiser, learned = denoisers.with_variance(denoiser, recipe.variance), None
+    if name is None and recipe.options:
+        raise UserError(f"sampler-options are settings of a named sampler, got {dict(recipe.options)} and no sampler")
+    begun = time.perf_counter()
+    x = samplers.sample(
+        denoiser,
+        rule,
+        steps=recipe.steps,
+        grid=recipe.grid,
+        noise=Noise(recipe.seed, torch.arange(first, first + n)),
+        batch=recipe.batch,
+        progress=progress,
+    )
+    seconds = time.perf_counter() - begun
+    evaluations = model.counter.calls // math.ceil(n / recipe.batch)
+    record = {
+        "n": n,
+        "label": None
+        if asked is None
+        else "in turn"
+        if label is None
+        else label
+        if isinstance(label, int)
+        else "given",
+        "sampler": name or ("ancestral" if recipe.variance else "default" if learned is None else "learned"),
+        "rule": repr(rule),
+        "process": repr(denoiser.process),
+        "grid": recipe.grid or "default",
+        "steps": steps,
+        "evaluations": evaluations,
+        "guidance_scale": recipe.guidance_scale,
+        "variance": recipe.variance,
+        "seed": recipe.seed,
+        "batch": recipe.batch,
+        "seconds": round(seconds, 3),
+        "device": str(model.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "versions": versions(),
+    }
+    return Samples(_clipped(model, x), asked, evaluations, seconds, record)
+
+
+def classes(model: NetworkDenoiser) -> int:
+    """How many labels a model takes; 0 if it takes none."""
+    return int(getattr(model.network, "config", {}).get("classes", 0))
+
+
+def _labels(model: NetworkDenoiser, n: int, label: Tensor | int | None, first: int) -> Tensor | None:
+    count = classes(model)
+    if not count:
+        if label is not None:
+            raise UserError("label was given, but this model was trained without labels")
+        return None
+    if label is None:
+        return torch.arange(first, first + n) % count
+    asked = torch.as_tensor(label)
+    if asked.is_floating_point() or asked.shape not in ((), (n,)):
+        raise UserError(f"label must be an integer, or {n} of them, got {asked.dtype} {tuple(asked.shape)}")
+    if not bool(((asked >= 0) & (asked < count)).all()):
+        raise UserError(f"label must lie in 0…{count - 1}, got {sorted(set(asked.reshape(-1).tolist()))[:8]}")
+    return asked.long().expand(n).contiguous()
+
+
+def _denoiser(model: NetworkDenoiser, recipe: Recipe, label: Tensor | int | None) -> Denoiser:
+    scale = recipe.guidance_scale
+    if label is None and scale != 1:
+        raise UserError(f"guidance-scale needs a model trained with labels, got {scale} for one without")
+    if scale != 1 and _dropout(model) == 0:
+        raise UserError(
+            f"guidance-scale {scale} needs the model without labels, but it was trained with label-dropout 0; use 1"
+        )
+    denoiser: Denoiser = model
+    if label is not None:
+        denoiser = guidance.classifier_free(model, label=label, guidance_scale=scale)
+    if recipe.process is None:
+        return denoiser
+    process = processes.create(recipe.process)
+    if not isinstance(process, processes.Observable):
+        raise UserError(f"process must be x_t = αx_0 + σε or phase space to be sampled at equal log-SNR, got {process}")
+    return denoisers.convert(denoiser, process)
+
+
+def _dropout(model: NetworkDenoiser) -> float | None:
+    """The share of labels that training hid; None if the model does not say."""
+    objective = model.config.get("config", {}).get("objective", {})
+    share = objective.get("label_dropout")
+    return None if share is None else float(share)
+
+
+def _clipped(model: NetworkDenoiser, x: Tensor) -> Tensor:
+    """The range of the data is known, that of a solver's last step is not."""
+    if not x.is_floating_point():  # tokens
+        return x.cpu()
+    x = x.float().cpu()
+    return x if model.data is None or model.data.low is None else x.clamp(model.data.low, model.data.high)

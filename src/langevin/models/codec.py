@@ -1,0 +1,105 @@
+"""Autoencoders through the one trainer: the model, what suits it, its directory and its picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import nn as networks
+from .._errors import UserError
+from ..data import DataInfo
+from ..denoisers import EvaluationCounter
+from ..distributions import Noise, Normal
+from .timing import timeless
+
+
+@dataclass(frozen=True, eq=False)
+class Autoencoder:
+    """A codec of ``langevin.nn`` with the description of its data: see ``langevin.objectives.Codec``.
+
+    Args:
+        network: has ``encode``, ``decode`` and ``latent``.
+        data: what it was trained on.
+        config: how it was made, as plain JSON.
+        counter: as every model has; codecs are not counted.
+    """
+
+    network: nn.Module
+    data: DataInfo
+    config: Mapping[str, Any] = field(default_factory=dict)
+    counter: EvaluationCounter = field(default_factory=EvaluationCounter, repr=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Event shape of the data."""
+        return tuple(self.data.shape)
+
+    @property
+    def latent(self) -> tuple[int, ...]:
+        """Event shape of the latents."""
+        shape: tuple[int, ...] = self.network.latent  # type: ignore[assignment]
+        return shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.network.parameters()).device
+
+    def conditions(self) -> tuple[str, ...]:
+        """None: codecs take no conditions."""
+        return ()
+
+    def encode(self, x: Tensor) -> Normal:
+        """q(z | x) of data ``(B, *shape)``, over ``(B, *latent)``."""
+        law: Normal = self.network.encode(x)  # type: ignore[operator]
+        return law
+
+    def decode(self, z: Tensor) -> Normal:
+        """p(x | z) of latents ``(B, *latent)``, over ``(B, *shape)``; its mean is the decoded datum."""
+        law: Normal = self.network.decode(z)  # type: ignore[operator]
+        return law
+
+    @torch.no_grad()
+    def sample(self, n: int, seed: int = 0) -> Tensor:
+        """Means of p(x | z) for z ~ N(0, I), ``(n, *shape)``, clipped to the range of the data.
+
+        Where p(x | z) is integrated over bins the first and the last have no end, and a mean may lie beyond them.
+        """
+        if n < 1:
+            raise UserError(f"n must be at least 1, got {n}")
+        made = self.decode(Noise(seed, n).normal(self.latent).to(self.device, torch.float32)).mean
+        return made if self.data.low is None else made.clamp(self.data.low, self.data.high)
+
+
+KEYS = {"langevin", "kind", "network", "data", "moments", "training"}
+
+
+def describe(model: Autoencoder, version: int) -> dict[str, Any]:
+    """What ``config.json`` holds."""
+    return {
+        "langevin": version,
+        "kind": "codec",
+        "network": dict(model.network.config),  # type: ignore[arg-type]
+        "data": model.data.to_dict(),
+        "moments": sorted(model.data.tensors()),
+        "training": timeless(model.config),
+    }
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Refuse a ``config.json`` that is of no codec."""
+    if not isinstance(config["network"], dict) or str(config["network"].get("name")) not in networks.CODECS:
+        raise UserError(f"a codec's network must be one of {', '.join(networks.CODECS)}, got {config['network']!r}")
+    if not isinstance(config["training"], dict):
+        raise UserError(f"training must be a JSON object, got {config['training']!r}")
+
+
+def of(network: nn.Module, data: DataInfo, training: Mapping[str, Any]) -> Autoencoder:
+    """The codec of a network with its weights."""
+    made = Autoencoder(network, data, training)
+    made.network.check_shape(made.shape)  # type: ignore[operator]
+    return made

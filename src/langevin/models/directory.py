@@ -1,0 +1,289 @@
+"""A model directory: ``config.json``, ``model.safetensors`` and the moments of the data, as on the Hub."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from .. import nn, processes
+from .._errors import UserError, check_instance, check_path, nearest
+from ..data import DataInfo
+from ..data.description import event
+from ..denoisers import (
+    AffineParameterization,
+    LevelParameterization,
+    NetworkDenoiser,
+    Parameterization,
+    PhaseParameterization,
+    TokenParameterization,
+    make_denoiser,
+)
+from ..storage import files
+from ..storage.untrusted import hints, reading, settings, typed
+from . import codec
+from .load_network import load_network
+from .solvers import solvers_of
+from .timing import CLOCK, SECONDS, timeless
+from .variances import variances_of
+
+Made = TypeVar("Made")
+
+FORMAT = 2
+"""Version of the format; a reader refuses what it does not know."""
+
+CONFIG, WEIGHTS, MOMENTS = "config.json", "model.safetensors", "data.safetensors"
+
+PARAMETERIZATIONS: dict[str, type[Parameterization]] = {
+    p.kind: p for p in (AffineParameterization, TokenParameterization, PhaseParameterization, LevelParameterization)
+}
+"""How networks are read, by the kind of model that a directory names."""
+
+
+def describe(denoiser: NetworkDenoiser) -> dict[str, Any]:
+    """What ``config.json`` holds."""
+    network = getattr(denoiser.network, "config", None)
+    if not isinstance(network, Mapping) or "name" not in network:
+        raise UserError(f"only networks made by langevin.nn can be saved, got {type(denoiser.network).__name__}")
+    data = denoiser.data
+    return {
+        "langevin": FORMAT,
+        "kind": denoiser.parameterization.kind,
+        "network": dict(network),
+        "process": denoiser.process.to_dict(),
+        "parameterization": vars(denoiser.parameterization),
+        "variance": denoiser.variance,
+        "shape": list(denoiser.shape),
+        "data": None if data is None else data.to_dict(),
+        "moments": [] if data is None else sorted(data.tensors()),
+        "training": timeless(denoiser.config),
+    }
+
+
+def save(denoiser: NetworkDenoiser | codec.Autoencoder, path: str | os.PathLike[str]) -> None:
+    """Write a model directory: ``load`` finds the whole old model or the whole new one, whenever the writer is killed.
+
+    Args:
+        denoiser: of a network made by ``langevin.nn``; conditions that are bound are not saved. Or a codec.
+        path: a directory, made if it does not exist.
+
+    Raises:
+        UserError: if another process writes in the directory, or the disk is full or refuses.
+    """
+    check_instance("denoiser", denoiser, (NetworkDenoiser, codec.Autoencoder), "the denoiser of a network, or a codec")
+    check_path("path", path)
+    config = codec.describe(denoiser, FORMAT) if isinstance(denoiser, codec.Autoencoder) else describe(denoiser)
+    moments = {} if denoiser.data is None else denoiser.data.tensors()
+    contents = {WEIGHTS: files.as_safetensors(denoiser.network.state_dict())}
+    if moments:
+        contents[MOMENTS] = files.as_safetensors(moments)
+    config["files"] = {name: files.digest(content) for name, content in contents.items()}
+    files.publish(Path(path), {**contents, CONFIG: files.as_json(config)})
+
+
+def load(path: str | os.PathLike[str], *, device: torch.device | str | None = None) -> NetworkDenoiser:
+    """The denoiser of a model directory, or of a repository of the Hub.
+
+    Nothing is unpickled: JSON and safetensors are read, and checked against each other.
+
+    Args:
+        path: a directory as ``save`` or a training run writes it; if there is none of that name, ``owner/name`` on the
+            Hub.
+        device: where the network goes; a CUDA device if there is one, else the CPU, if not given.
+
+    Raises:
+        UserError: if a file is missing, truncated, of an unknown version, or contradicts another; it names the file.
+    """
+    check_path("path", path)
+    folder = find(os.fspath(path))
+    return _steady(folder, lambda: _load(folder, device))
+
+
+def _load(folder: Path, device: torch.device | str | None) -> NetworkDenoiser:
+    file = folder / CONFIG
+    config = _read(folder)
+    if config["kind"] == "codec":
+        raise UserError(f"{file}: kind 'codec' is no denoiser; langevin.models.load_codec reads it")
+    keys = {
+        "langevin",
+        "kind",
+        "network",
+        "process",
+        "parameterization",
+        "variance",
+        "shape",
+        "data",
+        "moments",
+        "training",
+    }
+    files.only(file, config, keys | {"files"})
+    if config["kind"] not in PARAMETERIZATIONS:
+        kinds = " or ".join(map(repr, PARAMETERIZATIONS))
+        raise UserError(f"{file}: kind {config['kind']!r} is unknown; it must be {kinds}")
+    with reading(folder / CONFIG, folder):
+        denoiser = _build(folder, config)
+    _place(denoiser.network, device)
+    files.agree(folder, config["files"])
+    solvers, variances = solvers_of(folder, denoiser.config.get("steps")), variances_of(folder, denoiser)
+    config = {**denoiser.config, **_clock(folder)}
+    return replace(denoiser, config=config, solvers=solvers, learned_variances=variances)
+
+
+def load_codec(path: str | os.PathLike[str], *, device: torch.device | str | None = None) -> codec.Autoencoder:
+    """The codec of a model directory, or of a repository of the Hub; as ``load``.
+
+    Raises:
+        UserError: if a file is missing, truncated, of an unknown version, or contradicts another; it names the file.
+    """
+    check_path("path", path)
+    folder = find(os.fspath(path))
+    return _steady(folder, lambda: _load_codec(folder, device))
+
+
+def _load_codec(folder: Path, device: torch.device | str | None) -> codec.Autoencoder:
+    config = _read(folder)
+    if config["kind"] != "codec":
+        raise UserError(f"{folder / CONFIG}: kind {config['kind']!r} is no codec; langevin.load reads it")
+    files.only(folder / CONFIG, config, codec.KEYS | {"files"})
+    with reading(folder / CONFIG, folder):
+        made = _codec(folder, config)
+    _place(made.network, device)
+    files.agree(folder, config["files"])
+    return made
+
+
+def _clock(folder: Path) -> dict[str, float]:
+    """How long the run took that left the directory, if one did."""
+    if not (folder / CLOCK).exists():
+        return {}
+    seconds = files.read_json(folder / CLOCK).get("seconds")
+    if not isinstance(seconds, (int, float)) or not 0 <= seconds < float("inf"):
+        raise UserError(f"{folder / CLOCK}: seconds must be a number >= 0, got {seconds!r}")
+    return {SECONDS: seconds}
+
+
+def _steady(folder: Path, make: Callable[[], Made]) -> Made:
+    """What is made of a directory's files; again, if they were replaced by a run meanwhile."""
+    while True:
+        before = files.mark(folder, CONFIG)
+        try:
+            return make()  # which compares checksums last: what it returns is of one kind
+        except UserError:
+            if files.mark(folder, CONFIG) == before:
+                raise
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """``config.json``; its ``files`` are the checksums of the others, and may be left out."""
+    file = folder / CONFIG
+    there = files.place(folder, CONFIG)
+    if not there.exists() and (folder / "model_index.json").is_file():
+        raise UserError(f"{folder} is a pipeline of diffusers (model_index.json), which langevin does not read yet")
+    if not there.exists():
+        raise UserError(f"{folder.resolve()} is no model directory: it holds no {CONFIG}")
+    config = {"files": {}, **files.read_json(there)}
+    if "langevin" not in config and isinstance(made_by := config.get("_class_name"), str):
+        raise UserError(f"{folder} is a {made_by:.40} of diffusers ({CONFIG}), which langevin does not read yet")
+    version = config.get("langevin")
+    if version != FORMAT:
+        raise UserError(f"{file}: format {version!r} is unknown; this version of langevin reads {FORMAT}")
+    files.digests(file, config["files"], {WEIGHTS, MOMENTS})
+    if not isinstance(config.get("kind"), str):
+        raise UserError(f"{file}: kind must be text, got {config.get('kind')!r:.80}")
+    return config
+
+
+def _network(folder: Path, config: Mapping[str, Any]) -> Any:
+    return load_network(files.place(folder, WEIGHTS), config["network"])
+
+
+def _place(network: torch.nn.Module, device: torch.device | str | None) -> None:
+    """Put a network where it is to compute."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    network.eval().to(device)
+
+
+def _moments(folder: Path, config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    named, file = typed(list[str], config["moments"], "moments"), files.place(folder, MOMENTS)
+    held = sorted(files.outline(file)) if named else []
+    if held != sorted(named):
+        raise UserError(f"{file} holds {held}, {folder / CONFIG} says {named}")
+    return files.read_safetensors(file) if named else {}
+
+
+def _codec(folder: Path, config: Mapping[str, Any]) -> codec.Autoencoder:
+    codec.check(config)
+    data = DataInfo.from_dict(config["data"], _moments(folder, config))
+    return codec.of(_network(folder, config), data, config["training"])
+
+
+def _build(folder: Path, config: Mapping[str, Any]) -> NetworkDenoiser:
+    file = folder / CONFIG
+    for key, kind in (
+        ("network", dict),
+        ("process", dict),
+        ("parameterization", dict),
+        ("shape", list),
+        ("training", dict),
+    ):
+        if not isinstance(config[key], kind):
+            raise UserError(f"{file}: {key} must be a JSON {kind.__name__}, got {type(config[key]).__name__}")
+    shape = event(config["shape"])
+    trained(config["training"])
+    reader = PARAMETERIZATIONS[config["kind"]]
+    files.only(file, config["parameterization"], set(hints(reader)))
+    read = reader(**settings(reader, config["parameterization"], "parameterization"))
+    if str(config["network"].get("name")) in nn.CODECS:
+        raise UserError(f"{file}: network {config['network']['name']!r} is a codec, not a denoiser")
+    # What a file of weights bears out comes before what a few numbers ask for.
+    network = _network(folder, config)
+    process = processes.create(config["process"])
+    read.check(process)
+    network.check_shape(read.network_shapes(process, shape)[0])
+    data = None
+    if config["data"] is not None:
+        data = DataInfo.from_dict(config["data"], _moments(folder, config))
+        if tuple(data.shape) != shape:
+            raise UserError(f"{file}: shape {shape} contradicts that of the data, {tuple(data.shape)}")
+    return make_denoiser(
+        network,
+        process,
+        read,
+        shape,
+        variance=config["variance"],
+        data=data,
+        config=config["training"],
+    )
+
+
+def trained(training: Any) -> None:
+    """Refuse a record of training whose numbers others compute with are of another kind."""
+    for key, kind in (("steps", int | None), ("config", dict | None)):
+        typed(kind, training.get(key), f"training.{key}")
+
+
+def find(path: str) -> Path:
+    """The directory of a path, downloaded if the path is a repository of the Hub."""
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise UserError(f"a model is a directory with {CONFIG} and {WEIGHTS}, got the file {path}")
+    owner, _, name = path.partition("/")
+    local = folder.parent.is_dir() and str(folder.parent) != "."
+    if local or not owner or not name or "/" in name or owner.startswith((".", "~")):
+        beside = [str(p) for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
+        raise UserError(f"no model directory {path!r}.{nearest(path, beside)}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        why = str(error).strip().splitlines()[0].removeprefix("Got: ") if str(error).strip() else type(error).__name__
+        raise UserError(f"no model directory {path!r}, and no such model could be had from the Hub: {why}") from None

@@ -1,0 +1,139 @@
+"""The files of optimal variances in a model directory: ``calibration.json``, and a directory a head."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import nn
+from .._errors import UserError
+from ..denoisers import VARIANCE_HEADS, Calibration, Denoiser, NetworkDenoiser, VarianceHead
+from ..storage import files
+from ..storage.untrusted import reading, typed
+from .load_network import load_network
+from .timing import timeless
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CALIBRATION = "calibration.json"
+"""Γ in a model directory; a head is a directory of its name."""
+
+VERSION = 2
+"""Of both formats; a reader refuses what it does not know."""
+
+BYTES = 2**20
+"""Size of ``calibration.json`` beyond which it is refused."""
+
+
+def save_calibration(found: Calibration, folder: Path) -> Path:
+    """Write ``calibration.json``, whole or not at all."""
+    file = folder / CALIBRATION
+    files.replace(file, files.as_json({"langevin": VERSION, "kind": "calibration", **found.to_dict()}))
+    return file
+
+
+def _calibration(file: Path) -> Calibration:
+    """The calibration of a file, checked."""
+    values = files.read_json(file, most=BYTES)
+    knots = {"log_snr", "gamma", "stderr", "error"}
+    files.only(file, values, {"langevin", "kind", "low", "high", "made"} | knots)
+    if values.pop("langevin") != VERSION or values.pop("kind") != "calibration":
+        raise UserError(f"{file}: not a calibration this version of langevin reads")
+    if not isinstance(values["made"], dict):
+        raise UserError(f"{file}: made must be a JSON object")
+    try:
+        lists = {name: typed(Sequence[float], values.pop(name), name) for name in sorted(knots)}
+        bounds = {name: typed(float | None, values.pop(name), name) for name in ("low", "high")}
+        tensors: dict[str, Any] = {name: torch.tensor(value, dtype=torch.float64) for name, value in lists.items()}
+        return Calibration(**tensors, **bounds, **values)
+    except UserError as error:
+        raise UserError(f"{file}: {error} (remove it, or calibrate again)") from None
+
+
+def trained_steps(model: Any) -> int | None:
+    """Steps of training a model has had; None if it does not say."""
+    steps = getattr(model, "config", {}).get("steps")
+    return None if steps is None else int(steps)
+
+
+def save_head(head: VarianceHead, folder: Path) -> None:
+    """Write a head's directory, all of the old or all of the new."""
+    network = getattr(head.network, "config", None)
+    if not isinstance(network, Mapping) or "name" not in network:
+        raise UserError(f"only networks made by langevin.nn can be saved, got {type(head.network).__name__}")
+    weights = files.as_safetensors(head.network.state_dict())
+    config = {
+        "langevin": VERSION,
+        "kind": "variance-head",
+        "files": {WEIGHTS: files.digest(weights)},
+        "head": head.kind,
+        "network": dict(network),
+        "sigma_data": head.sigma_data,
+        "low": head.low,
+        "high": head.high,
+        "trained_steps": trained_steps(head.base),
+        "training": timeless(head.config),
+    }
+    files.publish(folder, {WEIGHTS: weights, CONFIG: files.as_json(config)})
+
+
+def _head(folder: Path, model: NetworkDenoiser) -> tuple[VarianceHead, int | None]:
+    """The head of a directory, checked, and the steps of training the model had when it was learned."""
+    file = folder / CONFIG
+    config = {"files": {}, **files.read_json(files.place(folder, CONFIG))}
+    keys = {"langevin", "kind", "head", "network", "sigma_data", "low", "high", "trained_steps", "training", "files"}
+    files.only(file, config, keys)
+    if config["langevin"] != VERSION or config["kind"] != "variance-head" or str(config["head"]) not in VARIANCE_HEADS:
+        raise UserError(f"{file}: not a head this version of langevin reads")
+    with reading(file):
+        held = files.digests(file, config["files"], {WEIGHTS})
+        std = typed(float, config["sigma_data"], "sigma_data")
+        low, high = (typed(float | None, config[name], name) for name in ("low", "high"))
+        typed(dict, config["training"], "training")
+        outline = nn.outline(config["network"])
+        if config["network"]["name"] in nn.CODECS:
+            raise UserError(f"network {config['network']['name']!r} is no head")
+        outline.check_shape((3 * model.shape[0], *model.shape[1:]))
+    network = load_network(files.place(folder, WEIGHTS), config["network"])
+    files.agree(folder, held)
+    with reading(file):
+        head = VARIANCE_HEADS[config["head"]](model, network, std, low, high, config=config["training"])
+    network.eval().to(model.device)
+    return head, config["trained_steps"]
+
+
+def variances_of(folder: Path, model: NetworkDenoiser) -> dict[str, Callable[[Denoiser], Denoiser]]:
+    """The variances in a model directory, by name.
+
+    One that was learned before the model was trained on is left out, with a warning.
+
+    Raises:
+        UserError: for a file that is not one, naming it.
+    """
+    read: dict[str, Callable[[Denoiser], Denoiser]] = {}
+    file = folder / CALIBRATION
+    if file.exists():
+        found = _calibration(file)
+        if _current(file, found.made.get("trained_steps"), model):
+            read |= {"analytic": found, "residual": found.residual()}
+    for kind in VARIANCE_HEADS:
+        if files.place(folder / kind, CONFIG).exists():
+            head, steps = _head(folder / kind, model)
+            if _current(folder / kind, steps, model):
+                read[kind] = head.onto
+    return read
+
+
+def _current(path: Path, steps: int | None, model: NetworkDenoiser) -> bool:
+    """Whether what was learned is of the model as it is; if not, a warning says so."""
+    had = trained_steps(model)
+    if steps != had:
+        warnings.warn(
+            f"{path} was learned after {steps} steps of training, the model has had {had}: it is not used; "
+            "calibrate again",
+            stacklevel=4,
+        )
+    return steps == had

@@ -1,0 +1,89 @@
+"""Every stream that noise is folded into, by name: ``noise.fold_in(Stream.TIMES)``."""
+
+from __future__ import annotations
+
+from enum import Enum, unique
+
+
+@unique
+class Stream(int, Enum):
+    """A stream, as the tag that ``Noise.fold_in`` takes; ``Stream.PROJECTION + i`` is the i-th of several.
+
+    A tag tells the parts of one noise apart. Streams of the owner ``shared`` are folded from noise that is handed to
+    several objects, so their tags lie above all others and 2³² or more from each other. Other owners fold noise that
+    they were given for themselves.
+    """
+
+    owner: str
+
+    def __new__(cls, owner: str, tag: int) -> Stream:
+        made = int.__new__(cls, tag)
+        made._value_ = (owner, tag)
+        made.owner = owner
+        return made
+
+    INNER = "shared", 2**32
+    """A compound law's belief."""
+    TIMES = "shared", 2**33
+    """The times of training."""
+    ORDER = "shared", 2**34
+    """The order of the data."""
+    LABELS = "shared", 2**35
+    """Which labels are hidden in training."""
+    NETWORK = "shared", 2**36
+    """The network's own randomness, as dropout."""
+    VALIDATION = "shared", 2**37
+    """The noise of validation: the same draws every time."""
+    TERM = "shared", 2**38
+    """A term of the variational bound that is drawn, not integrated."""
+    TRUTH = "shared", 2**39
+    """States at which a start of the reverse process is judged."""
+    PROJECTION = "shared", 2**40
+    """The i-th direction of sliced score matching."""
+    END = "shared", 2**41
+    """The noise at the end of a learned schedule."""
+
+    FACTOR = "covariance", 1
+    CHOICE = "law", 1
+    BETA_A = "beta", 1
+    BETA_B = "beta", 2
+    GAMMA_BOOST = "gamma", 0
+    GAMMA_TRY = "gamma", 1
+    PATH = "path", 0
+
+    COMPONENT = "world", 1
+    NOISED = "world", 2
+    CLEAN = "world", 3
+    MEANS = "mixture", 1
+    FACTORS = "mixture", 2
+    WEIGHTS = "mixture", 3
+
+    PREDICTOR = "sampler", 11
+    CORRECTOR = "sampler", 12
+    REPEATED = "sampler", 21
+    CHURNED = "sampler", 31
+    LANGEVIN = "langevin", 0
+    VELOCITY = "momentum", 0
+    KICK = "momentum", 1
+    FIRST_HALF = "sscs", 1
+    SECOND_HALF = "sscs", 2
+    LEVEL = "levels", 1
+    DENOISED = "mcmc", 2
+    LAST = "mcmc", 3
+    WALK = "mcmc", 4
+    UP = "boomerang", 0
+    DOWN = "boomerang", 1
+
+    DEQUANTISED = "exact", 0
+    PROBES = "exact", 1
+    ORTHOGONAL = "probes", 1
+    QUANTILE = "continuous", 1
+    PATH_TERM = "continuous", 2
+    DATA_TERM = "continuous", 3
+
+    TUNING = "tuning", 701
+
+    ROTATION = "codec", 0
+    BRANCHES = "codec", 1
+    RATES = "codec", 98
+    DECODED = "codec", 99
