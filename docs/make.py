@@ -311,7 +311,7 @@ def vdm(name: str) -> None:
     save(figure, name)
 
 
-def horizon(name: str) -> None:
+def start_time(name: str) -> None:
     """The parts of the bound against the time it starts from, on a ring, for two starts; and the best T of each."""
     process, world = processes.VP(), worlds.ring(8, 1.0, 0.08)
     truth, x = world.denoiser(process), world.sample(4000, 3)
@@ -421,7 +421,7 @@ def main() -> None:
     phase("phase-space")
     gamma("gamma")
     score_levels("score-levels")
-    horizon("horizon")
+    start_time("start-time")
     same_law("fokker-planck")
     variances("variance")
     remainder_clock("remainder-clock")

@@ -486,7 +486,7 @@ CALLS = [
     ("langevin.check_denoiser(net, pts)", "denoiser"),
     ("langevin.check_denoiser(den, pts.numpy().tolist()[:3])", "data"),
     ('L.continuous_bound("m", pts)', "denoiser"),
-    ('L.horizon("m", pts)', "denoiser"),
+    ('L.start_time("m", pts)', "denoiser"),
     ('L.pairs("m", pts)', "denoiser"),
 ]
 """Calls as a user may type them, and the word by which the sentence names what is wrong."""

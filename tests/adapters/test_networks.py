@@ -252,18 +252,30 @@ class Small(nn.Module):
         return self.norm(self.linear(x))
 
 
+class Plain(nn.Module):
+    def forward(self, x, t):
+        return x
+
+
 def test_a_module_is_left_as_it_was():
     """Dtype and device are the module's; asking once at wrapping changes neither modes nor batch statistics."""
     network = Small(F64).train()
     network.linear.eval()
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    model = ddpm(network)
+    with pytest.warns(UserWarning, match="network is in training mode"):
+        model = ddpm(network)
     assert isinstance(model, NetworkDenoiser)
     assert (model.dtype, model.device, model.counter.calls) == (F64, torch.device("cpu"), 0)
     assert network.training
     assert not network.linear.training
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
     assert ddpm(dtype=F64).dtype == F64
+
+
+def test_a_network_at_rest_is_taken_without_a_word(recwarn):
+    ddpm(Small(F64).eval())
+    ddpm(Plain().train())  # whose mode changes nothing
+    assert not recwarn.list
 
 
 def test_a_network_of_this_library_is_used_as_it_is():

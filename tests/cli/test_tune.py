@@ -90,6 +90,13 @@ def test_bad_input_is_one_line(langevin: Run, model: Path, words: list, phrase: 
     assert not list(model.glob("*solver-*"))
 
 
+def test_a_learned_solver_that_was_not_learned_is_refused(langevin: Run, model: Path, tmp_path: Path) -> None:
+    said = langevin("sample", model, "--sampler", "learned", "--steps", 7, "-n", 2, "--out", tmp_path / "out")
+    assert said.code == 2
+    assert "sampler 'learned' needs a solver learned for this model, 7 steps" in said.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_model_that_is_not_there(langevin: Run, tmp_path: Path) -> None:
     said = langevin("tune", tmp_path / "no", "--nfe", 3)
     assert said.code == 2

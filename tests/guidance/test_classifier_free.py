@@ -152,6 +152,11 @@ REFUSED = [
     (lambda: classifier_free(network(processes.VP(), "v"), lable=1), "Did you mean 'label'"),
     (lambda: classifier_free(WORLD.denoiser(processes.VP()), label=1, guidance_scale=math.nan), "guidance_scale must"),
     (lambda: classifier_free(WORLD.denoiser(processes.VP()), label=1, guidance_scale=math.inf), "guidance_scale must"),
+    (
+        lambda: classifier_free(network(processes.VP(), "v"), label=1, guidance_scale=101),
+        r"lie in \[-100, 100\], got 101",
+    ),
+    (lambda: classifier_free(network(processes.VP(), "v"), label=1, guidance_scale=-1e9), r"lie in \[-100, 100\]"),
     (lambda: linear([Dirac(torch.zeros(1, 1))], (1.0, 2.0)), "weights must be one a belief, got 2 for 1 beliefs"),
     (lambda: linear([], ()), "weights must be one a belief, got 0 for 0 beliefs"),
 ]

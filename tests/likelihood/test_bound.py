@@ -124,7 +124,7 @@ def test_the_bound_of_two_masked_tokens_in_closed_form(schedule):
     expected = entropy + (2 * math.log(2) - entropy) * together
     assert abs(float(found.nats.mean()) - expected) < 4 * found.standard_error
     assert found.prior.eq(0).all()
-    parts = likelihood.horizon(denoiser, x[:64], steps=4)  # below T = 1 masks alone are no start: infinite there
+    parts = likelihood.start_time(denoiser, x[:64], steps=4)  # below T = 1 masks alone are no start: infinite there
     assert float(parts.prior[0]) == 0
     assert parts.path.isfinite().all()
 

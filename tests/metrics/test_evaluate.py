@@ -81,6 +81,21 @@ def test_training_scans_as_samples_are_called_copies(digits: data.Dataset) -> No
     assert "frechet/pixels" not in found
 
 
+def test_memorisation_is_of_the_data_a_model_was_trained_on(digits: data.Dataset) -> None:
+    """Copies of training data are copies whatever they are measured against, and fresh data of others are not."""
+    x, y = digits.train.all()
+    other = replace(digits, train=data.Split(x[:500], y[:500]))
+    copies = x[600:900]
+    of_others = evaluate(copies, None, other, features="pca:8", progress=False)["memorisation"]
+    assert of_others["value"] > 0.5
+    found = evaluate(copies, None, other, features="pca:8", progress=False, trained_on=digits)["memorisation"]
+    assert found["value"] == 0
+    assert found["protocol"]["train"] == len(x)
+    unknown = evaluate(copies, None, other, features="pca:8", progress=False, trained_on="unknown")["memorisation"]
+    assert unknown["value"] is None
+    assert "other data" in unknown["note"]
+
+
 def test_noisy_and_mislabelled_samples_score_worse(digits: data.Dataset, fresh: dict) -> None:
     x, y = digits.test.all()
     noisy = evaluate(x + torch.randn(x.shape, generator=torch.Generator().manual_seed(0)), y, digits)

@@ -603,6 +603,19 @@ def test_levels_of_digits_are_eight_bits(tmp_path: Path) -> None:
     assert images.read(str(between), data, exact=False)[0].shape == (1, 1, 8, 8)
 
 
+@pytest.mark.parametrize(
+    ("mode", "lost"), [("RGBA", "an alpha channel"), ("LA", "an alpha channel"), ("I;16", "8 bits")]
+)
+def test_what_eight_bits_cannot_hold_is_not_called_exact(tmp_path: Path, mode: str, lost: str) -> None:
+    grey = Image.fromarray(picture(8, 8, 1)[..., 0])
+    deep = Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000)
+    (deep if mode == "I;16" else grey.convert(mode)).save(tmp_path / "x.png")
+    data = checked(network((1, 8, 8), 256))
+    with pytest.raises(UserError, match=f"x.png has .*{lost}.*cannot bring back exactly"):
+        images.read(str(tmp_path / "x.png"), data, exact=True)
+    assert images.read(str(tmp_path / "x.png"), data, exact=False)[0].shape == (1, 1, 8, 8)
+
+
 TOGETHER = [
     ["a.png", "a.jpg", "a.jpg.png"],
     ["a.png", "A.png", "b/a.png"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from .._errors import UserError
 from ..data import DataInfo
 from ..denoisers import AffineParameterization, Denoiser, NetworkDenoiser
+from ..denoisers.check import noisy_mode
 from ..nn import Backbone
 from ..processes import DDPM, EDM, VE, Process
 from ..processes import create as create_process
@@ -175,6 +177,11 @@ def denoiser(
     about = _data(data, shape, classes, low, high)
     if isinstance(network, Backbone):
         return NetworkDenoiser(network, process, reading, shape, variance, about)
+    if isinstance(network, nn.Module) and noisy_mode(network):
+        warnings.warn(
+            "network is in training mode, in which dropout or batch statistics change what it returns; call eval()",
+            stacklevel=2,
+        )
     like = _like(network, dtype, device)
     for whole in (False, True) if time == "index" else (time == "nearest-index",):
         if whole and time == "index":

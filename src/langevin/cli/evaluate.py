@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -87,7 +87,9 @@ def run(options: Options) -> None:
             if not _together(asked, model, options.samples):
                 return
         samples, labels, drawn = _held(options.samples, dataset.info)
-    measures = metrics.evaluate(samples, labels, dataset, seed=recipe.seed, features=list(options.features) or None)
+    own = _trained_on(model, options.data, dataset)
+    features = list(options.features) or None
+    measures = metrics.evaluate(samples, labels, dataset, seed=recipe.seed, features=features, trained_on=own)
     rough = few(dataset)
     found = {
         "kind": "evaluation",
@@ -105,6 +107,17 @@ def run(options: Options) -> None:
     if rough:
         print(rough)
     print(f"{out} holds all of it, with protocols.")
+
+
+def _trained_on(model: Any, asked: str | None, dataset: Dataset) -> Dataset | Literal["unknown"]:
+    """The data a model was trained on: those that are measured against, if no others are named."""
+    known = None if model.data is None else model.data.source.get("source")
+    if asked is None or asked == known:
+        return dataset
+    try:
+        return dataset_of(model, None, classes=False)
+    except UserError:  # they are not here, or would have to be fetched
+        return "unknown"
 
 
 def _consistent(options: Options) -> None:

@@ -80,6 +80,7 @@ def run(options: Options) -> None:
 def _run(options: Options, team: ProcessGroup, device: str | None) -> None:
     from .. import models, training
     from ..data import load
+    from ..data.dataset import FEWEST_TO_MEASURE
     from ..data.hub import PREFIX
 
     out = writable(options.out)
@@ -107,6 +108,8 @@ def _run(options: Options, team: ProcessGroup, device: str | None) -> None:
     if team.first and not isinstance(made, models.Autoencoder):
         here, samples = shlex.quote(str(out)), shlex.quote(str(out / "samples"))
         how, more = "", "" if dataset.info.tokens else f"\n  langevin evaluate {here}"
+        if more and len(dataset.test) < FEWEST_TO_MEASURE:
+            more = f"\n  langevin evaluate {here} --data MORE_OF_THE_SAME_KIND"
         if more and options.source.startswith(PREFIX):
             more += f" --data {shlex.quote(options.source)}"  # which is not fetched unless it is named
         if config.objective.times == "levels":

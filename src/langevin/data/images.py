@@ -175,6 +175,15 @@ def upright_size(file: str | bytes) -> tuple[int, int]:
         return (image.height, image.width) if turned else image.size
 
 
+def beyond_8_bits(file: str | os.PathLike[str]) -> str | None:
+    """What ``decode`` leaves out of a picture: transparency, or all but 8 bits of a pixel; None for nothing."""
+    with open_image(os.fspath(file)) as image:
+        if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+            return "an alpha channel"
+        deep = image.mode not in ("1", "L", "P", "RGB", "CMYK", "YCbCr")
+        return f"pixels of more than 8 bits ({image.mode})" if deep else None
+
+
 def decode(file: str | bytes | Image.Image, size: int | None, channels: int | None, window: bool) -> np.ndarray:
     """A picture as uint8 ``(H, W, C)``.
 

@@ -134,7 +134,7 @@ def check_denoiser(denoiser: Denoiser, data: Tensor, *, seed: int = 0) -> Denois
     process: ScalarGaussian = require(denoiser.process, ScalarGaussian, "check_denoiser")
     x0 = _clean(data, denoiser.shape)
     findings = []
-    if isinstance(denoiser, NetworkDenoiser) and _noisy_mode(denoiser.network):
+    if isinstance(denoiser, NetworkDenoiser) and noisy_mode(denoiser.network):
         findings.append(
             "The network is in training mode, in which dropout or batch statistics change what it returns: call eval()."
         )
@@ -167,7 +167,8 @@ def _clean(data: Any, shape: tuple[int, ...]) -> Tensor:
     return x0
 
 
-def _noisy_mode(network: nn.Module) -> bool:
+def noisy_mode(network: nn.Module) -> bool:
+    """Whether a network is in training mode with layers that make what it returns depend on it."""
     drops = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
     return any(m.training and isinstance(m, drops) and getattr(m, "p", 1) > 0 for m in network.modules())
 

@@ -116,9 +116,15 @@ def draw(
     denoiser = _denoiser(model, recipe, label if isinstance(label, int) else asked)
     name = recipe.sampler
     steps = 10 if recipe.steps is None else recipe.steps
-    learned = find_learned_solver(denoiser, steps) if name is None and recipe.grid is None else None
+    by_name = name == "learned"
+    learned = find_learned_solver(denoiser, steps) if by_name or (name is None and recipe.grid is None) else None
     plain = learned or samplers.default_sampler(denoiser.process)
-    rule = plain if name is None else samplers.create(name, **recipe.options)
+    if by_name and learned is None:
+        raise UserError(
+            f"sampler 'learned' needs a solver learned for this model, {steps} steps, this guidance and label, and "
+            "there is none; `langevin tune` learns one"
+        )
+    rule = plain if name is None or by_name else samplers.create(name, **recipe.options)
     if recipe.variance is not None:
         rule = samplers.Ancestral() if name is None else rule
         if not isinstance(rule, samplers.Ancestral) or rule.belief is not denoisers.identity:

@@ -16,6 +16,9 @@ from .._registry import register
 from ..denoisers import Denoiser, Derived, LearnedFor, NetworkDenoiser, batched, check_is_denoiser
 from ..distributions import Categorical, Dirac, Distribution
 
+LARGEST = 100.0
+"""Guidance scales beyond ± this leave the data, whatever the model."""
+
 
 def linear(beliefs: Sequence[Distribution], weights: Sequence[float]) -> Distribution:
     r"""The published pooling: :math:`\sum_i w_i \hat x_{0,i}` of the means, or :math:`\sum_i w_i \log p_i` of tokens.
@@ -90,6 +93,8 @@ def classifier_free(
     check_is_denoiser(denoiser)
     check_numbers(guidance_scale=guidance_scale)
     scale = float(guidance_scale)
+    if not -LARGEST <= scale <= LARGEST:
+        raise UserError(f"guidance_scale must lie in [-{LARGEST:g}, {LARGEST:g}], got {guidance_scale}")
     if not condition and not named:
         raise UserError(
             "condition must be given, such as label=3: guidance is between a model with and without it, got none"

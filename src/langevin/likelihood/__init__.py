@@ -6,7 +6,7 @@ from .dequantise import Dequantiser, LogisticNormal, TruncatedNormal, Uniform, l
 from .exact import Exact, exact
 from .latent import LatentBound, latent_bound
 from .pairwise import PairwiseBound, pairs
-from .start_time import Horizon, fitted_start, horizon
+from .start_time import StartTime, fitted_start, start_time
 from .units import Units
 from .vdm import VDMBound, vdm_bound
 
@@ -15,10 +15,10 @@ __all__ = [
     "ContinuousBound",
     "Dequantiser",
     "Exact",
-    "Horizon",
     "LatentBound",
     "LogisticNormal",
     "PairwiseBound",
+    "StartTime",
     "TruncatedNormal",
     "Uniform",
     "Units",
@@ -27,9 +27,9 @@ __all__ = [
     "continuous_bound",
     "exact",
     "fitted_start",
-    "horizon",
     "latent_bound",
     "learn_dequantiser",
     "pairs",
+    "start_time",
     "vdm_bound",
 ]

@@ -96,7 +96,7 @@ class PairwiseBound:
     "pairs",
     title="Grids of least bound by dynamic programming",
     arxiv="2106.03802",
-    proof="exact: tests/likelihood/test_bound_grids.py",
+    proof="exact: tests/likelihood/test_pairwise.py",
 )
 def pairs(
     denoiser: Denoiser,

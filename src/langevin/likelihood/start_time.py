@@ -26,7 +26,7 @@ Start = Literal["prior", "diagonal", "full"]
     "fitted-start",
     title="Normal start fitted at T",
     arxiv="2206.05173",
-    proof="exact: tests/likelihood/test_horizon.py::test_fitted_start",
+    proof="exact: tests/likelihood/test_start_time.py::test_fitted_start",
 )
 def fitted_start(process: Process, t: Tensor | float, mean: Tensor, cov: Tensor) -> Normal:
     r"""The normal law of least KL from that of x_t: an auxiliary model at T (arXiv:2206.05173 §3, in closed form).
@@ -52,7 +52,7 @@ def fitted_start(process: Process, t: Tensor | float, mean: Tensor, cov: Tensor)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Horizon:
+class StartTime:
     r"""Means over data of the bound from each T of a grid, in nats an event; ``print`` shows a table.
 
     .. math:: \mathrm{total}(T) = L_T(T) + \mathrm{path}(T)
@@ -116,12 +116,12 @@ class Horizon:
 
 @register(
     "likelihood",
-    "horizon",
+    "start-time",
     title="Diffusion time: the bound from every T",
     arxiv="2206.05173",
-    proof="exact: tests/likelihood/test_horizon.py",
+    proof="exact: tests/likelihood/test_start_time.py",
 )
-def horizon(
+def start_time(
     denoiser: Denoiser,
     x: Tensor,
     *,
@@ -134,7 +134,7 @@ def horizon(
     seed: int = 0,
     batch: int = 256,
     progress: Callable[[int, int], None] | None = None,
-) -> Horizon:
+) -> StartTime:
     """The bound as a function of the time it starts from, from one pass over the whole grid (arXiv:2206.05173).
 
     Args:
@@ -166,7 +166,7 @@ def horizon(
             [_mismatch(truth, clean, t, law, seed + i) for i, (t, law) in enumerate(zip(times, starts))]
         )
     protocol = {**whole.protocol, "method": "bound from every T", "start": start}
-    return Horizon(whole.grid, prior, below.flip(0).cumsum(0).flip(0), entropy, mismatch, whole.units, protocol)
+    return StartTime(whole.grid, prior, below.flip(0).cumsum(0).flip(0), entropy, mismatch, whole.units, protocol)
 
 
 def _moments(denoiser: Denoiser, start: str) -> tuple[Tensor, Tensor] | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -43,6 +43,7 @@ def evaluate(
     *,
     seed: int = 0,
     features: str | Features | Sequence[str | Features] | None = None,
+    trained_on: Dataset | Literal["unknown"] | None = None,
     progress: bool = True,
 ) -> dict[str, Result]:
     """Measure samples against the held-out split of a data set.
@@ -52,11 +53,14 @@ def evaluate(
             a time, with what is small of each: its features, its distances, its projections. The figures are those of
             the whole, bit for bit, however it is cut.
         labels: the labels they were asked for, integer ``(N,)``, or ``None``; parts have their own.
-        dataset: the data the model was trained on, with the split that was held out.
+        dataset: data with a split that was held out; those the model was trained on, unless ``trained_on`` says
+            otherwise.
         seed: of every random choice made here: projections, subsets, fitted features.
         features: feature spaces for the Fréchet and the kernel distance, precision/recall and (of a classifier) the
             inception score: names (see :func:`feature_space`) or maps of your own. By default ``pixels`` (``pca:64``
             above 1,024 coordinates) and, for labelled data, ``classifier``.
+        trained_on: the data the model was trained on, if ``dataset`` is other data: memorisation is measured against
+            them, and left out where they are ``"unknown"``.
         progress: show a bar if it takes longer than two seconds.
 
     Returns:
@@ -76,7 +80,7 @@ def evaluate(
         samples = Parts.of(samples.detach().cpu().float(), _checked(samples, labels, dataset))
     asked = _classes(samples, dataset)
     names = _spaces(features, dataset)
-    context = _Context(samples, asked, dataset, seed)
+    context = _Context(samples, asked, dataset, seed, dataset if trained_on is None else trained_on)
     jobs: list[Callable[[], Iterator[tuple[str, Result]]]] = [partial(context.in_features, name) for name in names]
     jobs += [context.sliced, context.memory]
     if asked:
@@ -169,6 +173,7 @@ class _Context:
     labels: set[int]
     dataset: Dataset
     seed: int
+    trained_on: Dataset | Literal["unknown"]
 
     def __post_init__(self) -> None:
         self.test, self.test_labels = _some(self.dataset.test, MOST, self.seed)
@@ -288,14 +293,22 @@ class _Context:
         )
 
     def memory(self) -> Iterator[tuple[str, Result]]:
-        train, mirrored = self.dataset.train.all()[0], self.dataset.train.flip
+        if self.trained_on == "unknown":
+            note = "Not given: it compares with the data the model was trained on, and these are other data."
+            yield "memorisation", {"value": None, "note": note, "protocol": self.protocol(statistic="median")}
+            return
+        split = self.trained_on.train
+        train, mirrored = split.all()[0], split.flip
+        # Of the same data where enough are held out, since their distance is what samples are compared with.
+        own = self.trained_on is not self.dataset and len(self.trained_on.test) >= FEWEST_TO_MEASURE
+        heldout = self.trained_on.test.all()[0] if own else self.test
         # A mirrored copy is a copy, where training mirrors.
         train = torch.cat([train, train.flip(-1)]) if mirrored else train
         about = self.protocol(statistic="median", distance="Euclidean", train=len(train), mirrored=mirrored)
         near = [nearest_neighbours(x, train) for x, _ in self.samples.blocks()]
         distance, index = (torch.cat(column) for column in zip(*near))
         try:
-            found = against(distance, index, train, self.test)
+            found = against(distance, index, train, heldout)
         except UserError as reason:
             yield "memorisation", {"value": None, "note": str(reason), "protocol": about}
             return

@@ -196,7 +196,8 @@ def sample(
         noise = Noise(seed, n)
     n = len(noise) if n is None else n
     if n != len(noise) or (start is not None and start.shape[0] != n):
-        raise UserError(f"n, start and noise must agree on the number of samples, got {n}, {len(noise)} noises")
+        starts = "" if start is None else f", {start.shape[0]} starts"
+        raise UserError(f"n, start and noise must agree on the number of samples, got {n}, {len(noise)} noises{starts}")
     check_integer("batch", batch, 1)
     prior = process.prior(denoiser.shape)
     done, total = 0, n * (len(times) - 1)

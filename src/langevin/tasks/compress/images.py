@@ -15,7 +15,7 @@ from ... import data as sets
 from ..._errors import UserError
 from ..._registry import methods
 from ...data import DataInfo
-from ...data.images import Refused, decode, in_threads, upright_size
+from ...data.images import Refused, beyond_8_bits, decode, in_threads, upright_size
 from ...storage import files
 from ...storage.untrusted import room
 from .container import COPIES
@@ -57,6 +57,11 @@ def read(source: str, data: DataInfo, *, limit: int | None = None, exact: bool) 
     for file, picture in zip(paths, pictures):
         if isinstance(picture, Refused):
             raise UserError(f"{file}: {picture}")
+        if exact and (lost := beyond_8_bits(file)):
+            raise UserError(
+                f"{file} has {lost}, which this model's 8-bit pixels cannot bring back exactly; convert it first, or "
+                "give a step or a quality"
+            )
         levels = _levels(picture, scale, str(file), exact)
         name = file.name if file == path else file.relative_to(path).as_posix()
         items.append((name, *picture.shape[:2]))

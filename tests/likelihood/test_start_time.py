@@ -46,7 +46,7 @@ def test_it_is_the_bound_from_each_time(start):
     """From three T: the same as ``bound`` on the rest of the grid with that start, but for draws; 4 errors."""
     world = worlds.random_mixture(2, seed=1)
     denoiser, x = denoisers.dirac(world.denoiser(PROCESS)), world.sample(400, 3)
-    found = likelihood.horizon(denoiser, x, start=start, steps=20)
+    found = likelihood.start_time(denoiser, x, start=start, steps=20)
     for i in (0, 7, 15):
         t = found.grid[i]
         cov = {"prior": None, "diagonal": world.cov.diagonal(), "full": world.cov}[start]
@@ -67,7 +67,8 @@ def test_three_terms_of_normal_data():
     exact, n = world.denoiser(PROCESS), 4000
     x = world.sample(n, 3)
     cut, full = (
-        likelihood.horizon(denoisers.dirac(exact), x, start=start, truth=exact, steps=12) for start in ("prior", "full")
+        likelihood.start_time(denoisers.dirac(exact), x, start=start, truth=exact, steps=12)
+        for start in ("prior", "full")
     )
     for i, t in enumerate(cut.grid[:-1]):
         law = Normal(PROCESS.alpha(t) * world.mean[None], Dense(torch.eye(2, dtype=DOUBLE)[None]))
@@ -88,7 +89,8 @@ def test_a_fitted_start_allows_a_smaller_time():
     world = worlds.ring(8, 1.0, 0.08)
     exact, x = world.denoiser(PROCESS), world.sample(1500, 3)
     cut, full = (
-        likelihood.horizon(denoisers.dirac(exact), x, start=start, truth=exact, steps=60) for start in ("prior", "full")
+        likelihood.start_time(denoisers.dirac(exact), x, start=start, truth=exact, steps=60)
+        for start in ("prior", "full")
     )
     assert full.best < 0.3 < cut.best
     assert float(full.total.min()) < float(cut.total.min()) - 0.01
@@ -104,11 +106,11 @@ def test_bad_requests_are_named():
     world = gaussian()
     denoiser, x = denoisers.dirac(world.denoiser(PROCESS)), world.sample(5, 1)
     with pytest.raises(UserError, match="start must be"):
-        likelihood.horizon(denoiser, x, start="flow")
+        likelihood.start_time(denoiser, x, start="flow")
     with pytest.raises(UserError, match="truth"):
-        likelihood.horizon(denoiser, x, truth=denoiser)
+        likelihood.start_time(denoiser, x, truth=denoiser)
     bare = NetworkDenoiser(torch.nn.Linear(3, 3), PROCESS, AffineParameterization(), (3,), data=DataInfo("x", (3,)))
     with pytest.raises(UserError, match="moments"):
-        likelihood.horizon(bare, x, start="full")
+        likelihood.start_time(bare, x, start="full")
     with pytest.raises(UserError, match="cov must be"):
         likelihood.fitted_start(PROCESS, 0.5, world.mean, torch.ones(2))
