@@ -275,7 +275,7 @@ def test_resume_with_another_request(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UserError, match=words):
             training.train(other, points(), tmp_path, resume=True, quiet=True)
-    with pytest.raises(UserError, match="was trained on"):
+    with pytest.raises(UserError, match=r"was trained on other data: classes \[.*those given have classes \[\]$"):
         training.train(base, points(classes=0), tmp_path, resume=True, quiet=True)
     # A bare request takes everything from the run, its budget too.
     assert training.train(training.Config(), points(), tmp_path, resume=True, quiet=True).config["steps"] == 4

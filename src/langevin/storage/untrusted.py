@@ -235,7 +235,8 @@ def settings(kind: type, values: Any, where: str) -> dict[str, Any]:
     Lists become tuples; nested dataclasses are made.
 
     Raises:
-        UserError: for a key that is not known (with the nearest), or a value of another type, with what is accepted.
+        UserError: for a key that is not known (with the nearest), one that is not given and has no default, or a value
+            of another type, with what is accepted.
     """
     if not isinstance(values, Mapping):
         raise UserError(f"{where} must be a mapping, got {_short(values)}")
@@ -243,7 +244,13 @@ def settings(kind: type, values: Any, where: str) -> dict[str, Any]:
     for key in values:
         if key not in known:
             raise UserError(f"{where} has no {key!r}.{nearest(str(key), known)} Known: {', '.join(known)}.")
+    if lacking := [f.name for f in dataclasses.fields(kind) if f.name not in values and _required(f)]:
+        raise UserError(f"{where} needs {', '.join(lacking)}, which must be given")
     return {key: typed(known[key], value, f"{where}.{key}") for key, value in values.items()}
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.init and field.default is field.default_factory is dataclasses.MISSING
 
 
 def typed(hint: Any, value: Any, where: str) -> Any:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .._duration import duration
-from .._errors import UserError, check_instance, check_path
+from .._errors import UserError, check_instance, check_path, shown
 from ..data import DataInfo, Dataset
 from ..denoisers import EvaluationCounter, NetworkDenoiser
 from ..distributions import Noise, Stream
@@ -175,9 +175,11 @@ def _plan(config: Config, data: DataInfo, out: Path, resume: bool) -> tuple[Conf
     except (UserError, TypeError) as error:
         raise UserError(f"{file}: {error}") from None
     checkpoint.weighs(there[-1], kept)
-    known, given = ({k: v for k, v in d.items() if k != "source"} for d in (state["data"], data.to_dict()))
-    if known != given:
-        raise UserError(f"{out} was trained on {known} ({file}); the data given are {given}")
+    known, given = state["data"], data.to_dict()
+    other = [key for key in {**known, **given} if key != "source" and known.get(key) != given.get(key)]
+    if other:
+        were, are = (", ".join(f"{key} {shown(d.get(key))}" for key in other) for d in (known, given))
+        raise UserError(f"{out} was trained on other data: {were} ({file}); those given have {are}")
     files.only(file, state["data"], set(data.to_dict()))
     if differ := changed(config, kept, data):
         raise UserError(f"{out} is resumed with its own configuration, but another is asked for: {'; '.join(differ)}")
