@@ -52,6 +52,11 @@ CASES = {
 EACH = pytest.mark.parametrize(("cov", "shape"), CASES.values(), ids=CASES.keys())
 
 
+def test_a_variance_without_a_batch_is_one_matrix():
+    v = positive(2, 3)
+    torch.testing.assert_close(Diagonal(v).dense((2, 3)), torch.diag(v.flatten())[None], rtol=0, atol=0)
+
+
 class Basis:
     """Stands in for noise: sample i gets the i-th unit vector of all the normals that are asked for, folds included."""
 

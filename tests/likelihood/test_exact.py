@@ -374,6 +374,27 @@ def test_bad_data_and_processes():
         likelihood.exact(phase, torch.zeros(2, 2))
 
 
+class Runaway(langevin.denoisers.Derived):
+    """A denoiser whose answers on one side are not numbers."""
+
+    def __init__(self, base):
+        self.base = base
+
+    def rows(self, index):
+        return Runaway(self.base.rows(index))
+
+    def __call__(self, x_t, t):
+        belief = self.base(x_t, t)
+        return langevin.distributions.Dirac(belief.mean * torch.where(x_t[:, :1] > 0, torch.inf, 1.0))
+
+
+def test_a_flow_that_runs_away_is_said_by_count():
+    world = worlds.ring()
+    x = torch.tensor([[0.5, 0.5], [-0.5, 0.5]], dtype=torch.float64)
+    with pytest.raises(langevin.UserError, match="of 2 likelihoods are not finite"):
+        likelihood.exact(Runaway(world.denoiser(EDM)), x, evaluations=9, divergence="exact")
+
+
 def test_what_is_told_of_a_run():
     """The protocol says how the divergence was taken; progress counts samples times nodes up to all of them."""
     world, seen = worlds.ring(), []

@@ -80,7 +80,11 @@ def test_the_bound(process: processes.ScalarGaussian) -> None:
     """
     n, draws = 3000, 8
     x = WORLD.sample(n, 6)
-    exact = continuous_bound(WORLD.denoiser(process), x, draws=draws, seed=1)
+    seen = []
+    tell = lambda *at: seen.append(at)
+    exact = continuous_bound(WORLD.denoiser(process), x, draws=draws, seed=1, progress=tell)
+    assert seen == sorted(seen)
+    assert seen[-1] == (n * draws, n * draws)
     entropy = -WORLD.log_prob(x)
     gap = exact.nats - entropy
     error = float(gap.std()) / math.sqrt(n)

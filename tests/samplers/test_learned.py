@@ -92,6 +92,28 @@ def test_the_untuned_rule_integrates_cubics():
                 assert abs(float(got[d]) - first - sum(v for v, _ in between)) < 2e-4 * max(1, abs(first))
 
 
+def test_a_step_is_of_four_values_two_of_them_later():
+    """∫ W l_j du of step k over values k − 1 … k + 2, or the newest four there are; quadrature as above."""
+    process, values, spread = processes.EDM(), torch.tensor([0.25], dtype=torch.float64), 0.6
+    table = a_table(process, 7, size=0.0)
+    place = lambda u: math.log(math.exp(u) + 0.1 * spread)
+    edges, places = [*table.nodes, -40.0], [place(u) for u in table.nodes]
+    weight = lambda u: math.exp(2 * u) / (0.25 + math.exp(2 * u)) ** 1.5
+    expected = torch.zeros(7, dtype=torch.float64)
+    inverse = lambda u: 1 / math.sqrt(0.25 + math.exp(2 * u))
+    expected[0] = inverse(table.start) - inverse(edges[0])
+    for k, (a, b) in enumerate(itertools.pairwise(edges)):
+        high = min(6, max(k + 2, 3))
+        some = range(high - 3, high + 1)
+        for j in some:
+            basis = lambda u, j=j, some=some: math.prod(
+                (place(u) - places[i]) / (places[j] - places[i]) for i in some if i != j
+            )
+            expected[j] += quad(lambda u, f=basis: weight(u) * f(u), a, b, epsabs=1e-13, epsrel=1e-12, limit=400)[0]
+    found = weights(table.tensors(), values, spread)[-1][:, 0]
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-4 * float(expected.abs().max()))
+
+
 @pytest.mark.parametrize("clean", [True, False])
 def test_what_is_learned_is_added_in_units_of_a_step(clean):
     """a_ij M_i + b_ij M_{i−1} with M = 1/S − 1/S', and M_{−1} the way from the start to the first node."""

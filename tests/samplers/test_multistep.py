@@ -316,6 +316,16 @@ def test_a_correction_keeps_what_another_sampler_moved(sampler):
     assert abs(float(shift / expected) - 1) < 0.5
 
 
+def test_of_a_cluster_after_a_gap_the_newest_alone_is_used():
+    """All that is left of two values that stand together is the newer one: a step of order 1 from it."""
+    process, times, s = processes.VP(), (0.5, 0.5 + 1e-13), 0.3
+    rule = Multistep("x0", order=2).coefficients(process, times, s)
+    first = Multistep("x0", order=1).coefficients(process, times[:1], s)
+    assert (rule.scale, rule.weights[0]) == (first.scale, first.weights[0])
+    assert rule.weights[0] > 0
+    assert not any(rule.weights[1:])
+
+
 def test_taper():
     """The order falls to 1 at the last step."""
     q = processes.VP()

@@ -12,7 +12,7 @@ import langevin
 from langevin import UserError, processes, samplers, worlds
 from langevin.denoisers import AffineParameterization, NetworkDenoiser
 from langevin.samplers import State
-from langevin.samplers.runge_kutta.singlestep import moments
+from langevin.samplers.runge_kutta.singlestep import InTurn, moments
 from support import flow_reference, oracle, thinned
 
 F64 = torch.float64
@@ -311,6 +311,16 @@ def test_fast_on_its_grid_is_its_parts():
     for order, s in zip(rule.orders, times[1:]):
         state = samplers.DPMSolver(order).step(state, s, denoiser, None)
     assert langevin.sample(denoiser, rule, start=x).equal(state.x)
+
+
+def test_in_turn_goes_on_with_the_last():
+    process, denoiser = processes.VP(), WORLD.denoiser(processes.VP())
+    x, grid = WORLD.sample(4, 1, process=process, t=0.9), torch.tensor([0.9, 0.6, 0.4, 0.2, 0.1], dtype=torch.float64)
+    rule = InTurn((samplers.DPMSolver(3), samplers.DPMSolver(1)))
+    state = State(x, grid[0])
+    for order, s in zip((3, 1, 1, 1), grid[1:]):
+        state = samplers.DPMSolver(order).step(state, s, denoiser, None)
+    assert langevin.sample(denoiser, rule, start=x, grid=grid).equal(state.x)
 
 
 def test_evaluations_are_the_order():

@@ -61,10 +61,10 @@ class Diagonal(Covariance):
     variance: Tensor
 
     def scale(self, a: Tensor | float) -> Diagonal:
-        return Diagonal(_like(a, self.variance.ndim or 1) ** 2 * self.variance)
+        return Diagonal(_like(a, self.variance.ndim) ** 2 * self.variance)
 
     def add(self, variance: Tensor | float) -> Diagonal:
-        return Diagonal(self.variance + _like(variance, self.variance.ndim or 1))
+        return Diagonal(self.variance + _like(variance, self.variance.ndim))
 
     def sample(self, noise: Noise, shape: tuple[int, ...]) -> Tensor:
         return torch.sqrt(self.variance) * noise.normal(shape).to(self.variance.dtype)
@@ -122,11 +122,11 @@ class LowRank(Covariance):
     factor: Tensor
 
     def scale(self, a: Tensor | float) -> LowRank:
-        variance = _like(a, self.variance.ndim or 1) ** 2 * self.variance
+        variance = _like(a, self.variance.ndim) ** 2 * self.variance
         return LowRank(variance, _like(a, self.factor.ndim) * self.factor)
 
     def add(self, variance: Tensor | float) -> LowRank:
-        return LowRank(self.variance + _like(variance, self.variance.ndim or 1), self.factor)
+        return LowRank(self.variance + _like(variance, self.variance.ndim), self.factor)
 
     def sample(self, noise: Noise, shape: tuple[int, ...]) -> Tensor:
         rank = self.factor.shape[1]
