@@ -29,7 +29,7 @@ def main(path: str, picture: str | None = None) -> None:
     print(f"{used} of {mean[0].numel()} latents are used (variance of their means over the data > 0.01)")
     if picture is not None:
         sheet = training.pairs(codec, held[torch.arange(16) * (len(held) // 16)])
-        training.grid(torch.cat([sheet, codec.sample(16, 1)]), 8, low=codec.data.low, high=codec.data.high).save(
+        training.image_grid(torch.cat([sheet, codec.sample(16, 1)]), 8, low=codec.data.low, high=codec.data.high).save(
             picture
         )
         print(picture)

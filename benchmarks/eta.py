@@ -79,7 +79,7 @@ def law_of(
     noise = Constant(0, 3, values=torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64))
     memory = None
     for i, (t, s) in enumerate(itertools.pairwise(grid), 1):
-        state = planned.step(samplers.State(probes, t, memory), s, denoiser, noise.at(i))
+        state = planned.step(samplers.State(probes, t, memory), s, denoiser, noise.step(i))
         memory, (shift, moved, shaken) = state.memory, state.x
         gain, std = moved - shift, shaken - shift
         mean, variance = gain * mean + shift, gain**2 * variance + std**2

@@ -257,7 +257,7 @@ class Problem:
     @cached_property
     def start(self) -> Tensor:
         """x at t = 1, ``(samples, D)``: a draw of the process's prior."""
-        return self.process.prior(self.world.shape).sample(self.noise.at(0))
+        return self.process.prior(self.world.shape).sample(self.noise.step(0))
 
     @cached_property
     def start_y(self) -> Tensor:

@@ -42,7 +42,7 @@ def along(steps: int, work: ParallelConfig) -> list[float]:
         network=NetworkConfig("mlp", {"width": "8", "depth": "1", "dropout": "0.1"}),
         objective=ObjectiveConfig(times="importance", times_options={"bins": "4", "terms": "4"}),
         budget=BudgetConfig(steps=steps),
-        output=OutputConfig(validate_every=1000, validate_on=64, picture_every=0, checkpoint_every=1000),
+        output=OutputConfig(validate_every=1000, validate_on=64, sample_every=0, checkpoint_every=1000),
         work=work,
     )
     seen: list[float] = []

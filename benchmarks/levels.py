@@ -36,11 +36,11 @@ class Options:
 def learn(process: processes.ScalarGaussian, prediction: str, objective: dict[str, object], steps: int) -> Denoiser:
     """A small MLP trained by an objective on the points."""
     torch.manual_seed(0)
-    network = nn.create({"name": "mlp", "channels": 2, "width": 64, "depth": 3})
+    network = nn.create_network({"name": "mlp", "channels": 2, "width": 64, "depth": 3})
     denoiser = NetworkDenoiser(
         network, process, AffineParameterization(prediction, sigma_data=5.1, scale_input=True), (2,)
     )
-    loss, points = objectives.create(objective), WORLD.sample(POINTS, 0).float()
+    loss, points = objectives.create_objective(objective), WORLD.sample(POINTS, 0).float()
     adam = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.0)
     rate = torch.optim.lr_scheduler.OneCycleLR(adam, 2e-3, total_steps=steps)
     for step in range(steps):
@@ -96,7 +96,7 @@ def chain(denoiser: Denoiser, t: Tensor, steps: int = 1000, size: float = 0.1) -
     assert isinstance(process, processes.ScalarGaussian)
     with torch.no_grad():
         for i in range(steps):
-            x = x + size / 2 * process.score(x, denoiser(x, t), t) + math.sqrt(size) * noise.at(i).normal((2,))
+            x = x + size / 2 * process.score(x, denoiser(x, t), t) + math.sqrt(size) * noise.step(i).normal((2,))
     return x
 
 

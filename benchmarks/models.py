@@ -87,7 +87,7 @@ def to_t_min(model: NetworkDenoiser, sampler: samplers.Sampler | None, grid: str
 
 def measured(model: NetworkDenoiser, arguments: argparse.Namespace) -> list[dict[str, object]]:
     """The error of every solver at every budget: a row a solver, its budgets' medians averaged over seeds."""
-    n, rms = arguments.samples, model.data.spread
+    n, rms = arguments.samples, model.data.std
     process: ScalarGaussian = model.process  # type: ignore[assignment]
     strongest = next((p for p in peers.peers()[0] if p.name == STRONGEST), None)
     solvers: dict[str, samplers.Sampler | None] = {"default": None}
@@ -144,7 +144,7 @@ def quality(model: NetworkDenoiser, arguments: argparse.Namespace, real: Tensor)
     for name in track(names, "quality"):
         row: dict[str, object] = {"solver": name}
         for budget in (5, 10, 20, 40):
-            sampler = None if name == "default" else samplers.create(name)
+            sampler = None if name == "default" else samplers.create_sampler(name)
             before = model.counter.calls
             try:
                 x = langevin.sample(model, sampler, n=arguments.n, steps=budget, seed=0, batch=arguments.n)

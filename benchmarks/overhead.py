@@ -110,7 +110,7 @@ def cases(names: list[str]) -> Iterator[Case]:
 
 def unet(shape: tuple[int, ...], classes: int) -> nn.Module:
     """The library's default network for such data."""
-    return langevin.nn.create(langevin.nn.default(shape, classes=classes)).eval()
+    return langevin.nn.create_network(langevin.nn.default(shape, classes=classes)).eval()
 
 
 # --- loops ------------------------------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def langevin_loops(case: Case, every: bool) -> dict[str, Loop]:
             print(f"langevin: {name} is left out: {reason}")
     loops["langevin.sample, default"] = functools.partial(identity, case)
     if hasattr(langevin.distributions, "BrownianPath"):
-        sde = samplers.create("dpmpp-2m-sde")
+        sde = samplers.create_sampler("dpmpp-2m-sde")
         grid = own_grid(case, sde, case.denoiser)
         path = langevin.distributions.BrownianPath(0, case.batch)
         loops["langevin: dpmpp-2m-sde on Brownian paths"] = functools.partial(ours, case, sde, grid, path)

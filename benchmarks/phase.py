@@ -91,7 +91,7 @@ def model(name: str, kind: str, out: Path, steps: int, seed: int) -> Denoiser:
             process=training.ProcessConfig(process),
             prediction=training.PredictionConfig(prediction),
             budget=training.BudgetConfig(steps=steps),
-            output=training.OutputConfig(picture_every=0, checkpoint_every=0),
+            output=training.OutputConfig(sample_every=0, checkpoint_every=0),
         )
         training.train(config, data.load(name), folder, device="cpu")
     made = langevin.load(folder, device="cpu")

@@ -91,7 +91,7 @@ def main(settings: Settings, more: list[str]) -> None:
     took = time.monotonic() - begun
     x = data.load(photos, size=settings.size).train.plain(torch.arange(min(16, settings.count // 2)))
     real = run / "photographs.png"
-    training.grid(x, 8, low=-1.0, high=1.0).save(real)
+    training.image_grid(x, 8, low=-1.0, high=1.0).save(real)
     print(f"announced  {announced}\ntook       {duration(took)}, done at {time.strftime('%H:%M')}")
     print(f"samples    {sorted((run / 'pictures').iterdir())[-1]}\nreal       {real}")
 

@@ -34,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import langevin
 import training as bench
-from langevin.nn import create
+from langevin.nn import create_network
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def for_run(width: int) -> nn.Module:
     """The network of the run, without memory."""
     options = {"size": [64, 64], "multipliers": [1, 2, 3, 4], "blocks": 3, "attention": [16, 8], "classes": 1000}
     with torch.device("meta"):
-        network: nn.Module = create({"name": "unet", "channels": 3, "width": width, **options})
+        network: nn.Module = create_network({"name": "unet", "channels": 3, "width": width, **options})
     return network
 
 
@@ -171,7 +171,7 @@ def main(settings: Settings) -> None:
         "attention": [16, 8],
     }
     with torch.device("meta"):
-        network = create({"name": "unet", "channels": 3, "classes": 1000, **options})
+        network = create_network({"name": "unet", "channels": 3, "classes": 1000, **options})
     net, s = counted(network, (3, 64, 64)), settings
     found = estimate(net, s)
     alone = s.images * 3 * net.flops / (train * 3 * small.flops)

@@ -101,7 +101,7 @@ def main(options: Options) -> None:
                 prediction=PredictionConfig("eps"),
                 objective=ObjectiveConfig(name, settings, times="likelihood-importance"),  # type: ignore[arg-type]
                 budget=BudgetConfig(steps=options.steps),
-                output=OutputConfig(log_every=0, validate_every=0, picture_every=0, checkpoint_every=0),
+                output=OutputConfig(log_every=0, validate_every=0, sample_every=0, checkpoint_every=0),
             )
             with tempfile.TemporaryDirectory() as out:
                 model = training.train(config, dataset, out, quiet=True, device="cpu")

@@ -1,8 +1,8 @@
 """Kill processes that fill one directory with shards, go on, and compare with what nobody interrupted.
 
-    python benchmarks/shards.py [--kills 100] [--parts 2]
+    python benchmarks/shards.py [--kills 100] [--ranks 2]
 
-Every round starts ``langevin sample --shard-size … --part …`` for each part, kills all of them by SIGKILL after a
+Every round starts ``langevin sample --shard-size … --rank …`` for each rank, kills all of them by SIGKILL after a
 random time, and looks at what is there: a shard that was whole must not have been written again. After the last kill
 the same calls run to their end, and every file must be, byte for byte, that of a call of one process that nobody
 killed. Shards are small, so that a good share of the kills falls into a write.
@@ -28,7 +28,7 @@ from langevin.storage import files
 N, SIZE, BATCH = 600, 8, 4
 """75 shards, whose writing takes about as long as their drawing."""
 
-TRAIN = "train digits --steps 1 --batch 8 --network.options width 8 --output.validate-on 8 --output.picture-every 0"
+TRAIN = "train digits --steps 1 --batch 8 --network.options width 8 --output.validate-on 8 --output.sample-every 0"
 
 
 def start(words: Sequence[str]) -> int:
@@ -45,10 +45,10 @@ def start(words: Sequence[str]) -> int:
         os._exit(1)
 
 
-def sampling(model: Path, out: Path, part: int, parts: int) -> list[str]:
-    """The command line of a part."""
+def sampling(model: Path, out: Path, rank: int, ranks: int) -> list[str]:
+    """The command line of a rank."""
     sizes = f"-n {N} --steps 1 --batch {BATCH} --shard-size {SIZE}"
-    return ["sample", str(model), *sizes.split(), "--part", f"{part}/{parts}", "--out", str(out)]
+    return ["sample", str(model), *sizes.split(), "--rank", f"{rank}/{ranks}", "--out", str(out)]
 
 
 def written(out: Path) -> dict[str, tuple[int, int]]:
@@ -57,7 +57,7 @@ def written(out: Path) -> dict[str, tuple[int, int]]:
     return {name: (found.st_ino, found.st_mtime_ns) for name, found in stats.items()}
 
 
-def torture(folder: Path, kills: int, parts: int, seed: int = 0) -> list[tuple[str, int, int]]:
+def torture(folder: Path, kills: int, ranks: int, seed: int = 0) -> list[tuple[str, int, int]]:
     """Kill, go on, compare.
 
     Returns:
@@ -75,7 +75,7 @@ def torture(folder: Path, kills: int, parts: int, seed: int = 0) -> list[tuple[s
     chance, kept, struck = random.Random(seed), 0, 0
     before = written(out)
     while struck < kills:
-        children = [start(sampling(model, out, part, parts)) for part in range(parts)]
+        children = [start(sampling(model, out, rank, ranks)) for rank in range(ranks)]
         time.sleep(chance.uniform(0, 1.5 * whole * max(8 / kills, 0.1)))
         for child in children:
             os.kill(child, signal.SIGKILL)
@@ -85,20 +85,20 @@ def torture(folder: Path, kills: int, parts: int, seed: int = 0) -> list[tuple[s
             struck += 1
             kept += all(now.get(name) == was for name, was in before.items())
         if len(now) == len(list(alone.glob("shard-*.npz"))):  # done before the last kill: begin again
-            if not same(alone, out, model, parts):
+            if not same(alone, out, model, ranks):
                 return [("kills of `langevin sample`", 0, struck)]
             for path in out.iterdir():
                 path.unlink()
             now = {}
         before = now
-    good, tried = compared(alone, out, model, parts)
+    good, tried = compared(alone, out, model, ranks)
     return [("kills of `langevin sample` that changed no whole shard", kept, struck), ("shards kept", good, tried)]
 
 
-def compared(alone: Path, out: Path, model: Path, parts: int) -> tuple[int, int]:
+def compared(alone: Path, out: Path, model: Path, ranks: int) -> tuple[int, int]:
     """Run what is left to its end; how many shards are those of the uninterrupted call, and of how many."""
-    for part in range(parts):
-        if os.waitstatus_to_exitcode(os.waitpid(start(sampling(model, out, part, parts)), 0)[1]) != 0:
+    for rank in range(ranks):
+        if os.waitstatus_to_exitcode(os.waitpid(start(sampling(model, out, rank, ranks)), 0)[1]) != 0:
             raise RuntimeError("a restarted call failed")
     wanted = {path.name: path.read_bytes() for path in alone.iterdir()}
     found = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -107,19 +107,19 @@ def compared(alone: Path, out: Path, model: Path, parts: int) -> tuple[int, int]
     return sum(found[name] == wanted[name] for name in wanted), len(wanted)
 
 
-def same(alone: Path, out: Path, model: Path, parts: int) -> bool:
+def same(alone: Path, out: Path, model: Path, ranks: int) -> bool:
     """Whether all of it is."""
-    good, tried = compared(alone, out, model, parts)
+    good, tried = compared(alone, out, model, ranks)
     return good == tried
 
 
 def run(long: bool = False) -> list[tuple[str, int, int]]:
     """Rows ``(what, good, tried)`` of one and of three processes: 20 kills each, or 200."""
     rows = []
-    for parts in (1, 3):
+    for ranks in (1, 3):
         with tempfile.TemporaryDirectory() as folder:
-            for what, good, tried in torture(Path(folder), 200 if long else 20, parts):
-                rows.append((f"{what}, {parts} process{'es' * (parts > 1)}", good, tried))
+            for what, good, tried in torture(Path(folder), 200 if long else 20, ranks):
+                rows.append((f"{what}, {ranks} process{'es' * (ranks > 1)}", good, tried))
     return rows
 
 
@@ -129,14 +129,14 @@ class Settings:
 
     kills: int = 100
     """Rounds that end with a kill."""
-    parts: int = 2
+    ranks: int = 2
     """Processes that share the work."""
 
 
 def main(settings: Settings) -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory() as folder:
-        for what, good, tried in torture(Path(folder), settings.kills, settings.parts):
+        for what, good, tried in torture(Path(folder), settings.kills, settings.ranks):
             print(f"{what:55} {good:5} of {tried}")
 
 

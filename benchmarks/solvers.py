@@ -41,7 +41,7 @@ from torch import Tensor
 import exact
 import langevin
 import peers
-import telling
+import tables
 from exact import CACHE, PROCESSES, WORLDS, Problem
 from langevin import Noise, samplers
 from langevin._registry import lookup
@@ -225,10 +225,10 @@ def ours() -> tuple[list[Entry], list[str]]:
     """The default, and every sampler of the registry on its own grid and on every grid."""
     entries: list[Entry] = []
     for name, known in (("", "covariance"), (" knowing a spread", "spread"), (" knowing nothing", "nothing")):
-        entries.append(Entry(telling.DEFAULT[0] + name, "langevin", "own", False, Ours(default_of, "own", known)))
+        entries.append(Entry(tables.DEFAULT[0] + name, "langevin", "own", False, Ours(default_of, "own", known)))
     noisy = lambda problem: dataclasses.replace(default_of(problem), eta=1.0)  # type: ignore[call-arg]
     if hasattr(default_of(Problem("2-D", "EDM", 0)), "eta"):
-        entries.append(Entry(telling.DEFAULT[0] + " with η = 1", "langevin", "own", True, Ours(noisy, "own")))
+        entries.append(Entry(tables.DEFAULT[0] + " with η = 1", "langevin", "own", True, Ours(noisy, "own")))
     refused = []
     names = dict.fromkeys(name for process in PROCESSES.values() for name in grids_of(process))
     for method in langevin.methods("samplers"):
@@ -335,7 +335,7 @@ class Cell:
         return f"{self.process} {self.world}"
 
     @property
-    def row(self) -> telling.Row:
+    def row(self) -> tables.Row:
         """Name and grid."""
         return self.entry.name, self.entry.grid
 
@@ -413,7 +413,7 @@ def plan(settings: argparse.Namespace, entries: list[Entry]) -> list[Cell]:
                     if not entry.stochastic and settings.flow:
                         for n in settings.evaluations:
                             cells.append(Cell(entry, process, world, seed, n, settings.end, settings.samples, "flow"))
-                    reference = (entry.name, entry.grid) in (telling.DEFAULT, telling.STRONG, telling.COMMON)
+                    reference = (entry.name, entry.grid) in (tables.DEFAULT, tables.STRONG, tables.COMMON)
                     of_law = entry.stochastic and (entry.grid in ("", "own", "karras") or settings.all_grids)
                     if settings.law and seed < settings.law_seeds and (of_law or reference):
                         for n in settings.evaluations:
@@ -461,7 +461,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--flow", action=argparse.BooleanOptionalAction, default=True, help="deterministic solvers")
     parser.add_argument("--law", action=argparse.BooleanOptionalAction, default=True, help="stochastic solvers")
     parser.add_argument("--grids", dest="all_grids", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--evaluations", type=int, nargs="+", default=list(telling.EVALUATIONS))
+    parser.add_argument("--evaluations", type=int, nargs="+", default=list(tables.EVALUATIONS))
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--law-seeds", type=int, default=1, help="of the stochastic table")
     parser.add_argument("--samples", type=int, default=256)
@@ -501,17 +501,17 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         complete = False
     measured = [(cell, store.cells.get(cell.key(prints))) for cell in cells]
-    flow, law = (telling.Results(kind, measured) for kind in ("flow", "law"))
+    flow, law = (tables.Results(kind, measured) for kind in ("flow", "law"))
     floors = {}
     for problem in law.problems:
         process, world = problem.split(" ", 1)
         floors[problem] = floor_of(Problem(world, process, 0), store, settings.law_samples)
     told: dict[str, object] = {"complete": complete, "versions": peers.versions(), "settings": _plain(settings)}
-    told["flow"] = telling.tell_flow(flow, console, settings.top)
-    told["law"] = telling.tell_law(law, console, floors)
-    telling.write(settings.out, (flow, law), told)
-    telling.draw(flow, law, floors, settings.out / "solvers.png")
-    reasons = {f"{telling.title(row)}: {why}" for part in (flow, law) for row, why in part.refused.items()}
+    told["flow"] = tables.tell_flow(flow, console, settings.top)
+    told["law"] = tables.tell_law(law, console, floors)
+    tables.write(settings.out, (flow, law), told)
+    tables.draw(flow, law, floors, settings.out / "solvers.png")
+    reasons = {f"{tables.title(row)}: {why}" for part in (flow, law) for row, why in part.refused.items()}
     for note in (*notes, *sorted(reasons)):
         console.print(note, style="dim", markup=False)
     missing_cells = sum(cell.key(prints) not in store for cell in cells)

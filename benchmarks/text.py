@@ -82,7 +82,7 @@ def neighbours(x: Tensor, tokens: int) -> dict[str, Any]:
 def bound(denoiser: NetworkDenoiser, x: Tensor, draws: int, seed: int) -> tuple[float, float]:
     """Bits a character and the standard error over rows; each row at ``draws`` of 1000 steps, spread evenly."""
     chain: Chain = denoiser.process  # type: ignore[assignment]
-    term = objectives.create({"name": "d3pm", "steps": 1000, "auxiliary": 0.0})
+    term = objectives.create_objective({"name": "d3pm", "steps": 1000, "auxiliary": 0.0})
     total = torch.zeros(len(x), dtype=torch.float64)
     with torch.no_grad():
         for first in range(0, len(x), 256):
@@ -109,7 +109,7 @@ def diffusion(
             prediction=PredictionConfig(prediction),
             optimiser=OptimiserConfig(lr=options.lr),
             budget=BudgetConfig(steps=options.steps),
-            output=OutputConfig(validate_every=0, picture_every=0, checkpoint_every=0),
+            output=OutputConfig(validate_every=0, sample_every=0, checkpoint_every=0),
         )
         training.train(config, dataset, out)
     model = models.load(out)

@@ -1,7 +1,7 @@
 """Tuned solvers beside the strongest fixed rule, on noises that they never saw.
 
     python benchmarks/tuned.py                                   exact worlds under EDM and DDPM-linear
-    python benchmarks/tuned.py --model runs/demo/model --nfe 8   the files that `langevin tune` left with a model
+    python benchmarks/tuned.py --model runs/demo/model --steps 8   the files that `langevin tune` left with a model
 
 The rule is noise-prediction Adams–Bashforth of order 4 in log σ/α. On exact worlds all end at the smallest time; with a
 model at clean data, where the rule takes its last step from the smallest time, as the default and DPM-Solver++(2M) do.
@@ -53,11 +53,11 @@ def exact(counts: list[int], fresh: int) -> None:
         world = make()
         for called, process in PROCESSES.items():
             denoiser = world.denoiser(process)
-            teach = tuning.trajectories(denoiser, 384, seed=5, clean=False)
+            reference = tuning.trajectories(denoiser, 384, seed=5, clean=False)
             test = tuning.trajectories(denoiser, fresh, seed=99, clean=False, evaluations=200)
             for n in counts:
                 begun = time.perf_counter()
-                sampler = tuning.tune(denoiser, n, seed=5, clean=False, teach=teach)
+                sampler = tuning.tune(denoiser, n, seed=5, clean=False, reference=reference)
                 seconds = time.perf_counter() - begun
                 grid = sampler.default_grid(process, n)
                 assert grid is not None
@@ -94,13 +94,13 @@ def model(path: str, counts: list[int], fresh: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a model directory")
-    parser.add_argument("--nfe", type=int, nargs="+", default=[5, 8, 10, 15])
+    parser.add_argument("--steps", type=int, nargs="+", default=[5, 8, 10, 15])
     parser.add_argument("--fresh", type=int, help="noises to test on; 512, or 128 with a model")
     options = parser.parse_args()
     if options.model:
-        model(options.model, options.nfe, options.fresh or 128)
+        model(options.model, options.steps, options.fresh or 128)
     else:
-        exact(options.nfe, options.fresh or 512)
+        exact(options.steps, options.fresh or 512)
 
 
 if __name__ == "__main__":

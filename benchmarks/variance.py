@@ -103,10 +103,10 @@ def digits(path: Path, heads_steps: int, console: Console) -> None:
     """The table of bits/dim."""
     model = langevin.load(path)
     dataset = langevin.data.load(**model.data.source)
-    if "analytic" not in model.spreads:
+    if "analytic" not in model.learned_variances:
         langevin.calibration.calibrate_model(model, dataset, path)
     for kind in ("sn", "npr"):
-        if kind not in model.spreads:
+        if kind not in model.learned_variances:
             langevin.calibration.train_head(kind, model, dataset, path, steps=heads_steps, seed=0)
     model = langevin.load(path)
     x, label = dataset.test.all()

@@ -33,11 +33,11 @@ def methods_table() -> str:
         "",
         "Made from the registry by `make docs`; `langevin methods` prints the same rows.",
     ]
-    room = ""
+    category = ""
     for method in methods():
-        if method.room != room:
-            room = method.room
-            lines += ["", f"## {room}", "", "| name | method | arXiv | where | proof |", "|---|---|---|---|---|"]
+        if method.category != category:
+            category = method.category
+            lines += ["", f"## {category}", "", "| name | method | arXiv | where | proof |", "|---|---|---|---|---|"]
         paper = f"[{method.arxiv}](https://arxiv.org/abs/{method.arxiv})" if method.arxiv else ""
         lines.append(f"| `{method.name}` | {method.title} | {paper} | `{method.where}` | {method.proof} |")
     return "\n".join(lines) + "\n"

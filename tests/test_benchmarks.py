@@ -24,7 +24,7 @@ import fit_grid
 import peers
 import photos
 import solvers
-import telling
+import tables
 import text
 
 
@@ -110,7 +110,7 @@ def test_strongest_is_over_all_cells():
         for budget, figure in zip((5, 8, 10), figures):
             cell = solvers.Cell(entry, "EDM", "2-D", 0, budget, "t_min", 1, "flow")
             cells.append((cell, {"evaluations": budget, "whole": False, "median": figure, "rms": figure}))
-    results = telling.Results("flow", cells)
+    results = tables.Results("flow", cells)
     assert results.strongest("median", results.of(ours=False)) == ("steady", "")
     assert results.best("EDM 2-D", results.of(ours=False), "median") == [1.0, 1.0, 1.1]
     assert results.ratio("EDM 2-D", ("steady", ""), ("moody", ""), "median") == [1.1, 1.1, 1.1 / 50]

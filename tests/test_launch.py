@@ -43,7 +43,7 @@ def remote(num_gpus, max_retries, retry_exceptions):
 def get(tasks): return [task.result() for task in tasks]
 """
 
-SMALL = "digits --batch 8 --network.options width 8 --output.picture-every 0 --output.validate-on 16"
+SMALL = "digits --batch 8 --network.options width 8 --output.sample-every 0 --output.validate-on 16"
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ def test_kubernetes_trains(tmp_path: Path, cluster: dict[str, str]) -> None:
     own = {"DATA": "digits", "OUT": str(tmp_path / "run"), "NODES": "1", "PROCESSES": "2", "HEAD": "127.0.0.1"}
     command, environment = container("train-job.yaml", tmp_path, cluster, **own)
     for steps in (3, 5):
-        few = f"--steps {steps} --network.options width 8 --output.picture-every 0 --output.checkpoint-every 1"
+        few = f"--steps {steps} --network.options width 8 --output.sample-every 0 --output.checkpoint-every 1"
         good([*command[:-1], command[-1].replace("--steps 500000", few)], environment)
         assert langevin.load(tmp_path / "run").config["steps"] == steps
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from langevin._registry import ROOMS, methods
+from langevin._registry import CATEGORIES, methods
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "langevin"
@@ -101,7 +101,7 @@ def test_every_folder_is_in_the_list():
     assert folders == set(FOLDERS)
     filled = {path.parent.name for path in SOURCE.glob("*/*.py") if path.read_text(encoding="utf-8").strip()}
     assert filled == folders, "a folder in which nothing stands"
-    assert set(ROOMS.values()) <= set(FOLDERS)
+    assert set(CATEGORIES.values()) <= set(FOLDERS)
 
 
 @pytest.mark.parametrize("module", [m for m in FILES if m != "langevin"])
@@ -146,7 +146,7 @@ def test_nothing_heavy_is_loaded():
 ROWS = methods()
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda r: f"{r.room}/{r.name}")
+@pytest.mark.parametrize("row", ROWS, ids=lambda r: f"{r.category}/{r.name}")
 def test_rows_of_the_registry(row):
     """A title; a place that can be imported; well-formed arXiv numbers; proofs that name tests that exist."""
     assert row.title.strip()
@@ -177,11 +177,11 @@ def test_rows_of_the_registry(row):
     texts = [f.read_text(encoding="utf-8") for file in files for f in ([file] if file.is_file() else file.glob("*.py"))]
     made = getattr(row.make, "func", row.make).__name__
     speaks = re.compile(rf"""\b{re.escape(made)}\b|["']{re.escape(row.name)}["']""")
-    assert not files or any(map(speaks.search, texts)), f"{row.room}/{row.name}: its proof speaks of something else"
+    assert not files or any(map(speaks.search, texts)), f"{row.category}/{row.name}: its proof speaks of something else"
 
 
 def test_names_are_unique():
-    assert len({(r.room, r.name) for r in ROWS}) == len(ROWS)
+    assert len({(r.category, r.name) for r in ROWS}) == len(ROWS)
 
 
 def test_test_files_have_names_of_their_own() -> None:

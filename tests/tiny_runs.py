@@ -40,7 +40,7 @@ def tiny(steps: int = 12, **changes: Any) -> Config:
         batch=8,
         network=NetworkConfig("mlp", {"width": 16, "depth": 2}),  # type: ignore[dict-item]
         budget=BudgetConfig(steps=steps),
-        output=OutputConfig(log_every=3, validate_every=6, validate_on=20, picture_every=0, checkpoint_every=4),
+        output=OutputConfig(log_every=3, validate_every=6, validate_on=20, sample_every=0, checkpoint_every=4),
     )
     return replace(config, **changes)
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ._errors import unknown
 
-ROOMS = {
+CATEGORIES = {
     "distributions": "distributions",
     "processes": "processes",
     "denoisers": "denoisers",
@@ -24,7 +24,7 @@ ROOMS = {
     "metrics": "metrics",
     "tasks": "tasks",
 }
-"""Rooms of the registry in the order of the layout, and the folder whose import fills each."""
+"""Categories of the registry in the order of the layout, and the folder whose import fills each."""
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ T = TypeVar("T")
 class Method:
     """A row: what it is called, who published it, where it stands and how it was proven."""
 
-    room: str
+    category: str
     name: str
     make: Callable[..., Any]
     title: str
@@ -49,7 +49,7 @@ class Method:
     def row(self) -> dict[str, str]:
         """The row as plain strings, for tables and JSON."""
         return {
-            "id": f"{self.room}/{self.name}",
+            "id": f"{self.category}/{self.name}",
             "name": self.title,
             "arxiv": self.arxiv,
             "where": self.where,
@@ -61,43 +61,43 @@ _METHODS: dict[tuple[str, str], Method] = {}
 
 
 def register(
-    room: str,
+    category: str,
     name: str,
     *,
     title: str,
     arxiv: str = "",
     proof: str = "",
 ) -> Callable[[T], T]:
-    """Enter a class or function into the registry under ``room/name``; returns it unchanged.
+    """Enter a class or function into the registry under ``category/name``; returns it unchanged.
 
     ``proof`` is one of ``exact``, ``parity``, ``data`` with the test that holds it.
     """
 
-    def precondition(made: T) -> T:
-        key = (room, name)
+    def enter(made: T) -> T:
+        key = (category, name)
         if key in _METHODS and _METHODS[key].make is not made:
-            raise ValueError(f"registry: {room}/{name} is entered twice")
-        _METHODS[key] = Method(room, name, made, title, arxiv, proof)  # type: ignore[arg-type]
+            raise ValueError(f"registry: {category}/{name} is entered twice")
+        _METHODS[key] = Method(category, name, made, title, arxiv, proof)  # type: ignore[arg-type]
         return made
 
-    return precondition
+    return enter
 
 
-def methods(room: str | None = None) -> list[Method]:
-    """All rows, of one room or of every room, in the order of the layout and of entry."""
-    if room is not None and room not in ROOMS:
-        raise unknown("room", room, ROOMS)
-    for folder in dict.fromkeys(ROOMS.values() if room is None else (ROOMS[room],)):
+def methods(category: str | None = None) -> list[Method]:
+    """All rows, of one category or of every category, in the order of the layout and of entry."""
+    if category is not None and category not in CATEGORIES:
+        raise unknown("category", category, CATEGORIES)
+    for folder in dict.fromkeys(CATEGORIES.values() if category is None else (CATEGORIES[category],)):
         importlib.import_module(f"langevin.{folder}")
-    order = {name: i for i, name in enumerate(ROOMS)}
-    rows = [m for m in _METHODS.values() if room in (None, m.room)]
-    return sorted(rows, key=lambda m: order.get(m.room, len(order)))
+    order = {name: i for i, name in enumerate(CATEGORIES)}
+    rows = [m for m in _METHODS.values() if category in (None, m.category)]
+    return sorted(rows, key=lambda m: order.get(m.category, len(order)))
 
 
-def lookup(room: str, name: str) -> Method:
-    """The row ``room/name``; an unknown name is an error that gives the nearest."""
-    rows = {m.name: m for m in methods(room)}
+def lookup(category: str, name: str) -> Method:
+    """The row ``category/name``; an unknown name is an error that gives the nearest."""
+    rows = {m.name: m for m in methods(category)}
     if name not in rows:
-        more = f" `langevin methods --room {room}` lists them."
-        raise unknown("process" if room == "processes" else room.removesuffix("s"), name, rows, more)
+        more = f" `langevin methods --category {category}` lists them."
+        raise unknown("process" if category == "processes" else category.removesuffix("s"), name, rows, more)
     return rows[name]

@@ -144,7 +144,7 @@ def tiny() -> Any:
     from langevin.denoisers import AffineParameterization, NetworkDenoiser
 
     info = data.DataInfo("dots", (2,), mean=torch.zeros(2).double(), cov=torch.eye(2).double())
-    network = nn.create({"name": "mlp", "channels": 2, "width": 8, "depth": 1})
+    network = nn.create_network({"name": "mlp", "channels": 2, "width": 8, "depth": 1})
     return NetworkDenoiser(network, processes.VP(), AffineParameterization("v", 0.7), (2,), data=info)
 
 

@@ -36,13 +36,13 @@ def run(denoiser, sampler, grid, start):
     return last.x
 
 
-def ratio(world, process, nfe, n=256, held=128, fresh=256, **more):
+def ratio(world, process, steps, n=256, held_out=128, fresh=256, **more):
     """Median error on fresh noises over that of the peer, both at the smallest time, and the sampler."""
     denoiser = world.denoiser(process)
-    sampler = tune(denoiser, nfe, n=n, held=held, seed=1, clean=False, **more)
+    sampler = tune(denoiser, steps, n=n, held_out=held_out, seed=1, clean=False, **more)
     test = trajectories(denoiser, fresh, seed=2, clean=False, evaluations=250)
-    ours = run(denoiser, sampler, sampler.default_grid(process, nfe), test.start)
-    peer = run(denoiser, Multistep("eps", "log-snr", 4), grid_ab4(process, nfe), test.start)
+    ours = run(denoiser, sampler, sampler.default_grid(process, steps), test.start)
+    peer = run(denoiser, Multistep("eps", "log-snr", 4), grid_ab4(process, steps), test.start)
     return float(test.errors(ours).median() / test.errors(peer).median()), sampler
 
 
@@ -88,9 +88,9 @@ def test_gradient_is_that_of_the_loss(process):
 
 def test_it_beats_the_strongest_fixed_rule_in_the_plane():
     """On noises it never saw, by a factor of 25 at 5 evaluations, learned from 64 (seen: 0.02; 0.011 from 256)."""
-    found, sampler = ratio(worlds.ring(), processes.EDM(), 5, n=64, held=64, rounds=8)
+    found, sampler = ratio(worlds.ring(), processes.EDM(), 5, n=64, held_out=64, rounds=8)
     assert found < 0.04
-    assert sampler.table.nfe == 5
+    assert sampler.table.steps == 5
     assert sampler.use.errors is None  # the default ends elsewhere
 
 
@@ -100,10 +100,10 @@ GOALS |= {("64", 5): 0.08, ("64", 8): 0.08, ("64", 10): 0.16, ("64", 15): 0.15}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("process", [processes.EDM(), processes.DDPM()], ids=["edm", "ddpm"])
-@pytest.mark.parametrize(("name", "nfe"), GOALS)
-def test_it_beats_the_strongest_fixed_rule(name, nfe, process):
+@pytest.mark.parametrize(("name", "steps"), GOALS)
+def test_it_beats_the_strongest_fixed_rule(name, steps, process):
     world = worlds.ring() if name == "ring" else worlds.random_mixture(64, components=8, rank=16, rms=0.5, seed=0)
-    assert ratio(world, process, nfe)[0] < GOALS[name, nfe]
+    assert ratio(world, process, steps)[0] < GOALS[name, steps]
 
 
 @pytest.mark.slow
@@ -113,7 +113,7 @@ def test_clean_data_without_moments_and_with_guidance():
     network = oracle(world, process, "eps")
     labels = torch.arange(96) % world.classes
     denoiser = classifier_free(network, label=labels, guidance_scale=2.0)
-    sampler = tune(denoiser, 4, n=64, held=32, rounds=3, guidance_scale=2.0, label="in turn")
+    sampler = tune(denoiser, 4, n=64, held_out=32, rounds=3, guidance_scale=2.0, label="in turn")
     before, after = sampler.use.errors
     assert after < 0.75 * before
     assert sampler.use.moments is None
@@ -126,7 +126,7 @@ def test_clean_data_without_moments_and_with_guidance():
 
 def test_the_same_seed_learns_the_same_table():
     denoiser = worlds.ring().denoiser(processes.EDM())
-    a, b = (tune(denoiser, 2, n=16, held=16, seed=4, rounds=1).table for _ in range(2))
+    a, b = (tune(denoiser, 2, n=16, held_out=16, seed=4, rounds=1).table for _ in range(2))
     assert a == b
 
 
@@ -135,22 +135,22 @@ def test_samples_that_are_held_out_stop_it():
     """The parameters kept are those with the least held-out loss, never worse than the untuned rule."""
     denoiser = worlds.ring().denoiser(processes.EDM())
     taught = trajectories(denoiser, 3 + 64, seed=1, clean=False)
-    sampler = tune(denoiser, 6, n=3, held=64, seed=1, clean=False, teach=taught, rounds=5)
-    judge = taught.rows(3, 67)
-    x = run(denoiser, sampler, sampler.default_grid(denoiser.process, 6), judge.start)
-    assert float(loss(judge, x)) / 64 == pytest.approx(sampler.use.made["loss"], abs=1e-9)
+    sampler = tune(denoiser, 6, n=3, held_out=64, seed=1, clean=False, reference=taught, rounds=5)
+    validation = taught.rows(3, 67)
+    x = run(denoiser, sampler, sampler.default_grid(denoiser.process, 6), validation.start)
+    assert float(loss(validation, x)) / 64 == pytest.approx(sampler.use.made["loss"], abs=1e-9)
     start = Learner.at(
         denoiser.process, langevin.denoisers.gaussian_frame(denoiser), torch.tensor(sampler.table.nodes), False
     )
     with torch.no_grad():
-        assert float(loss(judge, x)) <= float(loss(judge, start.run(judge)))
+        assert float(loss(validation, x)) <= float(loss(validation, start.run(validation)))
 
 
 def test_minutes_are_kept(monkeypatch):
     """When the time is over what was best is returned: without a single step the untuned rule."""
     clock = iter(range(0, 10**9, 30))
     monkeypatch.setattr(tuning.time, "monotonic", lambda: next(clock))
-    sampler = tune(worlds.ring().denoiser(processes.EDM()), 3, n=16, held=16, minutes=1.0)
+    sampler = tune(worlds.ring().denoiser(processes.EDM()), 3, n=16, held_out=16, minutes=1.0)
     assert sampler.use.made["gradients"] <= 2
     assert not any(any(row) for row in sampler.table.own)
 
@@ -158,17 +158,17 @@ def test_minutes_are_kept(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "phrase"),
     [
-        ({"nfe": 0}, "nfe must be an integer in 1…64, got 0"),
-        ({"nfe": 65}, "nfe must be an integer in 1…64, got 65"),
+        ({"steps": 0}, "steps must be an integer in 1…64, got 0"),
+        ({"steps": 65}, "steps must be an integer in 1…64, got 65"),
         ({"n": 0}, "n must be an integer of at least 1, got 0"),
-        ({"held": 0}, "held must be"),
+        ({"held_out": 0}, "held_out must be"),
         ({"batch": 0}, "batch must be"),
         ({"minutes": 0}, "minutes must be a number > 0, got 0"),
     ],
 )
 def test_refusals(words, phrase):
     with pytest.raises(UserError, match=phrase):
-        tune(worlds.ring().denoiser(processes.EDM()), **{"nfe": 3, **words})
+        tune(worlds.ring().denoiser(processes.EDM()), **{"steps": 3, **words})
 
 
 def test_a_process_of_tokens_is_refused():
@@ -188,10 +188,10 @@ def folder(tmp_path_factory):
 def test_the_file_travels_with_the_model(folder):
     model = models.load(folder, device="cpu")
     assert model.solvers == ()
-    sampler, file = calibration.tune_model(model, 3, folder, n=16, held=8, minutes=0.03, made={"why": "a test"})
+    sampler, file = calibration.tune_model(model, 3, folder, n=16, held_out=8, minutes=0.03, made={"why": "a test"})
     assert file == folder / "solver-3.json"
     held = json.loads(file.read_text())
-    assert held["nfe"] == 3
+    assert held["steps"] == 3
     assert held["label"] == "in turn"
     assert held["made"]["why"] == "a test"
     assert held["errors"] == dict(zip(("before", "after"), sampler.use.errors))
@@ -201,15 +201,15 @@ def test_the_file_travels_with_the_model(folder):
     got = langevin.sample(again.given(label=label), n=9, steps=3)
     torch.testing.assert_close(got, langevin.sample(model.given(label=label), sampler, n=9, steps=3), rtol=0, atol=0)
     # Another scale and a label are other files; what the model carries is not looked at.
-    _, guided = calibration.tune_model(again, 3, folder, guidance_scale=2, n=8, held=4, minutes=0.02)
-    _, one = calibration.tune_model(again, 3, folder, label=1, n=8, held=4, minutes=0.02)
+    _, guided = calibration.tune_model(again, 3, folder, guidance_scale=2, n=8, held_out=4, minutes=0.02)
+    _, one = calibration.tune_model(again, 3, folder, label=1, n=8, held_out=4, minutes=0.02)
     assert (guided.name, one.name) == ("solver-3-guidance-2.json", "solver-3-label-1.json")
     assert len(models.load(folder, device="cpu").solvers) == 3
     file.unlink(), guided.unlink(), one.unlink()
 
 
 def test_a_table_of_an_earlier_model_is_not_used(folder):
-    _, file = calibration.tune_model(models.load(folder, device="cpu"), 2, folder, n=4, held=4, minutes=0.01)
+    _, file = calibration.tune_model(models.load(folder, device="cpu"), 2, folder, n=4, held_out=4, minutes=0.01)
     held = json.loads(file.read_text())
     assert held["made"]["trained_steps"] == 12
     held["made"]["trained_steps"] = 11
@@ -226,7 +226,7 @@ def test_a_file_is_whole_or_not_there(folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", stops)
         with pytest.raises(OSError, match="no space"):
-            calibration.tune_model(models.load(folder, device="cpu"), 2, folder, n=4, held=4, minutes=0.01)
+            calibration.tune_model(models.load(folder, device="cpu"), 2, folder, n=4, held_out=4, minutes=0.01)
     assert not [p for p in folder.iterdir() if "solver" in p.name]
 
 

@@ -11,7 +11,7 @@ from said import Said
 from langevin.cli import main
 
 SMALL = ["--batch", "8", "--network.name", "unet", "--network.options", "width", "8"]
-QUIET = ["--output.validate-on", "16", "--output.picture-every", "0"]
+QUIET = ["--output.validate-on", "16", "--output.sample-every", "0"]
 
 
 @pytest.fixture

@@ -162,23 +162,23 @@ sample MODEL --label 99999999999999999999999
 sample MODEL --batch 0
 sample MODEL --shard-size 0
 sample MODEL --shard-size 7
-sample MODEL --shard-size 256 --part 3/2
-sample MODEL --shard-size 256 --part first
-sample MODEL --part 0/2
+sample MODEL --shard-size 256 --rank 3/2
+sample MODEL --shard-size 256 --rank first
+sample MODEL --rank 0/2
 sample MODEL --shard-size 256 -n 1000000000000
 sample MODEL --device abacus
 
 # tune, calibrate
 tune MODEL
-tune MODEL --nfe 0
-tune MODEL --nfe 65
-tune MODEL --nfe few
-tune MODEL --nfe 4 -n 0
-tune MODEL --nfe 4 -n 1000000000000
-tune MODEL --nfe 4 --minutes nan
-tune MODEL --nfe 4 --guidance-scale -500
-tune MODEL --nfe 4 --label dog
-tune nothing --nfe 4
+tune MODEL --steps 0
+tune MODEL --steps 65
+tune MODEL --steps few
+tune MODEL --steps 4 -n 0
+tune MODEL --steps 4 -n 1000000000000
+tune MODEL --steps 4 --minutes nan
+tune MODEL --steps 4 --guidance-scale -500
+tune MODEL --steps 4 --label dog
+tune nothing --steps 4
 calibrate
 calibrate MODEL -n 8
 calibrate MODEL -n 1000000000000
@@ -263,7 +263,7 @@ convert text.txt --out text.txt/x.safetensors
 
 # methods, info, demo
 methods samplers
-methods --room sampler
+methods --category sampler
 methods --json=3
 info nothing
 info text.txt

@@ -98,7 +98,7 @@ def test_a_directory_that_may_not_be_written_to(langevin: Run, model: Path, tmp_
 
 
 SAMPLE = [
-    (["--sampler", "dpmpp2m"], "unknown sampler 'dpmpp2m'", "Did you mean 'dpmpp-2m'?", "methods --room samplers"),
+    (["--sampler", "dpmpp2m"], "unknown sampler 'dpmpp2m'", "Did you mean 'dpmpp-2m'?", "methods --category samplers"),
     (["--sampler", "ddim", "--sampler-options", "eta", "2"], "eta must lie in [0, 1] or be 'hat', got 2"),
     (
         ["--sampler", "ddim", "--sampler-options", "etaa", "1"],
@@ -263,7 +263,12 @@ def test_names_in_a_model_directory_move_no_cursor(langevin: Run, model: Path, t
 
 
 def test_methods_and_info(langevin: Run) -> None:
-    refused(langevin("methods", "--room", "sampler"), "methods", "unknown room 'sampler'", "Did you mean 'samplers'?")
+    refused(
+        langevin("methods", "--category", "sampler"),
+        "methods",
+        "unknown category 'sampler'",
+        "Did you mean 'samplers'?",
+    )
 
 
 DEMO = [

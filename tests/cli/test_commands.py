@@ -26,7 +26,7 @@ def samples(folder: Path) -> dict[str, np.ndarray]:
 
 def test_train_leaves_a_model_and_says_what_to_type_next(langevin: Run, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    words = ["--network.options", "width", 8, "--batch", 8, "--output.picture-every", 0, "--seed", 5]
+    words = ["--network.options", "width", 8, "--batch", 8, "--output.sample-every", 0, "--seed", 5]
     said = langevin("train", "digits", "--out", out, "--steps", 2, "--limit", 100, *words)
     assert said.code == 0
     assert f"the model is in {out}" in said.err
@@ -56,7 +56,7 @@ def test_train_what_has_a_bound(langevin: Run, tmp_path: Path, words: list[str])
     out = tmp_path / "run"
     if "vlb" in words:
         words = [*words, "--objective.times", "importance", "--objective.times-options", "of", "table", "bins", "10"]
-    size = ["--network.options", "width", 8, "--batch", 8, "--output.picture-every", 0, "--output.validate-on", 8]
+    size = ["--network.options", "width", 8, "--batch", 8, "--output.sample-every", 0, "--output.validate-on", 8]
     said = langevin("train", "digits", "--out", out, "--steps", 2, "--limit", 20, *size, *words)
     assert said.code == 0, said.err
     model = library.load(out)
@@ -82,7 +82,7 @@ def test_ctrl_c_says_how_to_resume_and_resuming_ends_the_run(
         8,
         "--batch",
         8,
-        "--output.picture-every",
+        "--output.sample-every",
         0,
     ]
     plain = Bar.step
@@ -272,7 +272,7 @@ def test_a_full_disk_is_said_and_leaves_the_earlier_samples(
 def test_points_without_labels_are_a_scatter(langevin: Run, tmp_path: Path) -> None:
     run, out, file = tmp_path / "run", tmp_path / "out", tmp_path / "points.npy"
     np.save(file, np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32))
-    words = ["--steps", 2, "--batch", 8, "--network.options", "width", 16, "--output.picture-every", 0]
+    words = ["--steps", 2, "--batch", 8, "--network.options", "width", 16, "--output.sample-every", 0]
     assert langevin("train", file, "--out", run, *words).code == 0
     assert langevin("sample", run, "-n", 50, "--steps", 2, "--out", out).code == 0
     assert sorted(p.name for p in out.iterdir()) == ["sample.json", "samples.npz", "scatter.png"]
@@ -351,7 +351,7 @@ def test_evaluate_says_what_so_few_pictures_cannot_tell(langevin: Run, model: Pa
 def test_methods_are_those_of_the_registry(langevin: Run) -> None:
     rows = json.loads(langevin("methods", "--json").out)
     assert rows == [method.row() for method in library.methods()]
-    table = langevin("methods", "--room", "grids").out
+    table = langevin("methods", "--category", "grids").out
     assert all(f"grids/{method.name} " in table for method in library.methods("grids"))
     assert "samplers/ddim" not in table
     assert table.splitlines()[0].split() == ["id", "name", "arXiv", "where", "proof"]

@@ -160,7 +160,7 @@ def test_what_the_library_warns_of_is_a_line(methods_that, capsys) -> None:
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:
-    code = "import sys; from langevin.cli import main; sys.exit(main(['methods', '--room', 'grids', '--json']))"
+    code = "import sys; from langevin.cli import main; sys.exit(main(['methods', '--category', 'grids', '--json']))"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stderr is not None

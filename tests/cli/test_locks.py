@@ -64,7 +64,7 @@ COMMANDS = {
     "sample": ["sample", "{model}", "-n", "8", "--out", "{out}"],
     "likelihood": ["likelihood", "{model}", "digits", "-n", "8", "--bound", "--steps", "2", "--out", "{out}"],
     "demo": ["demo", "--out", "{out}", "--quick"],
-    "tune": ["tune", "{model}", "--nfe", "3", "-n", "8"],
+    "tune": ["tune", "{model}", "--steps", "3", "-n", "8"],
     "calibrate": ["calibrate", "{model}", "-n", "16"],
 }
 

@@ -17,7 +17,7 @@ import pytest
 from said import Run
 
 from langevin import UserError
-from langevin.generate import Part, Shards
+from langevin.generate import Rank, Shards
 
 WORDS = ["-n", 100, "--steps", 2, "--batch", 16]
 """Seven batches, the last one not full: products of fewer than 16 rows add in another order on many a processor."""
@@ -88,13 +88,13 @@ def test_parts_in_any_order_write_the_same_files(
     order = [1, *range(2, parts), 0]
     for place, part in enumerate(order):
         assert not (tmp_path / "sample.json").exists()
-        said = langevin("sample", model, *WORDS, "--shard-size", 16, "--part", f"{part}/{parts}", "--out", tmp_path)
+        said = langevin("sample", model, *WORDS, "--shard-size", 16, "--rank", f"{part}/{parts}", "--out", tmp_path)
         assert said.code == 0
         assert ("still to come" in said.out) == (place < parts - 1), said.out
     assert contents(tmp_path) == contents(whole)
 
 
-def test_a_launcher_says_which_part_is_ours(
+def test_a_launcher_says_which_rank_is_ours(
     langevin: Run, model: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -105,7 +105,7 @@ def test_a_launcher_says_which_part_is_ours(
     assert contents(tmp_path) == contents(whole)
     said = langevin("sample", model, *WORDS, "--out", tmp_path / "one")
     assert said.code == 2
-    assert "shard-size must be given where several processes share the work, got part 1/2" in said.err
+    assert "shard-size must be given where several processes share the work, got rank 1/2" in said.err
 
 
 def test_processes_of_a_machine_take_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,9 +190,9 @@ def test_another_model_is_another_request(langevin: Run, model: Path, whole: Pat
         ),
         (["--shard-size", 10], "--batch 10 will do"),
         (["--shard-size", 0], "shard_size must be an integer of at least 1"),
-        (["--shard-size", 16, "--part", "3/3"], "part must be I/K with I in 0…K-1, got 3/3"),
-        (["--shard-size", 16, "--part", "one"], "part must be I/K with I in 0…K-1, as in 0/3, got 'one'"),
-        (["--part", "0/2"], "shard-size must be given"),
+        (["--shard-size", 16, "--rank", "3/3"], "rank must be I/K with I in 0…K-1, got 3/3"),
+        (["--shard-size", 16, "--rank", "one"], "rank must be I/K with I in 0…K-1, as in 0/3, got 'one'"),
+        (["--rank", "0/2"], "shard-size must be given"),
         (["-n", 2**31 + 1, "--shard-size", 16], "n must be an integer in 1…2147483648"),
         (["--sampler", "ddim", "--grid", "leading", "--shard-size", 16], "grid 'leading'"),
     ],
@@ -279,19 +279,19 @@ def test_hostile_requests_are_refused(whole: Path, tmp_path: Path, change: dict[
 
 def test_parts_share_out_every_shard_once() -> None:
     for of in (1, 2, 3, 7):
-        taken = [k for index in range(of) for k in range(Part(index, of).index, 20, of)]
+        taken = [k for index in range(of) for k in range(Rank(index, of).index, 20, of)]
         assert sorted(taken) == list(range(20))
 
 
-def test_one_part_is_of_one_process(langevin: Run, model: Path, whole: Path, tmp_path: Path) -> None:
-    """Another part may work beside it; the same is refused with the number of the process that is at it."""
+def test_one_rank_is_of_one_process(langevin: Run, model: Path, whole: Path, tmp_path: Path) -> None:
+    """Another rank may work beside it; the same is refused with the number of the process that is at it."""
     from langevin.storage import files
 
-    words = ["sample", model, *WORDS, "--shard-size", 16, "--out", tmp_path, "--part"]
+    words = ["sample", model, *WORDS, "--shard-size", 16, "--out", tmp_path, "--rank"]
     read, write = os.pipe()
     child = os.fork()
     if not child:
-        with files.lock(tmp_path / ".part-0-of-2"):
+        with files.lock(tmp_path / ".rank-0-of-2"):
             os.write(write, b"!")
             signal.pause()
     try:
@@ -401,14 +401,14 @@ def test_evaluate_draws_shards_and_shares_the_work(
     monkeypatch.setenv("RANK", "1")
     said = langevin("evaluate", model, *words, "--out", tmp_path / "two.json")
     assert said.code == 0
-    assert "part 1/2 is whole; part 0 measures" in said.out
+    assert "rank 1/2 is done; rank 0 measures" in said.out
     assert not (tmp_path / "two.json").exists()
     monkeypatch.setenv("RANK", "0")
     assert langevin("evaluate", model, *words, "--out", tmp_path / "two.json").code == 0
     assert {k: v for k, v in contents(whole).items() if k.startswith("shard")} == contents(out)
     said = langevin("evaluate", model, "-n", 20)
     assert said.code == 2
-    assert "shard-size must be given where several processes share the work, got part 0/2" in said.err
+    assert "shard-size must be given where several processes share the work, got rank 0/2" in said.err
     monkeypatch.delenv("WORLD_SIZE")
     monkeypatch.delenv("RANK")
     words = ["--samples", whole, "--features", "pixels", "--out", tmp_path / "one.json"]

@@ -10,7 +10,7 @@ import pytest
 from said import Run
 
 SMALL = ["--batch", 8, "--steps", 3, "--network.options", "width", 16, "depth", 1]
-QUIET = ["--output.validate-on", 16, "--output.picture-every", 2]
+QUIET = ["--output.validate-on", 16, "--output.sample-every", 2]
 
 
 @pytest.mark.parametrize("process", ["absorbing", "uniform", "neighbours", "discretised-gaussian"])
@@ -32,7 +32,7 @@ def test_words_are_trained_and_written(process: str, langevin: Run, tmp_path: Pa
     said = langevin("info", out)
     assert said.code == 0
     assert "evidence" in said.out
-    for words in (["evaluate", out], ["tune", out, "--nfe", 4]):
+    for words in (["evaluate", out], ["tune", out, "--steps", 4]):
         said = langevin(*words)
         assert (said.code, len(said.err.strip().splitlines())) == (2, 1), said.err
         assert "Traceback" not in said.err

@@ -25,7 +25,7 @@ def drawn(folder: Path) -> tuple[np.ndarray, dict]:
 
 
 def test_tune_writes_a_file_that_sample_takes(langevin: Run, copy: Path, tmp_path: Path) -> None:
-    said = langevin("tune", copy, "--nfe", 3, *QUICK)
+    said = langevin("tune", copy, "--steps", 3, *QUICK)
     assert said.code == 0
     file = copy / "solver-3.json"
     held = json.loads(file.read_text())
@@ -56,7 +56,7 @@ def test_tune_writes_a_file_that_sample_takes(langevin: Run, copy: Path, tmp_pat
 
 
 def test_tune_with_guidance_for_one_class(langevin: Run, copy: Path, tmp_path: Path) -> None:
-    said = langevin("tune", copy, "--nfe", 2, "--guidance-scale", 2, "--label", 3, *QUICK)
+    said = langevin("tune", copy, "--steps", 2, "--guidance-scale", 2, "--label", 3, *QUICK)
     assert said.code == 0
     assert (copy / "solver-2-guidance-2-label-3.json").exists()
     assert "--guidance-scale 2 --label 3" in said.out
@@ -65,7 +65,7 @@ def test_tune_with_guidance_for_one_class(langevin: Run, copy: Path, tmp_path: P
         assert langevin(*words, "--label", label).code == 0
         assert drawn(tmp_path / "out")[1]["sampler"] == sampler
     # What was learned for labels in turn serves one of them too: with the moments of all, as it was learned.
-    assert langevin("tune", copy, "--nfe", 2, "--guidance-scale", 2, *QUICK).code == 0
+    assert langevin("tune", copy, "--steps", 2, "--guidance-scale", 2, *QUICK).code == 0
     assert langevin(*words, "--label", 4).code == 0
     assert drawn(tmp_path / "out")[1]["sampler"] == "learned"
 
@@ -73,13 +73,13 @@ def test_tune_with_guidance_for_one_class(langevin: Run, copy: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("words", "phrase"),
     [
-        ([], "--nfe NFE must be given"),
-        (["--nfe", 0], "nfe must be an integer of at least 1, got 0"),
-        (["--nfe", 65], "nfe must be an integer in 1…64, got 65"),
-        (["--nfe", 3, "-n", 0], "n must be an integer of at least 1, got 0"),
-        (["--nfe", 3, "--minutes", 0], "minutes must be a number > 0, got 0"),
-        (["--nfe", 3, "--label", "eleven"], "unknown label 'eleven'"),
-        (["--nfe", 3, "--guidance-scale", "nan"], "guidance_scale must be a finite number"),
+        ([], "--steps N must be given"),
+        (["--steps", 0], "steps must be an integer of at least 1, got 0"),
+        (["--steps", 65], "steps must be an integer in 1…64, got 65"),
+        (["--steps", 3, "-n", 0], "n must be an integer of at least 1, got 0"),
+        (["--steps", 3, "--minutes", 0], "minutes must be a number > 0, got 0"),
+        (["--steps", 3, "--label", "eleven"], "unknown label 'eleven'"),
+        (["--steps", 3, "--guidance-scale", "nan"], "guidance_scale must be a finite number"),
     ],
 )
 def test_bad_input_is_one_line(langevin: Run, model: Path, words: list, phrase: str) -> None:
@@ -98,6 +98,6 @@ def test_a_learned_solver_that_was_not_learned_is_refused(langevin: Run, model: 
 
 
 def test_a_model_that_is_not_there(langevin: Run, tmp_path: Path) -> None:
-    said = langevin("tune", tmp_path / "no", "--nfe", 3)
+    said = langevin("tune", tmp_path / "no", "--steps", 3)
     assert said.code == 2
     assert "no model directory" in said.err

@@ -31,14 +31,14 @@ def test_equality_sees_every_field() -> None:
 
 def test_short_repr() -> None:
     info = DataInfo("photos", (3, 32, 32), levels=256, cov=torch.full((3072,), 0.25).double())
-    assert repr(info) == "Data('photos', shape=(3, 32, 32), range=[-1, 1], levels=256, spread=0.5)"
+    assert repr(info) == "DataInfo('photos', shape=(3, 32, 32), range=[-1, 1], levels=256, std=0.5)"
 
 
-def test_spread_is_root_mean_variance_and_refuses_to_guess() -> None:
+def test_std_is_root_mean_variance_and_refuses_to_guess() -> None:
     cov = torch.tensor([[1.0, 0.9], [0.9, 3.0]], dtype=torch.float64)
-    assert DataInfo("p", (2,), None, None, cov=cov).spread == pytest.approx(2**0.5)
+    assert DataInfo("p", (2,), None, None, cov=cov).std == pytest.approx(2**0.5)
     with pytest.raises(UserError, match="'p' is unknown"):
-        _ = DataInfo("p", (2,)).spread
+        _ = DataInfo("p", (2,)).std
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_digits_description() -> None:
     assert info.classes == tuple("0123456789")
     torch.testing.assert_close(info.mean, x.mean(0), atol=1e-13, rtol=0)
     torch.testing.assert_close(info.cov, torch.cov(x.T, correction=0), atol=1e-13, rtol=0)
-    assert info.spread == pytest.approx(math.sqrt(x.var(0, correction=0).mean()), abs=1e-12)
+    assert info.std == pytest.approx(math.sqrt(x.var(0, correction=0).mean()), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", POINTS)

@@ -39,7 +39,7 @@ CONFIGS = {
 
 def awake(name: str, energy: bool = True) -> Backbone:
     torch.manual_seed(0)
-    network = nn.create({**CONFIGS[name][0], "energy": energy}).double().eval()
+    network = nn.create_network({**CONFIGS[name][0], "energy": energy}).double().eval()
     for p in network.parameters():
         p.data += 0.1 * torch.randn_like(p)
     return network
@@ -165,9 +165,9 @@ def test_through_training_files_and_samplers(tmp_path: Path) -> None:
 
 
 def test_contract() -> None:
-    plain, network = nn.create(CONFIGS["mlp"][0]), nn.create({**CONFIGS["mlp"][0], "energy": True})
+    plain, network = nn.create_network(CONFIGS["mlp"][0]), nn.create_network({**CONFIGS["mlp"][0], "energy": True})
     assert "energy" not in plain.config
-    assert nn.create(network.config).energy
+    assert nn.create_network(network.config).energy
     assert nn.default((3,), energy=True)["energy"] is True
     x, t = torch.randn(4, 3), torch.zeros(4)
     assert torch.equal(network(x, t), torch.zeros(4, 3))
@@ -176,6 +176,6 @@ def test_contract() -> None:
         assert not network(x, t).requires_grad
     assert type(make_denoiser(plain, processes.VP(), AffineParameterization(), (3,))) is NetworkDenoiser
     with pytest.raises(UserError, match="as many out_channels as channels"):
-        nn.create({**CONFIGS["mlp"][0], "out_channels": 6, "energy": True})
+        nn.create_network({**CONFIGS["mlp"][0], "out_channels": 6, "energy": True})
     with pytest.raises(UserError, match="energy must be true or false"):
-        nn.create({**CONFIGS["mlp"][0], "energy": 1})
+        nn.create_network({**CONFIGS["mlp"][0], "energy": 1})

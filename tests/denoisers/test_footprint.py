@@ -48,7 +48,7 @@ def test_a_chain_of_maps_by_hand() -> None:
 
 def test_it_is_proportional_to_the_batch_and_takes_no_memory() -> None:
     """A batch of a million images of 64 × 64 is measured here, where it would take half a terabyte."""
-    network = langevin.nn.create(langevin.nn.default((3, 64, 64), name="dit"))
+    network = langevin.nn.create_network(langevin.nn.default((3, 64, 64), name="dit"))
     sizes = [footprint(network, torch.empty(n, 3, 64, 64, device="meta"), torch.empty(n)) for n in (1000, 1000_000)]
     assert sizes[1] > 2**38
     # What does not grow with the batch (positions of patches) is below a thousandth of a thousand images.
@@ -57,13 +57,13 @@ def test_it_is_proportional_to_the_batch_and_takes_no_memory() -> None:
 
 def test_attention_is_counted_as_the_fused_kernel_has_it() -> None:
     """Four times the pixels are four times the memory: with a table of all pairs it would be near sixteen."""
-    network = langevin.nn.create(langevin.nn.default((3, 64, 64), name="dit", patch=1))
+    network = langevin.nn.create_network(langevin.nn.default((3, 64, 64), name="dit", patch=1))
     sizes = [footprint(network, torch.empty(8, 3, n, n, device="meta"), torch.empty(8)) for n in (64, 128)]
     assert sizes[1] / sizes[0] == pytest.approx(4, rel=0.01)
 
 
 def model(shape: tuple[int, ...] = (1, 256, 256)) -> NetworkDenoiser:
-    network = langevin.nn.create(langevin.nn.default(shape, multipliers=[1, 1], attention=[shape[-1]]))
+    network = langevin.nn.create_network(langevin.nn.default(shape, multipliers=[1, 1], attention=[shape[-1]]))
     return NetworkDenoiser(network, processes.EDM(), AffineParameterization("edm", 0.5), shape)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from langevin import Noise, UserError, processes, worlds
 from langevin.denoisers import NPR, SN, VARIANCE_HEADS, Denoiser, Transform, VarianceHead
 from langevin.distributions import Dirac
-from langevin.nn import create, default
+from langevin.nn import create_network, default
 from langevin.objectives import LogNormal, SecondMoment, Stratified
 from langevin.training import EMAConfig, Learner, OptimiserConfig
 from langevin.training.learner import learning_rate
@@ -113,7 +113,7 @@ def test_loss_is_least_at_the_papers_variance(kind, shift):
 
 def learned(kind: str, base: Denoiser, steps: int, width: int) -> tuple[VarianceHead, SecondMoment]:
     torch.manual_seed(0)
-    network = create(default((6,), out_channels=2, width=width, depth=2))
+    network = create_network(default((6,), out_channels=2, width=width, depth=2))
     objective = SecondMoment(Stratified(LogNormal(math.log(STD) - 1, 1.6)))
     head = VARIANCE_HEADS[kind](base, network, STD)
     objective.check(head)

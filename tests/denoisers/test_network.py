@@ -481,7 +481,7 @@ def test_compiled_is_the_same_belief():
     Each result is its own tensor, also where the compiled code hands out the same buffer every time, as a replayed
     graph does.
     """
-    network = langevin.nn.create(langevin.nn.default((1, 8, 8), classes=3)).eval()
+    network = langevin.nn.create_network(langevin.nn.default((1, 8, 8), classes=3)).eval()
     plain = NetworkDenoiser(network, processes.EDM(), AffineParameterization("edm"), (1, 8, 8)).given(label=1)
     fast = compiled(plain, backend="eager")
     x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -87,9 +87,9 @@ def test_batches_do_not_matter(event):
     clock, index = CLOCKS["exploding"], torch.tensor([4, 0, 4])
     path = BrownianPath(3, 5)
     whole = walk(path, TIMES[:4], clock, event)
-    for part in (path.rows(index), BrownianPath(3, index), path.at(9).rows(index)):
+    for part in (path.rows(index), BrownianPath(3, index), path.step(9).rows(index)):
         assert torch.equal(walk(part, TIMES[:4], clock, event), whole[:, index])
-    assert torch.equal(walk(path.at(7), TIMES[:4], clock, event), whole)
+    assert torch.equal(walk(path.step(7), TIMES[:4], clock, event), whole)
     assert not torch.equal(walk(BrownianPath(4, 5), TIMES[:4], clock, event), whole)
 
 
@@ -121,13 +121,13 @@ def test_parts_are_paths_of_their_own():
     """A fold is another path, the same at every draw; other numbers are those of ``Noise``."""
     path = BrownianPath(3, 2000)
     step = lambda p: p.increment((2,), 0.9, 0.2, CLOCKS["time"])
-    a, b = step(path.at(1).fold_in(11)), step(path.at(2).fold_in(11))
+    a, b = step(path.step(1).fold_in(11)), step(path.step(2).fold_in(11))
     assert torch.equal(a, b)
     for other in (step(path), step(path.fold_in(12)), step(path.fold_in(11).fold_in(11))):
         assert abs(float(torch.corrcoef(torch.stack((a.reshape(-1), other.reshape(-1))))[0, 1])) < 5 / math.sqrt(4000)
     plain = Noise(3, 2000)
-    assert torch.equal(path.at(4).normal((2,)), plain.at(4).normal((2,)))
-    assert torch.equal(path.at(4).fold_in(1).uniform((2,)), plain.at(4).fold_in(1).uniform((2,)))
+    assert torch.equal(path.step(4).normal((2,)), plain.step(4).normal((2,)))
+    assert torch.equal(path.step(4).fold_in(1).uniform((2,)), plain.step(4).fold_in(1).uniform((2,)))
 
 
 def test_over_is_the_increment_divided():
@@ -138,7 +138,7 @@ def test_over_is_the_increment_divided():
     torch.testing.assert_close(
         z * math.sqrt(0.2**-2 - 0.9**-2), path.increment((2,), 0.9, 0.2, clock), rtol=1e-12, atol=1e-12
     )
-    last = path.at(2).along_path(0.2, 0.0, clock).normal((2,))
+    last = path.step(2).along_path(0.2, 0.0, clock).normal((2,))
     assert torch.equal(last, Noise(3, n, 2).normal((2,)))
     t, s = torch.tensor([0.9, 0.9], dtype=F64), torch.tensor([0.2, 0.0], dtype=F64)
     mixed = path.rows(slice(0, 2)).along_path(t, s, clock).normal((2,))

@@ -136,9 +136,9 @@ def test_batches_do_not_matter():
     index = torch.tensor([5, 0, 11, 5])
     for change in (
         lambda n: n,
-        lambda n: n.at(4),
+        lambda n: n.step(4),
         lambda n: n.fold_in(2),
-        lambda n: n.fold_in(2**40 + 1).at(7).fold_in(0),
+        lambda n: n.fold_in(2**40 + 1).step(7).fold_in(0),
     ):
         whole = draws(change(Noise(3, 12)))
         for part in (slice(0, 5), slice(5, 12), index):
@@ -174,9 +174,9 @@ def test_streams_are_uncorrelated():
     probit = lambda n: torch.special.ndtri(n.uniform((1,))[:, 0])
     streams = [normal(base), probit(base), *base.normal((9,))[:, 1:].T]
     streams += [normal(Noise(seed, count)) for seed in (0, 2, 2**32 + 1, 2**63)]
-    streams += [normal(base.at(d)) for d in (1, 2, 3)] + [probit(base.at(1))]
+    streams += [normal(base.step(d)) for d in (1, 2, 3)] + [probit(base.step(1))]
     streams += [normal(base.fold_in(tag)) for tag in (0, 1, 2, 2**32)] + [probit(base.fold_in(0))]
-    streams += [normal(base.fold_in(1).fold_in(0)), normal(base.fold_in(0).fold_in(1)), normal(base.at(1).fold_in(0))]
+    streams += [normal(base.fold_in(1).fold_in(0)), normal(base.fold_in(0).fold_in(1)), normal(base.step(1).fold_in(0))]
     streams += [normal(Noise(1, torch.arange(shift, shift + count))) for shift in (1, 2, 4, 2**31)]
     values = torch.stack(streams)
     assert values.shape[0] == 30
@@ -260,7 +260,7 @@ def test_refuses_samples(sample):
 @pytest.mark.parametrize("draw", [-1, 2**32, 0.5])
 def test_refuses_a_draw(draw):
     with pytest.raises(UserError, match="draw must be an integer in"):
-        Noise(0, 1).at(draw)
+        Noise(0, 1).step(draw)
 
 
 def test_fold_is_stable():

@@ -36,7 +36,7 @@ from langevin._errors import UserError
 from langevin.adapters.pickles import convert
 from langevin.data import DataInfo, Dataset, Split, images
 from langevin.denoisers import AffineParameterization, NetworkDenoiser
-from langevin.generate import Part, Recipe, Request, Shards
+from langevin.generate import Rank, Recipe, Request, Shards
 from langevin.models.solvers import solvers_of
 from langevin.models.variances import variances_of
 from langevin.storage import files, untrusted
@@ -149,7 +149,7 @@ def _points() -> Dataset:
 
 
 def _model() -> NetworkDenoiser:
-    network = langevin.nn.create({"name": "mlp", "channels": 2, "width": 8, "depth": 1, "classes": 3})
+    network = langevin.nn.create_network({"name": "mlp", "channels": 2, "width": 8, "depth": 1, "classes": 3})
     _even(network)
     config = {"steps": 4, "config": {"objective": {"label_dropout": 0.1}}}
     return NetworkDenoiser(
@@ -159,7 +159,7 @@ def _model() -> NetworkDenoiser:
 
 def _pictures() -> NetworkDenoiser:
     config = {"name": "unet", "channels": 1, "size": (4, 4), "width": 8, "multipliers": (1,), "attention": ()}
-    network = langevin.nn.create(config)
+    network = langevin.nn.create_network(config)
     _even(network)
     info = DataInfo("marks", (1, 4, 4), levels=17)
     return NetworkDenoiser(network, processes.VP(), AffineParameterization("v", 0.7), (1, 4, 4), data=info)
@@ -198,7 +198,7 @@ def _picture(kind: str, mode: str = "RGB", **how: object) -> bytes:
 SOLVER = {
     "langevin": 2,
     "kind": "learned-solver",
-    "nfe": 2,
+    "steps": 2,
     "process": processes.VP().to_dict(),
     "guidance_scale": 1.0,
     "label": "in turn",
@@ -221,7 +221,7 @@ def readers() -> dict[str, Reader]:
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     dots, dataset = _model(), _points()
     models.save(dots, root / "dots")
-    vae = langevin.nn.create(
+    vae = langevin.nn.create_network(
         {"name": "vae", "channels": 1, "size": [4, 4], "width": 8, "multipliers": [1], "blocks": 1}
     )
     models.save(models.Autoencoder(vae, _pictures().data), root / "codec")
@@ -303,7 +303,7 @@ def readers() -> dict[str, Reader]:
     chains += [{"name": "uniform", "classes": 4, "schedule": "mutual-information"}]
     knots = {"log_snr": [-4.0, 0.0, 4.0], "gamma": [0.9, 0.5, 0.1], "stderr": [0.1] * 3, "error": [0.3, 0.2, 0.1]}
     about = {"langevin": 2, "kind": "calibration", "low": None, "high": None, "made": {"trained_steps": 4}}
-    head = langevin.nn.create({"name": "mlp", "channels": 6, "out_channels": 2, "width": 8, "depth": 1})
+    head = langevin.nn.create_network({"name": "mlp", "channels": 6, "out_channels": 2, "width": 8, "depth": 1})
     headed = {"langevin": 2, "kind": "variance-head", "head": "sn", "network": head.config, "sigma_data": 0.5}
     headed |= {"low": None, "high": None, "trained_steps": 4, "training": {}}
     (root / "headed" / "sn").mkdir(parents=True)
@@ -327,7 +327,7 @@ def readers() -> dict[str, Reader]:
         _plant(planted, content)
         return data.load(planted, progress=False)
 
-    part, request = Part(), Request(6, 4, "in turn", Recipe(batch=2), (2,), "m")
+    part, request = Rank(), Request(6, 4, "in turn", Recipe(batch=2), (2,), "m")
     request.claim(root / "shards", part)
     Shards(root / "shards").write(0, torch.ones(4, 2), torch.arange(4), {"evaluations": 2}, part)
     picked, older = io.BytesIO(), io.BytesIO()

@@ -12,7 +12,7 @@ from langevin import UserError
 from langevin.cli import sample
 from langevin.cli.parse import parse
 from langevin.denoisers import NetworkDenoiser
-from langevin.generate import Recipe, draw
+from langevin.generate import Recipe, generate
 from langevin.report import TRIALS
 from langevin.training import Config, NetworkConfig, build, resolve_config
 
@@ -49,7 +49,7 @@ COSTS = {
 
 @pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.id)
 def test_each_trial_costs_what_its_row_says(model: NetworkDenoiser, trial) -> None:
-    drawn = draw(model, trial.recipe, 2)
+    drawn = generate(model, trial.recipe, 2)
     assert drawn.evaluations == drawn.record["evaluations"] == COSTS[trial.id]
     assert drawn.x.shape == (2, 1, 8, 8)
     assert drawn.x.abs().max() <= 1
@@ -57,7 +57,7 @@ def test_each_trial_costs_what_its_row_says(model: NetworkDenoiser, trial) -> No
 
 def test_ddpm_is_asked_at_every_knot_of_its_table() -> None:
     (trial,) = (trial for trial in TRIALS if trial.id == "ddpm-1000")
-    process = langevin.processes.create(trial.recipe.process)
+    process = langevin.processes.create_process(trial.recipe.process)
     grid = langevin.samplers.grids.uniform(process, trial.recipe.steps)
     assert process.knot(grid).tolist() == list(range(1000, -1, -1))
 
@@ -83,7 +83,7 @@ def test_labels_in_turn_one_for_all_or_one_each(model: NetworkDenoiser) -> None:
         (7, [7, 7, 7], 7),
         (each, [3, 1, 4], "given"),
     ):
-        drawn = draw(model, recipe, 3, label=label)
+        drawn = generate(model, recipe, 3, label=label)
         assert drawn.label is not None
         assert drawn.label.tolist() == wanted
         assert drawn.record["label"] == said
@@ -92,22 +92,22 @@ def test_labels_in_turn_one_for_all_or_one_each(model: NetworkDenoiser) -> None:
 
 
 def test_guidance_is_that_of_the_guidance_room(model: NetworkDenoiser) -> None:
-    drawn = draw(model, Recipe(steps=2, guidance_scale=3.0), 4)
+    drawn = generate(model, Recipe(steps=2, guidance_scale=3.0), 4)
     guided = langevin.guidance.classifier_free(model, label=torch.arange(4), guidance_scale=3.0)
     assert torch.equal(drawn.x, langevin.sample(guided, n=4, steps=2, seed=0).clamp(-1, 1))
-    plain = draw(model, Recipe(steps=2), 4)
+    plain = generate(model, Recipe(steps=2), 4)
     assert not torch.allclose(drawn.x, plain.x, atol=1e-3)
 
 
 def test_a_model_without_labels() -> None:
     model = untrained(classes=False)
-    drawn = draw(model, Recipe(steps=1), 3)
+    drawn = generate(model, Recipe(steps=1), 3)
     assert drawn.label is None
     assert drawn.record["label"] is None
     with pytest.raises(UserError, match="trained without labels"):
-        draw(model, Recipe(steps=1), 3, label=1)
+        generate(model, Recipe(steps=1), 3, label=1)
     with pytest.raises(UserError, match="guidance-scale needs a model trained with labels"):
-        draw(model, Recipe(steps=1, guidance_scale=2.0), 3)
+        generate(model, Recipe(steps=1, guidance_scale=2.0), 3)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_model_without_labels() -> None:
 )
 def test_what_cannot_be_drawn(model: NetworkDenoiser, recipe: Recipe, n: int, label, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        draw(model, recipe, n, label=label)
+        generate(model, recipe, n, label=label)
 
 
 def test_samples_that_are_not_finite_are_not_handed_out(model: NetworkDenoiser) -> None:
@@ -135,10 +135,10 @@ def test_samples_that_are_not_finite_are_not_handed_out(model: NetworkDenoiser) 
 
     broken = replace(model, network=Broken())
     with pytest.raises(UserError, match="1 of 4 samples are not finite"):
-        draw(broken, Recipe(steps=2), 4)
+        generate(broken, Recipe(steps=2), 4)
 
 
 def test_progress_is_told(model: NetworkDenoiser) -> None:
     told: list[tuple[int, int]] = []
-    draw(model, Recipe(steps=3, batch=2), 4, progress=lambda done, total: told.append((done, total)))
+    generate(model, Recipe(steps=3, batch=2), 4, progress=lambda done, total: told.append((done, total)))
     assert told == [(2 * i, 16) for i in range(1, 9)]  # 3 evaluations are 4 steps: the first asks nothing

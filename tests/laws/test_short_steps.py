@@ -107,7 +107,7 @@ def test_step_by_step_too(problem, name):
     *_, planned = langevin.trajectory(denoiser, sampler, grid=times, start=start)
     state = samplers.State(start, times[0])
     for i, s in enumerate(times[1:], 1):
-        state = sampler.step(state, s, denoiser, langevin.Noise(0, 5).at(i))
+        state = sampler.step(state, s, denoiser, langevin.Noise(0, 5).step(i))
     # q is divided by up to 1e-3 of a step where it is differenced along the short ones: 1e3 more.
     torch.testing.assert_close(state.x, planned.x, rtol=0, atol=1e-8)
 

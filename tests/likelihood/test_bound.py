@@ -208,7 +208,7 @@ def test_improved_ddpm_by_hand(fixed):
     noise = Noise(3, n).fold_in(0)
     for i, (t, s) in enumerate(pairwise(knots), 1):
         beta = 1 - bar[t] / bar[s]
-        x_t = bar[t].sqrt() * x + (1 - bar[t]).sqrt() * noise.at(i).normal((1, 4, 4))
+        x_t = bar[t].sqrt() * x + (1 - bar[t]).sqrt() * noise.step(i).normal((1, 4, 4))
         guess = (x_t - (1 - bar[t]).sqrt() * torch.tanh(0.7 * x_t + (t - 1) / 500)) / bar[t].sqrt()
         from_x0 = bar[s].sqrt() * beta / (1 - bar[t])
         mean, true = (from_x0 * v + (1 - beta).sqrt() * (1 - bar[s]) / (1 - bar[t]) * x_t for v in (guess, x))

@@ -369,7 +369,7 @@ def test_bad_data_and_processes():
             likelihood.exact(model, x)
     with pytest.raises(langevin.UserError, match="x must stand on the 9 levels"):
         likelihood.exact(model, points * 0.9, dequantise="normal")
-    phase = worlds.ring().denoiser(processes.create({"name": "phase-space"}))
+    phase = worlds.ring().denoiser(processes.create_process({"name": "phase-space"}))
     with pytest.raises(langevin.UserError, match=r"likelihood\.bound"):
         likelihood.exact(phase, torch.zeros(2, 2))
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from langevin import UserError, methods
-from langevin.nn import MLP, VAE, DiT, Transformer, UNet, create, default, dit, mlp, unet
+from langevin.nn import MLP, VAE, DiT, Transformer, UNet, create_network, default, dit, mlp, unet
 from langevin.nn.layers import waves
 
 CONFIGS = {
@@ -58,7 +58,7 @@ NAMES = list(CONFIGS)
 def awake(name, dtype=torch.float64, **options):
     """A network that no longer returns zeros: every parameter moved by the same seeded noise."""
     torch.manual_seed(0)
-    network = create(CONFIGS[name] | options)
+    network = create_network(CONFIGS[name] | options)
     for p in network.parameters():
         p.data += 0.05 * torch.randn_like(p)
     return network.to(dtype).eval()
@@ -88,7 +88,7 @@ def gone(key, value, row):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_untrained_network_returns_zeros(name):
-    network, (x, t) = create(CONFIGS[name]), inputs(name, dtype=torch.float32)
+    network, (x, t) = create_network(CONFIGS[name]), inputs(name, dtype=torch.float32)
     out = network(x, t, conditions(network, dtype=torch.float32))
     assert out.shape == x.shape
     assert torch.equal(out, torch.zeros_like(x))
@@ -109,7 +109,7 @@ def test_every_parameter_learns(name):
 def test_config_is_json_and_makes_the_same_network(name):
     network, (x, t) = awake(name, torch.float32), inputs(name, dtype=torch.float32)
     config = json.loads(json.dumps(network.config))
-    again = create(config)
+    again = create_network(config)
     again.load_state_dict(network.state_dict())
     condition = conditions(network, dtype=torch.float32)
     assert config["name"] == name
@@ -122,7 +122,7 @@ def test_counting_the_parameters_first_leaves_the_seed_alone(kind):
     torch.manual_seed(3)
     direct = kind().state_dict()
     torch.manual_seed(3)
-    made = create({"name": kind.name}).state_dict()
+    made = create_network({"name": kind.name}).state_dict()
     assert all(torch.equal(value, made[key]) for key, value in direct.items())
 
 
@@ -338,7 +338,7 @@ def test_transformer_puts_patches_back():
 
 
 def test_repr_counts_the_parameters():
-    network = create(CONFIGS["mlp"])
+    network = create_network(CONFIGS["mlp"])
     count = sum(p.numel() for p in network.parameters())
     assert f"{count / 1e6:.2f} M parameters" in repr(network)
 
@@ -412,7 +412,8 @@ def test_learns(network):
 def test_default_sizes():
     """The sizes the training figures are quoted for."""
     digits, photos = (
-        sum(p.numel() for p in create(default(shape, classes=10)).parameters()) for shape in [(1, 8, 8), (3, 32, 32)]
+        sum(p.numel() for p in create_network(default(shape, classes=10)).parameters())
+        for shape in [(1, 8, 8), (3, 32, 32)]
     )
     assert 1.0e6 < digits < 1.2e6
     assert 2.5e6 < photos < 2.8e6
@@ -420,9 +421,9 @@ def test_default_sizes():
 
 def test_fourier_features_of_the_input():
     """The option is kept in the configuration; one level moves the first layer by more than x itself could."""
-    network = create({"name": "unet", "channels": 1, "size": [8, 8], "multipliers": [1, 2], "fourier": [2, 3]})
+    network = create_network({"name": "unet", "channels": 1, "size": [8, 8], "multipliers": [1, 2], "fourier": [2, 3]})
     assert network.config["fourier"] == [2, 3]
-    assert create(network.config).config == network.config
+    assert create_network(network.config).config == network.config
     assert network.stem.weight.shape[1] == 5
     assert "fourier" not in UNet(1, size=(8, 8), multipliers=(1, 2)).config  # as models of before have it
     x = torch.zeros(1, 1, 8, 8)
@@ -431,4 +432,4 @@ def test_fourier_features_of_the_input():
         plain = network.stem.weight[:, :1].abs().amax() * 9 / 8  # the most that x itself can move a feature
     assert (one - other).abs().max() > plain
     with pytest.raises(UserError, match="fourier"):
-        create({**network.config, "fourier": [99]})
+        create_network({**network.config, "fourier": [99]})

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from langevin import UserError
-from langevin.nn import MLP, DiT, UNet, create, default
+from langevin.nn import MLP, DiT, UNet, create_network, default
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ from langevin.nn import MLP, DiT, UNet, create, default
 )
 def test_configurations(config, says):
     with pytest.raises(UserError, match=says):
-        create(config)
+        create_network(config)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_defaults(shape, options, says):
 )
 def test_default_takes_its_shape(shape):
     config = default(shape, classes=3)
-    network = create(config)
+    network = create_network(config)
     assert network.config == config
     network.check_shape(shape)
     assert config["name"] == ("mlp" if len(shape) == 1 else "unet")

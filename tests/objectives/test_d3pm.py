@@ -57,7 +57,7 @@ def exact(denoiser: Denoiser, x0: int, auxiliary: float) -> float:
 def test_the_loss_is_the_sum_over_paths(name: str) -> None:
     """Its mean over noise is the enumerated sum, to five standard errors; times are stratified, which only helps."""
     denoiser = Wrong(CHAINS[name])
-    objective = objectives.create({"name": "d3pm", "steps": STEPS, "auxiliary": 0.3})
+    objective = objectives.create_objective({"name": "d3pm", "steps": STEPS, "auxiliary": 0.3})
     count = 20_000
     for x0 in range(3):
         loss = objective(denoiser, torch.full((count, 1), x0), None, Noise(x0, count))
@@ -102,11 +102,11 @@ def test_two_scales_of_the_same_loss() -> None:
 
 
 def test_it_is_written_and_read_back() -> None:
-    made = objectives.create({"name": "d3pm", "steps": 7, "auxiliary": 0.01, "times": "importance"})
-    assert objectives.create(made.to_dict()).to_dict() == made.to_dict()
+    made = objectives.create_objective({"name": "d3pm", "steps": 7, "auxiliary": 0.01, "times": "importance"})
+    assert objectives.create_objective(made.to_dict()).to_dict() == made.to_dict()
     assert made.learns
     assert not made.for_validation().learns
-    assert objectives.create("d3pm").to_dict()["times"]["of"]["low"] == 1e-9
+    assert objectives.create_objective("d3pm").to_dict()["times"]["of"]["low"] == 1e-9
 
 
 REFUSED = [
@@ -121,7 +121,7 @@ REFUSED = [
 @pytest.mark.parametrize(("settings", "words"), REFUSED)
 def test_settings_it_does_not_take(settings: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        objectives.create({"name": "d3pm", **settings})
+        objectives.create_objective({"name": "d3pm", **settings})
 
 
 def test_what_it_cannot_learn() -> None:

@@ -43,14 +43,14 @@ FLAT = {"name": "uniform", "low": 0.05}
 )
 @pytest.mark.parametrize(
     "weight", [w for w in WEIGHTS if w != "hsm"]
-)  # of velocities: tests/denoisers/test_phase_reading.py
+)  # of velocities: tests/denoisers/test_phase_parameterization.py
 @pytest.mark.parametrize("name", ["vp", "edm", "flow"])
 def test_belief_mean_is_the_minimum(name: str, weight: str, law: object) -> None:
     """Moving the exact belief mean by ±h raises every objective: the slope at 0 vanishes, the curvature does not."""
-    process = processes.create(name)
+    process = processes.create_process(name)
     noise = Noise(5, 20_000)
-    x0 = MEAN + STD * noise.at(99).normal((2,))
-    objective = objectives.create({"name": weight, "times": law})
+    x0 = MEAN + STD * noise.step(99).normal((2,))
+    objective = objectives.create_objective({"name": weight, "times": law})
 
     def loss(height: float) -> Tensor:
         reading = AffineParameterization("x0", sigma_data=0.7, time="time", scale_input=False)
@@ -71,9 +71,9 @@ def test_belief_mean_is_the_minimum(name: str, weight: str, law: object) -> None
 def test_loss_is_by_sample(law: str) -> None:
     """The loss of sample i does not depend on the batch it stands in."""
     process = processes.VP()
-    objective = objectives.create({"name": "simple", "times": law})
+    objective = objectives.create_objective({"name": "simple", "times": law})
     noise = Noise(5, 32, draw=3)
-    x0 = noise.at(99).normal((2,))
+    x0 = noise.step(99).normal((2,))
     denoiser = NetworkDenoiser(Exact(process, 0.5), process, AffineParameterization("eps", time="time"), (2,))
     whole = objective(denoiser, x0, None, noise)
     rows = torch.tensor([30, 2, 9])
@@ -88,28 +88,28 @@ def test_importance_does_not_move_the_objective() -> None:
     denoiser = NetworkDenoiser(
         Exact(process, 0.5), process, AffineParameterization("x0", time="time", scale_input=False), (2,)
     )
-    plain = objectives.create({"name": "dsm", "times": FLAT})
-    learned = objectives.create({"name": "dsm", "times": {"name": "importance", "of": FLAT, "bins": 20}})
+    plain = objectives.create_objective({"name": "dsm", "times": FLAT})
+    learned = objectives.create_objective({"name": "dsm", "times": {"name": "importance", "of": FLAT, "bins": 20}})
     assert learned.learns
     assert not plain.learns
     for draw in range(40):
         noise = Noise(1, 64, draw=draw)
-        learned.observe(learned(denoiser, MEAN + STD * noise.at(99).normal((2,)), None, noise), noise)
+        learned.observe(learned(denoiser, MEAN + STD * noise.step(99).normal((2,)), None, noise), noise)
     noise = Noise(5, 20_000)
-    x0 = MEAN + STD * noise.at(99).normal((2,))
+    x0 = MEAN + STD * noise.step(99).normal((2,))
     a, b = plain(denoiser, x0, None, noise), learned(denoiser, x0, None, noise)
     error = float(((a.var() + b.var()) / 20_000).sqrt())
     assert abs(float(a.mean() - b.mean())) < 4.5 * error
     assert b.var() < 0.7 * a.var()
     assert torch.equal(learned.for_validation()(denoiser, x0, None, noise), a)
-    again = objectives.create(learned.to_dict())
+    again = objectives.create_objective(learned.to_dict())
     again.restore(json.loads(json.dumps(learned.state())))
     assert torch.equal(again(denoiser, x0, None, noise), b)
 
 
 def test_history_is_free_of_the_ratio() -> None:
     """Losses carry the ratio 1/(K p_k); what is remembered is L_k alone, or a bin drawn often would look small."""
-    objective = objectives.create({"name": "x0", "times": {"name": "importance", "bins": 2, "terms": 2}})
+    objective = objectives.create_objective({"name": "x0", "times": {"name": "importance", "bins": 2, "terms": 2}})
     law = objective.times  # type: ignore[attr-defined]
     law.observe(torch.tensor([0.2, 0.2, 0.8, 0.8]), torch.tensor([9.0, 9.0, 1.0, 1.0]))
     noise = Noise(0, 64)
@@ -129,7 +129,7 @@ def test_any_process_with_a_marginal() -> None:
             return Dirac(torch.zeros_like(x_t))
 
     x0 = torch.ones(8, 2, dtype=torch.float64)
-    loss = objectives.create("x0")(Zero(), x0, None, Noise(0, 8))
+    loss = objectives.create_objective("x0")(Zero(), x0, None, Noise(0, 8))
     assert torch.equal(loss, torch.ones(8, dtype=torch.float64))
 
 
@@ -147,23 +147,25 @@ def test_condition_is_bound() -> None:
     denoiser = NetworkDenoiser(Seen(), processes.VP(), AffineParameterization("x0"), (2,))
     label = torch.tensor([0, 4, -1])
     x0 = torch.zeros(3, 2)
-    loss = objectives.create("x0")(denoiser, x0, {"label": label}, Noise(0, 3))
+    loss = objectives.create_objective("x0")(denoiser, x0, {"label": label}, Noise(0, 3))
     assert loss.tolist() == [0.0, 16.0, 1.0]
 
 
 @pytest.mark.parametrize("name", [*WEIGHTS, *objectives.MATCHING])
 def test_config_round_trip(name: str) -> None:
-    made = objectives.create({"name": name, "world": {"name": "ring"}} if name == "explicit" else name)
+    made = objectives.create_objective({"name": name, "world": {"name": "ring"}} if name == "explicit" else name)
     config = json.loads(json.dumps(made.to_dict()))
     assert config["name"] == name
-    assert objectives.create(config).to_dict() == config
-    assert isinstance(objectives.create(config), Objective)
+    assert objectives.create_objective(config).to_dict() == config
+    assert isinstance(objectives.create_objective(config), Objective)
 
 
 def test_settings() -> None:
-    assert objectives.create({"name": "min-snr", "gamma": 3}) == DenoisingLoss("min-snr", settings={"gamma": 3})
-    assert objectives.create("edm").to_dict()["times"]["name"] == "log-normal"
-    nested = objectives.create({"name": "x0", "times": {"name": "stratified", "of": "log-normal"}})
+    assert objectives.create_objective({"name": "min-snr", "gamma": 3}) == DenoisingLoss(
+        "min-snr", settings={"gamma": 3}
+    )
+    assert objectives.create_objective("edm").to_dict()["times"]["name"] == "log-normal"
+    nested = objectives.create_objective({"name": "x0", "times": {"name": "stratified", "of": "log-normal"}})
     assert nested.to_dict()["times"]["of"] == {"name": "log-normal", "mean": -1.2, "std": 1.2}
     for config, words in [
         ("simpel", "Did you mean 'simple'"),
@@ -180,14 +182,14 @@ def test_settings() -> None:
         ({"name": "explicit", "world": {"name": "ring", "size": 3}}, "size"),
     ]:
         with pytest.raises(UserError, match=words):
-            objectives.create(config)  # type: ignore[arg-type]
+            objectives.create_objective(config)  # type: ignore[arg-type]
 
 
 def test_check_before_work() -> None:
     bare = NetworkDenoiser(torch.nn.Linear(1, 1), processes.VP(), AffineParameterization("x0"), (2,))
-    objectives.create("likelihood").check(bare)
+    objectives.create_objective("likelihood").check(bare)
     with pytest.raises(UserError, match="DDPM table"):
-        objectives.create({"name": "simple", "times": "table"}).check(bare)
+        objectives.create_objective({"name": "simple", "times": "table"}).check(bare)
 
 
 def test_registry() -> None:

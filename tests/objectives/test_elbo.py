@@ -93,7 +93,7 @@ def test_a_linear_autoencoder_learns_ppca() -> None:
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = 0.03 * (1 - step / steps)
         optimiser.zero_grad()
-        objectives.create("elbo")(codec, data(256, step), None, Noise(9, 256, draw=step)).mean().backward()
+        objectives.create_objective("elbo")(codec, data(256, step), None, Noise(9, 256, draw=step)).mean().backward()
         optimiser.step()
     held = data(4000, 10_000)
     with torch.no_grad():
@@ -127,7 +127,7 @@ def test_levels_make_it_a_probability() -> None:
 
 def test_the_convolutional_one() -> None:
     """Untrained, q is the prior and the mean is 0; encode and decode have the shapes they say; JSON gives it again."""
-    codec = networks.create(
+    codec = networks.create_network(
         {"name": "vae", "channels": 1, "size": [8, 8], "latent": 3, "width": 8, "multipliers": [1, 2]}
     )
     assert codec.latent == (3, 4, 4)
@@ -140,19 +140,19 @@ def test_the_convolutional_one() -> None:
     law = codec.decode(torch.randn(2, 3, 4, 4))
     assert law.loc.shape == (2, 1, 8, 8)
     assert float(law.loc.detach().abs().max()) == 0
-    assert networks.create(codec.config).config == codec.config
+    assert networks.create_network(codec.config).config == codec.config
     (terms.reconstruction.sum() + terms.kl.sum()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in codec.parameters())
     with pytest.raises(UserError, match="divisible by 2"):
-        networks.create({**codec.config, "size": [7, 8]})
+        networks.create_network({**codec.config, "size": [7, 8]})
     with pytest.raises(UserError, match="width"):
-        networks.create({**codec.config, "width": 9})
+        networks.create_network({**codec.config, "width": 9})
 
 
 def test_refusals() -> None:
     with pytest.raises(UserError, match="beta must be a number >= 0, got -1"):
-        objectives.create({"name": "elbo", "beta": -1})
+        objectives.create_objective({"name": "elbo", "beta": -1})
     with pytest.raises(UserError, match="learns a codec"):
-        objectives.create("elbo").check(object())  # type: ignore[arg-type]
+        objectives.create_objective("elbo").check(object())  # type: ignore[arg-type]
     with pytest.raises(UserError, match="'elbo' has no times"):
-        objectives.create({"name": "elbo", "times": "uniform"})
+        objectives.create_objective({"name": "elbo", "times": "uniform"})

@@ -51,13 +51,13 @@ def test_the_variance_it_takes() -> None:
     denoiser, x0, noise = world.denoiser(process), world.sample(n, 3), Noise(4, n)
 
     def losses(times: object) -> Tensor:
-        return objectives.create({"name": "likelihood", "times": times})(denoiser, x0, None, noise)
+        return objectives.create_objective({"name": "likelihood", "times": times})(denoiser, x0, None, noise)
 
     uniform, importance = losses("uniform"), losses("likelihood-importance")
     error = math.sqrt(float(uniform.var() + importance.var()) / n)
     assert abs(float(uniform.mean() - importance.mean())) < 5 * error
     assert float(importance.var()) < float(uniform.var()) / 20
-    assert objectives.create("likelihood").to_dict()["times"]["of"]["name"] == "likelihood-importance"
+    assert objectives.create_objective("likelihood").to_dict()["times"]["of"]["name"] == "likelihood-importance"
 
 
 class Bent(Transform):

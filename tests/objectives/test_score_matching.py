@@ -31,7 +31,7 @@ MODEL_TYPES: dict[str, dict[str, Any]] = {
 
 
 def at(t: float, **config: Any) -> objectives.Objective:
-    return objectives.create({**config, "times": {"name": "uniform", "low": t, "high": t}})
+    return objectives.create_objective({**config, "times": {"name": "uniform", "low": t, "high": t}})
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +131,8 @@ def test_equals_denoising_up_to_its_constant(kind: str, weight: str, prediction:
     times = {"name": "uniform", "low": 0.1}
     denoiser = wavy(process, prediction)
     x0, noise = WORLD.sample(n, 5), Noise(7, n)
-    plain = objectives.create({"name": weight, "times": times})
-    matching = objectives.create({**MODEL_TYPES[kind], "weight": weight, "times": times})
+    plain = objectives.create_objective({"name": weight, "times": times})
+    matching = objectives.create_objective({**MODEL_TYPES[kind], "weight": weight, "times": times})
     with torch.no_grad():
         t = plain.times.quantile(process, plain.times.uniform(noise))  # type: ignore[attr-defined]
         constant = plain._weight(denoiser, t) * (process.sigma(t) / process.alpha(t)) ** 2  # type: ignore[attr-defined]
@@ -201,7 +201,7 @@ def test_levels() -> None:
 def test_what_cannot_be_asked_is_refused() -> None:
     large = replace(wavy(processes.VP()), shape=(300,))
     with pytest.raises(UserError, match="256 coordinates at most, got 300; use 'sliced-vr'"):
-        objectives.create("implicit").check(large)
+        objectives.create_objective("implicit").check(large)
     with pytest.raises(UserError, match=r"world must be of shape \(300,\)"):
         at(0.3, **MODEL_TYPES["explicit"]).check(large)
     with pytest.raises(UserError, match="cannot be written"):

@@ -13,7 +13,7 @@ from langevin import processes
 from langevin._errors import UserError
 from langevin.distributions import Noise
 from langevin.objectives import Importance, Levels, LikelihoodImportance, LogNormal, Stratified, TableKnots, Uniform
-from langevin.objectives.times import create
+from langevin.objectives.times import create_times
 
 GRID = (torch.arange(40_000, dtype=torch.float64) + 0.5) / 40_000
 
@@ -201,16 +201,16 @@ def test_importance_state_round_trip() -> None:
 )
 def test_config_round_trip(law: object) -> None:
     config = json.loads(json.dumps(law.to_dict()))  # type: ignore[attr-defined]
-    again = create(config)
+    again = create_times(config)
     assert again.to_dict() == config
     assert type(again) is type(law)
 
 
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(UserError, match="Did you mean 'uniform'"):
-        create("unifrom")
+        create_times("unifrom")
     with pytest.raises(UserError, match="law of t 'uniform'"):
-        create({"name": "uniform", "lo": 0.1})
+        create_times({"name": "uniform", "lo": 0.1})
     with pytest.raises(UserError, match="low"):
         Uniform(0.0)
     with pytest.raises(UserError, match="low"):

@@ -169,10 +169,10 @@ def test_learned_scalar_beats_fixed_variances():
 
 def test_plain_json():
     for objective in (Vlb(times=TableKnots(), steps=10), Hybrid(weight="min-snr", settings={"gamma": 3.0}, vlb=0.01)):
-        again = objectives.create(objective.to_dict())
+        again = objectives.create_objective(objective.to_dict())
         assert again == objective
         assert again.to_dict() == objective.to_dict()
-    assert objectives.create("hybrid").vlb == 0.001
+    assert objectives.create_objective("hybrid").vlb == 0.001
 
 
 def test_bad_requests_are_named():

@@ -221,8 +221,12 @@ def test_levels_come_from_the_data() -> None:
 
 
 def test_configuration_and_refusals() -> None:
-    objective = objectives.create({"name": "vdm", "times": {"name": "stratified", "of": {"name": "uniform"}}})
-    assert objectives.create(json.loads(json.dumps(objective.to_dict()))) == objective == objectives.create("vdm")
+    objective = objectives.create_objective({"name": "vdm", "times": {"name": "stratified", "of": {"name": "uniform"}}})
+    assert (
+        objectives.create_objective(json.loads(json.dumps(objective.to_dict())))
+        == objective
+        == objectives.create_objective("vdm")
+    )
     denoiser = learner()
     objective.check(denoiser)
     with pytest.raises(UserError, match="learns the process 'learned', got VP"):
@@ -230,7 +234,7 @@ def test_configuration_and_refusals() -> None:
     with pytest.raises(UserError, match="told log_sigma"):
         objective.check(replace(denoiser, parameterization=AffineParameterization("x0", time="time")))
     with pytest.raises(UserError, match="uniform from t_min to 1, got LogNormal"):
-        objectives.create({"name": "vdm", "times": "log-normal"}).check(denoiser)
+        objectives.create_objective({"name": "vdm", "times": "log-normal"}).check(denoiser)
     with pytest.raises(UserError, match="two or more finite numbers that increase"):
         Learned((1.0, 1.0))
     assert isinstance(denoiser.process, Learning)

@@ -48,9 +48,9 @@ def test_simple_is_the_error_of_the_target(process: processes.ScalarGaussian, pr
     if prediction in ("eps", "score") and isinstance(process, (processes.RectifiedFlow, processes.Cosine)):
         pytest.skip("refused: alpha(1) = 0")
     noise = Noise(3, 16)
-    out, x0 = noise.at(7).normal((3,)), noise.at(8).normal((3,))
+    out, x0 = noise.step(7).normal((3,)), noise.step(8).normal((3,))
     denoiser = made(process, prediction, out)
-    objective = objectives.create({"name": "simple", "times": {"name": "uniform", "low": 0.05, "high": 0.95}})
+    objective = objectives.create_objective({"name": "simple", "times": {"name": "uniform", "low": 0.05, "high": 0.95}})
     loss = objective(denoiser, x0, None, noise)
 
     t = objective.times.quantile(process, objective.times.uniform(noise))  # type: ignore[attr-defined]

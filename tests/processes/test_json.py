@@ -9,7 +9,7 @@ import torch
 
 from langevin import UserError, processes
 from langevin._registry import methods
-from langevin.processes import as_time, create, expand
+from langevin.processes import as_time, create_process, expand
 
 MADE = [
     processes.VP(0.2, 15.0),
@@ -33,9 +33,9 @@ MADE = [
 
 @pytest.mark.parametrize("process", MADE, ids=lambda p: type(p).__name__)
 def test_round_trip(process):
-    """``create(to_dict())`` through JSON is the same process, with settings that are not the defaults."""
+    """``create_process(to_dict())`` through JSON is the same process, with settings that are not the defaults."""
     config = json.loads(json.dumps(process.to_dict()))
-    again = create(config)
+    again = create_process(config)
     assert type(again) is type(process)
     assert again.to_dict() == process.to_dict()
     if isinstance(process, processes.FiniteChain):
@@ -53,9 +53,9 @@ def test_every_registered_process_is_above():
 
 
 def test_names_alone_give_the_defaults():
-    assert create("vp") == processes.VP()
-    assert create("gamma") == processes.GammaNoise()
-    assert create({"name": "ddpm"}) == processes.DDPM()
+    assert create_process("vp") == processes.VP()
+    assert create_process("gamma") == processes.GammaNoise()
+    assert create_process({"name": "ddpm"}) == processes.DDPM()
 
 
 def test_a_process_nobody_registered_says_so():
@@ -81,7 +81,7 @@ REFUSED = [
 @pytest.mark.parametrize(("config", "message"), REFUSED)
 def test_refusals(config, message):
     with pytest.raises(UserError, match=message):
-        create(config)
+        create_process(config)
 
 
 def test_as_time():

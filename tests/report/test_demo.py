@@ -15,7 +15,7 @@ from test_page import Page
 
 import langevin
 from langevin import UserError, metrics, training
-from langevin.generate import draw
+from langevin.generate import generate
 from langevin.report import HEADLINE, TRIALS, Job, Results, demo, demo_config
 from langevin.report.forecast import forecast
 from langevin.report.page import page
@@ -26,7 +26,7 @@ CONFIG = Config(
     batch=16,
     network=NetworkConfig("unet", {"width": "8"}),
     budget=BudgetConfig(steps=6),
-    output=OutputConfig(log_every=2, validate_every=3, validate_on=32, picture_every=0, checkpoint_every=3),
+    output=OutputConfig(log_every=2, validate_every=3, validate_on=32, sample_every=0, checkpoint_every=3),
 )
 FEW = tuple(trial for trial in TRIALS if trial.id in ("heun-8", HEADLINE))
 JOB = Job(CONFIG, samples=100, trials=FEW)
@@ -41,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
 def test_trials_take_the_evaluations_they_name(made: tuple[Path, Results]) -> None:
     model = made[1].model
     for trial in TRIALS:
-        assert draw(model, trial.recipe, 2).evaluations == trial.evaluations, trial.id
+        assert generate(model, trial.recipe, 2).evaluations == trial.evaluations, trial.id
 
 
 def test_it_says_first_what_it_will_take(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_the_figures_are_those_of_the_command_that_is_named(made: tuple[Path, Re
     assert found["headline"] == HEADLINE
     model, dataset = langevin.load(out / "model"), langevin.data.load("digits")
     for row, trial in zip(found["rows"], FEW):
-        drawn = draw(model, trial.recipe, round(trial.share * JOB.samples))
+        drawn = generate(model, trial.recipe, round(trial.share * JOB.samples))
         assert row["run"]["evaluations"] == drawn.evaluations
         assert row["measures"] == json.loads(json.dumps(metrics.evaluate(drawn.x, drawn.label, dataset, seed=0)))
         assert all(measure["protocol"]["split"] == "test" for measure in row["measures"].values())

@@ -21,7 +21,7 @@ def algorithm_2(denoise, sigmas, x, noise, churn, low, high, scale, heun):
     for i in range(steps):
         gamma = min(churn / steps, math.sqrt(2) - 1) if low <= sigmas[i] <= high else 0.0
         raised = min(sigmas[i] + gamma * sigmas[i], float(sigmas[0]))
-        x = x + math.sqrt(max(raised**2 - sigmas[i] ** 2, 0)) * scale * noise.at(i + 1).normal(x.shape[1:])
+        x = x + math.sqrt(max(raised**2 - sigmas[i] ** 2, 0)) * scale * noise.step(i + 1).normal(x.shape[1:])
         d = (x - denoise(x, raised)) / raised
         y = x + (sigmas[i + 1] - raised) * d
         if sigmas[i + 1] != 0 and heun:

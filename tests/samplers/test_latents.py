@@ -126,7 +126,7 @@ def test_refusals():
 @pytest.mark.parametrize(("dtype", "expected"), [(torch.float32,) * 2, (torch.bfloat16, torch.float32), (F64, F64)])
 def test_latents_have_the_dtype_of_the_network(dtype, expected):
     """As in the sampling loop: float32 at least, whatever the dtype of the data."""
-    network = langevin.nn.create(langevin.nn.default((2,))).to(dtype)
+    network = langevin.nn.create_network(langevin.nn.default((2,))).to(dtype)
     denoiser = NetworkDenoiser(network, processes.VP(), AffineParameterization("edm"), (2,))
     for data in (torch.zeros(3, 2), torch.zeros(3, 2, dtype=F64)):
         z = samplers.encode(denoiser, data, steps=3)

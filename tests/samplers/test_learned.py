@@ -201,7 +201,7 @@ BROKEN = {
     "kind": (lambda v: change(v, "kind", "denoiser"), "langevin and kind"),
     "unknown key": (lambda v: change(v, "code", "import os"), "has unknown code"),
     "missing key": (lambda v: v.pop("own"), "lacks own"),
-    "nfe": (lambda v: change(v, "nfe", 7), "nfe must be the number of nodes"),
+    "steps": (lambda v: change(v, "steps", 7), "steps must be the number of nodes"),
     "not a number": (lambda v: v["nodes"].__setitem__(0, "4"), "nodes must hold finite numbers"),
     "NaN": (lambda v: v["nodes"].__setitem__(0, math.nan), "nodes must hold finite numbers"),
     "huge": (lambda v: v["shifts"].__setitem__(0, 1e9), "below 1e6"),

@@ -268,7 +268,7 @@ def test_planned_is_the_same_as_step_by_step():
         *_, planned = langevin.trajectory(world.denoiser(q), sampler, grid=grid, start=start)
         state, own = samplers.State(start, grid[0]), samplers.State(start, grid[:1].expand(5))
         for i, s in enumerate(grid[1:], 1):
-            noise = Noise(0, 5).at(i)
+            noise = Noise(0, 5).step(i)
             state = sampler.step(state, s, world.denoiser(q), noise)
             if not sampler.history:
                 own = sampler.step(own, s.expand(5), world.denoiser(q), noise)
@@ -395,7 +395,7 @@ def test_weight_is_the_rate_of_the_total(prediction, eta):
     from langevin.samplers.linear.multistep import Point
 
     form, process = PREDICTIONS[prediction], processes.VP()
-    if eta and form.spread is None:
+    if eta and form.std is None:
         return
     times = torch.tensor([0.5 + 1e-5, 0.5], dtype=torch.float64)
     t, s = (Point(*v) for v in zip(times.tolist(), process.alpha(times).tolist(), process.sigma(times).tolist()))

@@ -7,7 +7,7 @@ import torch
 
 import langevin
 from langevin import Noise, UserError, processes, samplers, worlds
-from langevin.processes import Look, PhaseSpace
+from langevin.processes import PhaseSpace, SufficientStatistic
 
 PHASE = PhaseSpace()
 WORLD = worlds.random_mixture(2, components=4, rms=0.7, seed=2)
@@ -56,7 +56,9 @@ def test_it_is_the_solver_on_the_look(sampler):
     ours = langevin.sample(
         WORLD.denoiser(PHASE), samplers.PhaseProjected(sampler), start=z, steps=8, grid="karras", seed=4
     )
-    alone = langevin.sample(WORLD.denoiser(Look(PHASE)), sampler, start=y, steps=8, grid="karras", seed=4)
+    alone = langevin.sample(
+        WORLD.denoiser(SufficientStatistic(PHASE)), sampler, start=y, steps=8, grid="karras", seed=4
+    )
     torch.testing.assert_close(ours, alone, rtol=1e-9, atol=1e-9)
 
 
@@ -65,7 +67,7 @@ def test_it_is_the_default_and_takes_the_moments_of_the_data():
     assert isinstance(made, samplers.PhaseProjected)
     assert made.sampler.frame is not None
     grid = made.default_grid(PHASE, 10)
-    assert torch.equal(grid, made.sampler.default_grid(Look(PHASE), 10))
+    assert torch.equal(grid, made.sampler.default_grid(SufficientStatistic(PHASE), 10))
 
 
 def test_other_processes_are_refused():

@@ -59,7 +59,7 @@ def test_gaussian_data_is_solved_in_closed_form(process, eta):
     if eta:  # one step: what was added is the noise of this draw, times the spread that completes the marginal
         (_, last) = langevin.trajectory(denoiser, sampler, grid=[float(t), float(s)], start=start, noise=noise)
         spread = total(s) * torch.sqrt(1 - shrink ** (2 * eta**2))
-        z = noise.at(1).normal((6,))
+        z = noise.step(1).normal((6,))
         torch.testing.assert_close(last.x - expected, (z @ basis * spread) @ basis.mT, rtol=1e-8, atol=1e-9)
         torch.testing.assert_close((total(t) * carried) ** 2 + spread**2, total(s) ** 2)
 
@@ -69,7 +69,7 @@ def test_one_step_of_a_gaussian():
     world, basis, values, mean = gaussian()
     q = processes.VP()
     x = langevin.sample(world.denoiser(q), n=5, steps=1, seed=2)
-    start = q.prior((6,)).sample(Noise(2, 5).at(0))
+    start = q.prior((6,)).sample(Noise(2, 5).step(0))
     t = torch.tensor(1.0, dtype=F64)
     scale = torch.sqrt(values / (q.alpha(t) ** 2 * values + q.sigma(t) ** 2))
     expected = mean + ((start - q.alpha(t) * mean) @ basis * scale) @ basis.mT
@@ -520,7 +520,7 @@ def test_directions_all_alike_are_one_number(name, eta):
     for each in (plain, along):
         state = langevin.samplers.State(start, grid[0])
         for i, s in enumerate(grid[1:], 1):
-            state = each.step(state, s, denoiser, noise.at(i))
+            state = each.step(state, s, denoiser, noise.step(i))
         torch.testing.assert_close(state.x, known[0][-1], rtol=1e-8, atol=1e-8)
 
 

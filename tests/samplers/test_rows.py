@@ -41,8 +41,8 @@ def test_a_plan_is_the_same_step(process, sampler, kind):
     *_, planned = langevin.trajectory(denoiser, sampler, grid=grid, start=start, noise=Noise(3, 5))
     state, own = samplers.State(start, grid[0]), samplers.State(start, grid[:1].expand(5))
     for i, s in enumerate(grid[1:], 1):
-        state = sampler.step(state, s, denoiser, Noise(3, 5).at(i))
-        own = sampler.step(own, s.expand(5), denoiser, Noise(3, 5).at(i))
+        state = sampler.step(state, s, denoiser, Noise(3, 5).step(i))
+        own = sampler.step(own, s.expand(5), denoiser, Noise(3, 5).step(i))
     size = float(start.abs().max())
     torch.testing.assert_close(planned.x, state.x, rtol=0, atol=1e-12 * size)
     torch.testing.assert_close(own.x, state.x, rtol=0, atol=1e-12 * size)

@@ -241,7 +241,7 @@ def test_refusals():
         (lambda: samplers.DPMSolverPP(order=5), "order must be 1, 2, 3 or 4, got 5"),
         (lambda: samplers.Langevin(steps=0), "steps must be"),
         (lambda: samplers.Langevin(step_size=3.0), "step_size"),
-        (lambda: samplers.create("ddim", sigma=1), "ddim"),
+        (lambda: samplers.create_sampler("ddim", sigma=1), "ddim"),
     ]
     for call, message in cases:
         with pytest.raises(UserError, match=message):
@@ -267,7 +267,7 @@ def test_state_takes_the_dtype_of_the_network():
     *_, last = langevin.trajectory(exact, samplers.DDIM(), grid=[0.5, 0.1], start=start.float())
     assert last.x.dtype == torch.float64
     for dtype, expected in ((torch.float32, torch.float32), (torch.bfloat16, torch.float32), (F64, F64)):
-        network = langevin.nn.create(langevin.nn.default((2,))).to(dtype)
+        network = langevin.nn.create_network(langevin.nn.default((2,))).to(dtype)
         denoiser = NetworkDenoiser(network, processes.VP(), AffineParameterization("v"), (2,))
         for sampler in (samplers.DDIM(), samplers.UniPC(2), samplers.Heun(), samplers.Ancestral()):
             *_, last = langevin.trajectory(denoiser, sampler, grid=[0.5, 0.3, 0.1], start=start)

@@ -546,7 +546,7 @@ def test_pictures_that_fill_the_memory_only_together(tmp_path: Path, monkeypatch
 
 def model(**changes: Any) -> NetworkDenoiser:
     info = data.DataInfo("dots", (2,), mean=torch.zeros(2).double(), cov=torch.eye(2).double())
-    network = nn.create({"name": "mlp", "channels": 2, "width": 8, "depth": 1})
+    network = nn.create_network({"name": "mlp", "channels": 2, "width": 8, "depth": 1})
     return NetworkDenoiser(network, processes.VP(), AffineParameterization("v", 0.7), (2,), data=info, **changes)
 
 
@@ -711,7 +711,7 @@ def test_a_containers_share_of_memory_counts(
 def test_a_network_larger_than_memory_is_not_made(monkeypatch: Any) -> None:
     monkeypatch.setattr(untrusted, "memory", lambda: 2**20)
     with pytest.raises(UserError, match=r"network mlp with .* parameters would take .* MiB of memory, at most 922 KiB"):
-        nn.create({"name": "mlp", "width": 512})
+        nn.create_network({"name": "mlp", "width": 512})
 
 
 def test_loaded_weights_are_their_own(tmp_path: Path) -> None:

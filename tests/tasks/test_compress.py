@@ -43,7 +43,7 @@ def normal(dim: int = 16) -> NetworkDenoiser:
 def network(shape: tuple[int, ...] = (1, 8, 8), levels: int = 17, seed: int = 0) -> NetworkDenoiser:
     """A small network with random weights: it believes something, and what it believes is wrong."""
     torch.manual_seed(seed)
-    net = langevin.nn.create(
+    net = langevin.nn.create_network(
         {"name": "unet", "channels": shape[0], "size": shape[1:], "width": 8, "multipliers": (1, 2), "attention": ()}
     ).eval()
     with torch.no_grad():
@@ -142,7 +142,7 @@ def test_another_seed_is_another_code():
     m, u, v, bits = problem(200, 0.5)
     first, second = (tree.send(v.sqrt() * m / u, (1 - v / u) / 2, math.ceil(bits), Noise(s, 1))[1] for s in (0, 1))
     assert not torch.allclose(first, second)
-    one, two = (tree.Book(tree.Layout(200, 100), Noise(0, 1).at(i)) for i in (0, 1))
+    one, two = (tree.Book(tree.Layout(200, 100), Noise(0, 1).step(i)) for i in (0, 1))
     assert not torch.allclose(one.table, two.table)
     assert not torch.equal(one.order, two.order)
     # Windows of one sequence: standard normal, to 4 standard errors of a mean and a variance.

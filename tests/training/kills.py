@@ -236,7 +236,7 @@ class Broken:
 
 
 SMALL = (
-    "--batch 8 --network.name unet --network.options width 8 --output.validate-on 16 --output.picture-every 4 "
+    "--batch 8 --network.name unet --network.options width 8 --output.validate-on 16 --output.sample-every 4 "
     "--output.checkpoint-every 2 --output.log-every 1"
 )
 COMMANDS = [

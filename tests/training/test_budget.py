@@ -35,7 +35,7 @@ def photos(count: int = 20, side: int = 18, held: int = 4) -> Dataset:
 
 def asked(**changes: Any) -> Config:
     """Nothing about how long, and a network of milliseconds."""
-    output = OutputConfig(log_every=2, validate_every=6, validate_on=8, picture_every=0, checkpoint_every=5)
+    output = OutputConfig(log_every=2, validate_every=6, validate_on=8, sample_every=0, checkpoint_every=5)
     return replace(
         Config(batch=4, network=NetworkConfig("unet", {"width": 8, "multipliers": [1], "blocks": 1})),
         output=output,
@@ -80,7 +80,7 @@ def test_two_hundred_photos() -> None:
         every = config.output.checkpoint_every
         assert every is not None
         assert every * CORES[side] <= budget.CHECKPOINT
-        assert 10 <= int(config.budget.steps or 0) / int(config.output.picture_every or 0) <= 30
+        assert 10 <= int(config.budget.steps or 0) / int(config.output.sample_every or 0) <= 30
     assert chosen(32, 189, GPU[32]).budget.steps == 4800  # 5000 (189/200)^0.6 = 4834, two digits of it
 
 
@@ -94,8 +94,8 @@ def test_what_is_asked_for_is_obeyed() -> None:
         assert chosen(64, 200, seconds, budget=BudgetConfig(steps=321)).budget == BudgetConfig(steps=321)
         assert chosen(64, 200, seconds, budget=BudgetConfig(minutes=7)).budget == BudgetConfig(minutes=7)
     # 7 minutes of 1 s: 420 steps, a tenth of which is 42.
-    config = chosen(64, 200, 1.0, budget=BudgetConfig(minutes=7), output=OutputConfig(picture_every=0))
-    assert (config.output.validate_every, config.output.picture_every, config.output.checkpoint_every) == (20, 0, 20)
+    config = chosen(64, 200, 1.0, budget=BudgetConfig(minutes=7), output=OutputConfig(sample_every=0))
+    assert (config.output.validate_every, config.output.sample_every, config.output.checkpoint_every) == (20, 0, 20)
     # With steps nothing is left to the clock: two runs of one request write the same files.
     settled = training.resolve_config(Config(budget=BudgetConfig(steps=321)), photos(side=64).info)
     assert not budget.is_open(settled)
@@ -229,7 +229,7 @@ def test_the_hour(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_classes_points_and_many_images() -> None:
     """No advice for those whom it does not concern."""
-    network = nn.create({"name": "mlp", "channels": 2, "width": 8, "depth": 1})
+    network = nn.create_network({"name": "mlp", "channels": 2, "width": 8, "depth": 1})
     config = training.resolve_config(tiny(), points().info)
     lines = reports.opening(points(), network, config, torch.device("cpu"), 1)
     assert lines[0] == "blobs: 90 points of 2: 60 to train on, 30 held out; 3 classes"
@@ -243,7 +243,7 @@ def test_the_default_network_of_64_pixels_is_not_four_times_that_of_32() -> None
     """A thin level above it: the multiplications of convolutions, counted, are less than twice as many."""
 
     def work(side: int) -> float:
-        network = nn.create(nn.default((3, side, side)))
+        network = nn.create_network(nn.default((3, side, side)))
         count = [0.0]
 
         def add(module: torch.nn.Conv2d, given: Any, made: torch.Tensor) -> None:

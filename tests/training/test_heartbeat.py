@@ -40,7 +40,7 @@ def test_heartbeat(tmp_path: Path) -> None:
         process=ProcessConfig("uniform", {"schedule": "cosine"}),
         optimiser=OptimiserConfig(lr=5e-3),
         budget=BudgetConfig(steps=2200),
-        output=OutputConfig(validate_every=0, picture_every=0, checkpoint_every=0),
+        output=OutputConfig(validate_every=0, sample_every=0, checkpoint_every=0),
     )
     denoiser = training.train(config, data.load("heartbeat"), tmp_path, quiet=True)
     found, error = bits(denoiser, 1000, draws=40)

@@ -21,7 +21,7 @@ from langevin.training.logging import Bar
 from langevin.training.loop import Run
 from tiny_runs import points, same_files, tiny
 
-OUTPUT = OutputConfig(log_every=3, validate_every=6, validate_on=20, picture_every=6, checkpoint_every=4)
+OUTPUT = OutputConfig(log_every=3, validate_every=6, validate_on=20, sample_every=6, checkpoint_every=4)
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 
 

@@ -53,7 +53,7 @@ def test_what_is_chosen_for_tokens() -> None:
 
 @pytest.mark.parametrize("process", ["absorbing", "uniform"])
 def test_tokens_train_are_written_and_read_back(process: str, tmp_path: Path) -> None:
-    config = beats(process, output=OutputConfig(validate_every=6, validate_on=20, picture_every=6, checkpoint_every=6))
+    config = beats(process, output=OutputConfig(validate_every=6, validate_on=20, sample_every=6, checkpoint_every=6))
     made = training.train(config, data.load("heartbeat"), tmp_path, quiet=True)
     assert json.loads((tmp_path / "config.json").read_text())["kind"] == "tokens"
     loaded = models.load(tmp_path, device="cpu")

@@ -227,7 +227,7 @@ TRAIN = [
     "unet",
 ]
 TRAIN += ["--network.options", "width", "8", "blocks", "1", "multipliers", "[1,1]", "--precision", "float32"]
-TRAIN += ["--output.picture-every", "0", "--output.validate-every", "0", "--output.checkpoint-every", "20"]
+TRAIN += ["--output.sample-every", "0", "--output.validate-every", "0", "--output.checkpoint-every", "20"]
 
 
 def started(words: list[str], log: Path) -> subprocess.Popen[bytes]:

@@ -44,7 +44,7 @@ def test_data_no_noise_is_made_for_are_refused(scale: float, shift: float, said:
 
 @pytest.mark.parametrize(("scale", "shift"), [(20.0, 0.0), (1e-3, 0.0), (1.0, 20.0)])
 def test_data_within_the_noise_are_trained_on(scale: float, shift: float, tmp_path: Path) -> None:
-    config = Config(budget=BudgetConfig(steps=1), output=OutputConfig(validate_on=4, picture_every=0))
+    config = Config(budget=BudgetConfig(steps=1), output=OutputConfig(validate_on=4, sample_every=0))
     training.train(config, scaled(scale, shift, tmp_path), tmp_path / "run", quiet=True)
 
 

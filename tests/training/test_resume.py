@@ -32,12 +32,12 @@ from langevin.training import (
     PredictionConfig,
     ProcessConfig,
 )
-from langevin.training.batches import Batches
+from langevin.training.loader import Loader
 from langevin.training.loop import Run
 from tiny_runs import points, same_files, tiny
 
 STEPS = 9
-OUTPUT = OutputConfig(log_every=2, validate_every=4, validate_on=20, picture_every=0, checkpoint_every=3, keep=2)
+OUTPUT = OutputConfig(log_every=2, validate_every=4, validate_on=20, sample_every=0, checkpoint_every=3, keep=2)
 
 
 class Killed(BaseException):
@@ -149,7 +149,7 @@ def windows() -> data.Dataset:
 
 def test_whatever_the_number_of_workers(tmp_path: Path) -> None:
     config = lambda workers: replace(
-        tiny(6, work=ParallelConfig(workers=workers), output=replace(OUTPUT, picture_every=3)),
+        tiny(6, work=ParallelConfig(workers=workers), output=replace(OUTPUT, sample_every=3)),
         network=NetworkConfig("unet", {"width": "8", "blocks": "1", "multipliers": "[1,1]"}),
     )
     run(config(0), tmp_path / "none", windows())
@@ -166,8 +166,8 @@ def test_whatever_the_number_of_workers(tmp_path: Path) -> None:
 def test_workers_read_what_is_asked_for() -> None:
     """In whatever order they end, and from whatever step on."""
     split, order = windows().train, training.Order(30, 5)
-    alone = Batches(split, order, 7, slice(2, 6), 5)
-    ahead = Batches(split, order, 7, slice(2, 6), 5, workers=3)
+    alone = Loader(split, order, 7, slice(2, 6), 5)
+    ahead = Loader(split, order, 7, slice(2, 6), 5, workers=3)
     for step in (1, 2, 3, 10, 11, 4):
         assert torch.equal(alone[step][0], ahead[step][0])
     ahead.close()
@@ -215,7 +215,7 @@ MODEL_TYPES: dict[str, tuple[data.Dataset, dict[str, Any]]] = {
 @pytest.mark.parametrize("kind", MODEL_TYPES)
 def test_every_kind_of_model(tmp_path: Path, kind: str) -> None:
     dataset, changes = MODEL_TYPES[kind]
-    config = replace(tiny(7, output=replace(OUTPUT, picture_every=7)), **changes)
+    config = replace(tiny(7, output=replace(OUTPUT, sample_every=7)), **changes)
     run(config, tmp_path / "whole", dataset)
     with interrupted(5):
         run(config, tmp_path / "parts", dataset)

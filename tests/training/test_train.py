@@ -102,7 +102,7 @@ def test_skipped_files_are_listed_with_the_reasons(tmp_path: Path, capsys: pytes
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    config = tiny(150, batch=32, output=OutputConfig(validate_every=150, picture_every=0, validate_on=256))
+    config = tiny(150, batch=32, output=OutputConfig(validate_every=150, sample_every=0, validate_on=256))
     config = replace(config, optimiser=replace(config.optimiser, lr=5e-3, warmup=10))
     denoiser = training.train(config, points(900), tmp_path, quiet=True)
     # σ_d/S ≤ 1: an untrained network (zeros) has a loss near 1; knowing the blob takes away more than a third of it.
@@ -119,7 +119,7 @@ def test_few_held_out_examples_are_asked_under_64_noises_each(tmp_path: Path, mo
     monkeypatch.setattr(Learner, "loss", lambda self, x0, *more: asked.append(len(x0)) or loss(self, x0, *more))
     data = points(90)
     few = replace(data, test=Split(*data.test.batch(torch.arange(2))))
-    training.train(tiny(1, output=OutputConfig(validate_every=1, picture_every=0)), few, tmp_path, quiet=True)
+    training.train(tiny(1, output=OutputConfig(validate_every=1, sample_every=0)), few, tmp_path, quiet=True)
     assert sum(asked) == 2 * 64
 
 
@@ -365,7 +365,7 @@ def test_says_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_pictures(tmp_path: Path) -> None:
     from PIL import Image
 
-    config = tiny(4, output=OutputConfig(picture_every=2, validate_every=0, checkpoint_every=0))
+    config = tiny(4, output=OutputConfig(sample_every=2, validate_every=0, checkpoint_every=0))
     training.train(config, points(), tmp_path, quiet=True)
     names = sorted(p.name for p in (tmp_path / "pictures").iterdir())
     assert names == ["step-0000002.png", "step-0000004.png"]
@@ -374,7 +374,7 @@ def test_pictures(tmp_path: Path) -> None:
 
 def test_tensorboard(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    config = tiny(4, output=OutputConfig(picture_every=0, log_every=2, tensorboard=True))
+    config = tiny(4, output=OutputConfig(sample_every=0, log_every=2, tensorboard=True))
     training.train(config, points(), tmp_path, quiet=True)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

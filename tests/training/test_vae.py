@@ -40,7 +40,7 @@ def config(steps: int = 6, **changes: object) -> Config:
         network=NetworkConfig("vae", {"width": "8", "blocks": "1", "latent": "2"}),
         optimiser=OptimiserConfig(schedule="constant"),
         budget=BudgetConfig(steps=steps),
-        output=OutputConfig(log_every=2, validate_every=3, validate_on=16, picture_every=6, checkpoint_every=3),
+        output=OutputConfig(log_every=2, validate_every=3, validate_on=16, sample_every=6, checkpoint_every=3),
     )
     return replace(asked, **changes)  # type: ignore[arg-type]
 
@@ -77,7 +77,7 @@ def test_what_suits() -> None:
     """A quarter of each side, an eighth from 64 pixels on, at least 32 latents, and sizes that cannot be halved."""
     latents = []
     for shape in ((1, 8, 8), (3, 32, 32), (3, 64, 64), (1, 10, 6), (1, 7, 7)):
-        made = langevin.nn.create(langevin.nn.default(shape, name="vae"))
+        made = langevin.nn.create_network(langevin.nn.default(shape, name="vae"))
         made.check_shape(shape)
         latents.append(made.latent)
     assert latents == [(8, 2, 2), (4, 8, 8), (4, 8, 8), (4, 5, 3), (4, 7, 7)]

@@ -15,8 +15,7 @@ from ..data import DataInfo
 from ..denoisers import AffineParameterization, Denoiser, NetworkDenoiser
 from ..denoisers.check import noisy_mode
 from ..nn import Backbone
-from ..processes import DDPM, EDM, VE, Process
-from ..processes import create as create_process
+from ..processes import DDPM, EDM, VE, Process, create_process
 
 
 class Foreign(nn.Module):

@@ -107,7 +107,7 @@ def trajectories(
         for first in range(0, n, batch):
             rows = slice(first, min(first + batch, n))
             part, some = noise.rows(rows), denoiser.rows(rows)
-            x = process.prior(denoiser.shape).sample(part.at(0)).to(denoiser.device, torch.float64)
+            x = process.prior(denoiser.shape).sample(part.step(0)).to(denoiser.device, torch.float64)
             starts.append(x)
             for state in trajectory(some, solver, grid=times, start=x, noise=part):  # noqa: B007 (the last is the end)
                 done += len(x)
@@ -185,10 +185,10 @@ def loss(part: Trajectories, x: Tensor) -> Tensor:
 
 def tune(
     denoiser: Denoiser,
-    nfe: int,
+    steps: int,
     *,
     n: int = 256,
-    held: int = 128,
+    held_out: int = 128,
     seed: int = 0,
     clean: bool = True,
     guidance_scale: float = 1.0,
@@ -197,9 +197,9 @@ def tune(
     rounds: int = ROUNDS,
     batch: int = 128,
     progress: Callable[[int, int], None] | None = None,
-    teach: Trajectories | None = None,
+    reference: Trajectories | None = None,
 ) -> LearnedSolver:
-    """Learn grid, then coefficients and shifts, of a solver with ``nfe`` evaluations of this denoiser.
+    """Learn grid, then coefficients and shifts, of a solver with ``steps`` evaluations of this denoiser.
 
     L-BFGS through the unrolled loop, on the errors against the model's own accurate trajectories; what counts is the
     loss on held-out noises, and the best that they saw is kept. Moments of the data are taken where the model carries
@@ -207,10 +207,10 @@ def tune(
 
     Args:
         denoiser: on a scalar-Gaussian process and differentiable in x_t; conditions are one for all samples, or one for
-            each of the ``n + held``.
-        nfe: evaluations of the denoiser, 1 to 64; a guided one asks its network twice.
+            each of the ``n + held_out``.
+        steps: evaluations of the denoiser, 1 to 64; a guided one asks its network twice.
         n: noises to learn from.
-        held: noises to judge by.
+        held_out: noises to validate with.
         seed: of the noises.
         clean: whether samples end at clean data, or at the process's smallest time.
         guidance_scale, label: under which the sampler is picked later (see ``SolverUse``).
@@ -218,14 +218,14 @@ def tune(
         rounds: looks at the held-out noises at most, twelve L-BFGS iterations apart.
         batch: samples of a gradient at a time.
         progress: called as ``progress(done, total)``.
-        teach: trajectories of ``n + held`` samples, if they are there already.
+        reference: trajectories of ``n + held_out`` samples, if they are there already.
 
     Raises:
         UserError: for a request that cannot be met, before any work.
     """
-    if isinstance(nfe, bool) or not isinstance(nfe, int) or not 1 <= nfe <= LARGEST:
-        raise UserError(f"nfe must be an integer in 1…{LARGEST}, got {nfe!r}")
-    for name, number in (("n", n), ("held", held), ("batch", batch), ("rounds", rounds)):
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= LARGEST:
+        raise UserError(f"steps must be an integer in 1…{LARGEST}, got {steps!r}")
+    for name, number in (("n", n), ("held_out", held_out), ("batch", batch), ("rounds", rounds)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise UserError(f"{name} must be an integer of at least 1, got {number!r}")
     if minutes is not None and not minutes > 0:
@@ -234,13 +234,13 @@ def tune(
     begun = time.monotonic()
     most = 25 * STARTS + round(1.25 * ITERATIONS * rounds)
     # The bar counts evaluations, of which a gradient is worth two.
-    teaching = 0 if teach is not None else REFERENCE * (n + held)
-    bar = Share(progress, begun, minutes, teaching, most, round(1.8 * n * nfe))
-    if teach is None:
-        teach = trajectories(denoiser, n + held, seed=seed, clean=clean, batch=batch, progress=bar.taught)
-    if len(teach) != n + held:
-        raise UserError(f"teach must hold n + held = {n + held} trajectories, got {len(teach)}")
-    train, judge = teach.rows(0, n), teach.rows(n, n + held)
+    prepared = 0 if reference is not None else REFERENCE * (n + held_out)
+    bar = Share(progress, begun, minutes, prepared, most, round(1.8 * n * steps))
+    if reference is None:
+        reference = trajectories(denoiser, n + held_out, seed=seed, clean=clean, batch=batch, progress=bar.prepare)
+    if len(reference) != n + held_out:
+        raise UserError(f"reference must hold n + held_out = {n + held_out} trajectories, got {len(reference)}")
+    train, validation = reference.rows(0, n), reference.rows(n, n + held_out)
     frame = known = gaussian_frame(denoiser)
     assumed = None
     if frame is None:
@@ -250,24 +250,24 @@ def tune(
         flat, variance = (torch.full((size,), v, dtype=torch.float64) for v in assumed)
         frame = GaussianFrame(flat, variance, spectral=False)
     frame = frame.floor_variances(NARROWEST).on(denoiser.device)
-    school = SolverTrainer(train, judge, batch, bar, rounds)
-    starts = [Learner.at(process, frame, u, clean) for u in _grids(process, nfe, frame)]
-    table = school.learn(school.choose(starts)).table()
+    trainer = SolverTrainer(train, validation, batch, bar, rounds)
+    starts = [Learner.at(process, frame, u, clean) for u in _grids(process, steps, frame)]
+    table = trainer.learn(trainer.choose(starts)).table()
     before = None
     if clean:
         with torch.no_grad():
-            plain = sample(judge.denoiser, steps=nfe, start=judge.start, seed=seed, batch=batch)
-        before = float(judge.errors(plain.to(judge.target)).median())
-    steps = LearnedSteps.of(table.tensors(), process, frame)
+            plain = sample(validation.denoiser, steps=steps, start=validation.start, seed=seed, batch=batch)
+        before = float(validation.errors(plain.to(validation.target)).median())
+    learned = LearnedSteps.of(table.tensors(), process, frame)
     with torch.no_grad():
-        after = float(judge.errors(follow(steps, judge.denoiser, judge.start)).median())
+        after = float(validation.errors(follow(learned, validation.denoiser, validation.start)).median())
     bar.end()
     made = {
         "n": n,
-        "held": held,
+        "held_out": held_out,
         "seed": seed,
-        "gradients": school.calls,
-        "loss": school.best,
+        "gradients": trainer.calls,
+        "loss": trainer.best,
         "seconds": round(time.monotonic() - begun, 1),
     }
     pair = None if known is None else (known.std, known.largest)
@@ -275,10 +275,10 @@ def tune(
     return LearnedSolver(table, SolverUse(process, guidance_scale, label, pair, assumed, errors, made))
 
 
-def _grids(process: ScalarGaussian, nfe: int, frame: GaussianFrame) -> list[Tensor]:
+def _grids(process: ScalarGaussian, steps: int, frame: GaussianFrame) -> list[Tensor]:
     """u of the evaluations of grids to begin from."""
-    own = remainder_times(process, nfe, frame)[:-1][-nfe:]
-    found = [own, grids.log_snr(process, nfe)[:-1], grids.karras(process, nfe)[:-1]]
+    own = remainder_times(process, steps, frame)[:-1][-steps:]
+    found = [own, grids.log_snr(process, steps)[:-1], grids.karras(process, steps)[:-1]]
     at = [-0.5 * process.log_snr(times) for times in found]
     middle = at[0].mean()
     return [*at, *(middle + factor * (at[0] - middle) for factor in (0.85, 1.15))]
@@ -292,12 +292,12 @@ class Share:
         progress: Callable[[int, int], None] | None,
         begun: float,
         minutes: float | None,
-        teaching: int,
+        prepared: int,
         calls: int,
         call: int,
     ) -> None:
-        self.progress, self.begun, self.minutes, self.teaching, self.call = progress, begun, minutes, teaching, call
-        self.total = teaching + calls * call
+        self.progress, self.begun, self.minutes, self.prepared, self.call = progress, begun, minutes, prepared, call
+        self.total = prepared + calls * call
 
     def _tell(self, done: int) -> None:
         if self.progress is None:
@@ -307,13 +307,13 @@ class Share:
             share = max(share, (time.monotonic() - self.begun) / (60 * self.minutes))
         self.progress(min(999, round(1000 * share)), 1000)
 
-    def taught(self, done: int, total: int) -> None:
+    def prepare(self, done: int, total: int) -> None:
         """So many evaluations of the trajectories are done."""
         self._tell(done)
 
     def called(self, calls: int) -> None:
         """So many gradients."""
-        self._tell(self.teaching + calls * self.call)
+        self._tell(self.prepared + calls * self.call)
 
     def end(self) -> None:
         """Everything is."""
@@ -335,12 +335,12 @@ class SolverTrainer:
     def __init__(
         self,
         train: Trajectories,
-        judge: Trajectories,
+        validation: Trajectories,
         batch: int,
         bar: Share,
         rounds: int,
     ) -> None:
-        self.train, self.judge, self.batch, self.bar, self.rounds = train, judge, batch, bar, rounds
+        self.train, self.validation, self.batch, self.bar, self.rounds = train, validation, batch, bar, rounds
         self.calls, self.best = 0, math.inf
 
     def choose(self, learners: Sequence[Learner]) -> Learner:
@@ -387,10 +387,10 @@ class SolverTrainer:
         """The better of the parameters and those kept, by the loss on held-out noises."""
         with torch.no_grad():
             total = 0.0
-            for first in range(0, len(self.judge), self.batch):
-                part = self.judge.rows(first, min(first + self.batch, len(self.judge)))
+            for first in range(0, len(self.validation), self.batch):
+                part = self.validation.rows(first, min(first + self.batch, len(self.validation)))
                 total += float(loss(part, learner.run(part)))
-        found = total / len(self.judge)
+        found = total / len(self.validation)
         if kept is not None and not found < self.best:
             return kept
         self.best = found if math.isfinite(found) else math.inf
@@ -457,13 +457,13 @@ def bound(model: NetworkDenoiser, count: int, guidance_scale: float, label: int 
 
 def tune_model(
     model: NetworkDenoiser,
-    nfe: int,
+    steps: int,
     folder: str | os.PathLike[str],
     *,
     guidance_scale: float = 1.0,
     label: int | None = None,
     n: int = 256,
-    held: int = 128,
+    held_out: int = 128,
     seed: int = 0,
     minutes: float | None = None,
     batch: int = 128,
@@ -477,23 +477,23 @@ def tune_model(
 
     Args:
         model: what it is for; solvers it carries already are not looked at.
-        nfe: steps, each one evaluation of the guided model.
+        steps: each one evaluation of the guided model.
         folder: a model directory.
         guidance_scale: w.
         label: the one class it is for; if not given, all in turn.
-        n, held, seed, minutes, batch, progress: see ``tune``.
+        n, held_out, seed, minutes, batch, progress: see ``tune``.
         made: kept in the file beside what ``tune`` says of itself.
 
     Returns:
         The sampler and the file.
     """
-    denoiser, called = bound(replace(model, solvers=()), n + held, float(guidance_scale), label)
+    denoiser, called = bound(replace(model, solvers=()), n + held_out, float(guidance_scale), label)
     with files.lock(Path(folder)):
         sampler = tune(
             denoiser,
-            nfe,
+            steps,
             n=n,
-            held=held,
+            held_out=held_out,
             seed=seed,
             guidance_scale=float(guidance_scale),
             label=called,
@@ -504,6 +504,6 @@ def tune_model(
         assert sampler.use is not None
         record = {**sampler.use.made, "trained_steps": model.config.get("steps"), **(made or {})}
         sampler = replace(sampler, use=replace(sampler.use, made=record))
-        file = Path(folder) / name_of(nfe, float(guidance_scale), label)
+        file = Path(folder) / name_of(steps, float(guidance_scale), label)
         files.replace(file, files.as_json(solver_to_dict(sampler)))
         return sampler, file

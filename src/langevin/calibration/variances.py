@@ -98,7 +98,7 @@ def head_config(model: Denoiser, std: float, *, steps: int, seed: int, batch: in
         optimiser=OptimiserConfig(lr=2e-3, warmup=min(100, quarter)),
         budget=BudgetConfig(steps=steps),
         output=OutputConfig(
-            log_every=50, validate_every=quarter, validate_on=1024, picture_every=0, checkpoint_every=quarter, keep=1
+            log_every=50, validate_every=quarter, validate_on=1024, sample_every=0, checkpoint_every=quarter, keep=1
         ),
     )
 
@@ -154,14 +154,14 @@ def train_head(
     if dataset.info.mean is None:
         raise UserError(f"the moments of data {dataset.info.name!r} are unknown; a head needs them")
     info, out = dataset.info, Path(folder) / kind
-    std = float(getattr(getattr(model, "parameterization", None), "sigma_data", 0)) or info.spread
+    std = float(getattr(getattr(model, "parameterization", None), "sigma_data", 0)) or info.std
     config = head_config(model, std, steps=steps, seed=seed, batch=batch)
     team = ProcessGroup.join(model.device)
     used = [team.device] if team.device.type == "cuda" else []
     locked = files.lock(Path(folder)) if team.first else nullcontext()
     with locked, torch.random.fork_rng(used):
         torch.manual_seed(seed)
-        network = nn.create({"name": config.network.name, **config.network.options}).to(team.device)
+        network = nn.create_network({"name": config.network.name, **config.network.options}).to(team.device)
         head = VARIANCE_HEADS[kind](model, network, std, info.low, info.high)
         objective = SecondMoment(Stratified(LogNormal(math.log(std) - 1, 1.6)))
         learner = Learner(

@@ -63,7 +63,7 @@ def run(options: Options) -> None:
             batch=32,
             network=NetworkConfig("unet", {"width": "8"}),
             budget=BudgetConfig(steps=40),
-            output=OutputConfig(log_every=5, validate_every=20, validate_on=128, picture_every=0),
+            output=OutputConfig(log_every=5, validate_every=20, validate_on=128, sample_every=0),
         )
     else:
         config = demo_config(options.seed, options.steps, options.minutes)

@@ -60,7 +60,7 @@ def run(options: Options) -> None:
     folder = Path(options.model).expanduser()
     out = writable(options.out or (folder if folder.is_dir() else Path()) / "evaluation.json", file=True)
     from .. import metrics, models
-    from ..generate import draw, versions
+    from ..generate import generate, versions
     from ..metrics.evaluate import check_counts, check_real, few
     from ..metrics.features import parse
     from ..report import Bar
@@ -79,7 +79,7 @@ def run(options: Options) -> None:
     n = 2000 if options.n is None else options.n
     if options.samples is None:
         with Bar("sampling") as bar:
-            made = draw(model, recipe, n, label=label, progress=bar)
+            made = generate(model, recipe, n, label=label, progress=bar)
         samples, labels, drawn = made.x, made.label, made.record
     else:
         if options.shard_size is not None:
@@ -123,12 +123,12 @@ def _trained_on(model: Any, asked: str | None, dataset: Dataset) -> Dataset | Li
 def _consistent(options: Options) -> None:
     """Refuse options of drawing beside samples that were drawn already, and processes that could not share the work."""
     from ..data.dataset import FEWEST_TO_MEASURE
-    from ..generate import Part
+    from ..generate import Rank
 
     at_least_one(n=options.n, shard_size=options.shard_size)
-    part = Part.launched()
-    if part.of > 1 and options.shard_size is None:
-        raise UserError(f"shard-size must be given where several processes share the work, got part {part}")
+    rank = Rank.launched()
+    if rank.of > 1 and options.shard_size is None:
+        raise UserError(f"shard-size must be given where several processes share the work, got rank {rank}")
     if options.shard_size is not None and options.samples is None:
         raise UserError("shard-size needs a directory for the shards: give --samples")
     if options.samples is None or options.shard_size is not None:
@@ -147,14 +147,14 @@ def _consistent(options: Options) -> None:
 
 def _together(asked: Request, model: NetworkDenoiser, folder: Path) -> bool:
     """Draw this process's shards; whether it is the one that measures, which then waits for those of the others."""
-    from ..generate import Part, Shards, fill
+    from ..generate import Rank, Shards, fill
     from ..report import Bar
 
-    part = Part.launched()
-    with Bar("sampling" if part.of == 1 else f"sampling {part}") as bar:
-        fill(model, asked, writable(folder, "samples"), part, bar)
-    if part.index:
-        print(f"{folder}: part {part} is whole; part 0 measures.")
+    rank = Rank.launched()
+    with Bar("sampling" if rank.of == 1 else f"sampling {rank}") as bar:
+        fill(model, asked, writable(folder, "samples"), rank, bar)
+    if rank.index:
+        print(f"{folder}: rank {rank} is done; rank 0 measures.")
         return False
     with Bar("waiting for the shards of other processes") as bar:
         while missing := Shards(folder).missing():

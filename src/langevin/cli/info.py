@@ -33,11 +33,15 @@ def run(options: Options) -> None:
 
 
 def _environment() -> dict[str, Any]:
-    from .._registry import ROOMS, methods
+    from .._registry import CATEGORIES, methods
     from ..generate import machine, versions
 
-    names = {room: [method.name for method in methods(room)] for room in ROOMS}
-    return {"versions": versions(), "machine": machine(), **{room: found for room, found in names.items() if found}}
+    names = {category: [method.name for method in methods(category)] for category in CATEGORIES}
+    return {
+        "versions": versions(),
+        "machine": machine(),
+        **{category: found for category, found in names.items() if found},
+    }
 
 
 def _model(path: str) -> dict[str, Any]:

@@ -19,8 +19,8 @@ WIDE = 200
 class Options:
     """List every method: its id, name, paper, place in the code and proof."""
 
-    room: Name = None
-    """Of one room alone: processes, samplers, grids, metrics, ..."""
+    category: Name = None
+    """Of one category alone: processes, samplers, grids, metrics, ..."""
     json: bool = False
     """As JSON, for machines."""
 
@@ -29,7 +29,7 @@ def run(options: Options) -> None:
     """Print the registry."""
     from .._registry import methods
 
-    rows = [(method.room, method.row()) for method in methods(options.room)]
+    rows = [(method.category, method.row()) for method in methods(options.category)]
     if options.json:
         print(json.dumps([row for _, row in rows], indent=1, ensure_ascii=False))
         return
@@ -39,9 +39,9 @@ def run(options: Options) -> None:
     for key, column in zip(HEADS, table.columns):
         column.no_wrap, column.overflow = key in ("id", "arxiv"), "fold"
     before = None
-    for room, row in rows:
-        if before not in (None, room):
+    for category, row in rows:
+        if before not in (None, category):
             table.add_row()
-        before = room
+        before = category
         table.add_row(*(row[key] for key in HEADS))
     console(None if sys.stdout.isatty() else WIDE).print(table, highlight=False, markup=False)

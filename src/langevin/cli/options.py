@@ -32,7 +32,7 @@ class Sampling:
     """How samples are drawn; what is not given is the default of the model's process."""
 
     sampler: Name = None
-    """Update rule, by its name (`langevin methods --room samplers`)."""
+    """Update rule, by its name (`langevin methods --category samplers`)."""
     sampler_options: Annotated[dict[str, str], arg(metavar="KEY VALUE ...", help_behavior_hint="")] = field(
         default_factory=dict
     )
@@ -40,7 +40,7 @@ class Sampling:
     steps: Whole = None
     """Steps of the time grid, at least 1; 10 if not given."""
     grid: Name = None
-    """Time grid, by its name (`langevin methods --room grids`)."""
+    """Time grid, by its name (`langevin methods --category grids`)."""
     process: Name = None
     """Sample in another noise process at equal signal-to-noise ratio: vp, ddpm, ..."""
     guidance_scale: Annotated[float, arg(metavar="W")] = 1.0
@@ -61,11 +61,11 @@ class Sampling:
 
         options = {key: _value(text) for key, text in self.sampler_options.items()}
         if self.sampler is not None:
-            samplers.create(self.sampler, **options)
+            samplers.create_sampler(self.sampler, **options)
         if self.grid is not None:
             lookup("grids", self.grid)
         if self.process is not None:
-            processes.create(self.process)
+            processes.create_process(self.process)
         at_least_one(steps=self.steps, batch=self.batch)
         check_guidance(self.guidance_scale)
         check_seed(self.seed)

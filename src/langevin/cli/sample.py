@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..data import DataInfo
     from ..denoisers import NetworkDenoiser
-    from ..generate import Part, Recipe, Request
+    from ..generate import Rank, Recipe, Request
 
 SHOWN, COLUMNS = 256, 20
 """Images of a picture at most, and classes that get a column each."""
@@ -43,7 +43,7 @@ class Options:
     name where there are classes.
 
     With --shard-size, DIR/shard-00000.npz, … take the place of samples.npz. They are written as they are drawn, the
-    same call goes on where one was killed, and several processes or machines may share the work: torchrun, or --part.
+    same call goes on where one was killed, and several processes or machines may share the work: torchrun, or --rank.
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
@@ -56,7 +56,7 @@ class Options:
     """Where they go; what an earlier call left there is overwritten, but for shards, which are kept."""
     shard_size: Whole = None
     """Samples of a shard, a multiple of --batch; all in one file if not given."""
-    part: Annotated[str | None, arg(metavar="I/K", help_behavior_hint="")] = None
+    rank: Annotated[str | None, arg(metavar="I/K", help_behavior_hint="")] = None
     """With --shard-size: this call is number I, in 0…K-1, of K that fill DIR; under torchrun, the process's own."""
     images: bool = False
     """Write every sample as a PNG of its own too, in DIR/images."""
@@ -70,11 +70,11 @@ def run(options: Options) -> None:
     out = writable(options.out)
     at_least_one(n=options.n, shard_size=options.shard_size)
     from .. import models
-    from ..generate import REQUEST, draw
+    from ..generate import REQUEST, generate
     from ..report import Bar
     from ..storage import files
 
-    part = _part(options)
+    rank = _rank(options)
     recipe, device = options.sampling.recipe(), own_device(options.device)
     model = models.load(options.model, device=device)
     label = class_index(options.label, class_names(model))
@@ -82,12 +82,12 @@ def run(options: Options) -> None:
         _check_images(out, model, options.shard_size)
     if options.shard_size is not None:
         asked = request(options.model, model, recipe, options.n, options.shard_size, label)
-        return _shards(out, asked, model, options.model, part)
+        return _shards(out, asked, model, options.model, rank)
     if (out / REQUEST).exists():
         raise UserError(f"out holds shards, {out / REQUEST}; give --shard-size to go on with them, or another --out")
     with files.lock(out):
         with Bar("sampling") as bar:
-            drawn = draw(model, recipe, options.n, label=label, progress=bar)
+            drawn = generate(model, recipe, options.n, label=label, progress=bar)
         record = {"model": options.model, "trained_steps": model.config.get("steps"), **drawn.record}
         write(out, drawn.x, drawn.label, model.data, record, class_names(model), options.images)
     print(
@@ -96,14 +96,14 @@ def run(options: Options) -> None:
     )
 
 
-def _part(options: Options) -> Part:
+def _rank(options: Options) -> Rank:
     """This call's, with a request for several processes that they could not share refused."""
-    from ..generate import Part
+    from ..generate import Rank
 
-    part = Part.launched() if options.part is None else Part.read(options.part)
-    if part.of > 1 and options.shard_size is None:
-        raise UserError(f"shard-size must be given where several processes share the work, got part {part}")
-    return part
+    rank = Rank.launched() if options.rank is None else Rank.read(options.rank)
+    if rank.of > 1 and options.shard_size is None:
+        raise UserError(f"shard-size must be given where several processes share the work, got rank {rank}")
+    return rank
 
 
 def own_device(name: str | None) -> str | None:
@@ -124,19 +124,19 @@ def request(place: str, model: NetworkDenoiser, recipe: Recipe, n: int, size: in
     return Request(n, size, said, recipe, tuple(model.shape), model_digest(place))
 
 
-def _shards(out: Path, asked: Request, model: NetworkDenoiser, place: str, part: Part) -> None:
-    """Draw a part's shards; the process that finds all of them whole adds the picture and the record."""
+def _shards(out: Path, asked: Request, model: NetworkDenoiser, place: str, rank: Rank) -> None:
+    """Draw a rank's shards; the process that finds all of them whole adds the picture and the record."""
     from ..generate import Shards, fill
     from ..report import Bar
 
     begun = time.monotonic()
-    of = f" {part}" if part.of > 1 else ""
+    of = f" {rank}" if rank.of > 1 else ""
     with Bar(f"sampling{of}") as bar:
-        drawn = fill(model, asked, out, part, bar)
+        drawn = fill(model, asked, out, rank, bar)
     shards = Shards(out)
     missing = shards.missing()
     if missing:
-        print(f"{out}: part {part} is whole, {drawn} shards drawn; {len(missing)} of {asked.count} are still to come.")
+        print(f"{out}: rank {rank} is done, {drawn} shards drawn; {len(missing)} of {asked.count} are still to come.")
         return
     record = {"model": place, "trained_steps": model.config.get("steps"), **shards.record()}
     x, label = shards.head(SHOWN if len(asked.shape) == 3 else POINTS)
@@ -255,7 +255,7 @@ def _picture(x: Tensor, label: Tensor | None, data: DataInfo | None, names: list
         captions = [names[k] for k in found] if columns or len(found) == 1 else []
         shown = x[: SHOWN // (columns or 1) * (columns or 1)]
         low, high = _range(data)
-        name, picture = "grid.png", training.grid(shown, columns, low=low, high=high, names=captions)
+        name, picture = "grid.png", training.image_grid(shown, columns, low=low, high=high, names=captions)
     else:
         name, picture = "scatter.png", training.scatter(x.flatten(1), label)
     return name, training.png(picture)

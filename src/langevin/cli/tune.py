@@ -19,13 +19,13 @@ class Options:
     """Learn a solver for a model and a number of evaluations, which `langevin sample` then takes by default.
 
     Its time grid and coefficients are fitted to accurate trajectories of the model itself, from N noises, and judged by
-    half as many others. Writes MODEL/solver-NFE.json, a few kilobytes. Samples are then drawn with it wherever --steps
-    is NFE, the guidance scale is the same, and neither --sampler nor --grid is given.
+    half as many others. Writes MODEL/solver-STEPS.json, a few kilobytes. Samples are then drawn with it wherever
+    --steps is that, the guidance scale is the same, and neither --sampler nor --grid is given.
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
     """A model directory, or owner/name on the Hub (the file then goes into its local copy)."""
-    nfe: Annotated[int, arg(metavar="NFE")]
+    steps: Annotated[int, arg(metavar="N")]
     """Steps to tune for, 1 to 64: each is one evaluation, a guided one asks the network twice."""
     guidance_scale: Annotated[float, arg(metavar="W")] = 1.0
     """Classifier-free guidance to tune for, uncond + W (cond - uncond)."""
@@ -45,7 +45,7 @@ class Options:
 
 def run(options: Options) -> None:
     """Learn, write, and say what was gained."""
-    at_least_one(nfe=options.nfe, n=options.n, batch=options.batch)
+    at_least_one(steps=options.steps, n=options.n, batch=options.batch)
     check_guidance(options.guidance_scale)
     if options.minutes is not None and not options.minutes > 0:
         raise UserError(f"minutes must be a number > 0, got {options.minutes}")
@@ -57,15 +57,15 @@ def run(options: Options) -> None:
     folder, device = writable(find(options.model), "model"), device_named(options.device)
     model = models.load(folder, device=device)
     label = class_index(options.label, class_names(model))
-    with Bar(f"tuning for {options.nfe} evaluations") as bar:
+    with Bar(f"tuning for {options.steps} evaluations") as bar:
         sampler, file = calibration.tune_model(
             model,
-            options.nfe,
+            options.steps,
             folder,
             guidance_scale=options.guidance_scale,
             label=label,
             n=options.n,
-            held=max(1, options.n // 2),
+            held_out=max(1, options.n // 2),
             seed=options.seed,
             minutes=options.minutes,
             batch=options.batch,
@@ -78,7 +78,7 @@ def run(options: Options) -> None:
         f"{file}: median error on held-out noises {after:.4f} of the data's size, {before:.4f} by the default sampler, "
         f"learned in {duration(sampler.use.made['seconds'])}."
     )
-    words = ["langevin", "sample", options.model, "--steps", str(options.nfe)]
+    words = ["langevin", "sample", options.model, "--steps", str(options.steps)]
     words += [] if options.guidance_scale == 1 else ["--guidance-scale", f"{options.guidance_scale:g}"]
     words += [] if options.label is None else ["--label", options.label]
     print(f"Next:\n  {shlex.join(words)} -n 64 --out samples")

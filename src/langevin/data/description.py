@@ -209,11 +209,11 @@ class DataInfo:
     def variance(self) -> Tensor:
         """The variance of each coordinate, float64 ``(D,)``."""
         if self.cov is None:
-            raise UserError(f"the spread of data {self.name!r} is unknown: its covariance was not measured.")
+            raise UserError(f"the variance of data {self.name!r} is unknown: its covariance was not measured.")
         return self.cov if self.cov.ndim == 1 else self.cov.diagonal()
 
     @property
-    def spread(self) -> float:
+    def std(self) -> float:
         r"""RMS of the data around its mean, a coordinate: :math:`\sqrt{\mathrm{tr}\,\mathrm{Cov}/D}`."""
         return math.sqrt(float(self.variance.mean()))
 
@@ -275,5 +275,5 @@ class DataInfo:
         if self.tokens:
             parts.append(f"tokens={len(self.tokens)}")
         if self.cov is not None:
-            parts.append(f"spread={self.spread:.3g}")
-        return f"Data({', '.join(parts)})"
+            parts.append(f"std={self.std:.3g}")
+        return f"DataInfo({', '.join(parts)})"

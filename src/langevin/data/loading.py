@@ -28,7 +28,7 @@ def load(
     """Load data, from [−1, 1] images or points, with a training and a held-out split.
 
     Args:
-        source: a name (``digits``, ``moons``, ``words``, …; `langevin methods --room data`), a folder of images, a
+        source: a name (``digits``, ``moons``, ``words``, …; `langevin methods --category data`), a folder of images, a
             ``.npy`` or ``.npz`` file, or Hugging Face data as ``hf:NAME`` or a folder saved by ``save_to_disk``. A
             name wins over a folder called the same (write ``./digits`` for the folder).
         size: side of the square images to make; needed if the images differ in size.

@@ -183,7 +183,7 @@ def _looks(process: ScalarGaussian, x0: Tensor, noise: Noise) -> list[_Look]:
     looks = []
     for i, t in enumerate(times.unique()):
         alpha, sigma = process.alpha(t), process.sigma(t)
-        x_t = alpha * x0 + sigma * noise.at(i).normal(tuple(x0.shape[1:]))
+        x_t = alpha * x0 + sigma * noise.step(i).normal(tuple(x0.shape[1:]))
         gain = alpha * variance / (alpha**2 * variance + sigma**2)
         looks.append(_Look(t, x_t, _square(mean + gain * (x_t - alpha * mean) - x0)))
     return looks

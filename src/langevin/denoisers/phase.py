@@ -64,7 +64,7 @@ class PhasePreconditioning(TimeInputs):
     "phase",
     title="Score of the velocity, read as a belief; mixed score",
     arxiv="2112.07068",
-    proof="exact: tests/denoisers/test_phase_reading.py",
+    proof="exact: tests/denoisers/test_phase_parameterization.py",
 )
 @dataclass(frozen=True)
 class PhaseParameterization(Parameterization):

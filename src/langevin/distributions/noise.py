@@ -177,8 +177,8 @@ class Noise:
     def __repr__(self) -> str:
         return f"Noise(seed={self.seed}, samples={len(self)}, draw={self.draw})"
 
-    def at(self, draw: int) -> Noise:
-        """The same samples at another draw."""
+    def step(self, draw: int) -> Noise:
+        """The noise of step ``draw``: the same samples at another draw."""
         if not isinstance(draw, int) or not 0 <= draw < 2**32:
             raise UserError(f"draw must be an integer in [0, 2**32), got {draw!r}")
         other = object.__new__(type(self))  # a loop calls this every step: the samples are not looked through again

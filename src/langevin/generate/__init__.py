@@ -1,19 +1,19 @@
 """The sampling service: a recipe resolved once, samples drawn by it, and shards of them that survive kills."""
 
 from .environment import machine, versions
-from .samples import Recipe, Samples, classes, draw
-from .shards import REQUEST, Part, Request, Shards, fill, model_digest
+from .samples import Recipe, Samples, classes, generate
+from .shards import REQUEST, Rank, Request, Shards, fill, model_digest
 
 __all__ = [
     "REQUEST",
-    "Part",
+    "Rank",
     "Recipe",
     "Request",
     "Samples",
     "Shards",
     "classes",
-    "draw",
     "fill",
+    "generate",
     "machine",
     "model_digest",
     "versions",

@@ -82,7 +82,7 @@ class Samples:
     record: dict[str, Any]
 
 
-def draw(
+def generate(
     model: NetworkDenoiser,
     recipe: Recipe,
     n: int,
@@ -124,7 +124,7 @@ def draw(
             f"sampler 'learned' needs a solver learned for this model, {steps} steps, this guidance and label, and "
             "there is none; `langevin tune` learns one"
         )
-    rule = plain if name is None or by_name else samplers.create(name, **recipe.options)
+    rule = plain if name is None or by_name else samplers.create_sampler(name, **recipe.options)
     if recipe.variance is not None:
         rule = samplers.Ancestral() if name is None else rule
         if not isinstance(rule, samplers.Ancestral) or rule.belief is not denoisers.identity:
@@ -205,7 +205,7 @@ def _denoiser(model: NetworkDenoiser, recipe: Recipe, label: Tensor | int | None
         denoiser = guidance.classifier_free(model, label=label, guidance_scale=scale)
     if recipe.process is None:
         return denoiser
-    process = processes.create(recipe.process)
+    process = processes.create_process(recipe.process)
     if not isinstance(process, processes.Observable):
         raise UserError(f"process must be x_t = αx_0 + σε or phase space to be sampled at equal log-SNR, got {process}")
     return denoisers.convert(denoiser, process)

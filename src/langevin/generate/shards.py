@@ -1,7 +1,7 @@
 """Samples in shards: any number of processes fill one directory, and any of them may be killed at any time.
 
 A shard is a function of the request and its number. It is written whole or not at all, and says itself what it holds,
-so processes need no word with each other: each takes the shards of its part, keeps those that are whole, and draws the
+so processes need no word with each other: each takes the shards of its rank, keeps those that are whole, and draws the
 others. Two that draw one shard write the same bytes.
 """
 
@@ -32,7 +32,7 @@ from ..models import directory
 from ..models.variances import CALIBRATION
 from ..storage import files
 from ..storage.untrusted import parse_json
-from .samples import Recipe, draw
+from .samples import Recipe, generate
 
 FORMAT = 1
 """Version of the format; a reader refuses what it does not know."""
@@ -45,20 +45,20 @@ BYTES = 2**20
 
 AGAIN = " (the same `langevin sample` draws again what is not whole)"
 
-AT_WORK = ".part-"
-"""How the directories begin whose locks keep two processes from one part."""
+AT_WORK = ".rank-"
+"""How the directories begin whose locks keep two processes from one rank."""
 
 MOST = 2**31
 """Samples at most; the noise counts 2³²."""
 
 
 @dataclass(frozen=True)
-class Part:
+class Rank:
     """A process's share: the shards whose number is ``index`` modulo ``of``.
 
     Args:
         index: 0 … of − 1.
-        of: how many parts there are, at least 1.
+        of: how many ranks there are, at least 1.
     """
 
     index: int = 0
@@ -66,21 +66,21 @@ class Part:
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.of:
-            raise UserError(f"part must be I/K with I in 0…K-1, got {self.index}/{self.of}")
+            raise UserError(f"rank must be I/K with I in 0…K-1, got {self.index}/{self.of}")
 
     def __str__(self) -> str:
         return f"{self.index}/{self.of}"
 
     @classmethod
-    def read(cls, text: str) -> Part:
+    def read(cls, text: str) -> Rank:
         """``I/K`` as it is typed."""
         index, _, of = text.partition("/")
         if not (index.isdecimal() and of.isdecimal()):
-            raise UserError(f"part must be I/K with I in 0…K-1, as in 0/3, got {text!r}")
+            raise UserError(f"rank must be I/K with I in 0…K-1, as in 0/3, got {text!r}")
         return cls(int(index), int(of))
 
     @classmethod
-    def launched(cls) -> Part:
+    def launched(cls) -> Rank:
         """That of this process under torchrun or ``accelerate launch``; the whole if it runs by itself."""
         return cls(int(os.environ.get("RANK", "0")), max(1, int(os.environ.get("WORLD_SIZE", "1"))))
 
@@ -176,8 +176,8 @@ class Request:
         except ValueError as error:
             raise UserError(f"{file}: {error}") from None
 
-    def claim(self, folder: Path, part: Part | None = None) -> None:
-        """See that a directory is for this request; a part that writes says so in one that nobody has taken.
+    def claim(self, folder: Path, rank: Rank | None = None) -> None:
+        """See that a directory is for this request; a rank that writes says so in one that nobody has taken.
 
         Raises:
             UserError: if it holds other samples; it names what differs.
@@ -185,7 +185,7 @@ class Request:
         if not (folder / REQUEST).exists():
             if (folder / "samples.npz").exists():
                 raise UserError(f"out must not hold other samples: {folder / 'samples.npz'} was drawn without shards")
-            if part is None:
+            if rank is None:
                 return
             files.replace(folder / REQUEST, files.as_json(self.to_dict()))
         theirs, ours = (_flat(json.loads(files.as_json(r.to_dict()))) for r in (Request.of(folder), self))
@@ -272,7 +272,7 @@ class Shards:
             return False
         return True
 
-    def write(self, shard: int, x: Tensor, label: Tensor | None, record: dict[str, Any], part: Part) -> None:
+    def write(self, shard: int, x: Tensor, label: Tensor | None, record: dict[str, Any], rank: Rank) -> None:
         """Write one, whole or not at all."""
         arrays = {"x": x.numpy()} if label is None else {"x": x.numpy(), "label": label.numpy()}
         about = {"sha256": _digest(self.request, shard, arrays["x"], arrays.get("label"), record), "record": record}
@@ -333,29 +333,29 @@ def fill(
     denoiser: NetworkDenoiser,
     request: Request,
     folder: Path,
-    part: Part,
+    rank: Rank,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Draw a part's shards, but for those that are there and whole.
+    """Draw a rank's shards, but for those that are there and whole.
 
     Args:
         denoiser: the model, as ``langevin.load`` gives it.
         request: what is asked for.
         folder: made if it does not exist.
-        part: whose shards.
+        rank: whose shards.
         progress: called as ``progress(done, total)``, counting samples.
 
     Returns:
         How many shards were drawn.
 
     Raises:
-        UserError: for a request that cannot be met, a directory that holds others, or a part that another process is
+        UserError: for a request that cannot be met, a directory that holds others, or a rank that another process is
             at, with its number.
     """
     request.claim(folder)
     try:
-        with files.lock(folder / f"{AT_WORK}{part.index}-of-{part.of}"):
-            return _fill(denoiser, request, folder, part, progress)
+        with files.lock(folder / f"{AT_WORK}{rank.index}-of-{rank.of}"):
+            return _fill(denoiser, request, folder, rank, progress)
     finally:
         for left in folder.glob(f"{AT_WORK}*"):  # ours, and those of processes that were killed
             with contextlib.suppress(OSError, UserError):
@@ -368,10 +368,10 @@ def _fill(
     denoiser: NetworkDenoiser,
     request: Request,
     folder: Path,
-    part: Part,
+    rank: Rank,
     progress: Callable[[int, int], None] | None,
 ) -> int:
-    mine = range(part.index, request.count, part.of)
+    mine = range(rank.index, request.count, rank.of)
     total, drawn = sum(map(request.size, mine)), 0
     batch = request.recipe.batch
     for i, k in enumerate(mine):
@@ -386,10 +386,10 @@ def _fill(
                 progress(before + done * size // of, total)
 
         label = request.label if isinstance(request.label, int) else None
-        made = draw(denoiser, request.recipe, full, label=label, first=k * request.shard_size, progress=told)
+        made = generate(denoiser, request.recipe, full, label=label, first=k * request.shard_size, progress=told)
         record = {key: value for key, value in made.record.items() if key not in ("n", "label", "seconds")}
-        request.claim(folder, part)
-        Shards(folder).write(k, made.x[:size], None if made.label is None else made.label[:size], record, part)
+        request.claim(folder, rank)
+        Shards(folder).write(k, made.x[:size], None if made.label is None else made.label[:size], record, rank)
         drawn += 1
     return drawn
 

@@ -176,15 +176,15 @@ def _terms(
 ) -> Iterator[Tensor]:
     """L_T, each L_{t→s} and L_0, at states drawn each on its own."""
     process = denoiser.process
-    yield prior_term(process, x, times[0], start, noise.at(0))
+    yield prior_term(process, x, times[0], start, noise.step(0))
     for i, (t, s) in enumerate(pairwise(times), 1):
-        x_t = process.marginal(x, t).sample(noise.at(i))
+        x_t = process.marginal(x, t).sample(noise.step(i))
         belief = denoiser(x_t, t)
         last = i == len(times) - 1
         yield (
             decode(process, decoder, x, x_t, belief, t)
             if last
-            else step_term(process, x, x_t, belief, t, s, noise.at(i).fold_in(Stream.TERM))
+            else step_term(process, x, x_t, belief, t, s, noise.step(i).fold_in(Stream.TERM))
         )
 
 
@@ -193,10 +193,10 @@ def _path(
 ) -> Iterator[Tensor]:
     """log q − log p of the start, each step and the data, along one path of q(x_{1:T} | x_0)."""
     process = denoiser.process
-    x_t = process.marginal(x, times[0]).sample(noise.at(0))
+    x_t = process.marginal(x, times[0]).sample(noise.step(0))
     yield prior_term(process, x, times[0], start, x_t=x_t)
     for i, (t, s) in enumerate(pairwise(times[:-1]), 1):
-        x_s = process.bridge(x_t, x, t, s).sample(noise.at(i))
+        x_s = process.bridge(x_t, x, t, s).sample(noise.step(i))
         yield step_term(process, x, x_t, denoiser(x_t, t), t, s, x_s=x_s)
         x_t = x_s
     t = times[-2]

@@ -109,10 +109,10 @@ def continuous_bound(
             for k in range(draws):
                 t = law.quantile(process, u := (start + (k + 0.5) / draws) % 1)
                 size = likelihood(denoiser, t) * law.ratio(process, u) * (high - low)
-                path = size * _miss(bound, process, some, t, stream.fold_in(Stream.PATH_TERM).at(k))
+                path = size * _miss(bound, process, some, t, stream.fold_in(Stream.PATH_TERM).step(k))
                 end = torch.full_like(t, low)
                 precision = (process.alpha(end) / process.sigma(end)) ** 2
-                miss = _miss(bound, process, some, end, stream.fold_in(Stream.DATA_TERM).at(k))
+                miss = _miss(bound, process, some, end, stream.fold_in(Stream.DATA_TERM).step(k))
                 data = (precision * miss + dim * torch.log(2 * torch.pi / precision)) / 2
                 terms.append(torch.stack((path, data), 1))
                 if progress is not None:

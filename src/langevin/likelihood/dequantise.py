@@ -151,7 +151,7 @@ def learn_dequantiser(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for i in range(steps):
         clean = x[order[i]].to(denoiser.device, torch.float64)
-        y, log_q = law.sample(clean, width, sigma / alpha, Noise(seed, batch).at(i).to(denoiser.device))
+        y, log_q = law.sample(clean, width, sigma / alpha, Noise(seed, batch).step(i).to(denoiser.device))
         with torch.no_grad():
             score = (denoiser.rows(order[i])(alpha * y, t).mean - y) * (alpha / sigma) ** 2
         loss = (log_q - (score * y).flatten(1).sum(1)).mean()

@@ -73,7 +73,7 @@ def latent_bound(codec: Codec, x: Tensor, *, draws: int = 16, seed: int = 0, bat
     noise, parts = Noise(seed, len(x)), []
     for first in range(0, len(x), batch):
         rows = slice(first, min(first + batch, len(x)))
-        terms = [torch.stack(elbo(codec, x[rows], noise.rows(rows).at(draw))) for draw in range(draws)]
+        terms = [torch.stack(elbo(codec, x[rows], noise.rows(rows).step(draw))) for draw in range(draws)]
         parts.append(torch.stack(terms).mean(0).cpu())
     reconstruction, kl = torch.cat(parts, 1)
     units = Units.of(codec.data, tuple(codec.shape), density=decoder_of(codec).density)

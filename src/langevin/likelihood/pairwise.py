@@ -142,7 +142,7 @@ def pairs(
             rows = slice(first, min(first + batch, n))
             clean, own, part = x[rows].to(denoiser.device), denoiser.rows(rows), noise.rows(rows).to(denoiser.device)
             for i, t in enumerate(fine_times[:-1]):
-                draw = part.at(i + 1)
+                draw = part.step(i + 1)
                 x_t = process.marginal(clean, t).sample(draw)
                 belief = own(x_t, t)
                 for j in range(i + 1, count - 1):

@@ -42,10 +42,10 @@ class Probes:
     def __call__(self, j: int) -> Tensor:
         """Probe j ≥ 0, float64 ``(B, D)``."""
         if self.law == "gaussian":
-            return self.noise.at(j).normal((self.dim,))
+            return self.noise.step(j).normal((self.dim,))
         block, j = divmod(j, self.order)
         if block != self._block:
-            half = self.noise.at(block).uniform((self.dim,)) < 0.5
+            half = self.noise.step(block).uniform((self.dim,)) < 0.5
             self._block, self._signs = block, 1.0 - 2.0 * half.double()
         both = ((self._step * j + self._first) % self.order)[:, None] & torch.arange(self.dim, device=self._step.device)
         for shift in (32, 16, 8, 4, 2, 1):

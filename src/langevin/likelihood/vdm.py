@@ -102,7 +102,7 @@ def vdm_bound(
         prior = kl(process.marginal(x0, process.t_max), process.prior(tuple(denoiser.shape)))
         diffusion, rest = torch.zeros_like(prior), torch.zeros_like(prior)
         for draw in range(draws):
-            line = noise.rows(rows).at(draw).to(denoiser.device)
+            line = noise.rows(rows).step(draw).to(denoiser.device)
             for t, share, level in zip(times, weight * fall, log_snr):
                 error = some(process.marginal(x0, t).sample(line), t).mean - x0
                 diffusion += 0.5 * share * level.exp() * error.to(torch.float64).square().flatten(1).sum(1)

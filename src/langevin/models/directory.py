@@ -242,7 +242,7 @@ def _build(folder: Path, config: Mapping[str, Any]) -> NetworkDenoiser:
         raise UserError(f"{file}: network {config['network']['name']!r} is a codec, not a denoiser")
     # What a file of weights bears out comes before what a few numbers ask for.
     network = _network(folder, config)
-    process = processes.create(config["process"])
+    process = processes.create_process(config["process"])
     read.check(process)
     network.check_shape(read.network_shapes(process, shape)[0])
     data = None

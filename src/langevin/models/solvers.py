@@ -10,11 +10,11 @@ from ..samplers import LearnedSolver, solver_from_dict
 from ..storage import files
 
 
-def name_of(nfe: int, guidance_scale: float = 1.0, label: int | str | None = None) -> str:
+def name_of(steps: int, guidance_scale: float = 1.0, label: int | str | None = None) -> str:
     """The file's name in a model directory."""
     guided = "" if guidance_scale == 1 else f"-guidance-{guidance_scale:g}"
     one = f"-label-{label}" if isinstance(label, int) else ""
-    return f"solver-{nfe}{guided}{one}.json"
+    return f"solver-{steps}{guided}{one}.json"
 
 
 BYTES, FILES = 2**20, 256

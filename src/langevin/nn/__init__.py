@@ -1,7 +1,7 @@
 """Backbones: networks ``(x, time, condition) -> (B, out_channels, *size)``, made from plain JSON."""
 
 from .backbone import Backbone
-from .create import CODECS, create, default, outline
+from .create import CODECS, create_network, default, outline
 from .dit import DiT
 from .layers import attention
 from .mlp import MLP
@@ -18,7 +18,7 @@ __all__ = [
     "Transformer",
     "UNet",
     "attention",
-    "create",
+    "create_network",
     "default",
     "outline",
 ]

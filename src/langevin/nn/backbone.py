@@ -37,7 +37,7 @@ class Backbone(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """Name and options, plain JSON: ``nn.create(network.config)`` is a network of the same shape."""
+        """Name and options, plain JSON: ``nn.create_network(network.config)`` is a network of the same shape."""
         return {"name": self.name, **self._options, **({"energy": True} if self.energy else {})}
 
     def as_energy(self) -> Backbone:

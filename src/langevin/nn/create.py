@@ -32,7 +32,7 @@ LARGEST = 10**10
 """Parameters a configuration may ask for; more is a mistake or a file that was tampered with."""
 
 
-def create(config: Mapping[str, Any]) -> Any:
+def create_network(config: Mapping[str, Any]) -> Any:
     """The network of a configuration, as its ``config`` property gave it; weights are new.
 
     Args:

@@ -98,7 +98,7 @@ class VAE(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """Name and options, plain JSON: ``nn.create(network.config)`` is a network of the same shape."""
+        """Name and options, plain JSON: ``nn.create_network(network.config)`` is a network of the same shape."""
         return {"name": self.name, **self._options}
 
     def check_shape(self, shape: tuple[int, ...]) -> None:

@@ -1,7 +1,7 @@
 """How a denoiser is learned: a weight on the error of x̂_0, at times drawn from a law."""
 
 from .bound import Continuous, Decoder, Discretised, Tokens
-from .create import DEFAULT_TIMES, OBJECTIVES, TIMELESS, create
+from .create import DEFAULT_TIMES, OBJECTIVES, TIMELESS, create_objective
 from .denoising import DenoisingLoss, Objective, Timed
 from .elbo import ELBO, Codec, elbo
 from .heads import SecondMoment
@@ -56,6 +56,6 @@ __all__ = [
     "Tokens",
     "Uniform",
     "Vlb",
-    "create",
+    "create_objective",
     "elbo",
 ]

@@ -10,8 +10,7 @@ from .._errors import UserError, unknown
 from .denoising import DenoisingLoss, Objective
 from .elbo import ELBO
 from .matching import MATCHING
-from .times import LikelihoodImportance, LogNormal, Stratified, TimestepDistribution, Uniform
-from .times import create as create_times
+from .times import LikelihoodImportance, LogNormal, Stratified, TimestepDistribution, Uniform, create_times
 from .tokens import D3PM
 from .variational import VARIATIONAL
 from .vdm import VDM
@@ -48,7 +47,7 @@ DEFAULT_TIMES: dict[str, TimestepDistribution] = {
 """The law of t of an objective that names none, where it is not uniform: the paper's own."""
 
 
-def create(config: str | Mapping[str, Any] | Objective) -> Objective:
+def create_objective(config: str | Mapping[str, Any] | Objective) -> Objective:
     """An objective by name, or by ``{"name": …, "times": …, settings}`` as ``Objective.to_dict`` writes it.
 
     ``times`` is a name or a mapping of its own, e.g. ``{"name": "stratified", "of": "log-normal"}``; if it is not
@@ -59,7 +58,7 @@ def create(config: str | Mapping[str, Any] | Objective) -> Objective:
     settings: dict[str, Any] = {"name": config} if isinstance(config, str) else dict(config)
     name, times = str(settings.pop("name", None)), settings.pop("times", None)
     if name not in (known := {**WEIGHTS, **OBJECTIVES, **TIMELESS}):
-        raise unknown("objective", name, known, " `langevin methods --room objectives` lists them.")
+        raise unknown("objective", name, known, " `langevin methods --category objectives` lists them.")
     if name in TIMELESS:
         if times is not None:
             raise UserError(f"objective {name!r} has no times, got {times!r}")

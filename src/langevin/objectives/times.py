@@ -447,7 +447,7 @@ TIMES: dict[str, type[TimestepDistribution]] = {
 """The laws of t by name."""
 
 
-def create(config: str | Mapping[str, Any] | TimestepDistribution) -> TimestepDistribution:
+def create_times(config: str | Mapping[str, Any] | TimestepDistribution) -> TimestepDistribution:
     """A law of t by name, or by ``{"name": …, settings}`` as ``TimestepDistribution.to_dict`` writes it."""
     if isinstance(config, TimestepDistribution):
         return config
@@ -455,7 +455,7 @@ def create(config: str | Mapping[str, Any] | TimestepDistribution) -> TimestepDi
     name = settings.pop("name", None)
     if name not in TIMES:
         raise unknown("law of t", str(name), TIMES)
-    nested = {k: create(v) if k == "of" else v for k, v in settings.items()}
+    nested = {k: create_times(v) if k == "of" else v for k, v in settings.items()}
     try:
         return TIMES[name](**nested)
     except TypeError as error:

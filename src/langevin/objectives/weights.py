@@ -49,7 +49,7 @@ def simple(denoiser: Denoiser, t: Tensor) -> Tensor:
     "hsm",
     title="Hybrid score matching, λ = 1/ℓ²",
     arxiv="2112.07068",
-    proof="exact: tests/denoisers/test_phase_reading.py::test_hybrid_score_matching",
+    proof="exact: tests/denoisers/test_phase_parameterization.py::test_hybrid_score_matching",
 )
 def hsm(denoiser: Denoiser, t: Tensor) -> Tensor:
     r""":math:`κ_v^2`: the squared error of ε_v, phase space's x_0 error seen in the velocity (arXiv:2112.07068 eq. 8).

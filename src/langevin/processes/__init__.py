@@ -48,10 +48,10 @@ from .gaussian import (
     scaled_linear_betas,
 )
 from .learned import Learned, Learning, MonotoneNetwork
-from .phase import Look, PhaseSpace
+from .phase import PhaseSpace, SufficientStatistic
 
 
-def create(config: str | Mapping[str, Any]) -> Process:
+def create_process(config: str | Mapping[str, Any]) -> Process:
     """A process by its registered name, or by ``{"name": …, settings}`` as ``Process.to_dict`` writes it.
 
     Raises:
@@ -62,7 +62,7 @@ def create(config: str | Mapping[str, Any]) -> Process:
     settings = {"name": config} if isinstance(config, str) else dict(config)
     name = settings.pop("name", None)
     make = lookup("processes", str(name)).make
-    nested = {k: create(v) if k == "base" else v for k, v in settings.items()}
+    nested = {k: create_process(v) if k == "base" else v for k, v in settings.items()}
     given = checked(make, nested, f"process {name!r}")  # type: ignore[arg-type]
     try:
         process: Process = make(**given)
@@ -85,7 +85,6 @@ __all__ = [
     "GammaNoise",
     "Learned",
     "Learning",
-    "Look",
     "MatrixChain",
     "MonotoneNetwork",
     "Neighbours",
@@ -100,13 +99,14 @@ __all__ = [
     "Score",
     "SignalToNoise",
     "SubVP",
+    "SufficientStatistic",
     "TableChain",
     "Uniform",
     "VariancePreserving",
     "as_time",
     "check_process",
     "cosine_betas",
-    "create",
+    "create_process",
     "expand",
     "linear_betas",
     "require",

@@ -347,7 +347,7 @@ class PhaseSpace(Process):
 
 
 @dataclass(frozen=True)
-class Look(ScalarGaussian):
+class SufficientStatistic(ScalarGaussian):
     """y_t = x_0 + r(t) ε: what a state of phase space says about the data, a process of its own at the same times.
 
     Args:

@@ -15,7 +15,7 @@ from .._errors import UserError
 from ..data import Dataset
 from ..denoisers import NetworkDenoiser
 from ..generate.environment import machine, versions
-from ..generate.samples import draw
+from ..generate.samples import generate
 from ..metrics import Features
 from ..storage import files
 from ..training import BudgetConfig, Config, NetworkConfig, ObjectiveConfig, OutputConfig
@@ -51,7 +51,7 @@ def demo_config(seed: int = 0, steps: int | None = None, minutes: float | None =
         # Fewer hidden labels than by default: the demo samples without guidance.
         objective=ObjectiveConfig(label_dropout=0.05),
         budget=BudgetConfig(STEPS if steps is None and minutes is None else steps, minutes),
-        output=OutputConfig(validate_every=500, picture_every=500),
+        output=OutputConfig(validate_every=500, sample_every=500),
     )
 
 
@@ -205,7 +205,7 @@ def _row(
     recipe = replace(trial.recipe, seed=job.seed, batch=BATCH)
     count = trial.count(job.samples)
     with Bar(f"sampling: {trial.title}, {recipe.steps} steps") as bar:
-        drawn = draw(model, recipe, count, progress=bar)
+        drawn = generate(model, recipe, count, progress=bar)
     measures = metrics.evaluate(drawn.x, drawn.label, dataset, seed=job.seed, features=features, progress=False)
     row = Row(trial, drawn, measures)
     agreement = row.value("label-agreement")

@@ -36,7 +36,7 @@ def strip(model: NetworkDenoiser, which: list[int], *, steps: int, seed: int) ->
     own = sampler.default_grid(process, steps)
     grid = samplers.default_grid(process, steps) if own is None else own
     with torch.no_grad():
-        start = process.prior(model.shape).sample(noise.at(0))
+        start = process.prior(model.shape).sample(noise.step(0))
         states = list(samplers.trajectory(denoiser, sampler, grid=grid, start=start.to(model.device), noise=noise))
     # A state carries the belief that led to it, which was held at the time before.
     beliefs = [state.belief.mean for state in states[1:] if state.belief is not None] + [states[-1].x]

@@ -45,7 +45,7 @@ from .runge_kutta.singlestep import (
     RhoRK4,
     Tableau,
 )
-from .sampling import create, default_grid, default_sampler, sample
+from .sampling import create_sampler, default_grid, default_sampler, sample
 from .sde.filters import Filter, Frequency, Matrix
 from .sde.reverse_sde import AdaptiveSDE, ConsistentAnnealing, Preconditioned, ReverseDiffusion
 
@@ -121,7 +121,7 @@ __all__ = [
     "UniPC",
     "boomerang",
     "check_grid",
-    "create",
+    "create_sampler",
     "decode",
     "default_grid",
     "default_sampler",

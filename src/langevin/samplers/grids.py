@@ -156,8 +156,8 @@ def dynamic(times: Tensor, cost: Tensor, steps: int) -> Tensor:
     return times[path[::-1]]
 
 
-@register("grids", "optimal", title="Optimal for normal data of a given spread", arxiv="2106.03802", proof=_EXACT)
-def optimal(process: Process, steps: int, spread: float = 0.5, candidates: int = 240) -> Tensor:
+@register("grids", "optimal", title="Optimal for normal data of a given std", arxiv="2106.03802", proof=_EXACT)
+def optimal(process: Process, steps: int, std: float = 0.5, candidates: int = 240) -> Tensor:
     r"""The grid on which first-order steps of the probability flow (DDIM) err least for N(0, spread²) data.
 
     For such data the flow multiplies x by :math:`\sqrt{V_s/V_t}` with :math:`V = α^2 c^2 + σ^2`, and a DDIM step by
@@ -168,20 +168,20 @@ def optimal(process: Process, steps: int, spread: float = 0.5, candidates: int =
     Args:
         process: scalar-Gaussian.
         steps: n.
-        spread: c, the RMS of the data a coordinate around its mean, > 0.
+        std: c, the RMS of the data a coordinate around its mean, > 0.
         candidates: how many times to choose from.
     """
     gaussian: ScalarGaussian = require(process, ScalarGaussian, "grid 'optimal'")
-    check_numbers(spread=spread)
+    check_numbers(std=std)
     check_integer("candidates", candidates, 2)
-    if not 0 < spread < float("inf"):
-        raise UserError(f"spread must be > 0, got {spread}")
+    if not 0 < std < float("inf"):
+        raise UserError(f"std must be > 0, got {std}")
     times = log_snr(process, max(candidates, _steps(steps) + 1))
     alpha, sigma = gaussian.alpha(times), gaussian.sigma(times)
-    total = alpha**2 * spread**2 + sigma**2
+    total = alpha**2 * std**2 + sigma**2
     (a_t, a_s), (b_t, b_s), (v_t, v_s) = ((f[:, None], f[None]) for f in (alpha, sigma, total))
     ratio = b_s / b_t
-    taken = ratio + (a_s - a_t * ratio) * a_t * spread**2 / v_t
+    taken = ratio + (a_s - a_t * ratio) * a_t * std**2 / v_t
     miss = torch.log(taken) - torch.log(v_s / v_t) / 2
     cost = torch.where(torch.ones_like(miss, dtype=torch.bool).triu(1), miss.abs(), torch.inf)
     return dynamic(times, cost, steps)

@@ -267,5 +267,5 @@ def trajectory(
     yield state
     sampler = sampler.for_model(denoiser).plan(denoiser.process, grid)
     for i, s in enumerate(times[1:], 1):
-        state = sampler.step(state, s, denoiser, noise.at(i))
+        state = sampler.step(state, s, denoiser, noise.step(i))
         yield state

@@ -12,7 +12,7 @@ from .._errors import UserError
 from .._registry import register
 from ..denoisers import Denoiser, Transform
 from ..distributions import Dirac, Distribution, Noise, Stream
-from ..processes import Look, PhaseSpace, Process, expand
+from ..processes import PhaseSpace, Process, SufficientStatistic, expand
 from .gaussian.solver import GaussianRemainder
 from .loop import Sampler, State
 
@@ -130,7 +130,7 @@ class _OfStatistic(Transform):
 
     @property
     def process(self) -> Process:  # type: ignore[override]
-        return Look(_phase(self.base.process))
+        return SufficientStatistic(_phase(self.base.process))
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
         return self.base(_phase(self.base.process).join(x_t, self.w, t), t)
@@ -151,8 +151,8 @@ class PhaseProjected(Sampler):
 
     The state is :math:`(x_t, v_t) = K y + w L e`, where the sufficient statistic y = x_0 + r ε_1 holds all
     that it says of x_0 and w = ε_2 is independent of both (``PhaseSpace.split``). So w may stand still while y is
-    carried along the probability flow of ``Look(process)``, or its SDE: (x, v) has the law of phase space at every
-    time, on other paths than those of CLD. Order and evaluations are the solver's.
+    carried along the probability flow of ``SufficientStatistic(process)``, or its SDE: (x, v) has the law of phase
+    space at every time, on other paths than those of CLD. Order and evaluations are the solver's.
 
     Args:
         sampler: of any scalar-Gaussian process.
@@ -161,16 +161,16 @@ class PhaseProjected(Sampler):
     sampler: Sampler = field(default_factory=GaussianRemainder)
 
     def check(self, process: Process) -> None:
-        self.sampler.check(Look(_phase(process)))
+        self.sampler.check(SufficientStatistic(_phase(process)))
 
     def default_grid(self, process: Process, steps: int) -> Tensor | None:
-        return self.sampler.default_grid(Look(_phase(process)), steps)
+        return self.sampler.default_grid(SufficientStatistic(_phase(process)), steps)
 
     def for_model(self, denoiser: Denoiser) -> Sampler:
         return replace(self, sampler=self.sampler.for_model(denoiser))
 
     def plan(self, process: Process, grid: Tensor) -> Sampler:
-        return replace(self, sampler=self.sampler.plan(Look(_phase(process)), grid))
+        return replace(self, sampler=self.sampler.plan(SufficientStatistic(_phase(process)), grid))
 
     def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
         process = _phase(denoiser.process)

@@ -74,7 +74,7 @@ def _(process: PhaseSpace, steps: int) -> Tensor:
     return grids.quadratic(process, steps)
 
 
-def create(name: str, **settings: object) -> Sampler:
+def create_sampler(name: str, **settings: object) -> Sampler:
     """A sampler by its registered name, with its settings.
 
     Raises:
@@ -152,7 +152,7 @@ def sample(
         raise UserError(f"progress must be a function of (done, total), got {shown(progress)}")
     process = denoiser.process
     if isinstance(sampler, str):
-        sampler = create(sampler)
+        sampler = create_sampler(sampler)
     if sampler is None and grid is None:
         sampler = find_learned_solver(denoiser, 10 if steps is None else steps)
     sampler = default_sampler(process) if sampler is None else sampler
@@ -206,7 +206,7 @@ def sample(
         for first in range(0, n, batch):
             rows = slice(first, min(first + batch, n))
             part = noise.rows(rows).to(denoiser.device)
-            x = prior.sample(part.at(0)) if start is None else start[rows]
+            x = prior.sample(part.step(0)) if start is None else start[rows]
             states = trajectory(denoiser.rows(rows), sampler, grid=times, start=x.to(denoiser.device), noise=part)
             state = next(states)
             for state in states:  # noqa: B007 (the last one is the result)

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from .distributed import ProcessGroup
     from .ema import EMA
     from .learner import Learner
+    from .loader import Order
     from .loop import train
-    from .order import Order
-    from .pictures import grid, image, pairs, png, scatter, text
+    from .pictures import image, image_grid, pairs, png, scatter, text
     from .recipes import RECIPES, recipe
     from .resolve import build, resolve_config
 
@@ -45,8 +45,8 @@ _FILES = {
     "ema": ("EMA",),
     "learner": ("Learner",),
     "loop": ("train",),
-    "order": ("Order",),
-    "pictures": ("grid", "image", "pairs", "png", "scatter", "text"),
+    "loader": ("Order",),
+    "pictures": ("image", "image_grid", "pairs", "png", "scatter", "text"),
     "recipes": ("RECIPES", "recipe"),
     "resolve": ("build", "resolve_config"),
     "distributed": ("ProcessGroup",),
@@ -72,8 +72,8 @@ __all__ = [
     "ProcessGroup",
     "build",
     "checkpoints",
-    "grid",
     "image",
+    "image_grid",
     "pairs",
     "png",
     "recipe",

@@ -57,7 +57,7 @@ def measured(marks: Sequence[float]) -> float | None:
 def is_open(config: Config) -> bool:
     """Whether a configuration leaves something to the measured speed."""
     out, budget = config.output, config.budget
-    periods = (out.validate_every, out.picture_every, out.checkpoint_every)
+    periods = (out.validate_every, out.sample_every, out.checkpoint_every)
     return None in periods or (budget.steps is None and budget.minutes is None)
 
 
@@ -82,7 +82,7 @@ def choose(config: Config, shape: Sequence[int], examples: int, seconds: float) 
     out = replace(
         out,
         validate_every=pick(out.validate_every, tenth),
-        picture_every=pick(out.picture_every, tenth),
+        sample_every=pick(out.sample_every, tenth),
         checkpoint_every=pick(out.checkpoint_every, min(tenth, _round(CHECKPOINT / seconds))),
     )
     return replace(config, budget=budget, output=out)

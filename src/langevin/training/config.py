@@ -147,7 +147,7 @@ class OutputConfig:
     """Steps from one loss on held-out data to the next; if not given, a number that suits the data."""
     validate_on: int = 1024
     """Pairs of a held-out example and its noise that this loss is of, the same every time; at most 64 an example."""
-    picture_every: int | None = None
+    sample_every: int | None = None
     """Steps from one picture of samples to the next; if not given, a number that suits the data."""
     checkpoint_every: int | None = None
     """Steps from one checkpoint to the next; if not given, a number that suits the data."""

@@ -27,14 +27,13 @@ from ..processes import Learning
 from ..storage import files
 from . import budget as budgets
 from . import checkpoint, pictures
-from .batches import Batches
 from .checkpoint import Progress
 from .config import Config
 from .distributed import ProcessGroup
 from .interrupts import Interrupts
 from .learner import Learner, learning_rate, precision
+from .loader import Loader, Order
 from .logging import SKIPPED, Bar, Metrics, Row, forecast, opening, skipped
-from .order import Order
 from .resolve import build, changed, check, resolve_config
 
 NOISES = 64
@@ -228,7 +227,7 @@ class Run:
         size, work = int(self.config.batch or 0), self.config.work
         order = Order(len(self.dataset.train), self.config.seed)
         self.rows = self.team.share(size)
-        self.batches = Batches(self.dataset.train, order, size, self.rows, self.config.seed, work.workers)
+        self.batches = Loader(self.dataset.train, order, size, self.rows, self.config.seed, work.workers)
         self.saved: Path | None = next(iter(checkpoint.found(self.out)[::-1]), None)
         self.busy, self.images = 0.0, 0
         self.marks: list[float] | None = []  # when steps ended, until the speed is known
@@ -309,7 +308,7 @@ class Run:
             validate = out.validate_every != 0 and (due(out.validate_every) or last)
             if due(out.log_every) or validate or last:
                 self._row(validate)
-            picture = out.picture_every != 0 and (due(out.picture_every) or last)
+            picture = out.sample_every != 0 and (due(out.sample_every) or last)
             if picture:
                 self._picture()
             if due(out.checkpoint_every):

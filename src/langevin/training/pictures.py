@@ -28,7 +28,7 @@ CAPTION = 20
 """Pixels of a line of names."""
 
 
-def grid(
+def image_grid(
     x: Tensor,
     columns: int = 0,
     *,
@@ -167,7 +167,7 @@ def snapshot(
     data: Any = denoiser.data
     if isinstance(denoiser, Autoencoder):
         x = torch.empty(0) if reference is None else reference
-        files.replace(path, png(grid(pairs(denoiser, x, seed=seed), 8, low=data.low, high=data.high)))
+        files.replace(path, png(image_grid(pairs(denoiser, x, seed=seed), 8, low=data.low, high=data.high)))
         return path
     written = bool(data.tokens) and not data.is_image
     classes = min(10, len(data.classes)) if "label" in denoiser.conditions() else 0
@@ -182,7 +182,9 @@ def snapshot(
     images = data.is_image
     names = data.classes[:classes]
     picture = (
-        grid(x, classes or 8, low=data.low, high=data.high, names=names) if images else scatter(x, label, reference)
+        image_grid(x, classes or 8, low=data.low, high=data.high, names=names)
+        if images
+        else scatter(x, label, reference)
     )
     files.replace(path, png(picture))
     return path

@@ -19,9 +19,9 @@ SHELLS = 16
 
 
 def _finest(dataset: Dataset) -> float:
-    """σ_L: 0.01 for images in [0, 1], here a hundredth of the range, or of twice the spread of unbounded points."""
+    """σ_L: 0.01 for images in [0, 1], here a hundredth of the range, or of two standard deviations without one."""
     info = dataset.info
-    return 0.01 * (2 * info.spread if info.low is None or info.high is None else info.high - info.low)
+    return 0.01 * (2 * info.std if info.low is None or info.high is None else info.high - info.low)
 
 
 def _levels(levels: NoiseLevels, prediction: PredictionConfig, batch: int | None) -> Config:

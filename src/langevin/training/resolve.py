@@ -87,7 +87,7 @@ def resolve_config(config: Config, data: DataInfo) -> Config:
         output=replace(
             config.output,
             validate_every=pick(config.output.validate_every, every),
-            picture_every=pick(config.output.picture_every, every),
+            sample_every=pick(config.output.sample_every, every),
             checkpoint_every=pick(config.output.checkpoint_every, every),
         ),
     )
@@ -145,7 +145,7 @@ def _network(config: Config, reading: Parameterization, data: DataInfo) -> tuple
 
 
 def _process(config: Config) -> Process:
-    return processes.create({"name": config.process.name, **config.process.options})
+    return processes.create_process({"name": config.process.name, **config.process.options})
 
 
 def _decode(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def check(config: Config) -> None:
     need(b.steps is None or b.minutes is None, "budget", f"{b.steps} steps and {b.minutes} minutes", "one of the two")
     need(b.steps is None or whole(b.steps, 1), "budget.steps", b.steps, "an integer of at least 1")
     need(b.minutes is None or (real(b.minutes) and b.minutes > 0), "budget.minutes", b.minutes, "a number > 0")
-    for name in ("log_every", "validate_every", "picture_every", "checkpoint_every"):
+    for name in ("log_every", "validate_every", "sample_every", "checkpoint_every"):
         value = getattr(out, name)
         left_open = value is None and name != "log_every"  # until the speed is known
         need(left_open or whole(value, 0), f"output.{name.replace('_', '-')}", value, "a number of steps, 0 for never")
@@ -216,8 +216,8 @@ def build(config: Config, data: DataInfo) -> tuple[Any, Objective]:
         UserError: for an unknown name or setting, and for a process, prediction or size that do not go together.
     """
     if config.network.name in nn.CODECS:
-        codec: Any = Autoencoder(nn.create({"name": config.network.name, **config.network.options}), data)
-        objective = objectives.create({"name": config.objective.name, **config.objective.options})
+        codec: Any = Autoencoder(nn.create_network({"name": config.network.name, **config.network.options}), data)
+        objective = objectives.create_objective({"name": config.objective.name, **config.objective.options})
         objective.check(codec)
         return objective.prepare(codec), objective
     process = _process(config)
@@ -226,8 +226,8 @@ def build(config: Config, data: DataInfo) -> tuple[Any, Objective]:
     times: dict[str, Any] = {"name": config.objective.times, **config.objective.times_options}
     if config.objective.stratified:
         times = {"name": "stratified", "of": times}
-    objective = objectives.create({"name": config.objective.name, "times": times, **config.objective.options})
-    network = nn.create({"name": config.network.name, **config.network.options})
+    objective = objectives.create_objective({"name": config.objective.name, "times": times, **config.objective.options})
+    network = nn.create_network({"name": config.network.name, **config.network.options})
     network.check_shape(reading.network_shapes(process, data.shape)[0])
     variance = config.prediction.variance
     denoiser = make_denoiser(network, process, reading, data.shape, variance=variance, data=data)
@@ -249,18 +249,18 @@ def _check_magnitude(process: Process, data: DataInfo) -> None:
     """
     if data.mean is None or data.cov is None or data.tokens:
         return
-    spread, size = data.spread, math.sqrt(float(data.variance.mean() + data.mean.square().mean()))
-    if spread <= 1e-7 * size:  # what float32 tells apart
+    std, size = data.std, math.sqrt(float(data.variance.mean() + data.mean.square().mean()))
+    if std <= 1e-7 * size:  # what float32 tells apart
         raise UserError(f"the training examples of data {data.name!r} are all the same: there is nothing to learn")
     if not isinstance(process, ScalarGaussian):
         return
     ends = torch.tensor([process.t_min, 1.0], dtype=torch.float64)
     low, high = (process.sigma(ends) / process.alpha(ends)).tolist()
     larger = size > TOO_LARGE * high
-    if larger or spread < TOO_SMALL * low:
+    if larger or std < TOO_SMALL * low:
         raise UserError(
             f"data {data.name!r} are far {'larger' if larger else 'smaller'} than the noise of {process}: their "
-            f"root mean square is {size:.3g}, their standard deviation {spread:.3g}, the noise goes from {low:.3g} to "
+            f"root mean square is {size:.3g}, their standard deviation {std:.3g}, the noise goes from {low:.3g} to "
             f"{high:.3g}; scale the data to a mean of about 0 and a standard deviation of about 1"
         )
 

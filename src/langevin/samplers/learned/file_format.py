@@ -24,7 +24,7 @@ def solver_to_dict(solver: LearnedSolver) -> dict[str, Any]:
     return {
         "langevin": FORMAT,
         "kind": "learned-solver",
-        "nfe": solver.table.nfe,
+        "steps": solver.table.steps,
         "process": use.process.to_dict(),
         "guidance_scale": use.guidance_scale,
         "label": use.label,
@@ -47,7 +47,7 @@ def solver_from_dict(values: Mapping[str, Any]) -> LearnedSolver:
             f"langevin and kind must be {FORMAT} and 'learned-solver', got {values.get('langevin')!r} and "
             f"{values.get('kind')!r}"
         )
-    known = {"langevin", "kind", "nfe", "errors", "made", *_USED, *(f.name for f in fields(SolverTable))}
+    known = {"langevin", "kind", "steps", "errors", "made", *_USED, *(f.name for f in fields(SolverTable))}
     for what, keys in (("lacks", known - values.keys()), ("has unknown", values.keys() - known)):
         if keys:
             raise UserError(f"a learned solver {what} {', '.join(sorted(keys))}")
@@ -66,8 +66,8 @@ def solver_from_dict(values: Mapping[str, Any]) -> LearnedSolver:
     if any(not isinstance(row, tuple) for name in ("own", "before") for row in numbers[name]):
         raise UserError("own and before must be lists of rows")
     table = SolverTable(**numbers)
-    if values["nfe"] != table.nfe:
-        raise UserError(f"nfe must be the number of nodes, {table.nfe}, got {values['nfe']!r}")
+    if values["steps"] != table.steps:
+        raise UserError(f"steps must be the number of nodes, {table.steps}, got {values['steps']!r}")
     label, scale = values["label"], _numbers("guidance_scale", values["guidance_scale"])
     if not (label is None or label == "in turn" or (type(label) is int and label >= 0)):
         raise UserError(f"label must be 'in turn', an index or null, got {label!r}")
@@ -84,7 +84,7 @@ def solver_from_dict(values: Mapping[str, Any]) -> LearnedSolver:
         raise UserError(f"assumed must have a variance > 0, got {pairs['assumed'][1]}")
     if not isinstance(values["process"], Mapping) or not isinstance(values["made"], Mapping):
         raise UserError("process and made must be JSON objects")
-    process = processes.create(dict(values["process"]))
+    process = processes.create_process(dict(values["process"]))
     return LearnedSolver(table, SolverUse(process, scale, label, made=dict(values["made"]), **pairs))
 
 

@@ -92,7 +92,7 @@ class LearnedSolver(OnGrid):
         if self.table is None:
             return "LearnedSolver()"
         guided = "" if self.use is None or self.use.guidance_scale == 1 else f", guidance {self.use.guidance_scale:g}"
-        return f"LearnedSolver({self.table.nfe} evaluations{guided})"
+        return f"LearnedSolver({self.table.steps} evaluations{guided})"
 
     def check(self, process: Process) -> None:
         require(process, ScalarGaussian, "a learned solver")
@@ -102,8 +102,8 @@ class LearnedSolver(OnGrid):
     def default_grid(self, process: Process, steps: int) -> Tensor | None:
         if self.table is None:
             return None
-        if steps != self.table.nfe:
-            raise UserError(f"steps must be {self.table.nfe}, for which this sampler was learned, got {steps}")
+        if steps != self.table.steps:
+            raise UserError(f"steps must be {self.table.steps}, for which this sampler was learned, got {steps}")
         gaussian: ScalarGaussian = require(process, ScalarGaussian, "a learned solver")
         inner = [gaussian.t_max, *gaussian.time(-2 * torch.tensor(self.table.nodes[1:], dtype=torch.float64)).tolist()]
         end = 0.0 if self.table.end is None else float(gaussian.time(-2 * self.table.end))
@@ -140,7 +140,7 @@ class LearnedSolver(OnGrid):
         if self.table is None or self.frame is None:
             return self
         self.check(process)
-        own = self.default_grid(process, self.table.nfe)
+        own = self.default_grid(process, self.table.steps)
         assert own is not None
         if len(grid) != len(own) or not torch.allclose(grid, own, rtol=1e-9, atol=1e-12):
             raise UserError(
@@ -193,6 +193,6 @@ class LearnedSolver(OnGrid):
 def find_learned_solver(denoiser: Denoiser, steps: int) -> LearnedSolver | None:
     """The solver that a model carries for so many steps, the guidance that is asked for and what is bound; or None."""
     for solver in denoiser.learned_solvers():
-        if isinstance(solver, LearnedSolver) and solver.table is not None and solver.table.nfe == steps:
+        if isinstance(solver, LearnedSolver) and solver.table is not None and solver.table.steps == steps:
             return solver
     return None

@@ -77,7 +77,7 @@ class SolverTable:
             raise UserError("start, nodes and end must fall")
 
     @property
-    def nfe(self) -> int:
+    def steps(self) -> int:
         """The number of evaluations n."""
         return len(self.nodes)
 

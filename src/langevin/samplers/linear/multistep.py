@@ -60,7 +60,7 @@ class Prediction:
         total: n_s ∫ dm, without cancellation for short steps.
         density: dm/du up to a constant, of (u − u_s, u, η).
         weight: n_s dm/du at s, of (s, η).
-        spread: standard deviation of the noise of a step at η; None where there is no stochastic form.
+        std: standard deviation of the noise of a step at η; None where there is no stochastic form.
     """
 
     scale: Callable[[Point, Point, float], float]
@@ -68,7 +68,7 @@ class Prediction:
     total: Callable[[Point, Point, float], float]
     density: Callable[[Array, Array, float], Array]
     weight: Callable[[Point, float], float]
-    spread: Callable[[Point, Point, float], float] | None = None
+    std: Callable[[Point, Point, float], float] | None = None
 
 
 def _scale_x0(t: Point, s: Point, eta: float) -> float:
@@ -100,7 +100,7 @@ PREDICTIONS = {
         total=lambda t, s, eta: -s.alpha * math.expm1((1 + eta**2) * (s.u - t.u)),
         density=lambda behind, u, eta: np.exp(-(1 + eta**2) * behind),
         weight=lambda s, eta: -(1 + eta**2) * s.alpha,
-        spread=lambda t, s, eta: s.sigma * math.sqrt(-math.expm1(2 * eta**2 * (s.u - t.u))),
+        std=lambda t, s, eta: s.sigma * math.sqrt(-math.expm1(2 * eta**2 * (s.u - t.u))),
     ),
     "eps": Prediction(
         scale=lambda t, s, eta: s.alpha / t.alpha,
@@ -108,7 +108,7 @@ PREDICTIONS = {
         total=lambda t, s, eta: (1 + eta**2) * t.sigma * s.alpha / t.alpha * math.expm1(s.u - t.u),
         density=lambda behind, u, eta: np.exp(behind),
         weight=lambda s, eta: (1 + eta**2) * s.sigma,
-        spread=lambda t, s, eta: eta * t.sigma * s.alpha / t.alpha * math.sqrt(-math.expm1(2 * (s.u - t.u))),
+        std=lambda t, s, eta: eta * t.sigma * s.alpha / t.alpha * math.sqrt(-math.expm1(2 * (s.u - t.u))),
     ),
     "v": Prediction(
         scale=lambda t, s, eta: _norm(s) / _norm(t),
@@ -202,7 +202,7 @@ class Multistep(Linear):
         check_numbers(eta=self.eta)
         if not 0.0 <= self.eta < math.inf:
             raise UserError(f"eta must be a finite number >= 0, got {self.eta}")
-        if self.eta and PREDICTIONS[self.prediction].spread is None:
+        if self.eta and PREDICTIONS[self.prediction].std is None:
             raise UserError(f"eta must be 0 for prediction {self.prediction!r}, got {self.eta}; x0 and eps take noise")
         if isinstance(self.reach, bool) or self.reach not in (1, 2, 3) or self.reach > max(1, self.corrector):
             raise UserError(f"reach must be 1, 2 or 3 and at most the corrector {self.corrector}, got {self.reach!r}")
@@ -247,7 +247,7 @@ class Multistep(Linear):
         if end.t == here.t:
             return StepCoefficients(1.0, (), 0.0, read)
         form = PREDICTIONS[self.prediction]
-        std = form.spread(here, end, self.eta) if self.eta and form.spread else 0.0
+        std = form.std(here, end, self.eta) if self.eta and form.std else 0.0
         scale, weights = self._integral(process, here, end, past, self.order)
         return StepCoefficients(scale, weights, std, read, self._correction(process, past))
 

@@ -139,7 +139,7 @@ def compress(
         bits.append(min(max(least, math.ceil(information[-1])), tree.DEEP * size))
 
         walked = lambda share, i=i: report((i + share) / len(steps), begin, 1.0)
-        chosen, z = tree.send(v.sqrt() * apart / u, (1 - v / u) / 2, bits[-1], noise.at(i), walked)
+        chosen, z = tree.send(v.sqrt() * apart / u, (1 - v / u) / 2, bits[-1], noise.step(i), walked)
         choices.append(chosen)
         x = p[0] + p[1].sqrt() * z.reshape(x0.shape)
     assert x is not None
@@ -204,7 +204,7 @@ def decompress(model: NetworkDenoiser, content: bytes, *, progress: Progress | N
             mean, v = steps.first(header.count)
         else:
             mean, v = steps.reverse(x, steps.mean(x, steps.times[i - 1]), header.spread[i - 1], i)
-        x = mean + v.sqrt() * tree.receive(chosen, layout, noise.at(i)).reshape(mean.shape)
+        x = mean + v.sqrt() * tree.receive(chosen, layout, noise.step(i)).reshape(mean.shape)
         if progress is not None:
             progress(i + 1, len(choices))
     assert x is not None

@@ -105,7 +105,7 @@ def rate_distortion(
             p = steps.reverse(x, mean, steps.byte(float((x0 - mean).square().mean())), i)
         q = steps.forward(x, x0, i)
         rate = rate + tree.information(*gap(p, q)).flatten(1).sum(1)
-        x = q.sample(noise.at(i))
+        x = q.sample(noise.step(i))
         mean = steps.mean(x, t)
         error = (x0 - mean).square().flatten(1).mean(1)
         rows.append((rate, error, levels.cost(mean, levels.nearest(x0)), mean))

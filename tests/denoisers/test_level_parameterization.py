@@ -91,7 +91,7 @@ def test_it_trains_saves_and_loads(tmp_path):
         prediction=PredictionConfig(name="levels"),
         network=NetworkConfig(options={"width": "16"}),
         budget=BudgetConfig(steps=3),
-        output=OutputConfig(picture_every=0),
+        output=OutputConfig(sample_every=0),
         batch=16,
     )
     digits = data.load("digits")

@@ -99,9 +99,9 @@ def test_hybrid_score_matching(name):
     So it is λ|s_v − ∇_v log q(x_t, v_t | x_0)|² with λ = L_vv², v_0 integrated out. That score is −(Σ⁻¹ r)_v.
     """
     process, noise = PROCESSES[name], Noise(3, 64)
-    x0, out = noise.at(8).normal((2,)), noise.at(7).normal((2,))
+    x0, out = noise.step(8).normal((2,)), noise.step(7).normal((2,))
     times = {"name": "uniform", "low": 1e-3}
-    law = objectives.create({"name": "simple", "times": times})
+    law = objectives.create_objective({"name": "simple", "times": times})
     t = law.times.quantile(process, law.times.uniform(noise))
     z = process.marginal(x0, t).sample(noise)
     sigma = process.cov(t)
@@ -110,10 +110,12 @@ def test_hybrid_score_matching(name):
     predicted = -out / torch.sqrt(variance)[:, None]
     expected = variance * ((predicted - score) ** 2).mean(1)
     for weight in ("simple", "hsm"):
-        loss = objectives.create({"name": weight, "times": times})(denoiser(Says(out), process), x0, None, noise)
+        loss = objectives.create_objective({"name": weight, "times": times})(
+            denoiser(Says(out), process), x0, None, noise
+        )
         torch.testing.assert_close(loss, expected, rtol=1e-8, atol=1e-8)
     with pytest.raises(UserError, match="weight 'hsm' is that of a velocity, which VP"):
-        objectives.create("hsm").check(worlds.ring().denoiser(processes.VP()))
+        objectives.create_objective("hsm").check(worlds.ring().denoiser(processes.VP()))
 
 
 @pytest.mark.parametrize("prediction", PHASE_PREDICTIONS)
@@ -130,7 +132,7 @@ def test_hybrid_score_matching_finds_the_belief(prediction):
     def loss(height):
         reading = PhaseParameterization(prediction, sigma_data=0.7)
         moved = Moved(Says(0.0), process, reading, (2,), config={"height": height})
-        return objectives.create("simple")(moved, world.sample(noise), None, noise)
+        return objectives.create_objective("simple")(moved, world.sample(noise), None, noise)
 
     slope = loss(1.0) - loss(-1.0)
     assert abs(float(slope.mean())) < 4.5 * float(slope.std()) / math.sqrt(8000)
@@ -144,7 +146,7 @@ def test_what_the_network_is_asked():
     process, noise, n = processes.PhaseSpace(), Noise(0, 20_000), 20_000
     says = Says(torch.zeros(1, 2, 1, 2, dtype=F64).expand(n, 2, 1, 2))
     for t in (1e-3, 0.1, 1.0):
-        z = process.marginal(0.7 * noise.at(1).normal((2, 1, 2)), t).sample(noise)
+        z = process.marginal(0.7 * noise.step(1).normal((2, 1, 2)), t).sample(noise)
         denoiser(says, process, shape=(2, 1, 2))(z, t)
         assert torch.equal(says.asked[0], z.flatten(1, 2))  # unless asked or EDM's, a network sees the state itself
         denoiser(says, process, shape=(2, 1, 2), scale_input=True)(z, t)
