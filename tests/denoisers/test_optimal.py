@@ -123,6 +123,11 @@ def test_bounds():
     torch.testing.assert_close(variance(law(-0.2, low=-0.5, high=1.0)), ranged)
 
 
+def test_the_range_of_the_data_is_kept_with_the_estimate():
+    found = calibrate(WORLD.denoiser(PROCESSES["vp"]), WORLD.sample(16, 1), times=3, n=16, low=-2.0, high=3.0)
+    assert (found.low, found.high) == (-2.0, 3.0)
+
+
 def test_dirac_limit():
     """Γ = 1 leaves nothing to know: DDPM with β̃, and at η = 0 DDIM, step for step."""
     denoiser, found = WORLD.denoiser(PROCESSES["vp"]), table(1.0)

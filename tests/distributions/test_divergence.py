@@ -117,6 +117,10 @@ def test_laws_without_a_closed_form_are_refused():
     point, law = Dirac(torch.zeros(1, 2)), Normal(torch.zeros(1, 2), 1.0)
     with pytest.raises(UserError, match="Dirac and Normal"):
         kl(point, law)
+    tokens = Categorical(torch.ones(1, 2, 2) / 2)
+    for pair in ((tokens, law), (law, tokens)):
+        with pytest.raises(UserError, match="Categorical"):
+            kl(*pair)
     with pytest.raises(UserError, match="same event"):
         kl(law, Normal(torch.zeros(1, 3), 1.0))
     with pytest.raises(UserError, match="same tokens"):

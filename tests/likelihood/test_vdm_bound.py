@@ -146,3 +146,13 @@ def test_draws_are_averaged() -> None:
     for name in ("diffusion", "reconstruction"):
         first, second = (float(getattr(found, name).mean()) for found in (one, four))
         assert second == pytest.approx(first, rel=0.15), name
+
+
+def test_a_schedule_begins_as_a_line_with_bends_of_all_widths():
+    """γ̃ of the untrained network: weight 1 of the line, 1/K of each sigmoid, steepness 5·2^(k mod 6)."""
+    network = MonotoneNetwork(-6.0, 6.0, width=12).double()
+    softplus = torch.nn.functional.softplus
+    one, share, steep = (softplus(p) for p in (network.line, network.outer, network.inner))
+    torch.testing.assert_close(one, torch.ones_like(one), rtol=1e-6, atol=0)  # made in float32
+    torch.testing.assert_close(share, torch.full_like(share, 1 / 12), rtol=1e-6, atol=0)
+    torch.testing.assert_close(steep, 5 * 2.0 ** (torch.arange(12) % 6).to(steep), rtol=1e-6, atol=0)

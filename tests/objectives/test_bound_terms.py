@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import mpmath
 import pytest
 import torch
 from scipy import stats
@@ -11,12 +12,22 @@ from scipy import stats
 from langevin import Noise, UserError, processes, worlds
 from langevin.distributions import Categorical, Dense, Diagonal, Dirac, FiniteSet, Normal
 from langevin.objectives import Continuous, Discretised, Tokens, bound
+from langevin.objectives.bound import _log1mexp
 
 DOUBLE = torch.float64
 
 
 def levels(decoder):
     return torch.linspace(decoder.low, decoder.high, decoder.levels, dtype=DOUBLE)[:, None]
+
+
+def test_log_of_one_less_an_exponential():
+    """To 1e-15 of mpmath's value from 1e-300 to 700, on either side of log 2 by the form that does not cancel."""
+    values = [1e-300, 1e-12, 1e-3, 0.5, 0.69, 0.7, 1.0, 30.0, 700.0]
+    with mpmath.workdps(700):
+        expected = [float(mpmath.log(-mpmath.expm1(-mpmath.mpf(v)))) for v in values]
+    found = _log1mexp(torch.tensor(values, dtype=torch.float64))
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-14, atol=0)
 
 
 @pytest.mark.parametrize("std", [1e-4, 1e-3, 0.01, 0.3, 5.0, 1e4])

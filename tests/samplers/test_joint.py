@@ -85,6 +85,26 @@ def test_a_step_of_the_chain_is_langevins_on_its_level():
     torch.testing.assert_close(rule._langevin(x, t, denoiser, noise), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("start", [0.4, 1.0])
+def test_the_chain_begins_at_the_time_of_its_state(start):
+    """The first thing asked of the belief is the score of the start itself."""
+    q, world = PROCESSES["edm"], worlds.ring(5, 1.0, 0.25)
+    denoiser, x = world.denoiser(q), world.sample(4, 1, process=q, t=start)
+    asked = []
+
+    class Told(langevin.denoisers.Transform):
+        def __call__(self, x_t, t):
+            asked.append((x_t, torch.as_tensor(t).expand(len(x_t))))
+            return self.base(x_t, t)
+
+    rule = samplers.DenoisingMCMC(2, 3, posterior=lambda x, t: world.log_prob(x, q, t))
+    rule.step(
+        samplers.State(x, torch.tensor(start, dtype=F64)), torch.tensor(0.0, dtype=F64), Told(denoiser), Noise(0, 4)
+    )
+    assert torch.equal(asked[0][0], x)
+    torch.testing.assert_close(asked[0][1], torch.full((4,), start, dtype=F64), rtol=1e-9, atol=0)
+
+
 def test_denoising_mcmc_on_any_process_split_and_step():
     """The same samples for any split; several grid steps; any number of denoising steps."""
     for q in PROCESSES.values():

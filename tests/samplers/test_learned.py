@@ -20,7 +20,7 @@ from langevin.guidance import LinearPooling, classifier_free
 from langevin.numerics.frame import GaussianFrame
 from langevin.samplers import LearnedSolver, solver_from_dict, solver_to_dict
 from langevin.samplers.learned.sampler import NARROWEST, SolverUse, find_learned_solver
-from langevin.samplers.learned.steps import LearnedSteps
+from langevin.samplers.learned.steps import LearnedSteps, Place
 from langevin.samplers.learned.table import SolverTable, SolverTensors, weights
 
 N = 5
@@ -128,6 +128,19 @@ def test_what_is_learned_is_added_in_units_of_a_step(clean):
         for j in range(i + 1):
             wanted = table.own[i][j] * mass[i + 1] + table.before[i][j] * mass[i]
             torch.testing.assert_close(got[j] - untuned[j], wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=lambda p: type(p).__name__)
+def test_times_follow_their_nodes(process):
+    """dt/du of a place, and dA/du that follows from it, by central differences: O(h²) = 1e-8 at h = 1e-4."""
+    frame, h = GaussianFrame(torch.zeros(2), torch.tensor([0.1, 0.5], dtype=torch.float64)), 1e-4
+    u = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    at = lambda v: Place.of(process, torch.as_tensor(v, dtype=torch.float64), frame)
+    above, below = at(0.3 + h), at(0.3 - h)
+    for name in ("t", "scale"):
+        (slope,) = torch.autograd.grad(getattr(Place.of(process, u, frame), name).sum(), u)
+        wanted = (getattr(above, name) - getattr(below, name)).sum() / (2 * h)
+        assert float(slope) == pytest.approx(float(wanted), rel=1e-5, abs=1e-9)
 
 
 def test_coefficients_are_functions_of_the_variance_alone():
@@ -304,6 +317,9 @@ def test_the_one_that_fits_is_picked():
     for words in ({"sampler": "ddim", "steps": 4}, {"grid": "karras", "steps": 4}, {"steps": 5}):
         got = langevin.sample(model.given(label=labels), n=6, **words)
         torch.testing.assert_close(got, langevin.sample(bare.given(label=labels), n=6, **words), rtol=0, atol=0)
+    ten = make(10)
+    usual = langevin.sample(a_network((ten,)), n=6)  # ten steps, if none are named
+    assert torch.equal(usual, langevin.sample(bare, ten, n=6, steps=10))
 
 
 def test_a_direction_without_variance_is_given_some():

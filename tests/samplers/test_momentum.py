@@ -45,6 +45,22 @@ def test_published_formulas_on_uniform_steps(order):
         torch.testing.assert_close(state.x, x, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("first", [1.0, 0.9])
+def test_where_there_is_no_signal_or_no_noise_it_is_ddim(first):
+    """A step from α = 0 has no ρ to average over: DDIM, and the average starts after it."""
+    process, world, rule = processes.RectifiedFlow(), worlds.ring(), samplers.HeavyBall(0.7)
+    denoiser, grid = world.denoiser(process), torch.tensor([first, 0.6, 0.3], dtype=F64)
+    x = world.sample(4, 1, process=process, t=first)
+    state = rule.step(samplers.State(x, grid[0]), grid[1], denoiser, None)
+    plain = samplers.DDIM().step(samplers.State(x, grid[0]), grid[1], denoiser, None)
+    torch.testing.assert_close(state.x, plain.x, rtol=1e-12, atol=1e-12)
+    assert (state.memory is None) == (first == 1.0)
+    again = rule.step(state, grid[2], denoiser, None)
+    assert again.x.isfinite().all()
+    still = rule.step(samplers.State(x, torch.tensor(0.0, dtype=F64)), torch.tensor(0.0, dtype=F64), denoiser, None)
+    torch.testing.assert_close(still.x, x, rtol=0, atol=1e-12)
+
+
 def test_without_momentum():
     """β = 1: DDIM at order 1; at order 2 Adams–Bashforth in ρ, whose coefficients on unequal steps are Lagrange's."""
     process, world = processes.VP(), worlds.ring()

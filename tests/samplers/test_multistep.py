@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.integrate
 import torch
-from tests.support import flow_reference, thinned
+from tests.support import flow_reference, oracle, thinned
 
 import langevin
 from langevin import Noise, processes, samplers, worlds
@@ -324,6 +324,18 @@ def test_of_a_cluster_after_a_gap_the_newest_alone_is_used():
     assert (rule.scale, rule.weights[0]) == (first.scale, first.weights[0])
     assert rule.weights[0] > 0
     assert not any(rule.weights[1:])
+
+
+@pytest.mark.parametrize(("order", "calls"), [(3, [1, 2, 3, 4, 5]), (4, [1, 3, 4, 5, 6])])
+def test_corrected_starts_ask_once_more_at_order_4(order, calls):
+    """The second value is asked at a state of error h², one order short of what order 4 needs: it is asked again."""
+    process, world = processes.VP(), worlds.ring()
+    found = []
+    for steps in range(1, 6):
+        denoiser = oracle(world, process, "eps")
+        langevin.sample(denoiser, samplers.DPMSolverPP(order=order, start="corrected"), n=2, steps=steps)
+        found.append(denoiser.counter.calls)
+    assert found == calls
 
 
 def test_taper():
