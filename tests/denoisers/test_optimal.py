@@ -6,11 +6,13 @@ import itertools
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from langevin import Noise, UserError, guidance, processes, samplers, worlds
 from langevin.denoisers import Calibration, analytic, calibrate, convert, dirac, unit, with_variance
+from langevin.denoisers.optimal import intercept
 from support import sliced_w2, w2_floor
 
 PROCESSES = {
@@ -121,6 +123,18 @@ def test_bounds():
     ranged = lam2 + (torch.sqrt(before) - torch.sqrt((1 - before - lam2) * bar / (1 - bar))) ** 2 * 0.75**2
     assert ranged < upper
     torch.testing.assert_close(variance(law(-0.2, low=-0.5, high=1.0)), ranged)
+
+
+def test_the_error_of_an_intercept_is_that_of_least_squares():
+    """s/√M with s² the residuals over M − k − 1 degrees of freedom, as NumPy finds them."""
+    draw = torch.Generator().manual_seed(0)
+    known = torch.randn(12, 3, generator=draw, dtype=torch.float64)
+    values = 2 + known @ torch.ones(3).double() + torch.randn(12, generator=draw, dtype=torch.float64)
+    mean, error = intercept(values, known)
+    design = np.column_stack((np.ones(12), known.numpy()))
+    weights, residual, *_ = np.linalg.lstsq(design, values.numpy(), rcond=None)
+    assert float(mean) == pytest.approx(weights[0], rel=1e-12)
+    assert float(error) == pytest.approx(math.sqrt(residual[0] / (12 - 4) / 12), rel=1e-12)
 
 
 def test_the_range_of_the_data_is_kept_with_the_estimate():

@@ -105,6 +105,16 @@ def test_a_time_a_sample(clock):
         torch.testing.assert_close(both[i], alone[0], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("samples", [1, 2, 3])
+def test_a_time_each_for_few_samples(samples):
+    """One, two or three samples at times of their own: none takes another's place on the way."""
+    clock, path = CLOCKS["exploding"], BrownianPath(3, samples)
+    t = torch.tensor([0.9, 0.3, 0.6], dtype=F64)[:samples]
+    together = path.value((2,), t, clock)
+    for i in range(samples):
+        torch.testing.assert_close(together[i], path.value((2,), float(t[i]), clock)[i], rtol=1e-9, atol=1e-12)
+
+
 def test_values_belong_to_the_caller():
     """Writing into a value changes no later answer (an adaptive solver did)."""
     path = BrownianPath(3, 4)

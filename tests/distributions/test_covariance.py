@@ -57,6 +57,12 @@ def test_a_variance_without_a_batch_is_one_matrix():
     torch.testing.assert_close(Diagonal(v).dense((2, 3)), torch.diag(v.flatten())[None], rtol=0, atol=0)
 
 
+def test_a_root_is_scaled_with_its_matrix():
+    root = gaussian(B, 2, 2, 3)
+    cov = Blocks(torch.einsum("bijn,bkjn->bikn", root, root), root).scale(torch.tensor([2.0, -3.0, 0.5]).double())
+    torch.testing.assert_close(torch.einsum("bijn,bkjn->bikn", cov.root, cov.root), cov.matrix, **TOL)
+
+
 class Basis:
     """Stands in for noise: sample i gets the i-th unit vector of all the normals that are asked for, folds included."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ import langevin
 from langevin import Noise, likelihood, processes, worlds
 from langevin.data import DataInfo
 from langevin.denoisers import AffineParameterization, NetworkDenoiser, gaussian_frame
-from langevin.likelihood.flow import Flow, Grid, time_warps
+from langevin.likelihood.flow import Flow, Grid, orthogonal_error, time_warps
 from langevin.likelihood.probes import Probes
 from langevin.numerics.frame import GaussianFrame
 from langevin.samplers import estimate_moments
@@ -204,6 +205,20 @@ def test_a_network_is_not_asked_outside_its_range():
     assert min(asked) >= EDM.t_min * (1 - 1e-9)
     assert max(asked) <= EDM.t_max
     assert (found.log_prob - world.log_prob(x)).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("dim", [4, 8])
+def test_whole_blocks_of_probes_of_a_constant_matrix_have_no_error(dim):
+    """Var = 2 Σ O_ii − 2/(P−1) Σ_{i≠j of a block} O_ij is 0 there: what is left, 0.16 at most of the
+    error of independent probes, is of O's fit to one draw of the probes. With P + 1 for P − 1 it would be 0.6."""
+    draw = torch.Generator().manual_seed(0)
+    half = torch.randn(dim, dim, generator=draw, dtype=torch.float64)
+    matrix, probes = half + half.T, Probes(Noise(0, 3), dim, "rademacher")
+    signs = torch.stack([probes(j) for j in range(4 * probes.order)])
+    error = lambda some: orthogonal_error(some, some @ matrix, probes.order)
+    plain = (2 * (matrix**2 - torch.diag(matrix.diagonal() ** 2)).sum() * len(signs)).sqrt()  # of independent probes
+    assert (error(signs) < 0.3 * plain).all()
+    assert (error(signs[: probes.order // 2]) > 0.1 * plain / math.sqrt(8)).all()
 
 
 @pytest.mark.parametrize("dim", [2, 5, 64])
@@ -451,6 +466,45 @@ def test_the_learned_dequantisation_begins_as_one_logit_normal(shape):
     torch.testing.assert_close(y, (width * (share - 0.5)).reshape(x.shape), rtol=1e-6, atol=1e-9)
     density = -0.5 * (e**2 + math.log(2 * math.pi)) - torch.log(1.6 * share * (1 - share) * width)
     torch.testing.assert_close(log_q, density.sum(1), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("probes", [1, 4])
+def test_probes_of_an_adaptive_method_are_averaged(monkeypatch, probes):
+    """change = mean over probes of their integrals, and its standard error their standard deviation over √K."""
+    world, each = worlds.ring(), torch.tensor([[1.0, 2.0], [3.0, 2.5], [0.5, 2.0], [2.0, 9.0]], dtype=torch.float64)
+    x = world.sample(2, 1)
+    monkeypatch.setattr(sys.modules["langevin.likelihood.exact"], "solve", lambda flow, z, *rest: (z, each[:probes]))
+    ask = lambda: likelihood.exact(world.denoiser(EDM), x, method="rk45", divergence="hutchinson", probes=probes)
+    found = ask()
+    each_now = each[:probes].mean(0)
+    expected = each[:probes].std(0) / math.sqrt(probes) if probes > 1 else torch.full((2,), math.nan).double()
+    torch.testing.assert_close(found.stderr, expected, rtol=1e-12, atol=0, equal_nan=True)
+    monkeypatch.setattr(
+        sys.modules["langevin.likelihood.exact"], "solve", lambda flow, z, *rest: (z, 0 * each[:probes])
+    )
+    torch.testing.assert_close(found.log_prob - ask().log_prob, each_now, rtol=1e-12, atol=1e-12)
+
+
+def test_an_exact_divergence_of_an_adaptive_method_has_no_error():
+    world = worlds.ring()
+    found = likelihood.exact(world.denoiser(EDM), world.sample(2, 1), method="rk45", divergence="exact", rtol=0.1)
+    assert found.stderr.tolist() == [0, 0]
+
+
+def test_every_evaluation_is_counted():
+    """As many as the denoiser itself was asked for, a sample."""
+    world, asked = worlds.ring(), []
+
+    class Counted(langevin.denoisers.Transform):
+        def __call__(self, x_t, t):
+            asked.append(len(x_t))
+            return self.base(x_t, t)
+
+    for settings in ({"evaluations": 20}, {"method": "rk45", "rtol": 0.1}):
+        asked.clear()
+        watched, frame = Counted(world.denoiser(EDM)), gaussian_frame(world.denoiser(EDM))
+        found = likelihood.exact(watched, world.sample(3, 1), frame=frame, divergence="exact", **settings)
+        assert found.evaluations == pytest.approx(sum(asked) / 3, rel=1e-12)
 
 
 def test_two_probes_of_an_adaptive_method_have_an_error():

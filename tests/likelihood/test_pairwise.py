@@ -11,6 +11,8 @@ import torch
 
 import langevin
 from langevin import UserError, denoisers, likelihood, processes, worlds
+from langevin.distributions import Stream
+from langevin.likelihood.bound import step_term
 from langevin.samplers import grids
 
 DOUBLE = torch.float64
@@ -85,6 +87,17 @@ def test_json_there_and_back(ring):
     ]:
         with pytest.raises(UserError, match=words):
             likelihood.PairwiseBound.from_dict({**good, **change})
+
+
+def test_a_cost_is_a_term_of_the_bound(ring):
+    """The first entry of one datum, written out: the mean over data of the term from t to s."""
+    denoiser, x = ring
+    process, found = denoiser.process, likelihood.pairs(denoiser, x[:1], fine=3)
+    t, s = found.times[0], found.times[1]
+    draw = langevin.Noise(0, 1).step(1)
+    x_t = process.marginal(x[:1], t).sample(draw)
+    term = step_term(process, x[:1], x_t, denoiser(x_t, t), t, s, draw.fold_in(Stream.TERM + 1))
+    torch.testing.assert_close(found.cost[0, 1], term.sum(), rtol=1e-12, atol=1e-12)
 
 
 def test_batches_do_not_matter(ring):

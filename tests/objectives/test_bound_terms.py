@@ -101,6 +101,9 @@ def test_point_beliefs_get_the_spread_of_unit_data():
     process = processes.DDPM()
     law = bound.widened(process, Dirac(torch.zeros(2, 3, dtype=DOUBLE)), torch.zeros(2, 3, dtype=DOUBLE), 1e-3)
     torch.testing.assert_close(law.cov.diagonal((3,)).flatten(), torch.tensor([1e-4], dtype=DOUBLE), rtol=1e-9, atol=0)
+    law = bound.widened(processes.EDM(), Dirac(torch.zeros(1, 3, dtype=DOUBLE)), torch.zeros(1, 3, dtype=DOUBLE), 0.6)
+    sigma2 = float(processes.EDM().sigma2(torch.tensor(0.6, dtype=DOUBLE)))
+    assert law.cov.diagonal((3,)).item() == pytest.approx(sigma2 / (1 + sigma2), rel=1e-12)  # a = 1, r = σ
     wide = Normal(torch.zeros(2, 3, dtype=DOUBLE), 0.3)
     assert bound.widened(process, wide, torch.zeros(2, 3, dtype=DOUBLE), 1e-3) is wide
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from langevin import objectives, processes, worlds
 from langevin._errors import UserError
-from langevin.denoisers import AffineParameterization, Denoiser, NetworkDenoiser
+from langevin.denoisers import AffineParameterization, Denoiser, NetworkDenoiser, Transform
 from langevin.distributions import Dirac, Distribution, Noise
 from langevin.processes import ScalarGaussian, expand
 from support import thinned
@@ -185,6 +185,18 @@ def test_explicit_is_zero_at_the_truth() -> None:
     process, x0, noise = processes.VP(), WORLD.sample(64, 5), Noise(7, 64)
     assert float(at(0.3, **MODEL_TYPES["explicit"])(WORLD.denoiser(process), x0, None, noise).max()) < 1e-20
     assert float(at(0.3, name="dsm")(WORLD.denoiser(process), x0, None, noise).mean()) > 0.01
+
+
+def test_explicit_is_the_mean_square_of_a_coordinate() -> None:
+    """A belief that is δ off in every coordinate loses δ² at the weight of x̂_0, whatever the dimension."""
+
+    class Off(Transform):
+        def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
+            return Dirac(self.base(x_t, t).mean + 0.25)
+
+    process, x0, noise = processes.VP(), WORLD.sample(8, 5), Noise(7, 8)
+    loss = at(0.3, **MODEL_TYPES["explicit"], weight="x0")(Off(WORLD.denoiser(process)), x0, None, noise)
+    torch.testing.assert_close(loss, torch.full((8,), 0.0625, dtype=torch.float64), rtol=1e-12, atol=0)
 
 
 def test_levels() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -21,13 +21,15 @@ DOUBLE = torch.float64
 class Constant(nn.Module):
     """A mean and a raw variance that do not depend on x_t."""
 
-    def __init__(self, channels=1):
+    def __init__(self, classes=0):
         super().__init__()
         self.mean = nn.Parameter(torch.tensor(0.1, dtype=DOUBLE))
         self.raw = nn.Parameter(torch.tensor(0.2, dtype=DOUBLE))
-        self.config = {"name": "constant"}
+        self.config = {"name": "constant", "classes": classes}
+        self.asked = []
 
     def forward(self, x, time, condition=None):
+        self.asked.append(condition)
         return torch.cat((self.mean.expand_as(x), self.raw.expand_as(x)), 1)
 
 
@@ -116,6 +118,25 @@ def test_hybrid_is_the_sum():
     both = Hybrid(steps=10)(denoiser, x, None, noise)
     parts = DenoisingLoss()(denoiser, x, None, noise) + 0.001 * Vlb(steps=10)(denoiser, x, None, noise)
     torch.testing.assert_close(both, parts)
+
+
+@pytest.mark.parametrize("objective", [Hybrid(steps=10), Vlb(steps=10), DenoisingLoss()])
+def test_a_label_reaches_the_network(objective):
+    network, label = Constant(classes=3), torch.tensor([2, 0, 1])
+    denoiser = NetworkDenoiser(network, processes.VP(), AffineParameterization("x0", 0.5), (2,), variance="posterior")
+    denoiser = replace(denoiser, data=DataInfo("x", (2,), levels=17))
+    objective(denoiser, torch.zeros(3, 2, dtype=DOUBLE), {"label": label}, Noise(3, 3))
+    assert network.asked
+    assert all(torch.equal(given["label"], label) for given in network.asked)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_learned_variance_is_the_second_half_of_the_channels(channels):
+    shape = (channels, 2, 2)
+    denoiser = NetworkDenoiser(Constant(), processes.VP(), AffineParameterization("x0"), shape, variance="posterior")
+    belief = denoiser(torch.zeros(1, *shape, dtype=DOUBLE), 0.5)
+    assert belief.mean.shape == (1, *shape)
+    torch.testing.assert_close(belief.mean, belief.mean.flatten()[0].expand(1, *shape))
 
 
 def test_the_bound_does_not_move_the_mean():

@@ -255,3 +255,11 @@ def test_the_label_is_given() -> None:
     own = VDM()(learner(), x, None, noise)
     torch.testing.assert_close(VDM()(made, x, {"label": torch.zeros(64, dtype=torch.int64)}, noise), own)
     assert VDM()(made, x, None, noise).mean() > 2 * own.mean()
+
+
+def test_the_level_of_noise_as_a_time():
+    """γ = 52 (t − ½) is log σ²/α² of its own α and σ, and its inverse gives t back."""
+    process, t = Level(), torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
+    expected = 2 * (torch.log(process.alpha(t)) - torch.log(process.sigma(t)))
+    torch.testing.assert_close(process.log_snr(t), expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(process.time(process.log_snr(t)), t, rtol=1e-12, atol=0)

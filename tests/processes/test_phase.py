@@ -44,6 +44,26 @@ def test_flow_and_noise(name):
         np.testing.assert_allclose(process.noise_cov(s, t), noise, rtol=1e-10, atol=1e-14)
 
 
+def test_prior_is_a_standard_normal_law():
+    """N(0, I) in x and v, which the marginal of any data comes to."""
+    prior = PhaseSpace().prior((3,))
+    assert prior.mean.shape == (1, 2, 3)
+    torch.testing.assert_close(prior.mean, torch.zeros_like(prior.mean))
+    torch.testing.assert_close(prior.cov.dense((2, 3))[0], torch.eye(6, dtype=torch.float64))
+
+
+@EACH
+@pytest.mark.parametrize(("s", "t"), PAIRS)
+def test_roots_of_a_transition_are_those_of_its_covariance(name, s, t):
+    """R Rᵀ = C of q(x_t | x_s), to the rounding of C's own small entries."""
+    law = PROCESSES[name].transition(random(1, 2, 1), s, t)
+    root, cov = law.cov.root[0, ..., 0], law.cov.matrix[0, ..., 0]
+    size = torch.sqrt(cov.diagonal())
+    torch.testing.assert_close(
+        root @ root.mT / torch.outer(size, size), cov / torch.outer(size, size), rtol=0, atol=1e-9
+    )
+
+
 def test_noise_does_not_cancel_at_short_times():
     """Every entry to 1e-13 of itself at y = βt from 1e-8, where x has gained 4y³/3 and v 4y, in forty digits."""
     process = PhaseSpace()

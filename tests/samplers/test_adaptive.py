@@ -174,6 +174,21 @@ def test_ends(process, rule):
         assert (back - x).abs().max() < 1e-3
 
 
+def test_orders_of_the_papers_pairs():
+    assert (samplers.DPMSolver12().order, samplers.DPMSolver23().order) == (2, 3)
+
+
+def test_a_field_that_is_zero_is_crossed_in_growing_steps():
+    """Both estimates of DOP853's error are 0: it is 0, and a step is ten times the one before."""
+    process = processes.VP()
+    world = worlds.GaussianMixture(torch.ones(1), torch.zeros(1, 1), torch.ones(1, 1))  # q is N(0, I) at every time
+    watched = Tally(world.denoiser(process))
+    x = torch.zeros(1, 1, dtype=F64)
+    moved = samplers.DOP853(1e-6, 1e-6).step(State(x, at(0.9)), at(0.1), watched, None).x
+    assert torch.equal(moved, x)
+    assert len(watched.calls) <= 12 * 8  # from a first step of 1e-6
+
+
 def test_phase_space():
     """A flow with a velocity of its own, against SciPy's 1e-12 reference."""
     process = processes.PhaseSpace()

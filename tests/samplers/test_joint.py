@@ -151,6 +151,15 @@ def test_nearer_the_lower():
     assert distance[0] < 0.05 < distance[1] < distance[2]
 
 
+@pytest.mark.parametrize("end", [0.0, 0.2])
+def test_boomerang_comes_down_in_so_many_steps(end):
+    q, world = PROCESSES["vp"], worlds.ring()
+    denoiser = oracle(world, q, "eps")
+    start = samplers.State(world.sample(2, 1, process=q, t=0.2).float(), torch.tensor(0.2, dtype=F64))
+    samplers.Boomerang(0.6, steps=4).step(start, torch.tensor(end, dtype=F64), denoiser, Noise(0, 2))
+    assert denoiser.counter.calls == 4
+
+
 def test_boomerang_as_a_corrector():
     """After DDIM in three steps, whose law is off, going up and back twice brings it to the truth's floor."""
     world, n, q = worlds.ring(5, 1.0, 0.2), 1000, PROCESSES["vp"]

@@ -322,6 +322,18 @@ def test_the_one_that_fits_is_picked():
     assert torch.equal(usual, langevin.sample(bare, ten, n=6, steps=10))
 
 
+@pytest.mark.parametrize("process", PROCESSES, ids=lambda p: type(p).__name__)
+def test_its_grid_is_its_nodes(process):
+    """t_max, then the times at which log σ/α is what the table says, then its end or clean data."""
+    for clean in (True, False):
+        table = a_table(process, clean=clean)
+        grid = LearnedSolver(table, made_for(process)).default_grid(process, N)
+        u = -0.5 * process.log_snr(grid)
+        torch.testing.assert_close(u[1:N], torch.tensor(table.nodes[1:], dtype=torch.float64), rtol=1e-8, atol=1e-8)
+        assert grid[0] == process.t_max
+        assert (float(grid[-1]) == 0) if clean else float(u[-1]) == pytest.approx(table.end, rel=1e-8)
+
+
 def test_a_direction_without_variance_is_given_some():
     """A thousandth of the mean variance: a network's error there would be magnified by 1/σ otherwise."""
     known = GaussianFrame(torch.zeros(3), torch.tensor([1.0, 0.5, 0.0]))

@@ -224,6 +224,20 @@ def test_adams_bashforth():
         np.testing.assert_allclose(np.array(found) / sum(found), expected, rtol=1e-12)
 
 
+def test_settings_of_published_names():
+    """Prediction, variable, order, η and corrector of each name, as its paper has them."""
+    s = samplers
+    named = {
+        s.DPMSolverPP(): ("x0", "log-snr", 2, 0.0, 0),
+        s.DPMSolverPP3M(): ("x0", "log-snr", 3, 0.0, 0),
+        s.DPMSolverPPSDE(): ("x0", "log-snr", 2, 1.0, 0),
+        s.DPMSolverPP3MSDE(): ("x0", "log-snr", 3, 1.0, 0),
+        s.DPMSolverMultistep(): ("eps", "log-snr", 2, 0.0, 0),
+    }
+    for rule, settings in named.items():
+        assert (rule.prediction, rule.variable, rule.order, rule.eta, rule.corrector) == settings, rule
+
+
 def test_one_predictor_by_three_names():
     """UniP-p is the polynomial through p values (p ≥ 3), UniP-2 with B2 is DPM-Solver++(2M)."""
     process = processes.VP()

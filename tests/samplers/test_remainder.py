@@ -524,6 +524,15 @@ def test_directions_all_alike_are_one_number(name, eta):
         torch.testing.assert_close(state.x, known[0][-1], rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("order", [1, 2, 4])
+def test_with_noise_the_order_is_two_at_most(order):
+    world = worlds.random_mixture(3, components=3, rms=0.7, seed=2)
+    draw = lambda k: langevin.sample(
+        world.denoiser(processes.VP()), samplers.GaussianRemainder(order=k, eta=1.0), n=4, steps=6
+    )
+    assert torch.equal(draw(order), draw(min(order, 2)))
+
+
 def test_times_of_their_own_are_refused():
     """Values are remembered at times that all samples share."""
     process = processes.EDM()

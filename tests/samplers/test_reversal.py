@@ -273,6 +273,19 @@ def test_adaptive_treats_both_sides_alike():
     torch.testing.assert_close(ends[1], -ends[0], rtol=0, atol=1e-12)
 
 
+def test_adaptive_ends_each_sample_at_its_own_time():
+    """Some at clean data, some on the way: each as it ends alone, on its own path."""
+    process, world = processes.VP(), worlds.ring()
+    denoiser, rule = world.denoiser(process), samplers.AdaptiveSDE()
+    x, s = world.sample(3, 1, process=process, t=0.3), torch.tensor([0.0, 0.1, 0.1], dtype=F64)
+    path = BrownianPath(4, 3, depth=20)
+    together = rule.step(samplers.State(x, torch.full((3,), 0.3, dtype=F64)), s, denoiser, path).x
+    for i in range(3):
+        start = samplers.State(x[i : i + 1], torch.full((1,), 0.3, dtype=F64))
+        alone = rule.step(start, s[i : i + 1], denoiser, path.rows(torch.tensor([i]))).x
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-9, atol=1e-9)
+
+
 def test_adaptive_on_new_noise_is_biased():
     """Why a refused step keeps its path: algorithm 1 as published, with new noise for every attempt, in 20 lines."""
     world, n, rtol, atol = gaussian(), 2000, 0.02, 0.005

@@ -48,6 +48,19 @@ def test_a_plan_is_the_same_step(process, sampler, kind):
     torch.testing.assert_close(own.x, state.x, rtol=0, atol=1e-12 * size)
 
 
+@pytest.mark.parametrize(
+    "sampler", [samplers.DDIM(), samplers.DDPM(), samplers.Euler(), samplers.Multistep("eps", order=1)], ids=repr
+)
+def test_a_sample_that_stands_still_stays_beside_others_that_move(sampler):
+    process, world = processes.VP(), worlds.ring()
+    x, t = world.sample(2, 1, process=process, t=0.5), torch.tensor([0.5, 0.5], dtype=torch.float64)
+    moved = sampler.step(
+        samplers.State(x, t), torch.tensor([0.5, 0.3]).double(), world.denoiser(process), Noise(0, 2)
+    ).x
+    torch.testing.assert_close(moved[0], x[0], rtol=0, atol=1e-12)
+    assert (moved[1] - x[1]).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("sampler", [samplers.Euler(), samplers.Heun(), samplers.DDPM()], ids=repr)
 def test_other_processes_take_the_long_way(sampler):
     """Rows are for processes of one scalar; elsewhere the process is asked."""

@@ -313,6 +313,13 @@ def test_fast_on_its_grid_is_its_parts():
     assert langevin.sample(denoiser, rule, start=x).equal(state.x)
 
 
+def test_fast_without_a_plan_is_its_third_order():
+    process, denoiser = processes.VP(), WORLD.denoiser(processes.VP())
+    state = State(WORLD.sample(4, 1, process=process, t=0.9), at(0.9))
+    moved = samplers.DPMSolverFast(9).step(state, at(0.5), denoiser, None).x
+    assert torch.equal(moved, samplers.DPMSolver(3).step(state, at(0.5), denoiser, None).x)
+
+
 def test_in_turn_goes_on_with_the_last():
     process, denoiser = processes.VP(), WORLD.denoiser(processes.VP())
     x, grid = WORLD.sample(4, 1, process=process, t=0.9), torch.tensor([0.9, 0.6, 0.4, 0.2, 0.1], dtype=torch.float64)

@@ -64,6 +64,13 @@ def test_every_way_back_has_the_law_of_the_noising(eta, order, size):
     assert errors[-1] < size
 
 
+def test_where_nothing_moves_the_density_stays():
+    grid, density = Grid((-1,), (1,), (8,)), torch.arange(8, dtype=torch.float64)
+    still = Equation(lambda x, t: 0 * x, lambda t: torch.zeros(1, dtype=torch.float64))
+    found = fokker_planck(grid, density, still, [0.0, 0.5, 1.0])
+    assert torch.equal(found[-1], density)
+
+
 def test_in_two_dimensions():
     """An anisotropic mixture in the plane under rectified flow from t = 0.05 to 0.8: order 2."""
     process = processes.RectifiedFlow()
