@@ -186,6 +186,11 @@ def test_labels_and_rows_pass_through():
     x_t = WORLD.sample(3, 1, process=PROCESS, t=0.5)
     bound = model.given(label=[0, 1, 2])
     torch.testing.assert_close(bound(x_t, 0.5).mean, WORLD.denoiser(PROCESS).given(label=[0, 1, 2])(x_t, 0.5).mean)
+    noise, x0, law, label = Noise(3, 3), WORLD.sample(3, 2), SecondMoment(), torch.tensor([0, 1, 2])
+    head = NPR(WORLD.denoiser(PROCESS), Gives(torch.ones(3, 2).double()), STD)
+    asked = law(head, x0, {"label": label}, noise)
+    torch.testing.assert_close(asked, law(head.given(label=label), x0, None, noise))
+    assert not torch.allclose(asked, law(head, x0, None, noise))
     other = model.onto(WORLD.denoiser(PROCESS).given(label=1))
     torch.testing.assert_close(other(x_t, 0.5).mean, WORLD.denoiser(PROCESS).given(label=1)(x_t, 0.5).mean)
 

@@ -139,6 +139,20 @@ def test_time_labels():
     assert ends.tolist() == [-4.0, 4.0]
 
 
+@pytest.mark.parametrize("process", [processes.VP(), processes.EDM()], ids=str)
+@pytest.mark.parametrize("time", ["t", "time", "index", "nearest-index", "sigma", "log_snr"])
+def test_ranges_hold_the_labels_and_no_more(time, process):
+    """The least and the largest label over all times, which a network's features are laid over."""
+    low, high = time_range(time, process)
+    labels = TIME_INPUTS[time](process, torch.linspace(0, 1, 1001, dtype=torch.float64))
+    seen = labels[labels.isfinite()]
+    size = max(abs(high), abs(low)) if math.isfinite(high - low) else math.inf
+    assert low <= float(seen.min()) + 1e-9
+    assert high >= float(seen.max()) - 1e-9
+    if math.isfinite(size):
+        assert float(seen.max() - seen.min()) > 0.95 * (high - low)
+
+
 def test_unscaled_input():
     assert torch.equal(AffineParameterization(scale_input=False).input_scale(processes.VE(), T), torch.ones_like(T))
 

@@ -14,6 +14,7 @@ from langevin import objectives, processes, worlds
 from langevin._errors import UserError
 from langevin.denoisers import AffineParameterization, Denoiser, NetworkDenoiser, Transform
 from langevin.distributions import Dirac, Distribution, Noise
+from langevin.objectives.matching import PROBES
 from langevin.processes import ScalarGaussian, expand
 from support import thinned
 
@@ -197,6 +198,14 @@ def test_explicit_is_the_mean_square_of_a_coordinate() -> None:
     process, x0, noise = processes.VP(), WORLD.sample(8, 5), Noise(7, 8)
     loss = at(0.3, **MODEL_TYPES["explicit"], weight="x0")(Off(WORLD.denoiser(process)), x0, None, noise)
     torch.testing.assert_close(loss, torch.full((8,), 0.0625, dtype=torch.float64), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("law", PROBES)
+def test_probes_have_no_mean_and_unit_covariance(law: str) -> None:
+    """E[v] = 0 and E[vvᵀ] = I of 40,000 draws, to 5 standard errors (the largest, of v_i², is √2 of a normal law)."""
+    v = PROBES[law](Noise(1, 40_000), (3,))
+    assert v.mean(0).abs().max() < 5 / 200
+    assert (v.T @ v / len(v) - torch.eye(3, dtype=v.dtype)).abs().max() < 5 * math.sqrt(2) / 200
 
 
 def test_levels() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from langevin import UserError, objectives, worlds
 from langevin.data import DataInfo
@@ -255,6 +255,15 @@ def test_the_label_is_given() -> None:
     own = VDM()(learner(), x, None, noise)
     torch.testing.assert_close(VDM()(made, x, {"label": torch.zeros(64, dtype=torch.int64)}, noise), own)
     assert VDM()(made, x, None, noise).mean() > 2 * own.mean()
+
+
+def test_a_schedule_begins_at_both_ends_of_the_table():
+    network = nn.Identity()
+    network.weight = nn.Parameter(torch.zeros(1))
+    denoiser = NetworkDenoiser(network, Learned([-5.0, 1.0, 6.0]), AffineParameterization("eps"), (2,))
+    low, gap = VDM().prepare(denoiser).network.schedule.ends()
+    assert float(low) == pytest.approx(-5)
+    assert float(gap) == pytest.approx(11)
 
 
 def test_the_level_of_noise_as_a_time():

@@ -153,11 +153,29 @@ def test_nearer_the_lower():
 
 @pytest.mark.parametrize("end", [0.0, 0.2])
 def test_boomerang_comes_down_in_so_many_steps(end):
-    q, world = PROCESSES["vp"], worlds.ring()
-    denoiser = oracle(world, q, "eps")
-    start = samplers.State(world.sample(2, 1, process=q, t=0.2).float(), torch.tensor(0.2, dtype=F64))
-    samplers.Boomerang(0.6, steps=4).step(start, torch.tensor(end, dtype=F64), denoiser, Noise(0, 2))
-    assert denoiser.counter.calls == 4
+    """Asked at times uniform in log-SNR from the top to the end; to clean data, to t_min and from there."""
+    q, world, asked = PROCESSES["vp"], worlds.ring(), []
+
+    class Told(langevin.denoisers.Transform):
+        def __call__(self, x_t, t):
+            asked.append(float(t))
+            return self.base(x_t, t)
+
+    start = samplers.State(world.sample(2, 1, process=q, t=0.2), torch.tensor(0.2, dtype=F64))
+    rule = samplers.Boomerang(0.6, steps=4)
+    made = rule.step(start, torch.tensor(end, dtype=F64), Told(world.denoiser(q)), Noise(0, 2))
+    ends = q.log_snr(torch.tensor([0.6, end or q.t_min], dtype=F64))
+    count = 5 if end else 4
+    expected = q.time(torch.linspace(float(ends[0]), float(ends[1]), count, dtype=F64))[:4]
+    torch.testing.assert_close(torch.tensor(asked, dtype=F64), expected, rtol=1e-9, atol=0)
+    assert float(made.t) == end
+
+
+def test_boomerang_of_one_datum_comes_back_to_it():
+    """Its last step is to clean data itself, where the belief of a single point is that point."""
+    point = worlds.Empirical(torch.tensor([[0.3, -0.2]], dtype=F64))
+    x = samplers.boomerang(point.denoiser(PROCESSES["vp"]), torch.tensor([[0.3, -0.2]], dtype=F64), 0.5, steps=3)
+    torch.testing.assert_close(x, torch.tensor([[0.3, -0.2]], dtype=F64), rtol=0, atol=1e-12)
 
 
 def test_boomerang_as_a_corrector():

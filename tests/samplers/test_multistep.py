@@ -415,7 +415,7 @@ def test_bad_process_and_grid():
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_weight_is_the_rate_of_the_total(prediction, eta):
     """``weight`` is n_s dm/du at s: ``total`` of a short step over its length in u, to its first order, 1e-5."""
     from langevin.samplers.linear.multistep import Point

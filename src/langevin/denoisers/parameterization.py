@@ -222,7 +222,7 @@ class AffineParameterization(Parameterization):
             name = type(process).__name__
             raise UserError(f"prediction {self.prediction!r} needs a process x_t = αx_0 + σε, got {name}")
         end = torch.ones((), dtype=torch.float64)
-        if self.prediction in ("eps", "score") and float(process.alpha(end)) < 1e-6:
+        if self.prediction in ("eps", "score") and float(process.alpha(end).detach()) < 1e-6:
             raise UserError(
                 f"prediction {self.prediction!r} cannot be read at t = 1 of {process}, where alpha is 0 and x_t holds "
                 "nothing but noise; use v, flow, x0 or edm"
