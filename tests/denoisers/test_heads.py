@@ -189,6 +189,7 @@ def test_labels_and_rows_pass_through():
     noise, x0, law, label = Noise(3, 3), WORLD.sample(3, 2), SecondMoment(), torch.tensor([0, 1, 2])
     head = NPR(WORLD.denoiser(PROCESS), Gives(torch.ones(3, 2).double()), STD)
     asked = law(head, x0, {"label": label}, noise)
+    assert head.counter.calls == 1
     torch.testing.assert_close(asked, law(head.given(label=label), x0, None, noise))
     assert not torch.allclose(asked, law(head, x0, None, noise))
     other = model.onto(WORLD.denoiser(PROCESS).given(label=1))

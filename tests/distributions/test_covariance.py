@@ -55,6 +55,9 @@ EACH = pytest.mark.parametrize(("cov", "shape"), CASES.values(), ids=CASES.keys(
 def test_a_variance_without_a_batch_is_one_matrix():
     v = positive(2, 3)
     torch.testing.assert_close(Diagonal(v).dense((2, 3)), torch.diag(v.flatten())[None], rtol=0, atol=0)
+    u = gaussian(1, 2, 2, 3)
+    dense = torch.diag(v.flatten()) + u.flatten(2)[0].mT @ u.flatten(2)[0]
+    torch.testing.assert_close(LowRank(v, u).dense((2, 3)), dense[None], **TOL)
 
 
 def test_a_root_is_scaled_with_its_matrix():

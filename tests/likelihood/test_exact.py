@@ -505,6 +505,7 @@ def test_every_evaluation_is_counted():
         watched, frame = Counted(world.denoiser(EDM)), gaussian_frame(world.denoiser(EDM))
         found = likelihood.exact(watched, world.sample(3, 1), frame=frame, divergence="exact", **settings)
         assert found.evaluations == pytest.approx(sum(asked) / 3, rel=1e-12)
+        assert found.protocol["evaluations"] == found.evaluations
 
 
 def test_two_probes_of_an_adaptive_method_have_an_error():

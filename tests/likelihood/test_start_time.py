@@ -31,6 +31,7 @@ def test_fitted_start():
     torch.testing.assert_close(law.log_prob(x), world.log_prob(x, PROCESS, t))
     flat = likelihood.fitted_start(PROCESS, t, world.mean, world.cov.diagonal())
     torch.testing.assert_close(flat.cov.diagonal((3,)), law.cov.diagonal((3,)))
+    torch.testing.assert_close(flat.mean, PROCESS.alpha(t) * world.mean[None])
     other, n = worlds.random_mixture(2, seed=1), 100_000
     drawn = other.sample(n, 5, process=PROCESS, t=t)
     fitted = likelihood.fitted_start(PROCESS, t, other.mean, other.cov)

@@ -14,6 +14,7 @@ from langevin.denoisers import AffineParameterization, NetworkDenoiser
 from langevin.likelihood import vdm_bound
 from langevin.objectives.vdm import VDM
 from langevin.processes import EDM, VE, VP, Absorbing, Learned, Learning, MonotoneNetwork, ScalarGaussian
+from langevin.processes.cubic import MonotoneCubic
 
 MIXTURE = worlds.random_mixture(3, components=4, rms=0.7, seed=5)
 
@@ -156,3 +157,13 @@ def test_a_schedule_begins_as_a_line_with_bends_of_all_widths():
     torch.testing.assert_close(one, torch.ones_like(one), rtol=1e-6, atol=0)  # made in float32
     torch.testing.assert_close(share, torch.full_like(share, 1 / 12), rtol=1e-6, atol=0)
     torch.testing.assert_close(steep, 5 * 2.0 ** (torch.arange(12) % 6).to(steep), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_monotone_cubic_is_inverted_to_rounding(sign):
+    """x of y(x), from either side of the first guess: to 1e-12 of a knot, the rounding of y over its least slope."""
+    rise = sign * (0.05 + torch.rand(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** 2)
+    curve, x = MonotoneCubic(0.3, rise), torch.linspace(0, 40, 1999, dtype=torch.float64)
+    torch.testing.assert_close(curve.inverse(curve(x)), x, rtol=0, atol=1e-12)
+    for one in x[5::97]:  # alone, where nobody else's steps go on for it
+        torch.testing.assert_close(curve.inverse(curve(one)), one, rtol=0, atol=1e-12)

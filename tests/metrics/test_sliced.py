@@ -6,7 +6,24 @@ import pytest
 import torch
 
 from langevin._errors import UserError
-from langevin.metrics import sliced_floor, sliced_wasserstein
+from langevin.metrics import Parts, sliced_floor, sliced_wasserstein
+from langevin.metrics.sliced import sliced_between
+
+
+def test_a_floor_is_of_two_halves():
+    """Each of the draws, again by hand: the distance of one half of a permutation to the other."""
+    x = normal(31, 2, seed=0)
+    generator, values = torch.Generator().manual_seed(3), []
+    for _ in range(4):
+        order = torch.randperm(31, generator=generator)
+        values.append(sliced_wasserstein(x[order[:15]], x[order[15:30]], projections=32, seed=3))
+    floor = sliced_floor(x, projections=32, seed=3, halvings=4)
+    assert floor.value == pytest.approx(sum(values) / 4, rel=1e-6)
+
+
+def test_in_parts_it_is_the_same():
+    x, real = normal(50, 3, seed=0), normal(40, 3, seed=1)
+    assert sliced_between(Parts.of(x), real) == pytest.approx(sliced_wasserstein(x, real), rel=1e-9)
 
 
 def normal(*shape: int, seed: int) -> torch.Tensor:

@@ -257,6 +257,13 @@ def test_the_label_is_given() -> None:
     assert VDM()(made, x, None, noise).mean() > 2 * own.mean()
 
 
+def test_reconstruction_of_a_density_is_an_entropy():
+    """E −log N(x; z_0/α_0, e^γ₀) is that of a normal law of variance e^γ₀, in nats a dimension."""
+    found = reconstruction_term(torch.zeros(2, 3), torch.tensor(-4.0).double(), Noise(0, 2), None)
+    expected = torch.distributions.Normal(0.0, math.exp(-2)).entropy()
+    torch.testing.assert_close(found, expected.double().expand(2), rtol=1e-6, atol=0)
+
+
 def test_a_schedule_begins_at_both_ends_of_the_table():
     network = nn.Identity()
     network.weight = nn.Parameter(torch.zeros(1))

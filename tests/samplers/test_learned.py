@@ -310,6 +310,10 @@ def test_the_one_that_fits_is_picked():
     other = langevin.denoisers.convert(model, processes.EDM(sigma_max=40.0))
     for parts in ((worlds.ring().denoiser(process), model.given(label=labels)), (other, other)):
         assert find_learned_solver(LinearPooling(parts, (-1.0, 2.0)), 4) is None
+    own = (model, model.given(label=labels))
+    assert find_learned_solver(LinearPooling(own, (-1.0, 2.0)), 4) is guided
+    for weights_ in ((-1.0, 2.5), (1.0, 2.0)):  # which are no guidance scale
+        assert find_learned_solver(LinearPooling(own, weights_), 4) is None
     # It is what `sample` takes when nothing is named, and only then.
     kept = langevin.sample(model.given(label=labels), n=6, steps=4)
     torch.testing.assert_close(kept, langevin.sample(model.given(label=labels), turns, n=6, steps=4), rtol=0, atol=0)

@@ -16,7 +16,7 @@ import langevin
 from langevin import Noise, processes, samplers, worlds
 from langevin.numerics.quadrature import gauss, lagrange
 from langevin.samplers import Multistep
-from langevin.samplers.linear.multistep import PREDICTIONS, VARIABLES
+from langevin.samplers.linear.multistep import PREDICTIONS, VARIABLES, Point
 
 PROCESSES = [processes.VP(), processes.SubVP(), processes.EDM(), processes.RectifiedFlow(), processes.DDPM()]
 TIMES = (0.5, 0.62, 0.71, 0.83)
@@ -53,11 +53,13 @@ def test_first_order_is_the_exact_flow_of_a_constant(process, prediction, s):
         known, lines = (-1.0, 1.0), [(1.0, 0.0, -1.0), (0.0, 1.0, 1.0)]
     else:
         r, q = math.hypot(a, b), math.hypot(e, g)
+        p = Point(float(t), a, b)
+        assert PREDICTIONS["v"].parts(p) == pytest.approx((-b / r, a / r), rel=1e-13)  # (α ε − σ x_0)/√(α² + σ²)
         angle = math.atan2(g, e) - math.atan2(b, a)
         assert scale == pytest.approx(q / r, rel=1e-13)
         assert weight == pytest.approx(q * angle, rel=1e-11)
         return
-    assert known == PREDICTIONS[prediction].parts(None) if prediction != "v" else True
+    assert known == PREDICTIONS[prediction].parts(None)
     for x0, eps, f in lines:
         assert scale * (a * x0 + b * eps) + weight * f == pytest.approx(e * x0 + g * eps, rel=1e-12, abs=1e-14)
 
@@ -418,8 +420,6 @@ def test_bad_process_and_grid():
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_weight_is_the_rate_of_the_total(prediction, eta):
     """``weight`` is n_s dm/du at s: ``total`` of a short step over its length in u, to its first order, 1e-5."""
-    from langevin.samplers.linear.multistep import Point
-
     form, process = PREDICTIONS[prediction], processes.VP()
     if eta and form.std is None:
         return

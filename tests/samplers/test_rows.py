@@ -43,6 +43,9 @@ def test_a_plan_is_the_same_step(process, sampler, kind):
     for i, s in enumerate(grid[1:], 1):
         state = sampler.step(state, s, denoiser, Noise(3, 5).step(i))
         own = sampler.step(own, s.expand(5), denoiser, Noise(3, 5).step(i))
+    mixed = sampler.step(samplers.State(start, grid[:1].expand(5)), grid[1], denoiser, Noise(3, 5).step(1)).x
+    other = sampler.step(samplers.State(start, grid[0]), grid[1:2].expand(5), denoiser, Noise(3, 5).step(1)).x
+    torch.testing.assert_close(mixed, other, rtol=1e-12, atol=1e-12)
     size = float(start.abs().max())
     torch.testing.assert_close(planned.x, state.x, rtol=0, atol=1e-12 * size)
     torch.testing.assert_close(own.x, state.x, rtol=0, atol=1e-12 * size)
