@@ -192,6 +192,12 @@ def test_labels_and_rows_pass_through():
     assert head.counter.calls == 1
     torch.testing.assert_close(asked, law(head.given(label=label), x0, None, noise))
     assert not torch.allclose(asked, law(head, x0, None, noise))
+    t = torch.tensor(0.5, dtype=torch.float64)
+    head(x_t, t)
+    alpha, sigma, mean = PROCESS.alpha(t), PROCESS.sigma(t), WORLD.denoiser(PROCESS)(x_t, t).mean
+    size = torch.sqrt(sigma**2 + alpha**2 * STD**2)
+    guess = (mean - alpha * STD**2 / size**2 * x_t) / (sigma * STD / size)
+    torch.testing.assert_close(head.network.seen, torch.cat((x_t / size, mean / STD, guess), 1))
     other = model.onto(WORLD.denoiser(PROCESS).given(label=1))
     torch.testing.assert_close(other(x_t, 0.5).mean, WORLD.denoiser(PROCESS).given(label=1)(x_t, 0.5).mean)
 

@@ -143,6 +143,7 @@ def test_time_labels():
 @pytest.mark.parametrize("time", ["t", "time", "index", "nearest-index", "sigma", "log_snr"])
 def test_ranges_hold_the_labels_and_no_more(time, process):
     """The least and the largest label over all times, which a network's features are laid over."""
+    assert not TIME_INPUTS["none"](process, torch.linspace(0, 1, 3)).any()
     low, high = time_range(time, process)
     labels = TIME_INPUTS[time](process, torch.linspace(0, 1, 1001, dtype=torch.float64))
     seen = labels[labels.isfinite()]

@@ -276,6 +276,10 @@ def test_it_prints_a_table_and_its_parts_sum():
         lines[-1].split("  ")[0],
     ]
     torch.testing.assert_close(found.nats, found.prior + found.terms.sum(1) + found.decoder)
+    parts = [found.prior, *found.terms.unbind(1), found.decoder, found.nats]
+    for (_, mean, error), part in zip(found.rows(), parts, strict=True):
+        assert mean == pytest.approx(float(part.mean()), rel=1e-12)
+        assert error == pytest.approx(float(part.std() / math.sqrt(len(part))), rel=1e-9)
     assert "8 samples" in lines[-1]
     calls = []
     likelihood.bound(
@@ -288,6 +292,20 @@ def test_it_prints_a_table_and_its_parts_sum():
     )
     assert calls[-1] == (48, 48)
     assert calls == sorted(calls)
+
+
+def test_the_grid_of_a_bound_ends_where_bins_tell_nothing_more():
+    """With the discretised decoder at σ/α a tenth of a bin, uniform in log-SNR up to there."""
+    process, width = processes.EDM(1e-5, 80.0), 2 / 255
+    denoiser = denoisers.dirac(worlds.ring().denoiser(process))
+    x = torch.linspace(-1, 1, 256, dtype=torch.float64)[torch.tensor([[3, 200], [90, 128]])]
+    found = likelihood.bound(denoiser, x, steps=4, decoder=Discretised())
+    t = found.grid[:-1]
+    ratio = process.sigma(t) / process.alpha(t)
+    assert float(ratio[-1]) == pytest.approx(width / 10, rel=1e-9)
+    gaps = process.log_snr(t).diff()
+    torch.testing.assert_close(gaps, gaps.mean().expand(3), rtol=1e-9, atol=0)
+    assert [name for name, *_ in found.rows()][-2] == f"L_0 from {float(t[-1]):.4g}"
 
 
 def test_bad_requests_are_named():

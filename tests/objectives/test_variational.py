@@ -114,7 +114,7 @@ def test_ratios_of_pairs_multiply():
 
 def test_hybrid_is_the_sum():
     """L_simple + λ L_vlb on the same noise."""
-    denoiser, x, noise = learned(levels=17), torch.zeros(50, 2, dtype=DOUBLE), Noise(3, 50)
+    denoiser, x, noise = learned(levels=17), torch.full((50, 2), 0.25, dtype=DOUBLE), Noise(3, 50)
     both = Hybrid(steps=10)(denoiser, x, None, noise)
     parts = DenoisingLoss()(denoiser, x, None, noise) + 0.001 * Vlb(steps=10)(denoiser, x, None, noise)
     torch.testing.assert_close(both, parts)

@@ -312,6 +312,8 @@ def test_the_one_that_fits_is_picked():
         assert find_learned_solver(LinearPooling(parts, (-1.0, 2.0)), 4) is None
     own = (model, model.given(label=labels))
     assert find_learned_solver(LinearPooling(own, (-1.0, 2.0)), 4) is guided
+    strangers = (a_network((plain, turns)), model.given(label=labels))  # the same solvers, another network
+    assert find_learned_solver(LinearPooling(strangers, (-1.0, 2.0)), 4) is None
     for weights_ in ((-1.0, 2.5), (1.0, 2.0)):  # which are no guidance scale
         assert find_learned_solver(LinearPooling(own, weights_), 4) is None
     # It is what `sample` takes when nothing is named, and only then.

@@ -533,6 +533,13 @@ def test_with_noise_the_order_is_two_at_most(order):
     assert torch.equal(draw(order), draw(min(order, 2)))
 
 
+def test_constants_of_a_warp_go_by_what_is_known():
+    """The plane's for one or two directions, others for more, and others again for a standard deviation alone."""
+    known = lambda size: GaussianFrame(torch.zeros(size), torch.linspace(0.1, 1, size, dtype=torch.float64))
+    assert [time_warp(known(n)).density for n in (1, 2, 3)] == [PLANE] * 2 + [KNOWN]
+    assert time_warp(GaussianFrame.unknown(3)).density == UNKNOWN
+
+
 def test_times_of_their_own_are_refused():
     """Values are remembered at times that all samples share."""
     process = processes.EDM()

@@ -273,6 +273,13 @@ def test_adaptive_treats_both_sides_alike():
     torch.testing.assert_close(ends[1], -ends[0], rtol=0, atol=1e-12)
 
 
+def test_adaptive_ends_clean_data_in_the_belief():
+    """Of one point, in that point itself: the last step, from t_min to 0, asks where the data are."""
+    point = worlds.Empirical(torch.tensor([[0.3, -0.2]], dtype=F64))
+    x = langevin.sample(point.denoiser(VP), samplers.AdaptiveSDE(), n=2)
+    torch.testing.assert_close(x, torch.tensor([[0.3, -0.2]], dtype=F64).expand(2, 2), rtol=0, atol=1e-12)
+
+
 def test_adaptive_ends_each_sample_at_its_own_time():
     """Some at clean data, some on the way: each as it ends alone, on its own path."""
     process, world = processes.VP(), worlds.ring()

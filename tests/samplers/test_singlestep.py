@@ -320,6 +320,14 @@ def test_fast_without_a_plan_is_its_third_order():
     assert torch.equal(moved, samplers.DPMSolver(3).step(state, at(0.5), denoiser, None).x)
 
 
+def test_a_step_tells_the_belief_at_its_start():
+    process, denoiser = processes.VP(), WORLD.denoiser(processes.VP())
+    x = WORLD.sample(4, 1, process=process, t=0.9)
+    for rule in (samplers.DPMSolver(3), samplers.Heun(), samplers.RhoRK4()):
+        told = rule.step(State(x, at(0.9)), at(0.5), denoiser, None).belief
+        torch.testing.assert_close(told.mean, denoiser(x, at(0.9)).mean, rtol=1e-12, atol=0)
+
+
 def test_in_turn_goes_on_with_the_last():
     process, denoiser = processes.VP(), WORLD.denoiser(processes.VP())
     x, grid = WORLD.sample(4, 1, process=process, t=0.9), torch.tensor([0.9, 0.6, 0.4, 0.2, 0.1], dtype=torch.float64)
