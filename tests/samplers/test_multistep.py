@@ -332,6 +332,17 @@ def test_a_correction_keeps_what_another_sampler_moved(sampler):
     assert abs(float(shift / expected) - 1) < 0.5
 
 
+@pytest.mark.parametrize("variable", ["ratio", "angle", "sigma", "time"])
+def test_at_clean_data_x0_is_extrapolated_to_the_end(variable):
+    """dm = du/σ² has all of its mass at σ = 0: the weights are the Lagrange basis there."""
+    process, times = processes.VP(), (0.3, 0.5)
+    rule = Multistep("x0", variable, 2).coefficients(process, times, 0.0)
+    first, second, end = (place(process, variable, t) if t else 0.0 for t in (*times, 0.0))
+    share = (end - second) / (first - second)
+    assert rule.scale == pytest.approx(0, abs=1e-12)
+    assert rule.weights == pytest.approx((share, 1 - share), rel=1e-9)
+
+
 def test_of_a_cluster_after_a_gap_the_newest_alone_is_used():
     """All that is left of two values that stand together is the newer one: a step of order 1 from it."""
     process, times, s = processes.VP(), (0.5, 0.5 + 1e-13), 0.3
@@ -418,9 +429,10 @@ def test_bad_process_and_grid():
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_weight_is_the_rate_of_the_total(prediction, eta):
+@pytest.mark.parametrize("process", [processes.VP(), processes.EDM()], ids=names)
+def test_weight_is_the_rate_of_the_total(process, prediction, eta):
     """``weight`` is n_s dm/du at s: ``total`` of a short step over its length in u, to its first order, 1e-5."""
-    form, process = PREDICTIONS[prediction], processes.VP()
+    form = PREDICTIONS[prediction]
     if eta and form.std is None:
         return
     times = torch.tensor([0.5 + 1e-5, 0.5], dtype=torch.float64)

@@ -533,6 +533,13 @@ def test_with_noise_the_order_is_two_at_most(order):
     assert torch.equal(draw(order), draw(min(order, 2)))
 
 
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_lower_orders_are_not_blended(order):
+    frame = GaussianFrame(torch.zeros(3), torch.ones(3, dtype=torch.float64))
+    rest = Remainder(frame, order, 0.0, time_warp(frame).density.weight)
+    assert rest._orders(time_warp(frame), 0.1) == [(order, 1.0)]
+
+
 def test_constants_of_a_warp_go_by_what_is_known():
     """The plane's for one or two directions, others for more, and others again for a standard deviation alone."""
     known = lambda size: GaussianFrame(torch.zeros(size), torch.linspace(0.1, 1, size, dtype=torch.float64))
