@@ -137,6 +137,15 @@ def test_the_error_of_an_intercept_is_that_of_least_squares():
     assert float(error) == pytest.approx(math.sqrt(residual[0] / (12 - 4) / 12), rel=1e-12)
 
 
+def test_progress_counts_draws_up_to_all_of_them():
+    seen = []
+    tell = lambda *at: seen.append(at)
+    calibrate(WORLD.denoiser(PROCESSES["vp"]), WORLD.sample(16, 1), times=3, n=16, batch=5, progress=tell)
+    assert seen == sorted(seen)
+    assert seen[-1] == (64, 64)
+    assert seen[0] == (5, 64)
+
+
 def test_the_range_of_the_data_is_kept_with_the_estimate():
     found = calibrate(WORLD.denoiser(PROCESSES["vp"]), WORLD.sample(16, 1), times=3, n=16, low=-2.0, high=3.0)
     assert (found.low, found.high) == (-2.0, 3.0)

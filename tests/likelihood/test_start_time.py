@@ -81,6 +81,7 @@ def test_three_terms_of_normal_data():
     ratio = s2[:-1] / s2[1:]
     gap = torch.cat(((ratio - 1 - torch.log(ratio)).flip(0).cumsum(0).flip(0), torch.zeros(1, dtype=DOUBLE)))
     assert full.gap is not None
+    torch.testing.assert_close(cut.gap + cut.mismatch, cut.total - cut.entropy, rtol=1e-12, atol=1e-12)
     assert float((full.gap - gap).abs().max()) < 0.25  # 4.5 errors of 4000 draws of entropy-sized terms
     assert full.best == float(full.grid[-2])  # without a mismatch the least is at the smallest T
 

@@ -288,6 +288,9 @@ def test_knots():
     chain = CHAINS["random"][0]
     assert chain.knot(f64([0.0, 1 / 6, 0.5, 1.0])).tolist() == [0, 1, 3, 6]
     assert chain.t_min == 1 / 6
+    for beside in (0.35, 0.32):  # above and below a third
+        with pytest.raises(UserError, match="t must be a knot n/6"):
+            chain.knot(f64([1 / 3, beside]))
     with pytest.raises(UserError, match=r"t must be a knot n/6 of the table, got 0.4"):
         chain.marginal(torch.zeros(1, 1, dtype=torch.int64), 0.4)
 

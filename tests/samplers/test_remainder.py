@@ -220,6 +220,17 @@ def test_moments_of_models():
     assert langevin.denoisers.gaussian_frame(oracle(world, q, "x0")) is None
 
 
+@pytest.mark.parametrize("label", [0, 1])
+def test_moments_of_a_class_of_a_world(label):
+    """Those of its own components, the first class too."""
+    world = worlds.GaussianMixture([0.5, 0.5], [[1.0, 0.0], [-1.0, 0.5]], [0.1, 0.2])
+    part = world.part(label)
+    torch.testing.assert_close(part.mean, world.means[label])
+    torch.testing.assert_close(part.cov, (0.1, 0.2)[label] * torch.eye(2, dtype=torch.float64))
+    frame = langevin.denoisers.gaussian_frame(world.denoiser(processes.VP()).given(label=label))
+    torch.testing.assert_close(frame.mean, world.means[label])
+
+
 def test_class_moments_make_a_class_exact():
     """A component alone is a Gaussian: its label's moments solve it in one step."""
     world, q = worlds.random_mixture(4, 3, seed=2), processes.EDM()
