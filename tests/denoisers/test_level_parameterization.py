@@ -69,8 +69,8 @@ def test_independent_levels_are_exact(process):
 def test_input_is_scaled_and_says_the_level():
     process = processes.VP()
     of = denoiser(process, [0.5, 0.5])
-    t = torch.tensor([0.05], dtype=DOUBLE)
-    x_t = torch.tensor([[0.8, -0.9]], dtype=DOUBLE)
+    t = torch.tensor([0.4], dtype=DOUBLE)
+    x_t = torch.tensor([[0.8, 0.3]], dtype=DOUBLE)
     of(x_t, t)
     alpha, sigma = process.alpha(t), process.sigma(t)
     scaled = x_t / torch.sqrt(sigma**2 + alpha**2 * 0.36)
