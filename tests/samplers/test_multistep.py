@@ -332,6 +332,20 @@ def test_a_correction_keeps_what_another_sampler_moved(sampler):
     assert abs(float(shift / expected) - 1) < 0.5
 
 
+@pytest.mark.parametrize("prediction", ["x0", "eps"])
+@pytest.mark.parametrize("eta", [0.5, 1.0])
+def test_weights_with_noise_are_exact_integrals(prediction, eta):
+    """Of values linear in u the step takes the mean under e^{−(1+η²)u} (x0) or e^u (eps), by adaptive quadrature."""
+    process, times, s = processes.VP(), (0.6, 0.7), 0.4
+    rule = Multistep(prediction, "log-snr", 2, eta=eta).coefficients(process, times, s)
+    (total,) = Multistep(prediction, "log-snr", 1, eta=eta).coefficients(process, times[:1], s).weights
+    first, second, end = (-place(process, "log-snr", t) / 2 for t in (*times, s))
+    density = {"x0": lambda u: math.exp(-(1 + eta**2) * (u - end)), "eps": lambda u: math.exp(u - end)}[prediction]
+    integral = lambda f: scipy.integrate.quad(f, first, end, epsabs=1e-13, epsrel=1e-12)[0]
+    share = integral(lambda u: density(u) * (u - second) / (first - second)) / integral(density)
+    assert rule.weights == pytest.approx((total * share, total * (1 - share)), rel=1e-8)
+
+
 @pytest.mark.parametrize("variable", ["ratio", "angle", "sigma", "time"])
 def test_at_clean_data_x0_is_extrapolated_to_the_end(variable):
     """dm = du/σ² has all of its mass at σ = 0: the weights are the Lagrange basis there."""

@@ -8,10 +8,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import quad
 from scipy.linalg import expm
 
 import langevin
 from langevin import Noise, UserError, processes, samplers, worlds
+from langevin.samplers.phase import _angle, _integral
 from support import thinned
 
 F64 = torch.float64
@@ -43,6 +45,19 @@ def step(process, denoiser, z, t, s, first, second):
 
 def rows(*values):
     return torch.tensor(values, dtype=F64)[..., None]
+
+
+@pytest.mark.parametrize(("t", "s"), [(0.6, 0.5), (0.9, 0.2)])
+def test_the_integral_of_a_second_value(t, s):
+    """∫ A(τ) dφ from t to s, φ = arctan σ/α, against adaptive quadrature over φ."""
+    process = processes.PhaseSpace()
+    at = lambda v: torch.tensor(v, dtype=F64)
+    lift = lambda angle: process.bridge_coefficients(process.time(-2 * torch.log(torch.tan(at(angle)))), at(s), 0.0)[0]
+    found = _integral(process, at(t), at(s))
+    ends = [float(_angle(process, at(v))) for v in (t, s)]
+    for j in range(2):
+        wanted = quad(lambda angle, j=j: float(lift(angle)[j]), *ends, epsabs=1e-12, epsrel=1e-10)[0]
+        assert float(found[j]) == pytest.approx(wanted, rel=1e-4)
 
 
 def test_a_step_is_the_paper_s():
