@@ -11,7 +11,7 @@ from scipy import integrate
 
 import langevin
 from langevin import Noise, UserError, processes, samplers, worlds
-from langevin.denoisers import Denoiser
+from langevin.denoisers import Denoiser, Transform
 from langevin.distributions import BrownianPath, Dirac
 from support import thinned
 
@@ -250,6 +250,37 @@ def test_adaptive_goes_on_from_the_better_of_its_two_states():
     # ratios of 4 to within the next term of the expansion, a share of about h times the largest rate, 0.1
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.15)
     assert errors[1] / errors[2] == pytest.approx(4, rel=0.15)
+
+
+@pytest.mark.parametrize(("share", "attempts"), [(0.8, 1), (1.25, 2)])
+def test_adaptive_takes_a_step_of_error_one_at_most(share, attempts):
+    """Of one sample from t to s in one step without noise: e = |x' − x̃|/2 over the tolerance, the drift written out.
+
+    A step of 1.25 is refused and done again, shorter; both ask twice a try and, of the second, once more for its rest.
+    """
+    world, t, s = gaussian(), tensor(0.9), tensor(0.7)
+    denoiser, x, asked = world.denoiser(VP), tensor([[1.5]]), []
+
+    def moved(at, u):
+        score = VP.score(at, denoiser(at, u), u)
+        return x + (s - t) * (VP.drift(u) * at - VP.diffusion2(u) * score)
+
+    plain = moved(x, t)
+    error = float((plain - moved(plain, s)).abs() / 2)
+
+    class Told(Transform):
+        def __call__(self, x_t, u):
+            asked.append(float(u))
+            return self.base(x_t, u)
+
+    rule = samplers.AdaptiveSDE(1e-12, error / share, first=1.0)
+    rule.step(samplers.State(x, t), s, Told(denoiser), Still(0, 1, depth=30))
+    assert (len(asked) == 2) == (attempts == 1)
+    # The same by the share of |x'| where that is the larger one.
+    asked.clear()
+    rule = samplers.AdaptiveSDE(error / share / float(torch.maximum(plain.abs(), x.abs())), 1e-12, first=1.0)
+    rule.step(samplers.State(x, t), s, Told(denoiser), Still(0, 1, depth=30))
+    assert (len(asked) == 2) == (attempts == 1)
 
 
 class Mirrored(BrownianPath):
