@@ -12,7 +12,7 @@ from scipy.linalg import expm, solve_discrete_lyapunov
 import langevin
 from langevin import Noise, UserError, processes, samplers, worlds
 from langevin.denoisers import Denoiser, Transform
-from langevin.distributions import Dirac
+from langevin.distributions import Dirac, Stream
 from support import oracle
 
 F64 = torch.float64
@@ -167,6 +167,21 @@ def test_mala_is_exact(wrong):
         assert stats.kstest(x[:, 0].numpy(), cdf).pvalue > 1e-4
     x = run(samplers.Langevin(10, 1.8), denoiser, start)
     assert stats.kstest(x[:, 0].numpy(), cdf).pvalue < 1e-4
+
+
+def test_a_step_of_mala_is_langevins_or_none():
+    """x + a/2 ∇log p + √a z with a = ε σ_s², where it is taken."""
+    world, noise = worlds.ring(5, 1.0, 0.25), Noise(3, 50)
+    q, s, eps = processes.EDM(0.02, 5.0), torch.tensor(0.05, dtype=torch.float64), 4.0
+    denoiser, x = world.denoiser(q), world.sample(50, 1, process=q, t=s)
+    z = noise.fold_in(Stream.LANGEVIN).normal((2,))
+    a = eps * float(q.sigma2(s))
+    proposed = x + a / 2 * q.score(x, denoiser(x, s), s) + math.sqrt(a) * z
+    moved = samplers.MALA(1, eps).step(samplers.State(x, s), s, denoiser, noise).x
+    taken = (moved != x).all(1)
+    assert 5 < int(taken.sum()) < 50
+    torch.testing.assert_close(moved[taken], proposed[taken], rtol=1e-12, atol=1e-12)
+    assert torch.equal(moved[~taken], x[~taken])
 
 
 def test_mala_needs_a_density():
