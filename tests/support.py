@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import langevin
+from langevin import processes
 from langevin.denoisers import AffineParameterization, NetworkDenoiser
 from langevin.processes import ScalarGaussian
 
@@ -98,3 +99,17 @@ def flow_reference(denoiser: langevin.denoisers.Denoiser, start: Tensor, t: floa
     solution = solve_ivp(slope, (t, s), start.reshape(-1).numpy(), method="DOP853", rtol=1e-12, atol=1e-13)
     assert solution.success
     return torch.as_tensor(solution.y[:, -1]).reshape(shape)
+
+
+AFFINE = {
+    "vp": processes.VP(),
+    "sub-vp": processes.SubVP(),
+    "ve": processes.VE(),
+    "edm": processes.EDM(),
+    "flow": processes.RectifiedFlow(),
+    "cosine": processes.Cosine(),
+    "ddpm": processes.DDPM(),
+    "ddpm-cosine": processes.DDPM(processes.cosine_betas()),
+    "ddpm-own": processes.DDPM([0.3, 0.01, 0.2, 0.05, 0.5]),
+}
+"""Processes x_t = αx_0 + σε on which networks are read, by name."""

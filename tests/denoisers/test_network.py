@@ -13,18 +13,8 @@ from langevin import UserError, processes, worlds
 from langevin.denoisers import PREDICTIONS, AffineParameterization, NetworkDenoiser, batched, compiled
 from langevin.distributions import Dirac, Normal
 from langevin.processes import expand
+from support import AFFINE as PROCESSES
 
-PROCESSES = {
-    "vp": processes.VP(),
-    "sub-vp": processes.SubVP(),
-    "ve": processes.VE(),
-    "edm": processes.EDM(),
-    "flow": processes.RectifiedFlow(),
-    "cosine": processes.Cosine(),
-    "ddpm": processes.DDPM(),
-    "ddpm-cosine": processes.DDPM(processes.cosine_betas()),
-    "ddpm-own": processes.DDPM([0.3, 0.01, 0.2, 0.05, 0.5]),
-}
 WORLD = worlds.random_mixture(2, components=3, rms=0.6, seed=4)
 
 

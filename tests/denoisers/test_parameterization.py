@@ -10,18 +10,8 @@ import torch
 
 from langevin import UserError, processes
 from langevin.denoisers import PREDICTIONS, TIME_INPUTS, AffineParameterization, time_range
+from support import AFFINE as PROCESSES
 
-PROCESSES = {
-    "vp": processes.VP(),
-    "sub-vp": processes.SubVP(),
-    "ve": processes.VE(),
-    "edm": processes.EDM(),
-    "flow": processes.RectifiedFlow(),
-    "cosine": processes.Cosine(),
-    "ddpm": processes.DDPM(),
-    "ddpm-cosine": processes.DDPM(processes.cosine_betas()),
-    "ddpm-own": processes.DDPM([0.3, 0.01, 0.2, 0.05, 0.5]),
-}
 BLIND = {("flow", "eps"), ("flow", "score"), ("cosine", "eps"), ("cosine", "score")}
 """Pairs in which the output at t = 1 is x_t itself and says nothing about the data."""
 PAIRS = [(name, row) for name in PROCESSES for row in PREDICTIONS if (name, row) not in BLIND]

@@ -97,19 +97,17 @@ def at_least_one(**numbers: int | None) -> None:
             raise UserError(f"{name} must be an integer of at least 1, got {number}")
 
 
-GUIDANCE = 100.0
-"""Guidance scales at most, either way: samples of published models fall apart from about 20 on."""
-
-
 def check_guidance(scale: float) -> None:
     """Refuse a guidance scale that nobody means, and warn of one that leads away from the label.
 
     Raises:
         UserError: for one beyond ±100; what is not finite is refused where guidance is made.
     """
-    if GUIDANCE < abs(scale) < math.inf:
+    from ..guidance.classifier_free import LARGEST
+
+    if LARGEST < abs(scale) < math.inf:
         raise UserError(
-            f"guidance-scale must lie in [-{GUIDANCE:g}, {GUIDANCE:g}], got {scale:g} (1 is the plain conditional "
+            f"guidance-scale must lie in [-{LARGEST:g}, {LARGEST:g}], got {scale:g} (1 is the plain conditional "
             "model, 2 to 10 are usual)"
         )
     if scale < 0:

@@ -13,7 +13,7 @@ from torch import Tensor
 from .._errors import UserError
 from ..storage.untrusted import room
 from ._numpy import arrays, count_nonfinite
-from .dataset import Dataset, Examples, Options, assemble, check_labels, held_out, limited, resolve_config
+from .dataset import Dataset, Examples, Options, adjust_split, assemble, check_labels, held_out, limited
 
 PIXEL_CHANNELS = (1, 3, 4)
 
@@ -44,7 +44,7 @@ def array(path: str | os.PathLike[str], options: Options | None = None) -> Datas
     classes = _classes(label, len(x), title)
     label = None if label is None else label.astype(np.int64)
     keys = [str(i) for i in range(len(x))]
-    test = resolve_config(keys, held_out(keys), label, title)
+    test = adjust_split(keys, held_out(keys), label, title)
     index = limited(keys, test, options.limit)
     random = options.crop == "random"
     parts = []

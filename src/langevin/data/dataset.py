@@ -180,7 +180,7 @@ def held_out(keys: Sequence[str]) -> np.ndarray:
     return np.array([_hash.text(key) % HELD_OUT == 0 for key in keys], dtype=bool)
 
 
-def resolve_config(keys: Sequence[str], test: np.ndarray, labels: np.ndarray | None, name: str) -> np.ndarray:
+def adjust_split(keys: Sequence[str], test: np.ndarray, labels: np.ndarray | None, name: str) -> np.ndarray:
     """``test`` with the fewest moves that leave each class an example to train on and hold out at least one.
 
     Raises:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from .._errors import UserError
-from .dataset import Dataset, Examples, Options, assemble, held_out, limited, resolve_config
+from .dataset import Dataset, Examples, Options, adjust_split, assemble, held_out, limited
 from .images import Refused, centre, read_all, stack
 
 PAIRS = ("test", "val", "valid", "validation")
@@ -69,7 +69,7 @@ def folder(path: str | os.PathLike[str], options: Options | None = None) -> Data
     classes = _classes(files, title)
     label = np.array([classes.index(f.folder) for f in files if f.folder], dtype=np.int64) if classes else None
     if parts is None:
-        test = resolve_config([f.key for f in files], test, label, title)
+        test = adjust_split([f.key for f in files], test, label, title)
     elif test.all() or not test.any():
         raise UserError(f"{title}: {'train' if test.all() else parts[1].name} holds no readable picture.")
     return pictures(name, images, label, test, options, classes=classes, source=title, skipped=skipped)

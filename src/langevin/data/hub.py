@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._errors import UserError
-from .dataset import Dataset, Options, held_out, limited, resolve_config
+from .dataset import Dataset, Options, adjust_split, held_out, limited
 from .folder import pictures
 from .images import Refused, read_all
 
@@ -61,7 +61,7 @@ def hub(source: str, options: Options | None = None) -> Dataset:
         labels = np.concatenate([_labels(t, label) for t in tables])[chosen][good]
     mask = mask[chosen][good]
     if test is None:
-        mask = resolve_config([keys[i] for i in chosen[good]], mask, labels, source)
+        mask = adjust_split([keys[i] for i in chosen[good]], mask, labels, source)
     return pictures(Path(name).name, images, labels, mask, options, classes=classes, source=source, skipped=skipped)
 
 

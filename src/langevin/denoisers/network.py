@@ -79,7 +79,7 @@ class EvaluationCounter:
         self.calls = 0
 
     def __repr__(self) -> str:
-        return f"Counter({self.calls})"
+        return f"EvaluationCounter({self.calls})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

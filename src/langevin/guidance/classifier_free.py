@@ -17,7 +17,7 @@ from ..denoisers import Denoiser, Derived, LearnedFor, NetworkDenoiser, batched,
 from ..distributions import Categorical, Dirac, Distribution
 
 LARGEST = 100.0
-"""Guidance scales beyond ± this leave the data, whatever the model."""
+"""Guidance scales at most, either way: samples of published models fall apart from about 20 on."""
 
 
 def linear(beliefs: Sequence[Distribution], weights: Sequence[float]) -> Distribution:

@@ -43,9 +43,9 @@ class Backbone(nn.Module):
     def as_energy(self) -> Backbone:
         r"""This network with its output replaced by ∇_x of the scalar :math:`⟨x, f(x, t)⟩`, f what it was.
 
-        A score read from it is a gradient, :math:`s = -∇E`, for every affine reading (arXiv:1907.05600 §2 leaves it a
-        free field; the energy form is that of 2302.11552 §4). Any smooth scalar is reached up to its value at 0, and an
-        untrained network still returns zeros. Costs a backward pass an evaluation.
+        A score read from it is a gradient, :math:`s = -∇E`, for every affine parameterization
+        (arXiv:1907.05600 §2 leaves it a free field; the energy form is that of 2302.11552 §4). Any smooth scalar is
+        reached up to its value at 0, and an untrained network still returns zeros. Costs a backward pass an evaluation.
         """
         if self._options.get("out_channels", self._options.get("channels")) != self._options.get("channels"):
             raise UserError("energy must have as many out_channels as channels: a gradient has the shape of x")

@@ -34,13 +34,13 @@ def simple(denoiser: Denoiser, t: Tensor) -> Tensor:
     So ε-prediction has DDPM's L_simple (arXiv:2006.11239 eq. 14), v-prediction the v loss (2202.00512), flow-prediction
     flow matching (2210.02747 eq. 14) and EDM's the EDM loss up to its law of σ (2206.00364 eq. 8).
     """
-    reading = getattr(denoiser, "parameterization", None)
-    if reading is None or not hasattr(reading, "weight"):
+    parameterization = getattr(denoiser, "parameterization", None)
+    if parameterization is None or not hasattr(parameterization, "weight"):
         _process(denoiser, "simple")
         raise UserError(
             f"weight 'simple' is that of a network's own target, and {type(denoiser).__name__} has no network; use 'x0'"
         )
-    weight: Tensor = reading.weight(denoiser.process, t)
+    weight: Tensor = parameterization.weight(denoiser.process, t)
     return weight
 
 
@@ -115,14 +115,14 @@ def likelihood(denoiser: Denoiser, t: Tensor) -> Tensor:
 def edm(denoiser: Denoiser, t: Tensor, *, sigma_data: float | None = None) -> Tensor:
     r""":math:`(s^2 + σ_d^2) / (s\,σ_d)^2` with s = σ/α (arXiv:2206.00364, Table 1); for any prediction.
 
-    ``sigma_data`` is σ_d; that of the denoiser's reading if not given.
+    ``sigma_data`` is σ_d; that of the denoiser's parameterization if not given.
     """
     process = _process(denoiser, "edm")
     if sigma_data is None:
-        reading = getattr(denoiser, "parameterization", None)
-        if reading is None:
+        parameterization = getattr(denoiser, "parameterization", None)
+        if parameterization is None:
             raise UserError("weight 'edm' needs sigma_data for a denoiser that has no network")
-        sigma_data = float(reading.sigma_data)
+        sigma_data = float(parameterization.sigma_data)
     alpha2, sigma2 = process.alpha(t) ** 2, process.sigma(t) ** 2
     return alpha2 / sigma2 + 1 / sigma_data**2
 

@@ -52,8 +52,8 @@ class Kind(ABC):
         """What is made small and at which times, settled but for the decoding of options."""
 
     @abstractmethod
-    def reader(self, prediction: PredictionConfig, data: DataInfo) -> Parameterization:
-        """The reading of a settled prediction."""
+    def make_parameterization(self, prediction: PredictionConfig, data: DataInfo) -> Parameterization:
+        """The parameterization of a settled prediction."""
 
 
 class Real(Kind):
@@ -92,7 +92,7 @@ class Real(Kind):
                 options["mean"] = -1.2 + math.log((prediction.sigma_data or 0.5) / 0.5)  # type: ignore[assignment]
         return replace(config, name=config.name or "simple", times=times, times_options=options)
 
-    def reader(self, prediction: PredictionConfig, data: DataInfo) -> Parameterization:
+    def make_parameterization(self, prediction: PredictionConfig, data: DataInfo) -> Parameterization:
         std = float(prediction.sigma_data or 0.0)
         if prediction.name == "levels":
             if data.levels is None or data.low is None or data.high is None:
@@ -142,7 +142,7 @@ class Tokens(Kind):
             options.setdefault("low", 1e-9)  # type: ignore[arg-type]
         return replace(config, name=config.name or "d3pm", times=config.times or "uniform", times_options=options)
 
-    def reader(self, prediction: PredictionConfig, data: DataInfo) -> TokenParameterization:
+    def make_parameterization(self, prediction: PredictionConfig, data: DataInfo) -> TokenParameterization:
         return TokenParameterization(str(prediction.name), str(prediction.time))
 
 

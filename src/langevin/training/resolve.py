@@ -110,7 +110,12 @@ def _denoiser(config: Config, data: DataInfo) -> _Settled:
     prediction = kind.prediction(config, data)
     objective = replace(config.objective, times_options=_decode(config.objective.times_options))
     objective = kind.objective(objective, prediction)
-    return NetworkConfig(*_network(config, kind.reader(prediction, data), data)), process, prediction, objective
+    return (
+        NetworkConfig(*_network(config, kind.make_parameterization(prediction, data), data)),
+        process,
+        prediction,
+        objective,
+    )
 
 
 def _codec(config: Config, data: DataInfo) -> _Settled:
@@ -128,17 +133,17 @@ def _codec(config: Config, data: DataInfo) -> _Settled:
     return network, config.process, config.prediction, replace(o, name=o.name or "elbo")
 
 
-def _network(config: Config, reading: Parameterization, data: DataInfo) -> tuple[str, dict[str, Any]]:
+def _network(config: Config, parameterization: Parameterization, data: DataInfo) -> tuple[str, dict[str, Any]]:
     options = _decode(config.network.options)
     process = _process(config)
-    reading.check(process)
-    known = time_range(reading.time, process)
+    parameterization.check(process)
+    known = time_range(parameterization.time, process)
     if known is not None:
         options.setdefault("time_range", known)
     classes = options.pop("classes", len(data.classes))
     if classes not in (0, len(data.classes)):
         raise UserError(f"network.options classes must be 0 or that of the data, {len(data.classes)}, got {classes}")
-    shape, channels = reading.network_shapes(process, data.shape)
+    shape, channels = parameterization.network_shapes(process, data.shape)
     options.setdefault("out_channels", channels * (1 if config.prediction.variance is None else 2))
     made = nn.default(shape, classes, name=config.network.name, **options)
     return str(made["name"]), {k: v for k, v in made.items() if k != "name"}
@@ -221,16 +226,16 @@ def build(config: Config, data: DataInfo) -> tuple[Any, Objective]:
         objective.check(codec)
         return objective.prepare(codec), objective
     process = _process(config)
-    reading = model_type_of(str(config.process.name)).reader(config.prediction, data)
-    reading.check(process)
+    parameterization = model_type_of(str(config.process.name)).make_parameterization(config.prediction, data)
+    parameterization.check(process)
     times: dict[str, Any] = {"name": config.objective.times, **config.objective.times_options}
     if config.objective.stratified:
         times = {"name": "stratified", "of": times}
     objective = objectives.create_objective({"name": config.objective.name, "times": times, **config.objective.options})
     network = nn.create_network({"name": config.network.name, **config.network.options})
-    network.check_shape(reading.network_shapes(process, data.shape)[0])
+    network.check_shape(parameterization.network_shapes(process, data.shape)[0])
     variance = config.prediction.variance
-    denoiser = make_denoiser(network, process, reading, data.shape, variance=variance, data=data)
+    denoiser = make_denoiser(network, process, parameterization, data.shape, variance=variance, data=data)
     objective.check(denoiser)
     _check_magnitude(process, data)
     return objective.prepare(denoiser), objective

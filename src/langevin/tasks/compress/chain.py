@@ -63,7 +63,7 @@ def moments(data: DataInfo) -> tuple[Tensor, Tensor]:
 
 
 def fingerprint(model: NetworkDenoiser) -> str:
-    """16 hexadecimal digits of all that a receiver computes with: weights, process, reading, levels, moments."""
+    """16 hexadecimal digits of what a receiver computes with: weights, process, parameterization, levels, moments."""
     data = checked(model)
     about = [
         model.process.to_dict(),
