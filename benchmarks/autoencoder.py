@@ -19,7 +19,7 @@ def main(path: str, picture: str | None = None) -> None:
     codec = models.load_codec(path, device="cpu")
     source = dict(codec.data.source)
     dataset = data.load(source.pop("source"), **source)
-    held = dataset.test.all()[0]
+    held = dataset.test.all()["x"]
     for name, x in (("training", dataset.train.plain(torch.arange(len(held)))), ("held-out", held)):
         print(f"{name}, {len(x)} images: {likelihood.latent_bound(codec, x)}")
     mean = codec.encode(held).mean

@@ -39,7 +39,7 @@ DELTA = 2 / (LEVELS - 1)
 
 def split(dataset: Dataset) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Training images as levels ``(N, 64)``, a part to fit on and a part to choose on, and the held-out images."""
-    train, test = (((part.all()[0] + 1) / DELTA).round().long().flatten(1) for part in (dataset.train, dataset.test))
+    train, test = (((part.all()["x"] + 1) / DELTA).round().long().flatten(1) for part in (dataset.train, dataset.test))
     choose = torch.arange(len(train)) % 5 == 0
     return train, train[~choose], train[choose], test
 
@@ -181,12 +181,12 @@ def main() -> None:
     begun, dataset = time.monotonic(), langevin.data.load("digits")
     rows = baselines(dataset, asked.epochs)
     reference = rows[-1][2]
-    x = dataset.test.all()[0]
+    x = dataset.test.all()["x"]
     for path in asked.models:
         model = langevin.load(path)
         grids = {f"{asked.steps} steps": None}
         if asked.pairs:  # chosen on training images
-            table = langevin.likelihood.pairs(model, dataset.train.all()[0][:300], fine=asked.pairs)
+            table = langevin.likelihood.pairs(model, dataset.train.all()["x"][:300], fine=asked.pairs)
             grids |= {f"best {steps} steps": table.grid(steps) for steps in (10, 25)}
             for steps in (10, 25):
                 grids[f"{steps} steps"] = langevin.likelihood.bound(model, x[:1], steps=steps).grid

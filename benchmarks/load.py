@@ -50,8 +50,8 @@ def rate(seconds: float) -> float:
     torch.manual_seed(0)
     denoiser, objective = training.build(config, dataset.info)
     learner = Learner(denoiser, objective, optimiser=config.optimiser, ema=config.ema, batch=batch)
-    x0, label = dataset.train.batch(torch.arange(batch))
-    step = lambda number: learner.step(x0, label, Noise(0, batch, draw=number), number=number, rate=1e-4, dropout=0.1)
+    rows, hidden = dataset.train.batch(torch.arange(batch)), {"label": 0.1}
+    step = lambda number: learner.step(rows, Noise(0, batch, draw=number), number=number, rate=1e-4, dropout=hidden)
     for number in range(1, 4):
         step(number)
     begun, count = time.monotonic(), 0

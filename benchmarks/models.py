@@ -220,7 +220,7 @@ def main() -> None:
         report(errors[path.name], f"{path.name}: median error ({time.perf_counter() - began:.0f} s)")
         if arguments.quality:
             dataset = langevin.data.load(**model.data.source)
-            real, _ = dataset.train.batch(torch.arange(min(len(dataset.train), arguments.n)))
+            real = dataset.train.batch(torch.arange(min(len(dataset.train), arguments.n)))["x"]
             distances[path.name] = quality(model, arguments, real.flatten(1).double())
             report(distances[path.name], f"{path.name}: sliced Wasserstein-2 to the training data, by evaluations")
     save(errors, arguments.out / "errors")

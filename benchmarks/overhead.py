@@ -110,7 +110,7 @@ def cases(names: list[str]) -> Iterator[Case]:
 
 def unet(shape: tuple[int, ...], classes: int) -> nn.Module:
     """The library's default network for such data."""
-    return langevin.nn.create_network(langevin.nn.default(shape, classes=classes)).eval()
+    return langevin.nn.create_network(langevin.nn.default(shape, {"label": classes})).eval()
 
 
 # --- loops ------------------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def model(name: str, kind: str, out: Path, steps: int, seed: int) -> Denoiser:
         config = training.Config(
             seed=seed,
             batch=256,
-            network=training.NetworkConfig("mlp", {"width": 64, "depth": 3, "classes": 0}),  # type: ignore[dict-item]
+            network=training.NetworkConfig("mlp", {"width": 64, "depth": 3, "conditions": {}}),  # type: ignore[dict-item]
             process=training.ProcessConfig(process),
             prediction=training.PredictionConfig(prediction),
             budget=training.BudgetConfig(steps=steps),

@@ -58,7 +58,7 @@ def counted(network: nn.Module, shape: tuple[int, ...], batch: int = 4, device: 
     own = {p.untyped_storage()._cdata for p in network.parameters()}
     x, t = torch.empty(batch, *shape, device=device), torch.empty(batch, device=device)
     label = torch.zeros(batch, dtype=torch.int64, device=device)
-    condition = {"label": label} if network.config.get("classes") else None
+    condition = {"label": label} if network.config.get("conditions") else None
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(value: Tensor) -> Tensor:
@@ -127,7 +127,13 @@ def median(work: Callable[[int], object], rounds: int) -> float:
 
 def for_run(width: int) -> nn.Module:
     """The network of the run, without memory."""
-    options = {"size": [64, 64], "multipliers": [1, 2, 3, 4], "blocks": 3, "attention": [16, 8], "classes": 1000}
+    options = {
+        "size": [64, 64],
+        "multipliers": [1, 2, 3, 4],
+        "blocks": 3,
+        "attention": [16, 8],
+        "conditions": {"label": 1000},
+    }
     with torch.device("meta"):
         network: nn.Module = create_network({"name": "unet", "channels": 3, "width": width, **options})
     return network
@@ -171,7 +177,7 @@ def main(settings: Settings) -> None:
         "attention": [16, 8],
     }
     with torch.device("meta"):
-        network = create_network({"name": "unet", "channels": 3, "classes": 1000, **options})
+        network = create_network({"name": "unet", "channels": 3, "conditions": {"label": 1000}, **options})
     net, s = counted(network, (3, 64, 64)), settings
     found = estimate(net, s)
     alone = s.images * 3 * net.flops / (train * 3 * small.flops)

@@ -45,7 +45,7 @@ def main(paths: list[str]) -> None:
         assert isinstance(learned, Learned)
         source = dict(model.data.source)
         held = data.load(source.pop("source"), **source).test
-        x, label = held.all()[0], held.labels if "label" in model.conditions() else None
+        x, label = held.all()["x"], held.labels if "label" in model.conditions() else None
         for name, process in (("line", Learned((learned.gamma[0], learned.gamma[-1]))), ("learned", learned)):
             found = estimates(model, process, x, label)
             some = x[:512]

@@ -92,7 +92,7 @@ def main(options: Options) -> None:
     for title, (name, settings) in OBJECTIVES.items():
         rows = []
         for seed in range(options.seeds):
-            network = {"classes": 0, "width": 64, "depth": 3, **({"energy": True} if "energy" in title else {})}
+            network = {"conditions": {}, "width": 64, "depth": 3, **({"energy": True} if "energy" in title else {})}
             config = Config(
                 seed=seed,
                 batch=256,

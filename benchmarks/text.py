@@ -160,7 +160,7 @@ def autoregressive(options: Options, dataset: Dataset, x: Tensor) -> tuple[float
     adam = torch.optim.AdamW(network.parameters(), betas=settled.optimiser.betas, weight_decay=0.0)
     order, begun = training.Order(len(dataset.train), options.seed), time.monotonic()
     for step in trange(1, options.steps + 1, desc="autoregressive"):
-        rows, _ = dataset.train.batch(order.batch((step - 1) * options.batch, options.batch))
+        rows = dataset.train.batch(order.batch((step - 1) * options.batch, options.batch))["x"]
         adam.param_groups[0]["lr"] = learning_rate(settled.optimiser, step, (step - 1) / options.steps)
         adam.zero_grad()
         network(rows).mean().backward()
@@ -204,7 +204,7 @@ def n_gram(train: Tensor, test: Tensor, tokens: int, order: int) -> Tensor:
 def main(options: Options) -> None:
     """Print the table."""
     dataset = data.load("words")
-    train, test = dataset.train.all()[0], dataset.test.all()[0][: options.rows]
+    train, test = dataset.train.all()["x"], dataset.test.all()["x"][: options.rows]
     tokens = len(dataset.info.tokens)
     table = []
     for name, prediction, settings in (

@@ -44,8 +44,9 @@ def ours(info: DataInfo, batch: int, precision: str) -> tuple[Learner, Step]:
     denoiser, objective = training.build(config, info)
     learner = Learner(denoiser, objective, optimiser=config.optimiser, ema=config.ema, batch=batch, precision=precision)
     x0 = torch.rand(batch, *info.shape) * 2 - 1
-    label = torch.arange(batch) % len(info.classes) if info.classes else None
-    return learner, lambda n: learner.step(x0, label, Noise(0, batch, draw=n), number=n, rate=1e-4, dropout=0.1)
+    rows = {"x": x0, **({"label": torch.arange(batch) % len(info.classes)} if info.classes else {})}
+    hidden = config.objective.dropout
+    return learner, lambda n: learner.step(rows, Noise(0, batch, draw=n), number=n, rate=1e-4, dropout=hidden)
 
 
 def peer(batch: int) -> tuple[int, Step]:

@@ -109,7 +109,8 @@ def digits(path: Path, heads_steps: int, console: Console) -> None:
         if kind not in model.learned_variances:
             langevin.calibration.train_head(kind, model, dataset, path, steps=heads_steps, seed=0)
     model = langevin.load(path)
-    x, label = dataset.test.all()
+    held = dataset.test.all()
+    x, label = held["x"], held["label"]
     bound = model.given(label=label) if "label" in model.conditions() else model
     picks = {name: lambda d, name=name: with_variance(d, name) for name in ("small", "large")}
     if model.variance is not None:

@@ -57,7 +57,7 @@ class OracleNetwork(nn.Module):
         super().__init__()
         self.world, self.process, self.parameterization = world, process, reading
         self.anchor = nn.Parameter(torch.zeros((), dtype=dtype))
-        self.config = {"classes": world.classes}
+        self.config = {"conditions": {"label": world.classes}}
         self.calls = 0
 
     def forward(self, x: Tensor, time: Tensor, condition: dict[str, Tensor] | None = None) -> Tensor:
@@ -113,3 +113,8 @@ AFFINE = {
     "ddpm-own": processes.DDPM([0.3, 0.01, 0.2, 0.05, 0.5]),
 }
 """Processes x_t = αx_0 + σε on which networks are read, by name."""
+
+
+def with_labels(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Examples and their labels."""
+    return batch["x"], batch.get("label")

@@ -40,7 +40,7 @@ den, pts, ND = world.denoiser(vp), world.sample(64), D.NetworkDenoiser
 class Net(torch.nn.Module):
     """A network with labels."""
 
-    config = types.MappingProxyType({"classes": 3})
+    config = types.MappingProxyType({"conditions": {"label": 3}})
 
     def forward(self, x, t, condition=None):
         return x

@@ -39,8 +39,8 @@ def test_counts_by_hand() -> None:
 def test_counting_needs_no_numbers() -> None:
     # Without attention, which keeps, and lets be counted, other things on other devices.
     config = {"name": "unet", "size": [16, 16], "width": 16, "multipliers": [1, 2], "blocks": 1, "attention": []}
-    meta = scale.counted(create_network({**config, "classes": 3}), (3, 16, 16))
-    real = scale.counted(create_network({**config, "classes": 3}), (3, 16, 16), device="cpu")
+    meta = scale.counted(create_network({**config, "conditions": {"label": 3}}), (3, 16, 16))
+    real = scale.counted(create_network({**config, "conditions": {"label": 3}}), (3, 16, 16), device="cpu")
     assert meta == real
 
 

@@ -30,7 +30,7 @@ def points(count: int = 90, classes: int = 3) -> Dataset:
         mean=flat.mean(0),
         cov=flat.T.cov(correction=0),
     )
-    pick = lambda part: None if labels is None else labels[part]
+    pick = lambda part: None if labels is None else {"label": labels[part]}
     return Dataset(info, Split(x[train], pick(train)), Split(x[test], pick(test)))
 
 

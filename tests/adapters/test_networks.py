@@ -279,7 +279,9 @@ def test_a_network_at_rest_is_taken_without_a_word(recwarn):
 
 
 def test_a_network_of_this_library_is_used_as_it_is():
-    network = langevin.nn.create_network({"name": "mlp", "channels": 2, "width": 8, "depth": 1, "classes": 2})
+    network = langevin.nn.create_network(
+        {"name": "mlp", "channels": 2, "width": 8, "depth": 1, "conditions": {"label": 2}}
+    )
     model = langevin.denoiser(network, process="edm", prediction="edm", shape=(2,))
     assert model.network is network
     assert (model.parameterization.time, model.parameterization.scale_input) == ("log_sigma", True)

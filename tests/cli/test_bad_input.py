@@ -156,10 +156,10 @@ def test_guidance_of_a_model_that_never_learned_without_labels(langevin: Run, mo
     kept = tmp_path / "kept"
     shutil.copytree(model, kept)
     config = json.loads((kept / "config.json").read_text())
-    config["training"]["config"]["objective"]["label_dropout"] = 0
+    config["training"]["config"]["objective"]["dropout"] = {"label": 0}
     (kept / "config.json").write_text(json.dumps(config))
     out = tmp_path / "out"
-    refused(langevin("sample", kept, "--guidance-scale", 2, "--out", out), "sample", "label-dropout 0")
+    refused(langevin("sample", kept, "--guidance-scale", 2, "--out", out), "sample", "objective.dropout label 0")
     assert langevin("sample", kept, "-n", 2, "--steps", 1, "--out", out).code == 0
 
 

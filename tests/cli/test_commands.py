@@ -61,7 +61,7 @@ def test_train_what_has_a_bound(langevin: Run, tmp_path: Path, words: list[str])
     assert said.code == 0, said.err
     model = library.load(out)
     assert model.variance == (words[3] if "--prediction.variance" in words else None)
-    found = library.likelihood.bound(model, library.data.load("digits").test.all()[0][:2], steps=2)
+    found = library.likelihood.bound(model, library.data.load("digits").test.all()["x"][:2], steps=2)
     assert bool(found.nats.isfinite().all())
     assert found.units.levels == 17
 
@@ -324,7 +324,7 @@ def test_evaluate_against_other_data_of_the_same_shape(langevin: Run, model: Pat
 def test_evaluate_says_what_so_few_pictures_cannot_tell(langevin: Run, model: Path, tmp_path: Path) -> None:
     """A sentence for each figure that would mislead, in the table and in the file; none at all against a handful."""
     file, out = tmp_path / "few.npz", tmp_path / "found.json"
-    x, label = (part[:250] for part in library.data.load("digits").train.batch(torch.arange(250)))
+    x, label = library.data.load("digits").train.batch(torch.arange(250)).values()
     np.savez(file, x=((x + 1) * 127.5).round().to(torch.uint8).numpy()[:, 0], label=label.numpy())
     words = ["-n", 20, "--steps", 1, "--data", file, "--features", "pixels", "--out", out]
     said = langevin("evaluate", model, *words)

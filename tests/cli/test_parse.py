@@ -124,4 +124,11 @@ def test_settings_arrive_at_the_trainer() -> None:
     assert type(config) is Config
     assert (config.seed, config.budget.steps, config.ema.width) == (3, 5, 0.2)
     assert config.optimiser.betas == (0.8, 0.9)
-    assert vars(options.data) == {"size": 8, "channels": None, "flip": True, "crop": "center", "limit": None}
+    assert vars(options.data) == {
+        "size": 8,
+        "channels": None,
+        "flip": True,
+        "crop": "center",
+        "limit": None,
+        "degrade": None,
+    }

@@ -6,6 +6,7 @@ import torch
 
 from langevin import data
 from langevin._errors import UserError
+from support import with_labels
 
 RNG = np.random.default_rng(0)
 BYTES = RNG.integers(0, 256, (40, 6, 5, 3), dtype=np.uint8)
@@ -17,7 +18,7 @@ def write(path, array: np.ndarray):
 
 
 def every(dataset: data.Dataset) -> torch.Tensor:
-    return torch.cat([dataset.train.all()[0], dataset.test.all()[0]])
+    return torch.cat([dataset.train.all()["x"], dataset.test.all()["x"]])
 
 
 def rows(x: torch.Tensor | np.ndarray) -> list:
@@ -53,9 +54,9 @@ def test_points_are_unbounded_and_kept(tmp_path) -> None:
 def test_a_tenth_is_held_out_and_stays_when_rows_are_added(tmp_path) -> None:
     x = np.arange(4000, dtype=np.float32)[:, None].repeat(2, 1)
     few, more = (data.load(write(tmp_path / f"{n}.npy", x[:n])) for n in (2000, 4000))
-    held = few.test.all()[0][:, 0]
+    held = few.test.all()["x"][:, 0]
     assert abs(len(held) - 200) < 4 * (2000 * 0.09) ** 0.5
-    assert torch.equal(held, more.test.all()[0][: len(held), 0])
+    assert torch.equal(held, more.test.all()["x"][: len(held), 0])
 
 
 def test_labels(tmp_path) -> None:
@@ -65,7 +66,7 @@ def test_labels(tmp_path) -> None:
     made = data.load(tmp_path / "l.npz")
     assert made.info.classes == ("0", "1", "2")
     for split in (made.train, made.test):
-        values, labels = split.all()
+        values, labels = with_labels(split.all())
         assert torch.equal(values[:, 0].long(), labels)
 
 
@@ -99,8 +100,8 @@ def test_resize_crops_the_centre_and_keeps_the_range(tmp_path) -> None:
     assert every(data.load(write(tmp_path / "t.npy", stripes), size=6)).abs().max() < 0.05
     window = data.load(write(tmp_path / "s.npy", strip), size=6, crop="random")
     assert window.info.shape == (1, 6, 6)
-    assert window.train.batch(torch.arange(18))[0].mean(dim=(1, 2, 3)).std() > 0.1
-    assert torch.equal(window.test.all()[0], made.test.all()[0])
+    assert window.train.batch(torch.arange(18))["x"].mean(dim=(1, 2, 3)).std() > 0.1
+    assert torch.equal(window.test.all()["x"], made.test.all()["x"])
 
 
 def test_channels(tmp_path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from langevin import data
 from langevin._errors import UserError
 from langevin.data import images
+from support import with_labels
 
 
 def picture(path: Path, colour=(200, 100, 50), size=(16, 16), mode="RGB", **save) -> Path:
@@ -42,7 +43,7 @@ def test_sub_folders_are_classes(tmp_path) -> None:
     assert (made.info.shape, made.info.levels, made.info.name) == ((3, 16, 16), 256, "pets")
     assert len(made.train) + len(made.test) == 31
     for split in (made.train, made.test):
-        x, label = split.all()
+        x, label = with_labels(split.all())
         # photos() paints class k of (dogs, cats, ants) with red 40 k.
         assert [80 - 40 * int(k) for k in label] == [rgb[0] for rgb in value(x)]
 
@@ -55,7 +56,7 @@ def test_a_flat_folder_is_unlabelled_and_any_format_is_read(tmp_path) -> None:
     assert made.info.classes == ()
     assert made.train.labels is None
     assert len(made.train) + len(made.test) == 7
-    for x in (made.train.all()[0], made.test.all()[0]):
+    for x in (made.train.all()["x"], made.test.all()["x"]):
         assert all(abs(byte - 200) <= 2 for rgb in value(x) for byte in rgb)
 
 
@@ -64,7 +65,7 @@ def test_grey_stays_grey_unless_asked_or_mixed(tmp_path) -> None:
         picture(tmp_path / "grey" / f"{i}.png", 70, mode="L")
     assert data.load(tmp_path / "grey").info.shape == (1, 16, 16)
     colour = data.load(tmp_path / "grey", channels=3)
-    assert value(colour.train.all()[0])[0] == [70, 70, 70]
+    assert value(colour.train.all()["x"])[0] == [70, 70, 70]
     picture(tmp_path / "grey" / "c.png")
     assert data.load(tmp_path / "grey").info.shape == (3, 16, 16)
     assert data.load(tmp_path / "grey", channels=1).info.shape == (1, 16, 16)
@@ -203,7 +204,7 @@ def test_train_and_test_folders_are_the_splits(tmp_path) -> None:
     with pytest.warns(UserWarning, match="beside train and test"):
         made = data.load(tmp_path / "p")
     assert (len(made.train), len(made.test), made.info.classes) == (12, 6, ("a", "b"))
-    assert [rgb[0] for rgb in value(made.train.all()[0])] == [0] * 6 + [40] * 6
+    assert [rgb[0] for rgb in value(made.train.all()["x"])] == [0] * 6 + [40] * 6
     photos(tmp_path / "p" / "test", ("b", "a"), 5)
     with pytest.warns(UserWarning, match="beside train"):
         assert len(data.load(tmp_path / "p").test) == 10
@@ -216,7 +217,7 @@ def test_train_and_test_folders_are_the_splits(tmp_path) -> None:
 
 def test_a_picture_keeps_its_split_when_others_come(tmp_path) -> None:
     def held(root: Path) -> set:
-        return {tuple(rgb) for rgb in value(data.load(root).test.all()[0])}
+        return {tuple(rgb) for rgb in value(data.load(root).test.all()["x"])}
 
     photos(tmp_path / "p", each=60)
     before = held(tmp_path / "p")
@@ -239,10 +240,10 @@ def test_random_windows_for_training_only(tmp_path) -> None:
     made = data.load(tmp_path / "w", size=16, crop="random")
     assert made.info.shape == (1, 16, 16)
     index = torch.zeros(1, dtype=torch.int64)
-    corners = {value(made.train.batch(index, draw=k)[0])[0][0] for k in range(200)}
+    corners = {value(made.train.batch(index, draw=k)["x"])[0][0] for k in range(200)}
     assert corners <= set(range(33))
     assert len(corners) > 28
-    assert value(made.test.all()[0])[0] == [16]
+    assert value(made.test.all()["x"])[0] == [16]
 
 
 def test_limit_spreads_over_classes(tmp_path) -> None:
@@ -289,7 +290,7 @@ def test_source_gives_the_data_again(tmp_path) -> None:
     assert made.info.source == {"source": str(root), "size": 8, "flip": True}
     again = data.load(**made.info.source)
     assert again.info == made.info
-    assert torch.equal(again.train.all()[0], made.train.all()[0])
+    assert torch.equal(again.train.all()["x"], made.train.all()["x"])
 
 
 def test_a_bar_appears_only_when_it_takes_long(monkeypatch) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from langevin import data
 from langevin._errors import UserError
+from support import with_labels
 
 datasets = pytest.importorskip("datasets")
 
@@ -31,9 +32,9 @@ def test_one_split_is_divided(tmp_path, prefix: str) -> None:
     table(60, [i % 2 for i in range(60)]).save_to_disk(tmp_path / "tiny")
     made = data.load(f"{prefix}{tmp_path / 'tiny'}")
     assert (made.info.shape, made.info.classes, made.info.levels) == ((3, 8, 8), ("even", "odd"), 256)
-    x, label = made.train.all()
+    x, label = with_labels(made.train.all())
     assert torch.equal(red(x) % 2, label)
-    held, held_label = made.test.all()
+    held, held_label = with_labels(made.test.all())
     assert torch.equal(red(held) % 2, held_label)
     assert torch.cat([red(x), red(held)]).sort().values.tolist() == list(range(60))
     assert data.load(**made.info.source).info == made.info
@@ -55,9 +56,9 @@ def test_rows_without_a_picture_are_skipped(tmp_path) -> None:
     datasets.Dataset.from_list(broken, features=table(1, [0]).features).save_to_disk(tmp_path / "tiny")
     with pytest.warns(UserWarning, match="2 files skipped"):
         made = data.load(tmp_path / "tiny")
-    x, label = made.train.all()
+    x, label = with_labels(made.train.all())
     assert torch.equal(red(x) % 2, label)
-    assert {3, 8}.isdisjoint(red(x).tolist() + red(made.test.all()[0]).tolist())
+    assert {3, 8}.isdisjoint(red(x).tolist() + red(made.test.all()["x"]).tolist())
 
 
 def test_refusals(tmp_path, monkeypatch) -> None:

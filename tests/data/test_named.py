@@ -11,6 +11,7 @@ from langevin import data
 from langevin._errors import UserError
 from langevin._registry import methods
 from langevin.data.toys import RING_MEANS, RING_STD
+from support import with_labels
 
 POINTS = ("moons", "swissroll", "checkerboard", "mixture")
 
@@ -23,7 +24,7 @@ def test_digits_are_scikit_learns_scans_split_once_for_all() -> None:
     from sklearn.datasets import load_digits
 
     digits = data.load("digits")
-    (x, y), (x_test, y_test) = digits.train.all(), digits.test.all()
+    (x, y), (x_test, y_test) = with_labels(digits.train.all()), with_labels(digits.test.all())
     assert (len(x), len(x_test)) == (1438, 359)
     assert torch.bincount(y).tolist() == [142, 146, 142, 146, 145, 146, 145, 143, 139, 144]
     # Every scan is in exactly one split: equal as multisets of (pixels, label).
@@ -38,7 +39,7 @@ def test_digits_are_scikit_learns_scans_split_once_for_all() -> None:
 
 def test_digits_description() -> None:
     info = data.load("digits").info
-    x = data.load("digits").train.all()[0].double().flatten(1)
+    x = data.load("digits").train.all()["x"].double().flatten(1)
     assert (info.shape, info.low, info.high, info.levels) == ((1, 8, 8), -1.0, 1.0, 17)
     assert info.classes == tuple("0123456789")
     torch.testing.assert_close(info.mean, x.mean(0), atol=1e-13, rtol=0)
@@ -49,19 +50,19 @@ def test_digits_description() -> None:
 @pytest.mark.parametrize("name", POINTS)
 def test_points_are_fixed_and_of_unit_size(name: str) -> None:
     one, two = data.load(name), data.load(name)
-    x = one.train.all()[0]
+    x = one.train.all()["x"]
     assert (len(one.train), len(one.test), one.info.shape, x.dtype) == (20_000, 5_000, (2,), torch.float32)
-    assert torch.equal(x, two.train.all()[0])
+    assert torch.equal(x, two.train.all()["x"])
     assert one.info == two.info
     assert one.info.low is None
     assert one.info.levels is None
     assert 0.9 < x.square().mean().sqrt() < 1.2
     # No test point is a training point.
-    assert len(torch.cat([x, one.test.all()[0]]).unique(dim=0)) == 25_000
+    assert len(torch.cat([x, one.test.all()["x"]]).unique(dim=0)) == 25_000
 
 
 def test_moons_lie_on_their_half_circles() -> None:
-    x, label = data.load("moons").train.all()
+    x, label = with_labels(data.load("moons").train.all())
     raw = x.double() / math.sqrt(2) + torch.tensor([0.5, 0.25])
     centre = torch.tensor([[0.0, 0.0], [1.0, 0.5]], dtype=torch.float64)[label]
     radius = (raw - centre).norm(dim=1)
@@ -72,7 +73,7 @@ def test_moons_lie_on_their_half_circles() -> None:
 
 
 def test_swissroll_lies_on_its_spiral() -> None:
-    x = 7 * data.load("swissroll").train.all()[0].double()
+    x = 7 * data.load("swissroll").train.all()["x"].double()
     radius, angle = x.norm(dim=1), torch.atan2(x[:, 1], x[:, 0])
     # r = u on the noiseless spiral, u ≡ angle (mod 2π): what is left is the 0.5 noise across the arm.
     across = torch.remainder(radius - angle + math.pi, 2 * math.pi) - math.pi
@@ -81,7 +82,7 @@ def test_swissroll_lies_on_its_spiral() -> None:
 
 
 def test_checkerboard_fills_even_squares_evenly() -> None:
-    x = data.load("checkerboard").train.all()[0].double()
+    x = data.load("checkerboard").train.all()["x"].double()
     square = x.floor().long()
     assert (square.sum(1) % 2 == 0).all()
     counts = torch.bincount((square[:, 0] + 2) * 4 + square[:, 1] + 2, minlength=16)
@@ -92,7 +93,7 @@ def test_checkerboard_fills_even_squares_evenly() -> None:
 
 
 def test_mixture_is_its_published_constants() -> None:
-    x, label = data.load("mixture").train.all()
+    x, label = with_labels(data.load("mixture").train.all())
     for k in range(8):
         part = x[label == k].double()
         assert (part.mean(0) - torch.from_numpy(RING_MEANS[k])).abs().max() < 5 * RING_STD / math.sqrt(len(part))
@@ -103,8 +104,8 @@ def test_mixture_is_its_published_constants() -> None:
 def test_limit_is_a_spread_subset_of_each_split() -> None:
     whole, part = data.load("digits"), data.load("digits", limit=200)
     assert (len(part.train), len(part.test)) == (200, 200)
-    rows = {tuple(row) for row in whole.train.all()[0].flatten(1).tolist()}
-    assert all(tuple(row) in rows for row in part.train.all()[0].flatten(1).tolist())
+    rows = {tuple(row) for row in whole.train.all()["x"].flatten(1).tolist()}
+    assert all(tuple(row) in rows for row in part.train.all()["x"].flatten(1).tolist())
     assert torch.bincount(part.train.labels).min() > 8
     assert part.info.source == {"source": "digits", "limit": 200}
     assert data.load(**part.info.source).info == part.info

@@ -11,6 +11,7 @@ from langevin._errors import UserError
 from langevin.data import Split
 from langevin.data.split import moments
 from langevin.numerics.frame import Cosines
+from support import with_labels
 
 
 @pytest.fixture
@@ -19,7 +20,9 @@ def images() -> torch.Tensor:
 
 
 def test_bytes_become_exactly_minus_one_to_one() -> None:
-    x, label = Split(torch.arange(256, dtype=torch.uint8).view(256, 1), torch.arange(256) % 7).all()
+    x, label = with_labels(
+        Split(torch.arange(256, dtype=torch.uint8).view(256, 1), {"label": torch.arange(256) % 7}).all()
+    )
     assert x.dtype == torch.float32
     assert (x[0], x[255]) == (-1, 1)
     torch.testing.assert_close(x[:, 0].double(), torch.arange(256).double() / 127.5 - 1, atol=2**-23, rtol=0)
@@ -27,11 +30,11 @@ def test_bytes_become_exactly_minus_one_to_one() -> None:
 
 
 def test_augmentation_ignores_batch_order_and_global_state(images: torch.Tensor) -> None:
-    split = Split(images, torch.arange(512), flip=True)
+    split = Split(images, {"label": torch.arange(512)}, flip=True)
     index = torch.randperm(512)
-    whole, label = split.batch(index, seed=3, draw=5)
+    whole, label = with_labels(split.batch(index, seed=3, draw=5))
     torch.manual_seed(99)
-    parts = [split.batch(part, seed=3, draw=5)[0] for part in index.split(37)]
+    parts = [split.batch(part, seed=3, draw=5)["x"] for part in index.split(37)]
     assert torch.equal(whole, torch.cat(parts))
     assert torch.equal(label, index)
     state = torch.get_rng_state()
@@ -41,10 +44,10 @@ def test_augmentation_ignores_batch_order_and_global_state(images: torch.Tensor)
 
 def test_flip_mirrors_half_anew_each_draw(images: torch.Tensor) -> None:
     split, index = Split(images, flip=True), torch.arange(512)
-    plain = split.all()[0]
+    plain = split.all()["x"]
     flips = []
     for seed, draw in ((0, 0), (0, 1), (1, 0)):
-        x = split.batch(index, seed=seed, draw=draw)[0]
+        x = split.batch(index, seed=seed, draw=draw)["x"]
         flipped = (x != plain).flatten(1).any(1)
         assert torch.equal(x[flipped], plain[flipped].flip(-1))
         assert abs(int(flipped.sum()) - 256) < 4 * 512**0.5 / 2
@@ -58,7 +61,7 @@ def test_random_windows_reach_every_place_alike() -> None:
     # One image of 3 × 6 whose pixels are their positions: a 2-window has 2 × 5 places.
     image = torch.arange(18, dtype=torch.uint8).view(1, 3, 6)
     split = Split([image] * 4000, crop=2)
-    x = split.batch(torch.arange(4000), seed=1)[0]
+    x = split.batch(torch.arange(4000), seed=1)["x"]
     corner = ((x[:, 0, 0, 0] + 1) * 127.5).round().long()
     counts = torch.bincount(corner, minlength=18)
     places = torch.tensor([0, 1, 2, 3, 4, 6, 7, 8, 9, 10])
@@ -66,14 +69,14 @@ def test_random_windows_reach_every_place_alike() -> None:
     assert (counts[places] - 400).abs().max() < 4 * (4000 * 0.09) ** 0.5
     assert ((x[:, 0, 1, 1] - x[:, 0, 0, 0]) * 127.5 - 7).abs().max() < 1e-4
     # Without augmentation: the centre (rows 0–1 or 1–2, columns 2–3).
-    assert ((split.all()[0][0, 0, 0, 0] + 1) * 127.5).round() == 8
+    assert ((split.all()["x"][0, 0, 0, 0] + 1) * 127.5).round() == 8
 
 
 def test_moments_are_those_of_what_training_sees(images: torch.Tensor) -> None:
     split = Split(images, flip=True)
-    seen = torch.cat([split.batch(torch.arange(512), draw=k)[0] for k in range(64)]).double().flatten(1)
+    seen = torch.cat([split.batch(torch.arange(512), draw=k)["x"] for k in range(64)]).double().flatten(1)
     mean, cov = moments(split, full=True)
-    both = torch.cat([split.all()[0], split.all()[0].flip(-1)]).double().flatten(1)
+    both = torch.cat([split.all()["x"], split.all()["x"].flip(-1)]).double().flatten(1)
     torch.testing.assert_close(mean, both.mean(0), atol=1e-13, rtol=0)
     torch.testing.assert_close(cov, torch.cov(both.T, correction=0), atol=1e-13, rtol=0)
     torch.testing.assert_close(moments(split, full=False)[1], cov.diagonal(), atol=1e-13, rtol=0)
@@ -104,8 +107,8 @@ def test_bad_indices(images: torch.Tensor, indices: torch.Tensor, words: str) ->
 
 
 def test_labels_match_examples(images: torch.Tensor) -> None:
-    with pytest.raises(UserError, match="labels must have shape"):
-        Split(images, torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(UserError, match="label must have shape"):
+        Split(images, {"label": torch.zeros(3, dtype=torch.int64)})
 
 
 def test_spectrum_of_large_images(tmp_path) -> None:
@@ -121,7 +124,7 @@ def test_spectrum_of_large_images(tmp_path) -> None:
     for flip in (False, True):
         dataset = data.load(str(tmp_path / "images.npy"), flip=flip)
         info = dataset.info
-        x, _ = Split(dataset.train._x).batch(torch.arange(len(dataset.train)))
+        x = Split(dataset.train._x).batch(torch.arange(len(dataset.train)))["x"]
         x = x.double()
         x = torch.cat((x, x.flip(-1))) if flip else x
         centred = (x - x.mean(0)).flatten(1)
@@ -151,7 +154,7 @@ def test_leading_directions_of_large_points(tmp_path) -> None:
     np.save(tmp_path / "points.npy", x.float().numpy())
     dataset = data.load(str(tmp_path / "points.npy"))
     info = dataset.info
-    learn = dataset.train.batch(torch.arange(len(dataset.train)))[0].double().flatten(1)
+    learn = dataset.train.batch(torch.arange(len(dataset.train)))["x"].double().flatten(1)
     cov = torch.cov(learn.mT, correction=0)
     values, vectors = (v.flip(-1) for v in torch.linalg.eigh(cov))
     assert info.colours is None
@@ -186,7 +189,7 @@ def test_moments_of_classes(tmp_path, size, flip) -> None:
     np.savez(tmp_path / "images.npz", x=images.numpy(), label=label.numpy())
     dataset = data.load(str(tmp_path / "images.npz"), flip=flip)
     info, learn = dataset.info, dataset.train
-    x, label = Split(learn._x).batch(torch.arange(len(learn)))[0].double(), learn.labels
+    x, label = Split(learn._x).batch(torch.arange(len(learn)))["x"].double(), learn.labels
     x, label = (torch.cat((x, x.flip(-1))), label.repeat(2)) if flip else (x, label)
     x = x.flatten(1)
     full = size == 6

@@ -14,7 +14,7 @@ def test_heartbeat_is_five_phases() -> None:
     found = data.load("heartbeat")
     assert (found.info.shape, found.info.tokens, found.info.mean, found.info.low) == ((20,), ("0", "1"), None, None)
     for split, count in ((found.train, 10_000), (found.test, 1000)):
-        x = split.all()[0]
+        x = split.all()["x"]
         assert (x.shape, x.dtype) == ((count, 20), torch.int64)
         rows, times = x.unique(dim=0, return_counts=True)
         assert times.tolist() == [count // 5] * 5
@@ -26,7 +26,7 @@ def test_words_are_rows_of_running_text() -> None:
     found = data.load("words")
     assert (found.info.shape, "".join(found.info.tokens)) == ((32,), " abcdefghijklmnopqrstuvwxyz")
     for split in (found.train, found.test):
-        x = split.all()[0]
+        x = split.all()["x"]
         assert x.dtype == torch.int64
         assert (int(x.min()), int(x.max())) == (0, 26)
         row = x.flatten()
@@ -36,7 +36,7 @@ def test_words_are_rows_of_running_text() -> None:
         assert found.info.tokens[int(counts[1:].argmax()) + 1] == "e"
         assert 1 / 7 < float(counts[0] / counts.sum()) < 1 / 5
     assert 7 < len(found.train) / len(found.test) < 12  # a tenth of the paragraphs, whose lengths differ
-    text = training.text(found.test.all()[0], found.info.tokens).replace("\n", "")
+    text = training.text(found.test.all()["x"], found.info.tokens).replace("\n", "")
     assert " the " in text
 
 
@@ -44,8 +44,8 @@ def test_a_paragraph_is_in_one_split() -> None:
     """The split is decided by a paragraph's own text, and each is there once."""
     found = words.paragraphs()
     assert len(found) == len(set(found))
-    rows = {tuple(row) for row in data.load("words").train.all()[0].tolist()}
-    shared = [tuple(row) in rows for row in data.load("words").test.all()[0].tolist()]
+    rows = {tuple(row) for row in data.load("words").train.all()["x"].tolist()}
+    shared = [tuple(row) in rows for row in data.load("words").test.all()["x"].tolist()]
     # What stands in both are phrases of the house: rows start anywhere, so even those agree by chance alone.
     assert sum(shared) < 0.005 * len(shared)
 
@@ -53,8 +53,8 @@ def test_a_paragraph_is_in_one_split() -> None:
 def test_digits_17_are_the_digits() -> None:
     tokens, greys = data.load("digits-17"), data.load("digits")
     for mine, theirs in ((tokens.train, greys.train), (tokens.test, greys.test)):
-        assert torch.equal(mine.all()[0].float() / 8 - 1, theirs.all()[0])
-        assert torch.equal(mine.all()[1], theirs.all()[1])  # type: ignore[arg-type]
+        assert torch.equal(mine.all()["x"].float() / 8 - 1, theirs.all()["x"])
+        assert torch.equal(mine.all()["label"], theirs.all()["label"])
     assert (tokens.info.low, tokens.info.high, tokens.info.levels, len(tokens.info.tokens)) == (0.0, 16.0, 17, 17)
     assert tokens.info.classes == greys.info.classes
 

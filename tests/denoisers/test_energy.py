@@ -28,7 +28,7 @@ from langevin.training import NetworkConfig
 from tiny_runs import points, tiny
 
 CONFIGS = {
-    "mlp": ({"name": "mlp", "channels": 3, "width": 16, "depth": 2, "classes": 2}, (3,)),
+    "mlp": ({"name": "mlp", "channels": 3, "width": 16, "depth": 2, "conditions": {"label": 2}}, (3,)),
     "unet": (
         {"name": "unet", "channels": 1, "size": (4, 4), "width": 8, "multipliers": (1, 1), "attention": (2,)},
         (1, 4, 4),
@@ -89,7 +89,7 @@ class Quadratic(Backbone):
 
     def __init__(self, process: processes.ScalarGaussian, variance: Tensor) -> None:
         super().__init__(channels=len(variance))
-        self.conditioning = Conditioning(4, 0, 0, 0).double()
+        self.conditioning = Conditioning(4, {}).double()
         self.process, self.variance = process, variance
 
     def check_shape(self, shape: tuple[int, ...]) -> None:

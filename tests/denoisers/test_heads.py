@@ -123,7 +123,7 @@ def learned(kind: str, base: Denoiser, steps: int, width: int) -> tuple[Variance
     for k in range(1, steps + 1):
         noise = Noise(1, 256, k)
         rate = learning_rate(optimiser, k, k / steps)
-        learner.step(x0[k * 256 % 4096 :][:256], None, noise, number=k, rate=rate)
+        learner.step({"x": x0[k * 256 % 4096 :][:256]}, noise, number=k, rate=rate)
     return learner.average, objective
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from langevin._errors import UserError
-from langevin.denoisers.base import as_labels
+from langevin.denoisers.conditions import as_labels
 
 
 @pytest.mark.parametrize("value", [3, [0, 3], torch.tensor([1, 2], dtype=torch.int32)])

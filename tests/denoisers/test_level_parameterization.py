@@ -99,7 +99,7 @@ def test_it_trains_saves_and_loads(tmp_path):
     assert (settled.objective.name, settled.objective.times) == ("likelihood", "likelihood-importance")
     made = training.train(config, digits, tmp_path / "run", quiet=True)
     loaded = models.load(tmp_path / "run")
-    x = digits.test.all()[0][:4]
+    x = digits.test.all()["x"][:4]
     assert loaded.parameterization == LevelParameterization(levels=17, sigma_data=made.parameterization.sigma_data)
     one, other = (likelihood.bound(m, x, steps=3) for m in (made, loaded))
     torch.testing.assert_close(one.nats, other.nats)

@@ -29,7 +29,7 @@ class Exact(nn.Module):
         super().__init__()
         self.world, self.process, self.parameterization = world, process, reading
         self.weight = nn.Parameter(torch.zeros((), dtype=dtype))
-        self.config = {"classes": world.classes}
+        self.config = {"conditions": {"label": world.classes}}
         self.seen = []
 
     def forward(self, x, time, condition=None):
@@ -306,7 +306,7 @@ class Recorder(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.config = {"classes": 5, "vector": 3, "sequence": 2}
+        self.config = {"conditions": {"label": 5, "vector": 3, "sequence": 2}}
         self.calls = []
 
     def forward(self, x, time, condition=None):
@@ -471,7 +471,7 @@ def test_compiled_is_the_same_belief():
     Each result is its own tensor, also where the compiled code hands out the same buffer every time, as a replayed
     graph does.
     """
-    network = langevin.nn.create_network(langevin.nn.default((1, 8, 8), classes=3)).eval()
+    network = langevin.nn.create_network(langevin.nn.default((1, 8, 8), {"label": 3})).eval()
     plain = NetworkDenoiser(network, processes.EDM(), AffineParameterization("edm"), (1, 8, 8)).given(label=1)
     fast = compiled(plain, backend="eager")
     x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -201,7 +201,9 @@ def test_another_process_has_the_same_variance():
 def test_does_not_depend_on_the_batch():
     denoiser, x0 = WORLD.denoiser(PROCESSES["vp"]), WORLD.sample(100, 5)
     label = torch.arange(100) % 4
-    one, two, other = (calibrate(denoiser, x0, label, times=3, batch=b, seed=s) for b, s in ((100, 0), (7, 0), (7, 1)))
+    one, two, other = (
+        calibrate(denoiser, x0, {"label": label}, times=3, batch=b, seed=s) for b, s in ((100, 0), (7, 0), (7, 1))
+    )
     torch.testing.assert_close(one.gamma, two.gamma, rtol=1e-10, atol=1e-13)
     assert not torch.allclose(one.gamma, other.gamma, rtol=1e-4)
 
@@ -209,7 +211,7 @@ def test_does_not_depend_on_the_batch():
 def test_labels_are_bound():
     """With labels less is left to know; at high noise, the spread of the components alone."""
     denoiser, (x0, label) = WORLD.denoiser(PROCESSES["vp"]), WORLD.sample(2000, 5, with_labels=True)
-    known, blind = (calibrate(denoiser, x0, v, times=4) for v in (label, None))
+    known, blind = (calibrate(denoiser, x0, v, times=4) for v in ({"label": label}, None))
     within = float((WORLD.log_weights.exp()[:, None] * WORLD.values).sum() / 2)
     assert float(known.variance[0]) == pytest.approx(within, rel=0.15)  # 3.3/√n = 7 % an error
     assert (known.variance[:2] < 0.8 * blind.variance[:2]).all()
@@ -298,7 +300,8 @@ REFUSED = [
     (lambda: calibrate(DENOISER, WORLD.sample(20), batch=0), "batch must be an integer of at least 1, got 0"),
     (lambda: calibrate(DENOISER, torch.zeros(20, 3)), r"x0 must have shape \(N, 2\), got \(20, 3\)"),
     (lambda: calibrate(DENOISER, torch.full((20, 2), math.nan)), "x0 must be finite"),
-    (lambda: calibrate(DENOISER, WORLD.sample(20), torch.zeros(3)), r"label must have shape \(20,\)"),
+    (lambda: calibrate(DENOISER, WORLD.sample(20), torch.zeros(3)), "condition must be a mapping"),
+    (lambda: calibrate(DENOISER, WORLD.sample(20), {"label": torch.zeros(3)}), r"label must have shape \(20,\) first"),
     (lambda: calibrate(WORLD.denoiser(processes.PhaseSpace()), WORLD.sample(20)), "calibrate needs a process with"),
     (lambda: analytic(WORLD.denoiser(processes.PhaseSpace()), table(0.5)), "variance 'analytic' needs a process"),
     (lambda: table(math.nan), "gamma must be finite numbers"),

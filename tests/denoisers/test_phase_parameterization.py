@@ -179,7 +179,7 @@ def test_float32():
 def test_a_time_a_sample_and_several_conditions():
     """B equal to the width; conditions of the network are bound, counted and asked in one call."""
     process = processes.PhaseSpace()
-    network = random(MLP(4, 2, width=16, depth=1, classes=3)).double()
+    network = random(MLP(4, 2, width=16, depth=1, conditions={"label": 3})).double()
     model = denoiser(network, process, "mixed")
     z, t = process.prior((2,)).sample(Noise(0, 2)), torch.tensor([0.2, 0.9], dtype=F64)
     both = model.given(label=torch.tensor([0, 2]))

@@ -27,7 +27,7 @@ class Fixed(nn.Module):
     def __init__(self, out: Tensor) -> None:
         super().__init__()
         self.out = nn.Parameter(out)
-        self.config = {"classes": 3}
+        self.config = {"conditions": {"label": 3}}
 
     def forward(self, x: Tensor, time: Tensor, condition: Mapping[str, Tensor] | None = None) -> Tensor:
         self.seen, self.time = x, time

@@ -145,13 +145,15 @@ def _points() -> Dataset:
     cov = torch.tensor([[0.5, 0.125], [0.125, 0.25]], dtype=torch.float64)
     info = DataInfo("dots", (2,), None, None, ("a", "b", "c"), mean=torch.zeros(2, dtype=torch.float64), cov=cov)
     label = torch.arange(30) % 3
-    return Dataset(info, Split(x[:20], label[:20]), Split(x[20:], label[20:]))
+    return Dataset(info, Split(x[:20], {"label": label[:20]}), Split(x[20:], {"label": label[20:]}))
 
 
 def _model() -> NetworkDenoiser:
-    network = langevin.nn.create_network({"name": "mlp", "channels": 2, "width": 8, "depth": 1, "classes": 3})
+    network = langevin.nn.create_network(
+        {"name": "mlp", "channels": 2, "width": 8, "depth": 1, "conditions": {"label": 3}}
+    )
     _even(network)
-    config = {"steps": 4, "config": {"objective": {"label_dropout": 0.1}}}
+    config = {"steps": 4, "config": {"objective": {"dropout": {"label": 0.1}}}}
     return NetworkDenoiser(
         network, processes.VP(), AffineParameterization("v", 0.7), (2,), data=_points().info, config=config
     )
@@ -233,7 +235,7 @@ def readers() -> dict[str, Reader]:
     denoiser, objective = build(config, dataset.info)
     learn = lambda: Learner(denoiser, objective, optimiser=config.optimiser, ema=config.ema, batch=4)
     made = learn()
-    made.step(*dataset.train.batch(torch.arange(4)), Noise(0, 4), number=1, rate=0.01)
+    made.step(dataset.train.batch(torch.arange(4)), Noise(0, 4), number=1, rate=0.01)
     saved = checkpoint.save(run, made, made.tensors(), checkpoint.Progress(step=1), config, dataset.info)
 
     for folder in ("dots", "codec"):

@@ -83,7 +83,7 @@ def test_labels_in_turn_one_for_all_or_one_each(model: NetworkDenoiser) -> None:
         (7, [7, 7, 7], 7),
         (each, [3, 1, 4], "given"),
     ):
-        drawn = generate(model, recipe, 3, label=label)
+        drawn = generate(model, recipe, 3, given={"label": label})
         assert drawn.label is not None
         assert drawn.label.tolist() == wanted
         assert drawn.record["label"] == said
@@ -104,8 +104,8 @@ def test_a_model_without_labels() -> None:
     drawn = generate(model, Recipe(steps=1), 3)
     assert drawn.label is None
     assert drawn.record["label"] is None
-    with pytest.raises(UserError, match="trained without labels"):
-        generate(model, Recipe(steps=1), 3, label=1)
+    with pytest.raises(UserError, match="trained without conditions"):
+        generate(model, Recipe(steps=1), 3, given={"label": 1})
     with pytest.raises(UserError, match="guidance-scale needs a model trained with labels"):
         generate(model, Recipe(steps=1, guidance_scale=2.0), 3)
 
@@ -116,14 +116,14 @@ def test_a_model_without_labels() -> None:
         (Recipe(), 0, None, "n must be an integer of at least 1"),
         (Recipe(), 3, 10, "label must lie in 0…9, got"),
         (Recipe(), 3, torch.tensor([0, 1]), "label must be an integer, or 3 of them"),
-        (Recipe(), 3, torch.tensor(1.0), "label must be an integer"),
+        (Recipe(), 3, torch.tensor(1.0), "label must hold integers"),
         (Recipe(options={"eta": 1.0}), 3, None, "settings of a named sampler"),
         (Recipe(process="absorbing"), 3, None, "process"),
     ],
 )
 def test_what_cannot_be_drawn(model: NetworkDenoiser, recipe: Recipe, n: int, label, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        generate(model, recipe, n, label=label)
+        generate(model, recipe, n, given={"label": label})
 
 
 def test_samples_that_are_not_finite_are_not_handed_out(model: NetworkDenoiser) -> None:

@@ -26,7 +26,7 @@ class Table(nn.Module):
     def __init__(self, rows):
         super().__init__()
         self.rows = nn.Parameter(rows)
-        self.config = {"classes": len(rows) - 1}
+        self.config = {"conditions": {"label": len(rows) - 1}}
         self.calls = 0
 
     def forward(self, x, time, condition=None):

@@ -46,7 +46,7 @@ class Rough(torch.nn.Module):
 
     def __init__(self, channels: int = 2) -> None:
         super().__init__()
-        self.config = {"classes": 2}
+        self.config = {"conditions": {"label": 2}}
         generator = torch.Generator().manual_seed(0)
         self.into = torch.nn.Parameter(torch.randn(4, channels, generator=generator))
         self.label = torch.nn.Parameter(torch.randn(3, 4, generator=generator))

@@ -12,6 +12,7 @@ from langevin import data
 from langevin._errors import UserError
 from langevin._registry import methods
 from langevin.metrics import Features, evaluate
+from support import with_labels
 
 PROTOCOL = {"data", "features", "features_sha256", "samples", "real", "split", "resize", "range", "seed"}
 
@@ -24,7 +25,7 @@ def digits() -> data.Dataset:
 @pytest.fixture(scope="module")
 def fresh(digits: data.Dataset) -> dict:
     """What a sampler gets that returns held-out scans."""
-    x, y = digits.test.all()
+    x, y = with_labels(digits.test.all())
     return evaluate(x, y, digits, progress=False)
 
 
@@ -73,7 +74,7 @@ def test_held_out_scans_as_samples(fresh: dict) -> None:
 
 
 def test_training_scans_as_samples_are_called_copies(digits: data.Dataset) -> None:
-    x, y = digits.train.all()
+    x, y = with_labels(digits.train.all())
     found = evaluate(x[:300], y[:300], digits, features="pca:8", progress=False)
     assert found["memorisation"]["value"] == 0
     assert found["label-agreement"]["value"] == 1
@@ -83,8 +84,8 @@ def test_training_scans_as_samples_are_called_copies(digits: data.Dataset) -> No
 
 def test_memorisation_is_of_the_data_a_model_was_trained_on(digits: data.Dataset) -> None:
     """Copies of training data are copies whatever they are measured against, and fresh data of others are not."""
-    x, y = digits.train.all()
-    other = replace(digits, train=data.Split(x[:500], y[:500]))
+    x, y = with_labels(digits.train.all())
+    other = replace(digits, train=data.Split(x[:500], {"label": y[:500]}))
     copies = x[600:900]
     of_others = evaluate(copies, None, other, features="pca:8", progress=False)["memorisation"]
     assert of_others["value"] > 0.5
@@ -97,7 +98,7 @@ def test_memorisation_is_of_the_data_a_model_was_trained_on(digits: data.Dataset
 
 
 def test_noisy_and_mislabelled_samples_score_worse(digits: data.Dataset, fresh: dict) -> None:
-    x, y = digits.test.all()
+    x, y = with_labels(digits.test.all())
     noisy = evaluate(x + torch.randn(x.shape, generator=torch.Generator().manual_seed(0)), y, digits)
     for key in ("frechet/pixels", "frechet/classifier", "kernel/pixels", "kernel/classifier", "sliced-wasserstein"):
         assert noisy[key]["value"] > 5 * abs(noisy[key]["real"]), key
@@ -110,7 +111,7 @@ def test_noisy_and_mislabelled_samples_score_worse(digits: data.Dataset, fresh: 
 
 def test_points_without_labels() -> None:
     roll = data.load("swissroll", limit=600)
-    found = evaluate(roll.test.all()[0], None, roll)
+    found = evaluate(roll.test.all()["x"], None, roll)
     assert set(found) == {
         "frechet/pixels", "kernel/pixels", "precision/pixels", "recall/pixels", "sliced-wasserstein", "memorisation",
     }  # fmt: skip
@@ -120,7 +121,7 @@ def test_points_without_labels() -> None:
 
 def test_mirrored_copies_are_copies_where_training_mirrors(digits: data.Dataset) -> None:
     mirrored = data.load("digits", flip=True)
-    copies = mirrored.train.all()[0][:50].flip(-1)
+    copies = mirrored.train.all()["x"][:50].flip(-1)
     assert evaluate(copies, None, mirrored, features="pca:2")["memorisation"]["value"] == 0
     assert evaluate(copies, None, digits, features="pca:2")["memorisation"]["value"] > 0.5
 
@@ -140,7 +141,7 @@ def test_wide_images_use_principal_components(tmp_path) -> None:
     x[label == 1] //= 4
     np.savez(tmp_path / "wide.npz", x=x, label=label)
     wide = data.load(tmp_path / "wide.npz")
-    found = evaluate(wide.test.all()[0], wide.test.labels, wide)
+    found = evaluate(wide.test.all()["x"], wide.test.labels, wide)
     assert "frechet/pca:64" in found
     assert found["label-agreement"]["protocol"]["features"] == "pca:64"
     assert found["frechet/classifier"]["protocol"]["feature_settings"]["input"] == "pca:64"
@@ -163,8 +164,9 @@ def divided(path: Path, x: np.ndarray, label: np.ndarray | None, count: int) -> 
     np.savez(path, x=x, **({} if label is None else {"label": label}))
     whole = data.load(path)
     values = torch.from_numpy(x).float() if whole.info.low is None else torch.from_numpy(x).permute(0, 3, 1, 2)
-    labels = [None, None] if label is None else torch.from_numpy(label).split([len(x) - count, count])
-    train, test = (data.Split(part, y) for part, y in zip(values.split([len(x) - count, count]), labels))
+    sizes = [len(x) - count, count]
+    told = [{}, {}] if label is None else [{"label": part} for part in torch.from_numpy(label).split(sizes)]
+    train, test = (data.Split(part, condition) for part, condition in zip(values.split(sizes), told))
     return replace(whole, train=train, test=test)
 
 
@@ -232,7 +234,7 @@ def test_nothing_is_measured_against_seven(tmp_path) -> None:
 
 
 def test_same_seed_same_numbers(digits: data.Dataset, fresh: dict) -> None:
-    x, y = digits.test.all()
+    x, y = with_labels(digits.test.all())
     torch.manual_seed(7)
     np.random.seed(7)  # noqa: NPY002  (global state must not matter)
     assert evaluate(x, y, digits) == fresh
@@ -263,7 +265,7 @@ def test_a_feature_space_of_ones_own(digits: data.Dataset) -> None:
     rows = lambda x: x.flatten(1).double()
     means = Features("means", "a" * 64, lambda x: rows(x).view(len(x), 8, 8).mean(2), {"resize": "none"})
     bright = Features("bright", None, rows, {}, lambda x: torch.eye(2)[(rows(x).mean(1) > -0.4).long()])
-    x, _ = digits.test.all()
+    x, _ = with_labels(digits.test.all())
     found = evaluate(x, None, digits, features=["pca:3", means, bright], progress=False)
     assert found["frechet/means"]["protocol"]["features_sha256"] == "a" * 64
     assert found["frechet/means"]["protocol"]["resize"] == "none"
@@ -280,4 +282,4 @@ def test_a_feature_space_of_ones_own(digits: data.Dataset) -> None:
 def test_labels_for_data_without_classes() -> None:
     roll = data.load("swissroll", limit=100)
     with pytest.raises(UserError, match="'swissroll' has no classes"):
-        evaluate(roll.test.all()[0], torch.zeros(100, dtype=torch.int64), roll)
+        evaluate(roll.test.all()["x"], torch.zeros(100, dtype=torch.int64), roll)

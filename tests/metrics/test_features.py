@@ -34,7 +34,7 @@ def test_seeds_of_64_bits_are_taken(name: str, digits: data.Dataset) -> None:
 
 
 def test_pixels(digits: data.Dataset) -> None:
-    x = digits.test.all()[0]
+    x = digits.test.all()["x"]
     space = feature_space("pixels", digits)
     assert torch.equal(space(x), x.flatten(1).double())
     assert space.sha256 is None
@@ -42,10 +42,10 @@ def test_pixels(digits: data.Dataset) -> None:
 
 def test_pca_is_that_of_the_training_split(digits: data.Dataset) -> None:
     space = feature_space("pca:5", digits)
-    x = digits.train.all()[0].flatten(1).double()
+    x = digits.train.all()["x"].flatten(1).double()
     # Independent: eigenvectors of the covariance the description carries.
     values, vectors = torch.linalg.eigh(digits.info.cov)
-    found = space(digits.train.all()[0])
+    found = space(digits.train.all()["x"])
     variances = values.flip(0)[:5]
     torch.testing.assert_close(torch.cov(found.T, correction=0), variances.diag(), atol=1e-10, rtol=1e-10)
     top = (x - x.mean(0)) @ vectors[:, -1]
@@ -57,14 +57,14 @@ def test_pca_is_that_of_the_training_split(digits: data.Dataset) -> None:
 
 def test_classifier_separates_classes_it_did_not_see(digits: data.Dataset) -> None:
     space = feature_space("classifier", digits)
-    h, y = space(digits.test.all()[0]), digits.test.labels
-    train = space(digits.train.all()[0])
+    h, y = space(digits.test.all()["x"]), digits.test.labels
+    train = space(digits.train.all()["x"])
     assert h.shape == (359, 64)
     assert float(train.square().mean()) == pytest.approx(1, rel=1e-10)
     centres = torch.stack([train[digits.train.labels == k].mean(0) for k in range(10)])
     nearest = torch.cdist(h, centres).argmin(1)
-    pixels = digits.test.all()[0].flatten(1).double()
-    x = digits.train.all()[0].flatten(1).double()
+    pixels = digits.test.all()["x"].flatten(1).double()
+    x = digits.train.all()["x"].flatten(1).double()
     pixel_centres = torch.stack([x[digits.train.labels == k].mean(0) for k in range(10)])
     by_pixels = torch.cdist(pixels, pixel_centres).argmin(1)
     # Class centres separate better in the feature space than in pixels, by more than one binomial deviation (1.5 %).
@@ -111,7 +111,7 @@ def test_classifier_probabilities(digits: data.Dataset) -> None:
     """Its own last layer: they sum to 1 and agree with the labels nearly always."""
     space = feature_space("classifier", digits)
     assert space.classify is not None
-    p = space.classify(digits.test.all()[0])
+    p = space.classify(digits.test.all()["x"])
     assert p.shape == (359, 10)
     torch.testing.assert_close(p.sum(1), torch.ones(359, dtype=torch.float64))
     assert (p.argmax(1) == digits.test.labels).double().mean() > 0.9

@@ -16,6 +16,7 @@ from torch import Tensor
 from langevin import UserError, data
 from langevin.metrics import Accuracy, FeatureSums, Parts, ScoreSums, evaluate, frechet_distance, inception_score
 from langevin.metrics import parts as module
+from support import with_labels
 
 CUTS = {"whole": [300], "two": [150, 150], "three": [1, 250, 49], "many": [7] * 42 + [6]}
 
@@ -69,7 +70,7 @@ def pieces(x: Tensor, label: Tensor, sizes: list[int]) -> Parts:
 
 def test_figures_do_not_depend_on_the_cut(digits: data.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every number of the table, bit for bit, where blocks are smaller than the set and pieces fall across them."""
-    x, label = digits.train.all()
+    x, label = with_labels(digits.train.all())
     x, label = x[:300] + 0.1 * draws(300, 1, 8, 8).float(), label[:300]
     whole = evaluate(x, label, digits, progress=False)
     monkeypatch.setattr(module, "BLOCK", 64)

@@ -9,6 +9,7 @@ from sklearn.svm import SVC
 from langevin import data
 from langevin._errors import UserError
 from langevin.metrics import label_agreement, readers, svc, train_on_synthetic
+from support import with_labels
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +18,7 @@ def digits() -> data.Dataset:
 
 
 def test_agreement_counts_what_was_mislabelled(digits: data.Dataset) -> None:
-    x, y = digits.train.all()
+    x, y = with_labels(digits.train.all())
     reader = svc(x, y)
     assert float((reader.read(x) == y).double().mean()) == 1  # C = 10 separates the training split
     asked = y.clone()
@@ -29,7 +30,7 @@ def test_agreement_counts_what_was_mislabelled(digits: data.Dataset) -> None:
 
 
 def test_training_on_real_digits_is_the_ceiling(digits: data.Dataset) -> None:
-    (x, y), (x_test, y_test) = digits.train.all(), digits.test.all()
+    (x, y), (x_test, y_test) = with_labels(digits.train.all()), with_labels(digits.test.all())
     found = train_on_synthetic(x, y, x_test, y_test)
     own = SVC(C=10, gamma="scale").fit(x.flatten(1).double(), y).score(x_test.flatten(1).double(), y_test)
     assert found.value == pytest.approx(own, abs=1e-12)

@@ -22,7 +22,9 @@ from tiny_runs import points
 
 def made(data: object = None) -> NetworkDenoiser:
     torch.manual_seed(0)
-    network = langevin.nn.create_network({"name": "mlp", "channels": 2, "width": 8, "depth": 1, "classes": 3})
+    network = langevin.nn.create_network(
+        {"name": "mlp", "channels": 2, "width": 8, "depth": 1, "conditions": {"label": 3}}
+    )
     with torch.no_grad():
         for p in network.parameters():
             p.add_(0.1 * torch.randn_like(p))

@@ -15,7 +15,7 @@ from langevin.nn import MLP, VAE, DiT, Transformer, UNet, create_network, defaul
 from langevin.nn.layers import waves
 
 CONFIGS = {
-    "mlp": {"name": "mlp", "channels": 5, "width": 24, "depth": 2, "classes": 4, "vector": 3},
+    "mlp": {"name": "mlp", "channels": 5, "width": 24, "depth": 2, "conditions": {"label": 4, "vector": 3}},
     "unet": {
         "name": "unet",
         "channels": 3,
@@ -24,9 +24,7 @@ CONFIGS = {
         "multipliers": (1, 2, 2),
         "blocks": (1, 2, 2),
         "attention": (4, 2),
-        "classes": 4,
-        "vector": 3,
-        "sequence": 1,
+        "conditions": {"label": 4, "vector": 3, "sequence": 1},
     },
     "dit": {
         "name": "dit",
@@ -35,9 +33,7 @@ CONFIGS = {
         "width": 32,
         "depth": 2,
         "heads": 4,
-        "classes": 4,
-        "vector": 3,
-        "sequence": 1,
+        "conditions": {"label": 4, "vector": 3, "sequence": 1},
     },
 }
 CONFIGS["transformer"] = {
@@ -47,9 +43,7 @@ CONFIGS["transformer"] = {
     "width": 32,
     "depth": 2,
     "heads": 4,
-    "classes": 4,
-    "vector": 3,
-    "sequence": 1,
+    "conditions": {"label": 4, "vector": 3, "sequence": 1},
 }
 EVENTS = {"mlp": (5,), "unet": (3, 12, 8), "dit": (3, 12, 8), "transformer": (3, 7)}
 NAMES = list(CONFIGS)
@@ -364,10 +358,10 @@ def exact(x, weight):
 @pytest.mark.parametrize(
     "network",
     [
-        MLP(64, width=64, depth=2, classes=4),
-        UNet(1, size=(8, 8), width=16, multipliers=(1, 2), blocks=1, classes=4),
-        DiT(1, patch=2, width=32, depth=2, heads=2, classes=4),
-        Transformer(8, length=8, width=32, depth=2, heads=2, classes=4),
+        MLP(64, width=64, depth=2, conditions={"label": 4}),
+        UNet(1, size=(8, 8), width=16, multipliers=(1, 2), blocks=1, conditions={"label": 4}),
+        DiT(1, patch=2, width=32, depth=2, heads=2, conditions={"label": 4}),
+        Transformer(8, length=8, width=32, depth=2, heads=2, conditions={"label": 4}),
     ],
     ids=NAMES,
 )
@@ -412,7 +406,7 @@ def test_learns(network):
 def test_default_sizes():
     """The sizes the training figures are quoted for."""
     digits, photos = (
-        sum(p.numel() for p in create_network(default(shape, classes=10)).parameters())
+        sum(p.numel() for p in create_network(default(shape, {"label": 10})).parameters())
         for shape in [(1, 8, 8), (3, 32, 32)]
     )
     assert 1.0e6 < digits < 1.2e6

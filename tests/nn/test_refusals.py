@@ -28,12 +28,15 @@ from langevin.nn import MLP, DiT, UNet, create_network, default
         ({"name": "unet", "blocks": (1, 2)}, r"blocks must be a number or one a level \(4\), got \(1, 2\)"),
         ({"name": "unet", "blocks": 0}, "blocks.* must be an integer from 1"),
         ({"name": "unet", "attention": (5,)}, r"attention must name sizes of the levels, \[32, 16, 8, 4\], got \(5,\)"),
-        ({"name": "unet", "attention": (), "sequence": 4}, "sequence conditioning is read by attention"),
+        (
+            {"name": "unet", "attention": (), "conditions": {"sequence": 4}},
+            "sequences and captions are read by attention",
+        ),
         ({"name": "unet", "size": (30, 30)}, "image 30x30 cannot be halved 3 times: sizes must be divisible by 8"),
         ({"name": "unet", "size": 32}, "size must be a list of 2 integers, got 32"),
         ({"name": "unet", "size": (32,)}, "size must be a list of 2"),
         ({"name": "unet", "dropout": 1.0}, r"dropout must be a number in \[0, 1\), got 1.0"),
-        ({"name": "unet", "classes": -1}, "classes must be an integer from 0"),
+        ({"name": "unet", "conditions": {"label": -1}}, "conditions.label must be an integer from 0"),
         ({"name": "unet", "time_range": (1, 1)}, "time_range must be two finite numbers, the lower first"),
         ({"name": "unet", "time_range": (0, math.nan)}, "time_range must be two finite numbers"),
         ({"name": "unet", "time_range": 3}, "time_range must be two finite numbers"),
@@ -82,7 +85,9 @@ def test_time_is_one_for_each_sample():
             network(torch.zeros(2, 2), time)
 
 
-NETWORK = UNet(1, size=(4, 4), width=8, multipliers=(1,), attention=(4,), classes=3, vector=2, sequence=4)
+NETWORK = UNet(
+    1, size=(4, 4), width=8, multipliers=(1,), attention=(4,), conditions={"label": 3, "vector": 2, "sequence": 4}
+)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +162,7 @@ def test_defaults(shape, options, says):
     [(1,), (2,), (300,), (1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 48), (3, 7, 7), (1, 30, 30), (3, 256, 256)],
 )
 def test_default_takes_its_shape(shape):
-    config = default(shape, classes=3)
+    config = default(shape, {"label": 3})
     network = create_network(config)
     assert network.config == config
     network.check_shape(shape)

@@ -135,7 +135,7 @@ def test_any_process_with_a_marginal() -> None:
 
 def test_condition_is_bound() -> None:
     class Seen(torch.nn.Module):
-        config = {"classes": 5}  # noqa: RUF012
+        config = {"conditions": {"label": 5}}  # noqa: RUF012
 
         def __init__(self) -> None:
             super().__init__()

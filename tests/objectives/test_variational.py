@@ -25,7 +25,7 @@ class Constant(nn.Module):
         super().__init__()
         self.mean = nn.Parameter(torch.tensor(0.1, dtype=DOUBLE))
         self.raw = nn.Parameter(torch.tensor(0.2, dtype=DOUBLE))
-        self.config = {"name": "constant", "classes": classes}
+        self.config = {"name": "constant", "conditions": {"label": classes}}
         self.asked = []
 
     def forward(self, x, time, condition=None):

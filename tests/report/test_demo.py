@@ -212,7 +212,7 @@ def test_the_strip_ends_in_the_samples_of_the_headline(made: tuple[Path, Results
 
 def test_neighbours_are_the_nearest(made: tuple[Path, Results]) -> None:
     _, found = made
-    train, test = found.dataset.train.all()[0], found.dataset.test.all()[0]
+    train, test = found.dataset.train.all()["x"], found.dataset.test.all()["x"]
     x = found.headline.drawn.x[7]
     distance = (train - x).double().flatten(1).norm(dim=1)
     assert int(found.neighbours.index[7]) == int(distance.argmin())
@@ -294,4 +294,4 @@ def test_the_quick_demo_by_its_command(tmp_path: Path, capsys, monkeypatch: pyte
     assert own.config.budget == BudgetConfig(steps=9)
     assert str(tmp_path / "report.html") in capsys.readouterr().out
     # Labels are hidden less often than by default, but often enough for the guidance that the report goes on to.
-    assert 0 < plain.config.objective.label_dropout <= 0.1
+    assert 0 < plain.config.objective.dropout["label"] <= 0.1

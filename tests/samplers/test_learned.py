@@ -272,7 +272,7 @@ class Small(nn.Module):
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.full((), 0.3))
-        self.config = {"classes": 4}
+        self.config = {"conditions": {"label": 4}}
 
     def forward(self, x, time, condition=None):
         shift = 0.0 if condition is None else (condition["label"].clamp_min(-1)[:, None] + 1) * 0.01

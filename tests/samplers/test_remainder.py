@@ -246,7 +246,7 @@ def test_class_moments_of_a_model():
     known = {"mean": world.mean, "cov": world.cov, "class_mean": world.means, "class_cov": covs}
     info = langevin.data.DataInfo("made", (4,), None, None, ("a", "b", "c"), **known)
     model = __import__("dataclasses").replace(oracle(world, q, "x0"), data=info)
-    model.network.config = {"classes": 3}
+    model.network.config = {"conditions": {"label": 3}}
     labelled = lambda label: model.given(label=label)
     for k in range(3):
         found = langevin.denoisers.gaussian_frame(labelled(k))

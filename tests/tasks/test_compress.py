@@ -279,7 +279,7 @@ def drawn(name: str, levels: int) -> Tensor:
     """Levels ``(1, 1, 8, 8)``: flat, extreme, random or handwritten."""
     place = torch.arange(8)[:, None] + torch.arange(8)
     if name.startswith("digit"):
-        x = langevin.data.load("digits").test.all()[0][int(name.removeprefix("digit"))]
+        x = langevin.data.load("digits").test.all()["x"][int(name.removeprefix("digit"))]
         return Levels(-1.0, 1.0, levels).nearest(x)[None]
     made = {
         "white": torch.full((8, 8), levels - 1),
@@ -356,7 +356,7 @@ def test_rounding_of_another_machine_changes_nothing():
 @pytest.mark.slow
 def test_all_digits_come_back():
     model = network()
-    levels = Levels.of(checked(model)).nearest(langevin.data.load("digits").test.all()[0])
+    levels = Levels.of(checked(model)).nearest(langevin.data.load("digits").test.all()["x"])
     assert len(levels) == 359
     assert torch.equal(decompress(model, compress(model, levels).content).decode(), levels)
 

@@ -40,12 +40,12 @@ def test_settled_for_the_data() -> None:
     """Everything left open is chosen, and σ_d is the RMS of the data: its mean counts."""
     dataset = points()
     config = training.resolve_config(Config(), dataset.info)
-    x = dataset.train.all()[0].double()
+    x = dataset.train.all()["x"].double()
     assert config.prediction.sigma_data == pytest.approx(float((x**2).mean().sqrt()), rel=1e-6)
     assert config.prediction.name == "edm"
     assert config.objective.times == "log-normal"
     assert config.objective.times_options["mean"] == pytest.approx(-1.2 + math.log(2 * config.prediction.sigma_data))  # type: ignore[comparison-overlap, operator]
-    assert config.network.options["classes"] == 3  # type: ignore[comparison-overlap]
+    assert config.network.options["conditions"] == {"label": 3}  # type: ignore[comparison-overlap]
     assert config.budget.steps is not None
     assert training.resolve_config(config, dataset.info) == config
 
@@ -95,7 +95,7 @@ BAD = [
     (tiny(objective=ObjectiveConfig("simpel")), "Did you mean 'simple'"),
     (tiny(objective=ObjectiveConfig(times="table")), "DDPM table"),
     (tiny(objective=ObjectiveConfig("min-snr", {"gamma": "-1"})), "gamma"),
-    (tiny(objective=ObjectiveConfig(label_dropout=1.5)), "objective.label-dropout"),
+    (tiny(objective=ObjectiveConfig(dropout={"label": 1.5})), "objective.dropout label"),
     (tiny(optimiser=replace(OPTIMISER, lr=0.0)), "optimiser.lr"),
     (tiny(optimiser=replace(OPTIMISER, lr=math.nan)), "optimiser.lr"),
     (tiny(optimiser=replace(OPTIMISER, betas=(0.9, 1.0))), "optimiser.betas"),

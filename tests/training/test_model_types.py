@@ -133,7 +133,7 @@ def test_velocities_train_are_written_and_read_back(prediction: str | None, tmp_
     written = json.loads((tmp_path / "config.json").read_text())
     assert written["kind"] == "phase"
     assert written["process"] == {"name": "phase-space", "beta": 6, "gamma": 0.04}
-    assert [written["network"][k] for k in ("channels", "out_channels", "classes")] == [4, 2, 3]
+    assert [written["network"][k] for k in ("channels", "out_channels", "conditions")] == [4, 2, {"label": 3}]
     loaded = models.load(tmp_path, device="cpu")
     assert (loaded.parameterization, loaded.process) == (made.parameterization, made.process)
     assert loaded.parameterization.prediction == (prediction or "edm")

@@ -59,9 +59,9 @@ def gradient(parts: int, rows: torch.Tensor) -> tuple[dict[str, torch.Tensor], f
         p.data.add_(0.1 * torch.randn_like(p))
     optimiser = replace(settled.optimiser, clip=None)
     learner = Learner(denoiser, objective, optimiser=optimiser, ema=settled.ema, batch=len(rows), parts=parts)
-    x0, label = dataset.train.batch(rows)
+    batch = dataset.train.batch(rows)
     with mock.patch.object(learner.adam, "step"), mock.patch.object(learner.adam, "zero_grad"):
-        _, loss = learner.step(x0, label, Noise(0, rows, 1), number=1, rate=1e-3)
+        _, loss = learner.step(batch, Noise(0, rows, 1), number=1, rate=1e-3)
     return {name: len(rows) * p.grad for name, p in learner.named.items()}, len(rows) * loss  # type: ignore[operator]
 
 

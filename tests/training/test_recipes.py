@@ -20,7 +20,7 @@ def test_ncsnv2_of_digits() -> None:
     """Techniques 1, 2, 3 and 5 on 64 coordinates, each from the data themselves."""
     digits = data.load("digits")
     config = training.resolve_config(training.recipe("ncsnv2", digits), digits.info)
-    x = digits.train.all()[0].flatten(1)
+    x = digits.train.all()["x"].flatten(1)
     levels = config.objective.times_options
     assert levels["first"] == pytest.approx(float(torch.pdist(x.double()).max()), rel=1e-6)
     assert levels["last"] == pytest.approx(0.02)
@@ -67,7 +67,7 @@ def test_from_recipe_to_samples(name: str, tmp_path: Path) -> None:
     assert isinstance(model.process, processes.VE)
     steps = int(config.objective.times_options["count"]) + 1
     x = langevin.sample(model, samplers.AnnealedLangevin(10), n=200, steps=steps, seed=1)
-    near = torch.cdist(x.double(), dataset.train.all()[0].double()).min(1).values
+    near = torch.cdist(x.double(), dataset.train.all()["x"].double()).min(1).values
     # A little MLP after 600 steps: samples within three of the blobs' standard deviations of a point, where of as many
     # draws of the prior one in twenty is. The score itself (ncsn) runs over two decades and is learned more slowly.
     assert float((near < 0.3).double().mean()) > {"ncsn": 0.3, "ncsnv2": 0.7}[name]

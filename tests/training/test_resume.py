@@ -97,7 +97,7 @@ def every_way_out(config: Config, tmp_path: Path, dataset: data.Dataset | None =
 
 EVERYTHING: dict[str, Any] = {
     "network": NetworkConfig("mlp", {"width": 16, "depth": 2, "dropout": 0.3}),  # type: ignore[dict-item]
-    "objective": ObjectiveConfig(times="importance", times_options={"bins": "3", "terms": "2"}, label_dropout=0.3),
+    "objective": ObjectiveConfig(times="importance", times_options={"bins": "3", "terms": "2"}, dropout={"label": 0.3}),
     "ema": EMAConfig("constant", half_life=50.0),
 }
 
@@ -142,7 +142,7 @@ def windows() -> data.Dataset:
     """Pictures that are cut at random and mirrored: their augmentation is a random stream too."""
     x = (torch.arange(40 * 12 * 14) * 2654435761 % 251).to(torch.uint8).reshape(40, 1, 12, 14)
     parts = [data.Split(list(x[:30]), None, flip=True, crop=8), data.Split(x[30:, :, :8, :8])]
-    whole = parts[1].all()[0].flatten(1).double()
+    whole = parts[1].all()["x"].flatten(1).double()
     info = data.DataInfo("windows", (1, 8, 8), levels=256, mean=whole.mean(0), cov=whole.T.cov(correction=0))
     return data.Dataset(info, *parts)
 
@@ -169,7 +169,7 @@ def test_workers_read_what_is_asked_for() -> None:
     alone = Loader(split, order, 7, slice(2, 6), 5)
     ahead = Loader(split, order, 7, slice(2, 6), 5, workers=3)
     for step in (1, 2, 3, 10, 11, 4):
-        assert torch.equal(alone[step][0], ahead[step][0])
+        assert torch.equal(alone[step]["x"], ahead[step]["x"])
     ahead.close()
 
 

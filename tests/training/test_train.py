@@ -116,9 +116,11 @@ def test_it_learns(tmp_path: Path) -> None:
 def test_few_held_out_examples_are_asked_under_64_noises_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     loss = Learner.loss
-    monkeypatch.setattr(Learner, "loss", lambda self, x0, *more: asked.append(len(x0)) or loss(self, x0, *more))
+    monkeypatch.setattr(
+        Learner, "loss", lambda self, batch, *more: asked.append(len(batch["x"])) or loss(self, batch, *more)
+    )
     data = points(90)
-    few = replace(data, test=Split(*data.test.batch(torch.arange(2))))
+    few = replace(data, test=Split(data.test.batch(torch.arange(2))["x"], {"label": data.test.labels[:2]}))
     training.train(tiny(1, output=OutputConfig(validate_every=1, sample_every=0)), few, tmp_path, quiet=True)
     assert sum(asked) == 2 * 64
 
@@ -127,7 +129,9 @@ SETTINGS = {
     "plain": {},
     "everything": {
         "network": NetworkConfig("mlp", {"width": 16, "depth": 2, "dropout": 0.3}),  # type: ignore[dict-item]
-        "objective": ObjectiveConfig(times="importance", times_options={"bins": "3", "terms": "2"}, label_dropout=0.3),
+        "objective": ObjectiveConfig(
+            times="importance", times_options={"bins": "3", "terms": "2"}, dropout={"label": 0.3}
+        ),
         "ema": EMAConfig("constant", half_life=50.0),
     },
 }
@@ -342,7 +346,7 @@ def test_label_dropout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return plain(self, denoiser, x0, condition, noise)
 
     monkeypatch.setattr(DenoisingLoss, "__call__", call)
-    config = tiny(40, batch=50, objective=ObjectiveConfig(label_dropout=0.2))
+    config = tiny(40, batch=50, objective=ObjectiveConfig(dropout={"label": 0.2}))
     training.train(config, points(), tmp_path, quiet=True)
     share = float((torch.cat(seen) == -1).double().mean())
     assert abs(share - 0.2) < 4 * math.sqrt(0.2 * 0.8 / 2000)

@@ -50,7 +50,7 @@ def test_a_run(digits: data.Dataset, tmp_path: Path) -> None:
     assert isinstance(made, models.Autoencoder)
     assert made.latent == (2, 2, 2)
     loaded = models.load_codec(tmp_path / "run", device="cpu")
-    x = digits.test.all()[0][:5]
+    x = digits.test.all()["x"][:5]
     with torch.no_grad():
         assert torch.equal(loaded.encode(x).mean, made.encode(x).mean)
         assert torch.equal(loaded.decode(torch.ones(3, 2, 2, 2)).mean, made.decode(torch.ones(3, 2, 2, 2)).mean)

@@ -44,7 +44,7 @@ class Foreign(nn.Module):
         if like is not None:  # a module without parameters has no dtype, and a denoiser asks its network for one
             self.anchor = nn.Parameter(like, requires_grad=False)
         self.classes, self.null_label, self.whole = classes, null_label, whole
-        self.config = {"classes": classes}
+        self.config = {"conditions": {"label": classes} if classes else {}}
 
     def forward(self, x: Tensor, time: Tensor, condition: Mapping[str, Tensor] | None = None) -> Tensor:
         time = (time.round().to(torch.int64) if self.whole else time).expand(len(x))

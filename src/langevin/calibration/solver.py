@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import guidance
 from .._errors import UserError
 from ..denoisers import Denoiser, NetworkDenoiser, gaussian_frame
+from ..denoisers.conditions import asked_conditions
 from ..distributions import Noise, Stream
+from ..models.conditional import bind
 from ..models.solvers import name_of
 from ..numerics.frame import GaussianFrame
 from ..processes import ScalarGaussian, require
@@ -435,24 +436,12 @@ def bound(model: NetworkDenoiser, count: int, guidance_scale: float, label: int 
 
     As samples are drawn: labels 0…K−1 in turn where the model takes labels and none is named.
     """
-    classes = int(getattr(model.network, "config", {}).get("classes", 0))
     if not math.isfinite(guidance_scale):
         raise UserError(f"guidance_scale must be a finite number, got {guidance_scale}")
-    if not classes:
-        if label is not None:
-            raise UserError("label was given, but this model was trained without labels")
-        if guidance_scale != 1:
-            raise UserError(f"guidance_scale needs a model trained with labels, got {guidance_scale} for one without")
-        return model, None
-    if label is not None and not 0 <= label < classes:
-        raise UserError(f"label must lie in 0…{classes - 1}, got {label}")
     check_memory(count, model)
-    asked = torch.arange(count) % classes if label is None else label
-    hidden = model.config.get("config", {}).get("objective", {}).get("label_dropout")
-    if guidance_scale != 1 and hidden == 0:
-        raise UserError(f"guidance_scale {guidance_scale} needs a model that was trained without labels too; use 1")
-    denoiser = guidance.classifier_free(model, label=asked, guidance_scale=guidance_scale)
-    return denoiser, "in turn" if label is None else label
+    condition = asked_conditions(model.condition_sizes, count, {"label": label})
+    called = None if not condition else "in turn" if label is None else label
+    return bind(model, condition, guidance_scale), called
 
 
 def tune_model(

@@ -64,11 +64,12 @@ def calibrate_model(
     n = 2048 if n is None else n
     count = max(1, min(n, len(dataset.train)))
     index = torch.arange(count) * len(dataset.train) // count
-    x0, label = dataset.train.batch(index, seed=seed)
+    condition = dataset.train.batch(index, seed=seed)
+    x0 = condition.pop("x")
     low, high = dataset.info.low, dataset.info.high
     with files.lock(Path(folder)):
         found = calibrate(
-            model, x0, label, times=times, n=n, seed=seed, batch=batch, low=low, high=high, progress=progress
+            model, x0, condition, times=times, n=n, seed=seed, batch=batch, low=low, high=high, progress=progress
         )
         record = {"data": dataset.info.name, "trained_steps": model.config.get("steps"), **found.made, **(made or {})}
         found = replace(found, made=record)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, UseAppendAction, arg
 
 from .._errors import UserError
-from .options import Name, Sampling, Whole, at_least_one, class_index, console, writable
-from .sample import class_names, own_device, request
+from .given import class_names, conditions
+from .options import Name, Sampling, Whole, at_least_one, console, writable
+from .sample import own_device, request
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +38,9 @@ class Options:
     """How many samples to draw, at least 8; 2000 if not given."""
     label: Name = None
     """Class of all samples, by name or index; if not given, classes 0, 1, ... in turn."""
+    given: UseAppendAction[tuple[str, ...]] = ()
+    """Another condition, as NAME=VALUE (see `langevin sample --help`); a model that takes more than labels is given
+    those of the held-out examples in turn, where nothing is given here."""
     samples: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None
     """Measure what `langevin sample` wrote, samples.npz or a directory of shards, instead of drawing any."""
     shard_size: Whole = None
@@ -59,6 +63,8 @@ def run(options: Options) -> None:
     _consistent(options)
     folder = Path(options.model).expanduser()
     out = writable(options.out or (folder if folder.is_dir() else Path()) / "evaluation.json", file=True)
+    import torch
+
     from .. import metrics, models
     from ..generate import generate, versions
     from ..metrics.evaluate import check_counts, check_real, few
@@ -70,7 +76,7 @@ def run(options: Options) -> None:
         parse(name)
     recipe, device = options.sampling.recipe(), own_device(options.device)
     model = models.load(options.model, device=device)
-    label = class_index(options.label, class_names(model))
+    given = conditions(options.given, options.label, model)
     dataset = dataset_of(model, options.data, classes=options.samples is None or options.shard_size is not None)
     check_real(dataset.info)
     check_counts(dataset)
@@ -78,13 +84,16 @@ def run(options: Options) -> None:
     labels: Tensor | None = None
     n = 2000 if options.n is None else options.n
     if options.samples is None:
+        if not given and set(model.condition_sizes) - {"label"}:
+            given = dataset.test.batch(torch.arange(n) % len(dataset.test))
+            given = {name: given[name] for name in model.condition_sizes if name in given}
         with Bar("sampling") as bar:
-            made = generate(model, recipe, n, label=label, progress=bar)
+            made = generate(model, recipe, n, given=given, progress=bar)
         samples, labels, drawn = made.x, made.label, made.record
     else:
         if options.shard_size is not None:
-            asked = request(options.model, model, recipe, n, options.shard_size, label)
-            if not _together(asked, model, options.samples):
+            asked = request(options.model, model, recipe, n, options.shard_size, given)
+            if not _together(asked, model, options.samples, given):
                 return
         samples, labels, drawn = _held(options.samples, dataset.info)
     own = _trained_on(model, options.data, dataset)
@@ -136,7 +145,7 @@ def _consistent(options: Options) -> None:
             raise UserError(f"n must be at least {FEWEST_TO_MEASURE} to be measured, got {options.n}")
         return
     plain = Sampling()
-    given = [name for name in ("n", "label") if getattr(options, name) is not None]
+    given = [name for name in ("n", "label") if getattr(options, name) is not None] + ["given"] * bool(options.given)
     # The seed is also that of the measures.
     names = [name for name in vars(plain) if name != "seed"]
     given += [name for name in names if getattr(options.sampling, name) != getattr(plain, name)]
@@ -145,14 +154,14 @@ def _consistent(options: Options) -> None:
         raise UserError(f"samples of a file are measured as they are; leave out {asked}, or --samples")
 
 
-def _together(asked: Request, model: NetworkDenoiser, folder: Path) -> bool:
+def _together(asked: Request, model: NetworkDenoiser, folder: Path, given: dict[str, Any]) -> bool:
     """Draw this process's shards; whether it is the one that measures, which then waits for those of the others."""
     from ..generate import Rank, Shards, fill
     from ..report import Bar
 
     rank = Rank.launched()
     with Bar("sampling" if rank.of == 1 else f"sampling {rank}") as bar:
-        fill(model, asked, writable(folder, "samples"), rank, bar)
+        fill(model, asked, writable(folder, "samples"), rank, bar, given)
     if rank.index:
         print(f"{folder}: rank {rank} is done; rank 0 measures.")
         return False

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,7 +57,7 @@ class Options:
     draws: Annotated[int, arg(metavar="N")] = 1
     """Draws of that noise for each example."""
     unconditional: bool = False
-    """Do not tell a model that takes labels the label of each example."""
+    """Do not tell a model that takes labels, or other conditions, those of each example."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("likelihood")
     """Where the files go; what an earlier call left there is overwritten."""
     seed: Annotated[int, arg(metavar="N")] = 0
@@ -91,8 +92,9 @@ def run(options: Options) -> None:
     _consistent(options, exactly, bounded)
     split = _held_out(options, model)
     count = len(split) if options.n is None else min(options.n, len(split))
-    x, labels = split.batch(torch.arange(count))
-    denoiser = _told(options, model, labels)
+    batch = split.batch(torch.arange(count))
+    x, labels = batch["x"], batch.get("label")
+    denoiser = _told(options, model, batch)
     stepping = denoiser if options.variance is None else with_variance(denoiser, options.variance)
     leveled = model.data is not None and model.data.levels is not None
     found: dict[str, Any] = {}
@@ -164,18 +166,17 @@ def _held_out(options: Options, model: NetworkDenoiser) -> Split:
     return dataset.test
 
 
-def _told(options: Options, model: NetworkDenoiser, labels: Tensor | None) -> Denoiser:
-    """The model, told the labels if it takes any and the data have them."""
-    from ..generate import classes
-
-    count = classes(model)
-    if not count or options.unconditional:
+def _told(options: Options, model: NetworkDenoiser, batch: Mapping[str, Tensor]) -> Denoiser:
+    """The model, told what it takes and the data have."""
+    names = model.condition_sizes
+    if not names or options.unconditional:
         return model
-    if labels is None:
-        raise UserError("this model takes labels and the data have none; --unconditional asks it without")
-    if int(labels.max()) >= count:
-        raise UserError(f"the model takes {count} classes, but the data have label {int(labels.max())}")
-    return model.given(label=labels)
+    if lacking := [name for name in names if name not in batch]:
+        raise UserError(f"this model takes {lacking[0]}, which the data lack; --unconditional asks it without")
+    count = names.get("label", 0)
+    if count and int(batch["label"].max()) >= count:
+        raise UserError(f"the model takes {count} classes, but the data have label {int(batch['label'].max())}")
+    return model.given({name: batch[name] for name in names})
 
 
 def _mean(value: Any) -> dict[str, float | None]:

@@ -6,15 +6,17 @@ import io
 import os
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from .._duration import duration
 from .._errors import UserError
-from .options import Name, Sampling, Whole, at_least_one, class_index, device_named, writable
+from .given import class_names, conditions
+from .options import Name, Sampling, Whole, at_least_one, device_named, writable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,6 +54,9 @@ class Options:
     """How many samples."""
     label: Name = None
     """Class of all samples, by name or index; if not given, classes 0, 1, ... in turn."""
+    given: UseAppendAction[tuple[str, ...]] = ()
+    """Another condition that the model takes, as NAME=VALUE: caption="a red bird", image=FILE, vector=0.5,1; an array
+    file (.npy) has one for all samples or one each. What is not given is absent."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("samples")
     """Where they go; what an earlier call left there is overwritten, but for shards, which are kept."""
     shard_size: Whole = None
@@ -77,17 +82,17 @@ def run(options: Options) -> None:
     rank = _rank(options)
     recipe, device = options.sampling.recipe(), own_device(options.device)
     model = models.load(options.model, device=device)
-    label = class_index(options.label, class_names(model))
+    given = conditions(options.given, options.label, model)
     if options.images:
         _check_images(out, model, options.shard_size)
     if options.shard_size is not None:
-        asked = request(options.model, model, recipe, options.n, options.shard_size, label)
-        return _shards(out, asked, model, options.model, rank)
+        asked = request(options.model, model, recipe, options.n, options.shard_size, given)
+        return _shards(out, asked, model, options.model, rank, given)
     if (out / REQUEST).exists():
         raise UserError(f"out holds shards, {out / REQUEST}; give --shard-size to go on with them, or another --out")
     with files.lock(out):
         with Bar("sampling") as bar:
-            drawn = generate(model, recipe, options.n, label=label, progress=bar)
+            drawn = generate(model, recipe, options.n, given=given, progress=bar)
         record = {"model": options.model, "trained_steps": model.config.get("steps"), **drawn.record}
         write(out, drawn.x, drawn.label, model.data, record, class_names(model), options.images)
     print(
@@ -116,15 +121,23 @@ def own_device(name: str | None) -> str | None:
     return device_named(name)
 
 
-def request(place: str, model: NetworkDenoiser, recipe: Recipe, n: int, size: int, label: int | None) -> Request:
+def request(place: str, model: NetworkDenoiser, recipe: Recipe, n: int, size: int, given: Mapping[str, Any]) -> Request:
     """What shards are to hold."""
+    from ..denoisers.conditions import KINDS
     from ..generate import Request, model_digest
+    from ..storage import files
 
-    said = label if label is not None else "in turn" if class_names(model) else None
-    return Request(n, size, said, recipe, tuple(model.shape), model_digest(place))
+    label = given.get("label", "in turn" if class_names(model) else None)
+    beside = {name: files.digest(value.numpy().tobytes())["sha256"] for name, value in given.items() if name != "label"}
+    for name in beside:
+        if given[name].ndim != len(KINDS[name].axes):
+            raise UserError(f"{name} must be one for all samples where they are drawn in shards, got one each")
+    return Request(n, size, label, recipe, tuple(model.shape), model_digest(place), given=beside)
 
 
-def _shards(out: Path, asked: Request, model: NetworkDenoiser, place: str, rank: Rank) -> None:
+def _shards(
+    out: Path, asked: Request, model: NetworkDenoiser, place: str, rank: Rank, given: Mapping[str, Any]
+) -> None:
     """Draw a rank's shards; the process that finds all of them whole adds the picture and the record."""
     from ..generate import Shards, fill
     from ..report import Bar
@@ -132,7 +145,7 @@ def _shards(out: Path, asked: Request, model: NetworkDenoiser, place: str, rank:
     begun = time.monotonic()
     of = f" {rank}" if rank.of > 1 else ""
     with Bar(f"sampling{of}") as bar:
-        drawn = fill(model, asked, out, rank, bar)
+        drawn = fill(model, asked, out, rank, bar, given)
     shards = Shards(out)
     missing = shards.missing()
     if missing:
@@ -146,15 +159,6 @@ def _shards(out: Path, asked: Request, model: NetworkDenoiser, place: str, rank:
         f"{duration(time.monotonic() - begun)}, {record['evaluations']} network evaluations a sample "
         f"({record['rule']})."
     )
-
-
-def class_names(model: NetworkDenoiser) -> list[str]:
-    """Names of the labels a model takes, none for one that takes none; numbers where the data give no names."""
-    from ..generate import classes
-
-    count = classes(model)
-    known = [] if model.data is None else list(model.data.classes)
-    return known if len(known) == count else [str(k) for k in range(count)]
 
 
 def _check_images(out: Path, model: NetworkDenoiser, shard_size: int | None) -> None:

@@ -38,6 +38,9 @@ class DataOptions:
     """The central square of each image, or for training a random window of it."""
     limit: Whole = None
     """At most this many examples of each split, a fixed random choice."""
+    degrade: Name = None
+    """Train a model that restores images from this damage; it is told the damaged one as the condition image.
+    resize=16, grey, blur=1.5, noise=0.1, box=0.4 or jpeg=10, or several with commas between them."""
 
 
 @dataclass(frozen=True, kw_only=True)

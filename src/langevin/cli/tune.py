@@ -10,8 +10,8 @@ from tyro.conf import Positional, arg
 
 from .._duration import duration
 from .._errors import UserError
+from .given import class_names
 from .options import Name, Number, at_least_one, check_guidance, class_index, device_named, writable
-from .sample import class_names
 
 
 @dataclass(frozen=True)

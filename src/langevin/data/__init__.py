@@ -6,8 +6,9 @@ from . import toys as _toys  # noqa: F401
 from . import words as _words  # noqa: F401
 from ._numpy import samples
 from .dataset import Dataset
+from .degradations import Degradation
 from .description import DataInfo
 from .loading import load
 from .split import Split
 
-__all__ = ["DataInfo", "Dataset", "Split", "load", "samples"]
+__all__ = ["DataInfo", "Dataset", "Degradation", "Split", "load", "samples"]

@@ -14,28 +14,38 @@ from .._errors import UserError
 from ..storage.untrusted import room
 from ._numpy import arrays, count_nonfinite
 from .dataset import Dataset, Examples, Options, adjust_split, assemble, check_labels, held_out, limited
+from .split import PICTURES
 
 PIXEL_CHANNELS = (1, 3, 4)
+
+BESIDE = ("image", "mask", "vector", "sequence")
+"""Arrays that belong to each example, and become conditions under their name."""
 
 EXAMPLE = 160
 """Bytes that an example takes beside its numbers while a file is read: its index as text, in a list, and two hashes."""
 
 
 def array(path: str | os.PathLike[str], options: Options | None = None) -> Dataset:
-    """Read a ``.npy`` file, or a ``.npz`` file with ``x`` and optionally ``label``.
+    """Read a ``.npy`` file, or a ``.npz`` file with ``x`` and optionally what belongs to each example.
 
     ``x`` is points ``(N, D)`` or images ``(N, H, W)``, ``(N, C, H, W)`` or ``(N, H, W, C)`` with C of 1, 3 or 4 last;
     uint8 is read as x/127.5 − 1, float16/32/64 as it is, in [−1, 1] for images and any finite value for points.
-    ``label`` is integers 0…K−1. One example in ten is held out by a hash of its index.
+    ``label`` is integers 0…K−1; ``image`` pictures as ``x`` may be; ``mask`` ``(N, H, W)`` or ``(N, 1, H, W)`` in
+    [0, 1]; ``vector`` ``(N, V)`` and ``sequence`` ``(N, L, F)`` floats, in which not-a-numbers mark what is absent. One
+    example in ten is held out by a hash of its index.
 
     Raises:
         UserError: for a file that is damaged, holds Python objects, or has another shape, type or range.
     """
     options = options or Options()
     title = str(path)
-    held = arrays(path, ("x", "label"))
-    label = held.get("label")
+    held = arrays(path, ("x", "label", *BESIDE))
+    label = held.pop("label", None)
     x = _tensor(held.pop("x"), title)
+    beside = {name: _beside(name, value, len(x), title) for name, value in held.items()}
+    pictures = [name for name in beside if name in PICTURES]
+    if pictures and (options.size or options.crop != "center"):
+        raise UserError(f"{title}: size and crop would leave the {pictures[0]} of each example as it is; resize both")
     image = x.ndim == 4
     byte = x.dtype == torch.uint8
     room(EXAMPLE * len(x), f"{title}: {len(x)} examples, their names and hashes,")
@@ -54,8 +64,11 @@ def array(path: str | os.PathLike[str], options: Options | None = None) -> Datas
             part = _fit(_recolour(part, options.channels, title), options, title)
         if random and not ragged:
             part = _centre(part, options.size or 0)
-        labels = None if label is None else torch.from_numpy(label[index[mask]])
-        parts.append(Examples(list(part) if ragged else part, labels))
+        rows = torch.from_numpy(index[mask])
+        conditions = {name: value[rows] for name, value in beside.items()}
+        if label is not None:
+            conditions["label"] = torch.from_numpy(label)[rows]
+        parts.append(Examples(list(part) if ragged else part, conditions))
     del x  # the parts have their own
     levels = 256 if byte else None
     name = Path(path).stem
@@ -90,6 +103,33 @@ def _tensor(raw: np.ndarray, title: str) -> Tensor:
         if low >= 0:
             warnings.warn(f"{title}: images are in [{low:g}, {high:g}]; if black is 0, use 2 * x - 1", stacklevel=4)
     return x
+
+
+def _beside(name: str, raw: np.ndarray, count: int, title: str) -> Tensor:
+    """What belongs to each example: pictures as ``x``, or finite float32 (not-a-number where absent)."""
+    if len(raw) != count:
+        raise UserError(f"{title}: {name} must be of {count} examples, as x is; got {len(raw)}.")
+    if name == "image":
+        made = _tensor(raw, f"{title}: image")
+        if made.ndim != 4:
+            raise UserError(
+                f"{title}: image must be pictures (N, H, W), (N, C, H, W) or (N, H, W, C); got {raw.shape}."
+            )
+        return made
+    axes = {"mask": (3, 4), "vector": (2,), "sequence": (3,)}[name]
+    if raw.ndim not in axes or 0 in raw.shape or raw.dtype.kind not in "buif":
+        accepted = {"mask": "(N, H, W) or (N, 1, H, W)", "vector": "(N, V)", "sequence": "(N, L, F)"}[name]
+        raise UserError(f"{title}: {name} must be numbers {accepted}; got {raw.dtype} {raw.shape}.")
+    with np.errstate(over="ignore"):
+        value = torch.from_numpy(np.ascontiguousarray(raw, dtype=np.float32))
+    if bool(value.isinf().any()):
+        raise UserError(f"{title}: {name} holds infinities.")
+    if name != "mask":
+        return value
+    value = value[:, None] if value.ndim == 3 else value
+    if value.shape[1] != 1 or not bool(((value >= 0) & (value <= 1)).all()):
+        raise UserError(f"{title}: mask must be (N, H, W) or (N, 1, H, W) in [0, 1]; got {tuple(value.shape)}.")
+    return value
 
 
 def _channels_last(shape: tuple[int, ...], title: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 from .._errors import UserError
 from ..numerics.frame import Cosines
 from . import _hash
+from .degradations import Degradation
 from .description import EVENT, FULL_COVARIANCE, DataInfo
 from .split import Split, class_moments, leading, moments, spectrum
 
@@ -37,6 +38,7 @@ class Options:
     flip: bool = False
     crop: Literal["center", "random"] = "center"
     limit: int | None = None
+    degrade: str | None = None
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -49,6 +51,10 @@ class Options:
         if self.size is not None and (self.channels or 1) * self.size**2 > EVENT:
             most = math.isqrt(EVENT // (self.channels or 1))
             raise UserError(f"size must be at most {most} (an image has at most {EVENT} numbers); got {self.size}.")
+        if self.degrade is not None:
+            if not isinstance(self.degrade, str):
+                raise UserError(f"degrade must be text such as 'resize=16,noise=0.1', got {self.degrade!r}")
+            Degradation.parse(self.degrade)
         if self.crop not in ("center", "random"):
             raise UserError(f"crop must be 'center' or 'random'; got {self.crop!r}.")
         if self.crop == "random" and self.size is None:
@@ -75,10 +81,10 @@ class Dataset:
 
 @dataclass
 class Examples:
-    """One split as a loader read it: ``x`` as in :class:`Split`, labels int64 ``(N,)`` or ``None``."""
+    """One split as a loader read it: ``x`` and conditions as in :class:`Split`."""
 
     x: Tensor | Sequence[Tensor]
-    labels: Tensor | None = None
+    conditions: dict[str, Tensor] = field(default_factory=dict)
 
 
 def assemble(
@@ -106,7 +112,7 @@ def assemble(
             raise UserError(f"{name}: the {split} split is empty.")
         if isinstance(part.x, Tensor) and part.x.is_floating_point() and not torch.isfinite(part.x).all():
             raise UserError(f"{name}: x holds {count_nonfinite(part.x)} non-finite values (NaN or infinity).")
-        check_labels(name, part.labels, len(classes))
+        check_labels(name, part.conditions.get("label"), len(classes))
     ragged = not isinstance(train.x, Tensor)
     window = options.size if options.crop == "random" else None
     shape = tuple(train.x[0].shape)
@@ -116,7 +122,10 @@ def assemble(
         raise UserError(f"{name}: training examples are {shape}, held-out ones {tuple(test.x[0].shape)}.")
     if options.flip and len(shape) != 3:
         raise UserError(f"{name}: flip mirrors images; these are points of shape {shape}.")
-    learn = Split(train.x, train.labels, flip=options.flip, crop=window if ragged else None)
+        if part.conditions.keys() != train.conditions.keys():
+            raise UserError(f"{name}: both splits must have the same conditions, got {list(part.conditions)}")
+    degrade = None if options.degrade is None else Degradation.parse(options.degrade)
+    learn = Split(train.x, train.conditions, flip=options.flip, crop=window if ragged else None, degrade=degrade)
     low, high = (0.0, len(tokens) - 1.0) if tokens else (-1.0, 1.0)
     ranged = levels is not None if tokens else bounded
     info = DataInfo(
@@ -127,6 +136,7 @@ def assemble(
         classes=tuple(classes),
         tokens=tuple(tokens),
         levels=levels,
+        conditions=_shapes(train, shape, degrade, tokens),
         source={"source": source or name, **options.changed()},
     )
     known = {}
@@ -142,7 +152,19 @@ def assemble(
     if skipped:
         path, reason = skipped[0]
         warnings.warn(f"{name}: {len(skipped)} files skipped (first: {path}: {reason})", stacklevel=3)
-    return Dataset(info, learn, Split(test.x, test.labels), tuple(skipped))
+    return Dataset(info, learn, Split(test.x, test.conditions, degrade=degrade), tuple(skipped))
+
+
+def _shapes(
+    part: Examples, shape: tuple[int, ...], degrade: Degradation | None, tokens: Sequence[str]
+) -> dict[str, tuple[int, ...]]:
+    """The shape of each condition."""
+    shapes = {key: tuple(value.shape[1:]) for key, value in part.conditions.items() if key != "label"}
+    if degrade is None:
+        return shapes
+    if tokens:
+        raise UserError("degrade is for images of real numbers, got tokens")
+    return {**shapes, **degrade.shapes(shape)}
 
 
 def _of_classes(learn: Split, info: DataInfo, known: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -217,4 +239,4 @@ def subset(part: Examples, limit: int | None) -> Examples:
     keep = limited([str(i) for i in range(len(part.x))], np.zeros(len(part.x), dtype=bool), limit)
     index = torch.from_numpy(keep)
     x = part.x[index] if isinstance(part.x, Tensor) else [part.x[i] for i in keep]
-    return Examples(x, None if part.labels is None else part.labels[index])
+    return Examples(x, {name: value[index] for name, value in part.conditions.items()})

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._errors import UserError, nearest
+from .._errors import UserError, nearest, unknown
+from ..denoisers.conditions import KINDS
 from ..storage.untrusted import settings, typed
 
 EVENT = 2**28
@@ -40,6 +41,7 @@ SOURCE = {
     "flip": bool,
     "crop": str,
     "limit": int | None,
+    "degrade": str | None,
 }
 """What a description says of where the data came from: the arguments of :func:`langevin.data.load`."""
 
@@ -89,6 +91,8 @@ class DataInfo:
             ``low``, ``high`` if they are levels, and no moments.
         levels: number of grey levels a coordinate takes between ``low`` and ``high`` (256 for 8-bit images),
             ``None`` if continuous.
+        conditions: the shape of what belongs to each example, by name: ``label`` () where there are classes,
+            ``caption`` (L,), ``image`` and ``mask`` (C, H, W), ``vector`` (V,), ``sequence`` (L, F).
         mean: float64 ``(D,)``, mean of the flattened event over the training split, or ``None`` if unknown.
         cov: float64 ``(D, D)`` for D ≤ 512, else the variances ``(D,)``; ``None`` if unknown. Normalised by 1/N:
             it is the covariance of the empirical law, mirrored images counted where training mirrors.
@@ -121,9 +125,11 @@ class DataInfo:
     class_mean: Tensor | None = None
     class_cov: Tensor | None = None
     tokens: tuple[str, ...] = ()
+    conditions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         event(self.shape)
+        self._check_conditions()
         if (self.low is None) != (self.high is None):
             raise UserError(f"low and high are both numbers or both None; got {self.low!r} and {self.high!r}.")
         if self.low is not None and self.high is not None and not self.low < self.high:
@@ -148,6 +154,23 @@ class DataInfo:
         self._check_spectrum()
         self._check_classes()
         self._check_moments()
+
+    def _check_conditions(self) -> None:
+        given = {name: shape for name, shape in self.conditions.items() if name != "label"}
+        given |= {"label": ()} if self.classes else {}
+        for name, shape in given.items():
+            if name not in KINDS:
+                raise unknown("condition", str(name), KINDS)
+            axes = KINDS[name].axes
+            if len(shape) != len(axes) or (axes and event(shape) != tuple(shape)):
+                raise UserError(f"conditions.{name} must be a shape ({', '.join(axes)}); got {shape!r}.")
+        object.__setattr__(self, "conditions", {name: tuple(given[name]) for name in KINDS if name in given})
+
+    @property
+    def condition_sizes(self) -> dict[str, int]:
+        """The conditions as a network takes them: classes of a label, else the length of the axis that is fixed."""
+        sized = {name: shape[KINDS[name].sized or 0] for name, shape in self.conditions.items() if shape}
+        return {name: sized.get(name, len(self.classes)) for name in self.conditions}
 
     def _check_moments(self) -> None:
         known = self.tensors()
@@ -219,6 +242,7 @@ class DataInfo:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the tensors, ready for JSON."""
+        beside = {name: list(shape) for name, shape in self.conditions.items() if name != "label"}
         return {
             "name": self.name,
             "shape": list(self.shape),
@@ -228,6 +252,7 @@ class DataInfo:
             "levels": self.levels,
             "source": dict(self.source),
             **({"tokens": list(self.tokens)} if self.tokens else {}),
+            **({"conditions": beside} if beside else {}),
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -270,6 +295,8 @@ class DataInfo:
             parts.append(f"range=[{self.low:g}, {self.high:g}]")
         if self.classes:
             parts.append(f"classes={len(self.classes)}")
+        if beside := [name for name in self.conditions if name != "label"]:
+            parts.append(f"conditions={', '.join(beside)}")
         if self.levels is not None:
             parts.append(f"levels={self.levels}")
         if self.tokens:

@@ -58,7 +58,7 @@ def _scans(limit: int | None, form: Callable[[Tensor], Tensor]) -> list[Examples
         order = members[np.argsort(_hash.mix(SPLIT_SEED, members))]
         test[order[: round(0.2 * len(order))]] = True
     return [
-        subset(Examples(x[mask], torch.from_numpy(label[mask])), limit)
+        subset(Examples(x[mask], {"label": torch.from_numpy(label[mask])}), limit)
         for mask in (torch.from_numpy(~test), torch.from_numpy(test))
     ]
 

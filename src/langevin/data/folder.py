@@ -88,7 +88,7 @@ def pictures(
         if window is not None and not ragged:
             part = [centre(image, window) for image in part]
         x = stack(part, channels, ragged)
-        parts.append(Examples(x, None if label is None else torch.from_numpy(label[rows])))
+        parts.append(Examples(x, {} if label is None else {"label": torch.from_numpy(label[rows])}))
     return assemble(name, parts, options, levels=256, **about)
 
 

@@ -23,6 +23,7 @@ def load(
     flip: bool = False,
     crop: Literal["center", "random"] = "center",
     limit: int | None = None,
+    degrade: str | None = None,
     progress: bool = True,
 ) -> Dataset:
     """Load data, from [−1, 1] images or points, with a training and a held-out split.
@@ -36,6 +37,8 @@ def load(
         flip: mirror half of the training images, drawn anew at every visit.
         crop: the central square of each image, or for training a random window of it.
         limit: at most this many examples of each split, a fixed random choice.
+        degrade: damage to images, whose result is the condition ``image``: ``resize=16,noise=0.1``; see
+            ``data.degradations``.
         progress: show a bar when decoding takes longer than two seconds.
 
     Raises:
@@ -43,7 +46,9 @@ def load(
     """
     if not isinstance(source, (str, os.PathLike)) or not os.fspath(source).strip():
         raise UserError(f"source must be a name, a folder or a file, got {shown(source)}")
-    options = Options(size=size, channels=channels, flip=flip, crop=crop, limit=limit, progress=progress)
+    options = Options(
+        size=size, channels=channels, flip=flip, crop=crop, limit=limit, degrade=degrade, progress=progress
+    )
     name = os.fspath(source)
     known = {m.name: m.make for m in methods("data")}
     if name in known:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import UserError, shown
 from ..distributions import Noise
 from ..numerics.frame import LEADING, cosines
 from . import _hash
+from .degradations import Degradation
 
 _FLIP, _TOP, _LEFT = 1, 2, 3  # streams of the hash: one decision each
+
+PICTURES = ("image", "mask")
+"""Conditions that are mirrored with the image they belong to."""
 
 
 class Split:
@@ -23,33 +27,52 @@ class Split:
     Args:
         x: ``(N, *shape)``, uint8 (0…255, read as x/127.5 − 1), float32 or int64 (tokens) as it is; or a sequence of N
             uint8 images ``(C, H_i, W_i)`` with ``crop``.
-        labels: int64 ``(N,)``, or ``None``.
-        flip: mirror half of the images left to right, drawn anew for each (seed, index, draw).
+        conditions: what belongs to each example, by name, ``(N, …)``: ``label`` int64, and others as ``DataInfo`` says
+            (an ``image`` in uint8 is read as x is).
+        flip: mirror half of the images left to right, with the pictures that belong to them, drawn anew for each
+            (seed, index, draw).
         crop: side of a square window, placed at random for each (seed, index, draw); the image stays whole if ``None``.
+        degrade: damage whose result is the condition ``image`` (and ``mask``), drawn for each (seed, index, draw).
     """
 
     def __init__(
         self,
         x: Tensor | Sequence[Tensor],
-        labels: Tensor | None = None,
+        conditions: Mapping[str, Tensor] | None = None,
         *,
         flip: bool = False,
         crop: int | None = None,
+        degrade: Degradation | None = None,
     ) -> None:
-        if labels is not None and labels.shape != (len(x),):
-            raise UserError(f"labels must have shape ({len(x)},), one an example; got {tuple(labels.shape)}.")
+        if conditions is not None and not isinstance(conditions, Mapping):
+            raise UserError(f"conditions must be a mapping such as {{'label': labels}}, got {shown(conditions)}")
+        self.conditions = dict(conditions or {})
+        for name, value in self.conditions.items():
+            if value.shape[:1] != (len(x),):
+                each = f"({len(x)}, …)" if value.ndim > 1 else f"({len(x)},)"
+                raise UserError(f"{name} must have shape {each}, one an example; got {tuple(value.shape)}.")
+            if crop is not None and name in PICTURES:
+                raise UserError(f"crop cannot cut windows of images that have a condition {name!r} of their own")
+        if degrade is not None and "image" in self.conditions:
+            raise UserError("degrade makes the condition 'image', which these data have already")
         self._x = x
-        self.labels = None if labels is None else labels.long()
         self.flip = flip
         self.crop = crop
+        self.degrade = degrade
+
+    @property
+    def labels(self) -> Tensor | None:
+        """The classes of the examples, int64 ``(N,)``, or ``None``."""
+        return self.conditions.get("label")
 
     def __len__(self) -> int:
         return len(self._x)
 
     def __repr__(self) -> str:
-        return f"Split({len(self)} examples{'' if self.labels is None else ', labelled'})"
+        made = [f"degraded ({self.degrade})"] if self.degrade is not None else []
+        return f"Split({', '.join([f'{len(self)} examples', *self.conditions, *made])})"
 
-    def batch(self, indices: Tensor, *, seed: int = 0, draw: int = 0) -> tuple[Tensor, Tensor | None]:
+    def batch(self, indices: Tensor, *, seed: int = 0, draw: int = 0) -> dict[str, Tensor]:
         """The examples at ``indices``, augmented.
 
         Args:
@@ -58,32 +81,44 @@ class Split:
             draw: counts the visits to the data (the epoch, or the step): another draw, another augmentation.
 
         Returns:
-            ``x`` float32 (tokens: int64) ``(B, *shape)`` and labels int64 ``(B,)`` or ``None``. The same arguments give
-            the same bits whatever was read before, and an example's augmentation does not depend on its batch.
+            ``x`` float32 (tokens: int64) ``(B, *shape)``, and the conditions by name. The same arguments give the same
+            bits whatever was read before, and an example's augmentation does not depend on its batch.
         """
-        if indices.ndim != 1 or indices.dtype != torch.int64:
-            raise UserError(f"indices must be int64 (B,); got {indices.dtype} {tuple(indices.shape)}.")
-        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < len(self):
-            raise UserError(f"indices must be in 0…{len(self) - 1}; got {int(indices.min())}…{int(indices.max())}.")
+        self._check(indices)
         key = indices.numpy()
         if self.crop is None:
             x = self._take(indices)
         else:
             top, left = (_hash.uniform(seed, stream, key, draw) for stream in (_TOP, _LEFT))
             x = self._windows(indices, top, left)
+        mirror = None
         if self.flip:
             mirror = torch.from_numpy(_hash.mix(seed, _FLIP, key, draw) >> np.uint64(63) == 1)
-            x = torch.where(mirror.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
-        return scaled(x), None if self.labels is None else self.labels[indices]
+        return self._with_conditions(x, indices, mirror, Noise(seed, indices, draw=draw))
 
-    def plain(self, indices: Tensor) -> Tensor:
-        """The examples at ``indices`` without augmentation (windows in the centre), float32 ``(B, *shape)``."""
+    def plain(self, indices: Tensor) -> dict[str, Tensor]:
+        """The examples at ``indices`` without augmentation (windows in the centre), as ``batch``."""
+        self._check(indices)
         half = np.full(len(indices), 0.5)
-        return scaled(self._take(indices) if self.crop is None else self._windows(indices, half, half))
+        x = self._take(indices) if self.crop is None else self._windows(indices, half, half)
+        return self._with_conditions(x, indices, None, Noise(0, indices))
 
-    def all(self) -> tuple[Tensor, Tensor | None]:
-        """Every example without augmentation: float32 ``(N, *shape)`` and labels ``(N,)`` or ``None``."""
-        return self.plain(torch.arange(len(self))), self.labels
+    def all(self) -> dict[str, Tensor]:
+        """Every example without augmentation, as ``batch``."""
+        return self.plain(torch.arange(len(self)))
+
+    def _check(self, indices: Tensor) -> None:
+        if indices.ndim != 1 or indices.dtype != torch.int64:
+            raise UserError(f"indices must be int64 (B,); got {indices.dtype} {tuple(indices.shape)}.")
+        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < len(self):
+            raise UserError(f"indices must be in 0…{len(self) - 1}; got {int(indices.min())}…{int(indices.max())}.")
+
+    def _with_conditions(self, x: Tensor, indices: Tensor, mirror: Tensor | None, noise: Noise) -> dict[str, Tensor]:
+        found = {"x": scaled(_mirrored(x, mirror))}
+        for name, held in self.conditions.items():
+            value = held[indices]
+            found[name] = scaled(_mirrored(value, mirror)) if name in PICTURES else value
+        return found if self.degrade is None else {**found, **self.degrade(found["x"], noise)}
 
     def _take(self, indices: Tensor) -> Tensor:
         if isinstance(self._x, Tensor):
@@ -101,6 +136,11 @@ class Split:
         return torch.stack(windows)
 
 
+def _mirrored(x: Tensor, mirror: Tensor | None) -> Tensor:
+    """The images of some samples left to right."""
+    return x if mirror is None else torch.where(mirror.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
+
+
 def scaled(x: Tensor) -> Tensor:
     """uint8 0…255 to float32 −1…1; all else as it is."""
     return x.float().div_(127.5).sub_(1.0) if x.dtype == torch.uint8 else x
@@ -108,7 +148,7 @@ def scaled(x: Tensor) -> Tensor:
 
 def _pieces(split: Split, most: int) -> Sequence[Tensor]:
     """Indices of all examples, at most so many at a time, and of large events so few that they are 2^24 numbers."""
-    numbers = split.batch(torch.arange(1))[0].numel()
+    numbers = split.plain(torch.arange(1))["x"].numel()
     return torch.arange(len(split)).split(max(1, min(most, 2**24 // numbers)))
 
 
@@ -122,7 +162,7 @@ def moments(split: Split, full: bool) -> tuple[Tensor, Tensor]:
 
     def chunks() -> Iterator[Tensor]:
         for indices in _pieces(split, 4096):
-            x = plain.batch(indices)[0].double()
+            x = plain.batch(indices)["x"].double()
             yield (torch.cat([x, x.flip(-1)]) if split.flip else x).flatten(1)
 
     count = len(split) * (2 if split.flip else 1)
@@ -133,12 +173,12 @@ def moments(split: Split, full: bool) -> tuple[Tensor, Tensor]:
 
 def spectrum(split: Split, mean: Tensor) -> tuple[Tensor, Tensor]:
     """(colours ``(C, C)``, variances ``(D,)``) of images: principal directions of the channels, then DCTs, float64."""
-    shape = tuple(split.batch(torch.arange(1))[0].shape[1:])
+    shape = tuple(split.plain(torch.arange(1))["x"].shape[1:])
     plain = Split(split._x, crop=split.crop)
 
     def chunks() -> Iterator[Tensor]:
         for indices in _pieces(split, 1024):
-            x = plain.batch(indices)[0].double()
+            x = plain.batch(indices)["x"].double()
             x = torch.cat([x, x.flip(-1)]) if split.flip else x
             yield x - mean.reshape(shape)
 
@@ -160,7 +200,7 @@ def leading(split: Split, mean: Tensor, count: int = LEADING) -> tuple[Tensor, T
 
     def chunks() -> Iterator[Tensor]:
         for indices in _pieces(split, 1024):
-            yield plain.batch(indices)[0].double().flatten(1) - mean
+            yield plain.batch(indices)["x"].double().flatten(1) - mean
 
     size = len(mean)
     count = max(1, min(count, len(split) - 1, size - 1))
@@ -195,7 +235,7 @@ def class_moments(
 
     def chunks() -> Iterator[tuple[Tensor, Tensor]]:
         for indices in _pieces(split, 1024):
-            x, label = plain.batch(indices)[0].double(), labels[indices]
+            x, label = plain.batch(indices)["x"].double(), labels[indices]
             if split.flip:
                 x, label = torch.cat([x, x.flip(-1)]), label.repeat(2)
             yield x.flatten(1), label

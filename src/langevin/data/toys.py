@@ -38,7 +38,7 @@ def _toy(
             x, label = points(TRAIN + TEST, np.random.RandomState(SEED))
             cut = (slice(0, TRAIN), slice(TRAIN, None))
             parts = [
-                Examples(torch.from_numpy(x[s]).float(), None if label is None else torch.from_numpy(label[s]))
+                Examples(torch.from_numpy(x[s]).float(), {} if label is None else {"label": torch.from_numpy(label[s])})
                 for s in cut
             ]
             parts = [subset(part, options.limit) for part in parts]

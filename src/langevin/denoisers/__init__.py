@@ -1,6 +1,6 @@
 """Beliefs about clean data: the reading of networks, and statistics of posteriors."""
 
-from .base import Denoiser, Density, Derived, LearnedFor, Transform, as_labels, check_is_denoiser
+from .base import Denoiser, Density, Derived, LearnedFor, Transform, check_is_denoiser
 from .check import DenoiserCheck, LevelErrors, check_denoiser
 from .compiled import compiled
 from .energy import EnergyDenoiser, make_denoiser
@@ -42,7 +42,6 @@ __all__ = [
     "Transform",
     "VarianceHead",
     "analytic",
-    "as_labels",
     "batched",
     "calibrate",
     "check_denoiser",

@@ -120,22 +120,6 @@ def check_is_denoiser(value: object, name: str = "denoiser") -> None:
     raise UserError(f"{name} must be a denoiser, got {got}{hint}")
 
 
-def as_labels(value: Any) -> Tensor:
-    """Labels as integers ``()`` or ``(B,)``; their range is the caller's to check.
-
-    Raises:
-        UserError: for anything else.
-    """
-    try:
-        label = torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError):
-        label = None
-    if label is None or label.is_floating_point() or label.dtype == torch.bool or label.ndim > 1 or not label.numel():
-        got = shown(value) if label is None else f"{label.dtype} {tuple(label.shape)}"
-        raise UserError(f"label must hold integers, () or (B,), got {got}")
-    return label
-
-
 @runtime_checkable
 class Density(Protocol):
     """A denoiser that knows the density of its noised law; with ``comparable = False`` up to a constant at each t."""

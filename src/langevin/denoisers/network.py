@@ -15,7 +15,8 @@ from .._errors import UserError, check_instance, shown, unknown
 from ..distributions import Distribution
 from ..processes import DDPM, Process, ScalarGaussian, as_time, check_process, expand
 from ..storage.untrusted import room
-from .base import Denoiser, LearnedFor, as_labels
+from .base import Denoiser, LearnedFor
+from .conditions import KINDS, absent, as_condition
 from .footprint import footprint
 from .parameterization import TIME_INPUTS, AffineParameterization, Parameterization, TimeInputs, Variance
 
@@ -175,38 +176,25 @@ class NetworkDenoiser(Denoiser):
     def device(self) -> torch.device:
         return self._first.device
 
+    @property
+    def condition_sizes(self) -> Mapping[str, int]:
+        """The conditions the network takes, with their sizes: classes of a label, features, channels."""
+        config = getattr(self.network, "config", None)
+        sizes = config.get("conditions", {}) if isinstance(config, Mapping) else {}
+        return {name: size for name, size in sizes.items() if size}
+
     def conditions(self) -> tuple[str, ...]:
-        config = getattr(self.network, "config", {})
-        kinds = {"label": "classes", "vector": "vector", "sequence": "sequence"}
-        return tuple(key for key, setting in kinds.items() if config.get(setting))
+        return tuple(self.condition_sizes)
 
     def _bind(self, condition: dict[str, Any]) -> NetworkDenoiser:
         bound, class_label = dict(self.condition), None if "label" in condition else self.class_label
-        config = getattr(self.network, "config", {})
         for key, value in condition.items():
             if value is None:
                 bound.pop(key, None)
                 continue
-            if key == "label":
-                tensor = as_labels(value).to(self.device)
-                classes = int(config["classes"])
-                if not ((tensor >= -1) & (tensor < classes)).all():
-                    raise UserError(
-                        f"label must lie in [0, {classes}) (-1 is none), got {tensor.unique().tolist()[:8]}"
-                    )
-                class_label = int(tensor) if tensor.ndim == 0 and tensor >= 0 else None
-                tensor = tensor.to(torch.int64).reshape(-1)
-            else:
-                ndim = 2 if key == "vector" else 3
-                try:
-                    tensor = torch.as_tensor(value, device=self.device).to(self.dtype)
-                except (TypeError, ValueError, RuntimeError):
-                    raise UserError(f"{key} must hold numbers, got {shown(value)}") from None
-                tensor = tensor[None] if tensor.ndim == ndim - 1 else tensor
-                if tensor.ndim != ndim or tensor.shape[-1] != config[key]:
-                    shape = "(B, {0}) or ({0},)" if key == "vector" else "(B, L, {0}) or (L, {0})"
-                    raise UserError(f"{key} must be {shape.format(config[key])}, got shape {tuple(tensor.shape)}")
-            bound[key] = tensor
+            bound[key] = as_condition(key, value, self.condition_sizes[key], self.device, self.dtype)
+            if key == "label" and torch.as_tensor(value).ndim == 0 and bound[key] >= 0:
+                class_label = int(bound[key])
         return replace(self, condition=bound, class_label=class_label)
 
     def rows(self, index: slice | Tensor) -> NetworkDenoiser:
@@ -219,13 +207,15 @@ class NetworkDenoiser(Denoiser):
     def _expanded(self, key: str, batch: int, like: Tensor) -> Tensor:
         """Condition ``key`` for a batch: as bound, or marked absent (label −1, not-a-number)."""
         if key not in self.condition:
-            gone = -1 if like.dtype == torch.int64 else torch.nan
-            return torch.full((batch, *like.shape[1:]), gone, dtype=like.dtype, device=like.device)
+            return absent(like, batch)
         value = self.condition[key]
         if value.shape[0] not in (1, batch):
             raise UserError(f"{key} was given for {value.shape[0]} samples, but the batch has {batch}")
-        if value.shape[1:] != like.shape[1:]:  # a shorter sequence: tokens of not-a-numbers are none
-            value = torch.nn.functional.pad(value, (0, 0, 0, like.shape[1] - value.shape[1]), value=torch.nan)
+        if value.shape[1:] != like.shape[1:]:  # a shorter sequence: tokens that are absent follow it
+            if value.ndim == 4 or (value.ndim == 2 and value.is_floating_point()):
+                raise UserError(f"{key} must have one shape for all that share a network, got {tuple(value.shape[1:])}")
+            rest = absent(value.transpose(0, 1), like.shape[1] - value.shape[1]).transpose(0, 1)
+            value = torch.cat([value, rest], 1)
         return value.expand(batch, *value.shape[1:])
 
     @property
@@ -311,10 +301,15 @@ class NetworkDenoiser(Denoiser):
         """
         network_shapes = self.parameterization.network_shapes(self.process, self.shape)[0]
         x = torch.empty((batch, *network_shapes), dtype=self.dtype, device="meta")
-        condition = (
-            {"label": torch.empty(batch, dtype=torch.int64, device="meta")} if "label" in self.conditions() else {}
-        )
+        condition = {name: self._like(name, size, batch) for name, size in self.condition_sizes.items()}
         self._fits(x, torch.empty(batch, device="meta"), condition, learning)
+
+    def _like(self, name: str, size: int, batch: int) -> Tensor:
+        """A condition without content, of the shape that the data declare."""
+        kind = KINDS[name]
+        known = {} if self.data is None else self.data.conditions
+        shape = known.get(name, (size,) * len(kind.axes))
+        return torch.empty((batch, *shape), dtype=torch.int64 if kind.integer else self.dtype, device="meta")
 
     def _fits(self, x: Tensor, label: Tensor, condition: Mapping[str, Tensor], learning: bool | None = None) -> None:
         """``check_memory`` of a batch at hand, once for a network and the largest batch."""

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._errors import UserError, unknown
+from .._errors import UserError, shown, unknown
 from .._registry import register
 from ..distributions import Noise, Normal
 from ..processes import ScalarGaussian, as_time, require
 from ..storage.untrusted import room
 from .base import Denoiser, Transform
+from .conditions import rows_of
 from .statistics import around, dirac, unit
 
 LEAST = 16
@@ -151,7 +152,7 @@ def intercept(values: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
 def calibrate(
     denoiser: Denoiser,
     x0: Tensor,
-    label: Tensor | None = None,
+    condition: Mapping[str, Tensor] | None = None,
     *,
     times: int = 32,
     n: int | None = None,
@@ -169,9 +170,9 @@ def calibrate(
     noise, where the plain mean's grows as σ²/α².
 
     Args:
-        denoiser: the model, with labels not yet bound.
+        denoiser: the model, with conditions not yet bound.
         x0: data ``(N, *shape)``, taken in turn.
-        label: their labels ``(N,)``, bound where the model takes them.
+        condition: what belongs to them, ``(N, …)`` by name, bound where the model takes it.
         times: knots K ≥ 2.
         n: draws a time, ≥ 16; N if not given.
         seed: of the noise.
@@ -191,9 +192,12 @@ def calibrate(
         raise UserError(f"x0 must have shape (N, {', '.join(map(str, denoiser.shape))}), got {tuple(x0.shape)}")
     if not x0.isfinite().all():
         raise UserError("x0 must be finite")
-    if label is not None and label.shape != x0.shape[:1]:
-        raise UserError(f"label must have shape ({len(x0)},), one a sample, got {tuple(label.shape)}")
-    label = label if "label" in denoiser.conditions() else None
+    if condition is not None and not isinstance(condition, Mapping):
+        raise UserError(f"condition must be a mapping such as {{'label': labels}}, got {shown(condition)}")
+    for name, value in (condition or {}).items():
+        if value.shape[:1] != x0.shape[:1]:
+            raise UserError(f"{name} must have shape ({len(x0)},) first, one a sample, got {tuple(value.shape)}")
+    taken = {name: value for name, value in (condition or {}).items() if name in denoiser.conditions()}
     room(40 * times * n, f"{n} draws at {times} times")
     lowest, highest = (float(process.log_snr(t)) for t in (process.t_max, process.t_min))
     log_snr = torch.linspace(lowest, highest, times, dtype=torch.float64)
@@ -202,7 +206,7 @@ def calibrate(
     for first in range(0, n, batch):
         rows = torch.arange(first, min(first + batch, n))
         clean = x0[rows % len(x0)].to(torch.float64)
-        some = denoiser if label is None else denoiser.given(label=label[rows % len(x0)])
+        some = denoiser.given(rows_of(taken, rows % len(x0))) if taken else denoiser
         found = torch.zeros_like(clean)
         for k in (-1, *range(times)):  # the first knot twice: the second time it has a knot before
             t, last = knots[max(k, 0)], found

@@ -1,7 +1,7 @@
 """The sampling service: a recipe resolved once, samples drawn by it, and shards of them that survive kills."""
 
 from .environment import machine, versions
-from .samples import Recipe, Samples, classes, generate
+from .samples import Recipe, Samples, generate
 from .shards import REQUEST, Rank, Request, Shards, fill, model_digest
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "Request",
     "Samples",
     "Shards",
-    "classes",
     "fill",
     "generate",
     "machine",

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import denoisers, guidance, processes, samplers
+from .. import denoisers, processes, samplers
 from .._errors import UserError
 from ..denoisers import Denoiser, EvaluationCounter, NetworkDenoiser
+from ..denoisers.conditions import as_labels, asked_conditions
 from ..distributions import Noise
+from ..models.conditional import bind
 from ..samplers import find_learned_solver
 from ..samplers.sampling import check_memory
 from .environment import versions
@@ -87,7 +89,7 @@ def generate(
     recipe: Recipe,
     n: int,
     *,
-    label: Tensor | int | None = None,
+    given: Mapping[str, Any] | None = None,
     first: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Samples:
@@ -100,8 +102,8 @@ def generate(
         model: as ``langevin.load`` gives it.
         recipe: how.
         n: how many, at least 1.
-        label: of all samples, or int64 ``(n,)`` one each, in 0…K−1; if not given, a conditional model is asked for its
-            labels 0…K−1 in turn.
+        given: conditions by name, for all samples or ``(n, …)`` one each; a model that takes labels and is given none
+            is asked for its labels 0…K−1 in turn, and every other condition that is not given is absent.
         first: index of the first of them, of its noise and, in turn, of its label.
         progress: called as ``progress(done, total)``.
 
@@ -112,8 +114,8 @@ def generate(
         raise UserError(f"n must be an integer of at least 1, got {n!r}")
     check_memory(n, model)
     model = replace(model, counter=EvaluationCounter())
-    asked = _labels(model, n, label, first)
-    denoiser = _denoiser(model, recipe, label if isinstance(label, int) else asked)
+    condition = asked_conditions(model.condition_sizes, n, given, first)
+    denoiser = _denoiser(model, recipe, condition)
     name = recipe.sampler
     steps = 10 if recipe.steps is None else recipe.steps
     by_name = name == "learned"
@@ -146,13 +148,8 @@ def generate(
     evaluations = model.counter.calls // math.ceil(n / recipe.batch)
     record = {
         "n": n,
-        "label": None
-        if asked is None
-        else "in turn"
-        if label is None
-        else label
-        if isinstance(label, int)
-        else "given",
+        "label": _said(condition, given),
+        **({"given": beside} if (beside := [name for name in condition if name != "label"]) else {}),
         "sampler": name or ("ancestral" if recipe.variance else "default" if learned is None else "learned"),
         "rule": repr(rule),
         "process": repr(denoiser.process),
@@ -168,54 +165,26 @@ def generate(
         "dtype": str(model.dtype).removeprefix("torch."),
         "versions": versions(),
     }
-    return Samples(_clipped(model, x), asked, evaluations, seconds, record)
+    label = as_labels(condition["label"]).long().expand(n).contiguous() if "label" in condition else None
+    return Samples(_clipped(model, x), label, evaluations, seconds, record)
 
 
-def classes(model: NetworkDenoiser) -> int:
-    """How many labels a model takes; 0 if it takes none."""
-    return int(getattr(model.network, "config", {}).get("classes", 0))
-
-
-def _labels(model: NetworkDenoiser, n: int, label: Tensor | int | None, first: int) -> Tensor | None:
-    count = classes(model)
-    if not count:
-        if label is not None:
-            raise UserError("label was given, but this model was trained without labels")
+def _said(condition: Mapping[str, Any], given: Mapping[str, Any] | None) -> int | str | None:
+    """What a record says of the labels."""
+    if "label" not in condition:
         return None
-    if label is None:
-        return torch.arange(first, first + n) % count
-    asked = torch.as_tensor(label)
-    if asked.is_floating_point() or asked.shape not in ((), (n,)):
-        raise UserError(f"label must be an integer, or {n} of them, got {asked.dtype} {tuple(asked.shape)}")
-    if not bool(((asked >= 0) & (asked < count)).all()):
-        raise UserError(f"label must lie in 0…{count - 1}, got {sorted(set(asked.reshape(-1).tolist()))[:8]}")
-    return asked.long().expand(n).contiguous()
+    label = (given or {}).get("label")
+    return "in turn" if label is None else label if isinstance(label, int) else "given"
 
 
-def _denoiser(model: NetworkDenoiser, recipe: Recipe, label: Tensor | int | None) -> Denoiser:
-    scale = recipe.guidance_scale
-    if label is None and scale != 1:
-        raise UserError(f"guidance-scale needs a model trained with labels, got {scale} for one without")
-    if scale != 1 and _dropout(model) == 0:
-        raise UserError(
-            f"guidance-scale {scale} needs the model without labels, but it was trained with label-dropout 0; use 1"
-        )
-    denoiser: Denoiser = model
-    if label is not None:
-        denoiser = guidance.classifier_free(model, label=label, guidance_scale=scale)
+def _denoiser(model: NetworkDenoiser, recipe: Recipe, condition: Mapping[str, Any]) -> Denoiser:
+    denoiser = bind(model, condition, recipe.guidance_scale)
     if recipe.process is None:
         return denoiser
     process = processes.create_process(recipe.process)
     if not isinstance(process, processes.Observable):
         raise UserError(f"process must be x_t = αx_0 + σε or phase space to be sampled at equal log-SNR, got {process}")
     return denoisers.convert(denoiser, process)
-
-
-def _dropout(model: NetworkDenoiser) -> float | None:
-    """The share of labels that training hid; None if the model does not say."""
-    objective = model.config.get("config", {}).get("objective", {})
-    share = objective.get("label_dropout")
-    return None if share is None else float(share)
 
 
 def _clipped(model: NetworkDenoiser, x: Tensor) -> Tensor:

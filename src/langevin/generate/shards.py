@@ -15,7 +15,7 @@ import math
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,7 @@ class Request:
         shape: of a sample.
         model: the SHA-256 of the model's files.
         version: of langevin.
+        given: the SHA-256 of each condition but the label, by name; they are one for all samples.
     """
 
     n: int
@@ -108,6 +109,7 @@ class Request:
     shape: tuple[int, ...]
     model: str
     version: str = __version__
+    given: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value in (("n", self.n), ("shard_size", self.shard_size)):
@@ -134,6 +136,7 @@ class Request:
         """The request as plain JSON."""
         recipe = {**asdict(self.recipe), "options": dict(self.recipe.options)}
         own = {name: getattr(self, name) for name in ("n", "shard_size", "label", "model", "version")}
+        own["given"] = dict(self.given)
         return {"langevin": FORMAT, "kind": "shards", **own, "shape": list(self.shape), "recipe": recipe}
 
     @cached_property
@@ -154,7 +157,8 @@ class Request:
         if file.stat().st_size > BYTES:
             raise UserError(f"{file} must be at most {BYTES} bytes, got {file.stat().st_size}")
         held = files.read_json(file)
-        files.only(file, held, {"langevin", "kind", "n", "shard_size", "label", "recipe", "shape", "model", "version"})
+        keys = {"langevin", "kind", "n", "shard_size", "label", "given", "recipe", "shape", "model", "version"}
+        files.only(file, held, keys)
         if held.pop("langevin") != FORMAT or held.pop("kind") != "shards":
             raise UserError(f"{file}: not a request of shards that this version of langevin reads")
         recipe, shape, label = held.pop("recipe"), held.pop("shape"), held["label"]
@@ -167,6 +171,8 @@ class Request:
             raise UserError(f"{file}: shape must be a list of positive integers, got {shape!r}")
         if not (label is None or label == "in turn" or type(label) is int):
             raise UserError(f"{file}: label must be an integer, 'in turn' or null, got {label!r}")
+        if not isinstance(held["given"], dict) or not all(isinstance(v, str) for v in held["given"].values()):
+            raise UserError(f"{file}: given must be text by name, got {held['given']!r}")
         if not isinstance(held["model"], str) or not isinstance(held["version"], str):
             raise UserError(f"{file}: model and version must be text")
         try:
@@ -335,6 +341,7 @@ def fill(
     folder: Path,
     rank: Rank,
     progress: Callable[[int, int], None] | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> int:
     """Draw a rank's shards, but for those that are there and whole.
 
@@ -344,6 +351,7 @@ def fill(
         folder: made if it does not exist.
         rank: whose shards.
         progress: called as ``progress(done, total)``, counting samples.
+        given: conditions of all samples, by name.
 
     Returns:
         How many shards were drawn.
@@ -355,7 +363,7 @@ def fill(
     request.claim(folder)
     try:
         with files.lock(folder / f"{AT_WORK}{rank.index}-of-{rank.of}"):
-            return _fill(denoiser, request, folder, rank, progress)
+            return _fill(denoiser, request, folder, rank, progress, given or {})
     finally:
         for left in folder.glob(f"{AT_WORK}*"):  # ours, and those of processes that were killed
             with contextlib.suppress(OSError, UserError):
@@ -370,6 +378,7 @@ def _fill(
     folder: Path,
     rank: Rank,
     progress: Callable[[int, int], None] | None,
+    given: Mapping[str, Any],
 ) -> int:
     mine = range(rank.index, request.count, rank.of)
     total, drawn = sum(map(request.size, mine)), 0
@@ -385,8 +394,8 @@ def _fill(
             if progress is not None:
                 progress(before + done * size // of, total)
 
-        label = request.label if isinstance(request.label, int) else None
-        made = generate(denoiser, request.recipe, full, label=label, first=k * request.shard_size, progress=told)
+        told_of = {**given, "label": request.label if isinstance(request.label, int) else None}
+        made = generate(denoiser, request.recipe, full, given=told_of, first=k * request.shard_size, progress=told)
         record = {key: value for key, value in made.record.items() if key not in ("n", "label", "seconds")}
         request.claim(folder, rank)
         Shards(folder).write(k, made.x[:size], None if made.label is None else made.label[:size], record, rank)

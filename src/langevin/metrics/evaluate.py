@@ -298,10 +298,10 @@ class _Context:
             yield "memorisation", {"value": None, "note": note, "protocol": self.protocol(statistic="median")}
             return
         split = self.trained_on.train
-        train, mirrored = split.all()[0], split.flip
+        train, mirrored = split.all()["x"], split.flip
         # Of the same data where enough are held out, since their distance is what samples are compared with.
         own = self.trained_on is not self.dataset and len(self.trained_on.test) >= FEWEST_TO_MEASURE
-        heldout = self.trained_on.test.all()[0] if own else self.test
+        heldout = self.trained_on.test.all()["x"] if own else self.test
         # A mirrored copy is a copy, where training mirrors.
         train = torch.cat([train, train.flip(-1)]) if mirrored else train
         about = self.protocol(statistic="median", distance="Euclidean", train=len(train), mirrored=mirrored)
@@ -430,7 +430,7 @@ def _some(split: Split, most: int, seed: int) -> tuple[Tensor, Tensor | None]:
     index = torch.arange(len(split))
     if len(index) > most:
         index = torch.randperm(len(index), generator=torch.Generator().manual_seed(seed))[:most].sort().values
-    return split.plain(index), None if split.labels is None else split.labels[index]
+    return split.plain(index)["x"], None if split.labels is None else split.labels[index]
 
 
 def _shuffled(x: Tensor, n: int, seed: int) -> Tensor:

@@ -96,7 +96,7 @@ def _training(dataset: Dataset, seed: int) -> tuple[Tensor, Tensor | None]:
     if len(index) > MOST:
         index = torch.randperm(len(index), generator=torch.Generator().manual_seed(seed))[:MOST].sort().values
     labels = dataset.train.labels
-    return rows("train", dataset.train.plain(index)), None if labels is None else labels[index]
+    return rows("train", dataset.train.plain(index)["x"]), None if labels is None else labels[index]
 
 
 def _pca(name: str, count: int, dataset: Dataset, seed: int) -> Features:

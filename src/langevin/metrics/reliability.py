@@ -75,7 +75,7 @@ def noise_like(dataset: Dataset, count: int, seed: int) -> Tensor:
     bright pictures are and nothing else. A measure that ranks it with real data tells nothing.
     """
     split, info = dataset.train, dataset.info
-    some = split.plain(torch.arange(min(len(split), 1000))).double()
+    some = split.plain(torch.arange(min(len(split), 1000)))["x"].double()
     draws = torch.randn(count, *info.shape, generator=torch.Generator().manual_seed(seed))
     noise = float(some.mean()) + float(some.std()) * draws
     return noise if info.low is None else noise.clamp(info.low, info.high)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +11,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .._errors import UserError
+from ..denoisers.conditions import KINDS
 from .conditioning import Conditioning, Context
+
+NONE: Mapping[str, Any] = MappingProxyType({})
+"""No conditions, no settings."""
 
 
 class Backbone(nn.Module):
@@ -19,11 +24,12 @@ class Backbone(nn.Module):
     It computes in the dtype of its parameters (or autocast's) and answers in the dtype of ``x``: a float64 solver
     may hold a bfloat16 network. Untrained it returns zeros.
 
-    A subclass gives ``name``, ``body`` and ``check_shape``, and passes every option to ``super().__init__`` by its
-    name: these are the ``config``.
+    A subclass gives ``name``, ``takes`` (the conditions it can take), ``body`` and ``check_shape``, and passes every
+    option to ``super().__init__`` by its name: these are the ``config``.
     """
 
     name: ClassVar[str]
+    takes: ClassVar[tuple[str, ...]] = tuple(KINDS)
     conditioning: Conditioning
     energy = False
     """Whether ``forward`` is the gradient of ``potential``; see :meth:`as_energy`."""
@@ -33,7 +39,8 @@ class Backbone(nn.Module):
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
-        self._options = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
+        plain = lambda v: list(v) if isinstance(v, tuple) else dict(v) if isinstance(v, Mapping) else v
+        self._options = {k: plain(v) for k, v in options.items() if not isinstance(v, Mapping) or v}
 
     @property
     def config(self) -> dict[str, Any]:
@@ -53,9 +60,9 @@ class Backbone(nn.Module):
         return self
 
     @property
-    def conditions(self) -> tuple[str, ...]:
-        """The conditions it takes, some of ``label``, ``vector``, ``sequence``."""
-        return self.conditioning.names
+    def conditions(self) -> Mapping[str, int]:
+        """The conditions it takes, with their sizes."""
+        return self.conditioning.sizes
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Raise a ``UserError`` if an event of this shape can't be taken; x has shape ``(B, *shape)``."""
@@ -68,9 +75,8 @@ class Backbone(nn.Module):
         looks at names, types and shapes only.
 
         Args:
-            condition: ``label`` integers ``(B,)`` in [−1, classes), −1 for none; ``vector`` ``(B, vector)``, a row
-                of not-a-numbers for none; ``sequence`` ``(B, L, sequence)``, a token of not-a-numbers for none, so
-                sequences of several lengths are padded with them.
+            condition: by name, see :class:`~langevin.nn.conditioning.Conditioning`: integers, −1 for none, or real
+                numbers, not-a-number for none; sequences and captions of several lengths are padded with these.
             batch: B.
         """
         self.conditioning.check(condition, batch)
@@ -103,10 +109,11 @@ class Backbone(nn.Module):
         condition = condition or {}
         self.conditioning.check_shapes(condition, x.shape[0])
         embedding, context = self.conditioning(time, condition)
-        return self.body(x.to(self.conditioning.time_in.weight.dtype), embedding, context).to(x.dtype)
+        inside = self.conditioning.beside(x.to(self.conditioning.time_in.weight.dtype), condition)
+        return self.body(inside, embedding, context).to(x.dtype)
 
     def body(self, x: Tensor, embedding: Tensor, context: Context | None) -> Tensor:
-        """The network proper: ``embedding`` ``(B, E)`` of time and conditions, ``context`` tokens if there are any."""
+        """The network proper: x with the planes beside it, ``embedding`` ``(B, E)`` of the rest, ``context`` tokens."""
         raise NotImplementedError
 
     def extra_repr(self) -> str:

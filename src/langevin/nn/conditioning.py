@@ -10,87 +10,120 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._errors import UserError, unknown
+from ..denoisers.conditions import KINDS
 from .layers import fourier, integer
+from .text import TextEncoder
 
 Context = tuple[Tensor, Tensor]
-"""Tokens ``(B, L, width)`` of a sequence, and where they are present ``(B, L)``."""
+"""Tokens ``(B, L, width)`` of a sequence or a caption, and where they are present ``(B, L)``."""
+
+LARGEST = {"label": 10**6, "caption": 2**12, "image": 10**4, "mask": 10**4, "vector": 10**5, "sequence": 10**5}
+"""Sizes of conditions at most."""
+
+PLANES = ("image", "mask")
+"""Conditions that are laid beside x, as further channels."""
 
 
 class Conditioning(nn.Module):
-    r"""One embedding ``(B, width)`` of time, label, vector and the mean of a sequence; the sequence's tokens as well.
+    r"""One embedding ``(B, width)`` of time and conditions; tokens for attention; planes that lie beside an image.
 
     .. math:: e = \mathrm{SiLU}\big(\mathrm{MLP}(\mathrm{fourier}(t)) + E_{label} + W v + P\,\overline{s}\big)
 
-    A condition is absent by sample: label −1, a vector or a token of not-a-numbers. What is absent is replaced by a
-    learned embedding (label, vector, mean of the sequence) or masked (tokens), so nothing of it reaches the output.
+    A condition is absent by sample: label −1, a caption of −1, not-a-numbers. What is absent is replaced by a learned
+    embedding (label, vector, mean of a sequence or caption), masked (tokens) or zero (planes), and a plane that is 1
+    where a picture is present comes with it; so nothing of it reaches the output.
 
     Args:
         width: features of the embedding.
-        classes: number of labels, 0 for none: key ``label``, integers ``(B,)`` in [−1, classes).
-        vector: features of a vector, 0 for none: key ``vector``, ``(B, vector)``.
-        sequence: features of a token, 0 for none: key ``sequence``, ``(B, L, sequence)``, any L.
+        conditions: the conditions that are taken, with their sizes. ``label``: classes, integers ``(B,)``. ``vector``:
+            features, ``(B, V)``. ``sequence``: features of a token, ``(B, L, F)``, any L. ``caption``: tokens at most,
+            ``(B, L)``, see ``nn.text``. ``image``, ``mask``: channels, ``(B, C, H, W)`` of any size, which is brought
+            to that of x.
         time_range: where the time label lies; (−3, 3) holds ¼·log(σ/α) of σ/α from 6e-6 to 1.6e5, (0, 999) the
             index of a table.
+        takes: the conditions a network of this kind can take.
+        text: settings of the encoder of captions, those of ``nn.text.TextEncoder``.
     """
 
     def __init__(
-        self, width: int, classes: int, vector: int, sequence: int, time_range: Sequence[float] = (-3.0, 3.0)
+        self,
+        width: int,
+        conditions: Mapping[str, int],
+        time_range: Sequence[float] = (-3.0, 3.0),
+        *,
+        takes: Sequence[str] = tuple(KINDS),
+        text: Mapping[str, int | bool] | None = None,
     ) -> None:
         super().__init__()
-        self.classes = integer("classes", classes, 0, 10**6)
-        self.vector = integer("vector", vector, 0, 10**5)
-        self.sequence = integer("sequence", sequence, 0, 10**5)
+        self.sizes = check_sizes(conditions, takes)
         match time_range:
             case [int() | float() as low, int() | float() as high] if -math.inf < low < high < math.inf:
                 self.time_range = (float(low), float(high))
             case _:
                 raise UserError(f"time_range must be two finite numbers, the lower first, got {time_range!r}")
         self.time_in, self.time_out = nn.Linear(64, width), nn.Linear(width, width)
-        if classes:
+        if classes := self.sizes.get("label"):
             self.label = nn.Embedding(classes + 1, width)  # the last row is "no label"
-        if vector:
+        if vector := self.sizes.get("vector"):
             self.vector_in, self.no_vector = nn.Linear(vector, width), nn.Parameter(torch.zeros(width))
-        if sequence:
+        if sequence := self.sizes.get("sequence"):
             self.token_in, self.token_norm = nn.Linear(sequence, width), nn.LayerNorm(width)
             self.sequence_in, self.no_sequence = nn.Linear(width, width), nn.Parameter(torch.zeros(width))
+        if length := self.sizes.get("caption"):
+            self.text = TextEncoder(length, **(text or {}))
+            self.caption_in, self.caption_norm = nn.Linear(self.text.width, width), nn.LayerNorm(width)
+            self.caption_out, self.no_caption = nn.Linear(width, width), nn.Parameter(torch.zeros(width))
+        elif text:
+            raise UserError(f"text is for networks that take the condition caption, got {dict(text)}")
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Conditions that are taken."""
-        sizes = {"label": self.classes, "vector": self.vector, "sequence": self.sequence}
-        return tuple(name for name, size in sizes.items() if size)
+    def has_context(self) -> bool:
+        """Whether there are tokens for attention to read."""
+        return bool({"sequence", "caption"} & self.sizes.keys())
+
+    @property
+    def planes(self) -> int:
+        """Channels that are laid beside x: those of each picture, and one that says whether it is there."""
+        return sum(self.sizes[name] + 1 for name in PLANES if name in self.sizes)
 
     def check_shapes(self, condition: Mapping[str, Tensor], batch: int) -> None:
         """Names, types and shapes, without reading a value: cheap on every device."""
-        shapes = {"label": (batch,), "vector": (batch, self.vector), "sequence": (batch, None, self.sequence)}
         for name, value in condition.items():
-            if not self.names:
+            if not self.sizes:
                 raise UserError(f"condition {name!r} was given to a network that takes none")
-            if name not in self.names:
-                raise unknown("condition", name, self.names)
-            want = shapes[name]
-            fits = value.ndim == len(want) and all(n in (None, m) for n, m in zip(want, value.shape))
-            if not fits or value.is_floating_point() == (name == "label"):
-                kind = "integers" if name == "label" else "real numbers"
-                shape = ", ".join("any" if n is None else str(n) for n in want)
+            if name not in self.sizes:
+                raise unknown("condition", name, self.sizes)
+            kind = KINDS[name]
+            want: list[int | None] = [None] * len(kind.axes)
+            if kind.sized is not None:
+                want[kind.sized] = self.sizes[name]
+            fits = value.ndim == 1 + len(want) and len(value) == batch
+            fits = fits and all(n in (None, m) for n, m in zip(want, value.shape[1:]))
+            if not fits or value.is_floating_point() == kind.integer:
+                what = "integers" if kind.integer else "real numbers"
+                shape = ", ".join("any" if n is None else str(n) for n in [batch, *want])
                 raise UserError(
-                    f"condition {name!r} must be {kind} of shape ({shape}), got {tuple(value.shape)} {value.dtype}"
+                    f"condition {name!r} must be {what} of shape ({shape}), got {tuple(value.shape)} {value.dtype}"
                 )
+            if name == "caption" and value.shape[1] > self.sizes[name]:
+                raise UserError(f"caption must have at most {self.sizes[name]} tokens, got {value.shape[1]}")
 
     def check(self, condition: Mapping[str, Tensor], batch: int) -> None:
         """:meth:`check_shapes`, and the values: labels in [−1, classes), rows wholly numbers or wholly absent."""
         self.check_shapes(condition, batch)
         for name, value in condition.items():
-            if name == "label":
-                bad = (value < -1) | (value >= self.classes)
+            kind = KINDS[name]
+            if kind.integer:
+                values = kind.values or self.sizes[name]
+                bad = ((value < -1) | (value >= values)).flatten(1 if value.ndim > 1 else 0)
                 if bad.any():
                     where = int(bad.nonzero()[0, 0])
+                    wrong = value[where].reshape(-1)[bad.reshape(len(value), -1)[where]]
                     raise UserError(
-                        f"label must lie in [0, {self.classes}), or be -1 for none; "
-                        f"label[{where}] = {int(value[where])}"
+                        f"{name} must lie in [0, {values}), or be -1 for none; {name}[{where}] = {int(wrong[0])}"
                     )
             else:
-                gone = value.isnan()
+                gone = value.isnan() if name == "sequence" else value.flatten(1).isnan()
                 partly = gone.any(-1) & ~gone.all(-1)
                 if partly.any() or value.isinf().any():
                     what = "is partly not-a-number" if partly.any() else "holds an infinity"
@@ -100,27 +133,82 @@ class Conditioning(nn.Module):
         dtype = self.time_in.weight.dtype
         features = fourier(time, *self.time_range).to(dtype)
         e = self.time_out(F.silu(self.time_in(features)))
-        if self.classes:
+        if classes := self.sizes.get("label"):
             label = condition.get("label")
-            none = torch.full_like(time, self.classes, dtype=torch.int64)
+            none = torch.full_like(time, classes, dtype=torch.int64)
             e = e + self.label(none if label is None else torch.where(label < 0, none, label.long()))
-        if self.vector:
+        if "vector" in self.sizes:
             vector = condition.get("vector")
             e = e + (self.no_vector if vector is None else self._or_none(vector.to(dtype)))
-        context = None
-        if self.sequence:
+        contexts = []
+        if "sequence" in self.sizes:
             sequence = condition.get("sequence")
             if sequence is None:
-                return F.silu(e + self.no_sequence), None
-            gone = sequence.isnan()
-            present = ~gone.any(-1)
-            tokens = self.token_norm(self.token_in(sequence.to(dtype).masked_fill(gone, 0)))
-            count = present.sum(1, keepdim=True)
-            mean = (tokens * present[..., None]).sum(1) / count.clamp_min(1)
-            e = e + torch.where(count > 0, self.sequence_in(mean), self.no_sequence)
-            context = (tokens, present)
-        return F.silu(e), context
+                e = e + self.no_sequence
+            else:
+                gone = sequence.isnan()
+                tokens = self.token_norm(self.token_in(sequence.to(dtype).masked_fill(gone, 0)))
+                contexts.append((tokens, ~gone.any(-1)))
+                e = e + _mean_or(contexts[-1], self.sequence_in, self.no_sequence)
+        if "caption" in self.sizes:
+            caption = condition.get("caption")
+            if caption is None:
+                e = e + self.no_caption
+            else:
+                tokens, present = self.text(caption)
+                contexts.append((self.caption_norm(self.caption_in(tokens.to(dtype))), present))
+                e = e + _mean_or(contexts[-1], self.caption_out, self.no_caption)
+        if not contexts:
+            return F.silu(e), None
+        return F.silu(e), (torch.cat([c[0] for c in contexts], 1), torch.cat([c[1] for c in contexts], 1))
+
+    def beside(self, x: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        """``x`` ``(B, C, H, W)`` with the pictures of the condition, brought to its size, as further channels."""
+        if not self.planes:
+            return x
+        parts = [x]
+        for name in PLANES:
+            if name not in self.sizes:
+                continue
+            size, value = (len(x), 1, *x.shape[2:]), condition.get(name)
+            if value is None:
+                parts.append(x.new_zeros(len(x), self.sizes[name] + 1, *x.shape[2:]))
+                continue
+            here = ~value.flatten(1).isnan().any(1).view(-1, 1, 1, 1)
+            picture = resized(torch.where(here, value, 0).float(), (x.shape[2], x.shape[3])).to(x.dtype)
+            parts += [picture, here.to(x.dtype).expand(size)]
+        return torch.cat(parts, 1)
 
     def _or_none(self, vector: Tensor) -> Tensor:
         gone = vector.isnan()
         return torch.where(gone.any(1, keepdim=True), self.no_vector, self.vector_in(vector.masked_fill(gone, 0)))
+
+
+def check_sizes(conditions: Mapping[str, int], takes: Sequence[str]) -> dict[str, int]:
+    """The conditions of a network with their sizes, in one order, those of size 0 left out.
+
+    Raises:
+        UserError: for a name that the network does not take, or a size out of range.
+    """
+    if not isinstance(conditions, Mapping):
+        raise UserError(f"conditions must be a mapping such as {{'label': 10}}, got {conditions!r}")
+    for name in conditions:
+        if name not in takes:
+            raise unknown("condition", str(name), takes)
+    sizes = {name: integer(f"conditions.{name}", conditions.get(name, 0), 0, LARGEST[name]) for name in KINDS}
+    return {name: size for name, size in sizes.items() if size}
+
+
+def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images ``(B, C, h, w)`` at another size, bilinear, averaged where they shrink."""
+    if tuple(x.shape[2:]) == size:
+        return x
+    return F.interpolate(x, size, mode="bilinear", antialias=x.shape[2] > size[0] or x.shape[3] > size[1])
+
+
+def _mean_or(context: Context, out: nn.Linear, none: Tensor) -> Tensor:
+    """``out`` of the mean of the tokens that are present, ``none`` where there are none."""
+    tokens, present = context
+    count = present.sum(1, keepdim=True)
+    mean = (tokens * present[..., None]).sum(1) / count.clamp_min(1)
+    return torch.where(count > 0, out(mean), none)

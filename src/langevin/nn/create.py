@@ -10,7 +10,7 @@ import torch
 
 from .._errors import UserError, unknown
 from ..storage.untrusted import room
-from .backbone import Backbone
+from .backbone import NONE, Backbone
 from .dit import DiT
 from .mlp import MLP
 from .transformer import Transformer
@@ -86,7 +86,9 @@ def _make(config: Mapping[str, Any]) -> Any:
     return network.as_energy() if energy else network
 
 
-def default(shape: tuple[int, ...], classes: int = 0, *, name: str | None = None, **options: Any) -> dict[str, Any]:
+def default(
+    shape: tuple[int, ...], conditions: Mapping[str, int] = NONE, *, name: str | None = None, **options: Any
+) -> dict[str, Any]:
     """A configuration that suits events of this shape: an MLP for points ``(D,)``, a transformer for
     sequences ``(C, L)``, a U-Net for images ``(C, H, W)``.
 
@@ -95,7 +97,7 @@ def default(shape: tuple[int, ...], classes: int = 0, *, name: str | None = None
 
     Args:
         shape: the event shape.
-        classes: number of labels, 0 for none.
+        conditions: what it is told beside the time, with their sizes: ``{"label": 10}`` for ten classes.
         name: ``mlp``, ``transformer``, ``unet``, ``dit`` or ``vae``; None chooses by the shape.
         options: further options of the network; they override what is chosen here.
 
@@ -109,7 +111,7 @@ def default(shape: tuple[int, ...], classes: int = 0, *, name: str | None = None
             f"got {shape}"
         )
     name = name or SUITS[len(shape)]
-    chosen: dict[str, Any] = {"name": name, "channels": shape[0], "classes": classes}
+    chosen: dict[str, Any] = {"name": name, "channels": shape[0], "conditions": dict(conditions)}
     if name == "mlp":
         chosen |= {"width": 128 if shape[0] <= 16 else 512}
     elif name == "transformer" and len(shape) == 2:
@@ -123,7 +125,7 @@ def default(shape: tuple[int, ...], classes: int = 0, *, name: str | None = None
         )
         chosen |= {"patch": patch}
     elif name == "vae" and len(shape) == 3:
-        chosen.pop("classes")
+        chosen.pop("conditions")
         chosen |= _vae(*shape[1:])
     chosen |= options
     network = outline(chosen)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 
 from .._errors import UserError
 from .._registry import register
-from .backbone import Backbone, check_image
-from .conditioning import Conditioning, Context
+from .backbone import NONE, Backbone, check_image
+from .conditioning import Conditioning, Context, check_sizes
 from .layers import Attention, fraction, integer, zero
 
 
@@ -72,7 +73,7 @@ class DiT(Backbone):
         heads: attention heads.
         ratio: hidden features of a block's MLP over ``width``.
         dropout: share of the MLP's hidden features dropped while training.
-        classes, vector, sequence, time_range: see :class:`~langevin.nn.conditioning.Conditioning`.
+        conditions, text, time_range: see :class:`~langevin.nn.conditioning.Conditioning`.
     """
 
     name = "dit"
@@ -88,9 +89,8 @@ class DiT(Backbone):
         heads: int = 6,
         ratio: int = 4,
         dropout: float = 0.0,
-        classes: int = 0,
-        vector: int = 0,
-        sequence: int = 0,
+        conditions: Mapping[str, int] = NONE,
+        text: Mapping[str, Any] = NONE,
         time_range: Sequence[float] = (-3.0, 3.0),
     ) -> None:
         out = channels if out_channels is None else out_channels
@@ -103,17 +103,16 @@ class DiT(Backbone):
             heads=integer("heads", heads, 1, 256),
             ratio=integer("ratio", ratio, 1, 16),
             dropout=fraction("dropout", dropout),
-            classes=classes,
-            vector=vector,
-            sequence=sequence,
+            conditions=check_sizes(conditions, self.takes),
+            text=text,
             time_range=time_range,
         )
         if width % heads:
             raise UserError(f"heads must divide width = {width}, got {heads}")
         self.channels, self.patch, self.width = channels, patch, width
-        self.conditioning = Conditioning(width, classes, vector, sequence, time_range)
-        self.stem = nn.Conv2d(channels, width, patch, stride=patch)
-        context = width if sequence else 0
+        self.conditioning = Conditioning(width, conditions, time_range, text=text)
+        self.stem = nn.Conv2d(channels + self.conditioning.planes, width, patch, stride=patch)
+        context = width if self.conditioning.has_context else 0
         self.blocks = nn.ModuleList(Block(width, heads, ratio, dropout, context) for _ in range(depth))
         self.affine, self.head = zero(nn.Linear(width, 2 * width)), zero(nn.Linear(width, patch**2 * out))
 

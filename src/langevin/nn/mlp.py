@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._errors import UserError
 from .._registry import register
-from .backbone import Backbone
-from .conditioning import Conditioning, Context
+from .backbone import NONE, Backbone
+from .conditioning import Conditioning, Context, check_sizes
 from .layers import fraction, integer, zero
 
 
@@ -37,10 +39,11 @@ class MLP(Backbone):
         width: features of a layer.
         depth: residual blocks, of two layers each.
         dropout: share of features dropped in a block while training.
-        classes, vector, time_range: see :class:`~langevin.nn.conditioning.Conditioning`.
+        conditions, time_range: see :class:`~langevin.nn.conditioning.Conditioning`.
     """
 
     name = "mlp"
+    takes = ("label", "vector")
 
     def __init__(
         self,
@@ -50,8 +53,7 @@ class MLP(Backbone):
         width: int = 256,
         depth: int = 4,
         dropout: float = 0.0,
-        classes: int = 0,
-        vector: int = 0,
+        conditions: Mapping[str, int] = NONE,
         time_range: tuple[float, float] = (-3.0, 3.0),
     ) -> None:
         super().__init__(
@@ -60,13 +62,12 @@ class MLP(Backbone):
             width=integer("width", width, 1, 2**14),
             depth=integer("depth", depth, 1, 256),
             dropout=fraction("dropout", dropout),
-            classes=classes,
-            vector=vector,
+            conditions=check_sizes(conditions, self.takes),
             time_range=time_range,
         )
         out = self.config["out_channels"]
         self.channels = channels
-        self.conditioning = Conditioning(width, classes, vector, 0, time_range)
+        self.conditioning = Conditioning(width, conditions, time_range)
         self.stem = nn.Linear(channels, width)
         self.blocks = nn.ModuleList(Block(width, width, dropout) for _ in range(depth))
         self.norm, self.head = nn.LayerNorm(width), zero(nn.Linear(width, out))

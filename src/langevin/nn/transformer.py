@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .._errors import UserError
 from .._registry import register
-from .backbone import Backbone
-from .conditioning import Conditioning, Context
+from .backbone import NONE, Backbone
+from .conditioning import Conditioning, Context, check_sizes
 from .dit import Block, modulate
 from .layers import fraction, integer, zero
 
@@ -38,10 +39,11 @@ class Transformer(Backbone):
         heads: attention heads.
         ratio: hidden features of a block's MLP over ``width``.
         dropout: share of the MLP's hidden features dropped while training.
-        classes, vector, sequence, time_range: see :class:`~langevin.nn.conditioning.Conditioning`.
+        conditions, text, time_range: see :class:`~langevin.nn.conditioning.Conditioning`.
     """
 
     name = "transformer"
+    takes = ("label", "caption", "vector", "sequence")
 
     def __init__(
         self,
@@ -54,9 +56,8 @@ class Transformer(Backbone):
         heads: int = 4,
         ratio: int = 4,
         dropout: float = 0.0,
-        classes: int = 0,
-        vector: int = 0,
-        sequence: int = 0,
+        conditions: Mapping[str, int] = NONE,
+        text: Mapping[str, Any] = NONE,
         time_range: Sequence[float] = (-3.0, 3.0),
     ) -> None:
         out = channels if out_channels is None else out_channels
@@ -69,18 +70,17 @@ class Transformer(Backbone):
             heads=integer("heads", heads, 1, 256),
             ratio=integer("ratio", ratio, 1, 16),
             dropout=fraction("dropout", dropout),
-            classes=classes,
-            vector=vector,
-            sequence=sequence,
+            conditions=check_sizes(conditions, self.takes),
+            text=text,
             time_range=time_range,
         )
         if width % heads:
             raise UserError(f"heads must divide width = {width}, got {heads}")
         self.shape = (channels, length)
-        self.conditioning = Conditioning(width, classes, vector, sequence, time_range)
+        self.conditioning = Conditioning(width, conditions, time_range, text=text)
         self.stem = nn.Conv1d(channels, width, 5, padding=2)
         self.places = nn.Parameter(torch.randn(length, width) * width**-0.5)
-        context = width if sequence else 0
+        context = width if self.conditioning.has_context else 0
         self.blocks = nn.ModuleList(Block(width, heads, ratio, dropout, context) for _ in range(depth))
         self.affine, self.head = zero(nn.Linear(width, 2 * width)), zero(nn.Linear(width, out))
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._errors import UserError
 from .._registry import register
-from .backbone import Backbone, check_image
-from .conditioning import Conditioning, Context
+from .backbone import NONE, Backbone, check_image
+from .conditioning import Conditioning, Context, check_sizes
 from .layers import GROUP, Attention, Norm, fraction, integer, integers, waves, zero
 
 
@@ -78,8 +80,8 @@ class UNet(Backbone):
         dropout: share of features dropped in a block while training.
         fourier: n of the waves sin 2ⁿπx, cos 2ⁿπx that are fed along with x (see ``waves``): 7, 8 for 8-bit images in
             the paper. They stand for levels of x itself: read the network with ``scale_input`` false.
-        classes, vector, sequence, time_range: see :class:`~langevin.nn.conditioning.Conditioning`; a sequence is read
-            by the attention layers.
+        conditions, text, time_range: see :class:`~langevin.nn.conditioning.Conditioning`; tokens of a sequence or a
+            caption are read by the attention layers.
     """
 
     name = "unet"
@@ -96,9 +98,8 @@ class UNet(Backbone):
         attention: Sequence[int] = (4,),
         dropout: float = 0.0,
         fourier: Sequence[int] = (),
-        classes: int = 0,
-        vector: int = 0,
-        sequence: int = 0,
+        conditions: Mapping[str, int] = NONE,
+        text: Mapping[str, Any] = NONE,
         time_range: tuple[float, float] = (-3.0, 3.0),
     ) -> None:
         multipliers = integers("multipliers", multipliers, 1, 64, range(1, 11))
@@ -120,9 +121,8 @@ class UNet(Backbone):
             attention=attention,
             dropout=fraction("dropout", dropout),
             **({"fourier": fourier} if fourier else {}),
-            classes=classes,
-            vector=vector,
-            sequence=sequence,
+            conditions=check_sizes(conditions, self.takes),
+            text=text,
             time_range=time_range,
         )
         self.channels, self.halvings = channels, levels - 1
@@ -130,13 +130,12 @@ class UNet(Backbone):
         sizes = [min(size) >> level for level in range(levels)]
         if not set(attention) <= set(sizes):
             raise UserError(f"attention must name sizes of the levels, {sizes}, got {attention}")
-        if sequence and not attention:
-            raise UserError("sequence conditioning is read by attention: give at least one attention size, got ()")
-
         wide = [width * m for m in multipliers]
         embedding = max(128, 4 * width)
-        context = embedding if sequence else 0
-        self.conditioning = Conditioning(embedding, classes, vector, sequence, time_range)
+        self.conditioning = Conditioning(embedding, conditions, time_range, text=text)
+        context = embedding if self.conditioning.has_context else 0
+        if context and not attention:
+            raise UserError("sequences and captions are read by attention: give at least one attention size, got ()")
 
         def stage(level: int) -> Stage:
             c = wide[level]
@@ -148,7 +147,7 @@ class UNet(Backbone):
 
         halvings = range(self.halvings)
         self.fourier = fourier
-        self.stem = conv(channels * (1 + 2 * len(fourier)), wide[0])
+        self.stem = conv(channels * (1 + 2 * len(fourier)) + self.conditioning.planes, wide[0])
         self.down = nn.ModuleList(stage(level) for level in halvings)
         self.shrink = nn.ModuleList(nn.Conv2d(wide[level], wide[level + 1], 2, stride=2) for level in halvings)
         self.middle = stage(self.halvings)
@@ -161,7 +160,9 @@ class UNet(Backbone):
         check_image(shape, self.channels, 2**self.halvings, times)
 
     def body(self, x: Tensor, embedding: Tensor, context: Context | None) -> Tensor:
-        h, skips = self.stem(waves(x, self.fourier) if self.fourier else x), []
+        if self.fourier:
+            x = torch.cat([waves(x[:, : self.channels], self.fourier), x[:, self.channels :]], 1)
+        h, skips = self.stem(x), []
         for stage, shrink in zip(self.down, self.shrink):
             h = stage(h, embedding, context)
             skips.append(h)

@@ -42,6 +42,10 @@ class Stream(int, Enum):
     """The i-th direction of sliced score matching."""
     END = "shared", 2**41
     """The noise at the end of a learned schedule."""
+    CONDITIONS = "shared", 2**42
+    """Which conditions but labels are hidden in training, the i-th of several."""
+    DEGRADED = "shared", 2**43
+    """What is random in the i-th step of a degradation."""
 
     FACTOR = "covariance", 1
     CHOICE = "law", 1

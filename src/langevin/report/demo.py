@@ -49,7 +49,7 @@ def demo_config(seed: int = 0, steps: int | None = None, minutes: float | None =
         batch=64,
         network=NetworkConfig("unet", {"width": "32"}),
         # Fewer hidden labels than by default: the demo samples without guidance.
-        objective=ObjectiveConfig(label_dropout=0.05),
+        objective=ObjectiveConfig(dropout={"label": 0.05}),
         budget=BudgetConfig(STEPS if steps is None and minutes is None else steps, minutes),
         output=OutputConfig(validate_every=500, sample_every=500),
     )

@@ -9,14 +9,13 @@ from .. import metrics, samplers
 from ..data import Dataset
 from ..denoisers import AffineParameterization, NetworkDenoiser
 from ..distributions import Noise
-from ..generate.samples import classes
 from ..processes import ScalarGaussian
 from .results import Neighbours, Strip
 
 
 def neighbours(x: Tensor, dataset: Dataset) -> Neighbours:
     """The nearest training example of each sample, and of each held-out example for comparison."""
-    train, test = dataset.train.all()[0], dataset.test.all()[0]
+    train, test = dataset.train.all()["x"], dataset.test.all()["x"]
     found, index = metrics.nearest_neighbours(x, train)
     return Neighbours(index, found, metrics.nearest_neighbours(test, train)[0])
 
@@ -31,7 +30,7 @@ def strip(model: NetworkDenoiser, which: list[int], *, steps: int, seed: int) ->
     sampler = samplers.default_sampler(model)
     index = torch.tensor(which)
     noise = Noise(seed, index)
-    count = classes(model)
+    count = model.condition_sizes.get("label", 0)
     denoiser = model.given(label=index % count) if count else model
     own = sampler.default_grid(process, steps)
     grid = samplers.default_grid(process, steps) if own is None else own

@@ -135,7 +135,7 @@ the default sampler and no guidance.</small></p>"""
 
 def _samples(found: Results) -> str:
     classes = found.dataset.info.classes
-    x, label = found.dataset.test.all()
+    x, label = found.dataset.test.all()["x"], found.dataset.test.labels
     drawn = found.headline.drawn
     assert label is not None
     assert drawn.label is not None
@@ -187,7 +187,7 @@ def _copies(found: Results) -> str:
     order = near.samples.argsort()[: PAIRS // 2]
     first = torch.arange(PAIRS - len(order))
     chosen = torch.cat([order, first])
-    train = found.dataset.train.all()[0]
+    train = found.dataset.train.all()["x"]
     pairs = torch.cat((x[chosen], train[near.index[chosen]]))
     median = float(near.samples.median()), float(near.heldout.median())
     return f"""<h2>Are they copies?</h2>
@@ -237,7 +237,7 @@ def _run(found: Results) -> str:
         "network": f"{config['network']['name']}, {_parameters(found)} parameters",
         "process": f"{found.model.process}, prediction {config['prediction']['name']}",
         "training": f"{made['steps']:,} steps of {config['batch']}, AdamW at {config['optimiser']['lr']:g}, seed "
-        f"{config['seed']}, {config['precision']}, labels hidden from {config['objective']['label_dropout']:.0%}",
+        f"{config['seed']}, {config['precision']}, labels hidden from {config['objective']['dropout']['label']:.0%}",
         "samples": f"seed {found.headline.drawn.record['seed']}, {found.headline.drawn.record['dtype']}",
         "machine": f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} used, {machine['device']}, "
         f"{machine['system']}",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .._errors import UserError
 from ..denoisers import EvaluationCounter, NetworkDenoiser
+from ..denoisers.conditions import KINDS, hide, rows_of
 from ..distributions import Noise, Stream
 from ..objectives import Objective
 from .config import EMAConfig, OptimiserConfig
@@ -23,8 +24,16 @@ from .ema import EMA
 LARGEST = 2.0**63
 """Norm of a gradient from which on a step is skipped: its square, which Adam keeps, would be infinite in float32."""
 
+Batch = Mapping[str, Tensor]
+"""Examples: ``x`` ``(B, *shape)``, and what belongs to them by name."""
+
 _LAUNCHED = {"bf16": "bfloat16", "fp16": "float16"}
 """The names ``accelerate launch --mixed_precision`` has for precisions; its default is no wish."""
+
+
+def _hiding(name: str) -> int:
+    """The stream that decides which samples lack a condition; a mask goes with the picture it is of."""
+    return Stream.LABELS if name == "label" else Stream.CONDITIONS + list(KINDS).index(name.replace("mask", "image"))
 
 
 def learning_rate(config: OptimiserConfig, step: int, progress: float) -> float:
@@ -176,17 +185,16 @@ class Learner:
         return torch.autocast(self.device.type, dtype=self._half, enabled=self._half is not None)
 
     def step(
-        self, x0: Tensor, label: Tensor | None, noise: Noise, *, number: int, rate: float, dropout: float = 0.0
+        self, batch: Batch, noise: Noise, *, number: int, rate: float, dropout: Mapping[str, float] | None = None
     ) -> tuple[Tensor, float]:
         """Step n = ``number``: losses, gradients, and unless they are not finite, new weights and a new average.
 
         Args:
-            x0: this process's rows of the batch.
-            label: their labels, or None.
+            batch: this process's rows: ``x``, and conditions by name.
             noise: of these samples.
             number: n = 1, 2, …
             rate: learning rate.
-            dropout: share of labels to hide; which ones is decided by the noise.
+            dropout: share of each condition to hide, by name; which ones is decided by the noise.
 
         Returns:
             The losses ``(B,)`` of these rows, and the mean loss of the whole batch: NaN if it or the gradient was not
@@ -194,11 +202,9 @@ class Learner:
         """
         losses = []
         for part in range(self.parts):
-            rows = slice(part * len(x0) // self.parts, (part + 1) * len(x0) // self.parts)
+            rows = slice(part * len(batch["x"]) // self.parts, (part + 1) * len(batch["x"]) // self.parts)
             with self.team.apart(self.denoiser.network, part + 1 < self.parts):
-                losses.append(
-                    self._backward(x0[rows], None if label is None else label[rows], noise.rows(rows), dropout)
-                )
+                losses.append(self._backward(rows_of(batch, rows), noise.rows(rows), dropout or {}))
         gradients = [p.grad for p in self.named.values() if p.grad is not None]
         # A team takes the mean over its processes, each of which gave the sum over its rows.
         if (factor := self.team.size / self.scale.value) != 1:
@@ -214,7 +220,7 @@ class Learner:
         self.adam.zero_grad(set_to_none=True)
         return torch.cat(losses), mean if finite else math.nan
 
-    def warm(self, x0: Tensor, label: Tensor | None, noise: Noise) -> None:
+    def warm(self, batch: Batch, noise: Noise) -> None:
         """A backward pass that teaches nothing, if several processes average their gradients.
 
         DDP packs gradients anew after its first, in the order in which they came, and more than two processes add up a
@@ -222,22 +228,29 @@ class Learner:
         would differ in its last bits from the same step of one that was not.
         """
         if isinstance(self.denoiser.network, nn.parallel.DistributedDataParallel):
-            rows = slice(0, len(x0) // self.parts)
-            self._backward(x0[rows], None if label is None else label[rows], noise.rows(rows), 0.0)
+            rows = slice(0, len(batch["x"]) // self.parts)
+            self._backward(rows_of(batch, rows), noise.rows(rows), {})
             self.adam.zero_grad(set_to_none=True)
 
-    def _backward(self, x0: Tensor, label: Tensor | None, noise: Noise, dropout: float) -> Tensor:
+    def _taken(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """x_0 and the conditions that the network takes, on its device."""
+        names = self.average.conditions()
+        held = {name: v.to(self.device, non_blocking=True) for name, v in batch.items() if name in ("x", *names)}
+        return held.pop("x"), held
+
+    def _backward(self, batch: Batch, noise: Noise, dropout: Mapping[str, float]) -> Tensor:
         """The losses of a micro-batch, whose gradients are added to what is there."""
-        x0, noise = x0.to(self.device, non_blocking=True), noise.to(self.device)
-        condition = None
-        if label is not None:
-            hidden = noise.fold_in(Stream.LABELS).uniform(()) < dropout
-            condition = {"label": torch.where(hidden, -1, label.to(self.device, non_blocking=True))}
+        noise = noise.to(self.device)
+        x0, condition = self._taken(batch)
+        for name, share in dropout.items():
+            if name in condition and share:
+                hidden = noise.fold_in(_hiding(name)).uniform(()) < share
+                condition[name] = hide(condition[name], hidden)
         if self._dropouts:
             words = noise.fold_in(Stream.NETWORK).uniform((2,)).mul(2.0**32).long().tolist()
             self._generators = [torch.Generator(self.device).manual_seed(high << 32 | low) for high, low in words]
         with self.arithmetic():
-            losses = self.objective(self.denoiser, x0, condition, noise)
+            losses = self.objective(self.denoiser, x0, condition or None, noise)
         (losses.sum() * (self.scale.value / self.batch)).backward()
         return losses.detach()
 
@@ -251,11 +264,11 @@ class Learner:
         return x * torch.stack(masks).div_(keep)
 
     @torch.no_grad()
-    def loss(self, x0: Tensor, label: Tensor | None, noise: Noise) -> Tensor:
+    def loss(self, batch: Batch, noise: Noise) -> Tensor:
         """The losses ``(B,)`` of the moving average, under the steady form of the objective."""
-        condition = None if label is None else {"label": label}
+        x0, condition = self._taken(batch)
         with self.arithmetic():
-            return self.objective.for_validation()(self.average, x0, condition, noise)
+            return self.objective.for_validation()(self.average, x0, condition or None, noise.to(self.device))
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Everything that is kept of the ``model``, its average (``ema``) and the ``optimizer``, by name.

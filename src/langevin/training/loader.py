@@ -13,7 +13,7 @@ from ..distributions import Noise, Stream
 AHEAD = 2
 """Batches read ahead by a worker."""
 
-Rows = tuple[Tensor, Tensor | None]
+Rows = dict[str, Tensor]
 
 
 class Order:

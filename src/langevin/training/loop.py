@@ -292,8 +292,8 @@ class Run:
         clock = progress.clock
         begun = time.monotonic() - clock.seconds
         if self._spent() < 1:
-            x0, label = self.batches[progress.step + 1]
-            self.learner.warm(x0, self._label(label), self._noise(int(self.config.batch or 0), 0).rows(self.rows))
+            noise = self._noise(int(self.config.batch or 0), 0)
+            self.learner.warm(self.batches[progress.step + 1], noise.rows(self.rows))
         while self._spent() < 1:
             losses, mean = self._step()
             # The processes agree on the time and on when to stop; steps and learning rates hang on both.
@@ -373,15 +373,13 @@ class Run:
         rate = learning_rate(config.optimiser, self.progress.step + 1, self._spent())
         self.progress.step += 1
         step = self.progress.step
-        x0, label = self.batches[step]
         losses, mean = self.learner.step(
-            x0,
-            self._label(label),
+            self.batches[step],
             # The place in the batch, not the example: a stratified law spreads times over neighbours.
             self._noise(config.batch, step).rows(self.rows),
             number=step,
             rate=rate,
-            dropout=config.objective.label_dropout,
+            dropout=config.objective.dropout,
         )
         self.rate = rate
         self.images += config.batch
@@ -391,12 +389,6 @@ class Run:
 
     def _noise(self, batch: int, step: int) -> Noise:
         return Noise(self.config.seed, batch, draw=step)
-
-    def _label(self, label: Tensor | None) -> Tensor | None:
-        """Labels where the network takes them; −1 for data without."""
-        if label is None or "label" not in self.learner.average.conditions():
-            return None
-        return label.to(self.team.device, non_blocking=True)
 
     def _count(self, losses: Tensor, mean: float) -> None:
         """Take in the outcome of a step, the same on every process."""
@@ -452,9 +444,7 @@ class Run:
             rows = slice(first, min(first + batch, pairs))
             # One permutation, over and over: a small set is asked under several noises.
             indices = order.permutation(0)[torch.arange(rows.start, rows.stop) % len(test)]
-            x0, label = test.batch(indices)
-            part = noise.rows(rows).to(self.team.device)
-            total += float(self.learner.loss(x0.to(self.team.device), self._label(label), part).sum())
+            total += float(self.learner.loss(test.batch(indices), noise.rows(rows)).sum())
         self.bar.validated(total / pairs)
         return total / pairs
 

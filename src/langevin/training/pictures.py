@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from .. import samplers
 from .._errors import UserError, shown
 from ..denoisers import NetworkDenoiser
+from ..denoisers.conditions import rows_of
 from ..models.codec import Autoencoder
 from ..storage import files
 
@@ -156,19 +157,35 @@ def pairs(codec: Autoencoder, x: Tensor, *, seed: int = 0) -> Tensor:
 
 
 def snapshot(
-    denoiser: NetworkDenoiser | Autoencoder, path: Path, *, seed: int = 0, reference: Tensor | None = None
+    denoiser: NetworkDenoiser | Autoencoder,
+    path: Path,
+    *,
+    seed: int = 0,
+    reference: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Sample and save a picture: 8 images of each of at most 10 classes (fewer if they are large), or 2000 points.
 
-    Of a codec it shows held-out images with their reconstructions, and samples. Sequences of tokens are saved as 20
-    lines of text, as the path returned says. The default sampler takes 12 steps. The noise is the same every time, so
-    pictures of a run show one set of samples as it forms.
+    Of a codec it shows held-out images with their reconstructions, and samples; of a model that is told pictures, rows
+    of these, of samples and of the held-out images they belong to. Sequences of tokens are saved as 20 lines of text,
+    as the path returned says. The default sampler takes 12 steps. The noise is the same every time, so pictures of a
+    run show one set of samples as it forms.
+
+    Args:
+        denoiser: what is shown.
+        path: of the picture.
+        seed: of the noise.
+        reference: held-out examples, with what belongs to them.
     """
     data: Any = denoiser.data
+    held = dict(reference or {})
+    real = held.pop("x", None)
     if isinstance(denoiser, Autoencoder):
-        x = torch.empty(0) if reference is None else reference
+        x = torch.empty(0) if real is None else real
         files.replace(path, png(image_grid(pairs(denoiser, x, seed=seed), 8, low=data.low, high=data.high)))
         return path
+    beside = {name: value for name, value in held.items() if name in denoiser.conditions()}
+    if real is not None and set(beside) - {"label"}:
+        return _beside(denoiser, path, seed, real, beside)
     written = bool(data.tokens) and not data.is_image
     classes = min(10, len(data.classes)) if "label" in denoiser.conditions() else 0
     count = (classes or 8) * max(2, min(8, 256 // max(data.shape[1:]))) if data.is_image else 20 if written else 2000
@@ -182,9 +199,26 @@ def snapshot(
     images = data.is_image
     names = data.classes[:classes]
     picture = (
-        image_grid(x, classes or 8, low=data.low, high=data.high, names=names)
-        if images
-        else scatter(x, label, reference)
+        image_grid(x, classes or 8, low=data.low, high=data.high, names=names) if images else scatter(x, label, real)
     )
     files.replace(path, png(picture))
+    return path
+
+
+def _beside(denoiser: NetworkDenoiser, path: Path, seed: int, real: Tensor, condition: Mapping[str, Tensor]) -> Path:
+    """Samples under the conditions of held-out examples: rows of eight pictures told, samples, and the images."""
+    data: Any = denoiser.data
+    count = min(len(real), 16 if data.is_image else len(real))
+    some = rows_of(condition, slice(0, count))
+    x = samplers.sample(denoiser.given(some), n=count, steps=12, seed=seed).cpu().to(real.dtype)
+    if not data.is_image:
+        files.replace(path, png(scatter(x.flatten(1), some.get("label"), real.flatten(1))))
+        return path
+    parts = [x, real[:count]]
+    if "image" in some:
+        told = torch.nan_to_num(some["image"], 0.0)
+        told = told.expand(-1, x.shape[1], -1, -1) if told.shape[1] == 1 else told[:, : x.shape[1]]
+        parts = [torch.nn.functional.interpolate(told, tuple(x.shape[2:]), mode="nearest"), *parts]
+    rows = [part for together in zip(*(p.split(8) for p in parts)) for part in together]
+    files.replace(path, png(image_grid(torch.cat(rows), 8, low=data.low, high=data.high)))
     return path

@@ -59,7 +59,7 @@ def ncsnv2(dataset: Dataset, batch: int) -> Config:
         if sys.stderr.isatty():
             print(f"\rlargest distance: {done}/{total}", end="\n" if done == total else "", file=sys.stderr)
 
-    x = dataset.train.all()[0]
+    x = dataset.train.all()["x"]
     levels = NoiseLevels.of(x, _finest(dataset), progress=progress if x.numel() > 10**7 else None)
     blind = math.prod(dataset.info.shape) > SHELLS
     prediction = PredictionConfig("eps", time="none", scale_input=False) if blind else PredictionConfig("eps")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from .. import nn, objectives, processes
-from .._errors import UserError
+from .._errors import UserError, unknown
 from ..data import DataInfo
 from ..denoisers import NetworkDenoiser, Parameterization, make_denoiser, time_range
 from ..models.codec import Autoencoder
@@ -27,6 +27,9 @@ LARGEST = 2**40
 
 RESERVED = {"name", "shape", "times"}
 """What is no option of anything."""
+
+HIDDEN = 0.1
+"""The share of samples that a condition is hidden from."""
 
 BATCH = 2**24
 """Examples a step at most."""
@@ -77,7 +80,9 @@ def resolve_config(config: Config, data: DataInfo) -> Config:
         network=network,
         process=process,
         prediction=prediction,
-        objective=replace(objective, options=_decode(config.objective.options)),
+        objective=replace(
+            objective, options=_decode(config.objective.options), dropout=_dropout(config, network.options)
+        ),
         optimiser=replace(
             config.optimiser,
             lr=pick(config.optimiser.lr, suits.lr),
@@ -140,13 +145,23 @@ def _network(config: Config, parameterization: Parameterization, data: DataInfo)
     known = time_range(parameterization.time, process)
     if known is not None:
         options.setdefault("time_range", known)
-    classes = options.pop("classes", len(data.classes))
-    if classes not in (0, len(data.classes)):
-        raise UserError(f"network.options classes must be 0 or that of the data, {len(data.classes)}, got {classes}")
+    known_sizes, sizes = data.condition_sizes, options.pop("conditions", data.condition_sizes)
+    if not isinstance(sizes, Mapping) or any(size not in (0, known_sizes.get(name)) for name, size in sizes.items()):
+        raise UserError(f"network.options conditions must be some of those of the data, {known_sizes}, got {sizes}")
     shape, channels = parameterization.network_shapes(process, data.shape)
     options.setdefault("out_channels", channels * (1 if config.prediction.variance is None else 2))
-    made = nn.default(shape, classes, name=config.network.name, **options)
+    made = nn.default(shape, sizes, name=config.network.name, **options)
     return str(made["name"]), {k: v for k, v in made.items() if k != "name"}
+
+
+def _dropout(config: Config, network: Mapping[str, Any]) -> dict[str, float]:
+    """The share of samples that each condition of the network is hidden from."""
+    names = network.get("conditions", {})
+    given = config.objective.dropout
+    for name in given:
+        if name not in names:
+            raise unknown("condition (of objective.dropout)", name, names)
+    return {name: given.get(name, HIDDEN) for name in names}
 
 
 def _process(config: Config) -> Process:
@@ -186,8 +201,10 @@ def check(config: Config) -> None:
     need(whole(config.batch, 1, BATCH), "batch", config.batch, f"at most {BATCH}")
     named = ("auto", "float32", "bfloat16", "float16")
     need(config.precision in named, "precision", config.precision, "auto, float32, bfloat16 or float16")
-    drop = config.objective.label_dropout
-    need(real(drop) and 0 <= drop <= 1, "objective.label-dropout", drop, "in [0, 1]")
+    hidden, told = set(config.objective.dropout), set(config.network.options.get("conditions", {}))
+    need(hidden == told, "objective.dropout", sorted(hidden), f"of the conditions of the network, {sorted(told)}")
+    for name, drop in config.objective.dropout.items():
+        need(real(drop) and 0 <= drop <= 1, f"objective.dropout {name}", drop, "in [0, 1]")
     need(real(o.lr) and typing.cast(float, o.lr) > 0, "optimiser.lr", o.lr, "a number > 0")
     need(all(real(v) and 0 <= v < 1 for v in o.betas), "optimiser.betas", o.betas, "two numbers in [0, 1)")
     need(real(o.weight_decay) and o.weight_decay >= 0, "optimiser.weight-decay", o.weight_decay, "a number >= 0")
@@ -305,7 +322,7 @@ def _differ(
     found = []
     for key, value in given.items():
         name = f"{where}{key.replace('_', '-')}"
-        if key == "options" or key.endswith("_options"):
+        if key in ("options", "dropout") or key.endswith("_options"):
             for k, v in _decode(value).items():
                 if kept[key].get(k) not in (v, same[key].get(k)):
                     found.append(f"{name}.{k} {kept[key].get(k)!r} -> {v!r}")

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError, check_integer, shown
-from ..denoisers import Denoiser, as_labels
+from ..denoisers import Denoiser
+from ..denoisers.conditions import as_labels
 from ..distributions import Distribution, Noise, Stream
 from ..numerics.frame import DataMoments
 from ..processes import Process, Score, as_time, check_process, require

@@ -85,7 +85,7 @@ def _below(folder: Path) -> list[Path]:
 def _named(source: str, data: DataInfo, limit: int | None, exact: bool) -> Tensor:
     """The held-out examples of a data set, read as the model's own were."""
     read_as = {key: value for key, value in data.source.items() if key in ("size", "channels")}
-    x = sets.load(source, **read_as).test.all()[0][:limit]
+    x = sets.load(source, **read_as).test.all()["x"][:limit]
     if tuple(x.shape[1:]) != tuple(data.shape):
         raise UserError(f"{source} has shape {tuple(x.shape[1:])}, the model {tuple(data.shape)}")
     scale = Levels.of(data)

@@ -1,0 +1,110 @@
+"""Conditions as they are typed: ``--given label=3 --given caption="…" --given image=FILE``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._errors import UserError, unknown
+from .options import class_index
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..denoisers import NetworkDenoiser
+
+FILES = (".npy", ".npz")
+
+
+def conditions(given: Sequence[str], label: str | None, model: NetworkDenoiser) -> dict[str, Any]:
+    """The conditions of a command, by name, each for all samples or ``(N, …)`` one each.
+
+    Args:
+        given: texts ``NAME=VALUE``. A label is a class's name or index, a caption is text, a vector is numbers with
+            commas between them; an image or a mask is a picture's file; each of them but label and caption may be an
+            array file, which has one for all samples or one each.
+        label: of ``--label``, or None.
+        model: what it takes decides what is accepted.
+
+    Raises:
+        UserError: for a name the model does not take, or a value that cannot be read as it.
+    """
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"given must be NAME=VALUE, such as label=3, got {text!r}")
+        if name not in model.condition_sizes:
+            if not model.condition_sizes:
+                raise UserError(f"{name} was given, but this model was trained without conditions")
+            raise unknown("condition", name, model.condition_sizes)
+        if name in found or (name == "label" and label is not None):
+            raise UserError(f"{name} was given twice")
+        found[name] = _value(name, value, model)
+    if label is not None:
+        found["label"] = class_index(label, class_names(model))
+    return found
+
+
+def class_names(model: NetworkDenoiser) -> list[str]:
+    """Names of the labels a model takes, none for one that takes none; numbers where the data give no names."""
+    count = model.condition_sizes.get("label", 0)
+    known = [] if model.data is None else list(model.data.classes)
+    return known if len(known) == count else [str(k) for k in range(count)]
+
+
+def _value(name: str, text: str, model: NetworkDenoiser) -> Any:
+    import torch
+
+    if name == "label":
+        return class_index(text, class_names(model))
+    if name == "caption":
+        from ..nn.text import encode_text
+
+        return encode_text(text, model.condition_sizes["caption"])
+    if text.lower().endswith(FILES):
+        return _array(name, Path(text))
+    if name in ("image", "mask"):
+        return _picture(name, Path(text), model)
+    if name == "vector":
+        try:
+            return torch.tensor([float(part) for part in text.split(",")])
+        except ValueError:
+            raise UserError(f"vector must be numbers with commas between them, got {text!r}") from None
+    raise UserError(f"{name} must be an array file (.npy), got {text!r}")
+
+
+def _array(name: str, path: Path) -> Tensor:
+    """An array of a file: under the condition's name in an .npz file."""
+    import numpy as np
+    import torch
+
+    from ..data._numpy import arrays
+
+    value = arrays(path, (name,))[name]
+    if value.dtype == np.uint8 and name == "image":
+        return torch.from_numpy(value).float() / 127.5 - 1
+    return torch.from_numpy(value).float()
+
+
+def _picture(name: str, path: Path, model: NetworkDenoiser) -> Tensor:
+    """A picture's file as the condition of that shape: an image in [−1, 1], a mask in [0, 1], white is 1."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    from ..data.images import Refused, decode
+
+    channels = model.condition_sizes[name]
+    if channels not in (1, 3):
+        raise UserError(f"{name} has {channels} channels, which no picture has: give an array file (.npy)")
+    try:
+        pixels = decode(os.fspath(path), None, channels, False)
+    except Refused as error:
+        raise UserError(f"{name} {path} cannot be read: {error}") from None
+    x = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    known = None if model.data is None else model.data.conditions.get(name)
+    if known is not None and tuple(x.shape[1:]) != known[1:]:
+        x = interpolate(x[None], known[1:], mode="bicubic", antialias=True)[0].clamp(0, 1)
+    return x if name == "mask" else 2 * x - 1

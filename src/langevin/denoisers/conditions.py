@@ -1,0 +1,148 @@
+"""The conditions a model may be told, by name: their types, shapes and how an absent one is marked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._errors import UserError, shown
+
+
+@dataclass(frozen=True)
+class ConditionKind:
+    """What a condition of a name is, for one sample.
+
+    Attributes:
+        axes: names of its axes: () for a number.
+        sized: the axis whose length a network fixes; None if its size counts values instead.
+        integer: whether it holds integers, of which −1 is absent; else real numbers, of which not-a-number is absent.
+        values: of integers, how many there are: a number, or None for the network's size.
+    """
+
+    axes: tuple[str, ...]
+    sized: int | None
+    integer: bool = False
+    values: int | None = None
+
+    def shape(self, size: int) -> str:
+        """The accepted shapes, written out."""
+        fixed = [str(size) if i == self.sized else axis for i, axis in enumerate(self.axes)]
+        one = f"({', '.join(fixed)}{',' if len(fixed) == 1 else ''})"
+        return f"({', '.join(['B', *fixed])}) or {one}" if fixed else "() or (B,)"
+
+
+KINDS: dict[str, ConditionKind] = {
+    "label": ConditionKind((), None, integer=True),
+    "caption": ConditionKind(("L",), None, integer=True, values=257),
+    "image": ConditionKind(("C", "H", "W"), 0),
+    "mask": ConditionKind(("C", "H", "W"), 0),
+    "vector": ConditionKind(("V",), 0),
+    "sequence": ConditionKind(("L", "F"), 1),
+}
+"""``label``: a class. ``caption``: a text, as the tokens of ``nn.text``. ``image``: a picture that belongs to the
+sample, such as a small or damaged one. ``mask``: where a picture is known. ``vector``: numbers. ``sequence``: features
+of a sequence, such as those of a text encoder."""
+
+
+def as_condition(name: str, value: Any, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A condition ``(B, …)`` as a network takes it, from one for all samples or one each.
+
+    Args:
+        name: a row of ``KINDS``.
+        value: a tensor, or what torch makes one of.
+        size: the network's: classes of a label, tokens of a caption, features or channels of the others.
+        device, dtype: the network's.
+
+    Raises:
+        UserError: for another type, shape or range.
+    """
+    kind = KINDS[name]
+    try:
+        tensor = as_labels(value) if name == "label" else torch.as_tensor(value)
+    except UserError:
+        raise
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"{name} must hold numbers, got {shown(value)}") from None
+    real = tensor.is_floating_point()
+    if kind.integer and (real or tensor.dtype == torch.bool or not tensor.numel()):
+        raise UserError(f"{name} must hold integers, {kind.shape(size)}, got {tensor.dtype} {tuple(tensor.shape)}")
+    tensor = tensor.to(device, torch.int64 if kind.integer else dtype)
+    tensor = tensor[None] if tensor.ndim == len(kind.axes) else tensor
+    fits = tensor.ndim == len(kind.axes) + 1 and (kind.sized is None or tensor.shape[kind.sized + 1] == size)
+    if not fits or (name == "caption" and tensor.shape[1] > size):
+        at_most = f" with at most {size} tokens" if name == "caption" else ""
+        raise UserError(f"{name} must be {kind.shape(size)}{at_most}, got shape {tuple(tensor.shape)}")
+    if kind.integer:
+        values = size if kind.values is None else kind.values
+        if not ((tensor >= -1) & (tensor < values)).all():
+            raise UserError(f"{name} must lie in [0, {values}) (-1 is none), got {tensor.unique().tolist()[:8]}")
+    return tensor
+
+
+def absent(like: Tensor, count: int) -> Tensor:
+    """``count`` samples that lack a condition such as ``like`` ``(B, …)``."""
+    gone = torch.nan if like.is_floating_point() else -1
+    return torch.full((count, *like.shape[1:]), gone, dtype=like.dtype, device=like.device)
+
+
+def hide(value: Tensor, hidden: Tensor) -> Tensor:
+    """A condition ``(B, …)`` with that of some samples, ``hidden`` ``(B,)``, marked absent."""
+    gone = torch.nan if value.is_floating_point() else -1
+    return torch.where(hidden.view(-1, *[1] * (value.ndim - 1)), gone, value)
+
+
+def rows_of(condition: Mapping[str, Tensor], rows: slice | Tensor) -> dict[str, Tensor]:
+    """The conditions of some samples."""
+    return {name: value[rows] for name, value in condition.items()}
+
+
+def asked_conditions(
+    sizes: Mapping[str, int], n: int, given: Mapping[str, Any] | None = None, first: int = 0
+) -> dict[str, Any]:
+    """The conditions of ``n`` samples: what was given, and for labels that were not, the classes 0…K−1 in turn.
+
+    Args:
+        sizes: the conditions that a model takes, as ``NetworkDenoiser.condition_sizes``.
+        n: samples.
+        given: conditions by name, for all samples or ``(n, …)`` one each; None stands for one that is not given.
+        first: index of the first of them.
+
+    Raises:
+        UserError: for a condition that the model does not take, or a label that is none of its classes.
+    """
+    asked = {name: value for name, value in (given or {}).items() if value is not None}
+    for name in asked:
+        if name not in sizes:
+            accepted = f"takes {', '.join(sizes)}" if sizes else "was trained without conditions"
+            raise UserError(f"{name} was given, but this model {accepted}")
+    if "label" not in sizes:
+        return asked
+    count = sizes["label"]
+    if "label" not in asked:
+        return {"label": torch.arange(first, first + n) % count, **asked}
+    label = as_labels(asked["label"])
+    if label.shape not in ((), (n,)):
+        raise UserError(f"label must be an integer, or {n} of them, got {label.dtype} {tuple(label.shape)}")
+    if not bool(((label >= 0) & (label < count)).all()):
+        raise UserError(f"label must lie in 0…{count - 1}, got {sorted(set(label.reshape(-1).tolist()))[:8]}")
+    return asked
+
+
+def as_labels(value: Any) -> Tensor:
+    """Labels as integers ``()`` or ``(B,)``; their range is the caller's to check.
+
+    Raises:
+        UserError: for anything else.
+    """
+    try:
+        label = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        label = None
+    if label is None or label.is_floating_point() or label.dtype == torch.bool or label.ndim > 1 or not label.numel():
+        got = shown(value) if label is None else f"{label.dtype} {tuple(label.shape)}"
+        raise UserError(f"label must hold integers, () or (B,), got {got}")
+    return label
