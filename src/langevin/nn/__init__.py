@@ -1,6 +1,10 @@
-"""Backbones: networks ``(x, time, condition) -> (B, out_channels, *size)``, made from plain JSON."""
+"""Backbones: networks ``(x, time, condition) -> (B, out_channels, *size)``, made from plain JSON.
+
+Beside them a variational autoencoder and a normalizing flow.
+"""
 
 from .backbone import Backbone
+from .coupling import CouplingFlow
 from .create import CODECS, create_network, default, outline
 from .dit import DiT
 from .layers import attention
@@ -14,6 +18,7 @@ __all__ = [
     "MLP",
     "VAE",
     "Backbone",
+    "CouplingFlow",
     "DiT",
     "Transformer",
     "UNet",
