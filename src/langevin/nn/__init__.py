@@ -1,10 +1,15 @@
-"""Backbones: networks ``(x, time, condition) -> (B, out_channels, *size)``, made from plain JSON."""
+"""Backbones: networks ``(x, time, condition) -> (B, out_channels, *size)``, made from plain JSON.
+
+Beside them a variational autoencoder, a normalizing flow and an encoder of captions.
+"""
 
 from .backbone import Backbone
+from .coupling import CouplingFlow
 from .create import CODECS, create_network, default, outline
 from .dit import DiT
 from .layers import attention
 from .mlp import MLP
+from .text import TextEncoder, decode_text, encode_text, encode_texts
 from .transformer import Transformer
 from .unet import UNet
 from .vae import VAE
@@ -14,11 +19,16 @@ __all__ = [
     "MLP",
     "VAE",
     "Backbone",
+    "CouplingFlow",
     "DiT",
+    "TextEncoder",
     "Transformer",
     "UNet",
     "attention",
     "create_network",
+    "decode_text",
     "default",
+    "encode_text",
+    "encode_texts",
     "outline",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +54,7 @@ class Conditioning(nn.Module):
         time_range: Sequence[float] = (-3.0, 3.0),
         *,
         takes: Sequence[str] = tuple(KINDS),
-        text: Mapping[str, int | bool] | None = None,
+        text: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.sizes = check_sizes(conditions, takes)
@@ -70,7 +72,7 @@ class Conditioning(nn.Module):
             self.token_in, self.token_norm = nn.Linear(sequence, width), nn.LayerNorm(width)
             self.sequence_in, self.no_sequence = nn.Linear(width, width), nn.Parameter(torch.zeros(width))
         if length := self.sizes.get("caption"):
-            self.text = TextEncoder(length, **(text or {}))
+            self.text = _text_encoder(length, text or {})
             self.caption_in, self.caption_norm = nn.Linear(self.text.width, width), nn.LayerNorm(width)
             self.caption_out, self.no_caption = nn.Linear(width, width), nn.Parameter(torch.zeros(width))
         elif text:
@@ -182,6 +184,14 @@ class Conditioning(nn.Module):
     def _or_none(self, vector: Tensor) -> Tensor:
         gone = vector.isnan()
         return torch.where(gone.any(1, keepdim=True), self.no_vector, self.vector_in(vector.masked_fill(gone, 0)))
+
+
+def _text_encoder(length: int, options: Mapping[str, Any]) -> TextEncoder:
+    known = [name for name in inspect.signature(TextEncoder).parameters if name != "length"]
+    for name in options:
+        if name not in known:
+            raise unknown("option of text", str(name), known)
+    return TextEncoder(length=length, **options)
 
 
 def check_sizes(conditions: Mapping[str, int], takes: Sequence[str]) -> dict[str, int]:
