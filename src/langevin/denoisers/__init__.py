@@ -2,12 +2,15 @@
 
 from .base import Denoiser, Density, Derived, LearnedFor, Transform, check_is_denoiser
 from .check import DenoiserCheck, LevelErrors, check_denoiser
+from .classifier import NoisyClassifier
 from .compiled import compiled
+from .conditioned import EvaluationCounter
 from .energy import EnergyDenoiser, make_denoiser
 from .frames import gaussian_frame
+from .generator import Generator, NormalizingFlow
 from .heads import NPR, SN, VARIANCE_HEADS, VarianceHead
 from .levels import LevelParameterization
-from .network import VARIANCES, EvaluationCounter, NetworkDenoiser, batched
+from .network import VARIANCES, NetworkDenoiser, batched
 from .optimal import Calibration, analytic, calibrate, with_variance
 from .parameterization import PREDICTIONS, TIME_INPUTS, AffineParameterization, Parameterization, TimeInputs, time_range
 from .phase import PHASE_PREDICTIONS, PhaseParameterization
@@ -31,10 +34,13 @@ __all__ = [
     "Derived",
     "EnergyDenoiser",
     "EvaluationCounter",
+    "Generator",
     "LearnedFor",
     "LevelErrors",
     "LevelParameterization",
     "NetworkDenoiser",
+    "NoisyClassifier",
+    "NormalizingFlow",
     "Parameterization",
     "PhaseParameterization",
     "TimeInputs",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from ..distributions import Distribution
 from ..processes import DDPM, Process, ScalarGaussian, as_time, check_process, expand
 from ..storage.untrusted import room
 from .base import Denoiser, LearnedFor
-from .conditions import KINDS, absent, as_condition
+from .conditioned import Conditioned, EvaluationCounter
 from .footprint import footprint
 from .parameterization import TIME_INPUTS, AffineParameterization, Parameterization, TimeInputs, Variance
 
@@ -73,18 +73,8 @@ _FITS: weakref.WeakKeyDictionary[nn.Module, dict[bool, int]] = weakref.WeakKeyDi
 """Numbers of the largest batch that is known to fit, by network, and whether it learns."""
 
 
-class EvaluationCounter:
-    """Network evaluations, counted per sample: a call on two conditions at once is two."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __repr__(self) -> str:
-        return f"EvaluationCounter({self.calls})"
-
-
 @dataclass(frozen=True, eq=False, repr=False)
-class NetworkDenoiser(Denoiser):
+class NetworkDenoiser(Conditioned):
     """The belief of ``network(x, time, condition)``, as its parameterization says.
 
     An ``AffineParameterization`` makes it a Dirac at x̂_0, or a normal law if the network gives a variance too; a
@@ -168,59 +158,10 @@ class NetworkDenoiser(Denoiser):
             f"{self.process}, {self.parameterization.prediction}{bound}){about}"
         )
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._first.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self._first.device
-
-    @property
-    def condition_sizes(self) -> Mapping[str, int]:
-        """The conditions the network takes, with their sizes: classes of a label, features, channels."""
-        config = getattr(self.network, "config", None)
-        sizes = config.get("conditions", {}) if isinstance(config, Mapping) else {}
-        return {name: size for name, size in sizes.items() if size}
-
-    def conditions(self) -> tuple[str, ...]:
-        return tuple(self.condition_sizes)
-
-    def _bind(self, condition: dict[str, Any]) -> NetworkDenoiser:
-        bound, class_label = dict(self.condition), None if "label" in condition else self.class_label
-        for key, value in condition.items():
-            if value is None:
-                bound.pop(key, None)
-                continue
-            bound[key] = as_condition(key, value, self.condition_sizes[key], self.device, self.dtype)
-            if key == "label" and torch.as_tensor(value).ndim == 0 and bound[key] >= 0:
-                class_label = int(bound[key])
-        return replace(self, condition=bound, class_label=class_label)
-
     def rows(self, index: slice | Tensor) -> NetworkDenoiser:
-        if not self.condition:
-            return self
-        some = replace(self, condition={k: v[index] if v.shape[0] > 1 else v for k, v in self.condition.items()})
+        some = super().rows(index)
         object.__setattr__(some, "_kept", self._kept)
         return some
-
-    def _expanded(self, key: str, batch: int, like: Tensor) -> Tensor:
-        """Condition ``key`` for a batch: as bound, or marked absent (label −1, not-a-number)."""
-        if key not in self.condition:
-            return absent(like, batch)
-        value = self.condition[key]
-        if value.shape[0] not in (1, batch):
-            raise UserError(f"{key} was given for {value.shape[0]} samples, but the batch has {batch}")
-        if value.shape[1:] != like.shape[1:]:  # a shorter sequence: tokens that are absent follow it
-            if value.ndim == 4 or (value.ndim == 2 and value.is_floating_point()):
-                raise UserError(f"{key} must have one shape for all that share a network, got {tuple(value.shape[1:])}")
-            rest = absent(value.transpose(0, 1), like.shape[1] - value.shape[1]).transpose(0, 1)
-            value = torch.cat([value, rest], 1)
-        return value.expand(batch, *value.shape[1:])
-
-    @property
-    def trained(self) -> bool:
-        return True
 
     def learned_solvers(self, guidance_scale: float = 1.0) -> tuple[LearnedFor, ...]:
         return tuple(solver for solver in self.solvers if solver.fits(self, guidance_scale))
@@ -228,9 +169,8 @@ class NetworkDenoiser(Denoiser):
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
         now = self._at(t)
         x, label = self._prepare(x_t, now)
-        given = {name: self._expanded(name, len(x), value) for name, value in self.condition.items()} or None
         try:
-            out = self.network(x, label, given)
+            out = self.network(x, label, self._given(len(x)))
         except TypeError as error:
             raise self._explained(error) from error
         self.counter.calls += 1
@@ -301,15 +241,8 @@ class NetworkDenoiser(Denoiser):
         """
         network_shapes = self.parameterization.network_shapes(self.process, self.shape)[0]
         x = torch.empty((batch, *network_shapes), dtype=self.dtype, device="meta")
-        condition = {name: self._like(name, size, batch) for name, size in self.condition_sizes.items()}
+        condition = {name: self._without_content(name, batch) for name in self.conditions()}
         self._fits(x, torch.empty(batch, device="meta"), condition, learning)
-
-    def _like(self, name: str, size: int, batch: int) -> Tensor:
-        """A condition without content, of the shape that the data declare."""
-        kind = KINDS[name]
-        known = {} if self.data is None else self.data.conditions
-        shape = known.get(name, (size,) * len(kind.axes))
-        return torch.empty((batch, *shape), dtype=torch.int64 if kind.integer else self.dtype, device="meta")
 
     def _fits(self, x: Tensor, label: Tensor, condition: Mapping[str, Tensor], learning: bool | None = None) -> None:
         """``check_memory`` of a batch at hand, once for a network and the largest batch."""

@@ -11,7 +11,9 @@ import torch
 from .._errors import UserError, unknown
 from ..storage.untrusted import room
 from .backbone import NONE, Backbone
+from .coupling import CouplingFlow
 from .dit import DiT
+from .encoder import Encoder
 from .mlp import MLP
 from .transformer import Transformer
 from .unet import UNet
@@ -21,6 +23,12 @@ BACKBONES: dict[str, type[Backbone]] = {kind.name: kind for kind in (MLP, UNet, 
 
 CODECS: dict[str, type[VAE]] = {VAE.name: VAE}
 """Networks that are no backbones: they encode and decode."""
+
+FLOWS: dict[str, type[CouplingFlow]] = {CouplingFlow.name: CouplingFlow}
+"""Networks with an inverse and a density."""
+
+ENCODERS: dict[str, type[Encoder]] = {Encoder.name: Encoder}
+"""Networks that return a few numbers of an image."""
 
 SUITS = {1: "mlp", 2: "transformer", 3: "unet"}
 """The backbone for events of so many axes."""
@@ -69,9 +77,9 @@ def _make(config: Mapping[str, Any]) -> Any:
         raise UserError(f"a network must be a mapping with a name and options, got {config!r}")
     options = dict(config)
     name, energy = options.pop("name", None), options.pop("energy", False)
-    if not isinstance(energy, bool) or (energy and name in CODECS):
+    if not isinstance(energy, bool) or (energy and name not in BACKBONES):
         raise UserError(f"energy must be true or false, got {energy!r}")
-    kinds: dict[str, Any] = {**BACKBONES, **CODECS}
+    kinds: dict[str, Any] = {**BACKBONES, **CODECS, **FLOWS, **ENCODERS}
     if not isinstance(name, str) or name not in kinds:
         raise unknown("network", str(name), kinds)
     kind = kinds[name]
@@ -98,8 +106,8 @@ def default(
     Args:
         shape: the event shape.
         conditions: what it is told beside the time, with their sizes: ``{"label": 10}`` for ten classes.
-        name: ``mlp``, ``transformer``, ``unet``, ``dit`` or ``vae``; None chooses by the shape.
-        options: further options of the network; they override what is chosen here.
+        name: ``mlp``, ``transformer``, ``unet``, ``dit``, ``vae``, ``coupling`` or ``encoder``; None chooses by the
+        shape. options: further options of the network; they override what is chosen here.
 
     Raises:
         UserError: if no network here takes the shape, or an option is unknown or out of range.
@@ -116,6 +124,9 @@ def default(
         chosen |= {"width": 128 if shape[0] <= 16 else 512}
     elif name == "transformer" and len(shape) == 2:
         chosen |= {"length": shape[1]}
+    elif name == "encoder" and len(shape) == 3:
+        unet = _unet(*shape[1:], options.get("multipliers"))
+        chosen |= {key: unet[key] for key in ("size", "width", "multipliers", "attention")}
     elif name == "unet" and len(shape) == 3:
         chosen |= _unet(*shape[1:], options.get("multipliers"))
     elif name == "dit" and len(shape) == 3:

@@ -44,6 +44,8 @@ class Stream(int, Enum):
     """The noise at the end of a learned schedule."""
     CONDITIONS = "shared", 2**42
     """Which conditions but labels are hidden in training, the i-th of several."""
+    PLAYER = "shared", 2**44
+    """What one of several players draws for itself."""
     DEGRADED = "shared", 2**43
     """What is random in the i-th step of a degradation."""
 

@@ -7,6 +7,8 @@ from dataclasses import fields
 from typing import Any
 
 from .._errors import UserError, unknown
+from .adversarial import Adversarial
+from .classification import CrossEntropy, MaximumLikelihood
 from .denoising import DenoisingLoss, Objective
 from .elbo import ELBO
 from .matching import MATCHING
@@ -29,13 +31,18 @@ def _weighted(kind: type[DenoisingLoss]) -> Callable[..., Objective]:
 
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
+    "cross-entropy": CrossEntropy,
     "d3pm": D3PM,
     "vdm": VDM,
     **{name: _weighted(kind) for name, kind in {**MATCHING, **VARIATIONAL}.items()},
 }
 """Objectives that are more than a weight, by name: called with ``times`` and their settings."""
 
-TIMELESS: dict[str, Callable[..., Objective]] = {"elbo": ELBO}
+TIMELESS: dict[str, Callable[..., Objective]] = {
+    "elbo": ELBO,
+    "gan": Adversarial,
+    "maximum-likelihood": MaximumLikelihood,
+}
 """Objectives without times, by name: called with their settings alone."""
 
 DEFAULT_TIMES: dict[str, TimestepDistribution] = {

@@ -6,7 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from .._errors import UserError, nearest, unknown
 from ..denoisers import Denoiser, NetworkDenoiser
 from ..distributions import Noise
+from .players import Player
 from .times import TimestepDistribution, Uniform
 from .weights import WEIGHTS
 
@@ -21,7 +22,13 @@ Condition = Mapping[str, Any]
 
 
 class Objective(ABC):
-    """How a denoiser is learned: ``objective(denoiser, x0, condition, noise)`` is one loss a sample."""
+    """How a denoiser is learned: ``objective(denoiser, x0, condition, noise)`` is one loss a sample.
+
+    Attributes:
+        reads: conditions that it reads itself, beside those that the network takes.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Condition | None, noise: Noise) -> Tensor:
@@ -40,6 +47,10 @@ class Objective(ABC):
     def prepare(self, denoiser: NetworkDenoiser) -> NetworkDenoiser:
         """The denoiser as it is while it learns: itself, unless more than its network learns."""
         return denoiser
+
+    def players(self, model: Any) -> dict[str, Player]:
+        """Who learns in a prepared model, in the order of their turns: its network, by this objective."""
+        return {"model": Player(model.network, self)}
 
     def finish(self, denoiser: NetworkDenoiser) -> NetworkDenoiser:
         """The inverse of ``prepare``: what is sampled from and saved."""

@@ -1,0 +1,105 @@
+"""What every model of a network has in common: where it computes, and the conditions that are bound to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from .._errors import UserError
+from .base import Denoiser
+from .conditions import KINDS, absent, as_condition
+
+
+class EvaluationCounter:
+    """Network evaluations, counted per sample: a call on two conditions at once is two."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __repr__(self) -> str:
+        return f"EvaluationCounter({self.calls})"
+
+
+class Conditioned(Denoiser):
+    """A denoiser of a network that says what conditions it takes (``network.config["conditions"]``).
+
+    Attributes:
+        network: the network.
+        config: how the model was made, as plain JSON.
+        counter: where evaluations are counted.
+    """
+
+    network: nn.Module
+    config: Mapping[str, Any]
+    counter: EvaluationCounter
+    _first: Tensor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._first.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._first.device
+
+    @property
+    def trained(self) -> bool:
+        return True
+
+    @property
+    def condition_sizes(self) -> Mapping[str, int]:
+        """The conditions the network takes, with their sizes: classes of a label, features, channels."""
+        config = getattr(self.network, "config", None)
+        sizes = config.get("conditions", {}) if isinstance(config, Mapping) else {}
+        return {name: size for name, size in sizes.items() if size}
+
+    def conditions(self) -> tuple[str, ...]:
+        return tuple(self.condition_sizes)
+
+    def _bind(self, condition: dict[str, Any]) -> Self:
+        bound, class_label = dict(self.condition), None if "label" in condition else self.class_label
+        for key, value in condition.items():
+            if value is None:
+                bound.pop(key, None)
+                continue
+            bound[key] = as_condition(key, value, self.condition_sizes[key], self.device, self.dtype)
+            if key == "label" and torch.as_tensor(value).ndim == 0 and bound[key] >= 0:
+                class_label = int(bound[key])
+        made: Self = replace(self, condition=bound, class_label=class_label)  # type: ignore[type-var]
+        return made
+
+    def rows(self, index: slice | Tensor) -> Self:
+        if not self.condition:
+            return self
+        some = {name: value[index] if value.shape[0] > 1 else value for name, value in self.condition.items()}
+        made: Self = replace(self, condition=some)  # type: ignore[type-var]
+        return made
+
+    def _expanded(self, key: str, batch: int, like: Tensor) -> Tensor:
+        """Condition ``key`` for a batch: as bound, or marked absent (label −1, not-a-number)."""
+        if key not in self.condition:
+            return absent(like, batch)
+        value = self.condition[key]
+        if value.shape[0] not in (1, batch):
+            raise UserError(f"{key} was given for {value.shape[0]} samples, but the batch has {batch}")
+        if value.shape[1:] != like.shape[1:]:  # a shorter sequence: tokens that are absent follow it
+            if value.ndim == 4 or (value.ndim == 2 and value.is_floating_point()):
+                raise UserError(f"{key} must have one shape for all that share a network, got {tuple(value.shape[1:])}")
+            rest = absent(value.transpose(0, 1), like.shape[1] - value.shape[1]).transpose(0, 1)
+            value = torch.cat([value, rest], 1)
+        return value.expand(batch, *value.shape[1:])
+
+    def _given(self, batch: int) -> dict[str, Tensor] | None:
+        """What the network is told of a batch."""
+        return {name: self._expanded(name, batch, value) for name, value in self.condition.items()} or None
+
+    def _without_content(self, name: str, batch: int) -> Tensor:
+        """A condition on the meta device, of the shape that the data declare."""
+        kind = KINDS[name]
+        known = getattr(self.data, "conditions", {})
+        shape = known.get(name, (self.condition_sizes[name],) * len(kind.axes))
+        return torch.empty((batch, *shape), dtype=torch.int64 if kind.integer else self.dtype, device="meta")

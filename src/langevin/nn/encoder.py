@@ -1,0 +1,108 @@
+"""The way down of a U-Net, and a few numbers at its end: classifiers and discriminators of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .._errors import UserError
+from .._registry import register
+from .backbone import NONE, Backbone, check_image
+from .conditioning import Conditioning, Context, check_sizes
+from .layers import GROUP, Norm, fraction, integer, integers, zero
+from .unet import Block, Stage, conv
+
+
+@register(
+    "nn",
+    "encoder",
+    title="Encoder of images: the way down of the U-Net",
+    arxiv="2105.05233",
+    proof="exact: tests/nn/test_encoder.py",
+)
+class Encoder(Backbone):
+    """Residual blocks at halving sizes, the mean over the last, and ``out_channels`` numbers (arXiv:2105.05233 §4).
+
+    As :class:`~langevin.nn.unet.UNet` goes down; ``(x, time, condition) -> (B, out_channels)``.
+
+    Args:
+        channels: C of the image.
+        out_channels: numbers returned: classes, or 1 of a discriminator.
+        size: (height, width) it is trained at.
+        width: channels at the full size are ``width · multipliers[0]``; a multiple of 8.
+        multipliers: a factor a level.
+        blocks: residual blocks a level.
+        attention: sizes (of the shorter side) where the last block of a level has attention.
+        dropout: share of features dropped in a block while training.
+        conditions, text, time_range: see :class:`~langevin.nn.conditioning.Conditioning`.
+    """
+
+    name = "encoder"
+
+    def __init__(
+        self,
+        channels: int = 3,
+        out_channels: int = 1,
+        *,
+        size: Sequence[int] = (32, 32),
+        width: int = 32,
+        multipliers: Sequence[int] = (1, 2, 4),
+        blocks: int = 1,
+        attention: Sequence[int] = (),
+        dropout: float = 0.0,
+        conditions: Mapping[str, int] = NONE,
+        text: Mapping[str, Any] = NONE,
+        time_range: tuple[float, float] = (-3.0, 3.0),
+    ) -> None:
+        multipliers = integers("multipliers", multipliers, 1, 64, range(1, 11))
+        size = integers("size", size, 1, 2**14, range(2, 3))
+        attention = integers("attention", attention, 1, 2**14, range(0, 11))
+        super().__init__(
+            channels=integer("channels", channels, 1, 10**4),
+            out_channels=integer("out_channels", out_channels, 1, 10**6),
+            size=size,
+            width=integer("width", width, GROUP, 2**12, multiple=GROUP),
+            multipliers=multipliers,
+            blocks=integer("blocks", blocks, 1, 64),
+            attention=attention,
+            dropout=fraction("dropout", dropout),
+            conditions=check_sizes(conditions, self.takes),
+            text=text,
+            time_range=time_range,
+        )
+        self.channels, self.halvings = channels, len(multipliers) - 1
+        self.check_shape((channels, *size))
+        sizes = [min(size) >> level for level in range(len(multipliers))]
+        if not set(attention) <= set(sizes):
+            raise UserError(f"attention must name sizes of the levels, {sizes}, got {attention}")
+        wide = [width * m for m in multipliers]
+        embedding = max(128, 4 * width)
+        self.conditioning = Conditioning(embedding, conditions, time_range, text=text)
+        context = embedding if self.conditioning.has_context else 0
+        if context and not attention:
+            raise UserError("sequences and captions are read by attention: give at least one attention size, got ()")
+
+        def stage(level: int) -> Stage:
+            heads = max(h for h in range(1, max(1, wide[level] // 32) + 1) if wide[level] % h == 0)
+            last = lambda i: heads if sizes[level] in attention and i == blocks - 1 else 0
+            return Stage(Block(wide[level], embedding, dropout, last(i), context) for i in range(blocks))
+
+        self.stem = conv(channels + self.conditioning.planes, wide[0])
+        self.stages = nn.ModuleList(stage(level) for level in range(len(multipliers)))
+        self.shrink = nn.ModuleList(
+            nn.Conv2d(wide[level], wide[level + 1], 2, stride=2) for level in range(self.halvings)
+        )
+        self.norm, self.head = Norm(wide[-1]), zero(nn.Linear(wide[-1], out_channels))
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        times = "halved once" if self.halvings == 1 else f"halved {self.halvings} times"
+        check_image(shape, self.channels, 2**self.halvings, times)
+
+    def body(self, x: Tensor, embedding: Tensor, context: Context | None) -> Tensor:
+        h = self.stages[0](self.stem(x), embedding, context)
+        for shrink, stage in zip(self.shrink, list(self.stages)[1:]):
+            h = stage(shrink(h), embedding, context)
+        return self.head(F.silu(self.norm(h)).mean((2, 3)))
