@@ -25,7 +25,7 @@ from ..denoisers import Denoiser
 from ..denoisers.base import Density
 from ..numerics.frame import GaussianFrame
 from ..numerics.quadrature import Array, gauss, lagrange
-from ..processes import ScalarGaussian, expand
+from ..processes import ScalarGaussian, expand, require
 from .probes import Probes
 
 LOG_2PI = math.log(2 * math.pi)
@@ -40,7 +40,7 @@ class Flow:
 
     def __init__(self, denoiser: Denoiser, frame: GaussianFrame, asked: list[int] | None = None) -> None:
         self.denoiser, self.frame = denoiser, frame.on(denoiser.device)
-        self.process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+        self.process: ScalarGaussian = require(denoiser.process, ScalarGaussian, "the exact likelihood")
         self.variances = self.frame.variances
         ends = torch.tensor([self.process.t_min, self.process.t_max], dtype=torch.float64)
         low, high = (-0.5 * self.process.log_snr(ends)).tolist()

@@ -26,7 +26,7 @@ from .step import Linear, StepCoefficients
     proof="exact: tests/laws",
 )
 @dataclass(frozen=True)
-class EulerMaruyama(Linear):
+class EulerMaruyama(Linear[ScalarGaussian]):
     r"""The reverse SDE by Euler–Maruyama (Song et al. 2021, arXiv:2011.13456 eq. 6; η as in 2206.00364 eq. 6).
 
     .. math:: x_s = x_t + \left[f x_t - \tfrac{1+η^2}{2} g^2 ∇\log p_t(x_t)\right](s - t) + η g \sqrt{t - s}\, z
@@ -38,16 +38,14 @@ class EulerMaruyama(Linear):
     """
 
     eta: float = 1.0
+    needs = ScalarGaussian, "Euler–Maruyama"
 
     def __post_init__(self) -> None:
         check_numbers(eta=self.eta)
         if not 0.0 <= self.eta < float("inf"):
             raise UserError(f"eta must be >= 0, got {self.eta}")
 
-    def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "Euler–Maruyama")
-
-    def coefficients(self, process: ScalarGaussian, times: tuple[float, ...], s: float) -> StepCoefficients:  # type: ignore[override]
+    def coefficients(self, process: ScalarGaussian, times: tuple[float, ...], s: float) -> StepCoefficients:
         t = times[0]
         at = torch.tensor(t, dtype=torch.float64)
         alpha, sigma2 = float(process.alpha(at)), float(process.sigma2(at))
@@ -72,8 +70,7 @@ class EulerMaruyama(Linear):
 class Euler(Sampler):
     r"""The probability flow by Euler's method: :math:`x_s = x_t + (s - t)\, v(x_t, t)` (arXiv:2011.13456 eq. 13)."""
 
-    def check(self, process: Process) -> None:
-        require(process, ProbabilityFlow, "Euler")
+    needs = ProbabilityFlow, "Euler"
 
     def plan(self, process: Process, grid: Tensor) -> Sampler:
         return ScalarEuler().plan(process, grid) if isinstance(process, ScalarGaussian) else self
@@ -85,13 +82,12 @@ class Euler(Sampler):
 
 
 @dataclass(frozen=True)
-class ScalarEuler(Linear):
+class ScalarEuler(Linear[ScalarGaussian]):
     r"""Euler's method where the velocity is :math:`\dot α \hat x_0 + \dot σ \hat ε`: two numbers a step."""
 
-    def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "Euler")
+    needs = ScalarGaussian, "Euler"
 
-    def coefficients(self, process: ScalarGaussian, times: tuple[float, ...], s: float) -> StepCoefficients:  # type: ignore[override]
+    def coefficients(self, process: ScalarGaussian, times: tuple[float, ...], s: float) -> StepCoefficients:
         of_x, of_mean = velocity_coefficients(process, times[0])
         h = s - times[0]
         return StepCoefficients(1 + h * of_x, (h * of_mean,))

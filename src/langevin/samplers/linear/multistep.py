@@ -14,7 +14,7 @@ from torch import Tensor
 from ..._errors import UserError, check_numbers, unknown
 from ..._registry import register
 from ...numerics.quadrature import SPARE, Array, gauss, lagrange, spread_nodes
-from ...processes import Process, ScalarGaussian, require
+from ...processes import ScalarGaussian
 from .ancestral import check_upwards
 from .step import Correction, Linear, StepCoefficients
 
@@ -145,7 +145,7 @@ RULES = ("exact", "midpoint", "linear", "flat")
 
 
 @dataclass(frozen=True)
-class Multistep(Linear):
+class Multistep(Linear[ScalarGaussian]):
     r"""A linear reading of the belief, interpolated through the last values and integrated exactly.
 
     .. math:: x_s = \frac{n_s}{n_t} x_t + n_s \sum_j f_j \int_t^s l_j(v)\,dm
@@ -187,6 +187,7 @@ class Multistep(Linear):
     start: Start = "plain"
     eta: float = 0.0
     taper: bool = False
+    needs = ScalarGaussian, "a multistep solver"
 
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
@@ -225,15 +226,11 @@ class Multistep(Linear):
         order = min(self.order, steps)
         return replace(self, order=order, corrector=min(self.corrector, steps + 1)) if self.taper else self
 
-    def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "a multistep solver")
-
-    def brownian_time(self, process: Process) -> Callable[[Tensor], Tensor]:
-        gaussian: ScalarGaussian = process  # type: ignore[assignment]
+    def brownian_time(self, process: ScalarGaussian) -> Callable[[Tensor], Tensor]:
         exponent = self.eta**2 if self.prediction == "x0" else -1.0
-        return lambda t: torch.exp(exponent * gaussian.log_snr(t))
+        return lambda t: torch.exp(exponent * process.log_snr(t))
 
-    def coefficients(self, process: ScalarGaussian, times: tuple[float, ...], s: float) -> StepCoefficients:  # type: ignore[override]
+    def coefficients(self, process: ScalarGaussian, times: tuple[float, ...], s: float) -> StepCoefficients:
         values = torch.tensor([*times, s], dtype=torch.float64)
         alphas, sigmas = process.alpha(values).tolist(), process.sigma(values).tolist()
         *past, end = (Point(t, a, v) for t, a, v in zip((*times, s), alphas, sigmas))

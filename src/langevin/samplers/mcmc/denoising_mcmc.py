@@ -13,7 +13,7 @@ from ..._errors import UserError
 from ..._registry import register
 from ...denoisers import Denoiser
 from ...distributions import Noise, Stream
-from ...processes import Process, ScalarGaussian, expand, require
+from ...processes import Process, ScalarGaussian, expand
 from ..linear.ancestral import DDIM, Ancestral
 from ..loop import Sampler, State
 from ..sde.reverse_sde import check_downwards
@@ -36,7 +36,7 @@ def _between(process: ScalarGaussian, t: Tensor, s: Tensor, shares: Tensor) -> T
     proof="exact: tests/samplers/test_joint.py",
 )
 @dataclass(frozen=True)
-class DenoisingMCMC(Sampler):
+class DenoisingMCMC(Sampler[ScalarGaussian]):
     r"""A chain over data and noise level, then denoising from where it stands (Kim & Ye 2022, arXiv:2209.14593).
 
     The joint law is that of y = x/α at one of K levels κ = σ/α, equally often; the levels are uniform in log-SNR from
@@ -67,6 +67,7 @@ class DenoisingMCMC(Sampler):
     denoise: int = 6
     solver: Sampler = field(default_factory=DDIM)
     posterior: Callable[[Tensor, Tensor], Tensor] | None = None
+    needs = ScalarGaussian, "denoising MCMC"
 
     def __post_init__(self) -> None:
         check_steps(self.chain)
@@ -78,15 +79,15 @@ class DenoisingMCMC(Sampler):
             raise UserError(f"denoise must be an integer of at least 1, got {self.denoise!r}")
 
     def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "denoising MCMC")
+        super().check(process)
         self.solver.check(process)
 
     def default_grid(self, process: Process, steps: int) -> Tensor:
         """Both ends: the chain lives between them, so ``steps`` is not used."""
         return torch.tensor([process.t_max, 0.0], dtype=torch.float64)
 
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> State:
+        process = denoiser.process
         check_downwards(state.t, s, "denoising MCMC")
         count = state.x.shape[0]
         top = state.t.expand(count).clamp_max(process.t_max)
@@ -102,9 +103,11 @@ class DenoisingMCMC(Sampler):
             moving = self.solver.step(moving, s.expand(count), denoiser, noise.fold_in(Stream.LAST))
         return state.move(moving.x, s, belief=moving.belief)
 
-    def _walk(self, x: Tensor, times: Tensor, denoiser: Denoiser, noise: Noise) -> tuple[Tensor, Tensor]:
+    def _walk(
+        self, x: Tensor, times: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise
+    ) -> tuple[Tensor, Tensor]:
         """The chain from x at times[0]: states and times ``(B,)`` where it ended."""
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+        process = denoiser.process
         dim = x[0].numel()
         alphas, rows = process.alpha(times), torch.arange(x.shape[0])
         density = None if self.posterior is not None else known_density(denoiser, "denoising MCMC without a posterior")
@@ -132,8 +135,8 @@ class DenoisingMCMC(Sampler):
             x, level = expand(alphas[new, rows] / here, x) * x, new
         return x, times[level, rows]
 
-    def _langevin(self, x: Tensor, t: Tensor, denoiser: Denoiser, noise: Noise) -> Tensor:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    def _langevin(self, x: Tensor, t: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> Tensor:
+        process = denoiser.process
         a = expand(self.step_size * process.sigma(t) ** 2, x)
         if self.posterior is None:
             return adjusted(point(x, t, denoiser, "denoising MCMC without a posterior"), t, a, denoiser, noise).x
@@ -149,7 +152,7 @@ class DenoisingMCMC(Sampler):
     proof="exact: tests/laws, tests/samplers/test_joint.py",
 )
 @dataclass(frozen=True)
-class Boomerang(Sampler):
+class Boomerang(Sampler[ScalarGaussian]):
     r"""Up to a noise level and back (Luzi et al. 2022, arXiv:2210.12100 alg. 1): samples near a given one.
 
     .. math:: x_u \sim q(x_u | x_t), \qquad x_s \sim p(x_s | x_u) \text{ by } \texttt{sampler}
@@ -167,6 +170,7 @@ class Boomerang(Sampler):
     time: float = 0.3
     steps: int = 10
     sampler: Sampler = field(default_factory=Ancestral)
+    needs = ScalarGaussian, "Boomerang"
 
     def __post_init__(self) -> None:
         if not 0 < self.time <= 1:
@@ -174,11 +178,11 @@ class Boomerang(Sampler):
         check_steps(self.steps)
 
     def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "Boomerang")
+        super().check(process)
         self.sampler.check(process)
 
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> State:
+        process = denoiser.process
         check_downwards(state.t, s, "Boomerang")
         count = state.x.shape[0]
         t, s_each = state.t.expand(count), s.expand(count)
@@ -224,7 +228,7 @@ def boomerang(
     Returns:
         ``(B, *shape)``.
     """
-    rule = Boomerang(time, steps, Ancestral() if sampler is None else sampler)
+    rule: Sampler = Boomerang(time, steps, Ancestral() if sampler is None else sampler)
     rule.check(denoiser.process)
     noise = Noise(seed, x.shape[0]) if noise is None else noise
     if len(noise) != x.shape[0]:

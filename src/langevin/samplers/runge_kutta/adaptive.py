@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from ..._registry import register
 from ...denoisers import Denoiser
 from ...distributions import Dirac, Noise
 from ...processes import ProbabilityFlow, Process, ScalarGaussian, expand, require
-from ..loop import Sampler, State
+from ..loop import P, Sampler, State
 from .singlestep import DPMSolver, check_start
 
 
@@ -40,7 +40,7 @@ class Attempt(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Adaptive(Sampler):
+class Adaptive(Sampler[P]):
     """The flow between the two ends of a step, by as many steps of its own as the tolerance asks for.
 
     A method gives the clock it runs by, what it learns at a state, a try and the rule for the next size. The grid is
@@ -67,23 +67,23 @@ class Adaptive(Sampler):
             raise UserError(f"max_steps must be an integer of at least 1, got {self.max_steps!r}")
 
     @abstractmethod
-    def clock(self, process: Any, t: Tensor) -> Tensor:
+    def clock(self, process: P, t: Tensor) -> Tensor:
         """The variable in which step sizes are meant; infinite where the method has no step."""
 
     @abstractmethod
-    def time(self, process: Any, clock: Tensor) -> Tensor:
+    def time(self, process: P, clock: Tensor) -> Tensor:
         """The inverse of ``clock``."""
 
     @abstractmethod
-    def learn(self, denoiser: Denoiser, x: Tensor, t: Tensor) -> Tensor:
+    def learn(self, denoiser: Denoiser[P], x: Tensor, t: Tensor) -> Tensor:
         """One evaluation at ``(B, *state)``, ``(B,)``: what a step starts from."""
 
     @abstractmethod
-    def size(self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, first: Tensor) -> Tensor:
+    def size(self, denoiser: Denoiser[P], x: Tensor, t: Tensor, s: Tensor, first: Tensor) -> Tensor:
         """The first step to try, > 0 in units of the clock, ``(B,)``."""
 
     @abstractmethod
-    def attempt(self, denoiser: Denoiser, x: Tensor, t: Tensor, u: Tensor, first: Tensor, kept: Tensor) -> Attempt:
+    def attempt(self, denoiser: Denoiser[P], x: Tensor, t: Tensor, u: Tensor, first: Tensor, kept: Tensor) -> Attempt:
         """A step from t to u."""
 
     @abstractmethod
@@ -94,7 +94,7 @@ class Adaptive(Sampler):
         """From the process's noisiest time to 0 in one step: the others are its own."""
         return torch.tensor([process.t_max, 0.0], dtype=torch.float64)
 
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[P], noise: Noise) -> State:
         check_start(state.t, s)
         process, x = denoiser.process, state.x
         begin, end = self._ends(process, state.t, s)
@@ -108,7 +108,7 @@ class Adaptive(Sampler):
             x, belief = _plain(denoiser, x, end, s)
         return state.move(x, s, belief=belief)
 
-    def _ends(self, process: Process, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    def _ends(self, process: P, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """Where the integration of a step from t to s begins and ends: not at an infinite clock, and not beyond s."""
         t, s = torch.broadcast_tensors(t, s)
         low, high = torch.minimum(t, s), torch.maximum(t, s)
@@ -119,7 +119,7 @@ class Adaptive(Sampler):
         begin, end = torch.where(down, inner_high, inner_low), torch.where(down, inner_low, inner_high)
         return torch.where(crossed, t, begin), torch.where(crossed, t, end)
 
-    def _cross(self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def _cross(self, denoiser: Denoiser[P], x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         process = denoiser.process
         now, goal = self.clock(process, t), self.clock(process, s)
         way = torch.sign(goal - now)
@@ -172,13 +172,13 @@ class Adaptive(Sampler):
         )
 
 
-class _Part:
+class _Part(Generic[P]):
     """The denoiser for some of the samples; for all of them it is the denoiser itself."""
 
-    def __init__(self, denoiser: Denoiser, count: int) -> None:
+    def __init__(self, denoiser: Denoiser[P], count: int) -> None:
         self.denoiser, self.count = denoiser, count
 
-    def __call__(self, index: Tensor) -> Denoiser:
+    def __call__(self, index: Tensor) -> Denoiser[P]:
         return self.denoiser if len(index) == self.count else self.denoiser.rows(index)
 
 
@@ -193,7 +193,7 @@ def _rms(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class DPMSolverAdaptive(Adaptive):
+class DPMSolverAdaptive(Adaptive[ScalarGaussian]):
     r"""DPM-Solver-12 and -23 (Lu et al. 2022, arXiv:2206.00927 appendix C).
 
     A step of half log-SNR h is made by two solvers that share their evaluations; with x' of the lower order and x'' of
@@ -219,6 +219,7 @@ class DPMSolverAdaptive(Adaptive):
     first: float = 0.05
     safety: float = 0.9
     growth: float = 10.0
+    needs = ScalarGaussian, "adaptive DPM-Solver"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -231,25 +232,24 @@ class DPMSolverAdaptive(Adaptive):
         if not self.growth > 1:
             raise UserError(f"growth must be > 1, got {self.growth}")
 
-    def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "adaptive DPM-Solver")
-
-    def clock(self, process: Any, t: Tensor) -> Tensor:
+    def clock(self, process: ScalarGaussian, t: Tensor) -> Tensor:
         # Beyond t_max the signal is nothing but rounding: the integration begins at t_max
         return torch.where(t > process.t_max, -torch.inf, process.log_snr(t) / 2)
 
-    def time(self, process: Any, clock: Tensor) -> Tensor:
+    def time(self, process: ScalarGaussian, clock: Tensor) -> Tensor:
         t: Tensor = process.time(2 * clock)
         return t
 
-    def learn(self, denoiser: Denoiser, x: Tensor, t: Tensor) -> Tensor:
+    def learn(self, denoiser: Denoiser[ScalarGaussian], x: Tensor, t: Tensor) -> Tensor:
         return denoiser(x, t).mean
 
-    def size(self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, first: Tensor) -> Tensor:
+    def size(self, denoiser: Denoiser[ScalarGaussian], x: Tensor, t: Tensor, s: Tensor, first: Tensor) -> Tensor:
         return torch.full_like(t, self.first)
 
-    def attempt(self, denoiser: Denoiser, x: Tensor, t: Tensor, u: Tensor, first: Tensor, kept: Tensor) -> Attempt:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    def attempt(
+        self, denoiser: Denoiser[ScalarGaussian], x: Tensor, t: Tensor, u: Tensor, first: Tensor, kept: Tensor
+    ) -> Attempt:
+        process = denoiser.process
         high = DPMSolver(self.order)
         low = DPMSolver(1) if self.order == 2 else DPMSolver(2, r1=high.nodes[0])
         states, means = [x], [first]
@@ -314,14 +314,12 @@ class ExplicitRungeKutta(Adaptive):
     """
 
     pair: str = "rk45"
+    needs = ProbabilityFlow, "an ODE solver"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.pair not in ("rk45", "dop853"):
             raise UserError(f"pair must be 'rk45' or 'dop853', got {self.pair!r}")
-
-    def check(self, process: Process) -> None:
-        require(process, ProbabilityFlow, "an ODE solver")
 
     def clock(self, process: Any, t: Tensor) -> Tensor:
         return torch.where(t == 0, torch.inf, t)

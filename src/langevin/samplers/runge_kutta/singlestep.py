@@ -19,7 +19,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -91,7 +91,7 @@ def _scalar(c: Tensor) -> Scalar:
     return c if c.ndim else float(c)
 
 
-class Staged(OnGrid):
+class Staged(OnGrid[ScalarGaussian]):
     """A sampler whose step is stages: rows of coefficients of the states and belief means so far."""
 
     @abstractmethod
@@ -103,11 +103,13 @@ class Staged(OnGrid):
         check_start(start, end)
         return self.stages(process, start, end)
 
-    def tabulate(self, process: Any, grid: tuple[float, ...]) -> Mapping[tuple[float, float], tuple[Stage, ...]]:
+    def tabulate(
+        self, process: ScalarGaussian, grid: tuple[float, ...]
+    ) -> Mapping[tuple[float, float], tuple[Stage, ...]]:
         return {pair: self.coefficients(process, *pair) for pair in pairwise(grid)}
 
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
-        process: Any = denoiser.process
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> State:
+        process = denoiser.process
         if state.t.ndim or s.ndim:
             check_start(state.t, s)
             stages = self.stages(process, state.t, s)
@@ -359,7 +361,7 @@ class InTurn(Composite):
     proof="exact: tests/laws, tests/samplers/test_singlestep.py",
 )
 @dataclass(frozen=True)
-class DPMSolverFast(Sampler):
+class DPMSolverFast(Sampler[ScalarGaussian]):
     """DPM-Solver with a total number of evaluations (arXiv:2206.00927 §3.4, appendix D.3).
 
     M = ``evaluations`` − 1 are spent from ``t_max`` to ``t_min`` on ⌊M/3⌋ + 1 steps uniform in log-SNR: all of order 3
@@ -374,6 +376,7 @@ class DPMSolverFast(Sampler):
 
     evaluations: int = 20
     prediction: Literal["x0", "eps"] = "eps"
+    needs = ScalarGaussian, "DPM-Solver-fast"
 
     def __post_init__(self) -> None:
         if isinstance(self.evaluations, bool) or not isinstance(self.evaluations, int) or self.evaluations < 1:
@@ -388,21 +391,18 @@ class DPMSolverFast(Sampler):
             return (*[3] * whole, rest, 1)
         return (*[3] * (whole - 1), 2, 1, 1) if whole else (1,)
 
-    def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "DPM-Solver-fast")
-
     def default_grid(self, process: Process, steps: int) -> Tensor:
         """``len(orders)`` steps: uniform in log-SNR from ``t_max`` to ``t_min``, then 0."""
         return log_snr(process, len(self.orders))
 
-    def plan(self, process: Process, grid: Tensor) -> Sampler:
+    def plan(self, process: ScalarGaussian, grid: Tensor) -> Sampler:
         steps = len(grid) - 1
         orders = self.orders if float(grid[-1]) == 0 else self.orders[:-1] or (3,)
         orders = ((3,) * steps + tuple(order for order in orders if order < 3))[-steps:]
         made = (DPMSolver(order, self.prediction) for order in orders)
         return InTurn(tuple(sampler.plan(process, grid[i : i + 2]) for i, sampler in enumerate(made)))
 
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> State:
         return DPMSolver(3, self.prediction).step(state, s, denoiser, noise)
 
 

@@ -12,7 +12,7 @@ from ..._errors import UserError
 from ..._registry import register
 from ...denoisers import Denoiser
 from ...distributions import BrownianPath, Dirac, Noise, as_path
-from ...processes import Process, ScalarGaussian, expand, require
+from ...processes import Process, ScalarGaussian, expand
 from ..loop import Sampler, State
 from .filters import WHOLE, Filter
 
@@ -41,7 +41,7 @@ def reverse_rates(process: ScalarGaussian, t: Tensor) -> tuple[Tensor, Tensor]:
     proof="exact: tests/laws, tests/samplers/test_reversal.py",
 )
 @dataclass(frozen=True)
-class ReverseDiffusion(Sampler):
+class ReverseDiffusion(Sampler[ScalarGaussian]):
     r"""The forward step as it is discretised, reversed (Song et al. 2021, arXiv:2011.13456 eq. 46, appendix E).
 
     With the forward step :math:`x_t = x_s + f(x_s) + G z`, here that of the process from s to t,
@@ -53,11 +53,10 @@ class ReverseDiffusion(Sampler):
     be finite; on the stride of a DDPM table it is the paper's own formula, with √(1−β) and β.
     """
 
-    def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "reverse diffusion")
+    needs = ScalarGaussian, "reverse diffusion"
 
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> State:
+        process = denoiser.process
         x, t = state.x, state.t
         check_downwards(t, s, "reverse diffusion")
         belief = denoiser(x, t)
@@ -77,7 +76,7 @@ class ReverseDiffusion(Sampler):
     proof="exact: tests/laws, tests/samplers/test_reversal.py",
 )
 @dataclass(frozen=True)
-class ConsistentAnnealing(Sampler):
+class ConsistentAnnealing(Sampler[ScalarGaussian]):
     r"""Annealed Langevin steps whose noise lands on the next level (Jolicoeur-Martineau et al. 2020, arXiv:2009.05475).
 
     The paper's algorithm, in y = x/α at the level κ = σ/α, takes a share η of the way to x̂_0 and adds the noise that
@@ -96,16 +95,14 @@ class ConsistentAnnealing(Sampler):
     """
 
     beta: float = 0.2
+    needs = ScalarGaussian, "consistent annealed sampling"
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.beta <= 1.0:
             raise UserError(f"beta must lie in [0, 1], got {self.beta}")
 
-    def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "consistent annealed sampling")
-
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> State:
+        process = denoiser.process
         x, t = state.x, state.t
         check_downwards(t, s, "consistent annealed sampling")
         belief = denoiser(x, t)
@@ -124,7 +121,7 @@ class ConsistentAnnealing(Sampler):
     proof="exact: tests/laws, tests/samplers/test_reversal.py",
 )
 @dataclass(frozen=True)
-class Preconditioned(Sampler):
+class Preconditioned(Sampler[ScalarGaussian]):
     r"""The reverse SDE with filtered noise (after Ma et al. 2022, arXiv:2207.02196), by Euler–Maruyama.
 
     The paper puts a linear map M before noise and score. Where the score is that of a Langevin chain this keeps its
@@ -141,12 +138,10 @@ class Preconditioned(Sampler):
     """
 
     filter: Filter = WHOLE
+    needs = ScalarGaussian, "the preconditioned reverse SDE"
 
-    def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "the preconditioned reverse SDE")
-
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> State:
+        process = denoiser.process
         x, t = state.x, state.t
         check_downwards(t, s, "the preconditioned reverse SDE")
         drift, g2 = reverse_rates(process, t)
@@ -166,7 +161,7 @@ class Preconditioned(Sampler):
     proof="exact: tests/laws, tests/samplers/test_reversal.py",
 )
 @dataclass(frozen=True)
-class AdaptiveSDE(Sampler):
+class AdaptiveSDE(Sampler[ScalarGaussian]):
     r"""The reverse SDE with a step size of its own for each sample (Jolicoeur-Martineau et al. 2021, arXiv:2105.14080).
 
     Algorithm 1: Euler–Maruyama x', its stochastic improved Euler x'' = ½(x' + x̃) on the same noise, where x̃ takes drift
@@ -209,6 +204,7 @@ class AdaptiveSDE(Sampler):
     first: float = 0.01
     growth: float = 2.0
     limit: int = 10_000
+    needs = ScalarGaussian, "the adaptive SDE solver"
 
     def __post_init__(self) -> None:
         for name in ("relative", "absolute", "first"):
@@ -224,15 +220,12 @@ class AdaptiveSDE(Sampler):
         if isinstance(self.limit, bool) or not isinstance(self.limit, int) or self.limit < 1:
             raise UserError(f"limit must be an integer of at least 1, got {self.limit!r}")
 
-    def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "the adaptive SDE solver")
-
     def default_grid(self, process: Process, steps: int) -> Tensor:
         """Both ends: the steps between them are the solver's own, so ``steps`` is not used."""
         return torch.tensor([process.t_max, 0.0], dtype=torch.float64)
 
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> State:
+        process = denoiser.process
         check_downwards(state.t, s, "the adaptive SDE solver")
         count = state.x.shape[0]
         begin, end = state.t.expand(count), s.expand(count)
