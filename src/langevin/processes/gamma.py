@@ -13,7 +13,8 @@ from .._errors import UserError, check_numbers
 from .._registry import register
 from ..distributions import ScaledBeta, ShiftedGamma
 from .base import Process, as_time, expand
-from .gaussian import VP, ScalarGaussian
+from .gaussian import ScalarGaussian
+from .schedules import VP
 
 
 @register(

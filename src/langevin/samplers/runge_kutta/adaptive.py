@@ -20,7 +20,8 @@ from ...denoisers import Denoiser
 from ...distributions import Dirac, Noise
 from ...processes import ProbabilityFlow, Process, ScalarGaussian, expand, require
 from ..loop import P, Sampler, State
-from .singlestep import DPMSolver, check_start
+from .dpm_solver import DPMSolver
+from .singlestep import check_start
 
 
 class Attempt(NamedTuple):

@@ -14,7 +14,8 @@ from ...denoisers import Denoiser
 from ...distributions import Noise, Stream
 from ...processes import Process, ScalarGaussian, expand
 from ..loop import Sampler, State
-from .singlestep import DPMSolver, Tableau
+from .dpm_solver import DPMSolver
+from .tableau import Tableau
 
 
 @dataclass(frozen=True)
