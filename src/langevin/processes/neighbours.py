@@ -32,8 +32,9 @@ class Neighbours(MatrixChain):
 
     .. math:: A = \frac{G + G^T}{2k}, \quad R = A - \mathrm{diag}(A 1), \quad Q_{s \to t} = e^{(a(t) - a(s)) R}
 
-    with G[i, j] = 1 where j is one of the k nearest of i. R is symmetric, so that the uniform law stays. The clock a is
-    that of mutual information: a uniform x_0 and x_t share the part 1 − t of log K nats (app. A.7), down to 10⁻⁵.
+    with G[i, j] = 1 where j is one of the k nearest of i. R is symmetric, so that the uniform law stays. The
+    integrated rate a(t) is that of mutual information: a uniform x_0 and x_t share the part 1 − t of log K nats (app.
+    A.7), down to 10⁻⁵.
 
     The exponential is a power series in R + c·1 ≥ 0, squared: sums and products of numbers ≥ 0, so that each entry,
     however small, is known to a relative rounding, which ``reverse`` divides by.
@@ -48,7 +49,7 @@ class Neighbours(MatrixChain):
     embedding: Any = None
     nearest: int = 2
     generator: Tensor = field(init=False)
-    _clock: tuple[Tensor, Tensor] = field(init=False)
+    _integrated: tuple[Tensor, Tensor] = field(init=False)
     _kept: dict[tuple[float, float], Tensor] = field(default_factory=dict, init=False)
 
     LEAST = 1e-5
@@ -77,7 +78,7 @@ class Neighbours(MatrixChain):
             raise UserError(f"nearest must be larger than {self.nearest}: some tokens cannot be reached from others")
         object.__setattr__(self, "embedding", points.tolist())
         object.__setattr__(self, "generator", joined - torch.diag(joined.sum(-1)))
-        object.__setattr__(self, "_clock", self._measured())
+        object.__setattr__(self, "_integrated", self._measured())
 
     def __repr__(self) -> str:
         return f"Neighbours(classes={self.classes}, nearest={self.nearest})"
@@ -95,9 +96,9 @@ class Neighbours(MatrixChain):
         rising = torch.cat((torch.tensor([True]), logit[1:] > torch.cummax(logit, 0).values[:-1]))
         return torch.log(a[rising]), logit[rising]
 
-    def clock(self, t: Tensor) -> Tensor:
+    def integrated_rate(self, t: Tensor) -> Tensor:
         """a(t), 0 at t = 0, increasing."""
-        log_a, logit = self._clock
+        log_a, logit = self._integrated
         lost = t * (1 - self.LEAST)
         at = torch.log(lost.clamp_min(1e-300)) - torch.log1p(-lost)
         i = torch.searchsorted(logit, at.contiguous()).clamp(1, len(logit) - 1)
@@ -127,7 +128,7 @@ class Neighbours(MatrixChain):
         found = {pair: self._kept[pair] for pair in pairs if pair in self._kept}
         missing = [i for i, pair in enumerate(pairs) if pair not in found]
         if missing:
-            new = self._exponential(self.clock(t[missing]) - self.clock(s[missing]))
+            new = self._exponential(self.integrated_rate(t[missing]) - self.integrated_rate(s[missing]))
             made = {pairs[i]: q for i, q in zip(missing, new)}
             found |= made
             if (len(self._kept) + len(made)) * self.classes**2 <= self.KEPT:

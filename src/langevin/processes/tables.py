@@ -124,7 +124,7 @@ class TableChain(MatrixChain):
 )
 @dataclass(frozen=True, eq=False, repr=False)
 class FiniteChain(TableChain):
-    """A table that is given.
+    """A chain whose transition matrices are given.
 
     Args:
         transitions: ``(N, S, S)``, rows ≥ 0 that sum to 1; ``transitions[n-1]`` leads from knot n − 1 to n.

@@ -25,7 +25,8 @@ from .linear.step import Linear
 from .linear.taylor import QuasiTaylor
 from .loop import Repeat, Sampler, State, Then, check_grid, trajectory
 from .mcmc.annealing import AnnealedLangevin, NoiseLevels, largest_distance, level_ratio, level_step_size
-from .mcmc.denoising_mcmc import Boomerang, DenoisingMCMC, boomerang
+from .mcmc.boomerang import Boomerang, boomerang
+from .mcmc.denoising_mcmc import DenoisingMCMC
 from .mcmc.langevin import MALA, Langevin, MomentumLangevin, PreconditionedLangevin
 from .mcmc.momentum import HeavyBall
 from .phase import SSCS, PhaseMultistep, PhaseProjected

@@ -23,7 +23,7 @@ P = TypeVar("P", bound=Process)
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Where a sampler is.
+    """The state of a trajectory, and what the sampler remembers of it.
 
     Attributes:
         x: ``(B, *state)``.
@@ -116,7 +116,7 @@ class OnGrid(Sampler[P]):
 
 @lru_cache(maxsize=256)
 def _tabulate(sampler: OnGrid, process: Process, grid: tuple[float, ...]) -> Mapping[Any, Any]:
-    """``tabulate``, kept for the next batch."""
+    """``tabulate``, cached for the next batch."""
     return sampler.tabulate(process, grid)
 
 
@@ -130,7 +130,7 @@ class Composite(Sampler):
 
     @abstractmethod
     def with_parts(self, *parts: Sampler) -> Sampler:
-        """The same of other samplers."""
+        """This combination, of other samplers."""
 
     def check(self, process: Process) -> None:
         for part in self.parts:
@@ -173,7 +173,7 @@ class Then(Composite):
 
 @dataclass(frozen=True)
 class Repeat(Composite):
-    """``sampler``, ``times`` times a step."""
+    """``sampler``, taken ``times`` times in each step."""
 
     sampler: Sampler
     times: int
@@ -196,7 +196,7 @@ class Repeat(Composite):
 
 
 def check_sampler(sampler: object) -> None:
-    """Refuse what is no sampler, a class or a name among it."""
+    """Refuse anything that is not a sampler, such as a class or a name."""
     check_instance("sampler", sampler, Sampler, "a sampler such as langevin.samplers.DDIM()")
 
 

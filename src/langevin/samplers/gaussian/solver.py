@@ -61,10 +61,7 @@ class Memory(NamedTuple):
 
 
 @register(
-    "samplers",
-    "remainder",
-    title="Gaussian remainder",
-    proof="exact: tests/samplers/test_remainder.py, tests/laws",
+    "samplers", "remainder", title="Gaussian remainder", proof="exact: tests/samplers/test_remainder.py, tests/laws"
 )
 @dataclass(frozen=True)
 class GaussianRemainder(OnGrid[ScalarGaussian]):

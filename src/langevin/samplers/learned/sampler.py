@@ -193,7 +193,7 @@ class LearnedSolver(OnGrid[ScalarGaussian]):
 
 
 def find_learned_solver(denoiser: Denoiser, steps: int) -> LearnedSolver | None:
-    """The solver that a model carries for so many steps, the guidance that is asked for and what is bound; or None."""
+    """The solver that a model carries for these steps, the guidance that is asked for and what is bound; or None."""
     for solver in denoiser.learned_solvers():
         if isinstance(solver, LearnedSolver) and solver.table is not None and solver.table.steps == steps:
             return solver

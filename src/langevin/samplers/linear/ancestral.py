@@ -20,11 +20,7 @@ from .step import Linear, StepCoefficients
 
 
 @register(
-    "samplers",
-    "ancestral",
-    title="Ancestral sampling, whole belief",
-    arxiv="2006.11239",
-    proof="exact: tests/laws",
+    "samplers", "ancestral", title="Ancestral sampling, whole belief", arxiv="2006.11239", proof="exact: tests/laws"
 )
 @dataclass(frozen=True)
 class Ancestral(Sampler):
@@ -220,7 +216,7 @@ def DDIMHat() -> DDIM:
 
 
 def _signal(process: ScalarGaussian) -> Callable[[Tensor], Tensor]:
-    """α²/σ²: the clock at which the noise of the bridge is a Brownian motion's."""
+    """α²/σ²: the time in which the noise of the bridge is a Brownian motion's."""
     return lambda t: torch.exp(process.log_snr(t))
 
 

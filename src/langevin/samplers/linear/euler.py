@@ -19,11 +19,7 @@ from .step import Linear, StepCoefficients
 
 
 @register(
-    "samplers",
-    "euler-maruyama",
-    title="Reverse SDE, Euler–Maruyama",
-    arxiv="2011.13456",
-    proof="exact: tests/laws",
+    "samplers", "euler-maruyama", title="Reverse SDE, Euler–Maruyama", arxiv="2011.13456", proof="exact: tests/laws"
 )
 @dataclass(frozen=True)
 class EulerMaruyama(Linear[ScalarGaussian]):
@@ -54,18 +50,12 @@ class EulerMaruyama(Linear[ScalarGaussian]):
             raise UserError(f"grid must start where the reverse SDE has a drift: it is infinite at t = {t:g}")
         if s > t:
             raise UserError("grid must decrease for the reverse SDE")
-        # ∇ log p_t = (α x̂_0 − x)/σ²; the Brownian motion of the equation itself runs at the clock t.
+        # ∇ log p_t = (α x̂_0 − x)/σ²; the Brownian time of the equation is t itself.
         pull = (1 + self.eta**2) / 2 * g2 / sigma2 * (t - s)
         return StepCoefficients(1 - drift * (t - s) - pull, (pull * alpha,), self.eta * math.sqrt(g2 * (t - s)))
 
 
-@register(
-    "samplers",
-    "euler",
-    title="Probability flow, Euler",
-    arxiv="2011.13456",
-    proof="exact: tests/laws",
-)
+@register("samplers", "euler", title="Probability flow, Euler", arxiv="2011.13456", proof="exact: tests/laws")
 @dataclass(frozen=True)
 class Euler(Sampler):
     r"""The probability flow by Euler's method: :math:`x_s = x_t + (s - t)\, v(x_t, t)` (arXiv:2011.13456 eq. 13)."""
@@ -100,13 +90,7 @@ def velocity_coefficients(process: ScalarGaussian, t: float) -> tuple[float, flo
     return float(ratio), float(process.rate(process.alpha, at) - ratio * process.alpha(at))
 
 
-@register(
-    "samplers",
-    "pc",
-    title="Predictor–corrector",
-    arxiv="2011.13456",
-    proof="exact: tests/laws",
-)
+@register("samplers", "pc", title="Predictor–corrector", arxiv="2011.13456", proof="exact: tests/laws")
 def PredictorCorrector(steps: int = 1, step_size: float = 0.1) -> Sampler:
     """Euler–Maruyama, then Langevin steps at the new time (arXiv:2011.13456 alg. 1–2)."""
     return EulerMaruyama().then(Langevin(steps, step_size))

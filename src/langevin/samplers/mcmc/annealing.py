@@ -230,7 +230,7 @@ class AnnealedLangevin(Corrector):
 
 @dataclass(frozen=True, eq=False)
 class _Sized(Corrector):
-    """Langevin dynamics with a step a sample."""
+    """Langevin dynamics with a step size for each sample."""
 
     steps: int
     size: Tensor

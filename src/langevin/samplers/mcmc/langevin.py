@@ -199,7 +199,7 @@ def adjusted(here: Point, t: Tensor, a: Tensor, denoiser: Denoiser[ScalarGaussia
 
 
 def expand_rows(chosen: Tensor, x: Tensor) -> Tensor:
-    """A truth value a sample, shaped to choose among events."""
+    """One truth value for each sample, shaped to choose among events."""
     return chosen.reshape(-1, *[1] * (x.ndim - 1))
 
 

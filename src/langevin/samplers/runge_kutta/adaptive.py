@@ -44,10 +44,10 @@ class Attempt(NamedTuple):
 class Adaptive(Sampler[P]):
     """The flow between the two ends of a step, by as many steps of its own as the tolerance asks for.
 
-    A method gives the clock it runs by, what it learns at a state, a try and the rule for the next size. The grid is
-    where states are wanted; two ends are enough. The flow has no speed at t = 0, so a step to 0 is integrated to
-    ``t_min`` and one evaluation more takes it to clean data; where a clock is infinite at t = 1, the same is done from
-    there to ``t_max``. A tolerance below the rounding of the network buys short steps and nothing else.
+    A method gives the variable in which it steps, what it learns at a state, a try and the rule for the next size. The
+    grid is where states are wanted; two ends are enough. The flow has no speed at t = 0, so a step to 0 is integrated
+    to ``t_min`` and one evaluation more takes it to clean data; where the variable is infinite at t = 1, the same is
+    done from there to ``t_max``. A tolerance below the rounding of the network buys short steps and nothing else.
 
     Args:
         rtol, atol: tolerances of a step of its own, > 0.
@@ -68,12 +68,12 @@ class Adaptive(Sampler[P]):
             raise UserError(f"max_steps must be an integer of at least 1, got {self.max_steps!r}")
 
     @abstractmethod
-    def clock(self, process: P, t: Tensor) -> Tensor:
+    def variable(self, process: P, t: Tensor) -> Tensor:
         """The variable in which step sizes are meant; infinite where the method has no step."""
 
     @abstractmethod
-    def time(self, process: P, clock: Tensor) -> Tensor:
-        """The inverse of ``clock``."""
+    def time(self, process: P, value: Tensor) -> Tensor:
+        """The inverse of ``variable``."""
 
     @abstractmethod
     def learn(self, denoiser: Denoiser[P], x: Tensor, t: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class Adaptive(Sampler[P]):
 
     @abstractmethod
     def size(self, denoiser: Denoiser[P], x: Tensor, t: Tensor, s: Tensor, first: Tensor) -> Tensor:
-        """The first step to try, > 0 in units of the clock, ``(B,)``."""
+        """The first step to try, > 0 in units of the variable, ``(B,)``."""
 
     @abstractmethod
     def attempt(self, denoiser: Denoiser[P], x: Tensor, t: Tensor, u: Tensor, first: Tensor, kept: Tensor) -> Attempt:
@@ -110,11 +110,11 @@ class Adaptive(Sampler[P]):
         return state.move(x, s, belief=belief)
 
     def _ends(self, process: P, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the integration of a step from t to s begins and ends: not at an infinite clock, and not beyond s."""
+        """Where the integration of a step from t to s begins and ends: at a finite variable, and not beyond s."""
         t, s = torch.broadcast_tensors(t, s)
         low, high = torch.minimum(t, s), torch.maximum(t, s)
-        inner_low = torch.where(self.clock(process, low).isfinite(), low, torch.full_like(low, process.t_min))
-        inner_high = torch.where(self.clock(process, high).isfinite(), high, torch.full_like(high, process.t_max))
+        inner_low = torch.where(self.variable(process, low).isfinite(), low, torch.full_like(low, process.t_min))
+        inner_high = torch.where(self.variable(process, high).isfinite(), high, torch.full_like(high, process.t_max))
         crossed = inner_low >= inner_high
         down = s <= t
         begin, end = torch.where(down, inner_high, inner_low), torch.where(down, inner_low, inner_high)
@@ -122,7 +122,7 @@ class Adaptive(Sampler[P]):
 
     def _cross(self, denoiser: Denoiser[P], x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         process = denoiser.process
-        now, goal = self.clock(process, t), self.clock(process, s)
+        now, goal = self.variable(process, t), self.variable(process, s)
         way = torch.sign(goal - now)
         active = way.nonzero()[:, 0]
         x, t, now, kept = x.clone(), t.clone(), now.clone(), x.clone()
@@ -184,7 +184,7 @@ class _Part(Generic[P]):
 
 
 def _plain(denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Dirac]:
-    """DDIM's step."""
+    """A step of DDIM from t to s, and the belief at t."""
     belief = Dirac(denoiser(x, t).mean)
     return denoiser.process.reverse(x, belief, t, s, 0.0).mean, belief
 
@@ -233,12 +233,12 @@ class DPMSolverAdaptive(Adaptive[ScalarGaussian]):
         if not self.growth > 1:
             raise UserError(f"growth must be > 1, got {self.growth}")
 
-    def clock(self, process: ScalarGaussian, t: Tensor) -> Tensor:
+    def variable(self, process: ScalarGaussian, t: Tensor) -> Tensor:
         # Beyond t_max the signal is nothing but rounding: the integration begins at t_max
         return torch.where(t > process.t_max, -torch.inf, process.log_snr(t) / 2)
 
-    def time(self, process: ScalarGaussian, clock: Tensor) -> Tensor:
-        t: Tensor = process.time(2 * clock)
+    def time(self, process: ScalarGaussian, value: Tensor) -> Tensor:
+        t: Tensor = process.time(2 * value)
         return t
 
     def learn(self, denoiser: Denoiser[ScalarGaussian], x: Tensor, t: Tensor) -> Tensor:
@@ -322,11 +322,11 @@ class ExplicitRungeKutta(Adaptive):
         if self.pair not in ("rk45", "dop853"):
             raise UserError(f"pair must be 'rk45' or 'dop853', got {self.pair!r}")
 
-    def clock(self, process: Any, t: Tensor) -> Tensor:
+    def variable(self, process: Any, t: Tensor) -> Tensor:
         return torch.where(t == 0, torch.inf, t)
 
-    def time(self, process: Any, clock: Tensor) -> Tensor:
-        return clock
+    def time(self, process: Any, value: Tensor) -> Tensor:
+        return value
 
     def learn(self, denoiser: Denoiser, x: Tensor, t: Tensor) -> Tensor:
         return require(denoiser.process, ProbabilityFlow, "an ODE solver").velocity(x, denoiser(x, t), t)

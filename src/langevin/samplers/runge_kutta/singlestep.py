@@ -108,7 +108,7 @@ class Singlestep(Staged):
 
     @property
     def variable(self) -> Literal["log-snr", "rho", "t"]:
-        """In what the nodes are shares of the step."""
+        """The variable in which the nodes divide the step."""
         return "log-snr"
 
     @property

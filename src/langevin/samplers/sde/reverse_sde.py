@@ -16,9 +16,11 @@ from ...processes import Process, ScalarGaussian, expand
 from ..loop import Sampler, State
 from .filters import WHOLE, Filter
 
+_PROOF = "exact: tests/laws, tests/samplers/test_reversal.py"
+
 
 def check_downwards(t: Tensor, s: Tensor, what: str) -> None:
-    """Reverse-time noise is for going towards the data."""
+    """Refuse steps towards noise: the reverse SDE runs towards the data."""
     if bool((s > t).any()):
         raise UserError(f"grid must decrease for {what}")
 
@@ -33,13 +35,7 @@ def reverse_rates(process: ScalarGaussian, t: Tensor) -> tuple[Tensor, Tensor]:
     return drift, g2
 
 
-@register(
-    "samplers",
-    "reverse-diffusion",
-    title="Reverse diffusion",
-    arxiv="2011.13456",
-    proof="exact: tests/laws, tests/samplers/test_reversal.py",
-)
+@register("samplers", "reverse-diffusion", title="Reverse diffusion", arxiv="2011.13456", proof=_PROOF)
 @dataclass(frozen=True)
 class ReverseDiffusion(Sampler[ScalarGaussian]):
     r"""The forward step as it is discretised, reversed (Song et al. 2021, arXiv:2011.13456 eq. 46, appendix E).
@@ -63,18 +59,12 @@ class ReverseDiffusion(Sampler[ScalarGaussian]):
         forward = process.transition(x, s, t)
         g2 = forward.cov.diagonal(tuple(x.shape[1:]))
         mean = 2 * x - forward.mean + g2 * process.score(x, belief, t)
-        # x/α has the noise of a Brownian motion at the clock σ²/α², and G² = α_t² times its increment.
+        # x/α has the noise of a Brownian motion in the time σ²/α², and G² = α_t² times its increment.
         z = noise.along_path(t, s, lambda u: torch.exp(-process.log_snr(u))).normal(tuple(x.shape[1:])).to(x)
         return state.move(mean + torch.sqrt(g2) * z, s, belief=belief)
 
 
-@register(
-    "samplers",
-    "consistent-annealing",
-    title="Consistent annealed sampling",
-    arxiv="2009.05475",
-    proof="exact: tests/laws, tests/samplers/test_reversal.py",
-)
+@register("samplers", "consistent-annealing", title="Consistent annealed sampling", arxiv="2009.05475", proof=_PROOF)
 @dataclass(frozen=True)
 class ConsistentAnnealing(Sampler[ScalarGaussian]):
     r"""Annealed Langevin steps whose noise lands on the next level (Jolicoeur-Martineau et al. 2020, arXiv:2009.05475).
@@ -113,13 +103,7 @@ class ConsistentAnnealing(Sampler[ScalarGaussian]):
         return state.move(mean + expand(self.beta * sigma, x) * z, s, belief=belief)
 
 
-@register(
-    "samplers",
-    "preconditioned",
-    title="Preconditioned reverse SDE",
-    arxiv="2207.02196",
-    proof="exact: tests/laws, tests/samplers/test_reversal.py",
-)
+@register("samplers", "preconditioned", title="Preconditioned reverse SDE", arxiv="2207.02196", proof=_PROOF)
 @dataclass(frozen=True)
 class Preconditioned(Sampler[ScalarGaussian]):
     r"""The reverse SDE with filtered noise (after Ma et al. 2022, arXiv:2207.02196), by Euler–Maruyama.
@@ -153,13 +137,7 @@ class Preconditioned(Sampler[ScalarGaussian]):
         return state.move(moved, s, belief=belief)
 
 
-@register(
-    "samplers",
-    "adaptive-sde",
-    title="Adaptive reverse SDE (gotta go fast)",
-    arxiv="2105.14080",
-    proof="exact: tests/laws, tests/samplers/test_reversal.py",
-)
+@register("samplers", "adaptive-sde", title="Adaptive reverse SDE (gotta go fast)", arxiv="2105.14080", proof=_PROOF)
 @dataclass(frozen=True)
 class AdaptiveSDE(Sampler[ScalarGaussian]):
     r"""The reverse SDE with a step size of its own for each sample (Jolicoeur-Martineau et al. 2021, arXiv:2105.14080).
@@ -240,8 +218,8 @@ class AdaptiveSDE(Sampler[ScalarGaussian]):
     def _integrate(
         self, process: ScalarGaussian, denoiser: Denoiser, path: BrownianPath, x: Tensor, t: Tensor, end: Tensor
     ) -> Tensor:
-        event, clock = tuple(x.shape[1:]), lambda u: u
-        x, t, before, w = x.clone(), t.clone(), x.clone(), path.value(event, t, clock).to(x)
+        event, brownian_time = tuple(x.shape[1:]), lambda u: u
+        x, t, before, w = x.clone(), t.clone(), x.clone(), path.value(event, t, brownian_time).to(x)
         h = torch.full_like(t, self.first).minimum(t - end)
         error = torch.zeros_like(t)
         rows = (t > end).nonzero()[:, 0]
@@ -253,7 +231,7 @@ class AdaptiveSDE(Sampler[ScalarGaussian]):
             # On ends of cells, so that the rounding of an error moves no time (and a Brownian path with it).
             ahead = torch.maximum(path.floor(now - h[rows]), end[rows])
             ahead = torch.where(ahead < now, ahead, end[rows])  # an end closer than rounding resolves
-            w_ahead = part.value(event, ahead, clock).to(x)
+            w_ahead = part.value(event, ahead, brownian_time).to(x)
             dw = w_ahead - w[rows]
             plain = self._euler(process, asked, x[rows], x[rows], now, ahead - now, dw)
             second = self._euler(process, asked, x[rows], plain, ahead, ahead - now, dw)
