@@ -1,17 +1,22 @@
 """The conformance table: what every row must satisfy by being a row.
 
-A new process, sampler, grid or prediction is one line here; the tests beside this file run all of them.
+A new process, sampler, grid, guidance or prediction is one line here; the tests beside this file run all of them, and
+fail while a registered method, class or function, has no line (``without_row``) and is not exempt.
 """
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from langevin import Noise, processes, samplers, worlds
+from langevin._registry import methods
 from langevin.denoisers import dirac, gaussian
+from langevin.guidance import classifier_free
 from langevin.samplers import Sampler
 
 PROCESSES = {
@@ -53,6 +58,9 @@ PREDICTIONS = ("eps", "x0", "v", "flow", "score", "edm")
 GRIDS = ("uniform", "quadratic", "log-snr", "karras", "optimal")
 
 TABLE_GRIDS = ("leading", "linspace", "trailing")
+
+GUIDANCE = {"classifier-free": classifier_free}
+"""Functions of (denoiser, label=, guidance_scale=)."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +183,36 @@ PHASE_SAMPLERS = {
     "rk45": Law(samplers.RK45(1e-3, 1e-3), None, 5, True, evaluations=None),
 }
 """The rows that run on them."""
+
+EXEMPT = {
+    "samplers/mala": "it needs a density, which networks have not: tests/samplers/test_langevin.py",
+    "samplers/denoising-mcmc": "it needs a density, which networks have not: tests/samplers/test_joint.py",
+    "samplers/preconditioned-langevin": "its filter has the width of the data: tests/samplers/test_langevin.py",
+    "processes/gamma": "one process alone has noise of its kind: tests/processes/test_gamma.py",
+}
+"""Registered methods without a row, each with the reason and the tests that prove it."""
+
+
+def made_by(node: ast.AST) -> set[str]:
+    """What the samplers and processes of an expression are made by: of ``a.F(b.G()).then(b.H())``, F and H."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Name(), attr=name)) | ast.Name(id=name):
+            return {name}
+    return set().union(*map(made_by, ast.iter_child_nodes(node)))
+
+
+def without_row() -> set[str]:
+    """Registered samplers, grids, guidances and processes by which no row of this file is made."""
+    body = ast.parse(Path(__file__).read_text(encoding="utf-8")).body
+    made = {ast.unparse(n.targets[0]): made_by(n.value) for n in body if isinstance(n, ast.Assign)}
+    rows = {
+        "samplers": made["SAMPLERS"] | made["PHASE_SAMPLERS"],
+        "guidance": made["GUIDANCE"],
+        "processes": made["PROCESSES"] | made["CHAINS"] | made["PHASES"],
+    }
+    lacking = {f"{c}/{m.name}" for c, names in rows.items() for m in methods(c) if m.make.__name__ not in names}
+    # The rows of grids are names, which the registry makes.
+    return lacking | {f"grids/{m.name}" for m in methods("grids") if m.name not in (*GRIDS, *TABLE_GRIDS)}
 
 
 def mixture(dim: int) -> worlds.World:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
 
 import langevin
-from langevin import Noise, UserError, processes, samplers
-from langevin._registry import lookup, methods
+from langevin import Noise, UserError, _registry, processes, samplers
+from langevin._registry import lookup
 from langevin.denoisers import Transform
-from langevin.guidance import classifier_free
 from laws.table import (
+    EXEMPT,
     FAST,
     GRIDS,
-    PHASE_SAMPLERS,
+    GUIDANCE,
     PREDICTIONS,
     PROCESSES,
     SAMPLERS,
@@ -25,6 +26,7 @@ from laws.table import (
     TABLE_GRIDS,
     mixture,
     remembers,
+    without_row,
 )
 from support import flow_reference, log_prob_gap, oracle, sliced_w2, w2_floor
 
@@ -52,39 +54,21 @@ def karras(process, steps):
     return grid(process, "karras", min(steps, process.steps) if isinstance(process, processes.DDPM) else steps)
 
 
-APART = {"mala", "denoising-mcmc", "preconditioned-langevin"}
-"""Registered names without a row: the first two need a density, which networks have not; the filter of the last has the
-width of the data. Proven in the files that the registry names."""
-
-OTHER_NAMES = {
-    "dpm-solver": ("dpm-2", "dpm-3"),
-    "langevin": ("ancestral-corrected",),
-    "momentum-langevin": ("momentum-corrected",),
-    "annealed-langevin": ("annealed-corrected",),
-}
-"""Registered names whose rows are called otherwise: by the order, or for the pair that a corrector stands in."""
+def test_every_registered_method_has_a_row():
+    """Or stands among the exempt, which have none."""
+    assert without_row() == set(EXEMPT)
 
 
-def parts(sampler):
-    """A sampler and, of a pair, its two."""
-    return [sampler, *(parts(sampler.first) + parts(sampler.second) if isinstance(sampler, samplers.Then) else ())]
+def test_a_factory_without_a_row_is_named(monkeypatch):
+    """A function too, though what it returns is of a class that has rows."""
+    monkeypatch.setattr(_registry, "_METHODS", dict(_registry._METHODS))
 
+    def unheard(*settings):
+        return samplers.DDIM()
 
-def test_the_table_is_complete():
-    """Every registered sampler, grid and scalar-Gaussian process stands in the table."""
-    registered = {method.name: method for method in methods("samplers")}
-    assert {*APART, *OTHER_NAMES} <= set(registered)
-    for name, method in registered.items():
-        if name in APART:
-            continue
-        rows = [t[row] for row in OTHER_NAMES.get(name, (name,)) for t in (SAMPLERS, PHASE_SAMPLERS) if row in t]
-        assert rows, f"samplers/{name} has no row in tests/laws/table.py"
-        made = {type(part) for law in rows for part in parts(law.sampler)}
-        assert type(method.make()) in made, f"the row of samplers/{name} is of another sampler"
-    assert {m.name for m in methods("grids")} == {*GRIDS, *TABLE_GRIDS}
-    for method in methods("processes"):
-        if issubclass(method.make, processes.ScalarGaussian):
-            assert type(PROCESSES.get(method.name)) is method.make, method.name
+    for category in ("samplers", "grids", "guidance", "processes"):
+        _registry.register(category, "unheard", title="Without a row")(unheard)
+    assert without_row() - set(EXEMPT) == {f"{c}/unheard" for c in ("samplers", "grids", "guidance", "processes")}
 
 
 @pytest.fixture(scope="module")
@@ -217,20 +201,21 @@ def readable(process, prediction):
 def combinations(process):
     """Grid × prediction × guidance × dtype of the network, as far as the process allows."""
     grids = GRIDS + (TABLE_GRIDS if isinstance(process, processes.DDPM) else ())
+    guides = [partial(guide, guidance_scale=scale) for guide in GUIDANCE.values() for scale in (1.0, 4.0)]
     predictions = [p for p in PREDICTIONS if readable(process, p)]
     if process.t_max == 1.0 and not derivative_is_finite(process):
         predictions.remove("flow")
-    return list(itertools.product(predictions, grids, (1.0, 4.0), (torch.float32, torch.bfloat16)))
+    return list(itertools.product(predictions, grids, guides, (torch.float32, torch.bfloat16)))
 
 
 def check_finite(process, sampler, rows):
     world = mixture(2)
-    for prediction, name, scale, dtype in rows:
-        guided = classifier_free(oracle(world, process, prediction, dtype), label=1, guidance_scale=scale)
+    for prediction, name, guide, dtype in rows:
+        guided = guide(oracle(world, process, prediction, dtype), label=1)
         x = langevin.sample(guided, sampler, n=3, grid=grid(process, name, 3), seed=1)
         assert x.shape == (3, 2)
         assert x.dtype == dtype
-        assert x.isfinite().all(), (prediction, name, scale, dtype)
+        assert x.isfinite().all(), (prediction, name, guide, dtype)
 
 
 @pytest.mark.parametrize(("process", "sampler"), in_turn(ROWS))

@@ -6,22 +6,17 @@ import itertools
 
 import pytest
 import torch
-from table import CHAINS
 
-from langevin import Noise, methods, samplers, worlds
+from langevin import Noise, samplers, worlds
 from langevin.denoisers import Denoiser, independent, reweighted
 from langevin.distributions import Categorical
 from langevin.processes import Chain
+from laws.table import CHAINS
 
 EACH = pytest.mark.parametrize("name", CHAINS)
 PAIRS = torch.softmax(1.5 * torch.randn(9, generator=torch.Generator().manual_seed(5)).double(), 0)
 WORLD = worlds.TokenTable(PAIRS.reshape(3, 3))
 """Two tokens that depend on each other."""
-
-
-def test_every_chain_stands_in_the_table() -> None:
-    kinds = {type(chain) for chain in CHAINS.values()}
-    assert {m.make for m in methods("processes") if issubclass(m.make, Chain)} == kinds  # type: ignore[arg-type]
 
 
 def sequences(states: int) -> torch.Tensor:

@@ -15,7 +15,7 @@ import langevin
 from langevin import Noise, likelihood, processes, worlds
 from langevin.data import DataInfo
 from langevin.denoisers import AffineParameterization, NetworkDenoiser, gaussian_frame
-from langevin.likelihood.flow import Flow, Grid, orthogonal_error, time_warps
+from langevin.likelihood.flow import Flow, Nodes, orthogonal_error, time_warps
 from langevin.likelihood.probes import Probes
 from langevin.numerics.frame import GaussianFrame
 from langevin.samplers import estimate_moments
@@ -255,7 +255,7 @@ def test_nodes_run_from_the_beginning_to_the_end(begin):
     """u rises with s from the beginning on, du/ds is its slope, and steps of v add up to all that is left of it."""
     clock, stiff = time_warps(gaussian_frame(MIXTURES[0].denoiser(EDM)), False)
     nodes = np.linspace(0, 1, 4001)[1:-1]
-    grid = Grid.make(clock, stiff, begin, nodes)
+    grid = Nodes.make(clock, stiff, begin, nodes)
     assert (np.diff(grid.u) > 0).all()
     assert grid.u[0] > begin
     middle = slice(100, -100)

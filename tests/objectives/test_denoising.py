@@ -195,4 +195,3 @@ def test_check_before_work() -> None:
 def test_registry() -> None:
     rows = {m.name for m in _registry.methods("objectives")}
     assert {*WEIGHTS, *objectives.MATCHING} <= rows
-    assert {f"times/{name}" for name in objectives.TIMES} <= rows

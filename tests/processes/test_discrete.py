@@ -61,7 +61,7 @@ def neighbour_matrices():
     near = f64([[0, 1, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0], [0, 1, 1, 0]])
     rates = (near + near.T) / 4
     rates = rates - torch.diag(rates.sum(1))
-    a = NEIGHBOURS.clock(torch.arange(STEPS + 1).double() / STEPS)
+    a = NEIGHBOURS.integrated_rate(torch.arange(STEPS + 1).double() / STEPS)
     return torch.stack([f64(linalg.expm((rates * (b - c)).numpy())) for b, c in zip(a[1:], a)])
 
 

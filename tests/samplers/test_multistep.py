@@ -16,7 +16,7 @@ import langevin
 from langevin import Noise, processes, samplers, worlds
 from langevin.numerics.quadrature import gauss, lagrange
 from langevin.samplers import Multistep
-from langevin.samplers.linear.multistep import PREDICTIONS, VARIABLES, Point
+from langevin.samplers.linear.predictions import PREDICTIONS, VARIABLES, Point
 
 PROCESSES = [processes.VP(), processes.SubVP(), processes.EDM(), processes.RectifiedFlow(), processes.DDPM()]
 TIMES = (0.5, 0.62, 0.71, 0.83)

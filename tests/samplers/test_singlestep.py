@@ -12,7 +12,7 @@ import langevin
 from langevin import UserError, processes, samplers, worlds
 from langevin.denoisers import AffineParameterization, NetworkDenoiser
 from langevin.samplers import State
-from langevin.samplers.runge_kutta.singlestep import InTurn, moments
+from langevin.samplers.runge_kutta.dpm_solver import InTurn, moments
 from support import flow_reference, oracle, thinned
 
 F64 = torch.float64

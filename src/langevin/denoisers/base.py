@@ -7,14 +7,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Generic, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from .._errors import UserError, nearest, shown
 from ..distributions import Distribution
 from ..processes import Process
+
+P = TypeVar("P", bound=Process, default=Process, covariant=True)
 
 
 class LearnedFor(Protocol):
@@ -25,7 +28,7 @@ class LearnedFor(Protocol):
         ...
 
 
-class Denoiser(ABC):
+class Denoiser(ABC, Generic[P]):
     """``denoiser(x_t, t)`` is a ``Distribution`` over x_0; ``denoiser.process`` says what x_t is.
 
     Attributes:
@@ -37,7 +40,7 @@ class Denoiser(ABC):
         learned_variances: variances learned for this model, by name: functions from a denoiser to one with its mean.
     """
 
-    process: Process
+    process: P
     shape: tuple[int, ...]
     data: Any = None
     condition: Mapping[str, Tensor] = MappingProxyType({})
@@ -86,7 +89,7 @@ class Denoiser(ABC):
     def _bind(self, condition: dict[str, Any]) -> Denoiser:
         raise NotImplementedError  # only reached by a denoiser that declares conditions and does not bind them
 
-    def rows(self, index: slice | Tensor) -> Denoiser:
+    def rows(self, index: slice | Tensor) -> Denoiser[P]:
         """The denoiser for some of the samples: conditions bound a sample each are cut, all else stays."""
         return self
 

@@ -25,7 +25,7 @@ _SMALL = 2**15
 
 Array = np.ndarray[Any, Any]
 
-Clock = Callable[[Tensor], Tensor]
+BrownianTime = Callable[[Tensor], Tensor]
 
 Spot = tuple[Array, Array]
 """Times ``()`` or ``(B,)``, and their places."""
@@ -37,7 +37,7 @@ class _Memo:
 
     Attributes:
         event: shape of an event.
-        keys: for each level the cell's index and the clock at its left end, middle and right end, ``(4, depth + 1, P)``
+        keys: for each level the cell's index and V at its left end, middle and right end, ``(4, depth + 1, P)``
             for P times; in the last row the point stands for the middle.
         ends: the path at both ends of [0, 1].
         middles: the path in the middle of the cell of each level.
@@ -68,16 +68,16 @@ class BrownianPath(Noise):
     of questions; numbers asked for otherwise (``normal``, ``uniform``) are those of ``Noise``.
 
     The path is Lévy's construction over t ∈ [0, 1]. A cell with ends a < b has its middle m drawn from the bridge, in
-    the clock V that is asked for, with a normal keyed by (sample, cell), of float32's digits:
+    the Brownian time V that is asked for, with a normal keyed by (sample, cell), of float32's digits:
 
     .. math:: W_m = W_a + \frac{V_m - V_a}{V_b - V_a} (W_b - W_a)
                   + \sqrt{\frac{(V_m - V_a)(V_b - V_m)}{V_b - V_a}}\; z_{ab}
 
     ``depth`` levels down, the point itself is drawn in the same way with a normal keyed by it. So the law is exact for
     any times of which no two share a cell of the last level, and two that do are refused. W is 0 at the end where
-    \|V\| is smallest; a clock may be infinite at the other end. Cells halve in the rank of t: in
+    \|V\| is smallest; V may be infinite at the other end. Cells halve in the rank of t: in
     logit(rank) = ¼ logit(t), which leaves no usual grid crowded at either end, or in the position among given knots.
-    A path belongs to its clock: other clocks get other paths with the same fine structure.
+    A path belongs to its V: another V gets another path with the same fine structure.
 
     A step costs about depth − log₂(steps) + 1 normals an element (a step of ``Noise`` costs one), and one if the grid
     is that of the knots or halves their intervals again and again.
@@ -139,9 +139,9 @@ class BrownianPath(Noise):
         moved = self.sample.to(device)
         return self if moved.device == self.sample.device else replace(self, sample=moved, memo=_Memo())
 
-    def value(self, event: tuple[int, ...], t: Tensor | float, clock: Clock) -> Tensor:
+    def value(self, event: tuple[int, ...], t: Tensor | float, brownian_time: BrownianTime) -> Tensor:
         """W(V(t)) itself, float64 ``(B, *event)``: its differences are the increments."""
-        return self._at(event, [self._spot(_array(t))], clock)[0].clone()  # the memo keeps its own
+        return self._at(event, [self._spot(_array(t))], brownian_time)[0].clone()  # the memo keeps its own
 
     def floor(self, t: Tensor) -> Tensor:
         """The nearest end of a last cell at or below t, ``()`` or ``(B,)``: a time of the tree itself.
@@ -151,12 +151,14 @@ class BrownianPath(Noise):
         found = self._time(np.floor(self._place(_array(t))) / 2**self.depth)
         return torch.as_tensor(found, device=t.device).reshape(t.shape)
 
-    def increment(self, event: tuple[int, ...], t: Tensor | float, s: Tensor | float, clock: Clock) -> Tensor:
-        start, end = self._at(event, self._apart(t, s), clock)
+    def increment(
+        self, event: tuple[int, ...], t: Tensor | float, s: Tensor | float, brownian_time: BrownianTime
+    ) -> Tensor:
+        start, end = self._at(event, self._apart(t, s), brownian_time)
         return end - start
 
-    def along_path(self, t: Tensor | float, s: Tensor | float, clock: Clock) -> Noise:
-        return _Step(self, self._apart(t, s), clock)
+    def along_path(self, t: Tensor | float, s: Tensor | float, brownian_time: BrownianTime) -> Noise:
+        return _Step(self, self._apart(t, s), brownian_time)
 
     def _spot(self, t: Array) -> Spot:
         return t, self._place(t)
@@ -205,8 +207,8 @@ class BrownianPath(Noise):
         whole = np.round(place)
         return np.where(abs(place - whole) < 2**-30, whole, place)
 
-    def _at(self, event: tuple[int, ...], spots: list[Spot], clock: Clock) -> list[Tensor]:
-        """W at each of these times ``()`` or ``(B,)``, in the clock, which is asked once."""
+    def _at(self, event: tuple[int, ...], spots: list[Spot], brownian_time: BrownianTime) -> list[Tensor]:
+        """W at each of these times ``()`` or ``(B,)``, in the Brownian time, which is asked once."""
         depth = self.depth
         level = np.arange(depth + 1)[:, None]
         size = np.exp2(-level)
@@ -219,7 +221,7 @@ class BrownianPath(Noise):
             middle[-1] = place / 2**depth
             ranks.append((index * size, middle, (index + 1) * size))
             found.append((place, leaf, index, _first_level(place, depth) if t.ndim == 0 else depth))
-        v = clock(torch.from_numpy(self._time(np.array(ranks)))).cpu().numpy()
+        v = brownian_time(torch.from_numpy(self._time(np.array(ranks)))).cpu().numpy()
         return [self._point(event, *each, at) for each, at in zip(found, v)]
 
     def _point(self, event: tuple[int, ...], place: Array, leaf: Array, index: Array, stop: int, v: Array) -> Tensor:
@@ -279,7 +281,7 @@ class BrownianPath(Noise):
         return torch.from_numpy(v).to(self.sample.device)
 
     def _between(self, low: Tensor, high: Tensor, ratio: Array, spread: Array, z: Tensor | None) -> Tensor:
-        """The bridge between two values, at ``ratio`` of the way in the clock, with standard deviation ``spread``."""
+        """The bridge between two values, at ``ratio`` of the way in V, with standard deviation ``spread``."""
         if len(ratio) == 1:
             value = torch.lerp(low, high, float(ratio[0]))
             return value if z is None else value.add_(z, alpha=float(spread[0]))
@@ -291,26 +293,26 @@ class BrownianPath(Noise):
 class _Step(Noise):
     """The noise of one interval of a path: ``normal`` is the path's increment divided by its standard deviation."""
 
-    def __init__(self, path: BrownianPath, spots: list[Spot], clock: Clock) -> None:
+    def __init__(self, path: BrownianPath, spots: list[Spot], brownian_time: BrownianTime) -> None:
         self.__dict__.update(seed=path.seed, sample=path.sample, draw=path.draw)
-        self.__dict__["interval"] = (path, spots, clock)
+        self.__dict__["interval"] = (path, spots, brownian_time)
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
-        path, spots, clock = self.__dict__["interval"]
+        path, spots, brownian_time = self.__dict__["interval"]
         (t, _), (s, _) = spots
-        first, second = clock(torch.from_numpy(np.stack((t, s)))).cpu().numpy()
+        first, second = brownian_time(torch.from_numpy(np.stack((t, s)))).cpu().numpy()
         spread = np.sqrt(abs(second - first))
         regular = np.isfinite(spread) & (spread > 0)
         if not regular.any():
-            # An increment over an infinite stretch of the clock, once divided, is independent of everything else; one
-            # over no stretch is multiplied by 0.
+            # An increment over an infinite stretch of V, once divided, is independent of everything else; one over
+            # no stretch is multiplied by 0.
             return Noise(self.seed, self.sample, self.draw).normal(shape)
         if regular.all():
-            start, end = path._at(shape, spots, clock)
+            start, end = path._at(shape, spots, brownian_time)
             moved = end - start
             return moved.div_(float(spread) if t.ndim == 0 else _column(path._side(spread), shape, moved))
         spots = [spots[0], path._spot(np.where(regular, s, t))]
-        start, end = path._at(shape, spots, lambda u: clock(u).nan_to_num(posinf=1e300, neginf=-1e300))
+        start, end = path._at(shape, spots, lambda u: brownian_time(u).nan_to_num(posinf=1e300, neginf=-1e300))
         scaled = (end - start) / _column(path._side(np.where(regular, spread, 1.0)), shape, start)
         own = Noise(self.seed, self.sample, self.draw).normal(shape)
         return torch.where(_column(path._side(regular), shape, start), scaled, own)
@@ -326,7 +328,7 @@ def _key(words: str) -> int:
 
 
 def _padded(count: int) -> int:
-    """The power of two that holds so many intervals; those beyond the last have no length."""
+    """The power of two that holds this many intervals; those beyond the last have no length."""
     return 1 << (count - 1).bit_length()
 
 
@@ -339,7 +341,7 @@ def _first_level(place: Array, depth: int) -> int:
 
 
 def _bridge(left: Array, middle: Array, right: Array) -> tuple[Array, Array]:
-    """Weight of the right end, and standard deviation, of a bridge in the clock; an infinite end holds nothing."""
+    """Weight of the right end, and standard deviation, of a bridge in Brownian time; an infinite end holds nothing."""
     with np.errstate(invalid="ignore", divide="ignore"):
         before, after = abs(middle - left), abs(right - middle)
         whole = before + after

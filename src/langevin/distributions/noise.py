@@ -211,9 +211,9 @@ class Noise:
         return box_muller(self.sample, math.prod(shape), self.draw, _NORMAL, self.seed).reshape(len(self), *shape)
 
     def increment(
-        self, event: tuple[int, ...], t: Tensor | float, s: Tensor | float, clock: Callable[[Tensor], Tensor]
+        self, event: tuple[int, ...], t: Tensor | float, s: Tensor | float, brownian_time: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        r"""W(V(s)) − W(V(t)) of a Brownian motion W run at the clock V: normal with variance \|V(s) − V(t)\|.
+        r"""W(V(s)) − W(V(t)) of a Brownian motion W run in the time V: normal with variance \|V(s) − V(t)\|.
 
         Here every interval has numbers of its own, those of this draw; :class:`BrownianPath` has a path, so that the
         increments of two parts of an interval sum to that of the whole.
@@ -221,18 +221,18 @@ class Noise:
         Args:
             event: shape of an event.
             t, s: times, ``()`` or ``(B,)``, in any order.
-            clock: V, a monotone function of times, elementwise, float64.
+            brownian_time: V, a monotone function of times, elementwise, float64.
 
         Returns:
             float64 ``(B, *event)``.
         """
         t, s = torch.as_tensor(t, dtype=torch.float64), torch.as_tensor(s, dtype=torch.float64)
-        return _column(torch.sqrt((clock(s) - clock(t)).abs()), event, self.sample) * self.normal(event)
+        return _column(torch.sqrt((brownian_time(s) - brownian_time(t)).abs()), event, self.sample) * self.normal(event)
 
-    def along_path(self, t: Tensor | float, s: Tensor | float, clock: Callable[[Tensor], Tensor]) -> Noise:
+    def along_path(self, t: Tensor | float, s: Tensor | float, brownian_time: Callable[[Tensor], Tensor]) -> Noise:
         """The noise whose ``normal`` is the increment from t to s divided by its standard deviation.
 
-        A law sampled with it moves along the path: ``law.sample(noise.along_path(t, s, clock))``. Here it is
+        A law sampled with it moves along the path: ``law.sample(noise.along_path(t, s, brownian_time))``. Here it is
         this noise.
         """
         return self

@@ -12,7 +12,7 @@ from ..denoisers import Denoiser
 from ..distributions import Distribution
 from ..processes import Process
 from ..samplers.runge_kutta.adaptive import ExplicitRungeKutta
-from .flow import Flow, Grid, time_warps
+from .flow import Flow, Nodes, time_warps
 
 PAIRS = ("rk45", "dop853")
 """Pairs of ``samplers.ExplicitRungeKutta``, all samples at once."""
@@ -39,8 +39,8 @@ class _Field(Denoiser):
     def slope(self, state: Tensor, s: Tensor) -> Tensor:
         """Of states ``(B, D + K)`` at s ``(B,)``: f and K divergences, one for each probe; 0 at both ends."""
         inside = (s > 0) & (s < 1)
-        grid = Grid.make(*time_warps(self.flow.frame, False), self.begin, torch.where(inside, s, 0.5).numpy())
-        u, rate = (torch.as_tensor(v)[:, None] for v in (grid.u, grid.rate))
+        nodes = Nodes.make(*time_warps(self.flow.frame, False), self.begin, torch.where(inside, s, 0.5).numpy())
+        u, rate = (torch.as_tensor(v)[:, None] for v in (nodes.u, nodes.rate))
         f, div = self.flow.both(state[:, : self.shape[0] - 1], u, None if self.probes is None else list(self.probes))
         both = torch.cat((f, div[:, None] if div.ndim == 1 else div.mT), 1)
         return torch.where(inside[:, None], both * rate, 0.0)
@@ -50,7 +50,7 @@ class _Field(Denoiser):
 class _Pair(ExplicitRungeKutta):
     """A Runge–Kutta pair on a field that is regular from s = 0 to 1."""
 
-    def clock(self, process: Any, t: Tensor) -> Tensor:
+    def variable(self, process: Any, t: Tensor) -> Tensor:
         return t
 
     def learn(self, denoiser: Denoiser, x: Tensor, t: Tensor) -> Tensor:

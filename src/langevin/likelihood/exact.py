@@ -106,7 +106,7 @@ def exact(
         \log p(x) = \log N(z_∞; 0, I) - \sum \log S_0 - \int \Big( \mathrm{tr}\frac{∂\hat x_0}{∂y}
         - \sum \frac{λ}{S^2} \Big) du
 
-    along dz/du = −Δ/S from the data to σ = ∞ (see docs/exact.md). Every method follows this same path, on a clock on
+    along dz/du = −Δ/S from the data to σ = ∞ (see docs/exact.md). Every method follows this same path, in a variable in
     which the integrands vanish at both ends: nothing is cut off, and there is no ε.
 
     ``remainder`` is ours: a fixed number of evaluations, one a step, each one forward pass of the network and, at every
@@ -119,8 +119,8 @@ def exact(
         denoiser: of a scalar-Gaussian process; conditions are bound with ``denoiser.given(…)``.
         x: data ``(N, *shape)``, in the units of the model; on their levels if they are dequantised.
         method: one of the above.
-        evaluations: of ``remainder``, at most so many, ≥ 8; 100 if not given with the exact divergence, else 60.
-        stride: of ``remainder``: a divergence at every so many evaluations, ≥ 1; 2 if not given with the exact
+        evaluations: the most that ``remainder`` takes, ≥ 8; 100 if not given with the exact divergence, else 60.
+        stride: of ``remainder``: evaluations from one divergence to the next, ≥ 1; 2 if not given with the exact
             divergence, else 1.
         rtol, atol: tolerances of the other methods, > 0.
         divergence: ``exact``, by D products, or ``hutchinson``, by one for each probe; if not given, exact up to 16

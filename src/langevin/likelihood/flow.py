@@ -25,7 +25,7 @@ from ..denoisers import Denoiser
 from ..denoisers.base import Density
 from ..numerics.frame import GaussianFrame
 from ..numerics.quadrature import Array, gauss, lagrange
-from ..processes import ScalarGaussian, expand
+from ..processes import ScalarGaussian, expand, require
 from .probes import Probes
 
 LOG_2PI = math.log(2 * math.pi)
@@ -40,7 +40,7 @@ class Flow:
 
     def __init__(self, denoiser: Denoiser, frame: GaussianFrame, asked: list[int] | None = None) -> None:
         self.denoiser, self.frame = denoiser, frame.on(denoiser.device)
-        self.process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+        self.process: ScalarGaussian = require(denoiser.process, ScalarGaussian, "the exact likelihood")
         self.variances = self.frame.variances
         ends = torch.tensor([self.process.t_min, self.process.t_max], dtype=torch.float64)
         low, high = (-0.5 * self.process.log_snr(ends)).tolist()
@@ -172,7 +172,7 @@ def time_warps(frame: GaussianFrame, stochastic: bool) -> tuple[TimeWarp, float]
 
 
 @dataclass(frozen=True)
-class Grid:
+class Nodes:
     """Nodes s_i = i/(n + 1), i = 1…n: u there, du/ds, and whether the field may be stiff."""
 
     u: Array
@@ -180,7 +180,7 @@ class Grid:
     stiff: NDArray[np.bool_]
 
     @classmethod
-    def make(cls, warp: TimeWarp, stiff: float, begin: float, nodes: Array) -> Grid:
+    def make(cls, warp: TimeWarp, stiff: float, begin: float, nodes: Array) -> Nodes:
         """Equal steps of the warped time; where the path begins at a finite u, steps grow from 0 like a cube.
 
         So the integrand vanishes there too, with its first derivatives, and nothing is asked at the beginning itself.
@@ -208,7 +208,7 @@ SMOOTH, STEEP = (5, 6), (2, 4)
 """Nodes of the predictor and the corrector, where the field is smooth and where it may be stiff."""
 
 MANY = 70
-"""From so many evaluations on, the predictor of the stiff part has one node more."""
+"""From this number of evaluations on, the predictor of the stiff part has one node more."""
 
 
 def integrate(
@@ -230,7 +230,7 @@ def integrate(
     n = stride * ((evaluations + 1) // stride) - 1
     step = 1 / (n + 1)
     warp, stiff = time_warps(flow.frame, probes is not None)
-    grid = Grid.make(warp, stiff, begin, np.arange(1, n + 1, dtype=np.float64) * step)
+    nodes = Nodes.make(warp, stiff, begin, np.arange(1, n + 1, dtype=np.float64) * step)
     steep = (STEEP[0] + (n >= MANY), STEEP[1])
     values = [torch.zeros_like(z)] * SMOOTH[1]
     terms: list[Tensor] = []
@@ -240,10 +240,10 @@ def integrate(
     follows = probes is not None and probes.law == "rademacher" and many > max(8, probes.order / 8)
     for i in range(n + 1):
         # Beyond both ends the integrand is 0: the nodes there are known.
-        ahead, back = steep if grid.stiff[min(i, n - 1)] else SMOOTH
+        ahead, back = steep if nodes.stiff[min(i, n - 1)] else SMOOTH
         if i < n:
             guess = z + step * _sum(adams(ahead, False), values)
-            u, rate = torch.tensor(grid.u[i], dtype=torch.float64), float(grid.rate[i])
+            u, rate = torch.tensor(nodes.u[i], dtype=torch.float64), float(nodes.rate[i])
             if (i + 1) % stride == 0:
                 first = len(terms) * count
                 drawn = None if probes is None else [probes(first + k).to(z) for k in range(count)]
@@ -297,8 +297,8 @@ def _error(terms: Tensor) -> Tensor:
 
 
 SHAPES = 3
-"""Along the path the derivative is taken as so many cosines. More follow it better, and leave more of the noise of the
-estimate, which is then taken for variance: with three the error told is 0.9 to 1.5 times the true one, with eight 2."""
+"""The number of cosines that represent the derivative along the path. More follow it better, but take more of
+the estimate's noise for variance: with three the error told is 0.9 to 1.5 times the true one, with eight 2."""
 
 
 PAIRS_AT_A_TIME = 2**22

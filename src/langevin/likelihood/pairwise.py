@@ -40,7 +40,7 @@ class PairwiseBound:
     protocol: Mapping[str, Any]
 
     def grid(self, steps: int) -> Tensor:
-        """The grid of so many steps, from the first time to 0, whose terms sum to the least: ``grid=`` of any call."""
+        """The grid of ``steps`` steps from the first time to 0 whose terms sum to the least: ``grid=`` of any call."""
         return grids.dynamic(self.times, self.cost, steps)
 
     def value(self, grid: Tensor | list[float]) -> float:

@@ -14,7 +14,7 @@ from .._errors import UserError
 
 @dataclass(frozen=True)
 class Units:
-    r"""What the nats of an event are counted in.
+    r"""The units in which the nats of an event are reported.
 
     For data that take L levels between ``low`` and ``high`` the width of a bin is Δ = (high − low)/(L − 1), and
 
@@ -90,7 +90,7 @@ class Measured(ABC):
 
     @property
     def standard_error(self) -> float:
-        """Of the mean of ``nats``, over data and draws."""
+        """The standard error of the mean of ``nats``, over data and draws."""
         return error_of_mean(self.nats)
 
 

@@ -5,18 +5,9 @@ from .create import DEFAULT_TIMES, OBJECTIVES, TIMELESS, create_objective
 from .denoising import DenoisingLoss, Objective, Timed
 from .elbo import ELBO, Codec, elbo
 from .heads import SecondMoment
+from .importance import Importance
 from .matching import MATCHING, ExplicitScoreMatching, ImplicitScoreMatching, SlicedScoreMatching, SlicedVR
-from .times import (
-    TIMES,
-    Importance,
-    Levels,
-    LikelihoodImportance,
-    LogNormal,
-    Stratified,
-    TableKnots,
-    TimestepDistribution,
-    Uniform,
-)
+from .times import Levels, LikelihoodImportance, LogNormal, Stratified, TableKnots, TimestepDistribution, Uniform
 from .tokens import D3PM
 from .variational import VARIATIONAL, Hybrid, Vlb
 from .vdm import VDM
@@ -29,7 +20,6 @@ __all__ = [
     "MATCHING",
     "OBJECTIVES",
     "TIMELESS",
-    "TIMES",
     "VARIATIONAL",
     "VDM",
     "WEIGHTS",

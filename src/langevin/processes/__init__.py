@@ -20,35 +20,16 @@ from .base import (
     expand,
     require,
 )
-from .discrete import (
-    SCHEDULES,
-    Absorbing,
-    Chain,
-    DiscretisedGaussian,
-    FiniteChain,
-    MatrixChain,
-    Neighbours,
-    Replacement,
-    TableChain,
-    Uniform,
-)
+from .ddpm import DDPM, cosine_betas, linear_betas, scaled_linear_betas
+from .discrete import Chain
 from .gamma import GammaNoise
-from .gaussian import (
-    DDPM,
-    EDM,
-    VE,
-    VP,
-    Cosine,
-    RectifiedFlow,
-    ScalarGaussian,
-    SubVP,
-    VariancePreserving,
-    cosine_betas,
-    linear_betas,
-    scaled_linear_betas,
-)
+from .gaussian import ScalarGaussian, VariancePreserving
 from .learned import Learned, Learning, MonotoneNetwork
+from .neighbours import Neighbours
 from .phase import PhaseSpace, SufficientStatistic
+from .replacement import SCHEDULES, Absorbing, Replacement, Uniform
+from .schedules import EDM, VE, VP, Cosine, RectifiedFlow, SubVP
+from .tables import DiscretisedGaussian, FiniteChain, MatrixChain, TableChain
 
 
 def create_process(config: str | Mapping[str, Any]) -> Process:

@@ -165,7 +165,7 @@ class Score(Protocol):
 
 
 def check_process(process: object) -> None:
-    """Refuse what is no process, a class or a name among it."""
+    """Refuse anything that is not a process, such as a class or a name."""
     check_instance("process", process, Process, "a process such as langevin.processes.VP()")
 
 

@@ -13,16 +13,11 @@ from .._errors import UserError, check_numbers
 from .._registry import register
 from ..distributions import ScaledBeta, ShiftedGamma
 from .base import Process, as_time, expand
-from .gaussian import VP, ScalarGaussian
+from .gaussian import ScalarGaussian
+from .schedules import VP
 
 
-@register(
-    "processes",
-    "gamma",
-    title="Gamma noise",
-    arxiv="2106.07582",
-    proof="exact: tests/processes/test_gamma.py",
-)
+@register("processes", "gamma", title="Gamma noise", arxiv="2106.07582", proof="exact: tests/processes/test_gamma.py")
 @dataclass(frozen=True)
 class GammaNoise(Process):
     r"""Cumulated Gamma noise with the α and σ of a scalar-Gaussian process (Nachmani et al. 2021, arXiv:2106.07582).

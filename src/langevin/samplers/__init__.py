@@ -25,26 +25,16 @@ from .linear.step import Linear
 from .linear.taylor import QuasiTaylor
 from .loop import Repeat, Sampler, State, Then, check_grid, trajectory
 from .mcmc.annealing import AnnealedLangevin, NoiseLevels, largest_distance, level_ratio, level_step_size
-from .mcmc.denoising_mcmc import Boomerang, DenoisingMCMC, boomerang
+from .mcmc.boomerang import Boomerang, boomerang
+from .mcmc.denoising_mcmc import DenoisingMCMC
 from .mcmc.langevin import MALA, Langevin, MomentumLangevin, PreconditionedLangevin
 from .mcmc.momentum import HeavyBall
 from .phase import SSCS, PhaseMultistep, PhaseProjected
 from .runge_kutta.adaptive import DOP853, RK45, DPMSolver12, DPMSolver23, DPMSolverAdaptive, ExplicitRungeKutta
 from .runge_kutta.churn import Churn, EDMEuler, EDMHeun
+from .runge_kutta.dpm_solver import DPMSolver, DPMSolverFast, DPMSolverPP2S, DPMSolverPP3S, InTurn
 from .runge_kutta.heun import Heun
-from .runge_kutta.singlestep import (
-    PRK,
-    DPMSolver,
-    DPMSolverFast,
-    DPMSolverPP2S,
-    DPMSolverPP3S,
-    InTurn,
-    RhoHeun,
-    RhoKutta3,
-    RhoMidpoint,
-    RhoRK4,
-    Tableau,
-)
+from .runge_kutta.tableau import PRK, RhoHeun, RhoKutta3, RhoMidpoint, RhoRK4, Tableau
 from .sampling import create_sampler, default_grid, default_sampler, sample
 from .sde.filters import Filter, Frequency, Matrix
 from .sde.reverse_sde import AdaptiveSDE, ConsistentAnnealing, Preconditioned, ReverseDiffusion

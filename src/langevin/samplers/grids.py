@@ -69,6 +69,14 @@ def _clip(process: Process, times: Tensor) -> Tensor:
     return times
 
 
+def between(process: ScalarGaussian, t: Tensor, s: Tensor, shares: Tensor) -> Tensor:
+    """Times from t to s at shares of the way in log-SNR, ``(len(shares), *t.shape)``; the ends as given."""
+    first, last = process.log_snr(t), process.log_snr(s)
+    column = shares.reshape(-1, *[1] * t.ndim)
+    times = process.time(first + (last - first) * column)
+    return torch.where(column == 0, t, torch.where(column == 1, s, times))
+
+
 def _table(process: Process, name: str) -> int:
     check_process(process)
     if not isinstance(process, (DDPM, TableChain)):

@@ -10,7 +10,7 @@ from ..denoisers import Denoiser
 from ..processes import Process, ScalarGaussian, require
 from .grids import log_snr
 from .loop import Sampler, check_grid, trajectory
-from .runge_kutta.singlestep import DPMSolver
+from .runge_kutta.dpm_solver import DPMSolver
 
 
 def _grid(process: Process, steps: int, grid: Tensor | list[float] | None) -> Tensor:

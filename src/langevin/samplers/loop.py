@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,12 +16,14 @@ from torch import Tensor
 from .._errors import UserError, check_instance, check_integer, shown
 from ..denoisers import Denoiser, check_is_denoiser
 from ..distributions import Distribution, Noise, Stream
-from ..processes import Process
+from ..processes import Process, require
+
+P = TypeVar("P", bound=Process)
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Where a sampler is.
+    """The state of a trajectory, and what the sampler remembers of it.
 
     Attributes:
         x: ``(B, *state)``.
@@ -40,15 +42,21 @@ class State:
         return State(x, s, memory, belief if belief is not None else self.belief)
 
 
-class Sampler(ABC):
-    """An update rule: a frozen dataclass of settings whose ``step`` takes a state at t to one at s."""
+class Sampler(ABC, Generic[P]):
+    """An update rule: a frozen dataclass of settings whose ``step`` takes a state at t to one at s.
+
+    P is the process it needs. ``check`` refuses any other before the first step, by ``needs``: the power and who asks.
+    """
+
+    needs: ClassVar[tuple[type, str]] = (Process, "a sampler")
 
     @abstractmethod
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[P], noise: Noise) -> State:
         """The state at s; noise is this step's own draw."""
 
-    def check(self, process: Process) -> None:  # noqa: B027 (most samplers take any process)
+    def check(self, process: Process) -> None:
         """Refuse a process that lacks a power this sampler needs, before any work."""
+        require(process, *self.needs)
 
     def default_grid(self, process: Process, steps: int) -> Tensor | None:
         """The grid this sampler is meant for, or None for the process's own default."""
@@ -58,7 +66,7 @@ class Sampler(ABC):
         """This sampler with what it takes of a model: most take nothing, some the mean and covariance of its data."""
         return self
 
-    def plan(self, process: Process, grid: Tensor) -> Sampler:
+    def plan(self, process: P, grid: Tensor) -> Sampler:
         """This sampler on a grid: what depends on times alone is computed once, before the first step.
 
         The law of the steps does not change, but for settings that speak of the end of the grid.
@@ -74,7 +82,7 @@ class Sampler(ABC):
         return Repeat(self, times)
 
 
-class OnGrid(Sampler):
+class OnGrid(Sampler[P]):
     """A sampler whose steps are coefficients that depend on the process and on times alone.
 
     A step looks its coefficients up by its key, the times it depends on: ``plan`` has computed those of a grid; those
@@ -84,14 +92,14 @@ class OnGrid(Sampler):
     _table: Mapping[Any, Any] = MappingProxyType({})
 
     @abstractmethod
-    def coefficients(self, process: Any, *key: Any) -> Any:
+    def coefficients(self, process: P, *key: Any) -> Any:
         """The coefficients of the step with this key."""
 
     @abstractmethod
-    def tabulate(self, process: Any, grid: tuple[float, ...]) -> Mapping[Any, Any]:
+    def tabulate(self, process: P, grid: tuple[float, ...]) -> Mapping[Any, Any]:
         """The coefficients of the steps of a grid, by key."""
 
-    def plan(self, process: Process, grid: Tensor) -> Sampler:
+    def plan(self, process: P, grid: Tensor) -> Sampler:
         planned, times = copy(self), tuple(grid.tolist())
         try:
             table = _tabulate(self, process, times)
@@ -100,7 +108,7 @@ class OnGrid(Sampler):
         object.__setattr__(planned, "_table", table)
         return planned
 
-    def looked_up(self, process: Any, *key: Any) -> Any:
+    def looked_up(self, process: P, *key: Any) -> Any:
         """The coefficients of the step with this key, from the table where they are in it."""
         found = self._table.get(key)
         return self.coefficients(process, *key) if found is None else found
@@ -108,7 +116,7 @@ class OnGrid(Sampler):
 
 @lru_cache(maxsize=256)
 def _tabulate(sampler: OnGrid, process: Process, grid: tuple[float, ...]) -> Mapping[Any, Any]:
-    """``tabulate``, kept for the next batch."""
+    """``tabulate``, cached for the next batch."""
     return sampler.tabulate(process, grid)
 
 
@@ -122,7 +130,7 @@ class Composite(Sampler):
 
     @abstractmethod
     def with_parts(self, *parts: Sampler) -> Sampler:
-        """The same of other samplers."""
+        """This combination, of other samplers."""
 
     def check(self, process: Process) -> None:
         for part in self.parts:
@@ -165,7 +173,7 @@ class Then(Composite):
 
 @dataclass(frozen=True)
 class Repeat(Composite):
-    """``sampler``, ``times`` times a step."""
+    """``sampler``, taken ``times`` times in each step."""
 
     sampler: Sampler
     times: int
@@ -188,7 +196,7 @@ class Repeat(Composite):
 
 
 def check_sampler(sampler: object) -> None:
-    """Refuse what is no sampler, a class or a name among it."""
+    """Refuse anything that is not a sampler, such as a class or a name."""
     check_instance("sampler", sampler, Sampler, "a sampler such as langevin.samplers.DDIM()")
 
 

@@ -25,7 +25,7 @@ from .loop import Sampler, State
     proof="exact: tests/laws/test_phase_laws.py, tests/samplers/test_sscs.py",
 )
 @dataclass(frozen=True)
-class SSCS(Sampler):
+class SSCS(Sampler[PhaseSpace]):
     r"""Symmetric splitting for critically damped Langevin diffusion (arXiv:2112.07068 §3.3, alg. 1).
 
     The reverse SDE, with τ = −t and the velocity in units of its equilibrium, is the part A that keeps N(0, I) and has
@@ -46,8 +46,8 @@ class SSCS(Sampler):
         if not isinstance(process, PhaseSpace):
             raise UserError(f"SSCS needs velocities to kick, which {type(process).__name__} does not have")
 
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
-        process: PhaseSpace = denoiser.process  # type: ignore[assignment]
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[PhaseSpace], noise: Noise) -> State:
+        process = denoiser.process
         x, t = state.x, state.t
         if bool((s > t).any()):
             raise UserError("grid must decrease for the reverse SDE")
@@ -76,7 +76,7 @@ def _equilibrium(process: PhaseSpace, x: Tensor, h: Tensor, noise: Noise) -> Ten
     proof="exact: tests/laws",
 )
 @dataclass(frozen=True)
-class PhaseMultistep(Sampler):
+class PhaseMultistep(Sampler[PhaseSpace]):
     r"""The probability flow of phase space, solved but for x̂_0, which is a line in φ = arctan r through the last two.
 
     The flow is linear in the state and in x̂_0, whose coefficients are the bridge's at η = 0 (Zhang, Tao & Chen 2022,
@@ -93,8 +93,8 @@ class PhaseMultistep(Sampler):
         if not isinstance(process, PhaseSpace):
             raise UserError(f"phase-2m needs phase space, got {type(process).__name__}")
 
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
-        process: PhaseSpace = denoiser.process  # type: ignore[assignment]
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[PhaseSpace], noise: Noise) -> State:
+        process = denoiser.process
         z, t = state.x, state.t
         belief = denoiser(z, t)
         mean, now = belief.mean, _angle(process, t)

@@ -157,8 +157,9 @@ class WorldDenoiser(Denoiser):
         return replace(self, label=label)
 
     def rows(self, index: slice | Tensor) -> WorldDenoiser:
-        cut = self.label is not None and self.label.shape[0] > 1
-        return replace(self, label=self.label[index]) if cut else self  # type: ignore[index]
+        if self.label is None or self.label.shape[0] == 1:
+            return self
+        return replace(self, label=self.label[index])
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
         t = as_time(t)

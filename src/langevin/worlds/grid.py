@@ -144,11 +144,7 @@ def generative(denoiser: Denoiser, eta: float = 1.0) -> Equation:
 
 
 @register(
-    "worlds",
-    "grid",
-    title="Fokker–Planck on a grid",
-    arxiv="2206.04642",
-    proof="exact: tests/worlds/test_grid.py",
+    "worlds", "grid", title="Fokker–Planck on a grid", arxiv="2206.04642", proof="exact: tests/worlds/test_grid.py"
 )
 def fokker_planck(grid: Grid, density: Tensor, equation: Equation, times: Tensor | list[float]) -> Tensor:
     r"""p_t on a grid: :math:`\partial_t p = -∇ \cdot (f p) + \tfrac12 \sum_i g_i^2 \partial_i^2 p`, no flux at the box.
@@ -224,7 +220,7 @@ def _fitted(f: np.ndarray, d: float, h: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _advance(p: np.ndarray, rates: Any, step: float) -> np.ndarray:
-    """e^{step·A} p: the chain of so many jumps, times their Poisson probabilities."""
+    """e^{step·A} p: the chain after each number of jumps, times its Poisson probabilities."""
     from scipy.sparse import eye_array
 
     total = -float(rates.diagonal().min()) * step

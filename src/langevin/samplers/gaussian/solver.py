@@ -61,13 +61,10 @@ class Memory(NamedTuple):
 
 
 @register(
-    "samplers",
-    "remainder",
-    title="Gaussian remainder",
-    proof="exact: tests/samplers/test_remainder.py, tests/laws",
+    "samplers", "remainder", title="Gaussian remainder", proof="exact: tests/samplers/test_remainder.py, tests/laws"
 )
 @dataclass(frozen=True)
-class GaussianRemainder(OnGrid):
+class GaussianRemainder(OnGrid[ScalarGaussian]):
     r"""The flow of the Gaussian with the data's mean and covariance in closed form, the rest by multistep quadrature.
 
     With y = x/α, σ the noise-to-signal ratio, u = log σ, and along a direction of variance λ: S² = λ + σ², the flow is
@@ -95,6 +92,7 @@ class GaussianRemainder(OnGrid):
     order: int = 4
     eta: float = 0.0
     prefix: bool = True
+    needs = ScalarGaussian, "the Gaussian-remainder solver"
 
     def __post_init__(self) -> None:
         check_integer("order", self.order, 1, 4)
@@ -116,15 +114,12 @@ class GaussianRemainder(OnGrid):
         found = frame or gaussian_frame(denoiser) or _assumed(size)
         return replace(self, frame=found.on(denoiser.device))
 
-    def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "the Gaussian-remainder solver")
-
     def default_grid(self, process: Process, steps: int) -> Tensor:
         check_integer("steps", steps, 1)
         gaussian: ScalarGaussian = require(process, ScalarGaussian, "the Gaussian-remainder solver")
         return remainder_times(gaussian, steps, self.frame or _assumed(1), self.prefix)
 
-    def plan(self, process: Process, grid: Tensor) -> Sampler:
+    def plan(self, process: ScalarGaussian, grid: Tensor) -> Sampler:
         return self if self.frame is None else super().plan(process, grid)
 
     @property
@@ -182,7 +177,7 @@ class GaussianRemainder(OnGrid):
         a, b = rest.read(alpha_t, here)
         return replace(step, weights=tuple(tensor(outer * gain) for gain in gains[:used]), read=(tensor(a), tensor(b)))
 
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> State:
         if self.frame is None:
             return self.for_model(denoiser).step(state, s, denoiser, noise)
         check_shared_time(state.t, s, "the Gaussian-remainder solver")

@@ -17,7 +17,7 @@ FORMAT = 2
 
 
 def solver_to_dict(solver: LearnedSolver) -> dict[str, Any]:
-    """Plain JSON."""
+    """A learned solver as plain JSON."""
     if solver.table is None or solver.use is None:
         raise UserError("only a solver that was learned for a model can be written")
     use = solver.use

@@ -67,7 +67,7 @@ class SolverUse:
     proof="exact: tests/samplers/test_learned.py, tests/calibration/test_tuning.py",
 )
 @dataclass(frozen=True)
-class LearnedSolver(OnGrid):
+class LearnedSolver(OnGrid[ScalarGaussian]):
     r"""A non-stationary linear solver with a grid and coefficients of its own for every step.
 
     The family of Shaul et al. (2024, arXiv:2403.01329 §3), in which every step has its own coefficients on all earlier
@@ -87,6 +87,7 @@ class LearnedSolver(OnGrid):
     table: SolverTable | None = None
     use: SolverUse | None = None
     frame: GaussianFrame | None = None
+    needs = ScalarGaussian, "a learned solver"
 
     def __repr__(self) -> str:
         if self.table is None:
@@ -95,7 +96,7 @@ class LearnedSolver(OnGrid):
         return f"LearnedSolver({self.table.steps} evaluations{guided})"
 
     def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "a learned solver")
+        super().check(process)
         if self.use is not None and process != self.use.process:
             raise UserError(f"sampler must be one learned for {process}, got one for {self.use.process}")
 
@@ -136,7 +137,7 @@ class LearnedSolver(OnGrid):
         frame = GaussianFrame.unknown(size) if known is None else known.floor_variances(NARROWEST)
         return replace(self, frame=frame.on(denoiser.device))
 
-    def plan(self, process: Process, grid: Tensor) -> Sampler:
+    def plan(self, process: ScalarGaussian, grid: Tensor) -> Sampler:
         if self.table is None or self.frame is None:
             return self
         self.check(process)
@@ -155,15 +156,16 @@ class LearnedSolver(OnGrid):
         steps = LearnedSteps.of(self.table.tensors(), process, self.frame)
         return {(t, i, s): (steps, i) for i, (t, s) in enumerate(itertools.pairwise(grid))}
 
-    def coefficients(self, process: Any, *key: Any) -> None:
+    def coefficients(self, process: ScalarGaussian, *key: Any) -> None:
         """None: a step off its own grid, or without the values before it, is of order 1."""
 
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> State:
         if self.frame is None:
             return self.for_model(denoiser).step(state, s, denoiser, noise)
         memory: Memory | None = state.memory
-        one = not (state.t.ndim or s.ndim)
-        known = self.looked_up(None, float(state.t), len(memory.values) if memory else 0, float(s)) if one else None
+        asked, known = len(memory.values) if memory else 0, None
+        if not (state.t.ndim or s.ndim):
+            known = self.looked_up(denoiser.process, float(state.t), asked, float(s))
         if known is None:
             return self._first_order(state, s, denoiser)
         steps, i = known
@@ -174,9 +176,9 @@ class LearnedSolver(OnGrid):
         moved = steps.move(memory.start, memory.values, i)
         return State(steps.state(moved, i + 1, shape).to(state.x.dtype), s, memory, belief)
 
-    def _first_order(self, state: State, s: Tensor, denoiser: Denoiser) -> State:
+    def _first_order(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian]) -> State:
         assert self.frame is not None
-        process, frame, x = require(denoiser.process, ScalarGaussian, "a learned solver"), self.frame, state.x
+        process, frame, x = denoiser.process, self.frame, state.x
         column = lambda v: v[:, None] if v.ndim else v
         (a, b), (c, d) = [(column(process.alpha(t)), column(process.sigma(t))) for t in (state.t, s)]
         variances = frame.variances
@@ -191,7 +193,7 @@ class LearnedSolver(OnGrid):
 
 
 def find_learned_solver(denoiser: Denoiser, steps: int) -> LearnedSolver | None:
-    """The solver that a model carries for so many steps, the guidance that is asked for and what is bound; or None."""
+    """The solver that a model carries for these steps, the guidance that is asked for and what is bound; or None."""
     for solver in denoiser.learned_solvers():
         if isinstance(solver, LearnedSolver) and solver.table is not None and solver.table.steps == steps:
             return solver

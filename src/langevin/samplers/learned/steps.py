@@ -79,8 +79,8 @@ class LearnedSteps:
         place = lambda u: Place.of(process, u, frame)
         low = float(-0.5 * process.log_snr(process.t_min))
         asked = (table.nodes + table.shifts).clamp(min(low, table.start), table.start)
-        grid = [torch.tensor(table.start, dtype=torch.float64), *table.nodes[1:]]
-        ends = [place(u) for u in grid]
+        nodes = [torch.tensor(table.start, dtype=torch.float64), *table.nodes[1:]]
+        ends = [place(u) for u in nodes]
         ends.append(place(None if table.end is None else torch.tensor(table.end, dtype=torch.float64)))
         variances, column = _columns(frame.variances.cpu())
         rows = [row[:, column].to(frame.mean.device) for row in weights(table, variances, frame.std)]

@@ -26,7 +26,7 @@ _NODES, _WEIGHTS = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss
 
 @dataclass(frozen=True)
 class SolverTable:
-    r"""What is learned, with u = log σ/α.
+    r"""The learned grid and coefficients, with u = log σ/α.
 
     In coordinates along the directions of the data's covariance, of variance λ around the mean m, and with
     :math:`S = \sqrt{λ + e^{2u}}`, the flow of :math:`z = (x/α - m)/S` is
@@ -82,7 +82,7 @@ class SolverTable:
         return len(self.nodes)
 
     def tensors(self) -> SolverTensors:
-        """The same as tensors."""
+        """This table as tensors."""
         tensor = lambda v: torch.tensor(v, dtype=torch.float64)
         rows = lambda v: [tensor(row) for row in v]
         return SolverTensors(
@@ -102,7 +102,7 @@ class SolverTensors:
     before: Sequence[Tensor]
 
     def table(self) -> SolverTable:
-        """The same as numbers."""
+        """These tensors as a table of numbers."""
         rows = lambda v: tuple(tuple(row.tolist()) for row in v)
         return SolverTable(
             self.start,

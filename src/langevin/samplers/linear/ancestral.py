@@ -14,17 +14,13 @@ from ..._errors import UserError, check_numbers
 from ..._registry import register
 from ...denoisers import Denoiser, dirac, gaussian_frame, identity, isotropic, unit
 from ...distributions import Noise
-from ...processes import Process, ScalarGaussian, expand, require
+from ...processes import Process, ScalarGaussian, expand
 from ..loop import Sampler, State
 from .step import Linear, StepCoefficients
 
 
 @register(
-    "samplers",
-    "ancestral",
-    title="Ancestral sampling, whole belief",
-    arxiv="2006.11239",
-    proof="exact: tests/laws",
+    "samplers", "ancestral", title="Ancestral sampling, whole belief", arxiv="2006.11239", proof="exact: tests/laws"
 )
 @dataclass(frozen=True)
 class Ancestral(Sampler):
@@ -75,7 +71,7 @@ ISOTROPIC: dict[Callable[[Denoiser], Denoiser], float] = {dirac: 0.0, unit: 1.0}
 
 
 @dataclass(frozen=True)
-class ScalarAncestral(Linear):
+class ScalarAncestral(Linear[ScalarGaussian]):
     r"""Ancestral sampling from N(x̂_0, c), :math:`c = δ^2 σ^2 / (δ^2 α^2 + σ^2)`: a row a step.
 
     .. math:: x_s = a \hat x_0 + b x_t + \sqrt{v + a^2 c}\, z
@@ -89,14 +85,12 @@ class ScalarAncestral(Linear):
     eta: float
     std: float
     mean: bool
+    needs = ScalarGaussian, "ancestral sampling by rows"
 
-    def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "ancestral sampling by rows")
-
-    def brownian_time(self, process: Process) -> Callable[[Tensor], Tensor]:
+    def brownian_time(self, process: ScalarGaussian) -> Callable[[Tensor], Tensor]:
         return _signal(process)
 
-    def coefficients(self, process: ScalarGaussian, times: tuple[float, ...], s: float) -> StepCoefficients:  # type: ignore[override]
+    def coefficients(self, process: ScalarGaussian, times: tuple[float, ...], s: float) -> StepCoefficients:
         t = torch.tensor(times[0], dtype=torch.float64)
         a, b, v = (float(c) for c in process.bridge_coefficients(t, s, self.eta))
         alpha2, sigma2 = float(process.alpha(t)) ** 2, float(process.sigma2(t))
@@ -172,7 +166,7 @@ def MaximumLikelihoodSDE(std: float | None = None) -> Ancestral:
     proof="exact: tests/laws; parity: tests/samplers/test_parity.py",
 )
 @dataclass(frozen=True)
-class DDIM(Linear):
+class DDIM(Linear[ScalarGaussian]):
     r"""DDIM (Song et al. 2020, arXiv:2010.02502 eq. 12, 16): the bridge through x̂_0, with a share η of its noise.
 
     .. math:: x_s = α_s \hat x_0 + \sqrt{σ_s^2 - v}\,\hat ε + \sqrt{v} z, \quad v = η^2 σ_s^2 (1 - e^{λ_t - λ_s})
@@ -189,19 +183,17 @@ class DDIM(Linear):
     """
 
     eta: float | Literal["hat"] = 0.0
+    needs = ScalarGaussian, "DDIM"
 
     def __post_init__(self) -> None:
         number = isinstance(self.eta, (int, float)) and not isinstance(self.eta, bool)
         if self.eta != "hat" and not (number and 0.0 <= self.eta <= 1.0):
             raise UserError(f"eta must lie in [0, 1] or be 'hat', got {self.eta!r}")
 
-    def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "DDIM")
-
-    def brownian_time(self, process: Process) -> Callable[[Tensor], Tensor]:
+    def brownian_time(self, process: ScalarGaussian) -> Callable[[Tensor], Tensor]:
         return _signal(process)
 
-    def coefficients(self, process: ScalarGaussian, times: tuple[float, ...], s: float) -> StepCoefficients:  # type: ignore[override]
+    def coefficients(self, process: ScalarGaussian, times: tuple[float, ...], s: float) -> StepCoefficients:
         eta, t = 1.0 if self.eta == "hat" else float(self.eta), times[0]
         check_upwards(t, s, eta)
         a, b, v = process.bridge_coefficients(t, s, eta)
@@ -223,9 +215,9 @@ def DDIMHat() -> DDIM:
     return DDIM("hat")
 
 
-def _signal(process: Process) -> Callable[[Tensor], Tensor]:
-    """α²/σ²: the clock at which the noise of the bridge is a Brownian motion's."""
-    return lambda t: torch.exp(process.log_snr(t))  # type: ignore[attr-defined]
+def _signal(process: ScalarGaussian) -> Callable[[Tensor], Tensor]:
+    """α²/σ²: the time in which the noise of the bridge is a Brownian motion's."""
+    return lambda t: torch.exp(process.log_snr(t))
 
 
 def check_upwards(t: float, s: float, eta: float) -> None:

@@ -11,7 +11,7 @@ from ..._registry import register
 from ...denoisers import Denoiser, Transform
 from ...distributions import Distribution, Noise
 from ..loop import Composite, Sampler, State
-from ..runge_kutta.singlestep import PRK
+from ..runge_kutta.tableau import PRK
 from .multistep import PLMS, Multistep
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ...denoisers import Denoiser
 from ...distributions import Distribution, Noise
-from ...processes import Process, expand
-from ..loop import OnGrid, State, check_shared_time
+from ...processes import expand
+from ..loop import OnGrid, P, State, check_shared_time
 
 Scalar = float | Tensor
 """A coefficient: a number, or one a sample shaped to multiply the state."""
@@ -87,7 +87,7 @@ class Memory(NamedTuple):
     arrived: Tensor | float = 0.0
 
 
-class Linear(OnGrid):
+class Linear(OnGrid[P]):
     """A sampler whose step is linear in the state and in what the belief said: it says only the coefficients.
 
     Coefficients are float64 and depend on times alone: ``coefficients(process, times, s)`` are those of the step to s
@@ -105,10 +105,10 @@ class Linear(OnGrid):
         return 0
 
     @abstractmethod
-    def coefficients(self, process: Process, times: tuple[float, ...], s: float) -> StepCoefficients:
+    def coefficients(self, process: P, times: tuple[float, ...], s: float) -> StepCoefficients:
         """The step to s from times[0], with earlier values at times[1:]."""
 
-    def brownian_time(self, process: Process) -> Callable[[Tensor], Tensor]:
+    def brownian_time(self, process: P) -> Callable[[Tensor], Tensor]:
         """V of the Brownian motion whose increments, scaled, are the noise of the steps."""
         return lambda t: t
 
@@ -116,14 +116,14 @@ class Linear(OnGrid):
         """The sampler to take when ``steps`` steps are left, this one included."""
         return self
 
-    def tabulate(self, process: Process, grid: tuple[float, ...]) -> Mapping[tuple[Any, ...], StepCoefficients]:
+    def tabulate(self, process: P, grid: tuple[float, ...]) -> Mapping[tuple[Any, ...], StepCoefficients]:
         table = {}
         for i, s in enumerate(grid[1:]):
             times = grid[max(0, i - self.history) : i + 1][::-1]
             table[times, s] = self.left(len(grid) - 1 - i).coefficients(process, times, s)
         return table
 
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[P], noise: Noise) -> State:
         x, memory = state.x, state.memory or Memory()
         times: tuple[float, ...] = ()
         values: tuple[Tensor, ...] = ()
@@ -150,7 +150,7 @@ class Linear(OnGrid):
             return State(moved, s, Memory(times[: self.history], values, states, moved), belief)
         return State(moved, s, None, belief)
 
-    def _each(self, process: Process, t: Tensor, s: Tensor, x: Tensor) -> StepCoefficients:
+    def _each(self, process: P, t: Tensor, s: Tensor, x: Tensor) -> StepCoefficients:
         """The steps of samples at times of their own, as one with ``(B,)`` coefficients."""
         if self.history:
             check_shared_time(t, s, type(self).__name__)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..._errors import UserError, check_numbers
 from ..._registry import register
-from ...processes import Process, ScalarGaussian, require
+from ...processes import ScalarGaussian
 from .ancestral import check_upwards
 from .step import Linear, StepCoefficients
 
@@ -24,7 +24,7 @@ from .step import Linear, StepCoefficients
     proof="exact: tests/laws, tests/samplers/test_taylor.py",
 )
 @dataclass(frozen=True)
-class QuasiTaylor(Linear):
+class QuasiTaylor(Linear[ScalarGaussian]):
     r"""Taylor's expansion of the reverse equations in the time step, with ideal derivatives (arXiv:2112.13339).
 
     The derivatives that a Taylor method needs are replaced by those of data at a single point, the denoiser's x̂_0. On
@@ -52,6 +52,7 @@ class QuasiTaylor(Linear):
 
     order: int = 2
     eta: float = 0.0
+    needs = ScalarGaussian, "quasi-Taylor"
 
     def __post_init__(self) -> None:
         if isinstance(self.order, bool) or self.order not in (1, 2, 3):
@@ -62,10 +63,7 @@ class QuasiTaylor(Linear):
         if self.eta and self.order == 3:
             raise UserError("order must be 1 or 2 with eta > 0, got 3")
 
-    def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "quasi-Taylor")
-
-    def coefficients(self, process: ScalarGaussian, times: tuple[float, ...], s: float) -> StepCoefficients:  # type: ignore[override]
+    def coefficients(self, process: ScalarGaussian, times: tuple[float, ...], s: float) -> StepCoefficients:
         t, end = (torch.tensor(v, dtype=torch.float64) for v in (times[0], s))
         check_upwards(times[0], s, self.eta)
         if self.eta and float(process.alpha(t)) < 1e-9:

@@ -214,30 +214,29 @@ class AnnealedLangevin(Corrector):
     def default_grid(self, process: Process, steps: int) -> Tensor:
         return grids.log_snr(process, steps)
 
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> State:
         return _Sized(self.steps, self._size(denoiser.process, state.t, s)).step(state, s, denoiser, noise)
 
-    def _size(self, process: Process, t: Tensor, s: Tensor) -> Tensor:
+    def _size(self, process: ScalarGaussian, t: Tensor, s: Tensor) -> Tensor:
         if self.step_size is not None:
             return torch.tensor(self.step_size, dtype=torch.float64)
-        gaussian: ScalarGaussian = require(process, ScalarGaussian, "Langevin dynamics")
-        ratio = torch.exp((gaussian.log_snr(s) - gaussian.log_snr(t)) / 2).clamp(1 + 1e-6, 100.0)
+        ratio = torch.exp((process.log_snr(s) - process.log_snr(t)) / 2).clamp(1 + 1e-6, 100.0)
         sizes = [level_step_size(r, self.steps) for r in ratio.reshape(-1).tolist()]
         return torch.tensor(sizes, dtype=torch.float64).reshape(ratio.shape)
 
-    def chain(self, x: Tensor, s: Tensor, denoiser: Denoiser, noise: Noise, memory: Any) -> Chain:
+    def chain(self, x: Tensor, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise, memory: Any) -> Chain:
         return _Sized(self.steps, self._size(denoiser.process, s, s)).chain(x, s, denoiser, noise, memory)
 
 
 @dataclass(frozen=True, eq=False)
 class _Sized(Corrector):
-    """Langevin dynamics with a step a sample."""
+    """Langevin dynamics with a step size for each sample."""
 
     steps: int
     size: Tensor
 
-    def chain(self, x: Tensor, s: Tensor, denoiser: Denoiser, noise: Noise, memory: Any) -> Chain:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    def chain(self, x: Tensor, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise, memory: Any) -> Chain:
+        process = denoiser.process
         a = expand(self.size * process.sigma(s) ** 2, x)
         for i in range(self.steps):
             belief = denoiser(x, s)

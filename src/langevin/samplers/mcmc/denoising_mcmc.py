@@ -1,4 +1,4 @@
-"""Chains that move the noise level too: denoising MCMC, and Boomerang's way up and back."""
+"""Denoising MCMC: a chain over data and noise level, then denoising from where it stands."""
 
 from __future__ import annotations
 
@@ -13,19 +13,12 @@ from ..._errors import UserError
 from ..._registry import register
 from ...denoisers import Denoiser
 from ...distributions import Noise, Stream
-from ...processes import Process, ScalarGaussian, expand, require
-from ..linear.ancestral import DDIM, Ancestral
+from ...processes import Process, ScalarGaussian, expand
+from ..grids import between
+from ..linear.ancestral import DDIM
 from ..loop import Sampler, State
 from ..sde.reverse_sde import check_downwards
-from .langevin import adjusted, check_steps, expand_rows, known_density, point
-
-
-def _between(process: ScalarGaussian, t: Tensor, s: Tensor, shares: Tensor) -> Tensor:
-    """Times from t to s at shares of the way in log-SNR, ``(len(shares), *t.shape)``; the ends as given."""
-    first, last = process.log_snr(t), process.log_snr(s)
-    column = shares.reshape(-1, *[1] * t.ndim)
-    times = process.time(first + (last - first) * column)
-    return torch.where(column == 0, t, torch.where(column == 1, s, times))
+from .langevin import adjusted, check_steps, known_density, point
 
 
 @register(
@@ -36,7 +29,7 @@ def _between(process: ScalarGaussian, t: Tensor, s: Tensor, shares: Tensor) -> T
     proof="exact: tests/samplers/test_joint.py",
 )
 @dataclass(frozen=True)
-class DenoisingMCMC(Sampler):
+class DenoisingMCMC(Sampler[ScalarGaussian]):
     r"""A chain over data and noise level, then denoising from where it stands (Kim & Ye 2022, arXiv:2209.14593).
 
     The joint law is that of y = x/α at one of K levels κ = σ/α, equally often; the levels are uniform in log-SNR from
@@ -67,6 +60,7 @@ class DenoisingMCMC(Sampler):
     denoise: int = 6
     solver: Sampler = field(default_factory=DDIM)
     posterior: Callable[[Tensor, Tensor], Tensor] | None = None
+    needs = ScalarGaussian, "denoising MCMC"
 
     def __post_init__(self) -> None:
         check_steps(self.chain)
@@ -78,33 +72,35 @@ class DenoisingMCMC(Sampler):
             raise UserError(f"denoise must be an integer of at least 1, got {self.denoise!r}")
 
     def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "denoising MCMC")
+        super().check(process)
         self.solver.check(process)
 
     def default_grid(self, process: Process, steps: int) -> Tensor:
         """Both ends: the chain lives between them, so ``steps`` is not used."""
         return torch.tensor([process.t_max, 0.0], dtype=torch.float64)
 
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> State:
+        process = denoiser.process
         check_downwards(state.t, s, "denoising MCMC")
         count = state.x.shape[0]
         top = state.t.expand(count).clamp_max(process.t_max)
         bottom = torch.where(s > 0, s, torch.full_like(s, process.t_min)).expand(count).minimum(top)
         # The lowest level itself has nothing left to denoise, so levels stop one short of it.
-        times = _between(process, top, bottom, torch.arange(self.levels, dtype=torch.float64) / self.levels)
+        times = between(process, top, bottom, torch.arange(self.levels, dtype=torch.float64) / self.levels)
         x, t = self._walk(state.x, times, denoiser, noise)
         shares = torch.arange(1, self.denoise + 1, dtype=torch.float64) / self.denoise
         moving = State(x, t)
-        for i, ahead in enumerate(_between(process, t, bottom, shares)):
+        for i, ahead in enumerate(between(process, t, bottom, shares)):
             moving = self.solver.step(moving, ahead, denoiser, noise.fold_in(Stream.DENOISED).fold_in(i))
         if bool((s < bottom).any()):
             moving = self.solver.step(moving, s.expand(count), denoiser, noise.fold_in(Stream.LAST))
         return state.move(moving.x, s, belief=moving.belief)
 
-    def _walk(self, x: Tensor, times: Tensor, denoiser: Denoiser, noise: Noise) -> tuple[Tensor, Tensor]:
+    def _walk(
+        self, x: Tensor, times: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise
+    ) -> tuple[Tensor, Tensor]:
         """The chain from x at times[0]: states and times ``(B,)`` where it ended."""
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+        process = denoiser.process
         dim = x[0].numel()
         alphas, rows = process.alpha(times), torch.arange(x.shape[0])
         density = None if self.posterior is not None else known_density(denoiser, "denoising MCMC without a posterior")
@@ -132,103 +128,10 @@ class DenoisingMCMC(Sampler):
             x, level = expand(alphas[new, rows] / here, x) * x, new
         return x, times[level, rows]
 
-    def _langevin(self, x: Tensor, t: Tensor, denoiser: Denoiser, noise: Noise) -> Tensor:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    def _langevin(self, x: Tensor, t: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> Tensor:
+        process = denoiser.process
         a = expand(self.step_size * process.sigma(t) ** 2, x)
         if self.posterior is None:
             return adjusted(point(x, t, denoiser, "denoising MCMC without a posterior"), t, a, denoiser, noise).x
         z = noise.normal(tuple(x.shape[1:])).to(x)
         return x + a / 2 * process.score(x, denoiser(x, t), t) + torch.sqrt(a) * z
-
-
-@register(
-    "samplers",
-    "boomerang",
-    title="Boomerang local sampling",
-    arxiv="2210.12100",
-    proof="exact: tests/laws, tests/samplers/test_joint.py",
-)
-@dataclass(frozen=True)
-class Boomerang(Sampler):
-    r"""Up to a noise level and back (Luzi et al. 2022, arXiv:2210.12100 alg. 1): samples near a given one.
-
-    .. math:: x_u \sim q(x_u | x_t), \qquad x_s \sim p(x_s | x_u) \text{ by } \texttt{sampler}
-
-    From clean data (``boomerang``) it gives local samples, the nearer the lower u is; as ``then`` after another sampler
-    it goes up from s and comes back there, which keeps p_s if the sampler is exact. A state that stands above u just
-    comes down.
-
-    Args:
-        time: u in (0, 1].
-        steps: of the sampler on its way back, ≥ 1, uniform in log-SNR down to ``t_min``.
-        sampler: of the way back; ``Ancestral()`` if not given, which is exact for the true belief.
-    """
-
-    time: float = 0.3
-    steps: int = 10
-    sampler: Sampler = field(default_factory=Ancestral)
-
-    def __post_init__(self) -> None:
-        if not 0 < self.time <= 1:
-            raise UserError(f"time must lie in (0, 1], got {self.time}")
-        check_steps(self.steps)
-
-    def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "Boomerang")
-        self.sampler.check(process)
-
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
-        check_downwards(state.t, s, "Boomerang")
-        count = state.x.shape[0]
-        t, s_each = state.t.expand(count), s.expand(count)
-        top = t.clamp_min(self.time)
-        if bool((top == s_each).all()):
-            return state  # nothing to come down from
-        x = process.transition(state.x, t, top).sample(noise.fold_in(Stream.UP))
-        x = torch.where(expand_rows(top > t, x), x, state.x)
-        # Uniform in log-SNR down to t_min, and then to s = 0 itself.
-        floor = torch.where(s_each > 0, s_each, torch.full_like(s_each, process.t_min)).minimum(top)
-        beyond = bool((s_each < floor).any())
-        inside = self.steps - beyond
-        shares = torch.arange(1, inside + 1, dtype=torch.float64) / max(1, inside)
-        times = [*_between(process, top.clamp_max(process.t_max), floor, shares), *[s_each] * beyond]
-        scalar = state.t.ndim == 0 and s.ndim == 0
-        moving = State(x, top[0] if scalar else top, None, state.belief)
-        for i, now in enumerate(times):
-            moving = self.sampler.step(moving, now[0] if scalar else now, denoiser, noise.fold_in(Stream.DOWN + i))
-        return state.move(moving.x, s, belief=moving.belief)
-
-
-def boomerang(
-    denoiser: Denoiser,
-    x: Tensor,
-    time: float = 0.3,
-    *,
-    steps: int = 10,
-    sampler: Sampler | None = None,
-    seed: int = 0,
-    noise: Noise | None = None,
-) -> Tensor:
-    """Samples of the model near given data, one for each (arXiv:2210.12100): up to ``time`` and back.
-
-    Args:
-        denoiser: the belief.
-        x: data ``(B, *shape)``.
-        time: how far up, in (0, 1].
-        steps: on the way back, ≥ 1.
-        sampler: of the way back; ``Ancestral()`` if not given.
-        seed: of the noise.
-        noise: instead of ``seed``, that of given samples.
-
-    Returns:
-        ``(B, *shape)``.
-    """
-    rule = Boomerang(time, steps, Ancestral() if sampler is None else sampler)
-    rule.check(denoiser.process)
-    noise = Noise(seed, x.shape[0]) if noise is None else noise
-    if len(noise) != x.shape[0]:
-        raise UserError(f"noise is for {len(noise)} samples, but x has {x.shape[0]}")
-    zero = torch.zeros((), dtype=torch.float64)
-    with torch.no_grad():
-        return rule.step(State(x.to(torch.float64), zero), zero, denoiser, noise.to(x.device)).x.to(x)

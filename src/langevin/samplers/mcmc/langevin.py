@@ -14,7 +14,7 @@ from ..._errors import UserError
 from ..._registry import register
 from ...denoisers import Denoiser, Density
 from ...distributions import Dirac, Distribution, Noise, Stream
-from ...processes import Process, ScalarGaussian, expand, require
+from ...processes import ScalarGaussian, expand
 from ..loop import Sampler, State
 from ..sde.filters import WHOLE, Filter
 
@@ -22,22 +22,21 @@ Chain = tuple[Tensor, Any, Distribution | None]
 """Where a chain ended, what it remembers, and the last belief it saw, if it kept one."""
 
 
-class Corrector(Sampler):
+class Corrector(Sampler[ScalarGaussian]):
     """A chain run at the new time s, whose stationary law is p_s. Alone it anneals, after another sampler it corrects.
 
     Going from t to s scales x by α_s/α_t and adds nothing. At s = 0, where the score has no scale, the step returns the
     posterior mean (the last denoise of arXiv:2006.09011), or what came if it stood at 0 already.
     """
 
+    needs = ScalarGaussian, "Langevin dynamics"
+
     @abstractmethod
-    def chain(self, x: Tensor, s: Tensor, denoiser: Denoiser, noise: Noise, memory: Any) -> Chain:
+    def chain(self, x: Tensor, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise, memory: Any) -> Chain:
         """The chain from x at time s > 0."""
 
-    def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "Langevin dynamics")
-
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> State:
+        process = denoiser.process
         x = state.x
         if bool((s == 0).any()):
             if bool((state.t == 0).all()):
@@ -101,8 +100,8 @@ class Langevin(Corrector):
         if self.snr is not None and not 0 < self.snr < math.inf:
             raise UserError(f"snr must be > 0, got {self.snr}")
 
-    def chain(self, x: Tensor, s: Tensor, denoiser: Denoiser, noise: Noise, memory: Any) -> Chain:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    def chain(self, x: Tensor, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise, memory: Any) -> Chain:
+        process = denoiser.process
         size = expand(self.step_size * process.sigma(s) ** 2, x)
         for i in range(self.steps):
             belief = denoiser(x, s)
@@ -158,8 +157,8 @@ class MALA(Corrector):
         if not 0 < self.step_size < math.inf:
             raise UserError(f"step_size must be > 0, got {self.step_size}")
 
-    def chain(self, x: Tensor, s: Tensor, denoiser: Denoiser, noise: Noise, memory: Any) -> Chain:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    def chain(self, x: Tensor, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise, memory: Any) -> Chain:
+        process = denoiser.process
         a = expand(self.step_size * process.sigma(s) ** 2, x)
         here = point(x, s, denoiser, "MALA")
         for i in range(self.steps):
@@ -176,14 +175,14 @@ class Point:
     log_p: Tensor
 
 
-def point(x: Tensor, t: Tensor, denoiser: Denoiser, needed_by: str) -> Point:
+def point(x: Tensor, t: Tensor, denoiser: Denoiser[ScalarGaussian], needed_by: str) -> Point:
     """The score and log density at x."""
-    process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    process = denoiser.process
     density = known_density(denoiser, needed_by)
     return Point(x, process.score(x, denoiser(x, t), t), density.log_density(x, t))
 
 
-def adjusted(here: Point, t: Tensor, a: Tensor, denoiser: Denoiser, noise: Noise) -> Point:
+def adjusted(here: Point, t: Tensor, a: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> Point:
     """One Langevin step of size a, taken with Metropolis and Hastings' probability."""
     x = here.x
     z = noise.normal(tuple(x.shape[1:])).to(x)
@@ -200,7 +199,7 @@ def adjusted(here: Point, t: Tensor, a: Tensor, denoiser: Denoiser, noise: Noise
 
 
 def expand_rows(chosen: Tensor, x: Tensor) -> Tensor:
-    """A truth value a sample, shaped to choose among events."""
+    """One truth value for each sample, shaped to choose among events."""
     return chosen.reshape(-1, *[1] * (x.ndim - 1))
 
 
@@ -252,8 +251,8 @@ class MomentumLangevin(Corrector):
         if not self.friction > 0:
             raise UserError(f"friction must be > 0, got {self.friction}")
 
-    def chain(self, x: Tensor, s: Tensor, denoiser: Denoiser, noise: Noise, memory: Any) -> Chain:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    def chain(self, x: Tensor, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise, memory: Any) -> Chain:
+        process = denoiser.process
         event, sigma = tuple(x.shape[1:]), expand(process.sigma(s), x)
         keep = math.exp(-self.friction * self.step_size)
         renew, half = math.sqrt(1 - keep**2), self.step_size / 2

@@ -11,7 +11,7 @@ from ..._errors import UserError
 from ..._registry import register
 from ...denoisers import Denoiser
 from ...distributions import Dirac, Noise
-from ...processes import Process, ScalarGaussian, expand, require
+from ...processes import ScalarGaussian, expand
 from ..loop import Sampler, State
 
 
@@ -23,7 +23,7 @@ from ..loop import Sampler, State
     proof="exact: tests/laws, tests/samplers/test_momentum.py",
 )
 @dataclass(frozen=True)
-class HeavyBall(Sampler):
+class HeavyBall(Sampler[ScalarGaussian]):
     r"""DDIM with momentum on ε̂ (Wizadwongsa et al. 2023, arXiv:2307.11118: HB at order 1, GHVB at order 2).
 
     In ρ = σ/α and y = x/α, where the flow is dy/dρ = ε̂, the direction is an average of what was seen, which widens the
@@ -46,6 +46,7 @@ class HeavyBall(Sampler):
 
     beta: float = 0.8
     order: int = 2
+    needs = ScalarGaussian, "the heavy ball"
 
     def __post_init__(self) -> None:
         if not 0 < self.beta <= 1:
@@ -53,11 +54,8 @@ class HeavyBall(Sampler):
         if isinstance(self.order, bool) or self.order not in (1, 2):
             raise UserError(f"order must be 1 or 2, got {self.order!r}")
 
-    def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "the heavy ball")
-
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> State:
+        process = denoiser.process
         x, t = state.x, state.t
         belief = denoiser(x, t)
         alpha = process.alpha(t)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,8 +19,9 @@ from ..._registry import register
 from ...denoisers import Denoiser
 from ...distributions import Dirac, Noise
 from ...processes import ProbabilityFlow, Process, ScalarGaussian, expand, require
-from ..loop import Sampler, State
-from .singlestep import DPMSolver, check_start
+from ..loop import P, Sampler, State
+from .dpm_solver import DPMSolver
+from .singlestep import check_start
 
 
 class Attempt(NamedTuple):
@@ -40,13 +41,13 @@ class Attempt(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Adaptive(Sampler):
+class Adaptive(Sampler[P]):
     """The flow between the two ends of a step, by as many steps of its own as the tolerance asks for.
 
-    A method gives the clock it runs by, what it learns at a state, a try and the rule for the next size. The grid is
-    where states are wanted; two ends are enough. The flow has no speed at t = 0, so a step to 0 is integrated to
-    ``t_min`` and one evaluation more takes it to clean data; where a clock is infinite at t = 1, the same is done from
-    there to ``t_max``. A tolerance below the rounding of the network buys short steps and nothing else.
+    A method gives the variable in which it steps, what it learns at a state, a try and the rule for the next size. The
+    grid is where states are wanted; two ends are enough. The flow has no speed at t = 0, so a step to 0 is integrated
+    to ``t_min`` and one evaluation more takes it to clean data; where the variable is infinite at t = 1, the same is
+    done from there to ``t_max``. A tolerance below the rounding of the network buys short steps and nothing else.
 
     Args:
         rtol, atol: tolerances of a step of its own, > 0.
@@ -67,23 +68,23 @@ class Adaptive(Sampler):
             raise UserError(f"max_steps must be an integer of at least 1, got {self.max_steps!r}")
 
     @abstractmethod
-    def clock(self, process: Any, t: Tensor) -> Tensor:
+    def variable(self, process: P, t: Tensor) -> Tensor:
         """The variable in which step sizes are meant; infinite where the method has no step."""
 
     @abstractmethod
-    def time(self, process: Any, clock: Tensor) -> Tensor:
-        """The inverse of ``clock``."""
+    def time(self, process: P, value: Tensor) -> Tensor:
+        """The inverse of ``variable``."""
 
     @abstractmethod
-    def learn(self, denoiser: Denoiser, x: Tensor, t: Tensor) -> Tensor:
+    def learn(self, denoiser: Denoiser[P], x: Tensor, t: Tensor) -> Tensor:
         """One evaluation at ``(B, *state)``, ``(B,)``: what a step starts from."""
 
     @abstractmethod
-    def size(self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, first: Tensor) -> Tensor:
-        """The first step to try, > 0 in units of the clock, ``(B,)``."""
+    def size(self, denoiser: Denoiser[P], x: Tensor, t: Tensor, s: Tensor, first: Tensor) -> Tensor:
+        """The first step to try, > 0 in units of the variable, ``(B,)``."""
 
     @abstractmethod
-    def attempt(self, denoiser: Denoiser, x: Tensor, t: Tensor, u: Tensor, first: Tensor, kept: Tensor) -> Attempt:
+    def attempt(self, denoiser: Denoiser[P], x: Tensor, t: Tensor, u: Tensor, first: Tensor, kept: Tensor) -> Attempt:
         """A step from t to u."""
 
     @abstractmethod
@@ -94,7 +95,7 @@ class Adaptive(Sampler):
         """From the process's noisiest time to 0 in one step: the others are its own."""
         return torch.tensor([process.t_max, 0.0], dtype=torch.float64)
 
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[P], noise: Noise) -> State:
         check_start(state.t, s)
         process, x = denoiser.process, state.x
         begin, end = self._ends(process, state.t, s)
@@ -108,20 +109,20 @@ class Adaptive(Sampler):
             x, belief = _plain(denoiser, x, end, s)
         return state.move(x, s, belief=belief)
 
-    def _ends(self, process: Process, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the integration of a step from t to s begins and ends: not at an infinite clock, and not beyond s."""
+    def _ends(self, process: P, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the integration of a step from t to s begins and ends: at a finite variable, and not beyond s."""
         t, s = torch.broadcast_tensors(t, s)
         low, high = torch.minimum(t, s), torch.maximum(t, s)
-        inner_low = torch.where(self.clock(process, low).isfinite(), low, torch.full_like(low, process.t_min))
-        inner_high = torch.where(self.clock(process, high).isfinite(), high, torch.full_like(high, process.t_max))
+        inner_low = torch.where(self.variable(process, low).isfinite(), low, torch.full_like(low, process.t_min))
+        inner_high = torch.where(self.variable(process, high).isfinite(), high, torch.full_like(high, process.t_max))
         crossed = inner_low >= inner_high
         down = s <= t
         begin, end = torch.where(down, inner_high, inner_low), torch.where(down, inner_low, inner_high)
         return torch.where(crossed, t, begin), torch.where(crossed, t, end)
 
-    def _cross(self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def _cross(self, denoiser: Denoiser[P], x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         process = denoiser.process
-        now, goal = self.clock(process, t), self.clock(process, s)
+        now, goal = self.variable(process, t), self.variable(process, s)
         way = torch.sign(goal - now)
         active = way.nonzero()[:, 0]
         x, t, now, kept = x.clone(), t.clone(), now.clone(), x.clone()
@@ -172,18 +173,18 @@ class Adaptive(Sampler):
         )
 
 
-class _Part:
+class _Part(Generic[P]):
     """The denoiser for some of the samples; for all of them it is the denoiser itself."""
 
-    def __init__(self, denoiser: Denoiser, count: int) -> None:
+    def __init__(self, denoiser: Denoiser[P], count: int) -> None:
         self.denoiser, self.count = denoiser, count
 
-    def __call__(self, index: Tensor) -> Denoiser:
+    def __call__(self, index: Tensor) -> Denoiser[P]:
         return self.denoiser if len(index) == self.count else self.denoiser.rows(index)
 
 
 def _plain(denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Dirac]:
-    """DDIM's step."""
+    """A step of DDIM from t to s, and the belief at t."""
     belief = Dirac(denoiser(x, t).mean)
     return denoiser.process.reverse(x, belief, t, s, 0.0).mean, belief
 
@@ -193,7 +194,7 @@ def _rms(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class DPMSolverAdaptive(Adaptive):
+class DPMSolverAdaptive(Adaptive[ScalarGaussian]):
     r"""DPM-Solver-12 and -23 (Lu et al. 2022, arXiv:2206.00927 appendix C).
 
     A step of half log-SNR h is made by two solvers that share their evaluations; with x' of the lower order and x'' of
@@ -219,6 +220,7 @@ class DPMSolverAdaptive(Adaptive):
     first: float = 0.05
     safety: float = 0.9
     growth: float = 10.0
+    needs = ScalarGaussian, "adaptive DPM-Solver"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -231,25 +233,24 @@ class DPMSolverAdaptive(Adaptive):
         if not self.growth > 1:
             raise UserError(f"growth must be > 1, got {self.growth}")
 
-    def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "adaptive DPM-Solver")
-
-    def clock(self, process: Any, t: Tensor) -> Tensor:
+    def variable(self, process: ScalarGaussian, t: Tensor) -> Tensor:
         # Beyond t_max the signal is nothing but rounding: the integration begins at t_max
         return torch.where(t > process.t_max, -torch.inf, process.log_snr(t) / 2)
 
-    def time(self, process: Any, clock: Tensor) -> Tensor:
-        t: Tensor = process.time(2 * clock)
+    def time(self, process: ScalarGaussian, value: Tensor) -> Tensor:
+        t: Tensor = process.time(2 * value)
         return t
 
-    def learn(self, denoiser: Denoiser, x: Tensor, t: Tensor) -> Tensor:
+    def learn(self, denoiser: Denoiser[ScalarGaussian], x: Tensor, t: Tensor) -> Tensor:
         return denoiser(x, t).mean
 
-    def size(self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, first: Tensor) -> Tensor:
+    def size(self, denoiser: Denoiser[ScalarGaussian], x: Tensor, t: Tensor, s: Tensor, first: Tensor) -> Tensor:
         return torch.full_like(t, self.first)
 
-    def attempt(self, denoiser: Denoiser, x: Tensor, t: Tensor, u: Tensor, first: Tensor, kept: Tensor) -> Attempt:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    def attempt(
+        self, denoiser: Denoiser[ScalarGaussian], x: Tensor, t: Tensor, u: Tensor, first: Tensor, kept: Tensor
+    ) -> Attempt:
+        process = denoiser.process
         high = DPMSolver(self.order)
         low = DPMSolver(1) if self.order == 2 else DPMSolver(2, r1=high.nodes[0])
         states, means = [x], [first]
@@ -314,20 +315,18 @@ class ExplicitRungeKutta(Adaptive):
     """
 
     pair: str = "rk45"
+    needs = ProbabilityFlow, "an ODE solver"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.pair not in ("rk45", "dop853"):
             raise UserError(f"pair must be 'rk45' or 'dop853', got {self.pair!r}")
 
-    def check(self, process: Process) -> None:
-        require(process, ProbabilityFlow, "an ODE solver")
-
-    def clock(self, process: Any, t: Tensor) -> Tensor:
+    def variable(self, process: Any, t: Tensor) -> Tensor:
         return torch.where(t == 0, torch.inf, t)
 
-    def time(self, process: Any, clock: Tensor) -> Tensor:
-        return clock
+    def time(self, process: Any, value: Tensor) -> Tensor:
+        return value
 
     def learn(self, denoiser: Denoiser, x: Tensor, t: Tensor) -> Tensor:
         return require(denoiser.process, ProbabilityFlow, "an ODE solver").velocity(x, denoiser(x, t), t)

@@ -12,13 +12,14 @@ from ..._errors import UserError
 from ..._registry import register
 from ...denoisers import Denoiser
 from ...distributions import Noise, Stream
-from ...processes import Process, ScalarGaussian, expand, require
+from ...processes import Process, ScalarGaussian, expand
 from ..loop import Sampler, State
-from .singlestep import DPMSolver, Tableau
+from .dpm_solver import DPMSolver
+from .tableau import Tableau
 
 
 @dataclass(frozen=True)
-class Churn(Sampler):
+class Churn(Sampler[ScalarGaussian]):
     r"""Noise up to a higher time, then ``sampler`` from there (Karras et al. 2022, arXiv:2206.00364 algorithm 2).
 
     In y = x/α with σ the ratio σ_t/α_t, which is the paper's x and σ on any scalar-Gaussian process,
@@ -43,6 +44,7 @@ class Churn(Sampler):
     s_tmax: float = 50.0
     s_noise: float = 1.003
     steps: int | None = None
+    needs = ScalarGaussian, "churn"
 
     def __post_init__(self) -> None:
         if not 0 <= self.churn < math.inf:
@@ -55,7 +57,7 @@ class Churn(Sampler):
             raise UserError(f"steps must be at least 1, got {self.steps}")
 
     def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "churn")
+        super().check(process)
         self.sampler.check(process)
 
     def default_grid(self, process: Process, steps: int) -> Tensor | None:
@@ -77,8 +79,8 @@ class Churn(Sampler):
         above = process.time(process.log_snr(t) - 2 * math.log1p(gamma)).clamp_max(process.t_max)
         return torch.where(within, torch.maximum(t, above), t)
 
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> State:
+        process = denoiser.process
         if bool((s > state.t).any()) and self.churn:
             raise UserError(f"churn must be 0 for a grid that goes up, got {self.churn}")
         t = self.raised(process, state.t)

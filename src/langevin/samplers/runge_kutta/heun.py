@@ -31,8 +31,7 @@ class Heun(Sampler):
     The step to t = 0 is Euler's: the velocity there divides by σ = 0.
     """
 
-    def check(self, process: Process) -> None:
-        require(process, ProbabilityFlow, "Heun")
+    needs = ProbabilityFlow, "Heun"
 
     def plan(self, process: Process, grid: Tensor) -> Sampler:
         return ScalarHeun().plan(process, grid) if isinstance(process, ScalarGaussian) else self

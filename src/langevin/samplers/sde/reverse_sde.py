@@ -12,13 +12,15 @@ from ..._errors import UserError
 from ..._registry import register
 from ...denoisers import Denoiser
 from ...distributions import BrownianPath, Dirac, Noise, as_path
-from ...processes import Process, ScalarGaussian, expand, require
+from ...processes import Process, ScalarGaussian, expand
 from ..loop import Sampler, State
 from .filters import WHOLE, Filter
 
+_PROOF = "exact: tests/laws, tests/samplers/test_reversal.py"
+
 
 def check_downwards(t: Tensor, s: Tensor, what: str) -> None:
-    """Reverse-time noise is for going towards the data."""
+    """Refuse steps towards noise: the reverse SDE runs towards the data."""
     if bool((s > t).any()):
         raise UserError(f"grid must decrease for {what}")
 
@@ -33,15 +35,9 @@ def reverse_rates(process: ScalarGaussian, t: Tensor) -> tuple[Tensor, Tensor]:
     return drift, g2
 
 
-@register(
-    "samplers",
-    "reverse-diffusion",
-    title="Reverse diffusion",
-    arxiv="2011.13456",
-    proof="exact: tests/laws, tests/samplers/test_reversal.py",
-)
+@register("samplers", "reverse-diffusion", title="Reverse diffusion", arxiv="2011.13456", proof=_PROOF)
 @dataclass(frozen=True)
-class ReverseDiffusion(Sampler):
+class ReverseDiffusion(Sampler[ScalarGaussian]):
     r"""The forward step as it is discretised, reversed (Song et al. 2021, arXiv:2011.13456 eq. 46, appendix E).
 
     With the forward step :math:`x_t = x_s + f(x_s) + G z`, here that of the process from s to t,
@@ -53,31 +49,24 @@ class ReverseDiffusion(Sampler):
     be finite; on the stride of a DDPM table it is the paper's own formula, with √(1−β) and β.
     """
 
-    def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "reverse diffusion")
+    needs = ScalarGaussian, "reverse diffusion"
 
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> State:
+        process = denoiser.process
         x, t = state.x, state.t
         check_downwards(t, s, "reverse diffusion")
         belief = denoiser(x, t)
         forward = process.transition(x, s, t)
         g2 = forward.cov.diagonal(tuple(x.shape[1:]))
         mean = 2 * x - forward.mean + g2 * process.score(x, belief, t)
-        # x/α has the noise of a Brownian motion at the clock σ²/α², and G² = α_t² times its increment.
+        # x/α has the noise of a Brownian motion in the time σ²/α², and G² = α_t² times its increment.
         z = noise.along_path(t, s, lambda u: torch.exp(-process.log_snr(u))).normal(tuple(x.shape[1:])).to(x)
         return state.move(mean + torch.sqrt(g2) * z, s, belief=belief)
 
 
-@register(
-    "samplers",
-    "consistent-annealing",
-    title="Consistent annealed sampling",
-    arxiv="2009.05475",
-    proof="exact: tests/laws, tests/samplers/test_reversal.py",
-)
+@register("samplers", "consistent-annealing", title="Consistent annealed sampling", arxiv="2009.05475", proof=_PROOF)
 @dataclass(frozen=True)
-class ConsistentAnnealing(Sampler):
+class ConsistentAnnealing(Sampler[ScalarGaussian]):
     r"""Annealed Langevin steps whose noise lands on the next level (Jolicoeur-Martineau et al. 2020, arXiv:2009.05475).
 
     The paper's algorithm, in y = x/α at the level κ = σ/α, takes a share η of the way to x̂_0 and adds the noise that
@@ -96,16 +85,14 @@ class ConsistentAnnealing(Sampler):
     """
 
     beta: float = 0.2
+    needs = ScalarGaussian, "consistent annealed sampling"
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.beta <= 1.0:
             raise UserError(f"beta must lie in [0, 1], got {self.beta}")
 
-    def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "consistent annealed sampling")
-
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> State:
+        process = denoiser.process
         x, t = state.x, state.t
         check_downwards(t, s, "consistent annealed sampling")
         belief = denoiser(x, t)
@@ -116,15 +103,9 @@ class ConsistentAnnealing(Sampler):
         return state.move(mean + expand(self.beta * sigma, x) * z, s, belief=belief)
 
 
-@register(
-    "samplers",
-    "preconditioned",
-    title="Preconditioned reverse SDE",
-    arxiv="2207.02196",
-    proof="exact: tests/laws, tests/samplers/test_reversal.py",
-)
+@register("samplers", "preconditioned", title="Preconditioned reverse SDE", arxiv="2207.02196", proof=_PROOF)
 @dataclass(frozen=True)
-class Preconditioned(Sampler):
+class Preconditioned(Sampler[ScalarGaussian]):
     r"""The reverse SDE with filtered noise (after Ma et al. 2022, arXiv:2207.02196), by Euler–Maruyama.
 
     The paper puts a linear map M before noise and score. Where the score is that of a Langevin chain this keeps its
@@ -141,12 +122,10 @@ class Preconditioned(Sampler):
     """
 
     filter: Filter = WHOLE
+    needs = ScalarGaussian, "the preconditioned reverse SDE"
 
-    def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "the preconditioned reverse SDE")
-
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> State:
+        process = denoiser.process
         x, t = state.x, state.t
         check_downwards(t, s, "the preconditioned reverse SDE")
         drift, g2 = reverse_rates(process, t)
@@ -158,15 +137,9 @@ class Preconditioned(Sampler):
         return state.move(moved, s, belief=belief)
 
 
-@register(
-    "samplers",
-    "adaptive-sde",
-    title="Adaptive reverse SDE (gotta go fast)",
-    arxiv="2105.14080",
-    proof="exact: tests/laws, tests/samplers/test_reversal.py",
-)
+@register("samplers", "adaptive-sde", title="Adaptive reverse SDE (gotta go fast)", arxiv="2105.14080", proof=_PROOF)
 @dataclass(frozen=True)
-class AdaptiveSDE(Sampler):
+class AdaptiveSDE(Sampler[ScalarGaussian]):
     r"""The reverse SDE with a step size of its own for each sample (Jolicoeur-Martineau et al. 2021, arXiv:2105.14080).
 
     Algorithm 1: Euler–Maruyama x', its stochastic improved Euler x'' = ½(x' + x̃) on the same noise, where x̃ takes drift
@@ -209,6 +182,7 @@ class AdaptiveSDE(Sampler):
     first: float = 0.01
     growth: float = 2.0
     limit: int = 10_000
+    needs = ScalarGaussian, "the adaptive SDE solver"
 
     def __post_init__(self) -> None:
         for name in ("relative", "absolute", "first"):
@@ -224,15 +198,12 @@ class AdaptiveSDE(Sampler):
         if isinstance(self.limit, bool) or not isinstance(self.limit, int) or self.limit < 1:
             raise UserError(f"limit must be an integer of at least 1, got {self.limit!r}")
 
-    def check(self, process: Process) -> None:
-        require(process, ScalarGaussian, "the adaptive SDE solver")
-
     def default_grid(self, process: Process, steps: int) -> Tensor:
         """Both ends: the steps between them are the solver's own, so ``steps`` is not used."""
         return torch.tensor([process.t_max, 0.0], dtype=torch.float64)
 
-    def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    def step(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> State:
+        process = denoiser.process
         check_downwards(state.t, s, "the adaptive SDE solver")
         count = state.x.shape[0]
         begin, end = state.t.expand(count), s.expand(count)
@@ -247,8 +218,8 @@ class AdaptiveSDE(Sampler):
     def _integrate(
         self, process: ScalarGaussian, denoiser: Denoiser, path: BrownianPath, x: Tensor, t: Tensor, end: Tensor
     ) -> Tensor:
-        event, clock = tuple(x.shape[1:]), lambda u: u
-        x, t, before, w = x.clone(), t.clone(), x.clone(), path.value(event, t, clock).to(x)
+        event, brownian_time = tuple(x.shape[1:]), lambda u: u
+        x, t, before, w = x.clone(), t.clone(), x.clone(), path.value(event, t, brownian_time).to(x)
         h = torch.full_like(t, self.first).minimum(t - end)
         error = torch.zeros_like(t)
         rows = (t > end).nonzero()[:, 0]
@@ -260,7 +231,7 @@ class AdaptiveSDE(Sampler):
             # On ends of cells, so that the rounding of an error moves no time (and a Brownian path with it).
             ahead = torch.maximum(path.floor(now - h[rows]), end[rows])
             ahead = torch.where(ahead < now, ahead, end[rows])  # an end closer than rounding resolves
-            w_ahead = part.value(event, ahead, clock).to(x)
+            w_ahead = part.value(event, ahead, brownian_time).to(x)
             dw = w_ahead - w[rows]
             plain = self._euler(process, asked, x[rows], x[rows], now, ahead - now, dw)
             second = self._euler(process, asked, x[rows], plain, ahead, ahead - now, dw)
