@@ -178,7 +178,19 @@ HEART = data.load("heartbeat")
 UNET = NetworkConfig("unet", {"width": "8", "blocks": "1", "multipliers": "[1,1]"})
 MLP = NetworkConfig("mlp", {"width": "16", "depth": "2"})
 BEATS = NetworkConfig("transformer", {"width": "16", "depth": "1"})
+CRITIC = '{"width": 16, "depth": 1}'
 MODEL_TYPES: dict[str, tuple[data.Dataset, dict[str, Any]]] = {
+    "gan": (points(), {"objective": ObjectiveConfig("gan", {"discriminator": CRITIC, "r1": "0.5", "every": "2"})}),
+    "gan-diffused": (
+        points(),
+        {"objective": ObjectiveConfig("gan", {"discriminator": CRITIC, "loss": "least-squares", "diffuse": "vp"})},
+    ),
+    "normalizing-flow": (points(), {"network": NetworkConfig("coupling", {"width": "8", "depth": "2", "hidden": "1"})}),
+    "classifier": (points(), {"objective": ObjectiveConfig("cross-entropy")}),
+    "restoring": (
+        data.load("digits", limit=40, degrade="resize=4,noise=0.1"),
+        {"network": UNET, "objective": ObjectiveConfig(dropout={"image": 0.5})},
+    ),
     "real": (points(), {}),
     "images": (DIGITS, {"network": UNET, "precision": "bfloat16"}),
     "float16": (DIGITS, {"network": UNET, "precision": "float16"}),

@@ -71,7 +71,7 @@ def run(options: Options) -> None:
     from .evaluate import dataset_of
 
     folder, device = writable(find(options.model), "model"), device_named(options.device)
-    model = models.load(folder, device=device)
+    model = models.load_denoiser(folder, "langevin calibrate", device=device)
     dataset = dataset_of(model, options.data, option="DATA")
     with files.lock(folder), Bar("calibrating") as bar:
         found, file = calibration.calibrate_model(

@@ -81,10 +81,11 @@ def run(options: Options) -> None:
 
 
 def _run(options: Options, team: ProcessGroup, device: str | None) -> None:
-    from .. import models, training
+    from .. import training
     from ..data import load
     from ..data.dataset import FEWEST_TO_MEASURE
     from ..data.hub import PREFIX
+    from ..denoisers import Denoiser
 
     out = writable(options.out)
     at_least_one(steps=options.budget.steps)
@@ -108,7 +109,7 @@ def _run(options: Options, team: ProcessGroup, device: str | None) -> None:
     if options.recipe is not None and not options.resume:  # a run that is resumed has its own configuration
         config = training.recipe(options.recipe, dataset, config)
     made = training.train(config, dataset, out, resume=options.resume, device=device, leave=abandon("langevin train"))
-    if team.first and not isinstance(made, models.Autoencoder):
+    if team.first and isinstance(made, Denoiser):
         here, samples = shlex.quote(str(out)), shlex.quote(str(out / "samples"))
         how, more = "", "" if dataset.info.tokens else f"\n  langevin evaluate {here}"
         if more and len(dataset.test) < FEWEST_TO_MEASURE:

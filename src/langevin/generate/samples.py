@@ -120,7 +120,7 @@ def generate(
     steps = 10 if recipe.steps is None else recipe.steps
     by_name = name == "learned"
     learned = find_learned_solver(denoiser, steps) if by_name or (name is None and recipe.grid is None) else None
-    plain = learned or samplers.default_sampler(denoiser.process)
+    plain = learned or samplers.default_sampler(denoiser)
     if by_name and learned is None:
         raise UserError(
             f"sampler 'learned' needs a solver learned for this model, {steps} steps, this guidance and label, and "
@@ -134,6 +134,8 @@ def generate(
         denoiser, learned = denoisers.with_variance(denoiser, recipe.variance), None
     if name is None and recipe.options:
         raise UserError(f"sampler-options are settings of a named sampler, got {dict(recipe.options)} and no sampler")
+    if recipe.grid is None and (own := rule.default_grid(denoiser.process, steps)) is not None:
+        steps = len(own) - 1
     begun = time.perf_counter()
     x = samplers.sample(
         denoiser,

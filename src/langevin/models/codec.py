@@ -1,4 +1,4 @@
-"""Autoencoders through the one trainer: the model, what suits it, its directory and its picture."""
+"""Autoencoders as models."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import nn as networks
 from .._errors import UserError
 from ..data import DataInfo
 from ..denoisers import EvaluationCounter
 from ..distributions import Noise, Normal
-from .timing import timeless
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +30,7 @@ class Autoencoder:
     data: DataInfo
     config: Mapping[str, Any] = field(default_factory=dict)
     counter: EvaluationCounter = field(default_factory=EvaluationCounter, repr=False)
+    kind = "codec"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -73,33 +72,3 @@ class Autoencoder:
             raise UserError(f"n must be at least 1, got {n}")
         made = self.decode(Noise(seed, n).normal(self.latent).to(self.device, torch.float32)).mean
         return made if self.data.low is None else made.clamp(self.data.low, self.data.high)
-
-
-KEYS = {"langevin", "kind", "network", "data", "moments", "training"}
-
-
-def describe(model: Autoencoder, version: int) -> dict[str, Any]:
-    """What ``config.json`` holds."""
-    return {
-        "langevin": version,
-        "kind": "codec",
-        "network": dict(model.network.config),  # type: ignore[arg-type]
-        "data": model.data.to_dict(),
-        "moments": sorted(model.data.tensors()),
-        "training": timeless(model.config),
-    }
-
-
-def check(config: Mapping[str, Any]) -> None:
-    """Refuse a ``config.json`` that is of no codec."""
-    if not isinstance(config["network"], dict) or str(config["network"].get("name")) not in networks.CODECS:
-        raise UserError(f"a codec's network must be one of {', '.join(networks.CODECS)}, got {config['network']!r}")
-    if not isinstance(config["training"], dict):
-        raise UserError(f"training must be a JSON object, got {config['training']!r}")
-
-
-def of(network: nn.Module, data: DataInfo, training: Mapping[str, Any]) -> Autoencoder:
-    """The codec of a network with its weights."""
-    made = Autoencoder(network, data, training)
-    made.network.check_shape(made.shape)  # type: ignore[operator]
-    return made

@@ -25,7 +25,7 @@ from ..denoisers import (
 )
 from ..storage import files
 from ..storage.untrusted import hints, reading, settings, typed
-from . import codec
+from . import kinds
 from .load_network import load_network
 from .solvers import solvers_of
 from .timing import CLOCK, SECONDS, timeless
@@ -33,7 +33,7 @@ from .variances import variances_of
 
 Made = TypeVar("Made")
 
-FORMAT = 2
+FORMAT = 3
 """Version of the format; a reader refuses what it does not know."""
 
 CONFIG, WEIGHTS, MOMENTS = "config.json", "model.safetensors", "data.safetensors"
@@ -64,19 +64,22 @@ def describe(denoiser: NetworkDenoiser) -> dict[str, Any]:
     }
 
 
-def save(denoiser: NetworkDenoiser | codec.Autoencoder, path: str | os.PathLike[str]) -> None:
+def save(denoiser: Any, path: str | os.PathLike[str]) -> None:
     """Write a model directory: ``load`` finds the whole old model or the whole new one, whenever the writer is killed.
 
     Args:
-        denoiser: of a network made by ``langevin.nn``; conditions that are bound are not saved. Or a codec.
+        denoiser: of a network made by ``langevin.nn``; conditions that are bound are not saved. Or a model of
+            ``models.kinds``: a codec, a generator, a normalizing flow, a classifier.
         path: a directory, made if it does not exist.
 
     Raises:
         UserError: if another process writes in the directory, or the disk is full or refuses.
     """
-    check_instance("denoiser", denoiser, (NetworkDenoiser, codec.Autoencoder), "the denoiser of a network, or a codec")
+    plain = getattr(denoiser, "kind", None) in kinds.KINDS
+    if not plain:
+        check_instance("denoiser", denoiser, NetworkDenoiser, "the denoiser of a network, or a codec")
     check_path("path", path)
-    config = codec.describe(denoiser, FORMAT) if isinstance(denoiser, codec.Autoencoder) else describe(denoiser)
+    config = kinds.describe(denoiser, FORMAT) if plain else describe(denoiser)
     moments = {} if denoiser.data is None else denoiser.data.tensors()
     contents = {WEIGHTS: files.as_safetensors(denoiser.network.state_dict())}
     if moments:
@@ -85,8 +88,8 @@ def save(denoiser: NetworkDenoiser | codec.Autoencoder, path: str | os.PathLike[
     files.publish(Path(path), {**contents, CONFIG: files.as_json(config)})
 
 
-def load(path: str | os.PathLike[str], *, device: torch.device | str | None = None) -> NetworkDenoiser:
-    """The denoiser of a model directory, or of a repository of the Hub.
+def load(path: str | os.PathLike[str], *, device: torch.device | str | None = None) -> Any:
+    """The model of a directory, or of a repository of the Hub: a denoiser, or another of ``models.kinds``.
 
     Nothing is unpickled: JSON and safetensors are read, and checked against each other.
 
@@ -103,11 +106,11 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str | None = No
     return _steady(folder, lambda: _load(folder, device))
 
 
-def _load(folder: Path, device: torch.device | str | None) -> NetworkDenoiser:
+def _load(folder: Path, device: torch.device | str | None) -> Any:
     file = folder / CONFIG
     config = _read(folder)
-    if config["kind"] == "codec":
-        raise UserError(f"{file}: kind 'codec' is no denoiser; langevin.models.load_codec reads it")
+    if config["kind"] in kinds.KINDS:
+        return _load_plain(folder, config, device)
     keys = {
         "langevin",
         "kind",
@@ -122,8 +125,8 @@ def _load(folder: Path, device: torch.device | str | None) -> NetworkDenoiser:
     }
     files.only(file, config, keys | {"files"})
     if config["kind"] not in PARAMETERIZATIONS:
-        kinds = " or ".join(map(repr, PARAMETERIZATIONS))
-        raise UserError(f"{file}: kind {config['kind']!r} is unknown; it must be {kinds}")
+        known = ", ".join(map(repr, [*PARAMETERIZATIONS, *kinds.KINDS]))
+        raise UserError(f"{file}: kind {config['kind']!r} is unknown; it must be one of {known}")
     with reading(folder / CONFIG, folder):
         denoiser = _build(folder, config)
     _place(denoiser.network, device)
@@ -133,27 +136,33 @@ def _load(folder: Path, device: torch.device | str | None) -> NetworkDenoiser:
     return replace(denoiser, config=config, solvers=solvers, learned_variances=variances)
 
 
-def load_codec(path: str | os.PathLike[str], *, device: torch.device | str | None = None) -> codec.Autoencoder:
-    """The codec of a model directory, or of a repository of the Hub; as ``load``.
+def load_denoiser(path: str | os.PathLike[str], what: str, *, device: torch.device | str | None = None) -> Any:
+    """The denoiser of a model directory, for what needs one.
+
+    Args:
+        path: as of ``load``.
+        what: needs it, in words: "langevin tune".
+        device: as of ``load``.
 
     Raises:
-        UserError: if a file is missing, truncated, of an unknown version, or contradicts another; it names the file.
+        UserError: as ``load``, and for a model of another kind.
     """
-    check_path("path", path)
-    folder = find(os.fspath(path))
-    return _steady(folder, lambda: _load_codec(folder, device))
+    model = load(path, device=device)
+    if not isinstance(model, NetworkDenoiser):
+        raise UserError(f"{what} needs a denoiser, but {os.fspath(path)} holds a {model.kind}")
+    return model
 
 
-def _load_codec(folder: Path, device: torch.device | str | None) -> codec.Autoencoder:
-    config = _read(folder)
-    if config["kind"] != "codec":
-        raise UserError(f"{folder / CONFIG}: kind {config['kind']!r} is no codec; langevin.load reads it")
-    files.only(folder / CONFIG, config, codec.KEYS | {"files"})
+def _load_plain(folder: Path, config: Mapping[str, Any], device: torch.device | str | None) -> Any:
+    files.only(folder / CONFIG, config, kinds.KEYS | set(kinds.KINDS[config["kind"]].keys) | {"files"})
     with reading(folder / CONFIG, folder):
-        made = _codec(folder, config)
+        kinds.check(config)
+        trained(config["training"])
+        data = DataInfo.from_dict(config["data"], _moments(folder, config))
+        made = kinds.make(_network(folder, config), data, config)
     _place(made.network, device)
     files.agree(folder, config["files"])
-    return made
+    return replace(made, config={**made.config, **_clock(folder)})
 
 
 def _clock(folder: Path) -> dict[str, float]:
@@ -216,12 +225,6 @@ def _moments(folder: Path, config: Mapping[str, Any]) -> dict[str, torch.Tensor]
     return files.read_safetensors(file) if named else {}
 
 
-def _codec(folder: Path, config: Mapping[str, Any]) -> codec.Autoencoder:
-    codec.check(config)
-    data = DataInfo.from_dict(config["data"], _moments(folder, config))
-    return codec.of(_network(folder, config), data, config["training"])
-
-
 def _build(folder: Path, config: Mapping[str, Any]) -> NetworkDenoiser:
     file = folder / CONFIG
     for key, kind in (
@@ -238,8 +241,8 @@ def _build(folder: Path, config: Mapping[str, Any]) -> NetworkDenoiser:
     reader = PARAMETERIZATIONS[config["kind"]]
     files.only(file, config["parameterization"], set(hints(reader)))
     read = reader(**settings(reader, config["parameterization"], "parameterization"))
-    if str(config["network"].get("name")) in nn.CODECS:
-        raise UserError(f"{file}: network {config['network']['name']!r} is a codec, not a denoiser")
+    if str(config["network"].get("name")) not in nn.BACKBONES:
+        raise UserError(f"{file}: network {config['network'].get('name')!r} is no denoiser's")
     # What a file of weights bears out comes before what a few numbers ask for.
     network = _network(folder, config)
     process = processes.create_process(config["process"])

@@ -5,8 +5,9 @@ Beside them a variational autoencoder, a normalizing flow and an encoder of capt
 
 from .backbone import Backbone
 from .coupling import CouplingFlow
-from .create import CODECS, create_network, default, outline
+from .create import BACKBONES, CODECS, ENCODERS, FLOWS, create_network, default, outline
 from .dit import DiT
+from .encoder import Encoder
 from .layers import attention
 from .mlp import MLP
 from .text import TextEncoder, decode_text, encode_text, encode_texts
@@ -15,12 +16,16 @@ from .unet import UNet
 from .vae import VAE
 
 __all__ = [
+    "BACKBONES",
     "CODECS",
+    "ENCODERS",
+    "FLOWS",
     "MLP",
     "VAE",
     "Backbone",
     "CouplingFlow",
     "DiT",
+    "Encoder",
     "TextEncoder",
     "Transformer",
     "UNet",

@@ -62,7 +62,8 @@ class Coupling(nn.Module):
         both = [*kept, *changed]
         order = sorted(range(len(both)), key=both.__getitem__)
         for name, index in (("kept", kept), ("changed", changed), ("order", order)):
-            self.register_buffer(name, torch.tensor(index), persistent=False)
+            # On the CPU even where the weights are an outline without memory: no file brings them.
+            self.register_buffer(name, torch.tensor(index, device="cpu"), persistent=False)
         sizes = [len(kept) + embedding, *[width] * hidden]
         layers = [layer for a, b in itertools.pairwise(sizes) for layer in (nn.Linear(a, b), nn.SiLU())]
         self.network = nn.Sequential(*layers, zero(nn.Linear(width, 2 * len(changed))))

@@ -7,6 +7,7 @@ from .elbo import ELBO, Codec, elbo
 from .heads import SecondMoment
 from .importance import Importance
 from .matching import MATCHING, ExplicitScoreMatching, ImplicitScoreMatching, SlicedScoreMatching, SlicedVR
+from .players import Player
 from .times import Levels, LikelihoodImportance, LogNormal, Stratified, TableKnots, TimestepDistribution, Uniform
 from .tokens import D3PM
 from .variational import VARIATIONAL, Hybrid, Vlb
@@ -36,6 +37,7 @@ __all__ = [
     "LikelihoodImportance",
     "LogNormal",
     "Objective",
+    "Player",
     "SecondMoment",
     "SlicedScoreMatching",
     "SlicedVR",

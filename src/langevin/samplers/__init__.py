@@ -4,6 +4,7 @@ from . import grids
 from .estimate import estimate_moments, moments_from
 from .gaussian.solver import GaussianRemainder
 from .inversion import decode, encode, lerp, slerp
+from .jump import Jump
 from .learned.file_format import solver_from_dict, solver_to_dict
 from .learned.sampler import LearnedSolver, find_learned_solver
 from .linear.ancestral import DDIM, DDPM, Ancestral, DDIMHat, DDPMLarge, MaximumLikelihoodSDE
@@ -83,6 +84,7 @@ __all__ = [
     "HeavyBall",
     "Heun",
     "InTurn",
+    "Jump",
     "Langevin",
     "LearnedSolver",
     "Linear",

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from .._errors import UserError, check_instance, check_integer, nearest, shown
 from .._registry import lookup
-from ..denoisers import Denoiser, check_is_denoiser
+from ..denoisers import Denoiser, Generator, check_is_denoiser
 from ..distributions import Noise
 from ..processes import PhaseSpace, Process, ScalarGaussian, TableChain
 from ..storage.untrusted import room
 from . import grids
 from .gaussian.solver import GaussianRemainder
+from .jump import Jump
 from .learned.sampler import find_learned_solver
 from .linear.ancestral import Ancestral
 from .loop import Sampler, check_grid, check_sampler, check_start, trajectory
@@ -48,6 +49,11 @@ def _(process: PhaseSpace) -> Sampler:
 @default_sampler.register
 def _(denoiser: Denoiser) -> Sampler:
     return default_sampler(denoiser.process).for_model(denoiser)
+
+
+@default_sampler.register
+def _(denoiser: Generator) -> Sampler:
+    return Jump()
 
 
 @singledispatch
@@ -155,7 +161,7 @@ def sample(
         sampler = create_sampler(sampler)
     if sampler is None and grid is None:
         sampler = find_learned_solver(denoiser, 10 if steps is None else steps)
-    sampler = default_sampler(process) if sampler is None else sampler
+    sampler = default_sampler(denoiser) if sampler is None else sampler
     check_sampler(sampler)
     sampler.check(process)
     sampler = sampler.for_model(denoiser)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .learner import Learner
     from .loader import Order
     from .loop import train
-    from .pictures import image, image_grid, pairs, png, scatter, text
+    from .pictures import accuracy, image, image_grid, pairs, png, scatter, text
     from .recipes import RECIPES, recipe
     from .resolve import build, resolve_config
 
@@ -46,7 +46,7 @@ _FILES = {
     "learner": ("Learner",),
     "loop": ("train",),
     "loader": ("Order",),
-    "pictures": ("image", "image_grid", "pairs", "png", "scatter", "text"),
+    "pictures": ("accuracy", "image", "image_grid", "pairs", "png", "scatter", "text"),
     "recipes": ("RECIPES", "recipe"),
     "resolve": ("build", "resolve_config"),
     "distributed": ("ProcessGroup",),
@@ -70,6 +70,7 @@ __all__ = [
     "PredictionConfig",
     "ProcessConfig",
     "ProcessGroup",
+    "accuracy",
     "build",
     "checkpoints",
     "image",

@@ -26,6 +26,9 @@ from .logging import COLUMNS
 from .resolve import check
 
 FOLDER = "checkpoints"
+PARTS = ("schedule.", "discriminator.")
+"""What objectives add to the network while it learns."""
+
 _NAME = re.compile(r"step-(\d+)")
 MODEL, AVERAGE, OPTIMISER, STATE = "model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"
 
@@ -137,6 +140,7 @@ def save(
             "progress": progress.state(),
             "objective": learner.objective.state(),
             "scale": learner.scale.state(),
+            "players": {turn.name: turn.taken for turn in learner.turns},
             "config": config.to_dict(),
             "data": data.to_dict(),
         }
@@ -167,8 +171,8 @@ def read_state(path: Path) -> dict[str, Any]:
         state = files.read_json(file)
     if state.get("langevin") != FORMAT or state.get("kind") != "checkpoint":
         raise UserError(f"{file}: format {state.get('langevin')!r} is unknown; this version of langevin reads {FORMAT}")
-    files.only(file, state, {"langevin", "kind", "progress", "objective", "scale", "config", "data"})
-    for part in ("progress", "objective", "scale", "config", "data"):
+    files.only(file, state, {"langevin", "kind", "progress", "objective", "scale", "players", "config", "data"})
+    for part in ("progress", "objective", "scale", "players", "config", "data"):
         if not isinstance(state[part], dict):
             raise UserError(f"{file}: {part} must be an object, got {type(state[part]).__name__}")
     files.only(file, state["progress"], {f.name for f in fields(Progress)} - {"clock"})
@@ -187,8 +191,8 @@ def weighs(path: Path, config: Config) -> None:
     with reading(file):
         network = nn.outline({"name": config.network.name, **config.network.options})
         check(config)
-    # A schedule that learns is a part of the network, and of a fixed size.
-    held = {name: v for name, v in files.outline(path / MODEL).items() if not name.startswith("schedule.")}
+    # A schedule that learns and a discriminator are parts of the network, and held against it once it is made.
+    held = {name: v for name, v in files.outline(path / MODEL).items() if not name.startswith(PARTS)}
     files.fit(path / MODEL, held, network.state_dict())
 
 
@@ -221,6 +225,19 @@ def restore(path: Path, learner: Learner) -> Progress:
         return _restore(path, state, learner)
 
 
+def _check_players(path: Path, players: dict[str, Any], learner: Learner, progress: Progress) -> None:
+    """Take over how many steps each player has taken, if that can be."""
+    if players.keys() != {turn.name for turn in learner.turns}:
+        raise UserError(f"{path / STATE}: players must be {[turn.name for turn in learner.turns]}, got {list(players)}")
+    for turn in learner.turns:
+        turn.taken = players[turn.name]
+        # Players take turns of their own, and one may skip a step that another takes.
+        alone, most = len(learner.turns) == 1, progress.step // turn.player.every
+        fits = type(turn.taken) is int and 0 <= turn.taken <= most
+        if not fits or (alone and turn.taken != progress.step - progress.skipped):
+            raise UserError(f"{path / STATE}: players.{turn.name} cannot be {turn.taken!r}")
+
+
 def _restore(path: Path, state: dict[str, Any], learner: Learner) -> Progress:
     clock = files.read_json(path / CLOCK)
     files.only(path / CLOCK, clock, {f.name for f in fields(Clock)})
@@ -234,16 +251,21 @@ def _restore(path: Path, state: dict[str, Any], learner: Learner) -> Progress:
         if not files.is_finite(tensors):
             raise UserError(f"{path / name} holds weights that are not finite")
         load(tensors)
-    moments, taken = files.read_safetensors(path / OPTIMISER), progress.step - progress.skipped
-    if moments or taken:
-        like = {"exp_avg": None, "exp_avg_sq": None, "step": torch.zeros(())}
-        wanted = {f"{name}/{k}": p if v is None else v for name, p in learner.named.items() for k, v in like.items()}
-        files.fit(path / OPTIMISER, moments, wanted)
-    steps = {float(v) for name, v in moments.items() if name.endswith("/step")}
-    if steps - {float(taken)} or not files.is_finite(moments):
-        raise UserError(
-            f"{path / OPTIMISER} is not that of {path / STATE}: it has taken {sorted(steps)} steps, not {taken}"
-        )
+    moments = files.read_safetensors(path / OPTIMISER)
+    _check_players(path, state["players"], learner, progress)
+    wanted: dict[str, Tensor] = {}
+    for turn in learner.turns:
+        own = [(name, p) for name, p in learner.named.items() if any(p is q for q in turn.parameters)]
+        if turn.taken:
+            like = {"exp_avg": None, "exp_avg_sq": None, "step": torch.zeros(())}
+            wanted |= {f"{name}/{k}": p if v is None else v for name, p in own for k, v in like.items()}
+        steps = {float(moments[key]) for name, _ in own if (key := f"{name}/step") in moments}
+        if steps - {float(turn.taken)}:
+            taken = f"it has taken {sorted(steps)} steps, not {turn.taken}"
+            raise UserError(f"{path / OPTIMISER} is not that of {path / STATE}: {taken}")
+    files.fit(path / OPTIMISER, moments, wanted)
+    if not files.is_finite(moments):
+        raise UserError(f"{path / OPTIMISER} holds numbers that are not finite")
     learner.restore_optimiser(moments)
     for part, keeps in (("objective", learner.objective), ("scale", learner.scale)):
         with reading(path / STATE):

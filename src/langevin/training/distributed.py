@@ -68,8 +68,6 @@ class ProcessGroup:
         """
         if self.size == 1:
             return None
-        if type(network).forward is nn.Module.forward:
-            raise UserError(f"a codec is trained by one process, got {self.size}")
         if sharded:
             from torch.distributed.device_mesh import init_device_mesh
             from torch.distributed.fsdp import fully_shard
@@ -94,7 +92,7 @@ class ProcessGroup:
             with network.no_sync() if apart else contextlib.nullcontext():
                 yield
             return
-        if self.size > 1:
+        if hasattr(network, "set_requires_gradient_sync"):
             network.set_requires_gradient_sync(not apart)  # type: ignore[operator]
         yield
 
@@ -105,6 +103,15 @@ class ProcessGroup:
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(total)
         return [float(v) for v in total.tolist()]
+
+    def average(self, tensors: list[Tensor]) -> None:
+        """Each tensor becomes its mean over the team, in place: the same bits on every process."""
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        torch.distributed.all_reduce(flat)
+        for tensor, mean in zip(tensors, (flat / self.size).split([tensor.numel() for tensor in tensors])):
+            tensor.copy_(mean.view_as(tensor))
 
     def gather(self, part: Tensor, batch: int) -> Tensor:
         """The parts of a batch, put together in the order of its rows."""

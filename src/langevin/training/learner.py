@@ -16,7 +16,7 @@ from .._errors import UserError
 from ..denoisers import EvaluationCounter, NetworkDenoiser
 from ..denoisers.conditions import KINDS, hide, rows_of
 from ..distributions import Noise, Stream
-from ..objectives import Objective
+from ..objectives import Objective, Player
 from .config import EMAConfig, OptimiserConfig
 from .distributed import ProcessGroup, spread, whole
 from .ema import EMA
@@ -118,8 +118,28 @@ class Scale:
         self.value, self.good = value, good
 
 
+class Turn:
+    """A player with its optimiser.
+
+    Attributes:
+        taken: steps it has taken.
+    """
+
+    def __init__(self, name: str, player: Player, optimiser: OptimiserConfig) -> None:
+        assert optimiser.lr is not None
+        self.name, self.player, self.taken = name, player, 0
+        self.parameters = [p for p in player.module.parameters() if p.requires_grad]
+        self.adam = torch.optim.AdamW(
+            self.parameters,
+            lr=optimiser.lr,
+            betas=player.betas or optimiser.betas,
+            weight_decay=optimiser.weight_decay,
+            fused=self.parameters[0].device.type in ("cpu", "cuda"),
+        )
+
+
 class Learner:
-    """A network that learns, with its optimiser and its moving average.
+    """A network that learns, with the optimisers of its players and its moving average.
 
     Attributes:
         denoiser: of the network that learns.
@@ -157,22 +177,16 @@ class Learner:
         self.network = denoiser.network.train()
         self.ema = EMA(self.network, batch, ema.width if ema.kind == "power" else None, ema.half_life)
         self.average = objective.prepare(replace(denoiser, network=self.ema.network, counter=EvaluationCounter()))
-        wrapped = self.team.wrap(self.network, sharded)
+        # What is asked for more than its output is not wrapped: its gradients are averaged by hand.
+        wrapped = self.team.wrap(self.network, sharded) if isinstance(denoiser, NetworkDenoiser) else None
         self.denoiser = denoiser if wrapped is None else replace(denoiser, network=wrapped)
         if sharded and wrapped is not None:
             self.ema.shard(self.network)
             if not self.team.first:  # the others use their whole copy at the end alone
                 self.ema.network.to("cpu")
-        self.named = dict(self.network.named_parameters())
+        self.named = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
         self.clip = math.inf if optimiser.clip is None else optimiser.clip
-        assert optimiser.lr is not None
-        self.adam = torch.optim.AdamW(
-            self.named.values(),
-            lr=optimiser.lr,
-            betas=optimiser.betas,
-            weight_decay=optimiser.weight_decay,
-            fused=self.device.type in ("cpu", "cuda"),
-        )
+        self.turns = [Turn(name, player, optimiser) for name, player in objective.players(denoiser).items()]
         self._half = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision)
         self.scale = Scale(precision == "float16")
         self._generators: list[torch.Generator] = []
@@ -200,24 +214,41 @@ class Learner:
             The losses ``(B,)`` of these rows, and the mean loss of the whole batch: NaN if it or the gradient was not
             finite on any process, and then nothing was changed on any.
         """
+        due = [turn for turn in self.turns if number % turn.player.every == 0]
+        results = [self._turn(turn, batch, noise, rate, dropout or {}) for turn in due]
+        finite = all(math.isfinite(mean) for _, mean in results)
+        if finite:
+            self.ema.update(self.network, number)
+        self.scale.after(finite)
+        losses, mean = results[0]
+        return losses, mean if finite else math.nan
+
+    def _turn(
+        self, turn: Turn, batch: Batch, noise: Noise, rate: float, dropout: Mapping[str, float]
+    ) -> tuple[Tensor, float]:
+        """A player's step: its losses, and their mean; NaN if that or a gradient is not finite, and nothing changed."""
+        for other in self.turns:
+            for parameter in other.parameters:
+                parameter.requires_grad_(other is turn)
         losses = []
         for part in range(self.parts):
             rows = slice(part * len(batch["x"]) // self.parts, (part + 1) * len(batch["x"]) // self.parts)
             with self.team.apart(self.denoiser.network, part + 1 < self.parts):
-                losses.append(self._backward(rows_of(batch, rows), noise.rows(rows), dropout or {}))
-        gradients = [p.grad for p in self.named.values() if p.grad is not None]
+                losses.append(self._backward(turn, rows_of(batch, rows), noise.rows(rows), dropout))
+        gradients = [p.grad for p in turn.parameters if p.grad is not None]
+        if self.denoiser.network is self.network:  # not wrapped by what sums over a team
+            self.team.average(gradients)
         # A team takes the mean over its processes, each of which gave the sum over its rows.
         if (factor := self.team.size / self.scale.value) != 1:
             torch._foreach_mul_(gradients, factor)
-        norm = float(whole(nn.utils.clip_grad_norm_(self.named.values(), self.clip)))
+        norm = float(whole(nn.utils.clip_grad_norm_(turn.parameters, self.clip)))
         (mean,) = self.team.sum(float(torch.cat(losses).sum()) / self.batch)
         finite = math.isfinite(mean) and norm < LARGEST
         if finite:
-            self.adam.param_groups[0]["lr"] = rate
-            self.adam.step()
-            self.ema.update(self.network, number)
-        self.scale.after(finite)
-        self.adam.zero_grad(set_to_none=True)
+            turn.adam.param_groups[0]["lr"] = rate
+            turn.adam.step()
+            turn.taken += 1
+        turn.adam.zero_grad(set_to_none=True)
         return torch.cat(losses), mean if finite else math.nan
 
     def warm(self, batch: Batch, noise: Noise) -> None:
@@ -229,17 +260,17 @@ class Learner:
         """
         if isinstance(self.denoiser.network, nn.parallel.DistributedDataParallel):
             rows = slice(0, len(batch["x"]) // self.parts)
-            self._backward(rows_of(batch, rows), noise.rows(rows), {})
-            self.adam.zero_grad(set_to_none=True)
+            self._backward(self.turns[0], rows_of(batch, rows), noise.rows(rows), {})
+            self.turns[0].adam.zero_grad(set_to_none=True)
 
     def _taken(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """x_0 and the conditions that the network takes, on its device."""
-        names = self.average.conditions()
+        names = (*self.average.conditions(), *self.objective.reads)
         held = {name: v.to(self.device, non_blocking=True) for name, v in batch.items() if name in ("x", *names)}
         return held.pop("x"), held
 
-    def _backward(self, batch: Batch, noise: Noise, dropout: Mapping[str, float]) -> Tensor:
-        """The losses of a micro-batch, whose gradients are added to what is there."""
+    def _backward(self, turn: Turn, batch: Batch, noise: Noise, dropout: Mapping[str, float]) -> Tensor:
+        """A player's losses of a micro-batch, whose gradients are added to what is there."""
         noise = noise.to(self.device)
         x0, condition = self._taken(batch)
         for name, share in dropout.items():
@@ -250,7 +281,7 @@ class Learner:
             words = noise.fold_in(Stream.NETWORK).uniform((2,)).mul(2.0**32).long().tolist()
             self._generators = [torch.Generator(self.device).manual_seed(high << 32 | low) for high, low in words]
         with self.arithmetic():
-            losses = self.objective(self.denoiser, x0, condition or None, noise)
+            losses = turn.player.loss(self.denoiser, x0, condition or None, noise)
         (losses.sum() * (self.scale.value / self.batch)).backward()
         return losses.detach()
 
@@ -287,7 +318,7 @@ class Learner:
 
     def optimiser_state(self) -> dict[str, Tensor]:
         """The optimiser's tensors by parameter: ``NAME/exp_avg``, ``NAME/exp_avg_sq``, ``NAME/step``."""
-        state = self.adam.state
+        state = {p: held for turn in self.turns for p, held in turn.adam.state.items()}
         # In one order on every process of a team: putting a spread tensor together is a meeting of all of them.
         return {
             f"{name}/{key}": whole(v) for name, p in self.named.items() for key, v in sorted(state.get(p, {}).items())
@@ -295,10 +326,11 @@ class Learner:
 
     def restore_optimiser(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of ``optimiser_state``; before the first step there is none."""
+        optimiser = {p: turn.adam for turn in self.turns for p in turn.parameters}
         for name, parameter in self.named.items():
             mine = {key.rpartition("/")[2]: v for key, v in tensors.items() if key.rpartition("/")[0] == name}
             # In the layout of the parameter: fused kernels walk over the memory of both.
             fit = lambda v, p=parameter: (
                 torch.empty_like(p).copy_(spread(v.to(p.device), p)) if v.shape == p.shape and v.ndim else v
             )
-            self.adam.state[parameter] = {key: fit(v).detach() for key, v in mine.items()}
+            optimiser[parameter].state[parameter] = {key: fit(v).detach() for key, v in mine.items()}

@@ -132,6 +132,8 @@ def _train(
         denoiser.network.to(team.device)
         if isinstance(denoiser, NetworkDenoiser):
             denoiser.check_memory(-(-batch // (team.size * config.work.accumulate)), learning=True)
+        if sharded and not isinstance(denoiser, NetworkDenoiser):
+            raise UserError(f"shard-weights spreads the network of a denoiser, got {type(denoiser).__name__}")
         if sharded and isinstance(getattr(denoiser, "process", None), Learning):
             raise UserError("shard-weights cannot spread a process that learns: its weights work beside the network")
         if sharded and (
@@ -453,11 +455,9 @@ class Run:
         if not self.team.first:
             return
         path = self.out / "pictures" / f"step-{self.progress.step:07d}.png"
-        data = self.dataset.info
-        reference = self.dataset.test.plain(
-            torch.arange(min(2000 if not data.is_image else 16, len(self.dataset.test)))
-        )
-        path = pictures.snapshot(self._model(), path, seed=self.config.seed, reference=reference)
+        model, held = self._model(), self.dataset.test
+        reference = held.plain(torch.arange(min(pictures.examples(model), len(held))))
+        path = pictures.snapshot(model, path, seed=self.config.seed, reference=reference)
         if self.metrics is not None:
             self.metrics.picture(path, self.progress.step)
 

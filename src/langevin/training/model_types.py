@@ -22,6 +22,18 @@ from ..processes import Chain, PhaseSpace, Process, ScalarGaussian
 from .config import Config, ObjectiveConfig, PredictionConfig
 
 
+def rms(config: Config, data: DataInfo) -> float:
+    """The RMS of the data a coordinate, as given or measured."""
+    given = config.prediction.sigma_data
+    if given is None:
+        if data.mean is None:
+            raise UserError(f"prediction.sigma-data must be given: the moments of data {data.name!r} are unknown")
+        given = math.sqrt(float(data.variance.mean()) + float((data.mean**2).mean()))
+    if not 0 < given < math.inf:
+        raise UserError(f"prediction.sigma-data must be a number > 0, got {given}")
+    return given
+
+
 class Kind(ABC):
     """A kind of model. A new one is a subclass and a row of ``MODEL_TYPES``.
 
@@ -69,15 +81,10 @@ class Real(Kind):
             raise UserError(f"process.name must be {chains} for the tokens of {data.name!r}, got {process!r}")
 
     def prediction(self, config: Config, data: DataInfo) -> PredictionConfig:
-        rms = config.prediction.sigma_data
-        if rms is None:
-            if data.mean is None:
-                raise UserError(f"prediction.sigma-data must be given: the moments of data {data.name!r} are unknown")
-            rms = math.sqrt(float(data.variance.mean()) + float((data.mean**2).mean()))
-        if not 0 < rms < math.inf:
-            raise UserError(f"prediction.sigma-data must be a number > 0, got {rms}")
         name = config.prediction.name or ("flow" if config.process.name == "flow" else "edm")
-        return replace(config.prediction, name=name, time=config.prediction.time or "log_sigma", sigma_data=rms)
+        return replace(
+            config.prediction, name=name, time=config.prediction.time or "log_sigma", sigma_data=rms(config, data)
+        )
 
     def objective(self, config: ObjectiveConfig, prediction: PredictionConfig) -> ObjectiveConfig:
         times, options = config.times, dict(config.times_options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -13,9 +14,11 @@ from torch import Tensor
 
 from .. import samplers
 from .._errors import UserError, shown
-from ..denoisers import NetworkDenoiser
+from ..denoisers import NoisyClassifier
 from ..denoisers.conditions import rows_of
+from ..distributions import Noise
 from ..models.codec import Autoencoder
+from ..processes import ScalarGaussian, require
 from ..storage import files
 
 if TYPE_CHECKING:
@@ -156,61 +159,130 @@ def pairs(codec: Autoencoder, x: Tensor, *, seed: int = 0) -> Tensor:
     return torch.cat([*rows, codec.sample(16, seed)])
 
 
-def snapshot(
-    denoiser: NetworkDenoiser | Autoencoder,
-    path: Path,
-    *,
-    seed: int = 0,
-    reference: Mapping[str, Tensor] | None = None,
-) -> Path:
-    """Sample and save a picture: 8 images of each of at most 10 classes (fewer if they are large), or 2000 points.
+Reference = Mapping[str, Tensor]
+"""Held-out examples ``x``, with what belongs to them."""
 
-    Of a codec it shows held-out images with their reconstructions, and samples; of a model that is told pictures, rows
-    of these, of samples and of the held-out images they belong to. Sequences of tokens are saved as 20 lines of text,
-    as the path returned says. The default sampler takes 12 steps. The noise is the same every time, so pictures of a
-    run show one set of samples as it forms.
+
+def examples(model: Any) -> int:
+    """Held-out examples that a picture of a model needs at most."""
+    return 16 if model.data.is_image and not isinstance(model, NoisyClassifier) else 2000
+
+
+def snapshot(model: Any, path: Path, *, seed: int = 0, reference: Reference | None = None) -> Path:
+    """Save a picture of what a model can: samples of what makes data, what is right of what classifies it.
+
+    The noise is the same every time, so pictures of a run show one set of samples as it forms.
 
     Args:
-        denoiser: what is shown.
-        path: of the picture.
+        model: what is shown.
+        path: of the picture; sequences of tokens are saved as text, as the path returned says.
         seed: of the noise.
-        reference: held-out examples, with what belongs to them.
+        reference: held-out examples.
     """
-    data: Any = denoiser.data
-    held = dict(reference or {})
-    real = held.pop("x", None)
-    if isinstance(denoiser, Autoencoder):
-        x = torch.empty(0) if real is None else real
-        files.replace(path, png(image_grid(pairs(denoiser, x, seed=seed), 8, low=data.low, high=data.high)))
-        return path
-    beside = {name: value for name, value in held.items() if name in denoiser.conditions()}
-    if real is not None and set(beside) - {"label"}:
-        return _beside(denoiser, path, seed, real, beside)
+    return draw(model, path, seed, reference or {})
+
+
+@functools.singledispatch
+def draw(model: Any, path: Path, seed: int, reference: Reference) -> Path:
+    """The picture of a model of one kind: 8 images of each of at most 10 classes (fewer if they are large), 2000
+    points, or 20 lines of text, by the default sampler in 12 steps.
+
+    Of a model that is told pictures: rows of these, of samples, and of the held-out images they belong to.
+    """
+    data: Any = model.data
+    beside = {name: value for name, value in reference.items() if name in model.conditions()}
+    if set(beside) - {"label"}:
+        return _beside(model, path, seed, reference["x"], beside)
     written = bool(data.tokens) and not data.is_image
-    classes = min(10, len(data.classes)) if "label" in denoiser.conditions() else 0
+    classes = min(10, len(data.classes)) if "label" in model.conditions() else 0
     count = (classes or 8) * max(2, min(8, 256 // max(data.shape[1:]))) if data.is_image else 20 if written else 2000
     label = torch.arange(count) % classes if classes else None
-    bound = denoiser if label is None else denoiser.given(label=label)
-    x = samplers.sample(bound, n=count, steps=12, seed=seed)
+    x = _sampled(model if label is None else model.given(label=label), count, seed)
     if written:
         path = path.with_suffix(".txt")
         files.replace(path, text(x, data.tokens).encode())
         return path
-    images = data.is_image
     names = data.classes[:classes]
-    picture = (
-        image_grid(x, classes or 8, low=data.low, high=data.high, names=names) if images else scatter(x, label, real)
-    )
+    if data.is_image:
+        picture = image_grid(x, classes or 8, low=data.low, high=data.high, names=names)
+    else:
+        picture = scatter(x, label, reference.get("x"))
     files.replace(path, png(picture))
     return path
 
 
-def _beside(denoiser: NetworkDenoiser, path: Path, seed: int, real: Tensor, condition: Mapping[str, Tensor]) -> Path:
+def _sampled(model: Any, n: int, seed: int) -> Tensor:
+    """Samples by the default sampler, in 12 steps where it leaves the choice."""
+    rule = samplers.default_sampler(model)
+    steps = 12 if rule.default_grid(model.process, 12) is None else None
+    return samplers.sample(model, n=n, steps=steps, seed=seed)
+
+
+@draw.register
+def _(model: Autoencoder, path: Path, seed: int, reference: Reference) -> Path:
+    """Held-out images with their reconstructions, and samples."""
+    data, x = model.data, reference.get("x", torch.empty(0))
+    assert data.low is not None
+    assert data.high is not None
+    files.replace(path, png(image_grid(pairs(model, x, seed=seed), 8, low=data.low, high=data.high)))
+    return path
+
+
+@draw.register
+def _(model: NoisyClassifier, path: Path, seed: int, reference: Reference) -> Path:
+    """The share of held-out examples that are read right, against the noise."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    level, share = accuracy(model, reference, seed=seed)
+    figure = Figure(figsize=(5, 4), dpi=120, layout="tight")
+    canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
+    axes.semilogx(level, share, marker="o", markersize=3)
+    axes.axhline(1 / len(model.data.classes), color="0.7", linewidth=1)
+    axes.set_xlabel("noise over signal, σ/α")
+    axes.set_ylabel("read right")
+    axes.set_ylim(0, 1.02)
+    buffer = io.BytesIO()
+    canvas.print_png(buffer)
+    buffer.seek(0)
+    files.replace(path, png(Image.open(buffer).convert("RGB")))
+    return path
+
+
+@torch.no_grad()
+def accuracy(
+    model: NoisyClassifier, reference: Reference, *, levels: int = 20, seed: int = 0
+) -> tuple[list[float], list[float]]:
+    """The accuracy of a classifier of noisy data at noise levels equally spaced in log-SNR.
+
+    Args:
+        model: the classifier.
+        reference: examples ``x`` with their ``label``.
+        levels: how many.
+        seed: of the noise.
+
+    Returns:
+        σ/α of each level, ascending, and the share of examples whose label is the likeliest.
+    """
+    process: ScalarGaussian = require(model.process, ScalarGaussian, "accuracy")
+    ends = [float(process.log_snr(t)) for t in (process.t_min, process.t_max)]
+    times = process.time(torch.linspace(ends[0], ends[1], levels, dtype=torch.float64))
+    x, label = reference["x"].to(model.device), reference["label"].to(model.device)
+    noise = Noise(seed, len(x)).to(model.device)
+    share = []
+    for i, t in enumerate(times):
+        x_t = process.marginal(x, t).sample(noise.step(i))
+        share.append(float((model(x_t, t).argmax(1) == label).double().mean()))
+    return (process.sigma(times) / process.alpha(times)).tolist(), share
+
+
+def _beside(denoiser: Any, path: Path, seed: int, real: Tensor, condition: Mapping[str, Tensor]) -> Path:
     """Samples under the conditions of held-out examples: rows of eight pictures told, samples, and the images."""
     data: Any = denoiser.data
     count = min(len(real), 16 if data.is_image else len(real))
     some = rows_of(condition, slice(0, count))
-    x = samplers.sample(denoiser.given(some), n=count, steps=12, seed=seed).cpu().to(real.dtype)
+    x = _sampled(denoiser.given(some), count, seed).cpu().to(real.dtype)
     if not data.is_image:
         files.replace(path, png(scatter(x.flatten(1), some.get("label"), real.flatten(1))))
         return path

@@ -8,25 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
-from .. import nn, objectives, processes
 from .._errors import UserError, unknown
 from ..data import DataInfo
-from ..denoisers import NetworkDenoiser, Parameterization, make_denoiser, time_range
-from ..models.codec import Autoencoder
+from ..denoisers import NetworkDenoiser
 from ..objectives import Objective
-from ..processes import Process, ScalarGaussian
-from ..storage.untrusted import parse_json
 from .budget import period
-from .config import Config, NetworkConfig, ObjectiveConfig, PredictionConfig, ProcessConfig
-from .model_types import default_process, model_type_of
+from .config import Config
+from .families import decode, family_of
 
 LARGEST = 2**40
 """Steps, and numbers of steps, at most."""
-
-RESERVED = {"name", "shape", "times"}
-"""What is no option of anything."""
 
 HIDDEN = 0.1
 """The share of samples that a condition is hidden from."""
@@ -67,7 +58,7 @@ def resolve_config(config: Config, data: DataInfo) -> Config:
         UserError: for a value out of its range, named as it is on the command line.
     """
     suits = _suits(data)
-    network, process, prediction, objective = (_codec if config.network.name in nn.CODECS else _denoiser)(config, data)
+    chosen = family_of(config).settle(config, data)
     budget, every = config.budget, suits.every
     if budget.steps is None and budget.minutes is None:
         budget = replace(budget, steps=suits.steps)
@@ -77,11 +68,13 @@ def resolve_config(config: Config, data: DataInfo) -> Config:
     settled = replace(
         config,
         batch=pick(config.batch, suits.batch),
-        network=network,
-        process=process,
-        prediction=prediction,
+        network=chosen.network,
+        process=chosen.process,
+        prediction=chosen.prediction,
         objective=replace(
-            objective, options=_decode(config.objective.options), dropout=_dropout(config, network.options)
+            chosen.objective,
+            options=decode(chosen.objective.options),
+            dropout=_dropout(config, chosen.network.options),
         ),
         optimiser=replace(
             config.optimiser,
@@ -100,60 +93,6 @@ def resolve_config(config: Config, data: DataInfo) -> Config:
     return settled
 
 
-_Settled = tuple[NetworkConfig, ProcessConfig, PredictionConfig, ObjectiveConfig]
-
-
-def _denoiser(config: Config, data: DataInfo) -> _Settled:
-    """What is trained as a denoiser."""
-    if config.objective.name in objectives.TIMELESS:
-        raise UserError(f"objective {config.objective.name!r} learns a codec: give --network.name vae")
-    name = config.process.name or default_process(data)
-    kind = model_type_of(name)
-    kind.check(name, data)
-    process = ProcessConfig(name, kind.options(_decode(config.process.options), data))
-    config = replace(config, process=process)
-    prediction = kind.prediction(config, data)
-    objective = replace(config.objective, times_options=_decode(config.objective.times_options))
-    objective = kind.objective(objective, prediction)
-    return (
-        NetworkConfig(*_network(config, kind.make_parameterization(prediction, data), data)),
-        process,
-        prediction,
-        objective,
-    )
-
-
-def _codec(config: Config, data: DataInfo) -> _Settled:
-    """What is trained as a codec: without a process, a prediction and times."""
-    plain, o = Config(), config.objective
-    for name, given in (("process", config.process), ("prediction", config.prediction)):
-        if given != getattr(plain, name):
-            raise UserError(f"--{name} is a setting of denoisers: network {config.network.name!r} is a codec")
-    if o.name not in (None, *objectives.TIMELESS) or o.times is not None or o.times_options:
-        raise UserError(f"network {config.network.name!r} is learned by objective 'elbo', which has no times")
-    if not data.is_image or data.tokens:
-        raise UserError(f"network {config.network.name!r} is for images, got data {data!r}")
-    made = nn.default(data.shape, name=config.network.name, **_decode(config.network.options))
-    network = NetworkConfig(str(made.pop("name")), made)
-    return network, config.process, config.prediction, replace(o, name=o.name or "elbo")
-
-
-def _network(config: Config, parameterization: Parameterization, data: DataInfo) -> tuple[str, dict[str, Any]]:
-    options = _decode(config.network.options)
-    process = _process(config)
-    parameterization.check(process)
-    known = time_range(parameterization.time, process)
-    if known is not None:
-        options.setdefault("time_range", known)
-    known_sizes, sizes = data.condition_sizes, options.pop("conditions", data.condition_sizes)
-    if not isinstance(sizes, Mapping) or any(size not in (0, known_sizes.get(name)) for name, size in sizes.items()):
-        raise UserError(f"network.options conditions must be some of those of the data, {known_sizes}, got {sizes}")
-    shape, channels = parameterization.network_shapes(process, data.shape)
-    options.setdefault("out_channels", channels * (1 if config.prediction.variance is None else 2))
-    made = nn.default(shape, sizes, name=config.network.name, **options)
-    return str(made["name"]), {k: v for k, v in made.items() if k != "name"}
-
-
 def _dropout(config: Config, network: Mapping[str, Any]) -> dict[str, float]:
     """The share of samples that each condition of the network is hidden from."""
     names = network.get("conditions", {})
@@ -162,24 +101,6 @@ def _dropout(config: Config, network: Mapping[str, Any]) -> dict[str, float]:
         if name not in names:
             raise unknown("condition (of objective.dropout)", name, names)
     return {name: given.get(name, HIDDEN) for name in names}
-
-
-def _process(config: Config) -> Process:
-    return processes.create_process({"name": config.process.name, **config.process.options})
-
-
-def _decode(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as JSON where they are JSON, else as the text they are."""
-
-    def value(text: Any) -> Any:
-        try:
-            return parse_json(text.encode()) if isinstance(text, str) else text
-        except ValueError:
-            return text
-
-    for key in RESERVED & options.keys():
-        raise UserError(f"options have no {key!r}: it has a setting of its own")
-    return {key: value(text) for key, text in options.items()}
 
 
 def check(config: Config) -> None:
@@ -230,61 +151,14 @@ def check(config: Config) -> None:
 
 
 def build(config: Config, data: DataInfo) -> tuple[Any, Objective]:
-    """The untrained denoiser (or ``Autoencoder``) and the objective of a settled configuration.
+    """The untrained model (a denoiser, a codec, a generator, …) and the objective of a settled configuration.
 
     Weights come from torch's global generator, which the caller seeds.
 
     Raises:
         UserError: for an unknown name or setting, and for a process, prediction or size that do not go together.
     """
-    if config.network.name in nn.CODECS:
-        codec: Any = Autoencoder(nn.create_network({"name": config.network.name, **config.network.options}), data)
-        objective = objectives.create_objective({"name": config.objective.name, **config.objective.options})
-        objective.check(codec)
-        return objective.prepare(codec), objective
-    process = _process(config)
-    parameterization = model_type_of(str(config.process.name)).make_parameterization(config.prediction, data)
-    parameterization.check(process)
-    times: dict[str, Any] = {"name": config.objective.times, **config.objective.times_options}
-    if config.objective.stratified:
-        times = {"name": "stratified", "of": times}
-    objective = objectives.create_objective({"name": config.objective.name, "times": times, **config.objective.options})
-    network = nn.create_network({"name": config.network.name, **config.network.options})
-    network.check_shape(parameterization.network_shapes(process, data.shape)[0])
-    variance = config.prediction.variance
-    denoiser = make_denoiser(network, process, parameterization, data.shape, variance=variance, data=data)
-    objective.check(denoiser)
-    _check_magnitude(process, data)
-    return objective.prepare(denoiser), objective
-
-
-TOO_SMALL, TOO_LARGE = 0.1, 10.0
-"""Spread of the data over the least noise, at least: below, the last step of a sampler is wider than the data. Their
-root mean square over the most noise, at most: NCSN's published levels, where Langevin steps start, are half of it."""
-
-
-def _check_magnitude(process: Process, data: DataInfo) -> None:
-    """Refuse data that are all the same, far too large for the most noise to cover, or far too small for the least.
-
-    A state is α x_0 + σ ε. At t = 1 little may be left of the data, at the end the noise that is left must not be far
-    wider than the data.
-    """
-    if data.mean is None or data.cov is None or data.tokens:
-        return
-    std, size = data.std, math.sqrt(float(data.variance.mean() + data.mean.square().mean()))
-    if std <= 1e-7 * size:  # what float32 tells apart
-        raise UserError(f"the training examples of data {data.name!r} are all the same: there is nothing to learn")
-    if not isinstance(process, ScalarGaussian):
-        return
-    ends = torch.tensor([process.t_min, 1.0], dtype=torch.float64)
-    low, high = (process.sigma(ends) / process.alpha(ends)).tolist()
-    larger = size > TOO_LARGE * high
-    if larger or std < TOO_SMALL * low:
-        raise UserError(
-            f"data {data.name!r} are far {'larger' if larger else 'smaller'} than the noise of {process}: their "
-            f"root mean square is {size:.3g}, their standard deviation {std:.3g}, the noise goes from {low:.3g} to "
-            f"{high:.3g}; scale the data to a mean of about 0 and a standard deviation of about 1"
-        )
+    return family_of(config).build(config, data)
 
 
 def check_memory(config: Config, data: DataInfo) -> None:
@@ -323,7 +197,7 @@ def _differ(
     for key, value in given.items():
         name = f"{where}{key.replace('_', '-')}"
         if key in ("options", "dropout") or key.endswith("_options"):
-            for k, v in _decode(value).items():
+            for k, v in decode(value).items():
                 if kept[key].get(k) not in (v, same[key].get(k)):
                     found.append(f"{name}.{k} {kept[key].get(k)!r} -> {v!r}")
         elif isinstance(value, Mapping):
