@@ -350,7 +350,7 @@ def readers() -> dict[str, Reader]:
             beside(root / "dots", "data.safetensors", load), ((root / "dots" / "data.safetensors").read_bytes(),)
         ),
         "codec": Reader(
-            beside(root / "codec", "config.json", lambda p: models.load_codec(p, device="cpu")),
+            beside(root / "codec", "config.json", lambda p: models.load(p, device="cpu")),
             ((root / "codec" / "config.json").read_bytes(),),
             json=True,
         ),

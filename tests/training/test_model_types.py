@@ -81,7 +81,7 @@ def test_the_kind_decides_the_parameterization(tmp_path: Path) -> None:
     good = json.loads(file.read_text())
     for change, words in [
         ({"kind": "denoiser"}, "lacks scale_input, sigma_data"),
-        ({"kind": "phases"}, "kind 'phases' is unknown; it must be 'denoiser' or"),
+        ({"kind": "phases"}, "kind 'phases' is unknown; it must be one of 'denoiser'"),
         ({"process": {"name": "vp"}}, "needs a chain on tokens, got VP"),
         ({"variance": "range"}, "unknown variance 'range'"),
     ]:

@@ -157,7 +157,7 @@ def test_dropout_is_each_sample_s_own() -> None:
     module.register_forward_hook(lambda module, given, made: masks.append((made / given[0]).detach()))
     x0 = torch.randn(6, 2)
     for rows in (torch.arange(6), torch.tensor([4]), torch.tensor([5, 0])):
-        learner._backward({"x": x0[rows]}, Noise(3, 6, 1).rows(rows), {})
+        learner._backward(learner.turns[0], {"x": x0[rows]}, Noise(3, 6, 1).rows(rows), {})
     whole, one, two = masks
     assert torch.equal(one[0], whole[4])
     assert torch.equal(two, whole[[5, 0]])

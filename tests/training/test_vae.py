@@ -49,7 +49,7 @@ def test_a_run(digits: data.Dataset, tmp_path: Path) -> None:
     made = training.train(config(), digits, tmp_path / "run", device="cpu", quiet=True)
     assert isinstance(made, models.Autoencoder)
     assert made.latent == (2, 2, 2)
-    loaded = models.load_codec(tmp_path / "run", device="cpu")
+    loaded = models.load(tmp_path / "run", device="cpu")
     x = digits.test.all()["x"][:5]
     with torch.no_grad():
         assert torch.equal(loaded.encode(x).mean, made.encode(x).mean)
@@ -60,8 +60,8 @@ def test_a_run(digits: data.Dataset, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "pictures" / "step-0000006.png").exists()
     assert loaded.config["objective"] == {"name": "elbo", "beta": 1.0}
     assert loaded.data == digits.info
-    with pytest.raises(UserError, match=r"kind 'codec' is no denoiser; langevin\.models\.load_codec reads it"):
-        langevin.load(tmp_path / "run")
+    with pytest.raises(UserError, match=r"langevin tune needs a denoiser, but .*run holds a codec"):
+        models.load_denoiser(tmp_path / "run", "langevin tune")
 
 
 def test_resumed_as_if_never_stopped(digits: data.Dataset, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_refused_before_any_work(digits: data.Dataset, tmp_path: Path) -> None:
         ({"process": ProcessConfig("vp")}, "--process is a setting of denoisers"),
         ({"prediction": PredictionConfig("v")}, "--prediction is a setting of denoisers"),
         ({"objective": ObjectiveConfig("x0")}, "learned by objective 'elbo'"),
-        ({"objective": ObjectiveConfig(times="uniform")}, "which has no times"),
+        ({"objective": ObjectiveConfig(times="uniform")}, "without times"),
         ({"objective": ObjectiveConfig("elbo", {"beta": "-1"})}, "beta must be a number >= 0"),
         ({"network": NetworkConfig("vae", {"latnet": "4"})}, "Did you mean 'latent'"),
     ):
@@ -106,12 +106,12 @@ def test_damage_is_named(digits: data.Dataset, tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     whole = json.loads(file.read_text())
     for change, words in (
-        ({"network": {"name": "mlp"}}, "network must be one of vae"),
+        ({"network": {"name": "mlp"}}, "the network of a codec must be one of vae"),
         ({"network": {**whole["network"], "latent": 3}}, "does not match its configuration"),
         ({"extra": 1}, "unknown extra"),
-        ({"kind": "denoiser"}, "is no codec"),
+        ({"kind": "denoiser"}, "lacks parameterization"),
         ({"moments": ["mean"]}, "data.safetensors holds"),
     ):
         file.write_text(json.dumps({**whole, **change}))
         with pytest.raises(UserError, match=words):
-            models.load_codec(tmp_path, device="cpu")
+            models.load(tmp_path, device="cpu")

@@ -134,8 +134,8 @@ def generate(
         denoiser, learned = denoisers.with_variance(denoiser, recipe.variance), None
     if name is None and recipe.options:
         raise UserError(f"sampler-options are settings of a named sampler, got {dict(recipe.options)} and no sampler")
-    if recipe.grid is None and (own := rule.default_grid(denoiser.process, steps)) is not None:
-        steps = len(own) - 1
+    if isinstance(rule, samplers.Jump):
+        steps = 1
     begun = time.perf_counter()
     x = samplers.sample(
         denoiser,

@@ -241,7 +241,7 @@ def _build(folder: Path, config: Mapping[str, Any]) -> NetworkDenoiser:
     reader = PARAMETERIZATIONS[config["kind"]]
     files.only(file, config["parameterization"], set(hints(reader)))
     read = reader(**settings(reader, config["parameterization"], "parameterization"))
-    if str(config["network"].get("name")) not in nn.BACKBONES:
+    if str(config["network"].get("name")) in (*nn.CODECS, *nn.FLOWS, *nn.ENCODERS):
         raise UserError(f"{file}: network {config['network'].get('name')!r} is no denoiser's")
     # What a file of weights bears out comes before what a few numbers ask for.
     network = _network(folder, config)

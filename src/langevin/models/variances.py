@@ -94,7 +94,7 @@ def _head(folder: Path, model: NetworkDenoiser) -> tuple[VarianceHead, int | Non
         low, high = (typed(float | None, config[name], name) for name in ("low", "high"))
         typed(dict, config["training"], "training")
         outline = nn.outline(config["network"])
-        if config["network"]["name"] not in nn.BACKBONES:
+        if config["network"]["name"] in (*nn.CODECS, *nn.FLOWS, *nn.ENCODERS):
             raise UserError(f"network {config['network']['name']!r} is no head")
         outline.check_shape((3 * model.shape[0], *model.shape[1:]))
     network = load_network(files.place(folder, WEIGHTS), config["network"])

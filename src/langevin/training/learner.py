@@ -179,6 +179,7 @@ class Learner:
         self.average = objective.prepare(replace(denoiser, network=self.ema.network, counter=EvaluationCounter()))
         # What is asked for more than its output is not wrapped: its gradients are averaged by hand.
         wrapped = self.team.wrap(self.network, sharded) if isinstance(denoiser, NetworkDenoiser) else None
+        self._by_hand = wrapped is None
         self.denoiser = denoiser if wrapped is None else replace(denoiser, network=wrapped)
         if sharded and wrapped is not None:
             self.ema.shard(self.network)
@@ -236,7 +237,7 @@ class Learner:
             with self.team.apart(self.denoiser.network, part + 1 < self.parts):
                 losses.append(self._backward(turn, rows_of(batch, rows), noise.rows(rows), dropout))
         gradients = [p.grad for p in turn.parameters if p.grad is not None]
-        if self.denoiser.network is self.network:  # not wrapped by what sums over a team
+        if self._by_hand:
             self.team.average(gradients)
         # A team takes the mean over its processes, each of which gave the sum over its rows.
         if (factor := self.team.size / self.scale.value) != 1:
