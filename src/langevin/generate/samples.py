@@ -18,7 +18,6 @@ from ..denoisers import Denoiser, EvaluationCounter, NetworkDenoiser
 from ..denoisers.conditions import as_labels, asked_conditions
 from ..distributions import Noise
 from ..models.conditional import bind
-from ..samplers import find_learned_solver
 from ..samplers.sampling import check_memory
 from .environment import versions
 
@@ -117,31 +116,31 @@ def generate(
     condition = asked_conditions(model.condition_sizes, n, given, first)
     denoiser = _denoiser(model, recipe, condition)
     name = recipe.sampler
-    steps = 10 if recipe.steps is None else recipe.steps
-    by_name = name == "learned"
-    learned = find_learned_solver(denoiser, steps) if by_name or (name is None and recipe.grid is None) else None
-    plain = learned or samplers.default_sampler(denoiser)
-    if by_name and learned is None:
-        raise UserError(
-            f"sampler 'learned' needs a solver learned for this model, {steps} steps, this guidance and label, and "
-            "there is none; `langevin tune` learns one"
-        )
-    rule = plain if name is None or by_name else samplers.create_sampler(name, **recipe.options)
-    if recipe.variance is not None:
-        rule = samplers.Ancestral() if name is None else rule
-        if not isinstance(rule, samplers.Ancestral) or rule.belief is not denoisers.identity:
-            raise UserError(f"variance is read by the sampler 'ancestral' (DDIM's steps by its eta), not by {name!r}")
-        denoiser, learned = denoisers.with_variance(denoiser, recipe.variance), None
     if name is None and recipe.options:
         raise UserError(f"sampler-options are settings of a named sampler, got {dict(recipe.options)} and no sampler")
-    if isinstance(rule, samplers.Jump):
-        steps = 1
+    named = None if name in (None, "learned") else samplers.create_sampler(str(name), **recipe.options)
+    if recipe.variance is not None:
+        named = samplers.Ancestral() if name is None else named
+        if not isinstance(named, samplers.Ancestral) or named.belief is not denoisers.identity:
+            raise UserError(f"variance is read by the sampler 'ancestral' (DDIM's steps by its eta), not by {name!r}")
+        denoiser = denoisers.with_variance(denoiser, recipe.variance)
+    if name == "learned" and recipe.grid is not None:
+        raise UserError(f"sampler 'learned' has a grid of its own, got {recipe.grid!r}")
+    rule, times = samplers.resolve(denoiser, named, steps=recipe.steps, grid=recipe.grid)
+    # A sampler may make fewer steps of its own, and the default one has a step that asks for nothing.
+    steps = min(samplers.STEPS if recipe.steps is None else recipe.steps, len(times) - 1)
+    learned = isinstance(rule, samplers.LearnedSolver)
+    if name == "learned" and not learned:
+        what = f"{steps} steps, this guidance and label"
+        raise UserError(
+            f"sampler 'learned' needs a solver learned for this model, {what}, and there is none; `langevin tune` "
+            "learns one"
+        )
     begun = time.perf_counter()
     x = samplers.sample(
         denoiser,
         rule,
-        steps=recipe.steps,
-        grid=recipe.grid,
+        grid=times,
         noise=Noise(recipe.seed, torch.arange(first, first + n)),
         batch=recipe.batch,
         progress=progress,
@@ -152,7 +151,7 @@ def generate(
         "n": n,
         "label": _said(condition, given),
         **({"given": beside} if (beside := [name for name in condition if name != "label"]) else {}),
-        "sampler": name or ("ancestral" if recipe.variance else "default" if learned is None else "learned"),
+        "sampler": name or ("ancestral" if recipe.variance else "learned" if learned else "default"),
         "rule": repr(rule),
         "process": repr(denoiser.process),
         "grid": recipe.grid or "default",

@@ -36,7 +36,7 @@ from .runge_kutta.churn import Churn, EDMEuler, EDMHeun
 from .runge_kutta.dpm_solver import DPMSolver, DPMSolverFast, DPMSolverPP2S, DPMSolverPP3S, InTurn
 from .runge_kutta.heun import Heun
 from .runge_kutta.tableau import PRK, RhoHeun, RhoKutta3, RhoMidpoint, RhoRK4, Tableau
-from .sampling import create_sampler, default_grid, default_sampler, sample
+from .sampling import STEPS, create_sampler, default_grid, default_sampler, resolve, sample
 from .sde.filters import Filter, Frequency, Matrix
 from .sde.reverse_sde import AdaptiveSDE, ConsistentAnnealing, Preconditioned, ReverseDiffusion
 
@@ -51,6 +51,7 @@ __all__ = [
     "PRK",
     "RK45",
     "SSCS",
+    "STEPS",
     "AdaptiveSDE",
     "Ancestral",
     "AnnealedLangevin",
@@ -126,6 +127,7 @@ __all__ = [
     "level_ratio",
     "level_step_size",
     "moments_from",
+    "resolve",
     "sample",
     "slerp",
     "solver_from_dict",

@@ -116,6 +116,64 @@ def check_memory(n: int, denoiser: Denoiser) -> None:
     room(n * (2 * numbers * denoiser.dtype.itemsize + 8), f"{n} samples of shape {tuple(denoiser.shape)}")
 
 
+STEPS = 10
+"""Steps of a grid where neither their number nor the grid is given."""
+
+
+def resolve(
+    denoiser: Denoiser,
+    sampler: Sampler | str | None = None,
+    *,
+    steps: int | None = None,
+    grid: Tensor | list[float] | str | None = None,
+    upwards: bool = False,
+) -> tuple[Sampler, Tensor]:
+    """What a request for samples stands for: the sampler, with what it takes of the model, and the times of its steps.
+
+    This is the one place where defaults are chosen: a solver learned for the model, the number of steps and the
+    guidance if there is one, else ``default_sampler``; ``STEPS`` steps; the sampler's own grid, else ``default_grid``.
+
+    Args:
+        denoiser: the belief, with its conditions bound.
+        sampler, steps, grid: see ``sample``.
+        upwards: whether the grid may rise, as it does for a start that is given.
+
+    Raises:
+        ValueError: for a request that cannot be met.
+    """
+    process = denoiser.process
+    if isinstance(sampler, str):
+        sampler = create_sampler(sampler)
+    if sampler is None and grid is None:
+        sampler = find_learned_solver(denoiser, STEPS if steps is None else steps)
+    sampler = default_sampler(denoiser) if sampler is None else sampler
+    check_sampler(sampler)
+    sampler.check(process)
+    sampler = sampler.for_model(denoiser)
+    if grid is not None and not isinstance(grid, str):
+        times = check_grid(grid)
+        if steps is not None and steps != len(times) - 1:
+            raise UserError(f"steps = {steps} contradicts a grid of {len(times) - 1} steps; give one of them")
+        rise = (times.diff() > 0).nonzero()
+        if not upwards and rise.numel():
+            i = int(rise[0]) + 1
+            raise UserError(
+                f"grid must decrease strictly to draw data; grid[{i}] = {times[i]:g} follows grid[{i - 1}] = "
+                f"{times[i - 1]:g} (to encode, give start)"
+            )
+        return sampler, times
+    asked, steps = steps, STEPS if steps is None else steps
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise UserError(f"steps must be an integer of at least 1, got {steps!r}")
+    room(STEP * steps, f"a grid of {steps} steps")
+    own = sampler.default_grid(process, steps) if grid is None else lookup("grids", grid).make(process, steps)
+    if asked is not None and grid is None and own is not None and len(own) != steps + 1:
+        more = sampler.default_grid(process, steps + 1)
+        if more is not None and torch.equal(own, more):
+            raise UserError(f"steps must be left out: {sampler} makes its own number of steps, got {steps}")
+    return sampler, check_grid(default_grid(process, steps) if own is None else own)
+
+
 def sample(
     denoiser: Denoiser,
     sampler: Sampler | str | None = None,
@@ -157,36 +215,7 @@ def sample(
     if progress is not None and not callable(progress):
         raise UserError(f"progress must be a function of (done, total), got {shown(progress)}")
     process = denoiser.process
-    if isinstance(sampler, str):
-        sampler = create_sampler(sampler)
-    if sampler is None and grid is None:
-        sampler = find_learned_solver(denoiser, 10 if steps is None else steps)
-    sampler = default_sampler(denoiser) if sampler is None else sampler
-    check_sampler(sampler)
-    sampler.check(process)
-    sampler = sampler.for_model(denoiser)
-    if grid is not None and not isinstance(grid, str):
-        times = check_grid(grid)
-        if steps is not None and steps != len(times) - 1:
-            raise UserError(f"steps = {steps} contradicts a grid of {len(times) - 1} steps; give one of them")
-        rise = (times.diff() > 0).nonzero()
-        if start is None and rise.numel():
-            i = int(rise[0]) + 1
-            raise UserError(
-                f"grid must decrease strictly to draw data; grid[{i}] = {times[i]:g} follows grid[{i - 1}] = "
-                f"{times[i - 1]:g} (to encode, give start)"
-            )
-    else:
-        asked, steps = steps, 10 if steps is None else steps
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise UserError(f"steps must be an integer of at least 1, got {steps!r}")
-        room(STEP * steps, f"a grid of {steps} steps")
-        own = sampler.default_grid(process, steps) if grid is None else lookup("grids", grid).make(process, steps)
-        if asked is not None and grid is None and own is not None and len(own) != steps + 1:
-            more = sampler.default_grid(process, steps + 1)
-            if more is not None and torch.equal(own, more):
-                raise UserError(f"steps must be left out: {sampler} makes its own number of steps, got {steps}")
-        times = check_grid(default_grid(process, steps) if own is None else own)
+    sampler, times = resolve(denoiser, sampler, steps=steps, grid=grid, upwards=start is not None)
     if start is not None:
         check_start(start, denoiser)
         if not bool(start.isfinite().all()):
