@@ -167,7 +167,10 @@ def _shapes(
         return shapes
     if tokens:
         raise UserError("degrade is for images of real numbers, got tokens")
-    return {**shapes, **degrade.shapes(shape)}
+    made = degrade.shapes(shape)
+    for name in shapes.keys() & made.keys():
+        raise UserError(f"degrade makes the condition {name!r}, which these data have already")
+    return {**shapes, **made}
 
 
 def _of_classes(learn: Split, info: DataInfo, known: dict[str, Tensor]) -> dict[str, Tensor]:
