@@ -177,7 +177,9 @@ class Conditioning(nn.Module):
                 parts.append(x.new_zeros(len(x), self.sizes[name] + 1, *x.shape[2:]))
                 continue
             here = ~value.flatten(1).isnan().any(1).view(-1, 1, 1, 1)
-            picture = resized(torch.where(here, value, 0).float(), (x.shape[2], x.shape[3])).to(x.dtype)
+            # In the dtype of x, but float32 at least: half precision is not resized on every device.
+            picture = torch.where(here, value, 0).to(torch.promote_types(x.dtype, torch.float32))
+            picture = resized(picture, (x.shape[2], x.shape[3])).to(x.dtype)
             parts += [picture, here.to(x.dtype).expand(size)]
         return torch.cat(parts, 1)
 
