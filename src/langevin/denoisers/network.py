@@ -200,6 +200,11 @@ class NetworkDenoiser(Denoiser):
     def rows(self, index: slice | Tensor) -> NetworkDenoiser:
         if not self.condition:
             return self
+        if isinstance(index, slice):
+            for name, value in self.condition.items():
+                if 1 < len(value) < (index.stop or 0):
+                    asked = f"samples {index.start or 0} to {index.stop - 1}"
+                    raise UserError(f"{name} was given for {len(value)} samples, got a request for {asked}")
         some = replace(self, condition={k: v[index] if v.shape[0] > 1 else v for k, v in self.condition.items()})
         object.__setattr__(some, "_kept", self._kept)
         return some

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._errors import UserError, unknown
-from ..denoisers.conditions import KINDS
+from ..denoisers.conditions import KINDS, check_real
 from .layers import fourier, integer
 from .text import TextEncoder
 
@@ -125,11 +125,7 @@ class Conditioning(nn.Module):
                         f"{name} must lie in [0, {values}), or be -1 for none; {name}[{where}] = {int(wrong[0])}"
                     )
             else:
-                gone = value.isnan() if name == "sequence" else value.flatten(1).isnan()
-                partly = gone.any(-1) & ~gone.all(-1)
-                if partly.any() or value.isinf().any():
-                    what = "is partly not-a-number" if partly.any() else "holds an infinity"
-                    raise UserError(f"condition {name!r} {what}: a row is finite, or all not-a-number for none")
+                check_real(name, value)
 
     def forward(self, time: Tensor, condition: Mapping[str, Tensor]) -> tuple[Tensor, Context | None]:
         dtype = self.time_in.weight.dtype
