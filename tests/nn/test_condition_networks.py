@@ -15,7 +15,7 @@ from langevin import UserError
 from langevin.denoisers.conditions import KINDS, absent, hide
 from langevin.nn import create_network, default
 from langevin.nn.conditioning import resized
-from langevin.nn.layers import Attention
+from langevin.nn.layers import Attention, waves
 from langevin.nn.text import encode_texts
 
 SIZES = {"label": 4, "caption": 12, "image": 2, "mask": 1, "vector": 3, "sequence": 2}
@@ -150,6 +150,16 @@ def test_planes_lie_beside_x_exactly(name: str) -> None:
     ones = torch.ones(4, 1, 12, 8, dtype=torch.float64)
     assert torch.equal(seen[0], torch.cat([x, full["image"] * here, here * ones, full["mask"], ones], 1))
     assert torch.equal(seen[1], torch.cat([x, full["image"] * 0, 0 * ones, full["mask"], ones], 1))
+
+
+def test_waves_of_x_leave_the_pictures_beside_it() -> None:
+    network, (x, t), full = awake("unet", fourier=(1, 2)), inputs(), conditions()
+    seen: list[Tensor] = []
+    network.stem.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    network(x, t, full)
+    ones = torch.ones(4, 1, 12, 8, dtype=torch.float64)
+    assert torch.equal(seen[0][:, -5:], torch.cat([full["image"], ones, full["mask"], ones], 1))
+    assert torch.equal(seen[0][:, :-5], waves(x, (1, 2)))
 
 
 @pytest.mark.parametrize("size", [(6, 4), (24, 16), (5, 9), (12, 3), (1, 1)])
