@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +240,19 @@ def test_a_table_is_bounded_and_opens_nothing_it_names(tmp_path, monkeypatch) ->
     monkeypatch.setattr(captions, "TABLE", 10)
     with pytest.warns(UserWarning, match="at most 10 bytes"):
         data.load(tmp_path / "p")
+
+
+def test_pipes_are_not_opened(tmp_path) -> None:
+    paths = photos(tmp_path / "p", 4)
+    os.mkfifo(paths[0].with_suffix(".txt"))
+    os.mkfifo(tmp_path / "p" / "metadata.csv")
+    with pytest.warns(UserWarning, match="2 files skipped"):
+        made = data.load(tmp_path / "p")
+    assert {Path(path).name for path, reason in made.skipped if "no regular file" in reason} == {
+        "00.txt",
+        "metadata.csv",
+    }
+    assert made.info.conditions == {}
 
 
 def test_a_table_below_the_top_is_no_table(tmp_path) -> None:

@@ -326,3 +326,16 @@ def test_a_default_network_takes_what_the_data_have(shape: tuple[int, ...]) -> N
         assert torch.equal(network(x, torch.zeros(2).double(), given), torch.zeros_like(x))
     with pytest.raises(UserError, match="unknown condition 'image'"):
         default((2,), {"image": 3})
+
+
+def test_a_default_unet_that_reads_tokens_has_attention() -> None:
+    """Sides that halve to 25 have none by default, and would be refused."""
+    assert default((3, 100, 100))["attention"] == []
+    assert default((3, 100, 100), {"caption": 9})["attention"] == [25]
+    assert default((3, 100, 100), {"sequence": 2, "label": 3})["attention"] == [25]
+    assert default((3, 100, 100), {"caption": 0, "label": 3})["attention"] == []
+    for shape in ((3, 32, 32), (1, 8, 8)):
+        assert default(shape, {"caption": 9})["attention"] == default(shape)["attention"]
+    with pytest.raises(UserError, match="give at least one attention size"):
+        default((3, 134, 134), {"caption": 9})  # 67 pixels are 4,489 places
+    assert default((3, 134, 134), {"caption": 9}, attention=(67,))["attention"] == [67]
