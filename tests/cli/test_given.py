@@ -51,6 +51,7 @@ def bytes_of(path: Path) -> torch.Tensor:
     return torch.from_numpy(np.asarray(Image.open(path)).copy()).float() / 127.5 - 1
 
 
+@pytest.mark.filterwarnings("error")
 def test_what_is_typed_is_what_is_bound(home: Path) -> None:
     model = library.load(home / "model", device="cpu")
     typed = ["label=2", "caption=a=b, é", "vector=0.5,-1e1", f"image={home / 'a.png'}", f"mask={home / 'mask.png'}"]
@@ -287,6 +288,17 @@ def test_a_folder_with_captions_is_trained_on_and_sampled(langevin: Run, tmp_pat
     assert done.code == 0, done.err
     assert drawn(tmp_path / "s").shape == (8, 3, 8, 8)
     assert not list(out.glob("skipped.txt")) or not (out / "skipped.txt").read_text()
+
+
+def test_likelihood_says_what_the_model_was_given(langevin: Run, restored: Path, tmp_path: Path) -> None:
+    words = ["likelihood", restored, "digits", "-n", 4, "--bound", "--steps", 3, "--out", tmp_path / "l"]
+    done = langevin(*words)
+    assert done.code == 0
+    assert "bound given label, image: " in done.out
+    plain = langevin(*words, "--unconditional")
+    assert "bound: " in plain.out
+    number = lambda said: said.out.partition(" bits/dim")[0].split(": ")[1]
+    assert number(plain) != number(done)
 
 
 @pytest.mark.slow

@@ -105,7 +105,7 @@ def _picture(name: str, path: Path, model: NetworkDenoiser) -> Tensor:
         pixels = decode(os.fspath(path), None, channels, False)
     except Refused as error:
         raise UserError(f"{name} {path} cannot be read: {error}") from None
-    x = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    x = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
     known = None if model.data is None else model.data.conditions.get(name)
     if known is not None and tuple(x.shape[1:]) != known[1:]:
         # The largest part in the middle that has the sides' ratio, as pictures are cut where they are trained on.
