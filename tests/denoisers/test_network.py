@@ -417,10 +417,10 @@ REFUSED = [
     (lambda d: d.given(label=1.0), r"label must hold integers, \(\) or \(B,\), got torch.float32"),
     (lambda d: d.given(label=[[1]]), r"label must hold integers, \(\) or \(B,\), got torch.int64 \(1, 1\)"),
     (lambda d: d.given(label=[1, 2, 3])(X, 0.5), "label was given for 3 samples, but the batch has 2"),
-    (lambda d: d.given(vector=[1.0, 2.0]), r"vector must be \(B, 3\) or \(3,\), got shape \(1, 2\)"),
+    (lambda d: d.given(vector=[1.0, 2.0]), r"vector must be \(B, 3\) or \(3,\), got shape \(2,\)"),
     (lambda d: d.given(vector=1.0), r"vector must be \(B, 3\) or \(3,\), got shape \(\)"),
     (lambda d: d.given(vector=torch.ones(1, 1, 3)), r"vector must be \(B, 3\) or \(3,\), got shape \(1, 1, 3\)"),
-    (lambda d: d.given(sequence=torch.ones(4, 3)), r"sequence must be \(B, L, 2\) or \(L, 2\), got shape \(1, 4, 3\)"),
+    (lambda d: d.given(sequence=torch.ones(4, 3)), r"sequence must be \(B, L, 2\) or \(L, 2\), got shape \(4, 3\)"),
     (lambda d: d.given(sequence=torch.ones(2)), r"sequence must be \(B, L, 2\) or \(L, 2\), got shape \(2,\)"),
     (
         lambda d: NetworkDenoiser(nn.Identity(), PROCESSES["vp"], AffineParameterization(), (2,)).given(label=1),

@@ -14,6 +14,7 @@ from scipy.integrate import quad
 from torch import nn
 
 import langevin
+from conditioned import untrained
 from langevin import UserError, processes, samplers, worlds
 from langevin.denoisers import AffineParameterization, NetworkDenoiser
 from langevin.guidance import LinearPooling, classifier_free
@@ -282,6 +283,16 @@ class Small(nn.Module):
 def a_network(solvers=()):
     process = processes.EDM()
     return NetworkDenoiser(Small(), process, AffineParameterization("edm", sigma_data=0.5), (2,), solvers=solvers)
+
+
+def test_one_that_was_learned_without_a_picture_is_not_taken_with_one():
+    model = untrained(("label", "image"))
+    solver = LearnedSolver(a_table(model.process, 4, seed=4, size=0.05), made_for(model.process, label="in turn"))
+    model = replace(model, solvers=(solver,))
+    labels, picture = torch.arange(6) % 3, torch.zeros(1, 4, 4)
+    assert find_learned_solver(model.given(label=labels), 4) is solver
+    assert find_learned_solver(model.given(label=labels, image=picture), 4) is None
+    assert find_learned_solver(model.given(label=labels, image=picture).given(image=None), 4) is solver
 
 
 def test_the_one_that_fits_is_picked():

@@ -92,6 +92,11 @@ def run(options: Options) -> None:
         samples, labels, drawn = made.x, made.label, made.record
     else:
         if options.shard_size is not None:
+            if not given and (each := [name for name in model.condition_sizes if name != "label"]):
+                raise UserError(
+                    f"samples in shards are all given the same, and this model takes {', '.join(each)} of each "
+                    "held-out example; give one for all with --given, or leave out --shard-size"
+                )
             asked = request(options.model, model, recipe, n, options.shard_size, given)
             if not _together(asked, model, options.samples, given):
                 return

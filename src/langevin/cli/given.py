@@ -84,6 +84,8 @@ def _array(name: str, path: Path) -> Tensor:
     from ..data._numpy import arrays
 
     value = arrays(path, (name,))[name]
+    if value.dtype.kind == "c":
+        raise UserError(f"{name} {path} must hold real numbers, got {value.dtype}")
     if value.dtype == np.uint8 and name == "image":
         return torch.from_numpy(value).float() / 127.5 - 1
     return torch.from_numpy(value).float()
@@ -106,5 +108,10 @@ def _picture(name: str, path: Path, model: NetworkDenoiser) -> Tensor:
     x = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
     known = None if model.data is None else model.data.conditions.get(name)
     if known is not None and tuple(x.shape[1:]) != known[1:]:
+        # The largest part in the middle that has the sides' ratio, as pictures are cut where they are trained on.
+        scale = min(have / want for have, want in zip(x.shape[1:], known[1:]))
+        tall, wide = (max(1, round(scale * want)) for want in known[1:])
+        top, left = (x.shape[1] - tall) // 2, (x.shape[2] - wide) // 2
+        x = x[:, top : top + tall, left : left + wide]
         x = interpolate(x[None], known[1:], mode="bicubic", antialias=True)[0].clamp(0, 1)
     return x if name == "mask" else 2 * x - 1

@@ -134,7 +134,8 @@ def run(options: Options) -> None:
         files.publish(out, {**contents, "likelihood.json": files.as_json(record)})
     for name, value in found.items():
         mean = _mean(value)
-        told = " given the label" if conditional else ""
+        given = ", ".join(denoiser.condition)
+        told = "" if not conditional else " given the label" if given == "label" else f" given {given}"
         bits, nats = _with_error(mean, "bits_per_dim", 4), _with_error(mean, "nats", 2)
         of = "one example, which tells no error" if count == 1 else f"{count} examples"
         print(f"{name}{told}: {bits} bits/dim ({nats} nats), {of}")

@@ -128,10 +128,13 @@ def request(place: str, model: NetworkDenoiser, recipe: Recipe, n: int, size: in
     from ..storage import files
 
     label = given.get("label", "in turn" if class_names(model) else None)
-    beside = {name: files.digest(value.numpy().tobytes())["sha256"] for name, value in given.items() if name != "label"}
-    for name in beside:
-        if given[name].ndim != len(KINDS[name].axes):
+    beside = {}
+    for name, value in given.items():
+        if name == "label":
+            continue
+        if value.ndim != len(KINDS[name].axes):
             raise UserError(f"{name} must be one for all samples where they are drawn in shards, got one each")
+        beside[name] = files.digest(f"{value.dtype} {tuple(value.shape)} ".encode() + value.numpy().tobytes())["sha256"]
     return Request(n, size, label, recipe, tuple(model.shape), model_digest(place), given=beside)
 
 

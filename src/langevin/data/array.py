@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
+from ..nn.text import ABSENT, END
 from ..storage.untrusted import room
 from ._numpy import arrays, count_nonfinite
 from .dataset import Dataset, Examples, Options, adjust_split, assemble, check_labels, held_out, limited
@@ -18,7 +19,7 @@ from .split import PICTURES
 
 PIXEL_CHANNELS = (1, 3, 4)
 
-BESIDE = ("image", "mask", "vector", "sequence")
+BESIDE = ("image", "mask", "vector", "sequence", "caption")
 """Arrays that belong to each example, and become conditions under their name."""
 
 EXAMPLE = 160
@@ -31,8 +32,9 @@ def array(path: str | os.PathLike[str], options: Options | None = None) -> Datas
     ``x`` is points ``(N, D)`` or images ``(N, H, W)``, ``(N, C, H, W)`` or ``(N, H, W, C)`` with C of 1, 3 or 4 last;
     uint8 is read as x/127.5 − 1, float16/32/64 as it is, in [−1, 1] for images and any finite value for points.
     ``label`` is integers 0…K−1; ``image`` pictures as ``x`` may be; ``mask`` ``(N, H, W)`` or ``(N, 1, H, W)`` in
-    [0, 1]; ``vector`` ``(N, V)`` and ``sequence`` ``(N, L, F)`` floats, in which not-a-numbers mark what is absent. One
-    example in ten is held out by a hash of its index.
+    [0, 1]; ``vector`` ``(N, V)`` and ``sequence`` ``(N, L, F)`` floats, in which not-a-numbers mark what is absent;
+    ``caption`` ``(N, L)`` tokens of ``nn.text.encode_texts``: bytes, 256 for the end, then −1, which stands throughout
+    where there is none. One example in ten is held out by a hash of its index.
 
     Raises:
         UserError: for a file that is damaged, holds Python objects, or has another shape, type or range.
@@ -116,6 +118,8 @@ def _beside(name: str, raw: np.ndarray, count: int, title: str) -> Tensor:
                 f"{title}: image must be pictures (N, H, W), (N, C, H, W) or (N, H, W, C); got {raw.shape}."
             )
         return made
+    if name == "caption":
+        return _tokens(raw, title)
     axes = {"mask": (3, 4), "vector": (2,), "sequence": (3,)}[name]
     if raw.ndim not in axes or 0 in raw.shape or raw.dtype.kind not in "buif":
         accepted = {"mask": "(N, H, W) or (N, 1, H, W)", "vector": "(N, V)", "sequence": "(N, L, F)"}[name]
@@ -129,6 +133,27 @@ def _beside(name: str, raw: np.ndarray, count: int, title: str) -> Tensor:
     value = value[:, None] if value.ndim == 3 else value
     if value.shape[1] != 1 or not bool(((value >= 0) & (value <= 1)).all()):
         raise UserError(f"{title}: mask must be (N, H, W) or (N, 1, H, W) in [0, 1]; got {tuple(value.shape)}.")
+    return value
+
+
+def _tokens(raw: np.ndarray, title: str) -> Tensor:
+    """Captions, int16 ``(N, L)``: bytes, ``END``, then ``ABSENT`` to the last place; or ``ABSENT`` throughout."""
+    if raw.ndim != 2 or 0 in raw.shape or raw.dtype.kind not in "iu":
+        raise UserError(f"{title}: caption must be integers (N, L); got {raw.dtype} {raw.shape}.")
+    if int(raw.min()) < ABSENT or int(raw.max()) > END:
+        raise UserError(f"{title}: caption must lie in {ABSENT}…{END}; got {int(raw.min())}…{int(raw.max())}.")
+    value = torch.from_numpy(raw.astype(np.int16))
+    there, ends = value != ABSENT, value == END
+    # A row has either no token, or one end, which is the last of its tokens; and no gap before it.
+    one = ends.sum(1) == there.any(1)
+    last = (ends[:, :-1] <= ~there[:, 1:]).all(1)
+    gapless = (there[:, :-1] >= there[:, 1:]).all(1)
+    if not bool((one & last & gapless).all()):
+        row = int((one & last & gapless).byte().argmin())
+        raise UserError(
+            f"{title}: caption must be bytes, then {END}, then {ABSENT}, as nn.text.encode_texts makes it; "
+            f"caption[{row}] is not."
+        )
     return value
 
 

@@ -113,6 +113,11 @@ def assemble(
         if isinstance(part.x, Tensor) and part.x.is_floating_point() and not torch.isfinite(part.x).all():
             raise UserError(f"{name}: x holds {count_nonfinite(part.x)} non-finite values (NaN or infinity).")
         check_labels(name, part.conditions.get("label"), len(classes))
+        if part.conditions.keys() != train.conditions.keys():
+            raise UserError(f"{name}: both splits must have the same conditions, got {list(part.conditions)}")
+        for key, value in part.conditions.items():
+            if value.shape[1:] != (own := train.conditions[key].shape[1:]):
+                raise UserError(f"{name}: {key} is {tuple(own)} to train on, and {tuple(value.shape[1:])} held out")
     ragged = not isinstance(train.x, Tensor)
     window = options.size if options.crop == "random" else None
     shape = tuple(train.x[0].shape)
@@ -122,8 +127,6 @@ def assemble(
         raise UserError(f"{name}: training examples are {shape}, held-out ones {tuple(test.x[0].shape)}.")
     if options.flip and len(shape) != 3:
         raise UserError(f"{name}: flip mirrors images; these are points of shape {shape}.")
-        if part.conditions.keys() != train.conditions.keys():
-            raise UserError(f"{name}: both splits must have the same conditions, got {list(part.conditions)}")
     degrade = None if options.degrade is None else Degradation.parse(options.degrade)
     learn = Split(train.x, train.conditions, flip=options.flip, crop=window if ragged else None, degrade=degrade)
     low, high = (0.0, len(tokens) - 1.0) if tokens else (-1.0, 1.0)
@@ -164,7 +167,10 @@ def _shapes(
         return shapes
     if tokens:
         raise UserError("degrade is for images of real numbers, got tokens")
-    return {**shapes, **degrade.shapes(shape)}
+    made = degrade.shapes(shape)
+    for name in shapes.keys() & made.keys():
+        raise UserError(f"degrade makes the condition {name!r}, which these data have already")
+    return {**shapes, **made}
 
 
 def _of_classes(learn: Split, info: DataInfo, known: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -39,21 +39,28 @@ class Degradation:
             if not low <= value <= high or (integer and value != int(value)):
                 kind = "an integer" if integer else "a number"
                 raise UserError(f"degradation {name} must be {kind} in [{low:g}, {high:g}], got {value:g}")
+        if sum(name == "box" for name, _ in self.steps) > 1:
+            raise UserError(f"degradation box can be given once, as its mask says all that is hidden; got {self}")
 
     @classmethod
     def parse(cls, text: str) -> Degradation:
         """Of text: ``grey``, or ``resize=16,noise=0.1``."""
         steps = []
         for part in text.split(","):
-            name, _, number = part.strip().partition("=")
+            name, _, number = (word.strip() for word in part.partition("="))
+            if name in PLAIN and number:
+                raise UserError(f"degradation {name} takes no number, got {number!r}")
+            if name in DEGRADATIONS and name not in PLAIN and not number:
+                raise UserError(f"degradation {name} needs a number, such as {name}={DEGRADATIONS[name][1]:g}")
             try:
                 steps.append((name, float(number) if number else 0.0))
             except ValueError:
-                raise UserError(f"degrade {name} takes a number, got {number!r}") from None
+                raise UserError(f"degradation {name} takes a number, got {number!r}") from None
         return cls(tuple(steps))
 
     def __str__(self) -> str:
-        return ",".join(name if name in PLAIN else f"{name}={value:g}" for name, value in self.steps)
+        number = lambda value: repr(value).removesuffix(".0")  # all digits, so that the text means the same
+        return ",".join(name if name in PLAIN else f"{name}={number(value)}" for name, value in self.steps)
 
     def __call__(self, x: Tensor, noise: Noise) -> dict[str, Tensor]:
         """The conditions ``image`` and, where a part is hidden, ``mask`` (1 where it is known) of images.
@@ -130,6 +137,9 @@ def _jpeg(made: Made, quality: float, noise: Noise) -> Made:
     """JPEG of that quality, written and read again."""
     import numpy as np
     from PIL import Image
+
+    if made["image"].shape[1] not in (1, 3):
+        raise UserError(f"degradation jpeg needs images of 1 or 3 channels, got {made['image'].shape[1]}")
 
     def again(image: Tensor) -> Tensor:
         pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()

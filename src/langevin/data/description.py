@@ -65,7 +65,7 @@ def _check_covariance(name: str, value: Tensor) -> None:
         raise UserError(f"{name} must be positive semi-definite, but has a negative eigenvalue")
 
 
-def event(shape: Any) -> tuple[int, ...]:
+def event(shape: Any, name: str = "shape") -> tuple[int, ...]:
     """The event shape that a file says, one to eight sizes of at most 2^28 numbers in all.
 
     Raises:
@@ -73,7 +73,7 @@ def event(shape: Any) -> tuple[int, ...]:
     """
     sizes = isinstance(shape, list | tuple) and all(type(n) is int and n > 0 for n in shape)
     if not sizes or not 1 <= len(shape) <= 8 or math.prod(shape) > EVENT:
-        raise UserError(f"shape must be a tuple of positive integers, at most {EVENT} numbers in all; got {shape!r}.")
+        raise UserError(f"{name} must be a tuple of positive integers, at most {EVENT} numbers in all; got {shape!r}.")
     return tuple(shape)
 
 
@@ -162,8 +162,10 @@ class DataInfo:
             if name not in KINDS:
                 raise unknown("condition", str(name), KINDS)
             axes = KINDS[name].axes
-            if len(shape) != len(axes) or (axes and event(shape) != tuple(shape)):
+            if len(shape) != len(axes):
                 raise UserError(f"conditions.{name} must be a shape ({', '.join(axes)}); got {shape!r}.")
+            if axes:
+                event(shape, f"conditions.{name}")
         object.__setattr__(self, "conditions", {name: tuple(given[name]) for name in KINDS if name in given})
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from .._errors import UserError
+from . import captions
 from .dataset import Dataset, Examples, Options, adjust_split, assemble, held_out, limited
 from .images import Refused, centre, read_all, stack
 
@@ -38,6 +39,11 @@ def folder(path: str | os.PathLike[str], options: Options | None = None) -> Data
     is unlabelled. Sub-folders ``train`` and ``test`` (or ``val``) are the two splits, with the classes inside them;
     otherwise one picture in ten is held out by a hash of its path, so that adding pictures moves none between splits.
 
+    The caption of ``NAME.png`` is the text of ``NAME.txt`` beside it, else that of its row in ``metadata.jsonl`` or
+    ``metadata.csv`` at the top of the folder or of a split, with the columns ``file_name`` and ``caption`` or ``text``.
+    Captions become the condition ``caption``, as many tokens as the longest has, at most 256 (see ``nn.text``); a
+    picture may have none.
+
     Raises:
         UserError: folder unreadable, empty, or without a readable picture; pictures beside class folders; several
             sizes and no ``size``; no picture left to hold out.
@@ -47,24 +53,33 @@ def folder(path: str | os.PathLike[str], options: Options | None = None) -> Data
     name = root.resolve().name or "folder"
     title = str(path)
     parts = _parts(root, title)
-    if parts is None:
-        files = list(_walk(root, title))
-        skipped: list[tuple[str, str]] = []
-        test = held_out([f.key for f in files])
-    else:
-        train_files, test_files = (list(_walk(part, title)) for part in parts)
-        files = train_files + test_files
-        test = np.repeat([False, True], [len(train_files), len(test_files)])
-        skipped = [(str(p), "beside train and test") for p in _visible(root, title) if p not in parts]
+    tops = (root,) if parts is None else parts
+    walked = [list(_walk(top, title)) for top in tops]
+    tables = [f.path for found in walked for f in found if f.key in captions.TABLES]
+    skipped: list[tuple[str, str]] = []
+    if parts is not None:
+        tables += [str(root / name) for name in captions.TABLES if (root / name).is_file()]
+        skipped = [
+            (str(p), "beside train and test") for p in _visible(root, title) if p not in (*parts, *map(Path, tables))
+        ]
+    texts = captions.beside([f.path for found in walked for f in found if f.path not in tables])
+    apart = {*tables, *texts.values()}
+    walked = [[f for f in found if f.path not in apart] for found in walked]
+    files = [f for found in walked for f in found]
     if not files:
-        raise UserError(f"{title} holds no file; expected pictures, in sub-folders named after classes or flat.")
+        raise UserError(f"{title} holds no file that may be a picture; expected pictures, in class folders or flat.")
+    test = held_out([f.key for f in files]) if parts is None else np.repeat([False, True], [len(f) for f in walked])
     chosen = limited([f.key for f in files], test, options.limit)
     files, test = [files[i] for i in chosen], test[chosen]
 
     arrays, refused = _read(files, options, title)
     skipped += refused
     keep = [i for i, array in enumerate(arrays) if array is not None]
+    asked = {texts[f.path] for f in files if f.path in texts}
     files, test, images = [files[i] for i in keep], test[keep], [a for a in arrays if a is not None]
+    told, unread = _captions([f.path for f in files], texts, tables)
+    lost = asked - {texts[f.path] for f in files if f.path in texts}
+    skipped += [*unread, *((path, "text beside what is no picture") for path in sorted(lost))]
 
     classes = _classes(files, title)
     label = np.array([classes.index(f.folder) for f in files if f.folder], dtype=np.int64) if classes else None
@@ -72,13 +87,26 @@ def folder(path: str | os.PathLike[str], options: Options | None = None) -> Data
         test = adjust_split([f.key for f in files], test, label, title)
     elif test.all() or not test.any():
         raise UserError(f"{title}: {'train' if test.all() else parts[1].name} holds no readable picture.")
-    return pictures(name, images, label, test, options, classes=classes, source=title, skipped=skipped)
+    about = {"classes": classes, "source": title, "skipped": skipped}
+    return pictures(name, images, label, test, options, told, **about)
 
 
 def pictures(
-    name: str, images: Sequence[np.ndarray], label: np.ndarray | None, test: np.ndarray, options: Options, **about: Any
+    name: str,
+    images: Sequence[np.ndarray],
+    label: np.ndarray | None,
+    test: np.ndarray,
+    options: Options,
+    told: Sequence[str | None] = (),
+    **about: Any,
 ) -> Dataset:
-    """The data set of decoded pictures ``(H, W, C)`` uint8 with their labels, ``test`` marking the held-out ones."""
+    """The data set of decoded pictures ``(H, W, C)`` uint8 with their labels and what they are ``told``, captions.
+
+    ``test`` marks the held-out ones.
+    """
+    conditions = {} if label is None else {"label": torch.from_numpy(label)}
+    if (caption := captions.tokens(told, name)) is not None:
+        conditions["caption"] = caption
     channels = options.channels or max(image.shape[-1] for image in images)
     window = options.size if options.crop == "random" else None
     parts = []
@@ -88,8 +116,28 @@ def pictures(
         if window is not None and not ragged:
             part = [centre(image, window) for image in part]
         x = stack(part, channels, ragged)
-        parts.append(Examples(x, {} if label is None else {"label": torch.from_numpy(label[rows])}))
+        parts.append(Examples(x, {key: value[rows] for key, value in conditions.items()}))
     return assemble(name, parts, options, levels=256, **about)
+
+
+def _captions(
+    paths: Sequence[str], texts: Mapping[str, str], tables: Sequence[str]
+) -> tuple[list[str | None], list[tuple[str, str]]]:
+    """The caption of each picture, or ``None``, and which files of captions were refused, and why."""
+    told: dict[str, str | None] = {}
+    refused = []
+    for table in sorted(tables, key=lambda path: captions.TABLES.index(os.path.basename(path)), reverse=True):
+        try:
+            told |= captions.read_table(table)
+        except UserError as error:
+            refused.append((table, str(error)))
+    for path in paths:
+        if path in texts:
+            try:
+                told[path] = captions.read_text(texts[path])
+            except UserError as error:
+                refused.append((texts[path], str(error)))
+    return [told.get(path) for path in paths], refused
 
 
 def _parts(root: Path, title: str) -> tuple[Path, Path] | None:

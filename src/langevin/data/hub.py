@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._errors import UserError
+from .captions import COLUMNS, first_text
 from .dataset import Dataset, Options, adjust_split, held_out, limited
 from .folder import pictures
 from .images import Refused, read_all
@@ -29,8 +30,9 @@ def hub(source: str, options: Options | None = None) -> Dataset:
     """Read ``hf:NAME``, ``hf:PATH`` or a folder written by ``save_to_disk``.
 
     Images are the column of type ``Image`` (``image`` or ``img`` if there are several), labels the column of type
-    ``ClassLabel`` (``label`` if there are several, else the first). The splits are ``train`` and ``test`` (or
-    ``validation``); a single split is divided by a hash of the index, one in ten held out.
+    ``ClassLabel`` (``label`` if there are several, else the first). A column ``caption``, else ``text``, of strings, or
+    of lists of strings whose first is taken, becomes the condition ``caption`` (see ``nn.text``). The splits are
+    ``train`` and ``test`` (or ``validation``); a single split is divided by a hash of the index, one in ten held out.
 
     Raises:
         UserError: without the `datasets` package, for a name that cannot be loaded, or columns that hold no images.
@@ -38,7 +40,7 @@ def hub(source: str, options: Options | None = None) -> Dataset:
     options = options or Options()
     name = source.removeprefix(PREFIX)
     train, test = _splits(name)
-    image, label = _columns(train, source)
+    image, label, caption = _columns(train, source)
     tables = [train] if test is None else [train, test]
     keys = [f"{i}" if test is None else f"{k}/{i}" for k, t in enumerate(tables) for i in range(len(t))]
     mask = held_out(keys) if test is None else np.repeat([False, True], [len(t) for t in tables])
@@ -59,10 +61,15 @@ def hub(source: str, options: Options | None = None) -> Dataset:
     if label is not None:
         classes = tuple(train.features[label].names)
         labels = np.concatenate([_labels(t, label) for t in tables])[chosen][good]
+    told: list[str | None] = []
+    if caption is not None:
+        found = [first_text(value) for table in tables for value in _column(table, caption)]
+        told = [found[i] for i in chosen[good]]
     mask = mask[chosen][good]
     if test is None:
         mask = adjust_split([keys[i] for i in chosen[good]], mask, labels, source)
-    return pictures(Path(name).name, images, labels, mask, options, classes=classes, source=source, skipped=skipped)
+    about = {"classes": classes, "source": source, "skipped": skipped}
+    return pictures(Path(name).name, images, labels, mask, options, told, **about)
 
 
 def _splits(name: str) -> tuple[Any, Any | None]:
@@ -88,8 +95,8 @@ def _splits(name: str) -> tuple[Any, Any | None]:
     return held["train"], next((held[split] for split in HELD if split in held), None)
 
 
-def _columns(table: Any, source: str) -> tuple[str, str | None]:
-    """The names of the image column and of the label column, if there is one."""
+def _columns(table: Any, source: str) -> tuple[str, str | None, str | None]:
+    """The names of the image column, and of those of labels and of captions, if there are any."""
     import datasets
 
     images = [name for name, kind in table.features.items() if isinstance(kind, datasets.Image)]
@@ -97,11 +104,23 @@ def _columns(table: Any, source: str) -> tuple[str, str | None]:
     if not images:
         raise UserError(f"{source} has no image column; its columns are {sorted(table.features)}.")
     image = next((name for name in ("image", "img") if name in images), images[0])
-    return image, next((name for name in ("label",) if name in labels), labels[0] if labels else None)
+    label = next((name for name in ("label",) if name in labels), labels[0] if labels else None)
+    return image, label, next((name for name in COLUMNS if _is_text(table.features.get(name))), None)
+
+
+def _is_text(kind: Any) -> bool:
+    """Whether a column holds strings, or lists of them."""
+    inner = kind[0] if isinstance(kind, list) and kind else getattr(kind, "feature", kind)
+    return getattr(inner, "dtype", None) in ("string", "large_string")
+
+
+def _column(table: Any, name: str) -> list[Any]:
+    """A column alone, so that no picture is decoded for it."""
+    return list(table.select_columns([name])[name][:])
 
 
 def _labels(table: Any, label: str) -> np.ndarray:
-    return np.array([-1 if value is None else value for value in table[label][:]], dtype=np.int64)
+    return np.array([-1 if value is None else value for value in _column(table, label)], dtype=np.int64)
 
 
 def _encoded(tables: list[Any], image: str) -> list[Any]:

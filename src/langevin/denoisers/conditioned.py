@@ -75,6 +75,11 @@ class Conditioned(Denoiser):
     def rows(self, index: slice | Tensor) -> Self:
         if not self.condition:
             return self
+        if isinstance(index, slice):
+            for name, value in self.condition.items():
+                if 1 < len(value) < (index.stop or 0):
+                    asked = f"samples {index.start or 0} to {index.stop - 1}"
+                    raise UserError(f"{name} was given for {len(value)} samples, got a request for {asked}")
         some = {name: value[index] if value.shape[0] > 1 else value for name, value in self.condition.items()}
         made: Self = replace(self, condition=some)  # type: ignore[type-var]
         return made

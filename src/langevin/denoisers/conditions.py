@@ -70,17 +70,33 @@ def as_condition(name: str, value: Any, size: int, device: torch.device, dtype: 
     real = tensor.is_floating_point()
     if kind.integer and (real or tensor.dtype == torch.bool or not tensor.numel()):
         raise UserError(f"{name} must hold integers, {kind.shape(size)}, got {tensor.dtype} {tuple(tensor.shape)}")
+    came = tuple(tensor.shape)
     tensor = tensor.to(device, torch.int64 if kind.integer else dtype)
     tensor = tensor[None] if tensor.ndim == len(kind.axes) else tensor
     fits = tensor.ndim == len(kind.axes) + 1 and (kind.sized is None or tensor.shape[kind.sized + 1] == size)
     if not fits or (name == "caption" and tensor.shape[1] > size):
         at_most = f" with at most {size} tokens" if name == "caption" else ""
-        raise UserError(f"{name} must be {kind.shape(size)}{at_most}, got shape {tuple(tensor.shape)}")
+        raise UserError(f"{name} must be {kind.shape(size)}{at_most}, got shape {came}")
     if kind.integer:
         values = size if kind.values is None else kind.values
         if not ((tensor >= -1) & (tensor < values)).all():
             raise UserError(f"{name} must lie in [0, {values}) (-1 is none), got {tensor.unique().tolist()[:8]}")
+    else:
+        check_real(name, tensor)
     return tensor
+
+
+def check_real(name: str, value: Tensor) -> None:
+    """Refuse real numbers ``(B, …)`` of which a sample, or a token of a sequence, is neither finite nor absent.
+
+    Raises:
+        UserError: for infinities, and not-a-numbers beside numbers.
+    """
+    gone = value.isnan() if name == "sequence" else value.flatten(1).isnan()
+    partly = gone.any(-1) & ~gone.all(-1)
+    if partly.any() or value.isinf().any():
+        what = "is partly not-a-number" if partly.any() else "holds an infinity"
+        raise UserError(f"condition {name!r} {what}: a row is finite, or all not-a-number for none")
 
 
 def absent(like: Tensor, count: int) -> Tensor:
@@ -112,13 +128,17 @@ def asked_conditions(
         first: index of the first of them.
 
     Raises:
-        UserError: for a condition that the model does not take, or a label that is none of its classes.
+        UserError: for a condition that the model does not take, another number of them, or a label that is none of its
+            classes.
     """
     asked = {name: value for name, value in (given or {}).items() if value is not None}
     for name in asked:
         if name not in sizes:
             accepted = f"takes {', '.join(sizes)}" if sizes else "was trained without conditions"
             raise UserError(f"{name} was given, but this model {accepted}")
+        shape: tuple[int, ...] = tuple(getattr(asked[name], "shape", ()))
+        if name != "label" and len(shape) == len(KINDS[name].axes) + 1 and shape[0] not in (1, n):
+            raise UserError(f"{name} must be one for all samples or {n}, one each; got {shape[0]}")
     if "label" not in sizes:
         return asked
     count = sizes["label"]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._errors import UserError, unknown
-from ..denoisers.conditions import KINDS
+from ..denoisers.conditions import KINDS, check_real
 from .layers import fourier, integer
 from .text import TextEncoder
 
@@ -125,11 +125,7 @@ class Conditioning(nn.Module):
                         f"{name} must lie in [0, {values}), or be -1 for none; {name}[{where}] = {int(wrong[0])}"
                     )
             else:
-                gone = value.isnan() if name == "sequence" else value.flatten(1).isnan()
-                partly = gone.any(-1) & ~gone.all(-1)
-                if partly.any() or value.isinf().any():
-                    what = "is partly not-a-number" if partly.any() else "holds an infinity"
-                    raise UserError(f"condition {name!r} {what}: a row is finite, or all not-a-number for none")
+                check_real(name, value)
 
     def forward(self, time: Tensor, condition: Mapping[str, Tensor]) -> tuple[Tensor, Context | None]:
         dtype = self.time_in.weight.dtype
@@ -177,7 +173,9 @@ class Conditioning(nn.Module):
                 parts.append(x.new_zeros(len(x), self.sizes[name] + 1, *x.shape[2:]))
                 continue
             here = ~value.flatten(1).isnan().any(1).view(-1, 1, 1, 1)
-            picture = resized(torch.where(here, value, 0).float(), (x.shape[2], x.shape[3])).to(x.dtype)
+            # In the dtype of x, but float32 at least: half precision is not resized on every device.
+            picture = torch.where(here, value, 0).to(torch.promote_types(x.dtype, torch.float32))
+            picture = resized(picture, (x.shape[2], x.shape[3])).to(x.dtype)
             parts += [picture, here.to(x.dtype).expand(size)]
         return torch.cat(parts, 1)
 

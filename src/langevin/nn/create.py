@@ -33,6 +33,9 @@ ENCODERS: dict[str, type[Encoder]] = {Encoder.name: Encoder}
 SUITS = {1: "mlp", 2: "transformer", 3: "unet"}
 """The backbone for events of so many axes."""
 
+WIDEST = 64
+"""Side of the smallest size at most at which a U-Net that reads tokens has attention: 4,096 places."""
+
 HALVINGS = 9
 """Times a U-Net halves an image at most: it takes ten multipliers."""
 
@@ -101,7 +104,8 @@ def default(
     sequences ``(C, L)``, a U-Net for images ``(C, H, W)``.
 
     Sizes that train on a CPU: 1.1 M parameters for 8x8 digits, 2.6 M for 32x32 images, 2.7 M for 64x64. A U-Net halves
-    the image while both sides stay even and at least 4, and has attention at the smallest size unless that is above 16.
+    the image while both sides stay even and at least 4, and has attention at the smallest size unless that is above 16,
+    or above 64 where it reads a sequence or a caption.
 
     Args:
         shape: the event shape.
@@ -129,6 +133,9 @@ def default(
         chosen |= {key: unet[key] for key in ("size", "width", "multipliers", "attention")}
     elif name == "unet" and len(shape) == 3:
         chosen |= _unet(*shape[1:], options.get("multipliers"))
+        smallest = min(shape[1:]) >> (len(chosen["multipliers"]) - 1)
+        if any(conditions.get(key) for key in ("sequence", "caption")) and 1 <= smallest <= WIDEST:
+            chosen["attention"] = (smallest,)  # tokens are read by attention alone
     elif name == "dit" and len(shape) == 3:
         # A patch for about 8x8 tokens, the largest power of two that divides both sides.
         patch = max(

@@ -115,8 +115,8 @@ class LearnedSolver(OnGrid[ScalarGaussian]):
         use, label = self.use, denoiser.condition.get("label")
         if use is None or use.process != denoiser.process or not math.isclose(use.guidance_scale, guidance_scale):
             return False
-        if (use.label is None) != (label is None):
-            return False
+        if (use.label is None) != (label is None) or denoiser.condition.keys() - {"label"}:
+            return False  # it was learned with every other condition absent
         return not isinstance(use.label, int) or label is None or bool((label == use.label).all())
 
     def for_model(self, denoiser: Denoiser) -> LearnedSolver:
