@@ -5,7 +5,7 @@ Beside them a variational autoencoder, a normalizing flow and an encoder of capt
 
 from .backbone import Backbone
 from .coupling import CouplingFlow
-from .create import BACKBONES, CODECS, ENCODERS, FLOWS, create_network, default, outline
+from .create import BACKBONES, CODECS, ENCODERS, FLOWS, SUITS, create_network, default, outline, takes
 from .dit import DiT
 from .encoder import Encoder
 from .layers import attention
@@ -21,6 +21,7 @@ __all__ = [
     "ENCODERS",
     "FLOWS",
     "MLP",
+    "SUITS",
     "VAE",
     "Backbone",
     "CouplingFlow",
@@ -36,4 +37,5 @@ __all__ = [
     "encode_text",
     "encode_texts",
     "outline",
+    "takes",
 ]

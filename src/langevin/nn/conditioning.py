@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from .._errors import UserError, unknown
 from ..denoisers.conditions import KINDS, check_real
 from .layers import fourier, integer
+from .picture import PictureEncoder, resized
 from .text import TextEncoder
 
 Context = tuple[Tensor, Tensor]
@@ -23,17 +25,21 @@ LARGEST = {"label": 10**6, "caption": 2**12, "image": 10**4, "mask": 10**4, "vec
 """Sizes of conditions at most."""
 
 PLANES = ("image", "mask")
-"""Conditions that are laid beside x, as further channels."""
+"""Conditions that are laid beside x, as further channels, or made a vector of."""
+
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Conditioning(nn.Module):
     r"""One embedding ``(B, width)`` of time and conditions; tokens for attention; planes that lie beside an image.
 
-    .. math:: e = \mathrm{SiLU}\big(\mathrm{MLP}(\mathrm{fourier}(t)) + E_{label} + W v + P\,\overline{s}\big)
+    .. math::
+        e = \mathrm{SiLU}\big(
+            \mathrm{MLP}(\mathrm{fourier}(t)) + E_{label} + W v + P\,\overline{s} + \mathrm{CNN}(y) \big)
 
     A condition is absent by sample: label −1, a caption of −1, not-a-numbers. What is absent is replaced by a learned
-    embedding (label, vector, mean of a sequence or caption), masked (tokens) or zero (planes), and a plane that is 1
-    where a picture is present comes with it; so nothing of it reaches the output.
+    embedding (label, vector, encoded picture, mean of a sequence or caption), masked (tokens) or zero (planes), and a
+    plane that is 1 where a picture is present comes with it; so nothing of it reaches the output.
 
     Args:
         width: features of the embedding.
@@ -45,6 +51,10 @@ class Conditioning(nn.Module):
             index of a table.
         takes: the conditions a network of this kind can take.
         text: settings of the encoder of captions, those of ``nn.text.TextEncoder``.
+        pictures: how ``image`` and ``mask`` are read, by name. ``"beside"``, the default: laid beside x, place by
+            place, for pictures that are aligned with it. ``"encoder"``, or a mapping of the settings of
+            ``nn.picture.PictureEncoder``: a vector CNN(y) of the picture y is added to the embedding, for pictures
+            that are not aligned (another view, a style) and for x that is no image.
     """
 
     def __init__(
@@ -55,9 +65,14 @@ class Conditioning(nn.Module):
         *,
         takes: Sequence[str] = tuple(KINDS),
         text: Mapping[str, Any] | None = None,
+        pictures: Mapping[str, Any] = NO_OPTIONS,
     ) -> None:
         super().__init__()
-        self.sizes = check_sizes(conditions, takes)
+        self.sizes = check_sizes(conditions, takes, pictures)
+        encoded = encoded_pictures(pictures)
+        for name in pictures:
+            if name not in self.sizes:
+                raise UserError(f"pictures has {name!r}, which is none of the network's conditions, {self.sizes}")
         match time_range:
             case [int() | float() as low, int() | float() as high] if -math.inf < low < high < math.inf:
                 self.time_range = (float(low), float(high))
@@ -77,6 +92,10 @@ class Conditioning(nn.Module):
             self.caption_out, self.no_caption = nn.Linear(width, width), nn.Parameter(torch.zeros(width))
         elif text:
             raise UserError(f"text is for networks that take the condition caption, got {dict(text)}")
+        # In the order of PLANES, whatever the order in which they are written: the same weights for the same seed.
+        named = [name for name in PLANES if name in encoded]
+        self.encoders = nn.ModuleDict({n: PictureEncoder(self.sizes[n], width, **encoded[n]) for n in named})
+        self.no_picture = nn.ParameterDict({name: nn.Parameter(torch.zeros(width)) for name in named})
 
     @property
     def has_context(self) -> bool:
@@ -86,7 +105,12 @@ class Conditioning(nn.Module):
     @property
     def planes(self) -> int:
         """Channels that are laid beside x: those of each picture, and one that says whether it is there."""
-        return sum(self.sizes[name] + 1 for name in PLANES if name in self.sizes)
+        return sum(self.sizes[name] + 1 for name in self._beside)
+
+    @property
+    def _beside(self) -> list[str]:
+        """The pictures that are laid beside x."""
+        return [name for name in PLANES if name in self.sizes and name not in self.encoders]
 
     def check_shapes(self, condition: Mapping[str, Tensor], batch: int) -> None:
         """Names, types and shapes, without reading a value: cheap on every device."""
@@ -138,6 +162,14 @@ class Conditioning(nn.Module):
         if "vector" in self.sizes:
             vector = condition.get("vector")
             e = e + (self.no_vector if vector is None else self._or_none(vector.to(dtype)))
+        for name, encoder in self.encoders.items():
+            picture, none = condition.get(name), self.no_picture[name]
+            if picture is None:
+                e = e + none
+            else:
+                here = _is_there(picture)
+                vector = encoder(torch.where(here.view(-1, 1, 1, 1), picture, 0))
+                e = e + torch.where(here[:, None], vector, none)
         contexts = []
         if "sequence" in self.sizes:
             sequence = condition.get("sequence")
@@ -165,14 +197,12 @@ class Conditioning(nn.Module):
         if not self.planes:
             return x
         parts = [x]
-        for name in PLANES:
-            if name not in self.sizes:
-                continue
+        for name in self._beside:
             size, value = (len(x), 1, *x.shape[2:]), condition.get(name)
             if value is None:
                 parts.append(x.new_zeros(len(x), self.sizes[name] + 1, *x.shape[2:]))
                 continue
-            here = ~value.flatten(1).isnan().any(1).view(-1, 1, 1, 1)
+            here = _is_there(value).view(-1, 1, 1, 1)
             # In the dtype of x, but float32 at least: half precision is not resized on every device.
             picture = torch.where(here, value, 0).to(torch.promote_types(x.dtype, torch.float32))
             picture = resized(picture, (x.shape[2], x.shape[3])).to(x.dtype)
@@ -192,26 +222,61 @@ def _text_encoder(length: int, options: Mapping[str, Any]) -> TextEncoder:
     return TextEncoder(length=length, **options)
 
 
-def check_sizes(conditions: Mapping[str, int], takes: Sequence[str]) -> dict[str, int]:
+def encoded_pictures(pictures: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The pictures that an encoder reads, with its settings.
+
+    Raises:
+        UserError: for what is no picture, or a way to read it or a setting that is not known.
+    """
+    if not isinstance(pictures, Mapping):
+        raise UserError(f"pictures must be a mapping such as {{'image': 'encoder'}}, got {pictures!r}")
+    found: dict[str, dict[str, Any]] = {}
+    for name, way in pictures.items():
+        if name not in PLANES:
+            raise unknown("picture (of pictures)", str(name), PLANES)
+        if isinstance(way, Mapping):
+            for setting in way:
+                if setting not in ("size", "width"):
+                    raise unknown(f"option of pictures.{name}", str(setting), ("size", "width"))
+            found[name] = dict(way)
+        elif way == "encoder":
+            found[name] = {}
+        elif way != "beside":
+            raise UserError(
+                f"pictures.{name} must be 'beside', 'encoder' or settings of an encoder such as {{'size': 32}}, "
+                f"got {way!r}"
+            )
+    return found
+
+
+def check_sizes(
+    conditions: Mapping[str, int], takes: Sequence[str], pictures: Mapping[str, Any] | None = None
+) -> dict[str, int]:
     """The conditions of a network with their sizes, in one order, those of size 0 left out.
+
+    Args:
+        conditions: the sizes by name.
+        takes: what a network of this kind can take.
+        pictures: how it reads pictures, which it takes by an encoder whatever its kind; None if its kind has none.
 
     Raises:
         UserError: for a name that the network does not take, or a size out of range.
     """
     if not isinstance(conditions, Mapping):
         raise UserError(f"conditions must be a mapping such as {{'label': 10}}, got {conditions!r}")
+    takes = list(dict.fromkeys([*takes, *encoded_pictures(pictures or NO_OPTIONS)]))
     for name in conditions:
         if name not in takes:
-            raise unknown("condition", str(name), takes)
+            by_encoder = pictures is not None and name in PLANES
+            more = f" By an encoder it is taken: pictures {{{name!r}: 'encoder'}}." if by_encoder else ""
+            raise unknown("condition", str(name), takes, more)
     sizes = {name: integer(f"conditions.{name}", conditions.get(name, 0), 0, LARGEST[name]) for name in KINDS}
     return {name: size for name, size in sizes.items() if size}
 
 
-def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Images ``(B, C, h, w)`` at another size, bilinear, averaged where they shrink."""
-    if tuple(x.shape[2:]) == size:
-        return x
-    return F.interpolate(x, size, mode="bilinear", antialias=x.shape[2] > size[0] or x.shape[3] > size[1])
+def _is_there(picture: Tensor) -> Tensor:
+    """Which samples have a picture, ``(B,)``: one that is partly not-a-number is none."""
+    return ~picture.flatten(1).isnan().any(1)
 
 
 def _mean_or(context: Context, out: nn.Linear, none: Tensor) -> Tensor:

@@ -148,6 +148,7 @@ class CouplingFlow(nn.Module):
     """
 
     name: ClassVar[str] = "coupling"
+    takes: ClassVar[tuple[str, ...]] = TAKES
     computes_only = True
     """That the methods read nothing but parameters, buffers and what they are given, and change nothing."""
 

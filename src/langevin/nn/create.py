@@ -11,6 +11,7 @@ import torch
 from .._errors import UserError, unknown
 from ..storage.untrusted import room
 from .backbone import NONE, Backbone
+from .conditioning import PLANES
 from .coupling import CouplingFlow
 from .dit import DiT
 from .encoder import Encoder
@@ -57,6 +58,20 @@ def create_network(config: Mapping[str, Any]) -> Any:
     count = sum(p.numel() for p in outline(config).parameters())  # counted before any memory is taken
     room(4 * count, f"network {config['name']} with {count:,} parameters")
     return _make(config)
+
+
+def takes(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The conditions that a network of a name can take as it is, and those that its option ``pictures`` adds.
+
+    Raises:
+        UserError: for a name that is no network with conditions.
+    """
+    kinds: dict[str, Any] = {**BACKBONES, **FLOWS, **ENCODERS}
+    if name not in kinds:
+        raise unknown("network", name, kinds)
+    kind = kinds[name]
+    encodes = "pictures" in inspect.signature(kind).parameters
+    return tuple(kind.takes), tuple(n for n in PLANES if encodes and n not in kind.takes)
 
 
 def outline(config: Mapping[str, Any]) -> Any:

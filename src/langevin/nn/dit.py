@@ -73,7 +73,7 @@ class DiT(Backbone):
         heads: attention heads.
         ratio: hidden features of a block's MLP over ``width``.
         dropout: share of the MLP's hidden features dropped while training.
-        conditions, text, time_range: see :class:`~langevin.nn.conditioning.Conditioning`.
+        conditions, text, pictures, time_range: see :class:`~langevin.nn.conditioning.Conditioning`.
     """
 
     name = "dit"
@@ -91,6 +91,7 @@ class DiT(Backbone):
         dropout: float = 0.0,
         conditions: Mapping[str, int] = NONE,
         text: Mapping[str, Any] = NONE,
+        pictures: Mapping[str, Any] = NONE,
         time_range: Sequence[float] = (-3.0, 3.0),
     ) -> None:
         out = channels if out_channels is None else out_channels
@@ -103,14 +104,15 @@ class DiT(Backbone):
             heads=integer("heads", heads, 1, 256),
             ratio=integer("ratio", ratio, 1, 16),
             dropout=fraction("dropout", dropout),
-            conditions=check_sizes(conditions, self.takes),
+            conditions=check_sizes(conditions, self.takes, pictures),
+            pictures=pictures,
             text=text,
             time_range=time_range,
         )
         if width % heads:
             raise UserError(f"heads must divide width = {width}, got {heads}")
         self.channels, self.patch, self.width = channels, patch, width
-        self.conditioning = Conditioning(width, conditions, time_range, text=text)
+        self.conditioning = Conditioning(width, conditions, time_range, text=text, pictures=pictures)
         self.stem = nn.Conv2d(channels + self.conditioning.planes, width, patch, stride=patch)
         context = width if self.conditioning.has_context else 0
         self.blocks = nn.ModuleList(Block(width, heads, ratio, dropout, context) for _ in range(depth))

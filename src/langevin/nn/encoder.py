@@ -37,7 +37,7 @@ class Encoder(Backbone):
         blocks: residual blocks a level.
         attention: sizes (of the shorter side) where the last block of a level has attention.
         dropout: share of features dropped in a block while training.
-        conditions, text, time_range: see :class:`~langevin.nn.conditioning.Conditioning`.
+        conditions, text, pictures, time_range: see :class:`~langevin.nn.conditioning.Conditioning`.
     """
 
     name = "encoder"
@@ -55,6 +55,7 @@ class Encoder(Backbone):
         dropout: float = 0.0,
         conditions: Mapping[str, int] = NONE,
         text: Mapping[str, Any] = NONE,
+        pictures: Mapping[str, Any] = NONE,
         time_range: tuple[float, float] = (-3.0, 3.0),
     ) -> None:
         multipliers = integers("multipliers", multipliers, 1, 64, range(1, 11))
@@ -69,7 +70,8 @@ class Encoder(Backbone):
             blocks=integer("blocks", blocks, 1, 64),
             attention=attention,
             dropout=fraction("dropout", dropout),
-            conditions=check_sizes(conditions, self.takes),
+            conditions=check_sizes(conditions, self.takes, pictures),
+            pictures=pictures,
             text=text,
             time_range=time_range,
         )
@@ -80,7 +82,7 @@ class Encoder(Backbone):
             raise UserError(f"attention must name sizes of the levels, {sizes}, got {attention}")
         wide = [width * m for m in multipliers]
         embedding = max(128, 4 * width)
-        self.conditioning = Conditioning(embedding, conditions, time_range, text=text)
+        self.conditioning = Conditioning(embedding, conditions, time_range, text=text, pictures=pictures)
         context = embedding if self.conditioning.has_context else 0
         if context and not attention:
             raise UserError("sequences and captions are read by attention: give at least one attention size, got ()")

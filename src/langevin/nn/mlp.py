@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ class MLP(Backbone):
         width: features of a layer.
         depth: residual blocks, of two layers each.
         dropout: share of features dropped in a block while training.
-        conditions, time_range: see :class:`~langevin.nn.conditioning.Conditioning`.
+        conditions, pictures, time_range: see :class:`~langevin.nn.conditioning.Conditioning`.
     """
 
     name = "mlp"
@@ -54,6 +55,7 @@ class MLP(Backbone):
         depth: int = 4,
         dropout: float = 0.0,
         conditions: Mapping[str, int] = NONE,
+        pictures: Mapping[str, Any] = NONE,
         time_range: tuple[float, float] = (-3.0, 3.0),
     ) -> None:
         super().__init__(
@@ -62,12 +64,13 @@ class MLP(Backbone):
             width=integer("width", width, 1, 2**14),
             depth=integer("depth", depth, 1, 256),
             dropout=fraction("dropout", dropout),
-            conditions=check_sizes(conditions, self.takes),
+            conditions=check_sizes(conditions, self.takes, pictures),
+            pictures=pictures,
             time_range=time_range,
         )
         out = self.config["out_channels"]
         self.channels = channels
-        self.conditioning = Conditioning(width, conditions, time_range)
+        self.conditioning = Conditioning(width, conditions, time_range, pictures=pictures)
         self.stem = nn.Linear(channels, width)
         self.blocks = nn.ModuleList(Block(width, width, dropout) for _ in range(depth))
         self.norm, self.head = nn.LayerNorm(width), zero(nn.Linear(width, out))

@@ -39,7 +39,7 @@ class Transformer(Backbone):
         heads: attention heads.
         ratio: hidden features of a block's MLP over ``width``.
         dropout: share of the MLP's hidden features dropped while training.
-        conditions, text, time_range: see :class:`~langevin.nn.conditioning.Conditioning`.
+        conditions, text, pictures, time_range: see :class:`~langevin.nn.conditioning.Conditioning`.
     """
 
     name = "transformer"
@@ -58,6 +58,7 @@ class Transformer(Backbone):
         dropout: float = 0.0,
         conditions: Mapping[str, int] = NONE,
         text: Mapping[str, Any] = NONE,
+        pictures: Mapping[str, Any] = NONE,
         time_range: Sequence[float] = (-3.0, 3.0),
     ) -> None:
         out = channels if out_channels is None else out_channels
@@ -70,14 +71,15 @@ class Transformer(Backbone):
             heads=integer("heads", heads, 1, 256),
             ratio=integer("ratio", ratio, 1, 16),
             dropout=fraction("dropout", dropout),
-            conditions=check_sizes(conditions, self.takes),
+            conditions=check_sizes(conditions, self.takes, pictures),
+            pictures=pictures,
             text=text,
             time_range=time_range,
         )
         if width % heads:
             raise UserError(f"heads must divide width = {width}, got {heads}")
         self.shape = (channels, length)
-        self.conditioning = Conditioning(width, conditions, time_range, text=text)
+        self.conditioning = Conditioning(width, conditions, time_range, text=text, pictures=pictures)
         self.stem = nn.Conv1d(channels, width, 5, padding=2)
         self.places = nn.Parameter(torch.randn(length, width) * width**-0.5)
         context = width if self.conditioning.has_context else 0

@@ -80,8 +80,8 @@ class UNet(Backbone):
         dropout: share of features dropped in a block while training.
         fourier: n of the waves sin 2ⁿπx, cos 2ⁿπx that are fed along with x (see ``waves``): 7, 8 for 8-bit images in
             the paper. They stand for levels of x itself: read the network with ``scale_input`` false.
-        conditions, text, time_range: see :class:`~langevin.nn.conditioning.Conditioning`; tokens of a sequence or a
-            caption are read by the attention layers.
+        conditions, text, pictures, time_range: see :class:`~langevin.nn.conditioning.Conditioning`; tokens of a
+            sequence or a caption are read by the attention layers.
     """
 
     name = "unet"
@@ -100,6 +100,7 @@ class UNet(Backbone):
         fourier: Sequence[int] = (),
         conditions: Mapping[str, int] = NONE,
         text: Mapping[str, Any] = NONE,
+        pictures: Mapping[str, Any] = NONE,
         time_range: tuple[float, float] = (-3.0, 3.0),
     ) -> None:
         multipliers = integers("multipliers", multipliers, 1, 64, range(1, 11))
@@ -121,7 +122,8 @@ class UNet(Backbone):
             attention=attention,
             dropout=fraction("dropout", dropout),
             **({"fourier": fourier} if fourier else {}),
-            conditions=check_sizes(conditions, self.takes),
+            conditions=check_sizes(conditions, self.takes, pictures),
+            pictures=pictures,
             text=text,
             time_range=time_range,
         )
@@ -132,7 +134,7 @@ class UNet(Backbone):
             raise UserError(f"attention must name sizes of the levels, {sizes}, got {attention}")
         wide = [width * m for m in multipliers]
         embedding = max(128, 4 * width)
-        self.conditioning = Conditioning(embedding, conditions, time_range, text=text)
+        self.conditioning = Conditioning(embedding, conditions, time_range, text=text, pictures=pictures)
         context = embedding if self.conditioning.has_context else 0
         if context and not attention:
             raise UserError("sequences and captions are read by attention: give at least one attention size, got ()")

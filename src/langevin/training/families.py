@@ -6,6 +6,7 @@ subclass and a line of ``family_of``.
 
 from __future__ import annotations
 
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -162,7 +163,7 @@ class Generators(Plain):
 
     def network(self, config: Config, data: DataInfo) -> NetworkConfig:
         options = {"time_range": UNIT, **decode(config.network.options)}
-        sizes = conditions(options, data)
+        sizes = conditions(options, data, config.network.name)
         return _as_config(nn.default(data.shape, sizes, name=config.network.name, **options))
 
     def objective(self, config: Config) -> Objective:
@@ -191,7 +192,7 @@ class NormalizingFlows(Plain):
                 f"{config.network.name!r}"
             )
         options = decode(config.network.options)
-        sizes = conditions(options, data)
+        sizes = conditions(options, data, config.network.name or "coupling")
         return _as_config(nn.default(data.shape, sizes, name=config.network.name or "coupling", **options))
 
     def model(self, config: Config, data: DataInfo) -> Any:
@@ -261,12 +262,35 @@ def scalars(data: DataInfo) -> str:
     raise UserError(f"a classifier or discriminator is of points or images, got data {data!r}")
 
 
-def conditions(options: dict[str, Any], data: DataInfo) -> Mapping[str, int]:
-    """The conditions that a network is to take, taken out of its options: those of the data, or some of them."""
+def conditions(options: dict[str, Any], data: DataInfo, network: str | None) -> Mapping[str, int]:
+    """The conditions that a network is to take, taken out of its options: those of the data, or some of them.
+
+    Raises:
+        UserError: for others than those of the data, or one that a network of this name (None is the one that suits the
+            data) cannot take, with both ways out.
+    """
     known, sizes = data.condition_sizes, options.pop("conditions", data.condition_sizes)
     if not isinstance(sizes, Mapping) or any(size not in (0, known.get(name)) for name, size in sizes.items()):
         raise UserError(f"network.options conditions must be some of those of the data, {known}, got {sizes}")
-    return sizes
+    axes = 2 if data.tokens and len(data.shape) == 1 else len(data.shape)  # tokens come one-hot
+    name = network or nn.SUITS.get(axes)
+    if name not in nn.BACKBONES and name not in nn.FLOWS:  # refused further on, with what is accepted
+        return sizes
+    (takes, more), pictures = nn.takes(str(name)), options.get("pictures", {})
+    takes = (
+        *takes,
+        *(key for key in more if isinstance(pictures, Mapping) and pictures.get(key, "beside") != "beside"),
+    )
+    left = [key for key, size in sizes.items() if size and key not in takes]
+    if not left:
+        return sizes
+    encoded = json.dumps(dict.fromkeys((key for key in left if key in more), "encoder"))
+    kept = json.dumps({key: size for key, size in sizes.items() if size and key in takes})
+    read = f"--network.options pictures '{encoded}', which an encoder reads, or " if encoded != "{}" else ""
+    raise UserError(
+        f"network {name!r} takes {', '.join(takes)}, but data {data.name!r} have {', '.join(left)} too; give {read}"
+        f"--network.options conditions '{kept}' to leave {'it' if len(left) == 1 else 'them'} out"
+    )
 
 
 def decode(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -304,7 +328,7 @@ def _network(config: Config, parameterization: Parameterization, data: DataInfo)
         options.setdefault("time_range", known)
     if config.network.name in nn.ENCODERS:
         raise UserError(f"network {config.network.name!r} returns a few numbers, not an image: it is no denoiser")
-    sizes = conditions(options, data)
+    sizes = conditions(options, data, config.network.name)
     shape, channels = parameterization.network_shapes(process, data.shape)
     options.setdefault("out_channels", channels * (1 if config.prediction.variance is None else 2))
     return _as_config(nn.default(shape, sizes, name=config.network.name, **options))
