@@ -54,7 +54,9 @@ HEAVY = (
     "scipy",
     "sklearn",
     "torchdiffeq",
+    "tokenizers",
     "torchmetrics",
+    "transformers",
     "tyro",
 )
 

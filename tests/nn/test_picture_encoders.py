@@ -192,6 +192,16 @@ def test_pictures_of_any_size_are_brought_to_one() -> None:
     assert (encoder(picture) - encoder(picture.flip(3))).abs().max() >= OTHER
 
 
+def test_the_last_places_are_read_one_by_one() -> None:
+    """Of 16 pixels a side 2x2 places are left; with two of them exchanged the vector is another."""
+    torch.manual_seed(0)
+    encoder = PictureEncoder(2, 6, size=16, width=8).double()
+    picture = normal(3, 2, 16, 16)
+    plain = encoder(picture)
+    encoder.shrink[-1].register_forward_hook(lambda _, args, out: out.flip(3))
+    assert gap(plain, encoder(picture)).min() >= OTHER
+
+
 def test_bfloat16_agrees_with_float64() -> None:
     """30 units of rounding of the output's size, as for the other conditions (test_backbones)."""
     for dtype, unit in ((torch.float32, 2**-24), (torch.bfloat16, 2**-9)):
@@ -297,6 +307,17 @@ def test_data_with_a_picture_that_a_network_cannot_take_say_both_ways_out(tmp_pa
     for options in ({"conditions": "{}"}, {"pictures": '{"image": "encoder"}'}):
         config = training.resolve_config(training.Config(network=training.NetworkConfig("mlp", options)), info)
         assert config.network.options.get("conditions", {}) == ({"image": 1} if "pictures" in options else {})
+
+
+def test_the_network_that_suits_tokens_is_named() -> None:
+    """Tokens come one-hot: their sequence has two axes, and a transformer reads it."""
+    info = data.DataInfo("words", (8,), low=None, high=None, tokens=("a", "b"), conditions={"image": (1, 8, 8)})
+    with pytest.raises(
+        UserError, match="network 'transformer' takes label, caption, vector, sequence, but data 'words'"
+    ):
+        training.resolve_config(training.Config(), info)
+    read = training.NetworkConfig(None, {"pictures": '{"image": "encoder"}'})
+    assert training.resolve_config(training.Config(network=read), info).network.name == "transformer"
 
 
 def test_what_each_network_takes() -> None:

@@ -45,6 +45,8 @@ class Options:
     """Of the noise, and of the heads."""
     batch: Annotated[int, arg(metavar="N")] = 256
     """Examples carried at a time; the estimate does not depend on it."""
+    text_encoder: Name = None
+    """Where the text encoder is that the model's data name; needed if it is on the Hub."""
     device: Name = None
     """cpu or cuda; cuda if there is one, if not given."""
 
@@ -72,7 +74,7 @@ def run(options: Options) -> None:
 
     folder, device = writable(find(options.model), "model"), device_named(options.device)
     model = models.load_denoiser(folder, "langevin calibrate", device=device)
-    dataset = dataset_of(model, options.data, option="DATA")
+    dataset = dataset_of(model, options.data, option="DATA", text_encoder=options.text_encoder)
     with files.lock(folder), Bar("calibrating") as bar:
         found, file = calibration.calibrate_model(
             model,

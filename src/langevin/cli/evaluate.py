@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, UseAppendAction, arg
 
 from .._errors import UserError
-from .given import class_names, conditions
+from .given import class_names, conditions, text_encoder_of
 from .options import Name, Sampling, Whole, at_least_one, console, writable
 from .sample import own_device, request
 
@@ -48,6 +48,8 @@ class Options:
     there is kept, and under torchrun the processes share the work."""
     data: Annotated[str | None, arg(metavar="DATA", help_behavior_hint="")] = None
     """Data to measure against, read as the model's own were; the model's own if not given."""
+    text_encoder: Name = None
+    """Where the text encoder is that the model's data name; needed if it is on the Hub."""
     features: UseAppendAction[tuple[str, ...]] = ()
     """Feature space of the distances: pixels, pca:K, classifier or inception; those that suit the data if not given."""
     out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
@@ -76,8 +78,9 @@ def run(options: Options) -> None:
         parse(name)
     recipe, device = options.sampling.recipe(), own_device(options.device)
     model = models.load(options.model, device=device)
-    given = conditions(options.given, options.label, model)
-    dataset = dataset_of(model, options.data, classes=options.samples is None or options.shard_size is not None)
+    given = conditions(options.given, options.label, model, options.text_encoder)
+    classes = options.samples is None or options.shard_size is not None
+    dataset = dataset_of(model, options.data, classes=classes, text_encoder=options.text_encoder)
     check_real(dataset.info)
     check_counts(dataset)
     samples: Tensor | metrics.Parts
@@ -193,8 +196,13 @@ def _held(path: Path, info: DataInfo) -> tuple[Tensor | Parts, Tensor | None, di
     return Parts(shards.request.n, read), None, {"file": str(path), **shards.request.to_dict()}
 
 
-def dataset_of(model: Any, asked: str | None, *, option: str = "--data", classes: bool = True) -> Dataset:
-    """What the model was trained on, found again from its description, or what is asked for, read in the same way."""
+def dataset_of(
+    model: Any, asked: str | None, *, option: str = "--data", classes: bool = True, text_encoder: str | None = None
+) -> Dataset:
+    """What the model was trained on, found again from its description, or what is asked for, read in the same way.
+
+    Without ``classes`` no sample is drawn for the data: their classes may be others, and captions are not encoded.
+    """
     from .. import data
     from ..data.hub import PREFIX
 
@@ -210,6 +218,9 @@ def dataset_of(model: Any, asked: str | None, *, option: str = "--data", classes
             f"the data this model was trained on, {source}, are on the Hub and are fetched only if asked for; "
             f"name them with {how}"
         )
+    read.pop("text_encoder", None)
+    if classes and (encoder := text_encoder_of(model, text_encoder)) is not None:
+        read["text_encoder"] = encoder
     try:
         dataset = data.load(asked or str(source), **read)
     except UserError as error:

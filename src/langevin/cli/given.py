@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 FILES = (".npy", ".npz")
 
 
-def conditions(given: Sequence[str], label: str | None, model: NetworkDenoiser) -> dict[str, Any]:
+def conditions(
+    given: Sequence[str], label: str | None, model: NetworkDenoiser, text_encoder: str | None = None
+) -> dict[str, Any]:
     """The conditions of a command, by name, each for all samples or ``(N, …)`` one each.
 
     Args:
@@ -26,6 +28,8 @@ def conditions(given: Sequence[str], label: str | None, model: NetworkDenoiser) 
             commas between them; an image or a mask is a picture's file; each of them but label and caption may be an
             array file, which has one for all samples or one each.
         label: of ``--label``, or None.
+        text_encoder: of ``--text-encoder``, or None; see :func:`text_encoder_of`. A caption of a model that is told its
+            features is given as these, under the name ``sequence``.
         model: what it takes decides what is accepted.
 
     Raises:
@@ -36,6 +40,16 @@ def conditions(given: Sequence[str], label: str | None, model: NetworkDenoiser) 
         name, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"given must be NAME=VALUE, such as label=3, got {text!r}")
+        if name == "caption" and name not in model.condition_sizes and "sequence" in model.condition_sizes:
+            if (encoder := text_encoder_of(model, text_encoder)) is None:
+                raise UserError(
+                    "this model is told features of a text, and does not say which encoder makes them; name it with "
+                    "--text-encoder, or give sequence=FILE.npy"
+                )
+            if "sequence" in found:
+                raise UserError("caption was given twice, or beside a sequence, which is what it becomes")
+            found["sequence"] = _features(value, encoder, model)
+            continue
         if name not in model.condition_sizes:
             if not model.condition_sizes:
                 raise UserError(f"{name} was given, but this model was trained without conditions")
@@ -46,6 +60,39 @@ def conditions(given: Sequence[str], label: str | None, model: NetworkDenoiser) 
     if label is not None:
         found["label"] = class_index(label, class_names(model))
     return found
+
+
+def text_encoder_of(model: NetworkDenoiser, asked: str | None) -> str | None:
+    """The text encoder that makes features of captions for a model: what is asked for, or what its data name.
+
+    Raises:
+        UserError: for data that name one which is not here.
+    """
+    known = None if model.data is None else model.data.source.get("text_encoder")
+    if asked is not None or known is None:
+        return asked
+    from ..data.text_features import is_directory
+
+    if not is_directory(known):
+        # A model may come from anywhere: what it names is not fetched before somebody who can read has said so.
+        raise UserError(
+            f"captions of this model go through the text encoder {known}, which is no directory here, and is fetched "
+            f"from the Hub only if asked for; name it, or where it is, with --text-encoder {known}"
+        )
+    return str(known)
+
+
+def _features(text: str, encoder: str, model: NetworkDenoiser) -> Tensor:
+    """A caption as the features that the model was told of its data, float32 ``(L, F)``."""
+    from ..data.text_features import TextFeatures
+
+    features = TextFeatures(encoder)([text])[0].float()
+    size = model.condition_sizes["sequence"]
+    if features.shape[1] != size:
+        raise UserError(
+            f"text encoder {encoder} makes features of {features.shape[1]} numbers, this model takes {size}"
+        )
+    return features
 
 
 def class_names(model: NetworkDenoiser) -> list[str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from .._errors import UserError, unknown
+from .given import text_encoder_of
 from .options import Name, Whole, at_least_one, device_named, writable
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Options:
     """Draws of that noise for each example."""
     unconditional: bool = False
     """Do not tell a model that takes labels, or other conditions, those of each example."""
+    text_encoder: Name = None
+    """Where the text encoder is that the model's data name; needed if it is on the Hub."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("likelihood")
     """Where the files go; what an earlier call left there is overwritten."""
     seed: Annotated[int, arg(metavar="N")] = 0
@@ -159,6 +162,9 @@ def _held_out(options: Options, model: NetworkDenoiser) -> Split:
 
     read = {} if model.data is None else dict(model.data.source)
     read.pop("source", None)
+    read.pop("text_encoder", None)
+    if not options.unconditional and (encoder := text_encoder_of(model, options.text_encoder)) is not None:
+        read["text_encoder"] = encoder
     dataset = data.load(options.data, **read)
     if dataset.info.shape != tuple(model.shape):
         raise UserError(f"data must have shape {tuple(model.shape)} as the model has, got {dataset.info.shape}")

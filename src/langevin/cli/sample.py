@@ -57,6 +57,9 @@ class Options:
     given: UseAppendAction[tuple[str, ...]] = ()
     """Another condition that the model takes, as NAME=VALUE: caption="a red bird", image=FILE, vector=0.5,1; an array
     file (.npy) has one for all samples or one each. What is not given is absent."""
+    text_encoder: Name = None
+    """Where the text encoder is that the model's data name, a directory or a name on the Hub; needed for captions if it
+    is on the Hub."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("samples")
     """Where they go; what an earlier call left there is overwritten, but for shards, which are kept."""
     shard_size: Whole = None
@@ -82,7 +85,7 @@ def run(options: Options) -> None:
     rank = _rank(options)
     recipe, device = options.sampling.recipe(), own_device(options.device)
     model = models.load(options.model, device=device)
-    given = conditions(options.given, options.label, model)
+    given = conditions(options.given, options.label, model, options.text_encoder)
     if options.images:
         _check_images(out, model, options.shard_size)
     if options.shard_size is not None:

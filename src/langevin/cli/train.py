@@ -41,6 +41,9 @@ class DataOptions:
     degrade: Name = None
     """Train a model that restores images from this damage; it is told the damaged one as the condition image.
     resize=16, grey, blur=1.5, noise=0.1, box=0.4 or jpeg=10, or several with commas between them."""
+    text_encoder: Name = None
+    """Encode the captions once by this frozen text encoder of transformers, a directory or owner/name or
+    owner/name@revision of the Hub; the model is told its features as the condition sequence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +88,7 @@ def _run(options: Options, team: ProcessGroup, device: str | None) -> None:
     from ..data import load
     from ..data.dataset import FEWEST_TO_MEASURE
     from ..data.hub import PREFIX
+    from ..data.text_features import is_directory
     from ..denoisers import Denoiser
 
     out = writable(options.out)
@@ -116,6 +120,8 @@ def _run(options: Options, team: ProcessGroup, device: str | None) -> None:
             more = f"\n  langevin evaluate {here} --data MORE_OF_THE_SAME_KIND"
         if more and options.source.startswith(PREFIX):
             more += f" --data {shlex.quote(options.source)}"  # which is not fetched unless it is named
+        if more and (encoder := options.data.text_encoder) is not None and not is_directory(encoder):
+            more += f" --text-encoder {shlex.quote(encoder)}"
         if config.objective.times == "levels":
             how = f" --sampler annealed-langevin --steps {int(config.objective.times_options.get('count', 10)) + 1}"
         print(f"Next:\n  langevin sample {here} -n 64{how} --out {samples}{more}")

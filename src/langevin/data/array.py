@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
-from ..nn.text import ABSENT, END
-from ..storage.untrusted import room
+from ..nn.text import ABSENT, END, decode_text
+from ..storage.untrusted import reading, room
 from ._numpy import arrays, count_nonfinite
 from .dataset import Dataset, Examples, Options, adjust_split, assemble, check_labels, held_out, limited
 from .split import PICTURES
+from .text_features import encode_captions
 
 PIXEL_CHANNELS = (1, 3, 4)
 
@@ -34,7 +35,8 @@ def array(path: str | os.PathLike[str], options: Options | None = None) -> Datas
     ``label`` is integers 0…K−1; ``image`` pictures as ``x`` may be; ``mask`` ``(N, H, W)`` or ``(N, 1, H, W)`` in
     [0, 1]; ``vector`` ``(N, V)`` and ``sequence`` ``(N, L, F)`` floats, in which not-a-numbers mark what is absent;
     ``caption`` ``(N, L)`` tokens of ``nn.text.encode_texts``: bytes, 256 for the end, then −1, which stands throughout
-    where there is none. One example in ten is held out by a hash of its index.
+    where there is none, and which ``text_encoder`` makes a ``sequence`` of. One example in ten is held out by a hash of
+    its index.
 
     Raises:
         UserError: for a file that is damaged, holds Python objects, or has another shape, type or range.
@@ -45,6 +47,14 @@ def array(path: str | os.PathLike[str], options: Options | None = None) -> Datas
     label = held.pop("label", None)
     x = _tensor(held.pop("x"), title)
     beside = {name: _beside(name, value, len(x), title) for name, value in held.items()}
+    if options.text_encoder is not None:
+        if "sequence" in beside:
+            raise UserError(f"{title}: text_encoder makes the condition sequence, which these data have already")
+        with reading(title):
+            told = [
+                None if bool((row < 0).all()) else decode_text(row) for row in beside.pop("caption", torch.empty(0))
+            ]
+            beside["sequence"] = encode_captions(told, options.text_encoder, title, options.progress)
     pictures = [name for name in beside if name in PICTURES]
     if pictures and (options.size or options.crop != "center"):
         raise UserError(f"{title}: size and crop would leave the {pictures[0]} of each example as it is; resize both")

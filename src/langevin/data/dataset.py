@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import UserError, shown
 from ..numerics.frame import Cosines
 from . import _hash
 from .degradations import Degradation
@@ -39,6 +39,7 @@ class Options:
     crop: Literal["center", "random"] = "center"
     limit: int | None = None
     degrade: str | None = None
+    text_encoder: str | None = None
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -55,6 +56,9 @@ class Options:
             if not isinstance(self.degrade, str):
                 raise UserError(f"degrade must be text such as 'resize=16,noise=0.1', got {self.degrade!r}")
             Degradation.parse(self.degrade)
+        encoder = self.text_encoder
+        if encoder is not None and (not isinstance(encoder, str) or not encoder.strip() or "\0" in encoder):
+            raise UserError(f"text_encoder must be a directory or owner/name of the Hub, got {shown(encoder)}")
         if self.crop not in ("center", "random"):
             raise UserError(f"crop must be 'center' or 'random'; got {self.crop!r}.")
         if self.crop == "random" and self.size is None:

@@ -14,6 +14,7 @@ from .._errors import UserError
 from . import captions
 from .dataset import Dataset, Examples, Options, adjust_split, assemble, held_out, limited
 from .images import Refused, centre, read_all, stack
+from .text_features import encode_captions
 
 PAIRS = ("test", "val", "valid", "validation")
 """Names of the held-out sub-folder beside ``train``, the preferred first."""
@@ -42,7 +43,8 @@ def folder(path: str | os.PathLike[str], options: Options | None = None) -> Data
     The caption of ``NAME.png`` is the text of ``NAME.txt`` beside it, else that of its row in ``metadata.jsonl`` or
     ``metadata.csv`` at the top of the folder or of a split, with the columns ``file_name`` and ``caption`` or ``text``.
     Captions become the condition ``caption``, as many tokens as the longest has, at most 256 (see ``nn.text``); a
-    picture may have none.
+    picture may have none. With ``text_encoder`` they become the condition ``sequence`` instead (see
+    ``data.text_features``).
 
     Raises:
         UserError: folder unreadable, empty, or without a readable picture; pictures beside class folders; several
@@ -105,7 +107,9 @@ def pictures(
     ``test`` marks the held-out ones.
     """
     conditions = {} if label is None else {"label": torch.from_numpy(label)}
-    if (caption := captions.tokens(told, name)) is not None:
+    if options.text_encoder is not None:
+        conditions["sequence"] = encode_captions(told, options.text_encoder, name, options.progress)
+    elif (caption := captions.tokens(told, name)) is not None:
         conditions["caption"] = caption
     channels = options.channels or max(image.shape[-1] for image in images)
     window = options.size if options.crop == "random" else None

@@ -31,7 +31,8 @@ def hub(source: str, options: Options | None = None) -> Dataset:
 
     Images are the column of type ``Image`` (``image`` or ``img`` if there are several), labels the column of type
     ``ClassLabel`` (``label`` if there are several, else the first). A column ``caption``, else ``text``, of strings, or
-    of lists of strings whose first is taken, becomes the condition ``caption`` (see ``nn.text``). The splits are
+    of lists of strings whose first is taken, becomes the condition ``caption`` (see ``nn.text``), or with
+    ``text_encoder`` the condition ``sequence``. The splits are
     ``train`` and ``test`` (or ``validation``); a single split is divided by a hash of the index, one in ten held out.
 
     Raises:

@@ -24,6 +24,7 @@ def load(
     crop: Literal["center", "random"] = "center",
     limit: int | None = None,
     degrade: str | None = None,
+    text_encoder: str | None = None,
     progress: bool = True,
 ) -> Dataset:
     """Load data, from [−1, 1] images or points, with a training and a held-out split.
@@ -39,6 +40,9 @@ def load(
         limit: at most this many examples of each split, a fixed random choice.
         degrade: damage to images, whose result is the condition ``image``: ``resize=16,noise=0.1``; see
             ``data.degradations``.
+        text_encoder: a text encoder of Hugging Face `transformers`, a directory or ``owner/name`` or
+            ``owner/name@revision`` of the Hub: captions become the condition ``sequence``, its last hidden states, in
+            the place of ``caption``; see ``data.text_features``.
         progress: show a bar when decoding takes longer than two seconds.
 
     Raises:
@@ -47,11 +51,20 @@ def load(
     if not isinstance(source, (str, os.PathLike)) or not os.fspath(source).strip():
         raise UserError(f"source must be a name, a folder or a file, got {shown(source)}")
     options = Options(
-        size=size, channels=channels, flip=flip, crop=crop, limit=limit, degrade=degrade, progress=progress
+        size=size,
+        channels=channels,
+        flip=flip,
+        crop=crop,
+        limit=limit,
+        degrade=degrade,
+        text_encoder=text_encoder,
+        progress=progress,
     )
     name = os.fspath(source)
     known = {m.name: m.make for m in methods("data")}
     if name in known:
+        if text_encoder is not None:
+            raise UserError(f"text_encoder is for data with captions, which {name} has none of")
         made: Dataset = known[name](options)
         return made
     if name.startswith(_hub.PREFIX):

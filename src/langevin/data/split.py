@@ -28,7 +28,7 @@ class Split:
         x: ``(N, *shape)``, uint8 (0…255, read as x/127.5 − 1), float32 or int64 (tokens) as it is; or a sequence of N
             uint8 images ``(C, H_i, W_i)`` with ``crop``.
         conditions: what belongs to each example, by name, ``(N, …)``: ``label`` int64, and others as ``DataInfo`` says
-            (an ``image`` in uint8 is read as x is, a ``caption`` may be held in int16).
+            (an ``image`` in uint8 is read as x is, a ``caption`` may be held in int16, a ``sequence`` in float16).
         flip: mirror half of the images left to right, with the pictures that belong to them, drawn anew for each
             (seed, index, draw).
         crop: side of a square window, placed at random for each (seed, index, draw); the image stays whole if ``None``.
@@ -117,7 +117,7 @@ class Split:
         found = {"x": scaled(_mirrored(x, mirror))}
         for name, held in self.conditions.items():
             value = held[indices]
-            value = value.long() if name == "caption" else value
+            value = value.long() if name == "caption" else value.float() if value.dtype == torch.float16 else value
             found[name] = scaled(_mirrored(value, mirror)) if name in PICTURES else value
         return found if self.degrade is None else {**found, **self.degrade(found["x"], noise)}
 

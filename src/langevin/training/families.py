@@ -286,7 +286,7 @@ def conditions(options: dict[str, Any], data: DataInfo, network: str | None) -> 
         return sizes
     encoded = json.dumps(dict.fromkeys((key for key in left if key in more), "encoder"))
     kept = json.dumps({key: size for key, size in sizes.items() if size and key in takes})
-    read = f"--network.options pictures '{encoded}', which an encoder reads, or " if encoded != "{}" else ""
+    read = f"--network.options pictures '{encoded}' to read by an encoder, or " if encoded != "{}" else ""
     raise UserError(
         f"network {name!r} takes {', '.join(takes)}, but data {data.name!r} have {', '.join(left)} too; give {read}"
         f"--network.options conditions '{kept}' to leave {'it' if len(left) == 1 else 'them'} out"
