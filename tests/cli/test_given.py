@@ -161,6 +161,36 @@ def test_a_model_without_conditions(langevin: Run, tmp_path: Path) -> None:
     assert langevin("sample", tmp_path / "plain", *WORDS, "--out", tmp_path / "out").code == 0
 
 
+# --- a picture that is no picture of x ---
+
+
+def test_points_are_told_a_picture_by_an_encoder(langevin: Run, tmp_path: Path) -> None:
+    """Trained from an .npz file; told a picture's file; without an encoder both ways out are said."""
+    g = np.random.default_rng(0)
+    pictures = g.integers(0, 256, (60, 6, 6), dtype=np.uint8)
+    np.savez(tmp_path / "p.npz", x=g.normal(size=(60, 2)).astype(np.float32), image=pictures)
+    words = ["train", tmp_path / "p.npz", "--steps", 2, "--batch", 8, "--out", tmp_path / "run"]
+    refused = langevin(*words)
+    assert refused.code != 0
+    said = " ".join(refused.err.split())
+    assert "network 'mlp' takes label, vector, but data 'p' have image too" in said
+    assert '--network.options pictures \'{"image": "encoder"}\' to read by an encoder' in said
+    assert "or --network.options conditions '{}' to leave it out" in said
+    encoded = ["--network.options", "pictures", '{"image": {"size": 8, "width": 8}}', "width", "16"]
+    assert langevin(*words, *encoded, "--output.sample-every", 2).code == 0
+    model = library.load(tmp_path / "run", device="cpu")
+    assert model.network.config["pictures"] == {"image": {"size": 8, "width": 8}}
+    with torch.no_grad():  # two steps from zero say nothing
+        for parameter in model.network.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    library.models.save(model, tmp_path / "model")
+    Image.fromarray(pictures[0]).save(tmp_path / "there.png")
+    sampled = ["sample", tmp_path / "model", *WORDS]
+    assert langevin(*sampled, "--given", f"image={tmp_path / 'there.png'}", "--out", tmp_path / "a").code == 0
+    assert langevin(*sampled, "--out", tmp_path / "b").code == 0
+    assert np.abs(drawn(tmp_path / "a") - drawn(tmp_path / "b")).max() > 1e-3
+
+
 # --- shards ---
 
 

@@ -434,3 +434,49 @@ def test_captions_that_cannot_be_given(
     ):
         assert run(*words, *more) != 0
         assert says in " ".join(capsys.readouterr().err.split())
+
+
+# --- corners ---
+
+
+def test_a_text_without_a_token_is_none(encoders: Path) -> None:
+    """Of a tokenizer that adds no ends: the empty caption has no state to tell of."""
+    encoder = TextFeatures(str(encoders / "bert"))
+    encoder.tokenizer = transformers.AutoTokenizer.from_pretrained(encoders / "bert")
+    encoder.tokenizer.backend_tokenizer.post_processor = None
+    features = encoder(["", "dog", None])
+    assert features.shape == (3, 1, WIDTH)
+    assert features.isnan().all(-1)[:, 0].tolist() == [True, False, True]
+    for texts in ([""], [None], []):
+        with pytest.raises(UserError, match="there is no caption to encode"):
+            encoder(texts)
+
+
+def test_states_beyond_float16_are_refused(encoders: Path) -> None:
+    encoder = TextFeatures(str(encoders / "bert"))
+    encoder.model.encoder.layer[-1].output.LayerNorm.bias.fill_(1e5)
+    with pytest.raises(UserError, match="its states of 'dog' are no numbers of float16"):
+        encoder(["dog"])
+
+
+def test_features_that_do_not_fit_are_refused(encoders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = TextFeatures(str(encoders / "bert"))
+    monkeypatch.setattr("langevin.storage.untrusted.memory", lambda: 2 * 5 * 3 * WIDTH)  # of which nine tenths
+    with pytest.raises(UserError, match="features of 5 captions, 3 x 16 each, would take 480 B of memory"):
+        encoder(["dog", "sea", None, None, None])
+
+
+def test_a_model_that_does_not_say_whose_features_it_is_told(
+    encoders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    states = np.random.default_rng(0).normal(size=(40, 3, WIDTH)).astype(np.float32)
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 1, 4, 4), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", x=pixels, sequence=states)
+    words = ["--steps", 1, "--batch", 8, *NETWORK, "--output.sample-every", 0]
+    assert run("train", tmp_path / "a.npz", "--out", tmp_path / "run", *words) == 0
+    sampled = ["sample", tmp_path / "run", "-n", 2, "--steps", 2, "--given", "caption=dog", "--out", tmp_path / "out"]
+    assert run(*sampled) != 0
+    assert "does not say which encoder makes them; name it with --text-encoder" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert run(*sampled, "--text-encoder", encoders / "bert") == 0
