@@ -131,4 +131,5 @@ def test_settings_arrive_at_the_trainer() -> None:
         "crop": "center",
         "limit": None,
         "degrade": None,
+        "text_encoder": None,
     }
