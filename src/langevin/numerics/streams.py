@@ -46,6 +46,10 @@ class Stream(int, Enum):
     """Which conditions but labels are hidden in training, the i-th of several."""
     PLAYER = "shared", 2**44
     """What one of several players draws for itself."""
+    CODES = "shared", 2**46
+    """The codes of a codec."""
+    STAGE = "shared", 2**45
+    """The i-th stage of a cascade."""
     DEGRADED = "shared", 2**43
     """What is random in the i-th step of a degradation."""
 

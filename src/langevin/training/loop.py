@@ -18,9 +18,10 @@ from torch import Tensor
 from .._duration import duration
 from .._errors import UserError, check_instance, check_path, shown
 from ..data import DataInfo, Dataset
-from ..denoisers import EvaluationCounter, NetworkDenoiser
+from ..denoisers import NetworkDenoiser
 from ..distributions import Noise, Stream
 from ..models import directory
+from ..models.parts import Latent
 from ..models.timing import CLOCK, SECONDS
 from ..objectives import ImplicitScoreMatching, SlicedScoreMatching
 from ..processes import Learning
@@ -224,7 +225,7 @@ class Run:
     free: bool = False
     """Whether the budget was left to the run."""
 
-    def go(self) -> NetworkDenoiser:
+    def go(self) -> Any:
         budget, first = self.config.budget, self.team.first
         size, work = int(self.config.batch or 0), self.config.work
         order = Order(len(self.dataset.train), self.config.seed)
@@ -255,9 +256,9 @@ class Run:
             self.bar.close()
             if self.metrics is not None:
                 self.metrics.close()
-        model = replace(self._model(), counter=EvaluationCounter())
+        model = self._model()
         model.network.to(self.team.device)
-        return model
+        return model.counted()
 
     def _stopped(self) -> str:
         return f"stopped at step {self.progress.step}; {self._resume()}"
@@ -488,9 +489,10 @@ class Run:
             f"{made['steps']} steps in {duration(self.progress.clock.seconds)}{val}: the model is in {self.out}"
         )
 
-    def _model(self) -> NetworkDenoiser:
+    def _model(self) -> Any:
         """What the run has made so far."""
-        return replace(self.learner.objective.finish(self.learner.average), config=self._made())
+        model = replace(self.learner.objective.finish(self.learner.average), config=self._made())
+        return model if self.dataset.codec is None else Latent(model, self.dataset.codec)
 
     def _made(self) -> dict[str, Any]:
         """How the model was made, for ``config.json``."""
@@ -517,6 +519,8 @@ class Run:
         words = ["langevin", "train", str(source.pop("source"))]
         for option, value in source.items():
             words += [f"--{option}"] if value is True else [f"--{option}", str(value)]
+        if self.dataset.codec is not None:
+            words += ["--codec", str(self.out / "codec")]
         command = shlex.join([*words, "--out", str(self.out), "--resume"])
         return f"the checkpoint of step {_step_of(self.saved)} is whole; go on with: {command}"
 
