@@ -93,45 +93,34 @@ def loss(part: Trajectories, x: Tensor) -> Tensor:
     return 0.5 * torch.log(part.errors(x) ** 2 + FLOOR).sum()
 
 
+@dataclass(frozen=True)
 class TuningProgress:
-    """The part of a tuning run that is done, in thousandths, and whether its time is spent."""
+    """The part of a tuning run that is done, in evaluations of the denoiser, and the part of its time that is spent.
 
-    def __init__(
-        self,
-        progress: Callable[[int, int], None] | None,
-        begun: float,
-        minutes: float | None,
-        prepared: int,
-        calls: int,
-        call: int,
-    ) -> None:
-        self.progress, self.begun, self.minutes, self.prepared, self.call = progress, begun, minutes, prepared, call
-        self.total = prepared + calls * call
+    Args:
+        show: called as ``show(done, 1000)``; None for nobody.
+        begun, minutes: when it began, and how long it may take.
+        prepared: evaluations of the reference trajectories.
+        gradients, worth: how many there are at most, and the evaluations that one is worth.
+    """
 
-    def _tell(self, done: int) -> None:
-        if self.progress is None:
-            return
-        share = done / self.total
-        if self.minutes is not None:
-            share = max(share, (time.monotonic() - self.begun) / (60 * self.minutes))
-        self.progress(min(999, round(1000 * share)), 1000)
+    show: Callable[[int, int], None] | None
+    begun: float
+    minutes: float | None
+    prepared: int
+    gradients: int
+    worth: int
 
-    def prepare(self, done: int, total: int) -> None:
-        """Report evaluations of the reference trajectories."""
-        self._tell(done)
+    @property
+    def spent(self) -> float:
+        """The share of the time that is gone; 0 without a limit."""
+        return 0.0 if self.minutes is None else (time.monotonic() - self.begun) / (60 * self.minutes)
 
-    def called(self, calls: int) -> None:
-        """Report the number of gradients so far."""
-        self._tell(self.prepared + calls * self.call)
-
-    def end(self) -> None:
-        """Report that nothing is left to do."""
-        if self.progress is not None:
-            self.progress(1000, 1000)
-
-    def is_over(self) -> bool:
-        """Whether the time is spent."""
-        return self.minutes is not None and time.monotonic() - self.begun > 60 * self.minutes
+    def report(self, evaluations: int, gradients: int = 0) -> None:
+        """Show how much is done; the last thousandth is the caller's."""
+        if self.show is not None:
+            share = (evaluations + gradients * self.worth) / (self.prepared + self.gradients * self.worth)
+            self.show(min(999, round(1000 * max(share, self.spent))), 1000)
 
 
 class _Over(Exception):
@@ -212,10 +201,10 @@ class SolverTrainer:
         )
 
         def gradient() -> float:
-            if self.bar.is_over():
+            if self.bar.spent > 1:
                 raise _Over
             self.calls += 1
-            self.bar.called(self.calls)
+            self.bar.report(self.bar.prepared, self.calls)
             total = 0.0
             for parameter in free:
                 parameter.grad = torch.zeros_like(parameter)

@@ -83,7 +83,9 @@ def tune(
     prepared = 0 if reference is not None else REFERENCE * (n + held_out)
     bar = TuningProgress(progress, begun, minutes, prepared, most, round(1.8 * n * steps))
     if reference is None:
-        reference = trajectories(denoiser, n + held_out, seed=seed, clean=clean, batch=batch, progress=bar.prepare)
+        reference = trajectories(
+            denoiser, n + held_out, seed=seed, clean=clean, batch=batch, progress=lambda k, _: bar.report(k)
+        )
     if len(reference) != n + held_out:
         raise UserError(f"reference must hold n + held_out = {n + held_out} trajectories, got {len(reference)}")
     train, validation = reference.rows(0, n), reference.rows(n, n + held_out)
@@ -107,7 +109,8 @@ def tune(
     learned = LearnedSteps.of(table.tensors(), process, frame)
     with torch.no_grad():
         after = float(validation.errors(follow(learned, validation.denoiser, validation.start)).median())
-    bar.end()
+    if progress is not None:
+        progress(1000, 1000)
     made = {
         "n": n,
         "held_out": held_out,
