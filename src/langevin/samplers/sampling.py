@@ -163,8 +163,7 @@ def resolve(
             )
         return sampler, times
     asked, steps = steps, STEPS if steps is None else steps
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise UserError(f"steps must be an integer of at least 1, got {steps!r}")
+    check_integer("steps", steps, 1)
     room(STEP * steps, f"a grid of {steps} steps")
     own = sampler.default_grid(process, steps) if grid is None else lookup("grids", grid).make(process, steps)
     if asked is not None and grid is None and own is not None and len(own) != steps + 1:
@@ -224,8 +223,7 @@ def sample(
     if noise is None:
         if n is None:
             n = 1 if start is None else start.shape[0]
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise UserError(f"n must be an integer of at least 1, got {n!r}")
+        check_integer("n", n, 1)
         check_memory(n, denoiser)
         noise = Noise(seed, n)
     n = len(noise) if n is None else n
