@@ -91,6 +91,9 @@ class Stream(int, Enum):
 
     TUNING = "tuning", 701
 
+    SHOWN_DATA = "gan", 1
+    SHOWN_SAMPLES = "gan", 2
+
     ROTATION = "codec", 0
     BRANCHES = "codec", 1
     RATES = "codec", 98
