@@ -13,7 +13,9 @@ import torch
 import langevin
 from langevin import UserError, calibration, models, processes, samplers, training, worlds
 from langevin.calibration import solver as tuning
-from langevin.calibration.solver import Learner, Trajectories, loss, trajectories, tune
+from langevin.calibration.learner import Learner, loss
+from langevin.calibration.solver import tune
+from langevin.calibration.trajectories import Trajectories, trajectories
 from langevin.guidance import classifier_free
 from langevin.samplers import Multistep
 from support import flow_reference, oracle
@@ -158,8 +160,8 @@ def test_minutes_are_kept(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "phrase"),
     [
-        ({"steps": 0}, "steps must be an integer in 1…64, got 0"),
-        ({"steps": 65}, "steps must be an integer in 1…64, got 65"),
+        ({"steps": 0}, "steps must be an integer from 1 to 64, got 0"),
+        ({"steps": 65}, "steps must be an integer from 1 to 64, got 65"),
         ({"n": 0}, "n must be an integer of at least 1, got 0"),
         ({"held_out": 0}, "held_out must be"),
         ({"batch": 0}, "batch must be"),

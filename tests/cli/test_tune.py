@@ -75,7 +75,7 @@ def test_tune_with_guidance_for_one_class(langevin: Run, copy: Path, tmp_path: P
     [
         ([], "--steps N must be given"),
         (["--steps", 0], "steps must be an integer of at least 1, got 0"),
-        (["--steps", 65], "steps must be an integer in 1…64, got 65"),
+        (["--steps", 65], "steps must be an integer from 1 to 64, got 65"),
         (["--steps", 3, "-n", 0], "n must be an integer of at least 1, got 0"),
         (["--steps", 3, "--minutes", 0], "minutes must be a number > 0, got 0"),
         (["--steps", 3, "--label", "eleven"], "unknown label 'eleven'"),

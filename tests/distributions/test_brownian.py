@@ -207,9 +207,9 @@ def test_a_usual_grid_fits_the_default_depth():
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"depth": 0}, "depth must be an integer in"),
-        ({"depth": 31}, "depth must be an integer in"),
-        ({"depth": 2.0}, "depth must be an integer in"),
+        ({"depth": 0}, "depth must be an integer from 1 to 30"),
+        ({"depth": 31}, "depth must be an integer from 1 to 30"),
+        ({"depth": 2.0}, "depth must be an integer from 1 to 30"),
         ({"knots": [0.5]}, "knots must be 1-D"),
         ({"knots": [0.1, 0.5, 0.5]}, "strictly"),
         ({"knots": [0.1, 1.5]}, "strictly within"),

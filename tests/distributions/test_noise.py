@@ -53,6 +53,17 @@ def test_philox_equals_integer_arithmetic():
     assert out.T.tolist() == [reference(c, key) for c in counters.T.tolist()]
 
 
+def test_how_many_are_made_at_a_time_does_not_matter():
+    """To the bit: blocks of a few are made by Python, some more by NumPy, many by torch."""
+    for size in (1, 2, 5, 64):
+        many = Noise(11, 1200, draw=4)
+        assert len(many) * -(-size // 4) > noise_module.SMALL
+        for index in ([0], [3, 700, 1199], list(range(100, 117)), []):
+            few = many.rows(torch.tensor(index, dtype=torch.int64))
+            for kind in ("normal", "uniform"):
+                assert torch.equal(getattr(few, kind)((size,)), getattr(many, kind)((size,))[few.sample])
+
+
 def test_address_of_a_number():
     """Word i of (position // 4, draw, sample, use) under the seed: what a stored seed means may never change."""
     noise = Noise(2**63 + 5, torch.tensor([9, 2**32 - 1]), draw=3)

@@ -11,7 +11,7 @@ import torch
 from langevin import data
 from langevin._errors import UserError
 from langevin._registry import methods
-from langevin.metrics import Features, evaluate
+from langevin.metrics import Features, comparison, evaluate
 from support import with_labels
 
 PROTOCOL = {"data", "features", "features_sha256", "samples", "real", "split", "resize", "range", "seed"}
@@ -252,9 +252,7 @@ def test_same_seed_same_numbers(digits: data.Dataset, fresh: dict) -> None:
     ],
 )
 def test_refusals_come_before_work(digits: data.Dataset, change: dict, words: str, monkeypatch) -> None:
-    from langevin.metrics import evaluate as module  # the function; its module holds the work
-
-    monkeypatch.setitem(module.__globals__, "frechet_distance", lambda *_: pytest.fail("worked before checking"))
+    monkeypatch.setattr(comparison, "frechet_distance", lambda *_: pytest.fail("worked before checking"))
     arguments = {"samples": torch.zeros(20, 1, 8, 8), "labels": None, "features": "pixels", **change}
     with pytest.raises(UserError, match=words):
         evaluate(arguments["samples"], arguments["labels"], digits, features=arguments["features"])

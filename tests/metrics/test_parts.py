@@ -14,7 +14,16 @@ import torch
 from torch import Tensor
 
 from langevin import UserError, data
-from langevin.metrics import Accuracy, FeatureSums, Parts, ScoreSums, evaluate, frechet_distance, inception_score
+from langevin.metrics import (
+    Accuracy,
+    FeatureSums,
+    Parts,
+    ScoreSums,
+    comparison,
+    evaluate,
+    frechet_distance,
+    inception_score,
+)
 from langevin.metrics import parts as module
 from support import with_labels
 
@@ -74,7 +83,7 @@ def test_figures_do_not_depend_on_the_cut(digits: data.Dataset, monkeypatch: pyt
     x, label = x[:300] + 0.1 * draws(300, 1, 8, 8).float(), label[:300]
     whole = evaluate(x, label, digits, progress=False)
     monkeypatch.setattr(module, "BLOCK", 64)
-    monkeypatch.setitem(evaluate.__globals__, "BLOCK", 64)
+    monkeypatch.setattr(comparison, "BLOCK", 64)
     found = {name: evaluate(pieces(x, label, sizes), None, digits, progress=False) for name, sizes in CUTS.items()}
     for name, measures in found.items():
         assert measures == found["whole"], name

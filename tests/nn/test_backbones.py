@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from langevin import UserError, methods
-from langevin.nn import MLP, VAE, CouplingFlow, DiT, Transformer, UNet, create_network, default, dit, mlp, unet
+from langevin.nn import MLP, VAE, CouplingFlow, DiT, Encoder, Transformer, UNet, create_network, default, dit, mlp, unet
 from langevin.nn.layers import waves
 
 CONFIGS = {
@@ -339,6 +339,7 @@ def test_repr_counts_the_parameters():
 
 def test_registry_holds_the_networks():
     kinds = {"mlp": MLP, "unet": UNet, "dit": DiT, "transformer": Transformer, "vae": VAE, "coupling": CouplingFlow}
+    kinds |= {"encoder": Encoder}
     assert {m.name: m.make for m in methods("nn")} == kinds
 
 

@@ -15,7 +15,10 @@ from langevin.nn import MLP, DiT, UNet, create_network, default
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"name": "u-net"}, r"unknown network 'u-net'. Did you mean 'unet'\? Known: dit, mlp, transformer, unet"),
+        (
+            {"name": "u-net"},
+            r"unknown network 'u-net'. Did you mean 'unet'\? Known: coupling, dit, encoder, mlp",
+        ),
         ({}, "unknown network 'None'"),
         ({"name": "unet", "widht": 8}, r"unknown option of unet 'widht'. Did you mean 'width'\?"),
         ({"name": "mlp", "sequence": 8}, "unknown option of mlp 'sequence'"),

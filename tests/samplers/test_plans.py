@@ -7,8 +7,11 @@ import threading
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from langevin import Noise, processes, samplers, worlds
+from langevin.denoisers import Denoiser
+from langevin.distributions import Dirac
 from langevin.samplers import GaussianRemainder, LearnedSolver, State
 from langevin.samplers.learned.sampler import SolverUse
 from langevin.samplers.learned.table import SolverTensors
@@ -76,3 +79,62 @@ def test_threads_that_share_a_sampler(make):
     finally:
         sys.setswitchinterval(before)
     assert not wrong
+
+
+@pytest.mark.parametrize("make", [GaussianRemainder, samplers.DDIM, tuned])
+def test_a_plan_made_in_inference_mode_serves_gradients(make):
+    """The table of a grid is kept for the next batch, which may be differentiated through."""
+    denoiser = WORLDS[0].denoiser(PROCESS)
+    sampler = make().for_model(denoiser)
+    grid = sampler.default_grid(PROCESS, STEPS)
+    grid = torch.linspace(0.9, 0.1, STEPS + 1, dtype=torch.float64) if grid is None else grid
+    start = Noise(0, 2).normal((3,))
+    with torch.inference_mode():
+        *_, without = samplers.trajectory(denoiser, sampler, grid=grid, start=start)
+    *_, last = samplers.trajectory(denoiser, sampler, grid=grid, start=start.requires_grad_())
+    last.x.sum().backward()
+    assert torch.equal(last.x, without.x)
+    assert start.grad is not None
+
+
+class Operations(TorchDispatchMode):
+    """Counts tensor operations."""
+
+    count = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.count += operation is not torch.ops.aten._local_scalar_dense.default
+        return operation(*args, **(kwargs or {}))
+
+
+class Known(Denoiser):
+    """A belief that costs nothing."""
+
+    process, shape, dtype = processes.VP(), (4,), torch.float32
+
+    def __call__(self, x_t, t):
+        return Dirac(x_t)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "most"),
+    [
+        (samplers.DDIM(), 2),  # c·x + w·f
+        (samplers.create_sampler("dpmpp-2m"), 3),  # one value more
+        (samplers.create_sampler("deis"), 6),  # f = a·x + b·x̂_0, and three values
+        (samplers.create_sampler("unipc"), 9),  # 3, the correction in 4, and what another sampler moved in 2
+        # In and out of float64 for x, x̂_0 and x_s, and a view; q = a·c + b·d; c_s of five values.
+        (samplers.default_sampler(processes.VP()), 12),
+        (samplers.create_sampler("ddpm"), 39),  # 2, and a draw of noise
+    ],
+    ids=lambda v: type(v).__name__ if isinstance(v, samplers.Sampler) else str(v),
+)
+def test_tensor_operations_of_a_step(sampler, most):
+    """What a step costs around a small network is the number of its tensor operations."""
+    times, start = torch.linspace(0.95, 0.1, 10, dtype=torch.float64), Noise(0, 1).normal((4,)).float()
+    states = samplers.trajectory(Known(), sampler, grid=times, start=start)
+    with torch.no_grad():
+        for _ in range(9):  # the last of them with a full history
+            with Operations() as operations:
+                next(states)
+    assert operations.count <= most

@@ -16,7 +16,7 @@ import langevin
 from langevin import data, training
 from langevin._errors import UserError
 from langevin.data.toys import RING_MEANS, RING_STD
-from langevin.distributions import Noise
+from langevin.distributions import Noise, Stream
 from langevin.training import (
     BudgetConfig,
     Config,
@@ -178,10 +178,13 @@ def test_classes_are_needed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["label", "vector"])
 def test_what_is_hidden_is_each_condition_s_own(name: str) -> None:
     """The share that is asked for of each, independent of each other, decided by the sample's noise alone."""
-    from langevin.training.learner import _hiding
+    from langevin.training.learner import place_of
 
     n = 20_000
-    hidden = {key: Noise(0, n).fold_in(_hiding(key)).uniform(()) < 0.3 for key in ("label", "vector", "image", "mask")}
+    hidden = {
+        key: Noise(0, n).fold_in(Stream.CONDITIONS + place_of(key)).uniform(()) < 0.3
+        for key in ("label", "vector", "image", "mask")
+    }
     assert torch.equal(hidden["image"], hidden["mask"])
     share = float(hidden[name].double().mean())
     assert abs(share - 0.3) < 4.5 * math.sqrt(0.3 * 0.7 / n)

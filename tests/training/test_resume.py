@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from langevin import data, models, training
+from langevin import data, models, nn, training
 from langevin._errors import UserError
 from langevin.storage import files
 from langevin.training import (
@@ -178,6 +178,8 @@ HEART = data.load("heartbeat")
 UNET = NetworkConfig("unet", {"width": "8", "blocks": "1", "multipliers": "[1,1]"})
 MLP = NetworkConfig("mlp", {"width": "16", "depth": "2"})
 BEATS = NetworkConfig("transformer", {"width": "16", "depth": "1"})
+torch.manual_seed(0)
+CODES = models.encode(DIGITS, models.Autoencoder(nn.VAE(1, size=(8, 8), width=8, blocks=1).eval(), DIGITS.info))
 CRITIC = '{"width": 16, "depth": 1}'
 MODEL_TYPES: dict[str, tuple[data.Dataset, dict[str, Any]]] = {
     "gan": (points(), {"objective": ObjectiveConfig("gan", {"discriminator": CRITIC, "r1": "0.5", "every": "2"})}),
@@ -187,6 +189,7 @@ MODEL_TYPES: dict[str, tuple[data.Dataset, dict[str, Any]]] = {
     ),
     "normalizing-flow": (points(), {"network": NetworkConfig("coupling", {"width": "8", "depth": "2", "hidden": "1"})}),
     "classifier": (points(), {"objective": ObjectiveConfig("cross-entropy")}),
+    "latent": (CODES, {"network": NetworkConfig("unet", {"width": "8", "blocks": "1", "multipliers": "[1]"})}),
     "restoring": (
         data.load("digits", limit=40, degrade="resize=4,noise=0.1"),
         {"network": UNET, "objective": ObjectiveConfig(dropout={"image": 0.5})},

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from .. import nn
-from .._errors import UserError, unknown
+from .._errors import UserError, check_integer, unknown
 from ..data import Dataset
 from ..denoisers import VARIANCE_HEADS, Calibration, Denoiser, NetworkDenoiser, VarianceHead, calibrate
 from ..models.variances import save_calibration, save_head, trained_steps
@@ -150,8 +150,7 @@ def train_head(
     if kind not in VARIANCE_HEADS:
         raise unknown("head", kind, VARIANCE_HEADS)
     for name, number in (("steps", steps), ("batch", batch)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise UserError(f"{name} must be an integer of at least 1, got {number!r}")
+        check_integer(name, number, 1)
     if dataset.info.mean is None:
         raise UserError(f"the moments of data {dataset.info.name!r} are unknown; a head needs them")
     info, out = dataset.info, Path(folder) / kind

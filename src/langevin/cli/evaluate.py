@@ -128,7 +128,7 @@ def run(options: Options) -> None:
 
 def _trained_on(model: Any, asked: str | None, dataset: Dataset) -> Dataset | Literal["unknown"]:
     """The data a model was trained on: those that are measured against, if no others are named."""
-    known = None if model.data is None else model.data.source.get("source")
+    known = None if model.output is None else model.output.source.get("source")
     if asked is None or asked == known:
         return dataset
     try:
@@ -206,7 +206,7 @@ def dataset_of(
     from .. import data
     from ..data.hub import PREFIX
 
-    info: DataInfo | None = model.data
+    info: DataInfo | None = model.output
     read = {} if info is None else dict(info.source)
     source = read.pop("source", None)
     if asked is None and source is None:
@@ -227,8 +227,8 @@ def dataset_of(
         if asked is not None:
             raise
         raise UserError(f"the data this model was trained on: {error} (name them with {option})") from None
-    if dataset.info.shape != tuple(model.shape):
-        raise UserError(f"data must have shape {tuple(model.shape)} as the model has, got {dataset.info.shape}")
+    if dataset.info.shape != model.output_shape:
+        raise UserError(f"data must have shape {model.output_shape} as the model has, got {dataset.info.shape}")
     mine = class_names(model)
     if classes and mine and dataset.info.classes and list(dataset.info.classes) != mine:
         raise UserError(f"data must have the classes of the model, {mine}, got {list(dataset.info.classes)}")

@@ -98,7 +98,7 @@ def _features(text: str, encoder: str, model: NetworkDenoiser) -> Tensor:
 def class_names(model: NetworkDenoiser) -> list[str]:
     """Names of the labels a model takes, none for one that takes none; numbers where the data give no names."""
     count = model.condition_sizes.get("label", 0)
-    known = [] if model.data is None else list(model.data.classes)
+    known = [] if model.output is None else list(model.output.classes)
     return known if len(known) == count else [str(k) for k in range(count)]
 
 

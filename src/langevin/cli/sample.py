@@ -97,7 +97,7 @@ def run(options: Options) -> None:
         with Bar("sampling") as bar:
             drawn = generate(model, recipe, options.n, given=given, progress=bar)
         record = {"model": options.model, "trained_steps": model.config.get("steps"), **drawn.record}
-        write(out, drawn.x, drawn.label, model.data, record, class_names(model), options.images)
+        write(out, drawn.x, drawn.label, model.output, record, class_names(model), options.images)
     print(
         f"{out}: {options.n} samples in {duration(drawn.seconds)}, {drawn.evaluations} network evaluations each "
         f"({record['rule']})."
@@ -138,7 +138,7 @@ def request(place: str, model: NetworkDenoiser, recipe: Recipe, n: int, size: in
         if value.ndim != len(KINDS[name].axes):
             raise UserError(f"{name} must be one for all samples where they are drawn in shards, got one each")
         beside[name] = files.digest(f"{value.dtype} {tuple(value.shape)} ".encode() + value.numpy().tobytes())["sha256"]
-    return Request(n, size, label, recipe, tuple(model.shape), model_digest(place), given=beside)
+    return Request(n, size, label, recipe, model.output_shape, model_digest(place), given=beside)
 
 
 def _shards(
@@ -159,7 +159,7 @@ def _shards(
         return
     record = {"model": place, "trained_steps": model.config.get("steps"), **shards.record()}
     x, label = shards.head(SHOWN if len(asked.shape) == 3 else POINTS)
-    conclude(out, x, label, model.data, record, class_names(model))
+    conclude(out, x, label, model.output, record, class_names(model))
     print(
         f"{out}: {asked.n} samples, {asked.count} shards, {drawn} of them drawn now in "
         f"{duration(time.monotonic() - begun)}, {record['evaluations']} network evaluations a sample "
@@ -171,8 +171,8 @@ def _check_images(out: Path, model: NetworkDenoiser, shard_size: int | None) -> 
     """Refuse pictures of what is none, beside shards, or in the place of somebody's own."""
     if shard_size is not None:
         raise UserError("images are written beside samples.npz; leave out --images, or --shard-size")
-    if len(model.shape) != 3:
-        raise UserError(f"images need a model of images; this one makes samples of shape {tuple(model.shape)}")
+    if len(model.output_shape) != 3:
+        raise UserError(f"images need a model of images; this one makes samples of shape {model.output_shape}")
     if (out / IMAGES).exists() and not _own_images(out):
         raise UserError(f"out holds {out / IMAGES}, which this command did not write; choose another --out")
 

@@ -61,6 +61,8 @@ class Options(Config):
     budget: Annotated[BudgetConfig, arg(name="")] = field(default_factory=BudgetConfig)
     work: Annotated[ParallelConfig, arg(name="")] = field(default_factory=ParallelConfig)
     data: Annotated[DataOptions, arg(name="")] = field(default_factory=DataOptions)
+    codec: Annotated[str | None, arg(metavar="DIR", help_behavior_hint="")] = None
+    """Train a denoiser of the codes that the codec in DIR makes of the data: latent diffusion."""
     recipe: Literal["ncsn", "ncsnv2"] | None = None
     """A published choice of noise levels, prediction, loss and average for the data; what else is asked for holds."""
     resume: bool = False
@@ -84,12 +86,13 @@ def run(options: Options) -> None:
 
 
 def _run(options: Options, team: ProcessGroup, device: str | None) -> None:
-    from .. import training
+    from .. import models, training
     from ..data import load
     from ..data.dataset import FEWEST_TO_MEASURE
     from ..data.hub import PREFIX
     from ..data.text_features import is_directory
     from ..denoisers import Denoiser
+    from ..report import Bar
 
     out = writable(options.out)
     at_least_one(steps=options.budget.steps)
@@ -104,6 +107,9 @@ def _run(options: Options, team: ProcessGroup, device: str | None) -> None:
     if options.data.size is not None:
         _check_memory(config, options.data)
     dataset = load(options.source, **vars(options.data))
+    if options.codec is not None:
+        with Bar("encoding") as bar:
+            dataset = models.encode(dataset, models.load(options.codec, device=device), progress=bar)
     if 1 < len(dataset.train) < FEW:
         warnings.warn(
             f"{dataset.info.name}: {len(dataset.train)} examples to train on; a network copies so few instead of "

@@ -74,13 +74,15 @@ class Options:
 class Dataset:
     """Examples with their description.
 
-    ``skipped`` lists the files that could not be used as ``(path, reason)``; they are in neither split.
+    ``skipped`` lists the files that could not be used as ``(path, reason)``; they are in neither split. ``codec`` is
+    what the examples are codes of, if they are (``models.encode``).
     """
 
     info: DataInfo
     train: Split
     test: Split
     skipped: tuple[tuple[str, str], ...] = ()
+    codec: Any = None
 
 
 @dataclass

@@ -91,10 +91,12 @@ class Split:
         else:
             top, left = (_hash.uniform(seed, stream, key, draw) for stream in (_TOP, _LEFT))
             x = self._windows(indices, top, left)
-        mirror = None
-        if self.flip:
-            mirror = torch.from_numpy(_hash.mix(seed, _FLIP, key, draw) >> np.uint64(63) == 1)
+        mirror = self.mirrored(indices, seed, draw) if self.flip else None
         return self._with_conditions(x, indices, mirror, Noise(seed, indices, draw=draw))
+
+    def mirrored(self, indices: Tensor, seed: int, draw: int) -> Tensor:
+        """Which of the examples are mirrored at a visit, bool ``(B,)``."""
+        return torch.from_numpy(_hash.mix(seed, _FLIP, indices.numpy(), draw) >> np.uint64(63) == 1)
 
     def plain(self, indices: Tensor) -> dict[str, Tensor]:
         """The examples at ``indices`` without augmentation (windows in the centre), as ``batch``."""

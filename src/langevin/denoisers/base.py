@@ -53,6 +53,25 @@ class Denoiser(ABC, Generic[P]):
         return ()
 
     @property
+    def stages(self) -> tuple[Denoiser, ...]:
+        """The denoisers that are sampled one after the other, each told what the one before made: this one alone."""
+        return (self,)
+
+    @property
+    def output(self) -> Any:
+        """The description of what is read out of a state: of the data, unless these are codes of others."""
+        return self.data
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The event shape of what is read out of a state."""
+        return tuple(self.shape if self.output is None else self.output.shape)
+
+    def read(self, x_t: Tensor) -> Tensor:
+        """The data in a state at t = 0, as ``sample`` returns them."""
+        return self.process.read(x_t)
+
+    @property
     def trained(self) -> bool:
         """Whether the belief is a trained network's, and so has its errors; exact if not."""
         return any(child.trained for child in self.children)
@@ -136,6 +155,13 @@ class Derived(Denoiser):
     """A denoiser made from others, one of which, its ``base``, says what the data and the process are."""
 
     base: Denoiser
+
+    @property
+    def output(self) -> Any:
+        return self.base.output
+
+    def read(self, x_t: Tensor) -> Tensor:
+        return self.base.read(x_t)
 
     @property
     def process(self) -> Process:  # type: ignore[override]

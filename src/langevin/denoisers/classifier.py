@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -62,6 +62,10 @@ class NoisyClassifier:
     def condition_sizes(self) -> Mapping[str, int]:
         """None: it says what a condition is."""
         return {}
+
+    def counted(self) -> NoisyClassifier:
+        """The same with a counter of its own."""
+        return replace(self, counter=EvaluationCounter())
 
     def conditions(self) -> tuple[str, ...]:
         """None: it says what a condition is."""

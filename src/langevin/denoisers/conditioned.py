@@ -60,6 +60,11 @@ class Conditioned(Denoiser):
     def conditions(self) -> tuple[str, ...]:
         return tuple(self.condition_sizes)
 
+    def counted(self) -> Self:
+        """The same with a counter of its own."""
+        made: Self = replace(self, counter=EvaluationCounter())  # type: ignore[type-var]
+        return made
+
     def _bind(self, condition: dict[str, Any]) -> Self:
         bound, class_label = dict(self.condition), None if "label" in condition else self.class_label
         for key, value in condition.items():

@@ -51,11 +51,16 @@ class VarianceHead(Transform):
     low: float | None = None
     high: float | None = None
     counter: EvaluationCounter = field(default_factory=EvaluationCounter)
+
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require(self.process, ScalarGaussian, f"variance {self.kind!r}")
         check_std(self.sigma_data)
+
+    def counted(self) -> VarianceHead:
+        """The same with a counter of its own."""
+        return replace(self, counter=EvaluationCounter())
 
     def onto(self, denoiser: Denoiser) -> VarianceHead:
         """The same variance around another mean: of the model with labels bound, or guided."""

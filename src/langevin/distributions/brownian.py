@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import UserError, check_integer
 from .._registry import register
 from ..numerics.streams import Stream
 from .noise import Noise, _column, starts, stream
@@ -106,8 +106,7 @@ class BrownianPath(Noise):
         memo: _Memo | None = None,
     ) -> None:
         super().__init__(seed, sample, draw)
-        if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= 30:
-            raise UserError(f"depth must be an integer in [1, 30], got {depth!r}")
+        check_integer("depth", depth, 1, 30)
         if knots is not None:
             knots = torch.as_tensor(knots, dtype=torch.float64)
             if knots.ndim != 1 or knots.numel() < 2 or not (knots.isfinite().all()):

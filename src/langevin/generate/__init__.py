@@ -1,8 +1,9 @@
 """The sampling service: a recipe resolved once, samples drawn by it, and shards of them that survive kills."""
 
 from .environment import machine, versions
+from .request import REQUEST, Rank, Request
 from .samples import Recipe, Samples, generate
-from .shards import REQUEST, Rank, Request, Shards, fill, model_digest
+from .shards import Shards, fill, model_digest
 
 __all__ = [
     "REQUEST",

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import denoisers, processes, samplers
 from .._errors import UserError
-from ..denoisers import Denoiser, EvaluationCounter, NetworkDenoiser
+from ..denoisers import Denoiser, NetworkDenoiser
 from ..denoisers.conditions import as_labels, asked_conditions
 from ..distributions import Noise
 from ..models.conditional import bind
@@ -112,7 +112,7 @@ def generate(
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise UserError(f"n must be an integer of at least 1, got {n!r}")
     check_memory(n, model)
-    model = replace(model, counter=EvaluationCounter())
+    model = model.counted()
     condition = asked_conditions(model.condition_sizes, n, given, first)
     denoiser = _denoiser(model, recipe, condition)
     name = recipe.sampler
@@ -126,7 +126,7 @@ def generate(
         denoiser = denoisers.with_variance(denoiser, recipe.variance)
     if name == "learned" and recipe.grid is not None:
         raise UserError(f"sampler 'learned' has a grid of its own, got {recipe.grid!r}")
-    rule, times = samplers.resolve(denoiser, named, steps=recipe.steps, grid=recipe.grid)
+    rule, times = samplers.resolve(denoiser.stages[-1], named, steps=recipe.steps, grid=recipe.grid)
     # A sampler may make fewer steps of its own, and the default one has a step that asks for nothing.
     steps = min(samplers.STEPS if recipe.steps is None else recipe.steps, len(times) - 1)
     learned = isinstance(rule, samplers.LearnedSolver)
@@ -139,8 +139,9 @@ def generate(
     begun = time.perf_counter()
     x = samplers.sample(
         denoiser,
-        rule,
-        grid=times,
+        named,
+        steps=recipe.steps,
+        grid=recipe.grid,
         noise=Noise(recipe.seed, torch.arange(first, first + n)),
         batch=recipe.batch,
         progress=progress,
@@ -193,4 +194,5 @@ def _clipped(model: NetworkDenoiser, x: Tensor) -> Tensor:
     if not x.is_floating_point():  # tokens
         return x.cpu()
     x = x.float().cpu()
-    return x if model.data is None or model.data.low is None else x.clamp(model.data.low, model.data.high)
+    data = model.output
+    return x if data is None or data.low is None else x.clamp(data.low, data.high)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import UserError, check_integer
 from .._registry import lookup, register
 from ..denoisers import Denoiser, check_is_denoiser
 from ..distributions import Distribution, Noise, Stream
@@ -265,9 +265,8 @@ def check_times(
     process: Process, steps: int | None, grid: Tensor | list[float] | str | None, decoder: Decoder
 ) -> Tensor:
     """The grid that is asked for: decreasing, from above 0 to 0."""
-    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
-        raise UserError(f"steps must be an integer of at least 1, got {steps!r}")
     if steps is not None:
+        check_integer("steps", steps, 1)
         room(STEP * steps, f"a grid of {steps} steps")
     if grid is None:
         return default_grid(process, 100 if steps is None else steps, decoder)

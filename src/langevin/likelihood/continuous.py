@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import UserError, check_integer
 from .._registry import register
 from ..denoisers import Denoiser, check_is_denoiser
 from ..distributions import Noise, Stream, kl
@@ -91,8 +91,7 @@ def continuous_bound(
     process: ScalarGaussian = require(denoiser.process, ScalarGaussian, "the continuous-time bound")
     if tuple(x.shape[1:]) != tuple(denoiser.shape) or not len(x) or not x.isfinite().all():
         raise UserError(f"x must be finite data (B, {', '.join(map(str, denoiser.shape))}), got {tuple(x.shape)}")
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-        raise UserError(f"draws must be an integer of at least 1, got {draws!r}")
+    check_integer("draws", draws, 1)
     law = LikelihoodImportance() if times is None else times
     if not isinstance(law, (LikelihoodImportance, Uniform)):
         raise UserError(f"times must be LikelihoodImportance or Uniform, got {type(law).__name__}")

@@ -1,6 +1,8 @@
 """The model directory: denoisers and codecs with what was learned for them, read without running code."""
 
 from .codec import Autoencoder
+from .codes import encode
 from .directory import load, load_denoiser, save
+from .parts import Cascade, Latent
 
-__all__ = ["Autoencoder", "load", "load_denoiser", "save"]
+__all__ = ["Autoencoder", "Cascade", "Latent", "encode", "load", "load_denoiser", "save"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -47,6 +47,10 @@ class Autoencoder:
     def device(self) -> torch.device:
         """Where it computes."""
         return next(self.network.parameters()).device
+
+    def counted(self) -> Autoencoder:
+        """The same with a counter of its own."""
+        return replace(self, counter=EvaluationCounter())
 
     def conditions(self) -> tuple[str, ...]:
         """None: codecs take no conditions."""

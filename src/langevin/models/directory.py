@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from ..denoisers import (
 )
 from ..storage import files
 from ..storage.untrusted import hints, reading, settings, typed
-from . import kinds
+from . import kinds, parts
 from .load_network import load_network
 from .solvers import solvers_of
 from .timing import CLOCK, SECONDS, timeless
@@ -69,23 +70,38 @@ def save(denoiser: Any, path: str | os.PathLike[str]) -> None:
 
     Args:
         denoiser: of a network made by ``langevin.nn``; conditions that are bound are not saved. Or a model of
-            ``models.kinds``: a codec, a generator, a normalizing flow, a classifier.
+            ``models.kinds`` (a codec, a generator, a normalizing flow, a classifier) or of ``models.parts`` (a denoiser
+            of codes, a cascade), of which each part has a directory.
         path: a directory, made if it does not exist.
 
     Raises:
         UserError: if another process writes in the directory, or the disk is full or refuses.
     """
-    plain = getattr(denoiser, "kind", None) in kinds.KINDS
-    if not plain:
-        check_instance("denoiser", denoiser, NetworkDenoiser, "the denoiser of a network, or a codec")
     check_path("path", path)
-    config = kinds.describe(denoiser, FORMAT) if plain else describe(denoiser)
-    moments = {} if denoiser.data is None else denoiser.data.tensors()
-    contents = {WEIGHTS: files.as_safetensors(denoiser.network.state_dict())}
+    files.publish(Path(path), contents(denoiser))
+
+
+def contents(model: Any) -> dict[str, bytes]:
+    """What a model directory holds, by file.
+
+    Raises:
+        UserError: for what is no model that can be saved.
+    """
+    kind = getattr(model, "kind", None)
+    if kind in parts.PARTED:
+        held = {f"{name}/{file}": data for name, part in model.parts.items() for file, data in contents(part).items()}
+        index = {name: files.digest(held[f"{name}/{CONFIG}"]) for name in model.parts}
+        return {**held, CONFIG: files.as_json({"langevin": FORMAT, "kind": kind, "parts": index})}
+    plain = kind in kinds.KINDS
+    if not plain:
+        check_instance("denoiser", model, NetworkDenoiser, "the denoiser of a network, or a codec")
+    config = kinds.describe(model, FORMAT) if plain else describe(model)
+    moments = {} if model.data is None else model.data.tensors()
+    held = {WEIGHTS: files.as_safetensors(model.network.state_dict())}
     if moments:
-        contents[MOMENTS] = files.as_safetensors(moments)
-    config["files"] = {name: files.digest(content) for name, content in contents.items()}
-    files.publish(Path(path), {**contents, CONFIG: files.as_json(config)})
+        held[MOMENTS] = files.as_safetensors(moments)
+    config["files"] = {name: files.digest(content) for name, content in held.items()}
+    return {**held, CONFIG: files.as_json(config)}
 
 
 def load(path: str | os.PathLike[str], *, device: torch.device | str | None = None) -> Any:
@@ -109,6 +125,8 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str | None = No
 def _load(folder: Path, device: torch.device | str | None) -> Any:
     file = folder / CONFIG
     config = _read(folder)
+    if config["kind"] in parts.PARTED:
+        return _load_parts(folder, config, device)
     if config["kind"] in kinds.KINDS:
         return _load_plain(folder, config, device)
     keys = {
@@ -125,7 +143,7 @@ def _load(folder: Path, device: torch.device | str | None) -> Any:
     }
     files.only(file, config, keys | {"files"})
     if config["kind"] not in PARAMETERIZATIONS:
-        known = ", ".join(map(repr, [*PARAMETERIZATIONS, *kinds.KINDS]))
+        known = ", ".join(map(repr, [*PARAMETERIZATIONS, *kinds.KINDS, *parts.PARTED]))
         raise UserError(f"{file}: kind {config['kind']!r} is unknown; it must be one of {known}")
     with reading(folder / CONFIG, folder):
         denoiser = _build(folder, config)
@@ -151,6 +169,30 @@ def load_denoiser(path: str | os.PathLike[str], what: str, *, device: torch.devi
     if not isinstance(model, NetworkDenoiser):
         raise UserError(f"{what} needs a denoiser, but {os.fspath(path)} holds a {model.kind}")
     return model
+
+
+MOST_PARTS = 16
+"""Parts of a model at most."""
+
+
+def _load_parts(folder: Path, config: Mapping[str, Any], device: torch.device | str | None) -> Any:
+    """A model of parts: each is held against the checksum of its configuration, which has those of its files."""
+    files.only(folder / CONFIG, config, {"langevin", "kind", "parts", "files"})
+    index = config["parts"]
+    names = list(index) if isinstance(index, dict) else []
+    if not names or len(names) > MOST_PARTS or not all(re.fullmatch(r"[a-z][a-z0-9-]{0,40}", name) for name in names):
+        raise UserError(f"{folder / CONFIG}: parts must be checksums by the names of directories, got {index!r:.80}")
+    files.digests(folder / CONFIG, index, set(names))
+    loaded = {}
+    for name in names:
+        place = files.place(folder, name)
+        inner = _read(place)
+        if inner["kind"] in parts.PARTED:
+            raise UserError(f"{place / CONFIG}: a part cannot be a {inner['kind']} itself")
+        loaded[name] = _load(place, device)
+        files.agree(place, {CONFIG: index[name]})
+    with reading(folder / CONFIG, folder):
+        return parts.PARTED[config["kind"]].of(loaded)
 
 
 def _load_plain(folder: Path, config: Mapping[str, Any], device: torch.device | str | None) -> Any:

@@ -241,7 +241,7 @@ class GaussianFrame:
 
     def to(self, x: Tensor, scale: float | Tensor = 1.0) -> Tensor:
         """c of events or states ``(B, *shape)``, float64 ``(B, D)``."""
-        flat = x.reshape(len(x), -1).to(torch.float64)
+        flat = x.flatten(1).double()
         return self.basis.to(flat - scale * self.mean if self.shifted else flat)
 
     def back(self, c: Tensor, scale: float | Tensor = 1.0) -> Tensor:

@@ -28,8 +28,8 @@ class Stream(int, Enum):
     """The times of training."""
     ORDER = "shared", 2**34
     """The order of the data."""
-    LABELS = "shared", 2**35
-    """Which labels are hidden in training."""
+    CONDITIONS = "shared", 2**35
+    """Which samples lack the i-th condition in training."""
     NETWORK = "shared", 2**36
     """The network's own randomness, as dropout."""
     VALIDATION = "shared", 2**37
@@ -42,10 +42,12 @@ class Stream(int, Enum):
     """The i-th direction of sliced score matching."""
     END = "shared", 2**41
     """The noise at the end of a learned schedule."""
-    CONDITIONS = "shared", 2**42
-    """Which conditions but labels are hidden in training, the i-th of several."""
     PLAYER = "shared", 2**44
     """What one of several players draws for itself."""
+    CODES = "shared", 2**46
+    """The codes of a codec."""
+    STAGE = "shared", 2**45
+    """The i-th stage of a cascade."""
     DEGRADED = "shared", 2**43
     """What is random in the i-th step of a degradation."""
 
@@ -88,6 +90,9 @@ class Stream(int, Enum):
     DATA_TERM = "continuous", 3
 
     TUNING = "tuning", 701
+
+    SHOWN_DATA = "gan", 1
+    SHOWN_SAMPLES = "gan", 2
 
     ROTATION = "codec", 0
     BRANCHES = "codec", 1

@@ -94,10 +94,10 @@ class Adversarial(Objective):
             made = self._made(model, x0, condition, noise)
         learning = torch.is_grad_enabled()
         with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernel has no second derivative
-            x, time = self._shown(x0, noise.fold_in(Stream.PLAYER))
+            x, time = self._shown(x0, noise.fold_in(Stream.SHOWN_DATA))
             x = x.detach().requires_grad_(learning and self.r1 > 0)
             score = self._score(model, x, time, condition)
-            y, time = self._shown(made, noise.fold_in(Stream.PLAYER + 1))
+            y, time = self._shown(made, noise.fold_in(Stream.SHOWN_SAMPLES))
             total = of_data(score) + of_made(self._score(model, y, time, condition))
             if learning and self.r1 > 0:
                 slope = torch.autograd.grad(score.sum(), x, create_graph=True)[0]
@@ -107,7 +107,7 @@ class Adversarial(Objective):
     def of_generator(self, model: Any, x0: Tensor, condition: Condition | None, noise: Noise) -> Tensor:
         """L_G of each sample, ``(B,)``."""
         _, _, of_generator = LOSSES[self.loss]
-        y, time = self._shown(self._made(model, x0, condition, noise), noise.fold_in(Stream.PLAYER))
+        y, time = self._shown(self._made(model, x0, condition, noise), noise.fold_in(Stream.SHOWN_SAMPLES))
         return of_generator(self._score(model, y, time, condition)).to(torch.float64)
 
     def _made(self, model: Any, x0: Tensor, condition: Condition | None, noise: Noise) -> Tensor:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from .._errors import UserError, check_instance, shown
+from .._errors import UserError, check_instance, check_numbers, shown
 from ..distributions import Compound, Distribution
 
 
-def as_time(t: Tensor | float) -> Tensor:
+def as_time(t: Tensor | float, name: str = "t") -> Tensor:
     """Times as float64, ``()`` or ``(B,)``, checked to be finite numbers in [0, 1] where that costs nothing."""
     if isinstance(t, Tensor):
         return t if t.dtype == torch.float64 else t.to(torch.float64)
@@ -22,8 +23,31 @@ def as_time(t: Tensor | float) -> Tensor:
     except (TypeError, ValueError):
         inside = False
     if not inside:
-        raise UserError(f"t must be a time in [0, 1] (0 is data, 1 is noise), got {shown(t)}")
+        raise UserError(f"{name} must be a time in [0, 1] (0 is data, 1 is noise), got {shown(t)}")
     return torch.tensor(t, dtype=torch.float64)
+
+
+def check_times(**times: Tensor | float) -> tuple[Tensor, ...]:
+    """``as_time`` of what a caller gave, with a look at every time; not on an accelerator, which would have to wait."""
+    found = tuple(as_time(t, name) for name, t in times.items())
+    for name, t in zip(times, found):
+        if t.is_cpu and (outside := t[~((t >= 0) & (t <= 1))]).numel():
+            raise UserError(f"{name} must hold times in [0, 1] (0 is data, 1 is noise), got {float(outside[0])}")
+    return found
+
+
+def check_eta(eta: float) -> None:
+    """Refuse a share of noise outside [0, 1]."""
+    check_numbers(eta=eta)
+    if not 0.0 <= eta <= 1.0:
+        raise UserError(f"eta must lie in [0, 1], got {eta}")
+
+
+def one_of(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a batch of one, of data of an event shape."""
+    if not isinstance(shape, Sequence) or not all(type(n) is int and n > 0 for n in shape):
+        raise UserError(f"shape must be a tuple of positive integers, that of one datum, got {shown(shape)}")
+    return (1, *shape)
 
 
 def expand(c: Tensor, x: Tensor) -> Tensor:

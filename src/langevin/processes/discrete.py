@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from .._errors import UserError
+from .._errors import UserError, shown
 from ..distributions import Categorical, Distribution, FiniteSet
-from .base import Process
+from .base import Process, check_times
 
 
 class Chain(Process):
@@ -48,23 +48,27 @@ class Chain(Process):
 
     def check(self, x: Tensor, states: int, name: str) -> None:
         """Tokens are int64 in [0, states)."""
-        if x.is_floating_point():
-            raise UserError(f"{name} must hold int64 tokens in [0, {states}), got {x.dtype}")
+        if not isinstance(x, Tensor) or x.is_floating_point():
+            got = x.dtype if isinstance(x, Tensor) else shown(x)
+            raise UserError(f"{name} must hold int64 tokens in [0, {states}), got {got}")
         outside = x[(x < 0) | (x >= states)]
         if outside.numel():
             raise UserError(f"{name} must hold int64 tokens in [0, {states}), got {int(outside[0])}")
 
     def marginal(self, x0: Tensor, t: Tensor | float) -> Categorical:
         self.check(x0, self.classes, "x0")
+        (t,) = check_times(t=t)
         return Categorical(self.transition_row(x0, 0.0, t))
 
     def transition(self, x_s: Tensor, s: Tensor | float, t: Tensor | float) -> Categorical:
         self.check(x_s, self.states, "x_s")
+        s, t = check_times(s=s, t=t)
         return Categorical(self.transition_row(x_s, s, t))
 
     def bridge(self, x_t: Tensor, x0: Tensor, t: Tensor | float, s: Tensor | float, eta: float = 1.0) -> Categorical:
         self.check(x0, self.classes, "x0")
         belief = Categorical(one_hot(x0, self.classes).to(torch.float64))
+        t, s = check_times(t=t, s=s)
         law = self.reverse(x_t, belief, t, s, eta)
         assert isinstance(law, Categorical)
         return law

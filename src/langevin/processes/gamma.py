@@ -12,7 +12,7 @@ from torch import Tensor
 from .._errors import UserError, check_numbers
 from .._registry import register
 from ..distributions import ScaledBeta, ShiftedGamma
-from .base import Process, as_time, expand
+from .base import Process, as_time, check_times, expand, one_of
 from .gaussian import ScalarGaussian
 from .schedules import VP
 
@@ -63,13 +63,15 @@ class GammaNoise(Process):
 
     def prior(self, shape: tuple[int, ...]) -> ShiftedGamma:
         """The law of x_1 for x_0 = 0."""
-        return self.marginal(torch.zeros(1, *shape, dtype=torch.float64), 1.0)
+        return self.marginal(torch.zeros(one_of(shape), dtype=torch.float64), 1.0)
 
     def marginal(self, x0: Tensor, t: Tensor | float) -> ShiftedGamma:
+        (t,) = check_times(t=t)
         a, k = expand(self.alpha(t), x0), expand(self.concentration(t), x0)
         return ShiftedGamma(a * (x0 - self.theta * k), a * self.theta, k)
 
     def transition(self, x_s: Tensor, s: Tensor | float, t: Tensor | float) -> ShiftedGamma:
+        s, t = check_times(s=s, t=t)
         a = expand(self.alpha(t), x_s)
         k = expand(self.concentration(t) - self.concentration(s), x_s)
         return ShiftedGamma(a * (x_s / expand(self.alpha(s), x_s) - self.theta * k), a * self.theta, k)
@@ -78,6 +80,7 @@ class GammaNoise(Process):
         """α_s [x_0 + θ(G_t·Beta(k_s, k_t − k_s) − k_s)]; a plug-in x_0 that makes G_t < 0 is clamped to G_t = 0."""
         if eta != 1.0:
             raise UserError(f"eta must be 1 for GammaNoise (no other bridge is defined), got {eta}")
+        t, s = check_times(t=t, s=s)
         k_t, k_s = expand(self.concentration(t), x_t), expand(self.concentration(s), x_t)
         g_t = ((x_t / expand(self.alpha(t), x_t) - x0) / self.theta + k_t).clamp_min(0)
         a = expand(self.alpha(s), x_t)

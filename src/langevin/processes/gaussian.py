@@ -8,9 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .._errors import UserError
 from ..distributions import Distribution, Normal
-from .base import Observation, Process, as_time, expand
+from .base import Observation, Process, as_time, check_eta, check_times, expand, one_of
 
 
 class ScalarGaussian(Process):
@@ -74,16 +73,16 @@ class ScalarGaussian(Process):
     def prior(self, shape: tuple[int, ...]) -> Normal:
         """N(0, σ(1)² I)."""
         one = torch.ones((), dtype=torch.float64)
-        return Normal(torch.zeros(1, *shape, dtype=torch.float64), self.sigma(one) ** 2)
+        return Normal(torch.zeros(one_of(shape), dtype=torch.float64), self.sigma(one) ** 2)
 
     def marginal(self, x0: Tensor, t: Tensor | float) -> Normal:
         """q(x_t | x_0) = N(α_t x_0, σ_t² I)."""
-        t = as_time(t)
+        (t,) = check_times(t=t)
         return Normal(expand(self.alpha(t), x0) * x0, expand(self.sigma(t) ** 2, x0))
 
     def transition(self, x_s: Tensor, s: Tensor | float, t: Tensor | float) -> Normal:
         r""":math:`q(x_t | x_s) = N(\frac{α_t}{α_s} x_s, σ_t^2 (1 - e^{λ_t - λ_s}))`, s ≤ t."""
-        s, t = as_time(s), as_time(t)
+        s, t = check_times(s=s, t=t)
         ratio = torch.where(s == t, 1.0, self.alpha(t) / self.alpha(s))
         variance = -self.sigma2(t) * torch.expm1(self._fall(t, s))
         return Normal(expand(ratio, x_s) * x_s, expand(variance, x_s))
@@ -101,14 +100,14 @@ class ScalarGaussian(Process):
             v = η^2 σ_s^2 (1 - e^{λ_t - λ_s}), \quad b = \sqrt{σ_s^2 - v} / σ_t, \quad a = α_s - b α_t
         """
         t, s = as_time(t), as_time(s)
-        if not 0.0 <= eta <= 1.0:
-            raise UserError(f"eta must lie in [0, 1], got {eta}")
+        check_eta(eta)
         ratio = torch.where(s == t, 1.0, self.sigma(s) / self.sigma(t))
         fall = self._fall(t, s) if eta else torch.zeros_like(ratio)
         b = ratio * torch.sqrt(1 - eta**2 + eta**2 * torch.exp(fall))
         return self.alpha(s) - b * self.alpha(t), b, -(eta**2) * self.sigma2(s) * torch.expm1(fall)
 
     def bridge(self, x_t: Tensor, x0: Tensor, t: Tensor | float, s: Tensor | float, eta: float = 1.0) -> Normal:
+        t, s = check_times(t=t, s=s)
         a, b, v = self.bridge_coefficients(t, s, eta)
         return Normal(expand(a, x0) * x0 + expand(b, x_t) * x_t, expand(v, x_t))
 
@@ -159,4 +158,4 @@ class VariancePreserving(ScalarGaussian):
 
     def prior(self, shape: tuple[int, ...]) -> Normal:
         """N(0, I), the marginal of standardised data at every t."""
-        return Normal(torch.zeros(1, *shape, dtype=torch.float64), 1.0)
+        return Normal(torch.zeros(one_of(shape), dtype=torch.float64), 1.0)

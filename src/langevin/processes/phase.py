@@ -12,7 +12,7 @@ from torch import Tensor
 from .._errors import UserError, check_numbers
 from .._registry import register
 from ..distributions import Blocks, Compound, Dense, Diagonal, Dirac, Distribution, Normal
-from .base import Observation, Process, as_time, expand
+from .base import Observation, Process, as_time, check_eta, check_times, expand, one_of
 from .gaussian import ScalarGaussian
 
 _FIRST = 1e-18
@@ -179,14 +179,16 @@ class PhaseSpace(Process):
 
     def prior(self, shape: tuple[int, ...]) -> Normal:
         """N(0, I) in x and v."""
-        return Normal(torch.zeros(1, 2, *shape, dtype=torch.float64), 1.0)
+        return Normal(torch.zeros(1, 2, *one_of(shape)[1:], dtype=torch.float64), 1.0)
 
     def marginal(self, x0: Tensor, t: Tensor | float) -> Normal:
+        (t,) = check_times(t=t)
         mean = self._lift(self.gain(t), x0)
         return Normal(mean, self._blocks(self.cov(t), mean, self.root(t)))
 
     def transition(self, x_s: Tensor, s: Tensor | float, t: Tensor | float) -> Normal:
-        root = self.transition_root(as_time(t) - as_time(s))
+        s, t = check_times(s=s, t=t)
+        root = self.transition_root(t - s)
         return Normal(_apply(self.flow(s, t), x_s), self._blocks(self.noise_cov(s, t), x_s, root))
 
     def bridge_coefficients(
@@ -209,8 +211,7 @@ class PhaseSpace(Process):
 
     def _bridge(self, t: Tensor, s: Tensor, eta: float) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """A, G, and C: by its root at η = 1, else as it is."""
-        if not 0.0 <= eta <= 1.0:
-            raise UserError(f"eta must lie in [0, 1], got {eta}")
+        check_eta(eta)
         t, s = torch.broadcast_tensors(t, s)
         root_s = self.root(s)
         if eta < 1.0:
@@ -264,7 +265,8 @@ class PhaseSpace(Process):
         return steps[0]
 
     def bridge(self, x_t: Tensor, x0: Tensor, t: Tensor | float, s: Tensor | float, eta: float = 1.0) -> Normal:
-        lift, gain, root, free = self._bridge(as_time(t), as_time(s), eta)
+        t, s = check_times(t=t, s=s)
+        lift, gain, root, free = self._bridge(t, s, eta)
         return Normal(self.affine(lift, x0, gain, x_t), self._free(root, free, x_t))
 
     def affine(self, lift: Tensor, x0: Tensor, gain: Tensor, x_t: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch.nn.functional import one_hot
 from .._errors import unknown
 from .._registry import register
 from ..distributions import Categorical
-from .base import as_time, expand
+from .base import as_time, expand, one_of
 from .discrete import Chain, check_classes
 
 _PROOF = "exact: tests/processes/test_discrete.py"
@@ -99,7 +99,7 @@ class Replacement(Chain):
 
     def prior(self, shape: tuple[int, ...]) -> Categorical:
         """π at every position."""
-        return Categorical(self.target().expand(1, *shape, self.states))
+        return Categorical(self.target().expand(*one_of(shape), self.states))
 
 
 @register("processes", "absorbing", title="Absorbing (mask) chain", arxiv="2107.03006", proof=_PROOF)

@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 from .._errors import UserError, check_numbers
 from .._registry import register
 from ..distributions import Normal
+from .base import one_of
 from .gaussian import ScalarGaussian, VariancePreserving
 
 _PROOF = "exact: tests/processes/test_gaussian.py, tests/laws"
@@ -223,4 +224,4 @@ class Cosine(ScalarGaussian):
 
     def prior(self, shape: tuple[int, ...]) -> Normal:
         """N(0, I)."""
-        return Normal(torch.zeros(1, *shape, dtype=torch.float64), 1.0)
+        return Normal(torch.zeros(one_of(shape), dtype=torch.float64), 1.0)

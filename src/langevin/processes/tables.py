@@ -13,7 +13,7 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import register
 from ..distributions import Categorical
-from .base import as_time
+from .base import as_time, one_of
 from .discrete import Chain
 
 MOST = 2**26
@@ -62,7 +62,7 @@ class MatrixChain(Chain):
         """The mean row of Q̄_1 over data tokens: what the chain has forgotten its start to, if it has."""
         ends = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
         row = self.matrices(*ends)[0, : self.classes].mean(0)
-        return Categorical(row.expand(1, *shape, self.states))
+        return Categorical(row.expand(*one_of(shape), self.states))
 
 
 class TableChain(MatrixChain):

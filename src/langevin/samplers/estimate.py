@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import check_integer
 from ..denoisers import Denoiser
 from ..denoisers.frames import FLOOR
 from ..numerics.frame import LEADING, Basis, Cosines, GaussianFrame
@@ -39,8 +39,7 @@ def estimate_moments(
     Returns:
         The frame to give as ``GaussianRemainder(frame=…)``.
     """
-    if isinstance(n, bool) or not isinstance(n, int) or n < 2:
-        raise UserError(f"n must be an integer of at least 2, got {n!r}")
+    check_integer("n", n, 2)
     unknown = GaussianRemainder(frame=GaussianFrame.unknown(math.prod(denoiser.shape)))
     x = sample(denoiser, unknown, n=n, steps=steps, seed=seed, batch=batch).flatten(1).to("cpu", torch.float64)
     return moments_from(x, denoiser.shape)

@@ -13,9 +13,7 @@ _EXACT = "exact: tests/samplers/test_grids.py"
 
 
 def _steps(steps: int) -> int:
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise UserError(f"steps must be an integer of at least 1, got {steps!r}")
-    return steps
+    return check_integer("steps", steps, 1)
 
 
 def _end(times: Tensor) -> Tensor:

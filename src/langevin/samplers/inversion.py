@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._errors import UserError
+from .._errors import UserError, check_integer
 from ..denoisers import Denoiser
 from ..processes import Process, ScalarGaussian, require
 from .grids import log_snr
@@ -79,9 +79,7 @@ def decode(
 
 
 def _at_least_two(steps: int) -> int:
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
-        raise UserError(f"steps must be an integer of at least 2, got {steps!r}")
-    return steps
+    return check_integer("steps", steps, 2)
 
 
 def _shares(a: Tensor, b: Tensor, share: Tensor | float) -> Tensor:

@@ -115,6 +115,7 @@ class OnGrid(Sampler[P]):
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # the next batch may be one with gradients
 def _tabulate(sampler: OnGrid, process: Process, grid: tuple[float, ...]) -> Mapping[Any, Any]:
     """``tabulate``, cached for the next batch."""
     return sampler.tabulate(process, grid)

@@ -13,7 +13,7 @@ from torch import Tensor
 from .._errors import UserError, check_instance, check_integer, nearest, shown
 from .._registry import lookup
 from ..denoisers import Denoiser, Generator, check_is_denoiser
-from ..distributions import Noise
+from ..distributions import Noise, Stream
 from ..processes import PhaseSpace, Process, ScalarGaussian, TableChain
 from ..storage.untrusted import room
 from . import grids
@@ -163,8 +163,7 @@ def resolve(
             )
         return sampler, times
     asked, steps = steps, STEPS if steps is None else steps
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise UserError(f"steps must be an integer of at least 1, got {steps!r}")
+    check_integer("steps", steps, 1)
     room(STEP * steps, f"a grid of {steps} steps")
     own = sampler.default_grid(process, steps) if grid is None else lookup("grids", grid).make(process, steps)
     if asked is not None and grid is None and own is not None and len(own) != steps + 1:
@@ -214,8 +213,7 @@ def sample(
     check_is_denoiser(denoiser)
     if progress is not None and not callable(progress):
         raise UserError(f"progress must be a function of (done, total), got {shown(progress)}")
-    process = denoiser.process
-    sampler, times = resolve(denoiser, sampler, steps=steps, grid=grid, upwards=start is not None)
+    plans = [resolve(one, sampler, steps=steps, grid=grid, upwards=start is not None) for one in denoiser.stages]
     if start is not None:
         check_start(start, denoiser)
         if not bool(start.isfinite().all()):
@@ -225,8 +223,7 @@ def sample(
     if noise is None:
         if n is None:
             n = 1 if start is None else start.shape[0]
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise UserError(f"n must be an integer of at least 1, got {n!r}")
+        check_integer("n", n, 1)
         check_memory(n, denoiser)
         noise = Noise(seed, n)
     n = len(noise) if n is None else n
@@ -234,22 +231,27 @@ def sample(
         starts = "" if start is None else f", {start.shape[0]} starts"
         raise UserError(f"n, start and noise must agree on the number of samples, got {n}, {len(noise)} noises{starts}")
     check_integer("batch", batch, 1)
-    prior = process.prior(denoiser.shape)
-    done, total = 0, n * (len(times) - 1)
+    done, total = 0, n * sum(len(times) - 1 for _, times in plans)
     parts = []
     with torch.no_grad():
         for first in range(0, n, batch):
             rows = slice(first, min(first + batch, n))
             part = noise.rows(rows).to(denoiser.device)
-            x = prior.sample(part.step(0)) if start is None else start[rows]
-            states = trajectory(denoiser.rows(rows), sampler, grid=times, start=x.to(denoiser.device), noise=part)
-            state = next(states)
-            for state in states:  # noqa: B007 (the last one is the result)
-                done += len(part)
-                if progress is not None:
-                    progress(done, total)
-            x = process.read(state.x)
-            parts.append(_whole(x.to(denoiser.dtype), first, sampler) if x.is_floating_point() else x)
+            made: Tensor | None = None
+            for i, (stage, (rule, times)) in enumerate(zip(denoiser.stages, plans)):
+                told = stage.rows(rows) if made is None else stage.rows(rows).given(image=made)
+                own = part.fold_in(Stream.STAGE + i) if i else part
+                x = stage.process.prior(stage.shape).sample(own.step(0)) if start is None else start[rows]
+                states = trajectory(told, rule, grid=times, start=x.to(stage.device), noise=own)
+                state = next(states)
+                for state in states:  # noqa: B007 (the last one is the result)
+                    done += len(part)
+                    if progress is not None:
+                        progress(done, total)
+                x = stage.read(state.x)
+                made = _whole(x.to(stage.dtype), first, rule) if x.is_floating_point() else x
+            assert made is not None
+            parts.append(made)
     return torch.cat(parts)
 
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and read with every doubt named.
+"""Files and directories that are written whole or not at all, by one process at a time.
 
 Whatever is killed, and whenever: a name holds what it held or what was meant for it. A file is staged beside its place,
 flushed to the disk, and renamed over it; so is a directory; files that belong together wait in ``.next`` once all of
@@ -11,7 +11,6 @@ import contextlib
 import errno
 import hashlib
 import itertools
-import json
 import os
 import shlex
 import shutil
@@ -22,14 +21,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from .._errors import UserError, nearest
-from .safetensors_io import fit as fit
-from .safetensors_io import is_finite as is_finite
-from .safetensors_io import outline as outline
-from .safetensors_io import unpack
-from .untrusted import JSON_BYTES, contents, open_file, parse_json
+from .._errors import UserError
+from .formats import as_json, as_safetensors, digest, digests, only, read, read_json, read_safetensors  # noqa: F401
+from .safetensors_io import fit, is_finite, outline  # noqa: F401 (whoever works with files asks this one for all of it)
+from .untrusted import open_file
 
 if sys.platform != "win32":
     import fcntl
@@ -343,11 +338,6 @@ def _settle(folder: Path) -> None:
             os.close(handle)
 
 
-def digest(content: bytes) -> dict[str, Any]:
-    """Size and SHA-256 of a file's content."""
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
 def seal(folder: Path, held: Mapping[str, Mapping[str, Any]]) -> None:
     """Write the manifest of a directory, last: ``held`` is what ``write`` said of each of its files."""
     write(folder / MANIFEST, as_json({"langevin": 1, "kind": "manifest", "files": held}))
@@ -365,22 +355,6 @@ def manifest(folder: Path, names: set[str]) -> dict[str, Any]:
     held = digests(file, values["files"], names)
     only(file, held, names)
     return held
-
-
-def digests(file: Path, values: Any, names: set[str]) -> dict[str, Any]:
-    """Sizes and checksums that a file gives for others, of these names and no other.
-
-    Raises:
-        UserError: if they are none.
-    """
-    form = {"bytes": int, "sha256": str}
-    if not isinstance(values, dict) or any(
-        not isinstance(v, dict) or {k: type(x) for k, x in v.items()} != form for v in values.values()
-    ):
-        raise UserError(f"{file}: files must give bytes and sha256 of each")
-    if unknown := values.keys() - names:
-        raise UserError(f"{file}: files must be of {', '.join(sorted(names))}, got {', '.join(sorted(unknown))}")
-    return values
 
 
 def agree(folder: Path, held: Mapping[str, Mapping[str, Any]]) -> None:
@@ -404,73 +378,3 @@ def agree(folder: Path, held: Mapping[str, Mapping[str, Any]]) -> None:
             raise UserError(f"{path} is damaged: it has {size} bytes, {wanted['bytes']} were written")
         if found.hexdigest() != wanted["sha256"]:
             raise UserError(f"{path} is damaged: its SHA-256 is not that of the {size} bytes that were written")
-
-
-def as_json(value: Any) -> bytes:
-    """Plain JSON with an end of line; NaN and infinity have no place in it."""
-    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def as_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors by name, as a safetensors file holds them."""
-    from safetensors.torch import save
-
-    return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
-
-
-def read(path: Path, most: int | None = None) -> bytes:
-    """What a regular file holds, unless it is larger than ``most`` bytes or than memory.
-
-    Raises:
-        UserError: if it is missing, too large, or cannot be read.
-    """
-    try:
-        return contents(path, most)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def read_json(path: Path, most: int = JSON_BYTES) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Args:
-        path: the file.
-        most: bytes it may have.
-
-    Raises:
-        UserError: if the file is missing, too large, no JSON (see ``parse_json``), or no object.
-    """
-    content = read(path, most)
-    try:
-        value = parse_json(content)
-    except UserError as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} must hold a JSON object, got {type(value).__name__}")
-    return value
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU; nothing in it is executed.
-
-    Raises:
-        UserError: as ``outline``, if the file is damaged, or larger than memory.
-    """
-    return unpack(read(path), path)
-
-
-def only(path: Path, values: Mapping[str, Any], required: set[str]) -> None:
-    """Refuse an object of a file that lacks a key or has one that is not known.
-
-    Raises:
-        UserError: with the file and the keys.
-    """
-    if not isinstance(values, Mapping):
-        raise UserError(f"{path} must hold a JSON object with {', '.join(sorted(required))}, got {values!r:.80}")
-    missing, unknown = sorted(required - values.keys()), sorted(values.keys() - required)
-    if missing or unknown:
-        parts = [f"lacks {', '.join(missing)}"] * bool(missing)
-        parts += [f"has unknown {', '.join(unknown)}"] * bool(unknown)
-        raise UserError(f"{path} {' and '.join(parts)}{'.' * bool(unknown)}{nearest([*unknown, ''][0], required)}")

@@ -31,9 +31,9 @@ _LAUNCHED = {"bf16": "bfloat16", "fp16": "float16"}
 """The names ``accelerate launch --mixed_precision`` has for precisions; its default is no wish."""
 
 
-def _hiding(name: str) -> int:
-    """The stream that decides which samples lack a condition; a mask goes with the picture it is of."""
-    return Stream.LABELS if name == "label" else Stream.CONDITIONS + list(KINDS).index(name.replace("mask", "image"))
+def place_of(name: str) -> int:
+    """The number of a condition; a mask goes with the picture it is of."""
+    return list(KINDS).index("image" if name == "mask" else name)
 
 
 def learning_rate(config: OptimiserConfig, step: int, progress: float) -> float:
@@ -276,7 +276,7 @@ class Learner:
         x0, condition = self._taken(batch)
         for name, share in dropout.items():
             if name in condition and share:
-                hidden = noise.fold_in(_hiding(name)).uniform(()) < share
+                hidden = noise.fold_in(Stream.CONDITIONS + place_of(name)).uniform(()) < share
                 condition[name] = hide(condition[name], hidden)
         if self._dropouts:
             words = noise.fold_in(Stream.NETWORK).uniform((2,)).mul(2.0**32).long().tolist()

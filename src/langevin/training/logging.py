@@ -52,8 +52,10 @@ def opening(
 
     info, train, held = dataset.info, len(dataset.train), len(dataset.test)
     what = "images" if info.is_image else "sequences" if info.tokens else "points"
-    size = " x ".join(map(str, info.shape[1:] if info.is_image else info.shape))
-    colour = (" in colour" if info.shape[0] == 3 else " in grey") if info.is_image else ""
+    if dataset.codec is not None:
+        what = "codes"
+    size = " x ".join(map(str, info.shape[1:] if what == "images" else info.shape))
+    colour = (" in colour" if info.shape[0] == 3 else " in grey") if what == "images" else ""
     classes = f"{len(info.classes)} classes" if info.classes else "no classes"
     count = sum(p.numel() for p in network.parameters())
     threads = torch.get_num_threads()
@@ -65,7 +67,7 @@ def opening(
         f"network {config.network.name} of {count:,} parameters; {config.batch} examples a step, {config.precision}, "
         f"on {where}",
     ]
-    if info.is_image and train < FEW:
+    if what == "images" and train < FEW:
         lines.append(
             f"{train} images are few: expect the model to repeat them and to mix them, not to invent; some hundreds "
             "are a beginning"
@@ -75,7 +77,7 @@ def opening(
             f"{held} held out are too few to measure samples against: langevin evaluate needs "
             f"{FEWEST_TO_MEASURE}, or more data of the same kind (--data)"
         )
-    if info.is_image and train < SMALL and max(info.shape[1:]) > 16 and not dataset.train.flip:
+    if what == "images" and train < SMALL and max(info.shape[1:]) > 16 and not dataset.train.flip:
         more = "which helps as much as more images do, unless they show writing"
         lines.append(f"images are not mirrored; --flip mirrors half of them, {more}")
     return lines

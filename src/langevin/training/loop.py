@@ -1,4 +1,7 @@
-"""The one trainer."""
+"""The one trainer: a run from its first line to its last.
+
+It is one file, of more than 400 lines, so that what happens in a run can be read in the order in which it happens.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +19,12 @@ import torch
 from torch import Tensor
 
 from .._duration import duration
-from .._errors import UserError, check_instance, check_path, shown
-from ..data import DataInfo, Dataset
-from ..denoisers import EvaluationCounter, NetworkDenoiser
+from .._errors import UserError, check_instance, check_path
+from ..data import Dataset
+from ..denoisers import NetworkDenoiser
 from ..distributions import Noise, Stream
 from ..models import directory
+from ..models.parts import Latent
 from ..models.timing import CLOCK, SECONDS
 from ..objectives import ImplicitScoreMatching, SlicedScoreMatching
 from ..processes import Learning
@@ -34,7 +38,8 @@ from .interrupts import Interrupts
 from .learner import Learner, learning_rate, precision
 from .loader import Loader, Order
 from .logging import SKIPPED, Bar, Metrics, Row, forecast, opening, skipped
-from .resolve import build, changed, check, resolve_config
+from .resolve import build
+from .resume import plan
 
 NOISES = 64
 """Noises at which one held-out example is asked for at most."""
@@ -113,7 +118,7 @@ def _train(
     locked = files.lock(folder) if team.first else nullcontext()
     with locked, torch.random.fork_rng(used):
         asked = config
-        config, last = _plan(config, dataset.info, folder, resume)
+        config, last = plan(config, dataset.info, folder, resume)
         batch = config.batch
         assert batch is not None
         if batch < team.size * config.work.accumulate:
@@ -157,54 +162,6 @@ def _train(
         return Run(config, dataset, folder, team, learner, progress, quiet, leave, free).go()
 
 
-def _plan(config: Config, data: DataInfo, out: Path, resume: bool) -> tuple[Config, Path | None]:
-    """The settled configuration, and the checkpoint to go on from."""
-    there = checkpoint.found(out)
-    if not resume:
-        if there or (out / directory.CONFIG).exists():
-            raise UserError(f"{out} already holds a run; go on with --resume, or choose another --out")
-        return resolve_config(config, data), None
-    if not there:
-        raise UserError(f"{out} holds no checkpoint to resume from; train without --resume")
-    state = checkpoint.read_state(there[-1])
-    file = there[-1] / checkpoint.STATE
-    try:
-        kept = Config.from_dict(state["config"])
-        check(kept)
-        if lost := _lacks(kept.to_dict(), state["config"]):
-            raise UserError(f"the configuration lacks {', '.join(lost)}")
-    except (UserError, TypeError) as error:
-        raise UserError(f"{file}: {error}") from None
-    checkpoint.weighs(there[-1], kept)
-    known, given = state["data"], data.to_dict()
-    other = [key for key in {**known, **given} if key != "source" and known.get(key) != given.get(key)]
-    if other:
-        were, are = (", ".join(f"{key} {shown(d.get(key))}" for key in other) for d in (known, given))
-        raise UserError(f"{out} was trained on other data: {were} ({file}); those given have {are}")
-    files.only(file, state["data"], set(data.to_dict()))
-    if differ := changed(config, kept, data):
-        raise UserError(f"{out} is resumed with its own configuration, but another is asked for: {'; '.join(differ)}")
-    plain = Config()
-    anew = lambda asked, default: {k: v for k, v in vars(asked).items() if v != getattr(default, k)}
-    kept = replace(
-        kept,
-        budget=kept.budget if config.budget == plain.budget else config.budget,
-        output=replace(kept.output, **anew(config.output, plain.output)),
-        work=replace(kept.work, **anew(config.work, plain.work)),
-    )
-    check(kept)
-    return kept, there[-1]
-
-
-def _lacks(whole: Mapping[str, Any], given: Mapping[str, Any], where: str = "") -> list[str]:
-    """The settings of a configuration that were taken from the defaults, and not given."""
-    lost = [where + key for key in whole if key not in given]
-    inner = [
-        key for key in whole.keys() & given.keys() if isinstance(whole[key], dict) and isinstance(given[key], dict)
-    ]
-    return lost + [name for key in sorted(inner) for name in _lacks(whole[key], given[key], f"{where}{key}.")]
-
-
 class _Stop(Exception):
     """A signal was seen at the end of a step."""
 
@@ -224,7 +181,7 @@ class Run:
     free: bool = False
     """Whether the budget was left to the run."""
 
-    def go(self) -> NetworkDenoiser:
+    def go(self) -> Any:
         budget, first = self.config.budget, self.team.first
         size, work = int(self.config.batch or 0), self.config.work
         order = Order(len(self.dataset.train), self.config.seed)
@@ -255,9 +212,9 @@ class Run:
             self.bar.close()
             if self.metrics is not None:
                 self.metrics.close()
-        model = replace(self._model(), counter=EvaluationCounter())
+        model = self._model()
         model.network.to(self.team.device)
-        return model
+        return model.counted()
 
     def _stopped(self) -> str:
         return f"stopped at step {self.progress.step}; {self._resume()}"
@@ -488,9 +445,10 @@ class Run:
             f"{made['steps']} steps in {duration(self.progress.clock.seconds)}{val}: the model is in {self.out}"
         )
 
-    def _model(self) -> NetworkDenoiser:
+    def _model(self) -> Any:
         """What the run has made so far."""
-        return replace(self.learner.objective.finish(self.learner.average), config=self._made())
+        model = replace(self.learner.objective.finish(self.learner.average), config=self._made())
+        return model if self.dataset.codec is None else Latent(model, self.dataset.codec)
 
     def _made(self) -> dict[str, Any]:
         """How the model was made, for ``config.json``."""
@@ -517,6 +475,8 @@ class Run:
         words = ["langevin", "train", str(source.pop("source"))]
         for option, value in source.items():
             words += [f"--{option}"] if value is True else [f"--{option}", str(value)]
+        if self.dataset.codec is not None:
+            words += ["--codec", str(self.out / "codec")]
         command = shlex.join([*words, "--out", str(self.out), "--resume"])
         return f"the checkpoint of step {_step_of(self.saved)} is whole; go on with: {command}"
 

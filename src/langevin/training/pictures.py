@@ -165,7 +165,7 @@ Reference = Mapping[str, Tensor]
 
 def examples(model: Any) -> int:
     """Held-out examples that a picture of a model needs at most."""
-    return 16 if model.data.is_image and not isinstance(model, NoisyClassifier) else 2000
+    return 16 if getattr(model, "output", model.data).is_image and not isinstance(model, NoisyClassifier) else 2000
 
 
 def snapshot(model: Any, path: Path, *, seed: int = 0, reference: Reference | None = None) -> Path:
@@ -189,7 +189,7 @@ def draw(model: Any, path: Path, seed: int, reference: Reference) -> Path:
 
     Of a model that is told pictures: rows of these, of samples, and of the held-out images they belong to.
     """
-    data: Any = model.data
+    data: Any = model.output
     beside = {name: value for name, value in reference.items() if name in model.conditions()}
     if set(beside) - {"label"}:
         return _beside(model, path, seed, reference["x"], beside)
@@ -279,14 +279,14 @@ def accuracy(
 
 def _beside(denoiser: Any, path: Path, seed: int, real: Tensor, condition: Mapping[str, Tensor]) -> Path:
     """Samples under the conditions of held-out examples: rows of eight pictures told, samples, and the images."""
-    data: Any = denoiser.data
+    data: Any = denoiser.output
     count = min(len(real), 16 if data.is_image else len(real))
     some = rows_of(condition, slice(0, count))
     x = _sampled(denoiser.given(some), count, seed).cpu().to(real.dtype)
     if not data.is_image:
         files.replace(path, png(scatter(x.flatten(1), some.get("label"), real.flatten(1))))
         return path
-    parts = [x, real[:count]]
+    parts = [x, real[:count]] if real.shape[1:] == x.shape[1:] else [x]
     if "image" in some:
         told = torch.nan_to_num(some["image"], 0.0)
         told = told.expand(-1, x.shape[1], -1, -1) if told.shape[1] == 1 else told[:, : x.shape[1]]

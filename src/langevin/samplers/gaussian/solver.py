@@ -188,7 +188,7 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
         c = frame.to(x, k.alpha[0])
         belief: Distribution
         if k.read is None:
-            belief = Dirac(frame.back(c * k.gain).reshape(x.shape).to(x.dtype))
+            belief = Dirac(frame.back(c * k.gain).to(x).reshape(x.shape))
             c = c * k.scale
             memory = memory._replace(prefix=t if memory.prefix is None else memory.prefix)
         else:
@@ -198,7 +198,7 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
             memory = Memory((t, *past)[: self.history], (q, *values)[: self.history])
         if k.std is not None:
             c = c + k.std * frame.basis.to(noise.normal(tuple(x.shape[1:])).to(c).reshape(c.shape))
-        return State(frame.back(c, k.alpha[1]).reshape(x.shape).to(x.dtype), s, memory, belief)
+        return State(frame.back(c, k.alpha[1]).to(x).reshape(x.shape), s, memory, belief)
 
 
 def _ratio(process: ScalarGaussian, t: float) -> float:

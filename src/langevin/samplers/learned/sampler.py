@@ -189,7 +189,7 @@ class LearnedSolver(OnGrid[ScalarGaussian]):
         ratio = torch.where(b == 0, 0.0, here / torch.where(b == 0, 1.0, b)) ** 2
         q = (variances * a * z / here - frame.to(belief.mean)) * ratio
         moved = (z + (a / here - c / there) * q) * there
-        return State(frame.back(moved, c).reshape(x.shape).to(x.dtype), s, None, belief)
+        return State(frame.back(moved, c).to(x).reshape(x.shape), s, None, belief)
 
 
 def find_learned_solver(denoiser: Denoiser, steps: int) -> LearnedSolver | None:

@@ -10,11 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..._errors import UserError, check_numbers
+from ..._errors import UserError
 from ..._registry import register
 from ...denoisers import Denoiser, dirac, gaussian_frame, identity, isotropic, unit
 from ...distributions import Noise
 from ...processes import Process, ScalarGaussian, expand
+from ...processes.base import check_eta
 from ..loop import Sampler, State
 from .step import Linear, StepCoefficients
 
@@ -41,9 +42,7 @@ class Ancestral(Sampler):
     final: Literal["sample", "mean"] = "sample"
 
     def __post_init__(self) -> None:
-        check_numbers(eta=self.eta)
-        if not 0.0 <= self.eta <= 1.0:
-            raise UserError(f"eta must lie in [0, 1], got {self.eta}")
+        check_eta(self.eta)
         if self.final not in ("sample", "mean"):
             raise UserError(f"final must be 'sample' or 'mean', got {self.final!r}")
 

@@ -130,8 +130,9 @@ class Linear(OnGrid[P]):
         if state.t.ndim or s.ndim:
             c = self._each(denoiser.process, state.t, s, x)
         else:
-            past, values = earlier(memory.times, memory.values, float(state.t))
-            times = (float(state.t), *past)
+            now = float(state.t)
+            past, values = earlier(memory.times, memory.values, now)
+            times = (now, *past)
             c = self.looked_up(denoiser.process, times, float(s))
         belief = denoiser(x, state.t)
         f = value_of(c, x, belief)

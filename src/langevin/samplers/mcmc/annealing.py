@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._errors import UserError
+from ..._errors import UserError, check_integer
 from ..._registry import register
 from ...denoisers import Denoiser
 from ...distributions import Noise, Stream
@@ -129,8 +129,7 @@ class NoiseLevels:
     def __post_init__(self) -> None:
         if not 0 < self.last < self.first < math.inf:
             raise UserError(f"first, last must satisfy 0 < last < first, got {self.first}, {self.last}")
-        if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
-            raise UserError(f"count must be an integer of at least 1, got {self.count!r}")
+        check_integer("count", self.count, 1)
 
     @classmethod
     def of(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..._errors import UserError
+from ..._errors import UserError, check_integer
 from ..._registry import register
 from ...denoisers import Denoiser
 from ...distributions import Noise, Stream
@@ -64,12 +64,10 @@ class DenoisingMCMC(Sampler[ScalarGaussian]):
 
     def __post_init__(self) -> None:
         check_steps(self.chain)
-        if isinstance(self.levels, bool) or not isinstance(self.levels, int) or self.levels < 2:
-            raise UserError(f"levels must be an integer of at least 2, got {self.levels!r}")
+        check_integer("levels", self.levels, 2)
         if not 0 < self.step_size < math.inf:
             raise UserError(f"step_size must be > 0, got {self.step_size}")
-        if isinstance(self.denoise, bool) or not isinstance(self.denoise, int) or self.denoise < 1:
-            raise UserError(f"denoise must be an integer of at least 1, got {self.denoise!r}")
+        check_integer("denoise", self.denoise, 1)
 
     def check(self, process: Process) -> None:
         super().check(process)

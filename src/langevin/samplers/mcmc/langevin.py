@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._errors import UserError
+from ..._errors import UserError, check_integer
 from ..._registry import register
 from ...denoisers import Denoiser, Density
 from ...distributions import Dirac, Distribution, Noise, Stream
@@ -51,8 +51,7 @@ class Corrector(Sampler[ScalarGaussian]):
 
 
 def check_steps(steps: int) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise UserError(f"steps must be an integer of at least 1, got {steps!r}")
+    check_integer("steps", steps, 1)
 
 
 def _norm(x: Tensor) -> Tensor:

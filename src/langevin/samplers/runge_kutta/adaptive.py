@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple
 import torch
 from torch import Tensor
 
-from ..._errors import UserError
+from ..._errors import UserError, check_integer
 from ..._registry import register
 from ...denoisers import Denoiser
 from ...distributions import Dirac, Noise
@@ -64,8 +64,7 @@ class Adaptive(Sampler[P]):
             value = getattr(self, name)
             if not 0 < value < float("inf"):
                 raise UserError(f"{name} must be a finite number > 0, got {value}")
-        if isinstance(self.max_steps, bool) or not isinstance(self.max_steps, int) or self.max_steps < 1:
-            raise UserError(f"max_steps must be an integer of at least 1, got {self.max_steps!r}")
+        check_integer("max_steps", self.max_steps, 1)
 
     @abstractmethod
     def variable(self, process: P, t: Tensor) -> Tensor:

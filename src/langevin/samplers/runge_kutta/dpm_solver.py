@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..._errors import UserError
+from ..._errors import UserError, check_integer
 from ..._registry import register
 from ...denoisers import Denoiser
 from ...distributions import Noise
@@ -184,8 +184,7 @@ class DPMSolverFast(Sampler[ScalarGaussian]):
     needs = ScalarGaussian, "DPM-Solver-fast"
 
     def __post_init__(self) -> None:
-        if isinstance(self.evaluations, bool) or not isinstance(self.evaluations, int) or self.evaluations < 1:
-            raise UserError(f"evaluations must be an integer of at least 1, got {self.evaluations!r}")
+        check_integer("evaluations", self.evaluations, 1)
         _check_prediction(self.prediction)
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..._errors import UserError
+from ..._errors import UserError, check_integer
 from ..._registry import register
 from ...denoisers import Denoiser
 from ...distributions import BrownianPath, Dirac, Noise, as_path
@@ -195,8 +195,7 @@ class AdaptiveSDE(Sampler[ScalarGaussian]):
             value = getattr(self, name)
             if not 0 < value <= 1:
                 raise UserError(f"{name} must lie in (0, 1], got {value}")
-        if isinstance(self.limit, bool) or not isinstance(self.limit, int) or self.limit < 1:
-            raise UserError(f"limit must be an integer of at least 1, got {self.limit!r}")
+        check_integer("limit", self.limit, 1)
 
     def default_grid(self, process: Process, steps: int) -> Tensor:
         """Both ends: the steps between them are the solver's own, so ``steps`` is not used."""

@@ -1,0 +1,77 @@
+"""What a run goes on from: a new configuration, settled, or the last checkpoint, held against what is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .._errors import UserError, shown
+from ..data import DataInfo
+from ..models import directory
+from ..storage import files
+from . import checkpoint
+from .config import Config
+from .resolve import changed, check, resolve_config
+
+
+def plan(config: Config, data: DataInfo, out: Path, resume: bool) -> tuple[Config, Path | None]:
+    """The settled configuration, and the checkpoint to go on from, if there is one.
+
+    A run that is resumed keeps its configuration; the budget, the output and the division of the work may be asked for
+    anew, and anything else that is asked for must agree.
+
+    Args:
+        config: what is asked.
+        data: what is trained on.
+        out: the directory of the run.
+        resume: go on from its last checkpoint.
+
+    Raises:
+        UserError: for a directory that holds a run or none, other data, or another configuration.
+    """
+    there = checkpoint.found(out)
+    if not resume:
+        if there or (out / directory.CONFIG).exists():
+            raise UserError(f"{out} already holds a run; go on with --resume, or choose another --out")
+        return resolve_config(config, data), None
+    if not there:
+        raise UserError(f"{out} holds no checkpoint to resume from; train without --resume")
+    state = checkpoint.read_state(there[-1])
+    file = there[-1] / checkpoint.STATE
+    try:
+        kept = Config.from_dict(state["config"])
+        check(kept)
+        if lost := _lacks(kept.to_dict(), state["config"]):
+            raise UserError(f"the configuration lacks {', '.join(lost)}")
+    except (UserError, TypeError) as error:
+        raise UserError(f"{file}: {error}") from None
+    checkpoint.weighs(there[-1], kept)
+    known, given = state["data"], data.to_dict()
+    other = [key for key in {**known, **given} if key != "source" and known.get(key) != given.get(key)]
+    if other:
+        were, are = (", ".join(f"{key} {shown(d.get(key))}" for key in other) for d in (known, given))
+        raise UserError(f"{out} was trained on other data: {were} ({file}); those given have {are}")
+    files.only(file, state["data"], set(data.to_dict()))
+    if differ := changed(config, kept, data):
+        raise UserError(f"{out} is resumed with its own configuration, but another is asked for: {'; '.join(differ)}")
+    plain = Config()
+    anew = lambda asked, default: {k: v for k, v in vars(asked).items() if v != getattr(default, k)}
+    kept = replace(
+        kept,
+        budget=kept.budget if config.budget == plain.budget else config.budget,
+        output=replace(kept.output, **anew(config.output, plain.output)),
+        work=replace(kept.work, **anew(config.work, plain.work)),
+    )
+    check(kept)
+    return kept, there[-1]
+
+
+def _lacks(whole: Mapping[str, Any], given: Mapping[str, Any], where: str = "") -> list[str]:
+    """The settings of a configuration that were taken from the defaults, and not given."""
+    lost = [where + key for key in whole if key not in given]
+    inner = [
+        key for key in whole.keys() & given.keys() if isinstance(whole[key], dict) and isinstance(given[key], dict)
+    ]
+    return lost + [name for key in sorted(inner) for name in _lacks(whole[key], given[key], f"{where}{key}.")]
