@@ -57,7 +57,9 @@ def test_round_trip(kind: str, tmp_path: Path) -> None:
         assert (again.process, again.sigma_data) == (model.process, model.sigma_data)
         x = torch.randn(4, 2)
         assert torch.equal(again(x, 0.3), model(x, 0.3))
-    assert "langevin.load" not in repr(again)
+    said = models.about(again)
+    assert (said["kind"], said["shape"]) == (kind, list(model.shape))
+    assert json.dumps(said)
 
 
 @pytest.mark.parametrize("kind", ["generator", "normalizing-flow"])

@@ -109,6 +109,7 @@ def test_round_trip(make: Any, tmp_path: Path) -> None:
     for one, other in ((model, again), (again, model)):
         x, y = (langevin.sample(m.given(label=label), n=4, steps=2) for m in (one, other))
         torch.testing.assert_close(x, y, rtol=0, atol=0)
+    assert models.about(again).keys() == {"kind", *model.parts}
     written = json.loads((tmp_path / "config.json").read_text())
     assert written["parts"].keys() == dict(model.parts).keys()
     assert {p.name for p in tmp_path.iterdir()} == {"config.json", *written["parts"]}

@@ -49,20 +49,7 @@ def _model(path: str) -> dict[str, Any]:
     from ..generate import versions
 
     model = models.load(path, device="cpu")
-    made, data = dict(model.config), model.data
-    network = dict(getattr(model.network, "config", {}))
-    about: dict[str, Any] = {
-        "model": path,
-        "network": network,
-        "parameters": sum(p.numel() for p in model.network.parameters()),
-        "process": model.process.to_dict(),
-        "prediction": {**vars(model.parameterization)},
-        "shape": list(model.shape),
-        "conditions": list(model.conditions()),
-        "data": None if data is None else data.to_dict(),
-        "training": {key: value for key, value in made.items() if key != "config"},
-    }
-    return {**about, "config": made.get("config"), "versions": versions()}
+    return {"model": path, **models.about(model), "versions": versions()}
 
 
 def _text(value: Any) -> str:

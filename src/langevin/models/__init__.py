@@ -2,7 +2,7 @@
 
 from .codec import Autoencoder
 from .codes import encode
-from .directory import load, load_denoiser, save
+from .directory import about, load, load_denoiser, save
 from .parts import Cascade, Latent
 
-__all__ = ["Autoencoder", "Cascade", "Latent", "encode", "load", "load_denoiser", "save"]
+__all__ = ["Autoencoder", "Cascade", "Latent", "about", "encode", "load", "load_denoiser", "save"]

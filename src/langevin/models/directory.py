@@ -104,6 +104,28 @@ def contents(model: Any) -> dict[str, bytes]:
     return {**held, CONFIG: files.as_json(config)}
 
 
+def about(model: Any) -> dict[str, Any]:
+    """What there is to say of a model, as plain JSON: of its parts, if it has some, each under its name."""
+    kind = getattr(model, "kind", None)
+    if kind in parts.PARTED:
+        return {"kind": kind, **{name: about(part) for name, part in model.parts.items()}}
+    told = dict(model.config)
+    said = {
+        "network": dict(getattr(model.network, "config", {})),
+        "parameters": sum(p.numel() for p in model.network.parameters()),
+        **({"kind": kind, **kinds.KINDS[kind].more(model)} if kind in kinds.KINDS else _reading(model)),
+        "shape": list(model.shape),
+        "conditions": list(model.conditions()),
+        "data": None if model.data is None else model.data.to_dict(),
+        "training": {key: value for key, value in told.items() if key != "config"},
+    }
+    return {**said, "config": told.get("config")}
+
+
+def _reading(denoiser: NetworkDenoiser) -> dict[str, Any]:
+    return {"process": denoiser.process.to_dict(), "prediction": {**vars(denoiser.parameterization)}}
+
+
 def load(path: str | os.PathLike[str], *, device: torch.device | str | None = None) -> Any:
     """The model of a directory, or of a repository of the Hub: a denoiser, or another of ``models.kinds``.
 
