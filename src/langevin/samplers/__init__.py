@@ -7,7 +7,8 @@ from .inversion import decode, encode, lerp, slerp
 from .jump import Jump
 from .learned.file_format import solver_from_dict, solver_to_dict
 from .learned.sampler import LearnedSolver, find_learned_solver
-from .linear.ancestral import DDIM, DDPM, Ancestral, DDIMHat, DDPMLarge, MaximumLikelihoodSDE
+from .linear.ancestral import DDPM, Ancestral, DDPMLarge, MaximumLikelihoodSDE
+from .linear.ddim import DDIM, DDIMHat
 from .linear.euler import Euler, EulerMaruyama, PredictorCorrector
 from .linear.multistep import (
     DEIS,

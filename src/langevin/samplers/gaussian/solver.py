@@ -20,7 +20,7 @@ from ...distributions import Dirac, Distribution, Noise
 from ...numerics.frame import GaussianFrame
 from ...numerics.quadrature import SPARE
 from ...processes import Process, ScalarGaussian, require
-from ..linear.ancestral import check_upwards
+from ..linear.ddim import check_upwards
 from ..linear.step import combine, earlier
 from ..loop import OnGrid, Sampler, State, check_shared_time
 from .integrals import Remainder

@@ -15,7 +15,7 @@ from ..._errors import UserError, check_numbers, unknown
 from ..._registry import register
 from ...numerics.quadrature import SPARE, Array, gauss, lagrange, spread_nodes
 from ...processes import ScalarGaussian
-from .ancestral import check_upwards
+from .ddim import check_upwards
 from .predictions import BOUNDED, PREDICTIONS, VARIABLES, Point
 from .step import Correction, Linear, StepCoefficients
 

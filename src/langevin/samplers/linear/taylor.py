@@ -12,7 +12,7 @@ from torch import Tensor
 from ..._errors import UserError, check_numbers
 from ..._registry import register
 from ...processes import ScalarGaussian
-from .ancestral import check_upwards
+from .ddim import check_upwards
 from .step import Linear, StepCoefficients
 
 

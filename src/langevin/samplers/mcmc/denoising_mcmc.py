@@ -15,7 +15,7 @@ from ...denoisers import Denoiser
 from ...distributions import Noise, Stream
 from ...processes import Process, ScalarGaussian, expand
 from ..grids import between
-from ..linear.ancestral import DDIM
+from ..linear.ddim import DDIM
 from ..loop import Sampler, State
 from ..sde.reverse_sde import check_downwards
 from .langevin import adjusted, check_steps, known_density, point
