@@ -73,7 +73,7 @@ def run(options: Options) -> None:
     from .evaluate import dataset_of
 
     folder, device = writable(find(options.model), "model"), device_named(options.device)
-    model = models.load_denoiser(folder, "langevin calibrate", device=device)
+    model = models.load_denoiser(folder, device=device)
     dataset = dataset_of(model, options.data, option="DATA", text_encoder=options.text_encoder)
     with files.lock(folder), Bar("calibrating") as bar:
         found, file = calibration.calibrate_model(

@@ -48,7 +48,7 @@ def run(options: Options) -> None:
     from ..tasks.compress import compress, images
     from ..tasks.compress.chain import checked
 
-    model = models.load_denoiser(options.model, "langevin compress", device="cpu")
+    model = models.load_denoiser(options.model, device="cpu")
     exact = options.step is None and options.quality is None
     levels, items = images.read(options.input, checked(model), limit=options.limit, exact=exact)
     with Bar("coding") as bar:

@@ -46,7 +46,7 @@ def run(options: Options) -> None:
         header = container.unpack(content)[0]
         images.check_items(header.items, header.count, header.shape)
         images.check_out(out, len(header.items) or header.count)
-        model = models.load_denoiser(options.model, "langevin decompress", device="cpu")
+        model = models.load_denoiser(options.model, device="cpu")
         with Bar("decoding") as bar:
             received = decompress(model, content, progress=bar)
     except UserError as error:

@@ -77,7 +77,7 @@ def run(options: Options) -> None:
     for name in options.features:
         parse(name)
     recipe, device = options.sampling.recipe(), own_device(options.device)
-    model = models.load(options.model, device=device)
+    model = models.load_denoiser(options.model, own=False, device=device)
     given = conditions(options.given, options.label, model, options.text_encoder)
     classes = options.samples is None or options.shard_size is not None
     dataset = dataset_of(model, options.data, classes=classes, text_encoder=options.text_encoder)

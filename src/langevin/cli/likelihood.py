@@ -89,7 +89,7 @@ def run(options: Options) -> None:
     from ..report import Bar
     from ..storage import files
 
-    model = models.load_denoiser(options.model, "langevin likelihood", device=device)
+    model = models.load_denoiser(options.model, device=device)
     exactly = options.exact or (not options.bound and isinstance(model.process, ScalarGaussian))
     bounded = options.bound or not exactly
     _consistent(options, exactly, bounded)

@@ -84,7 +84,7 @@ def run(options: Options) -> None:
 
     rank = _rank(options)
     recipe, device = options.sampling.recipe(), own_device(options.device)
-    model = models.load(options.model, device=device)
+    model = models.load_denoiser(options.model, own=False, device=device)
     given = conditions(options.given, options.label, model, options.text_encoder)
     if options.images:
         _check_images(out, model, options.shard_size)

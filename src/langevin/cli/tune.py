@@ -55,7 +55,7 @@ def run(options: Options) -> None:
     from ..report import Bar
 
     folder, device = writable(find(options.model), "model"), device_named(options.device)
-    model = models.load_denoiser(folder, "langevin tune", device=device)
+    model = models.load_denoiser(folder, device=device)
     label = class_index(options.label, class_names(model))
     with Bar(f"tuning for {options.steps} evaluations") as bar:
         sampler, file = calibration.tune_model(

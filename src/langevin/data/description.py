@@ -42,6 +42,7 @@ SOURCE = {
     "crop": str,
     "limit": int | None,
     "degrade": str | None,
+    "codec": str | None,
     "text_encoder": str | None,
 }
 """What a description says of where the data came from: the arguments of :func:`langevin.data.load`."""

@@ -66,7 +66,8 @@ def as_condition(name: str, value: Any, size: int, device: torch.device, dtype: 
     except UserError:
         raise
     except (TypeError, ValueError, RuntimeError):
-        raise UserError(f"{name} must hold numbers, got {shown(value)}") from None
+        hint = f"; langevin.nn.encode_text(text, {size}) makes tokens of text" if name == "caption" else ""
+        raise UserError(f"{name} must hold numbers, got {shown(value)}{hint}") from None
     real = tensor.is_floating_point()
     if kind.integer and (real or tensor.dtype == torch.bool or not tensor.numel()):
         raise UserError(f"{name} must hold integers, {kind.shape(size)}, got {tensor.dtype} {tuple(tensor.shape)}")

@@ -63,7 +63,10 @@ class Generator(Conditioned):
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
         check_instance("x_t", x_t, Tensor, f"a tensor of shape (B, {', '.join(map(str, self.shape))})")
         if not bool((as_time(t) == 1).all()):
-            raise UserError(f"t must be 1 for a model that makes data in one step, got {t}; sample it with steps=1")
+            raise UserError(
+                f"t must be 1 for a model that makes data in one step, got {t}; leave out sampler, grid, process and "
+                "guidance"
+            )
         return Dirac(self.generate(x_t.to(self.dtype)).to(x_t.dtype))
 
 

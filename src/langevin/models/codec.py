@@ -32,6 +32,11 @@ class Autoencoder:
     counter: EvaluationCounter = field(default_factory=EvaluationCounter, repr=False)
     kind = "codec"
 
+    def __repr__(self) -> str:
+        count = sum(p.numel() for p in self.network.parameters())
+        name = f"{type(self.network).__name__} {count / 1e6:.2f} M"
+        return f"Autoencoder({name}, {self.shape} to {self.latent}) of {self.data}"
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Event shape of the data."""

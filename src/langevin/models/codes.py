@@ -12,6 +12,7 @@ from .._errors import UserError, check_instance
 from ..data import DataInfo, Dataset, Split
 from ..data.description import FULL_COVARIANCE
 from ..distributions import Noise, Stream
+from ..storage import files
 from ..storage.untrusted import room
 from .codec import Autoencoder
 
@@ -85,11 +86,13 @@ def encode(
                 if progress is not None:
                     progress(done, total)
         parts.append(Codes(split, torch.cat(means), torch.cat(stds)))
-    return Dataset(_info(info, parts[0]), parts[0], parts[1], dataset.skipped, replace(codec, data=info))
+    weights = files.digest(files.as_safetensors(codec.network.state_dict()))["sha256"]
+    return Dataset(_info(info, parts[0], str(weights)), parts[0], parts[1], dataset.skipped, replace(codec, data=info))
 
 
-def _info(info: DataInfo, codes: Codes) -> DataInfo:
-    """The description of codes: their moments, with the variance of q(z | x), and what belongs to the data."""
+def _info(info: DataInfo, codes: Codes, codec: str) -> DataInfo:
+    """The description of codes: their moments, with the variance of q(z | x), what belongs to the data, and the SHA-256
+    of the codec's weights."""
     z, variance = codes.mean.flatten(1).double(), codes.std.flatten(1).double().square().mean(0)
     mean = z.mean(0)
     centred = z - mean
@@ -104,5 +107,5 @@ def _info(info: DataInfo, codes: Codes) -> DataInfo:
         conditions={name: shape for name, shape in info.conditions.items() if name != "label"},
         mean=mean,
         cov=cov,
-        source=info.source,
+        source={**info.source, "codec": codec},
     )

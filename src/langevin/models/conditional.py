@@ -31,7 +31,9 @@ def bind(model: NetworkDenoiser, condition: Mapping[str, Any], guidance_scale: f
     if guidance_scale == 1:
         return model.given(condition) if condition else model
     if not condition:
-        raise UserError(f"guidance-scale needs a model trained with labels, got {guidance_scale} for one without")
+        names = ", ".join(model.condition_sizes)
+        told = f"this model takes {names}: give --given {names.split(', ')[0]}=…" if names else "this model takes none"
+        raise UserError(f"guidance-scale {guidance_scale} needs a condition to guide by, and none is given; {told}")
     shares = dropout(model)
     guided = {name: value for name, value in condition.items() if shares.get(name) != 0}
     if not guided:

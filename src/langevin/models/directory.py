@@ -17,6 +17,7 @@ from ..data import DataInfo
 from ..data.description import event
 from ..denoisers import (
     AffineParameterization,
+    Denoiser,
     LevelParameterization,
     NetworkDenoiser,
     Parameterization,
@@ -176,20 +177,21 @@ def _load(folder: Path, device: torch.device | str | None) -> Any:
     return replace(denoiser, config=config, solvers=solvers, learned_variances=variances)
 
 
-def load_denoiser(path: str | os.PathLike[str], what: str, *, device: torch.device | str | None = None) -> Any:
-    """The denoiser of a model directory, for what needs one.
+def load_denoiser(path: str | os.PathLike[str], *, own: bool = True, device: torch.device | str | None = None) -> Any:
+    """The model of a directory, for what needs the denoiser of a network, or anything that makes data.
 
     Args:
         path: as of ``load``.
-        what: needs it, in words: "langevin tune".
+        own: whether it must be a denoiser of the data themselves, by a network; else any that is sampled will do.
         device: as of ``load``.
 
     Raises:
         UserError: as ``load``, and for a model of another kind.
     """
     model = load(path, device=device)
-    if not isinstance(model, NetworkDenoiser):
-        raise UserError(f"{what} needs a denoiser, but {os.fspath(path)} holds a {model.kind}")
+    if not isinstance(model, NetworkDenoiser if own else Denoiser):
+        needed = "the denoiser of a network is needed" if own else "something that makes data is needed"
+        raise UserError(f"{needed} here, but {os.fspath(path)} holds a {model.kind}")
     return model
 
 

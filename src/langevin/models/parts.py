@@ -29,6 +29,9 @@ class Latent(Transform):
     codec: Autoencoder
     kind = "latent"
 
+    def __repr__(self) -> str:
+        return f"Latent({self.base!r}, {self.codec!r})"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if tuple(self.base.shape) != self.codec.latent:
@@ -105,8 +108,9 @@ class Cascade(Denoiser):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "models", tuple(self.models))
-        if len(self.stages) < 2 or not all(isinstance(stage, Denoiser) for stage in self.stages):
-            raise UserError(f"stages must be two denoisers or more, got {len(self.stages)}")
+        if len(self.models) < 2 or not all(isinstance(stage, NetworkDenoiser) for stage in self.models):
+            kinds = ", ".join(type(stage).__name__ for stage in self.models)
+            raise UserError(f"models must be two denoisers of networks or more, got {len(self.models)} ({kinds})")
         for i, stage in enumerate(self.stages[1:], 1):
             if "image" not in stage.conditions():
                 raise UserError(f"stages[{i}] must take the condition image, got {stage.conditions()}")
@@ -189,7 +193,9 @@ class Cascade(Denoiser):
         return replace(self, models=tuple(stage.rows(index) for stage in self.stages))
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Any:
-        raise UserError("a cascade has no belief as a whole; ask one of its stages")
+        raise UserError(
+            "a cascade has no belief as a whole: guide or ask its stages, Cascade((model.models[0], …)), one by one"
+        )
 
     @property
     def parts(self) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .._errors import UserError, unknown
-from .._registry import register
+from .._registry import lookup, register
 from ..denoisers import Generator
 from ..distributions import Noise, Stream
 from ..processes import ScalarGaussian, create_process
@@ -72,8 +72,10 @@ class Adversarial(Objective):
                 raise UserError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r}")
         if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
             raise UserError(f"every must be an integer of at least 1, got {self.every!r}")
-        if self.diffuse is not None and not isinstance(create_process(self.diffuse), ScalarGaussian):
-            raise UserError(f"diffuse must name a process x_t = αx_0 + σε, got {self.diffuse!r}")
+        if self.diffuse is not None:
+            made = lookup("processes", str(self.diffuse)).make
+            if not (isinstance(made, type) and issubclass(made, ScalarGaussian)):
+                raise UserError(f"diffuse must name a process x_t = αx_0 + σε, got {self.diffuse!r}")
 
     def players(self, model: Any) -> dict[str, Player]:
         discriminator = model.network.discriminator

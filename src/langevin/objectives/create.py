@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
@@ -77,6 +78,11 @@ def create_objective(config: str | Mapping[str, Any] | Objective) -> Objective:
 
 
 def _made(name: str, make: Callable[..., Objective], settings: Mapping[str, Any]) -> Objective:
+    if isinstance(make, type):
+        known = [name for name in inspect.signature(make).parameters if name != "times"]
+        for key in settings:
+            if key not in known and key != "times":
+                raise unknown(f"option of objective {name}", key, known)
     try:
         return make(**settings)
     except TypeError as error:

@@ -241,7 +241,7 @@ def sample(
             for i, (stage, (rule, times)) in enumerate(zip(denoiser.stages, plans)):
                 told = stage.rows(rows) if made is None else stage.rows(rows).given(image=made)
                 own = part.fold_in(Stream.STAGE + i) if i else part
-                x = stage.process.prior(stage.shape).sample(own.step(0)) if start is None else start[rows]
+                x = stage.process.prior(stage.shape).sample(own.step(0)) if start is None or i else start[rows]
                 states = trajectory(told, rule, grid=times, start=x.to(stage.device), noise=own)
                 state = next(states)
                 for state in states:  # noqa: B007 (the last one is the result)

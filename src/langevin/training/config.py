@@ -22,7 +22,8 @@ class NetworkConfig:
     """The network."""
 
     name: str | None = None
-    """Backbone: unet, dit, mlp or transformer; or vae, an autoencoder; if not given, one that suits the data."""
+    """Backbone: unet, dit, mlp or transformer; vae, an autoencoder; coupling, a normalizing flow; encoder, of image
+    classifiers; if not given, one that suits the data."""
     options: Options = field(default_factory=dict)
     """Its settings as KEY VALUE pairs, a value as JSON: width 96 multipliers [1,2,2]."""
 
@@ -65,10 +66,11 @@ class ObjectiveConfig:
     name: str | None = None
     """Weight of the error at each time: simple (the network's own target), x0, dsm, likelihood, edm or min-snr; another
     way of score matching: sliced, sliced-vr, implicit or explicit; vlb or hybrid, which learn a variance; vdm for the
-    process learned; d3pm for tokens; elbo for vae. If not given: simple; likelihood for the prediction levels; d3pm for
+    process learned; d3pm for tokens; elbo for vae; gan, a generator and a discriminator; cross-entropy, a classifier of
+    noisy data; maximum-likelihood for coupling. If not given: simple; likelihood for the prediction levels; d3pm for
     tokens; elbo for vae."""
     options: Options = field(default_factory=dict)
-    """Its settings as KEY VALUE pairs: gamma 5."""
+    """Its settings as KEY VALUE pairs: gamma 5; of gan: loss least-squares, r1 0.5, diffuse vp, every 2."""
     times: str | None = None
     """Law of the times: uniform, log-normal, table, importance, levels or likelihood-importance; if not given:
     likelihood-importance for likelihood and levels, uniform for vdm and tokens, log-normal for the prediction edm, else

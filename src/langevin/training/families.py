@@ -221,7 +221,11 @@ class Classifiers(Family):
         network = {"out_channels": len(data.classes), **decode(config.network.options)}
         if network["out_channels"] != len(data.classes):
             raise UserError(f"network.options out_channels must be the {len(data.classes)} classes of the data")
-        made = nn.default(data.shape, name=config.network.name or scalars(data), **network)
+        if config.network.name not in (None, scalars(data)):
+            raise UserError(
+                f"network of a classifier of these data must be {scalars(data)}, got {config.network.name!r}"
+            )
+        made = nn.default(data.shape, name=scalars(data), **network)
         return Settled(_as_config(made), ProcessConfig(name, options), prediction, objective)
 
     def objective(self, config: Config) -> Objective:

@@ -215,7 +215,7 @@ class Learner:
             The losses ``(B,)`` of these rows, and the mean loss of the whole batch: NaN if it or the gradient was not
             finite on any process, and then nothing was changed on any.
         """
-        due = [turn for turn in self.turns if number % turn.player.every == 0]
+        due = [turn for turn in self.turns if number % turn.player.every == 0] or self.turns[:1]
         results = [self._turn(turn, batch, noise, rate, dropout or {}) for turn in due]
         finite = all(math.isfinite(mean) for _, mean in results)
         if finite:

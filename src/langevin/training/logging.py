@@ -57,6 +57,8 @@ def opening(
     size = " x ".join(map(str, info.shape[1:] if what == "images" else info.shape))
     colour = (" in colour" if info.shape[0] == 3 else " in grey") if what == "images" else ""
     classes = f"{len(info.classes)} classes" if info.classes else "no classes"
+    if beside := [name for name in info.conditions if name != "label"]:
+        classes += f", told {' and '.join(beside)}"
     count = sum(p.numel() for p in network.parameters())
     threads = torch.get_num_threads()
     where = f"{device.type}, {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else str(device)

@@ -137,6 +137,8 @@ def _train(
         denoiser.network.to(team.device)
         if isinstance(denoiser, NetworkDenoiser):
             denoiser.check_memory(-(-batch // (team.size * config.work.accumulate)), learning=True)
+        if dataset.codec is not None and not isinstance(denoiser, NetworkDenoiser):
+            raise UserError(f"a codec is for denoisers of its codes, got a {denoiser.kind} to train; leave out --codec")
         if sharded and not isinstance(denoiser, NetworkDenoiser):
             raise UserError(f"shard-weights spreads the network of a denoiser, got {type(denoiser).__name__}")
         if sharded and isinstance(getattr(denoiser, "process", None), Learning):
@@ -472,6 +474,7 @@ class Run:
         if self.saved is None:
             return "no checkpoint was written yet."
         source = {"source": self.dataset.info.name, **self.dataset.info.source}
+        source.pop("codec", None)  # named by its directory, below
         words = ["langevin", "train", str(source.pop("source"))]
         for option, value in source.items():
             words += [f"--{option}"] if value is True else [f"--{option}", str(value)]

@@ -265,6 +265,8 @@ def accuracy(
     Returns:
         σ/α of each level, ascending, and the share of examples whose label is the likeliest.
     """
+    if not {"x", "label"} <= reference.keys():
+        raise UserError(f"reference must have x and label, got {list(reference)}")
     process: ScalarGaussian = require(model.process, ScalarGaussian, "accuracy")
     ends = [float(process.log_snr(t)) for t in (process.t_min, process.t_max)]
     times = process.time(torch.linspace(ends[0], ends[1], levels, dtype=torch.float64))

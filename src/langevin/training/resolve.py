@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .._errors import UserError, unknown
+from .._errors import UserError
 from ..data import DataInfo
 from ..denoisers import NetworkDenoiser
 from ..objectives import Objective
@@ -99,8 +99,10 @@ def _dropout(config: Config, network: Mapping[str, Any]) -> dict[str, float]:
     given = config.objective.dropout
     for name in given:
         if name not in names:
-            raise unknown("condition (of objective.dropout)", name, names)
-    return {name: given.get(name, HIDDEN) for name in names}
+            told = ", ".join(names) or "no condition"
+            raise UserError(f"objective.dropout {name!r} is of no condition of this network, which takes {told}")
+    picture = given.get("image", HIDDEN)  # a mask says something of its picture alone
+    return {name: given.get(name, picture if name == "mask" else HIDDEN) for name in names}
 
 
 def check(config: Config) -> None:

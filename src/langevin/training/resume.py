@@ -15,6 +15,9 @@ from . import checkpoint
 from .config import Config
 from .resolve import changed, check, resolve_config
 
+MADE = ("degrade", "text_encoder", "codec")
+"""What makes examples of a source: another one of these, and they are other data."""
+
 
 def plan(config: Config, data: DataInfo, out: Path, resume: bool) -> tuple[Config, Path | None]:
     """The settled configuration, and the checkpoint to go on from, if there is one.
@@ -54,6 +57,10 @@ def plan(config: Config, data: DataInfo, out: Path, resume: bool) -> tuple[Confi
         were, are = (", ".join(f"{key} {shown(d.get(key))}" for key in other) for d in (known, given))
         raise UserError(f"{out} was trained on other data: {were} ({file}); those given have {are}")
     files.only(file, state["data"], set(data.to_dict()))
+    made = [key for key in MADE if known.get("source", {}).get(key) != data.source.get(key)]
+    if made:
+        were, are = (", ".join(f"{key} {shown(d.get(key))}" for key in made) for d in (known["source"], data.source))
+        raise UserError(f"{out} was trained on data made otherwise: {were} ({file}); those given have {are}")
     if differ := changed(config, kept, data):
         raise UserError(f"{out} is resumed with its own configuration, but another is asked for: {'; '.join(differ)}")
     plain = Config()
