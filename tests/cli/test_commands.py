@@ -278,7 +278,10 @@ def test_points_without_labels_are_a_scatter(langevin: Run, tmp_path: Path) -> N
     assert sorted(p.name for p in out.iterdir()) == ["sample.json", "samples.npz", "scatter.png"]
     assert samples(out).keys() == {"x"}
     assert samples(out)["x"].shape == (50, 3)
-    for words, phrase in ((["--label", 1], "trained without labels"), (["--guidance-scale", 2], "trained with labels")):
+    for words, phrase in (
+        (["--label", 1], "trained without labels"),
+        (["--guidance-scale", 2], "needs a condition to guide by"),
+    ):
         said = langevin("sample", run, *words, "--out", tmp_path / "no")
         assert said.code == 2
         assert phrase in said.err

@@ -87,7 +87,7 @@ def test_a_condition_that_training_never_hid_is_on_both_sides() -> None:
     assert both.evaluations == 4
     with pytest.raises(UserError, match=r"objective.dropout image 0; use 1"):
         generate(never, guided, N, given={"image": full["image"]})
-    with pytest.raises(UserError, match="guidance-scale needs a model"):
+    with pytest.raises(UserError, match="needs a condition to guide by"):
         generate(never, guided, N)
     # uncond + w(cond − uncond) with the picture on both sides: exact in float64.
     never = double(never)

@@ -106,7 +106,7 @@ def test_a_model_without_labels() -> None:
     assert drawn.record["label"] is None
     with pytest.raises(UserError, match="trained without conditions"):
         generate(model, Recipe(steps=1), 3, given={"label": 1})
-    with pytest.raises(UserError, match="guidance-scale needs a model trained with labels"):
+    with pytest.raises(UserError, match="needs a condition to guide by, and none is given; this model takes none"):
         generate(model, Recipe(steps=1, guidance_scale=2.0), 3)
 
 

@@ -74,8 +74,12 @@ def test_samples_are_drawn_of_either_unasked(kind: str, tmp_path: Path) -> None:
 
 def test_a_denoiser_s_commands_say_what_they_got(tmp_path: Path) -> None:
     models.save(made()["classifier"], tmp_path)
-    with pytest.raises(UserError, match=r"langevin tune needs a denoiser, but .* holds a classifier"):
-        models.load_denoiser(tmp_path, "langevin tune")
+    with pytest.raises(UserError, match=r"the denoiser of a network is needed here, but .* holds a classifier"):
+        models.load_denoiser(tmp_path)
+    with pytest.raises(UserError, match=r"something that makes data is needed here, but .* holds a classifier"):
+        models.load_denoiser(tmp_path, own=False)
+    models.save(made()["generator"], tmp_path / "other")
+    assert models.load_denoiser(tmp_path / "other", own=False).kind == "generator"
 
 
 @pytest.mark.parametrize(

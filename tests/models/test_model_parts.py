@@ -84,6 +84,16 @@ def test_a_cascade_is_its_stages_one_after_the_other() -> None:
     assert model.conditions() == ("label",)
 
 
+def test_a_start_is_of_the_first_stage() -> None:
+    model = Cascade((denoiser(DIGITS.info, {}), denoiser(DIGITS.info, {"image": 1})))
+    start = torch.zeros(3, 1, 8, 8)
+    x = langevin.sample(model, samplers.DDIM(), start=start, steps=2, seed=4)
+    first = langevin.sample(model.models[0], samplers.DDIM(), start=start, steps=2, seed=4)
+    noise = Noise(4, 3).fold_in(Stream.STAGE + 1)
+    second = langevin.sample(model.models[1].given(image=first), samplers.DDIM(), steps=2, noise=noise)
+    torch.testing.assert_close(x, second, rtol=0, atol=0)
+
+
 def test_progress_counts_every_stage() -> None:
     told: list[tuple[int, int]] = []
     langevin.sample(cascade(), samplers.DDIM(), n=2, steps=3, progress=lambda done, total: told.append((done, total)))
@@ -161,10 +171,12 @@ def test_damage_is_named(what: str, tmp_path: Path) -> None:
 def test_parts_that_do_not_fit() -> None:
     with pytest.raises(UserError, match=r"the codes of the codec have shape \(2, 2, 2\), the denoiser's \(1, 8, 8\)"):
         Latent(denoiser(DIGITS.info, {}), codec())
-    with pytest.raises(UserError, match="two denoisers or more"):
+    with pytest.raises(UserError, match="two denoisers of networks or more"):
         Cascade((denoiser(DIGITS.info, {}),))
     with pytest.raises(UserError, match=r"stages\[1\] must take the condition image"):
         Cascade((denoiser(DIGITS.info, {}), denoiser(DIGITS.info, {"label": 10})))
+    with pytest.raises(UserError, match=r"two denoisers of networks or more, got 2 \(Latent, NetworkDenoiser\)"):
+        Cascade((latent(), denoiser(DIGITS.info, {"image": 1})))
     with pytest.raises(UserError, match="a cascade has no belief as a whole"):
         cascade()(torch.zeros(1, 1, 8, 8), 0.5)
 
@@ -194,7 +206,10 @@ def test_moments_are_those_of_the_codes_that_training_sees() -> None:
     scale = torch.sqrt(codes.info.variance[:, None] * codes.info.variance)
     # 400 draws of 60 codes: the examples are the same every time, so what is left is the error of the noise alone.
     assert (error.abs() / scale).max() < 4.5 * (2 / len(seen)) ** 0.5 * 2
-    assert (codes.info.low, codes.info.classes, codes.info.source) == (None, DIGITS.info.classes, DIGITS.info.source)
+    assert (codes.info.low, codes.info.classes) == (None, DIGITS.info.classes)
+    weights = codes.info.source["codec"]
+    assert codes.info.source == {**DIGITS.info.source, "codec": weights}
+    assert len(weights) == 64
 
 
 def test_mirrored_data_have_mirrored_codes() -> None:

@@ -114,7 +114,7 @@ REFUSED = [
     ({"steps": 2.0}, "steps must be an integer of at least 1, got 2.0"),
     ({"auxiliary": -1.0}, "auxiliary must be a number >= 0"),
     ({"scale": "image"}, "scale must be 'bound' or 'step', got 'image'"),
-    ({"lambda": 1.0}, "objective 'd3pm': "),
+    ({"lambda": 1.0}, "unknown option of objective d3pm"),
 ]
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 import langevin
-from langevin import data, training
+from langevin import data, models, nn, training
 from langevin._errors import UserError
 from langevin.data.toys import RING_MEANS, RING_STD
 from langevin.distributions import Noise, Stream
@@ -135,7 +135,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a process": ({"objective": ObjectiveConfig("gan"), "process": ProcessConfig("vp")}, "--process is a setting"),
     "a prediction": ({"objective": ObjectiveConfig("gan"), "prediction": PredictionConfig("v")}, "--prediction is a"),
     "times": ({"objective": ObjectiveConfig("gan", times="uniform")}, "without times"),
-    "a setting": ({"objective": ObjectiveConfig("gan", {"r2": "1"})}, "objective 'gan'.*r2"),
+    "a setting": ({"objective": ObjectiveConfig("gan", {"r2": "1"})}, "unknown option of objective gan 'r2'"),
     "a discriminator": (
         {"objective": ObjectiveConfig("gan", {"discriminator": "3"})},
         "discriminator must be a mapping",
@@ -152,12 +152,20 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"objective": ObjectiveConfig("cross-entropy"), "network": NetworkConfig("mlp", {"out_channels": "5"})},
         "must be the 3 classes",
     ),
+    "a classifier of another network": (
+        {"objective": ObjectiveConfig("cross-entropy"), "network": NetworkConfig("dit")},
+        "network of a classifier of these data must be mlp",
+    ),
+    "a chain to diffuse by": ({"objective": ObjectiveConfig("gan", {"diffuse": "absorbing"})}, "diffuse must name"),
     "a chain": (
         {"objective": ObjectiveConfig("cross-entropy"), "process": ProcessConfig("phase-space")},
         "needs a process x_t",
     ),
     "no denoiser": ({"network": NetworkConfig("encoder")}, "returns a few numbers"),
-    "a condition that is not there": ({"objective": ObjectiveConfig(dropout={"image": 0.1})}, "unknown condition"),
+    "a condition that is not there": (
+        {"objective": ObjectiveConfig(dropout={"image": 0.1})},
+        "is of no condition of this network, which takes label",
+    ),
 }
 
 
@@ -173,6 +181,34 @@ def test_refused_before_any_work(what: str, tmp_path: Path) -> None:
 def test_classes_are_needed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="learns the classes of real data"):
         training.train(tiny(2, objective=ObjectiveConfig("cross-entropy")), points(classes=0), tmp_path, quiet=True)
+
+
+def test_a_mask_is_hidden_with_its_picture() -> None:
+    """Unless it is asked for otherwise."""
+    info = data.load("digits", limit=40, degrade="box=0.4").info
+    share = lambda dropout: (
+        training.resolve_config(Config(objective=ObjectiveConfig(dropout=dropout)), info).objective.dropout
+    )
+    assert share({}) == {"label": 0.1, "image": 0.1, "mask": 0.1}
+    assert share({"image": 0.0}) == {"label": 0.1, "image": 0.0, "mask": 0.0}
+    assert share({"image": 0.0, "mask": 0.3}) == {"label": 0.1, "image": 0.0, "mask": 0.3}
+
+
+def test_a_run_goes_on_with_what_made_its_examples(tmp_path: Path) -> None:
+    """Another degradation or another codec makes other data, though their names and shapes are the same."""
+    small = {"network": NetworkConfig("unet", {"width": "8", "blocks": "1", "multipliers": "[1]"})}
+    noisy = [data.load("digits", limit=40, degrade=f"noise={level}") for level in (0.1, 0.9)]
+    training.train(tiny(2, **small), noisy[0], tmp_path / "noisy", device="cpu", quiet=True)
+    with pytest.raises(UserError, match=r"was trained on data made otherwise: degrade 'noise=0.1'"):
+        training.train(tiny(4, **small), noisy[1], tmp_path / "noisy", resume=True, device="cpu", quiet=True)
+    digits = data.load("digits", limit=40)
+    codecs = [models.Autoencoder(nn.VAE(1, size=(8, 8), width=8, blocks=1).eval(), digits.info) for _ in range(2)]
+    codes = [models.encode(digits, codec) for codec in codecs]
+    training.train(tiny(2, **small), codes[0], tmp_path / "codes", device="cpu", quiet=True)
+    with pytest.raises(UserError, match="was trained on data made otherwise: codec"):
+        training.train(tiny(4, **small), codes[1], tmp_path / "codes", resume=True, device="cpu", quiet=True)
+    with pytest.raises(UserError, match="a codec is for denoisers of its codes, got a codec to train"):
+        training.train(tiny(2, network=NetworkConfig("vae")), codes[0], tmp_path / "vae", device="cpu", quiet=True)
 
 
 @pytest.mark.parametrize("name", ["label", "vector"])

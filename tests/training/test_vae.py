@@ -60,8 +60,8 @@ def test_a_run(digits: data.Dataset, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "pictures" / "step-0000006.png").exists()
     assert loaded.config["objective"] == {"name": "elbo", "beta": 1.0}
     assert loaded.data == digits.info
-    with pytest.raises(UserError, match=r"langevin tune needs a denoiser, but .*run holds a codec"):
-        models.load_denoiser(tmp_path / "run", "langevin tune")
+    with pytest.raises(UserError, match=r"the denoiser of a network is needed here, but .*run holds a codec"):
+        models.load_denoiser(tmp_path / "run")
 
 
 def test_resumed_as_if_never_stopped(digits: data.Dataset, tmp_path: Path) -> None:
