@@ -96,7 +96,8 @@ def run(options: Options) -> None:
     with files.lock(out):
         with Bar("sampling") as bar:
             drawn = generate(model, recipe, options.n, given=given, progress=bar)
-        record = {"model": options.model, "trained_steps": model.config.get("steps"), **drawn.record}
+        typed = {"given": list(options.given)} if options.given else {}
+        record = {"model": options.model, "trained_steps": model.config.get("steps"), **drawn.record, **typed}
         write(out, drawn.x, drawn.label, model.output, record, class_names(model), options.images)
     print(
         f"{out}: {options.n} samples in {duration(drawn.seconds)}, {drawn.evaluations} network evaluations each "

@@ -212,8 +212,9 @@ class Learner:
             dropout: share of each condition to hide, by name; which ones is decided by the noise.
 
         Returns:
-            The losses ``(B,)`` of these rows, and the mean loss of the whole batch: NaN if it or the gradient was not
-            finite on any process, and then nothing was changed on any.
+            The losses ``(B,)`` of these rows, and the mean loss of the whole batch, of the first player whose turn it is:
+            NaN if it or a gradient was not finite on any process. A player whose gradient is not finite changes nothing
+            on any process, and the average is not moved.
         """
         due = [turn for turn in self.turns if number % turn.player.every == 0] or self.turns[:1]
         results = [self._turn(turn, batch, noise, rate, dropout or {}) for turn in due]
