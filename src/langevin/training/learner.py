@@ -212,7 +212,7 @@ class Learner:
             dropout: share of each condition to hide, by name; which ones is decided by the noise.
 
         Returns:
-            The losses ``(B,)`` of these rows and the mean loss of the whole batch, of the first player whose turn it is;
+            The losses ``(B,)`` of these rows and the mean loss of the whole batch, that of the first player in turn;
             NaN if it or a gradient was not finite on any process. A player whose gradient is not finite changes nothing
             on any process, and the average is not moved.
         """
