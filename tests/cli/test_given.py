@@ -280,6 +280,8 @@ def test_evaluate_gives_held_out_conditions_in_turn(
     assert torch.equal(seen[0]["label"], batch["label"])
     found = json.loads(out.read_text())
     assert (found["samples"]["given"], found["samples"]["label"]) == (["image"], "given")
+    assert 0 < found["measures"]["psnr"]["value"] < 40
+    assert found["measures"]["psnr"]["protocol"]["n"] == count
     # What is given here takes their place.
     np.save(tmp_path / "p.npy", np.zeros((1, 4, 4), np.float32))
     assert langevin("evaluate", restored, *words, "--given", f"image={tmp_path / 'p.npy'}").code == 0

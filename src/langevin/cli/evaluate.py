@@ -85,14 +85,18 @@ def run(options: Options) -> None:
     check_counts(dataset)
     samples: Tensor | metrics.Parts
     labels: Tensor | None = None
+    restored: dict[str, Any] = {}
     n = 2000 if options.n is None else options.n
+    held: dict[str, Tensor] | None = None
     if options.samples is None:
         if not given and set(model.condition_sizes) - {"label"}:
-            given = dataset.test.batch(torch.arange(n) % len(dataset.test))
-            given = {name: given[name] for name in model.condition_sizes if name in given}
+            held = dataset.test.batch(torch.arange(n) % len(dataset.test))
+            given = {name: held[name] for name in model.condition_sizes if name in held}
         with Bar("sampling") as bar:
             made = generate(model, recipe, n, given=given, progress=bar)
         samples, labels, drawn = made.x, made.label, made.record
+        if dataset.train.degrade is not None and held is not None:
+            restored = {"psnr": _restored(made.x, held["x"], dataset.info)}
     else:
         if options.shard_size is not None:
             if not given and (each := [name for name in model.condition_sizes if name != "label"]):
@@ -107,6 +111,7 @@ def run(options: Options) -> None:
     own = _trained_on(model, options.data, dataset)
     features = list(options.features) or None
     measures = metrics.evaluate(samples, labels, dataset, seed=recipe.seed, features=features, trained_on=own)
+    measures = {**restored, **measures}
     rough = few(dataset)
     found = {
         "kind": "evaluation",
@@ -124,6 +129,17 @@ def run(options: Options) -> None:
     if rough:
         print(rough)
     print(f"{out} holds all of it, with protocols.")
+
+
+def _restored(x: Tensor, original: Tensor, info: DataInfo) -> dict[str, Any]:
+    """How near samples are to the held-out examples whose damaged forms they were given."""
+    from .. import metrics
+
+    low, high = (-1.0, 1.0) if info.low is None or info.high is None else (info.low, info.high)
+    each = metrics.psnr(x, original.to(x), low=low, high=high)
+    mean, error = float(each.mean()), float(each.std()) / len(each) ** 0.5
+    about = {"of": "sample and original, in dB", "range": [low, high], "n": len(each)}
+    return {"value": mean, "stderr": error, "interval": [mean - 1.96 * error, mean + 1.96 * error], "protocol": about}
 
 
 def _trained_on(model: Any, asked: str | None, dataset: Dataset) -> Dataset | Literal["unknown"]:

@@ -9,6 +9,7 @@ from .kernel import Estimate, kernel_distance
 from .memorisation import Memorisation, memorisation, nearest_neighbours
 from .parts import Parts
 from .precision_recall import PrecisionRecall, precision_recall
+from .psnr import psnr
 from .readers import Accuracy, Classifier, label_agreement, svc, train_on_synthetic
 from .sliced import sliced_floor, sliced_wasserstein
 
@@ -33,6 +34,7 @@ __all__ = [
     "memorisation",
     "nearest_neighbours",
     "precision_recall",
+    "psnr",
     "sliced_floor",
     "sliced_wasserstein",
     "svc",
