@@ -358,7 +358,7 @@ def test_train_then_sample_under_a_caption(encoders: Path, home: Path, tmp_path:
     for a, b in (("a red bird", "none"), ("a red bird", "the blue dog")):
         assert np.abs(found[a] - found[b]).max() > 1e-4
     record = json.loads((tmp_path / "a red bird" / "sample.json").read_text())
-    assert record["given"] == ["sequence"]
+    assert record["given"] == ["caption=a red bird"]
     # The same as by the array, and as by transformers itself.
     features = own(encoders / "clip", "a red bird").half().float()
     np.save(tmp_path / "s.npy", features.numpy())
