@@ -134,7 +134,7 @@ def test_digits_from_four_by_four(tmp_path: Path) -> None:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a process": ({"objective": ObjectiveConfig("gan"), "process": ProcessConfig("vp")}, "--process is a setting"),
     "a prediction": ({"objective": ObjectiveConfig("gan"), "prediction": PredictionConfig("v")}, "--prediction is a"),
-    "times": ({"objective": ObjectiveConfig("gan", times="uniform")}, "without times"),
+    "times": ({"objective": ObjectiveConfig("gan", times="uniform")}, "which has no times"),
     "a setting": ({"objective": ObjectiveConfig("gan", {"r2": "1"})}, "unknown option of objective gan 'r2'"),
     "a discriminator": (
         {"objective": ObjectiveConfig("gan", {"discriminator": "3"})},

@@ -88,7 +88,7 @@ def test_refused_before_any_work(digits: data.Dataset, tmp_path: Path) -> None:
         ({"process": ProcessConfig("vp")}, "--process is a setting of denoisers"),
         ({"prediction": PredictionConfig("v")}, "--prediction is a setting of denoisers"),
         ({"objective": ObjectiveConfig("x0")}, "learned by objective 'elbo'"),
-        ({"objective": ObjectiveConfig(times="uniform")}, "without times"),
+        ({"objective": ObjectiveConfig(times="uniform")}, "which has no times"),
         ({"objective": ObjectiveConfig("elbo", {"beta": "-1"})}, "beta must be a number >= 0"),
         ({"network": NetworkConfig("vae", {"latnet": "4"})}, "Did you mean 'latent'"),
     ):

@@ -21,8 +21,8 @@ class ModelKind:
     Attributes:
         networks: those it may have, by name.
         make: the model of a network, the description of its data, the record of its training, and what more is kept.
-        more: what is kept beside those, of a model, as plain JSON; its keys are those of ``make``.
-        keys: of what more is kept.
+        more: the settings of a model that ``config.json`` holds beside those, as plain JSON.
+        keys: the names of these settings.
     """
 
     networks: Mapping[str, Any]

@@ -193,9 +193,7 @@ class Cascade(Denoiser):
         return replace(self, models=tuple(stage.rows(index) for stage in self.stages))
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Any:
-        raise UserError(
-            "a cascade has no belief as a whole: guide or ask its stages, Cascade((model.models[0], …)), one by one"
-        )
+        raise UserError("a cascade has no belief as a whole, so it cannot be guided; ask one of its models alone")
 
     @property
     def parts(self) -> Mapping[str, Any]:

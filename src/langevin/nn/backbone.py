@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -13,9 +12,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from .._errors import UserError
 from ..denoisers.conditions import KINDS
 from .conditioning import Conditioning, Context
-
-NONE: Mapping[str, Any] = MappingProxyType({})
-"""No conditions, no settings."""
 
 
 class Backbone(nn.Module):

@@ -27,7 +27,8 @@ LARGEST = {"label": 10**6, "caption": 2**12, "image": 10**4, "mask": 10**4, "vec
 PLANES = ("image", "mask")
 """Conditions that are laid beside x, as further channels, or made a vector of."""
 
-NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+NONE: Mapping[str, Any] = MappingProxyType({})
+"""No conditions, no settings."""
 
 
 class Conditioning(nn.Module):
@@ -65,7 +66,7 @@ class Conditioning(nn.Module):
         *,
         takes: Sequence[str] = tuple(KINDS),
         text: Mapping[str, Any] | None = None,
-        pictures: Mapping[str, Any] = NO_OPTIONS,
+        pictures: Mapping[str, Any] = NONE,
     ) -> None:
         super().__init__()
         self.sizes = check_sizes(conditions, takes, pictures)
@@ -264,7 +265,7 @@ def check_sizes(
     """
     if not isinstance(conditions, Mapping):
         raise UserError(f"conditions must be a mapping such as {{'label': 10}}, got {conditions!r}")
-    takes = list(dict.fromkeys([*takes, *encoded_pictures(pictures or NO_OPTIONS)]))
+    takes = list(dict.fromkeys([*takes, *encoded_pictures(pictures or NONE)]))
     for name in conditions:
         if name not in takes:
             by_encoder = pictures is not None and name in PLANES

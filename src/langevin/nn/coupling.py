@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from .._errors import UserError, check_instance
 from .._registry import register
-from .backbone import NONE
-from .conditioning import Conditioning, Context, check_sizes
+from .conditioning import NONE, Conditioning, Context, check_sizes
 from .layers import integer, zero
 
 TAKES = ("label", "vector")

@@ -10,8 +10,8 @@ import torch
 
 from .._errors import UserError, unknown
 from ..storage.untrusted import room
-from .backbone import NONE, Backbone
-from .conditioning import PLANES
+from .backbone import Backbone
+from .conditioning import NONE, PLANES
 from .coupling import CouplingFlow
 from .dit import DiT
 from .encoder import Encoder

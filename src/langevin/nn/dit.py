@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from .._errors import UserError
 from .._registry import register
-from .backbone import NONE, Backbone, check_image
-from .conditioning import Conditioning, Context, check_sizes
+from .backbone import Backbone, check_image
+from .conditioning import NONE, Conditioning, Context, check_sizes
 from .layers import Attention, fraction, integer, zero
 
 

@@ -8,12 +8,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._errors import UserError
 from .._registry import register
-from .backbone import NONE, Backbone, check_image
-from .conditioning import Conditioning, Context, check_sizes
+from .conditioning import NONE, Conditioning, Context, check_sizes
 from .layers import GROUP, Norm, fraction, integer, integers, zero
-from .unet import Block, Stage, conv
+from .unet import Halving, conv, stage_of
 
 
 @register(
@@ -23,7 +21,7 @@ from .unet import Block, Stage, conv
     arxiv="2105.05233",
     proof="exact: tests/nn/test_encoder.py",
 )
-class Encoder(Backbone):
+class Encoder(Halving):
     """Residual blocks at halving sizes, the mean over the last, and ``out_channels`` numbers (arXiv:2105.05233 §4).
 
     As :class:`~langevin.nn.unet.UNet` goes down; ``(x, time, condition) -> (B, out_channels)``.
@@ -75,33 +73,19 @@ class Encoder(Backbone):
             text=text,
             time_range=time_range,
         )
-        self.channels, self.halvings = channels, len(multipliers) - 1
-        self.check_shape((channels, *size))
-        sizes = [min(size) >> level for level in range(len(multipliers))]
-        if not set(attention) <= set(sizes):
-            raise UserError(f"attention must name sizes of the levels, {sizes}, got {attention}")
-        wide = [width * m for m in multipliers]
         embedding = max(128, 4 * width)
         self.conditioning = Conditioning(embedding, conditions, time_range, text=text, pictures=pictures)
-        context = embedding if self.conditioning.has_context else 0
-        if context and not attention:
-            raise UserError("sequences and captions are read by attention: give at least one attention size, got ()")
-
-        def stage(level: int) -> Stage:
-            heads = max(h for h in range(1, max(1, wide[level] // 32) + 1) if wide[level] % h == 0)
-            last = lambda i: heads if sizes[level] in attention and i == blocks - 1 else 0
-            return Stage(Block(wide[level], embedding, dropout, last(i), context) for i in range(blocks))
-
+        sizes, context = self.set_levels(channels, size, len(multipliers), attention)
+        wide = [width * m for m in multipliers]
+        place = lambda level: blocks - 1 if sizes[level] in attention else -1
         self.stem = conv(channels + self.conditioning.planes, wide[0])
-        self.stages = nn.ModuleList(stage(level) for level in range(len(multipliers)))
+        self.stages = nn.ModuleList(
+            stage_of(wide[level], blocks, place(level), embedding, dropout, context) for level in range(len(wide))
+        )
         self.shrink = nn.ModuleList(
             nn.Conv2d(wide[level], wide[level + 1], 2, stride=2) for level in range(self.halvings)
         )
         self.norm, self.head = Norm(wide[-1]), zero(nn.Linear(wide[-1], out_channels))
-
-    def check_shape(self, shape: tuple[int, ...]) -> None:
-        times = "halved once" if self.halvings == 1 else f"halved {self.halvings} times"
-        check_image(shape, self.channels, 2**self.halvings, times)
 
     def body(self, x: Tensor, embedding: Tensor, context: Context | None) -> Tensor:
         h = self.stages[0](self.stem(x), embedding, context)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from .._errors import UserError
 from .._registry import register
-from .backbone import NONE, Backbone
-from .conditioning import Conditioning, Context, check_sizes
+from .backbone import Backbone
+from .conditioning import NONE, Conditioning, Context, check_sizes
 from .layers import fraction, integer, zero
 
 

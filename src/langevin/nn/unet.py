@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from .._errors import UserError
 from .._registry import register
-from .backbone import NONE, Backbone, check_image
-from .conditioning import Conditioning, Context, check_sizes
+from .backbone import Backbone, check_image
+from .conditioning import NONE, Conditioning, Context, check_sizes
 from .layers import GROUP, Attention, Norm, fraction, integer, integers, waves, zero
 
 
@@ -54,6 +54,40 @@ class Stage(nn.ModuleList):
         return x
 
 
+def stage_of(channels: int, blocks: int, place: int, embedding: int, dropout: float, context: int) -> Stage:
+    """Blocks of so many channels, of which that at ``place`` has attention, with heads of at least 32 features."""
+    heads = max(h for h in range(1, max(1, channels // 32) + 1) if channels % h == 0)
+    return Stage(Block(channels, embedding, dropout, heads if i == place else 0, context) for i in range(blocks))
+
+
+class Halving(Backbone):
+    """A backbone of images each of whose levels has half the size of the one before."""
+
+    channels: int
+    halvings: int
+
+    def set_levels(
+        self, channels: int, size: tuple[int, ...], levels: int, attention: tuple[int, ...]
+    ) -> tuple[list[int], int]:
+        """The shorter side at each level, and the features of a context token, 0 for none.
+
+        Raises:
+            UserError: for a size that cannot be halved so often, attention at a size of no level, or none for tokens.
+        """
+        self.channels, self.halvings = channels, levels - 1
+        self.check_shape((channels, *size))
+        sizes = [min(size) >> level for level in range(levels)]
+        if not set(attention) <= set(sizes):
+            raise UserError(f"attention must name sizes of the levels, {sizes}, got {attention}")
+        if self.conditioning.has_context and not attention:
+            raise UserError("sequences and captions are read by attention: give at least one attention size, got ()")
+        return sizes, self.conditioning.time_out.out_features if self.conditioning.has_context else 0
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        times = "halved once" if self.halvings == 1 else f"halved {self.halvings} times"
+        check_image(shape, self.channels, 2**self.halvings, times)
+
+
 @register(
     "nn",
     "unet",
@@ -61,7 +95,7 @@ class Stage(nn.ModuleList):
     arxiv="2105.05233",
     proof="exact: tests/nn/test_backbones.py::test_learns",
 )
-class UNet(Backbone):
+class UNet(Halving):
     """U-Net of residual blocks with adaptive group norm (ADM, arXiv:2105.05233; EDM, 2206.00364), for images.
 
     Level l works at size / 2^l with ``width · multipliers[l]`` channels. Going down it has ``blocks[l]`` blocks, going
@@ -127,25 +161,14 @@ class UNet(Backbone):
             text=text,
             time_range=time_range,
         )
-        self.channels, self.halvings = channels, levels - 1
-        self.check_shape((channels, *size))
-        sizes = [min(size) >> level for level in range(levels)]
-        if not set(attention) <= set(sizes):
-            raise UserError(f"attention must name sizes of the levels, {sizes}, got {attention}")
-        wide = [width * m for m in multipliers]
         embedding = max(128, 4 * width)
         self.conditioning = Conditioning(embedding, conditions, time_range, text=text, pictures=pictures)
-        context = embedding if self.conditioning.has_context else 0
-        if context and not attention:
-            raise UserError("sequences and captions are read by attention: give at least one attention size, got ()")
+        sizes, context = self.set_levels(channels, size, levels, attention)
+        wide = [width * m for m in multipliers]
 
         def stage(level: int) -> Stage:
-            c = wide[level]
-            heads = max(h for h in range(1, max(1, c // 32) + 1) if c % h == 0)
-            place = (counts[level] - 1) // 2 if sizes[level] in attention else None
-            return Stage(
-                Block(c, embedding, dropout, heads if i == place else 0, context) for i in range(counts[level])
-            )
+            place = (counts[level] - 1) // 2 if sizes[level] in attention else -1
+            return stage_of(wide[level], counts[level], place, embedding, dropout, context)
 
         halvings = range(self.halvings)
         self.fourier = fourier
@@ -156,10 +179,6 @@ class UNet(Backbone):
         self.grow = nn.ModuleList(conv(wide[level + 1], wide[level], 1) for level in halvings)
         self.up = nn.ModuleList(stage(level) for level in halvings)
         self.norm, self.head = Norm(wide[0]), zero(conv(wide[0], out))
-
-    def check_shape(self, shape: tuple[int, ...]) -> None:
-        times = "halved once" if self.halvings == 1 else f"halved {self.halvings} times"
-        check_image(shape, self.channels, 2**self.halvings, times)
 
     def body(self, x: Tensor, embedding: Tensor, context: Context | None) -> Tensor:
         if self.fourier:

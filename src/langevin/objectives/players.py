@@ -21,9 +21,9 @@ class Player:
 
     Args:
         module: what learns, the model's network or a part of it.
-        loss: what is made small by it, whose gradient reaches no other player.
-        every: steps from one turn to the next.
-        betas: of its AdamW; those of the run if not given.
+        loss: the loss it minimises; its gradient reaches no other player.
+        every: steps of the run from one of its turns to the next, at least 1.
+        betas: of its AdamW, each in [0, 1); those of the run if not given.
     """
 
     module: nn.Module

@@ -41,7 +41,7 @@ class Settled:
 
 
 class Family(ABC):
-    """A kind of thing that is trained."""
+    """One kind of model to train: how its configuration is settled, and how the model and its objective are made."""
 
     @abstractmethod
     def settle(self, config: Config, data: DataInfo) -> Settled:
@@ -102,7 +102,7 @@ class Denoisers(Family):
 
 
 class Plain(Family):
-    """What has no prediction, and no process or times either."""
+    """A family without a process, a prediction and times: codecs, generators, normalizing flows."""
 
     name: str
     """The objective, if none is named."""
@@ -116,7 +116,7 @@ class Plain(Family):
             if given != getattr(plain, name):
                 raise UserError(f"--{name} is a setting of denoisers: {self.what}")
         if o.name not in (None, self.name) or o.times is not None or o.times_options:
-            raise UserError(f"{self.what}, which is learned by objective {self.name!r}, without times")
+            raise UserError(f"{self.what}: it is learned by objective {self.name!r}, which has no times")
         if data.tokens:
             raise UserError(f"{self.what}, for data of real numbers; got {data!r}")
 
