@@ -27,6 +27,16 @@ def test_a_few_numbers_a_sample() -> None:
     assert not torch.allclose(network(x, t + 0.5), out)
 
 
+def test_its_numbers_are_of_the_mean_over_all_places() -> None:
+    network, held = awake(), []
+    network.norm.register_forward_hook(lambda module, given, made: held.append(made))
+    out = network(torch.randn(3, 2, 8, 12, dtype=torch.float64), torch.rand(3))
+    (features,) = held
+    assert features.shape[2:] == (4, 6)
+    mean = torch.nn.functional.silu(features).sum((2, 3)) / 24
+    torch.testing.assert_close(out, mean @ network.head.weight.T + network.head.bias, rtol=1e-12, atol=1e-12)
+
+
 def test_untrained_it_says_nothing() -> None:
     assert (Encoder(1, 3, size=(4, 4), width=8, multipliers=(1,))(torch.randn(2, 1, 4, 4), torch.zeros(2)) == 0).all()
 

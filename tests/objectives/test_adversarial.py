@@ -190,6 +190,15 @@ def test_each_player_moves_itself_alone() -> None:
     assert [turn.taken for turn in made.turns] == [1, 1]
 
 
+def test_no_gradient_of_one_turn_is_left_for_the_next() -> None:
+    """The generator's loss has a gradient in the discriminator too, which must not be in the discriminator's next step."""
+    made = learner()
+    batch = points().train.batch(torch.arange(8))
+    for number in (1, 2):
+        made.step(batch, Noise(0, 8, draw=number), number=number, rate=1e-3)
+        assert all(p.grad is None for p in made.network.parameters())
+
+
 def test_turns_are_taken_as_the_objective_says() -> None:
     made = learner(every="3")
     batch = points().train.batch(torch.arange(8))

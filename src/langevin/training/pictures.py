@@ -241,7 +241,7 @@ def _(model: NoisyClassifier, path: Path, seed: int, reference: Reference) -> Pa
     axes.semilogx(level, share, marker="o", markersize=3)
     axes.axhline(1 / len(model.data.classes), color="0.7", linewidth=1)
     axes.set_xlabel("noise over signal, σ/α")
-    axes.set_ylabel("read right")
+    axes.set_ylabel("accuracy")
     axes.set_ylim(0, 1.02)
     buffer = io.BytesIO()
     canvas.print_png(buffer)
