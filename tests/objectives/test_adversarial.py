@@ -191,7 +191,7 @@ def test_each_player_moves_itself_alone() -> None:
 
 
 def test_no_gradient_of_one_turn_is_left_for_the_next() -> None:
-    """The generator's loss has a gradient in the discriminator too, which must not be in the discriminator's next step."""
+    """The loss of the generator has a gradient in the discriminator too, which must not be in that one's next step."""
     made = learner()
     batch = points().train.batch(torch.arange(8))
     for number in (1, 2):
