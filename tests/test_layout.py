@@ -23,6 +23,7 @@ FOLDERS = (
     "distributions",
     "processes",
     "denoisers",
+    "operators",
     "worlds",
     "guidance",
     "samplers",

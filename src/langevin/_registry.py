@@ -13,6 +13,7 @@ CATEGORIES = {
     "distributions": "distributions",
     "processes": "processes",
     "denoisers": "denoisers",
+    "operators": "operators",
     "worlds": "worlds",
     "guidance": "guidance",
     "samplers": "samplers",

@@ -1,5 +1,8 @@
 """Functions from denoisers to a denoiser: what changes the belief."""
 
+from .classifier import classifier
 from .classifier_free import LinearPooling, classifier_free, linear
+from .energy import energy
+from .tilt import Moments, Tilted
 
-__all__ = ["LinearPooling", "classifier_free", "linear"]
+__all__ = ["LinearPooling", "Moments", "Tilted", "classifier", "classifier_free", "energy", "linear"]

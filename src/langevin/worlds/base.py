@@ -14,6 +14,7 @@ from ..denoisers import Denoiser
 from ..denoisers.conditions import as_labels
 from ..distributions import Distribution, Noise, Stream
 from ..numerics.frame import DataMoments
+from ..operators import Measurement, MeasurementNoise, Operator
 from ..processes import Process, Score, as_time, check_process, require
 
 
@@ -113,6 +114,25 @@ class World(DataMoments, ABC):
         check_process(process)
         return Classifier(self, process)
 
+    def posterior(self, operator: Operator, y: Tensor, std: float | MeasurementNoise) -> World:
+        """The law p(x_0 | y) of data of which y = A(x_0) + n was measured, as a world.
+
+        Of Gaussian mixtures for linear operators with Gaussian noise, of finite sets for every operator and noise.
+
+        Args:
+            operator: A, for data of this world's shape.
+            y: one measurement, ``(*measured)`` or ``(1, *measured)``.
+            std: standard deviation of the noise, or its law.
+
+        Raises:
+            UserError: where this world has no closed form for it.
+        """
+        measurement = one_measurement(operator, y, std, self.shape)
+        return self._posterior(measurement)
+
+    def _posterior(self, measurement: Measurement) -> World:
+        raise UserError(f"posterior needs a Gaussian mixture or a finite set of points, got {self!r}")
+
     def _check(self, x: Tensor) -> Tensor:
         if not isinstance(x, Tensor):
             raise UserError(f"x must be a tensor of shape (B, {', '.join(map(str, self.shape))}), got {shown(x)}")
@@ -122,6 +142,19 @@ class World(DataMoments, ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape}, components={len(self.log_weights)})"
+
+
+def one_measurement(
+    operator: Operator, y: Tensor, std: float | MeasurementNoise, shape: tuple[int, ...]
+) -> Measurement:
+    """The one measurement y of data of a shape, with or without its axis of samples."""
+    if isinstance(y, Tensor) and isinstance(operator, Operator) and tuple(y.shape) == operator.measured(shape):
+        y = y[None]
+    measurement = Measurement(operator, y, std)
+    operator.check(shape, y)
+    if len(y) != 1:
+        raise UserError(f"y must be one measurement, got {len(y)}")
+    return measurement
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from torch import Tensor
 from .._errors import UserError, shown
 from .._registry import register
 from ..distributions import Distribution, FiniteSet, Noise
+from ..operators import Measurement
 from ..processes import Observable, Process, expand, require
 from .base import World
 
@@ -89,6 +90,13 @@ class Empirical(World):
 
     def belief(self, x_t: Tensor, t: Tensor, process: Process, log_weights: Tensor) -> Distribution:
         return FiniteSet(self.points, log_weights)
+
+    def _posterior(self, measurement: Measurement) -> Empirical:
+        """The same points, weighted by their likelihoods."""
+        if not self.points.is_floating_point():
+            raise UserError("posterior needs data of floating numbers, got tokens")
+        log_weights = self.log_weights + measurement.log_prob(self.points.to(torch.float64))
+        return Empirical(self.points, torch.softmax(log_weights, 0), self.labels, self.chunk)
 
 
 @register("worlds", "tokens", title="Table of token sequences", proof="exact: tests/worlds/test_finite.py")

@@ -12,6 +12,7 @@ from .._errors import UserError, check_integer, check_numbers, shown
 from .._registry import register
 from ..distributions import Distribution, Noise, Stream
 from ..distributions import GaussianMixture as MixtureLaw
+from ..operators import Measurement
 from ..processes import Observable, Process, expand, require
 from .base import World
 
@@ -85,6 +86,35 @@ class GaussianMixture(World):
             result.basis, result.values, result._parts = self.basis[own], self.values[own], {}
             self._parts[label] = result
         return self._parts[label]
+
+    def _posterior(self, measurement: Measurement) -> GaussianMixture:
+        r"""The mixture of the components' posteriors, each a Kalman update, with :math:`S_k = A C_k A^T + s^2 I`:
+
+        .. math::
+            m_k' = m_k + C_k A^T S_k^{-1} (y - A m_k), \quad
+            C_k' = C_k - C_k A^T S_k^{-1} A C_k, \quad
+            w_k' \propto w_k\, N(y; A m_k, S_k)
+        """
+        std = measurement.std
+        u, s, vh = torch.linalg.svd(measurement.linear.matrix(self.shape), full_matrices=False)
+        seen = s > 1e-12 * s[0]  # what of y lies outside the range of A says nothing about x_0
+        a, y = s[seen, None] * vh[seen], measurement.y.to(torch.float64).reshape(1, -1) @ u[:, seen]
+        covariances = torch.einsum("kij,kj,klj->kil", self.basis, self.values, self.basis)
+        cross = covariances @ a.mT
+        try:
+            root = torch.linalg.cholesky(a @ cross + std**2 * torch.eye(len(a), dtype=torch.float64))
+        except RuntimeError:
+            raise UserError(
+                "std must be > 0 for a mixture with a singular covariance, whose measurement has no density"
+            ) from None
+        white = torch.linalg.solve_triangular(root, (y - self.means @ a.mT)[..., None], upper=False)
+        gain = torch.linalg.solve_triangular(root, cross.mT, upper=False)
+        log_det = torch.log(torch.diagonal(root, dim1=-2, dim2=-1)).sum(-1)
+        log_weights = self.log_weights - 0.5 * white[..., 0].square().sum(-1) - log_det
+        means = self.means + (gain.mT @ white)[..., 0]
+        result = GaussianMixture(torch.softmax(log_weights, 0), means, covariances - gain.mT @ gain)
+        result.labels = self.labels
+        return result
 
     def _along(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         """V_kᵀ (x − scale·m_k), ``(B, K, D)``."""
