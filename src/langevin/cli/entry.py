@@ -29,6 +29,7 @@ COMMANDS = {
     "compress": "Code images with a model into a file, exactly or to a quality.",
     "decompress": "Images out of a file of `langevin compress`.",
     "convert": "Foreign weights (.pt, .pth, .ckpt, .pkl) to safetensors, without running the code in them.",
+    "data": "What data there are by name; fetch a set, show a sheet of it.",
     "methods": "List every method: its paper, its place in the code, its proof.",
     "info": "Show what a model directory holds, or this environment.",
     "completion": "Print a script that completes command lines with the Tab key, for bash or zsh.",

@@ -1,7 +1,10 @@
 """Data sets by name, from folders, array files and the Hub, with the description that travels with a model."""
 
-from . import digits as _digits  # noqa: F401  (fills the registry)
+from . import brain as _brain  # noqa: F401  (fills the registry)
+from . import digits as _digits  # noqa: F401
+from . import ellipses as _ellipses  # noqa: F401
 from . import heartbeat as _heartbeat  # noqa: F401
+from . import mnist as _mnist  # noqa: F401
 from . import toys as _toys  # noqa: F401
 from . import words as _words  # noqa: F401
 from ._numpy import samples

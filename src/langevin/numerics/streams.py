@@ -51,6 +51,10 @@ class Stream(int, Enum):
     DEGRADED = "shared", 2**43
     """What is random in the i-th step of a degradation."""
 
+    POSE = "brain", 0
+    PHANTOM = "ellipses", 0
+    PHANTOM_COUNT = "ellipses", 1
+
     FACTOR = "covariance", 1
     CHOICE = "law", 1
     BETA_A = "beta", 1

