@@ -1,0 +1,185 @@
+"""Restoration of held-out images: each solver of `langevin restore` beside interpolation and total variation.
+
+    langevin train digits --out runs/digits --minutes 3
+    python benchmarks/restoration.py digits runs/digits            # 200 images; also mnist
+    python benchmarks/restoration.py mri runs/brain                # masked Fourier, 4- and 8-fold
+    python benchmarks/restoration.py ct runs/ellipses              # 8-fold fewer views
+
+PSNR in dB of one posterior sample and of the mean of several, and SSIM of that mean, each the mean over the images.
+The weight of total variation is the best of a list on training images of the same task, so that it is not put at a
+disadvantage. Solvers take the default settings of their rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from rich.table import Table
+from torch import Tensor
+
+import langevin
+from langevin import operators
+from langevin.report import Bar
+
+try:
+    from record import show
+except ImportError:  # imported by a test as benchmarks.restoration
+    from benchmarks.record import show
+
+WEIGHTS = (0.003, 0.01, 0.03, 0.1, 0.3)
+"""Of total variation, tried on training images."""
+
+
+def psnr(x: Tensor, truth: Tensor) -> float:
+    """Mean over images of 10 log₁₀(4 / mean square error), for data in [−1, 1]."""
+    error = (x.clamp(-1, 1) - truth).square().flatten(1).mean(1)
+    return float((10 * torch.log10(4 / error)).mean())
+
+
+def ssim(x: Tensor, truth: Tensor) -> float:
+    """Mean structural similarity, by scikit-image with its default window of 7 pixels."""
+    from skimage.metrics import structural_similarity
+
+    pairs = zip(x.clamp(-1, 1).numpy(), truth.numpy())
+    return float(np.mean([structural_similarity(a, b, data_range=2.0, channel_axis=0) for a, b in pairs]))
+
+
+def total_variation(
+    operator: operators.LinearOperator, y: Tensor, start: Tensor, weight: float, steps: int = 150
+) -> Tensor:
+    """argmin ½|A x − y|² + weight·TV(x) by proximal gradient steps, the proximal map by scikit-image."""
+    from skimage.restoration import denoise_tv_chambolle
+
+    probe = torch.randn(1, *start.shape[1:], generator=torch.Generator().manual_seed(0), dtype=start.dtype)
+    for _ in range(30):  # the largest singular value squared, by power iteration
+        probe = operator.adjoint(operator(probe / probe.norm()))
+    size = 1 / float(probe.norm())
+    x = start
+    for _ in range(steps):
+        x = x - size * operator.adjoint(operator(x) - y)
+        x = torch.stack([torch.from_numpy(denoise_tv_chambolle(v.numpy(), weight * size, channel_axis=0)) for v in x])
+    return x
+
+
+def best_weight(
+    operator: operators.LinearOperator, images: Tensor, std: float, start: Callable[[Tensor], Tensor]
+) -> float:
+    """The weight of total variation of the highest PSNR on training images."""
+    y = operators.measure(operator, images, std, seed=99).y
+    return max(WEIGHTS, key=lambda w: psnr(total_variation(operator, y, start(y), w), images))
+
+
+class Task:
+    """A measurement, and how the images are restored without a model."""
+
+    def __init__(
+        self, name: str, operator: operators.LinearOperator, std: float, plain: str, start: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.name, self.operator, self.std, self.plain, self.start = name, operator, std, plain, start
+
+
+def image_tasks(shape: tuple[int, ...]) -> list[Task]:
+    """Inpainting, super-resolution, deblurring and compressed sensing of small images."""
+    side = shape[-1]
+    quarter = side // 4
+    box = operators.box_mask(shape, top=quarter, left=quarter, height=2 * quarter, width=2 * quarter)
+    inpaint = operators.Inpaint(box)
+    coarse = operators.SuperResolution(2)
+    blur = operators.gaussian_blur(1.0)
+    sensing = operators.compressed_sensing(shape, side * side // 2)
+
+    def filled(y: Tensor) -> Tensor:
+        from skimage.restoration import inpaint_biharmonic
+
+        hole = (box.expand(shape)[0] == 0).numpy()
+        return torch.stack([torch.from_numpy(inpaint_biharmonic(v.numpy(), hole, channel_axis=0)) for v in y])
+
+    def enlarged(y: Tensor) -> Tensor:
+        return torch.nn.functional.interpolate(y, scale_factor=2, mode="bicubic")
+
+    return [
+        Task("inpaint box", inpaint, 0.0, "biharmonic", filled),
+        Task("super-resolution 2", coarse, 0.02, "bicubic", enlarged),
+        Task("blur 1.0", blur, 0.05, "as it is", lambda y: y),
+        Task("compressed sensing 1/2", sensing, 0.02, "pseudo-inverse", sensing.pseudo_inverse),
+    ]
+
+
+def mri_tasks(size: int) -> list[Task]:
+    """Lines of the Fourier plane, for one coil and several."""
+    found = []
+    for fold in (4, 8):
+        mask = operators.cartesian_mask((size, size), fold, centre=0.08, seed=0)
+        for coils in (None, operators.coil_maps(4, size, size)):
+            operator = operators.Fourier(mask, coils)
+            name = f"{fold}-fold, {'one coil' if coils is None else '4 coils'}"
+            found.append(Task(name, operator, 0.01, "zero-filled", operator.adjoint))
+    return found
+
+
+def ct_tasks(size: int) -> list[Task]:
+    """A view in eight of as many as a full scan has, over a half turn."""
+    full = 2 * size
+    angles = torch.arange(full // 8, dtype=torch.float64) * (180 / (full // 8))
+    operator = operators.Radon(angles, size)
+    return [Task(f"{full // 8} views of {full}", operator, 0.02 * size / 8, "FBP", operator.filtered_back_projection)]
+
+
+def table(kind: str, model: langevin.denoisers.Denoiser, tasks: list[Task], options: argparse.Namespace) -> Table:
+    """Every task by every method."""
+    found = langevin.data.load(model.data.name, size=model.shape[-1] if kind in ("mri", "ct") else None)
+    count = min(options.images, len(found.test))
+    truth = found.test.batch(torch.linspace(0, len(found.test) - 1, count).long())["x"].double()
+    learn = found.train.batch(torch.linspace(0, len(found.train) - 1, 16).long())["x"].double()
+    shown = Table(
+        "task", "method", "PSNR, a sample", f"PSNR, mean of {options.n}", "SSIM of the mean", "s an image", box=None
+    )
+    for task in tasks:
+        y = operators.measure(task.operator, truth, task.std, seed=0).y
+        plain = task.start(y)
+        shown.add_row(task.name, task.plain, f"{psnr(plain, truth):.2f}", "", f"{ssim(plain, truth):.3f}", "")
+        weight = best_weight(task.operator, learn, task.std, task.start)
+        begun = time.perf_counter()
+        smooth = total_variation(task.operator, y, plain, weight)
+        took = (time.perf_counter() - begun) / count
+        shown.add_row(
+            "", f"TV, {weight:g}", f"{psnr(smooth, truth):.2f}", "", f"{ssim(smooth, truth):.3f}", f"{took:.2f}"
+        )
+        for method in options.methods:
+            begun = time.perf_counter()
+            with Bar(f"{task.name}: {method}") as bar:
+                x = langevin.restore(
+                    model, task.operator, y.float(), std=task.std, method=method, n=options.n, steps=options.steps, seed=0,
+                    progress=bar,
+                ).double()  # fmt: skip
+            took = (time.perf_counter() - begun) / count
+            x = x[:, None] if x.ndim == truth.ndim else x
+            one, mean = x[:, 0], x.mean(1)
+            figures = f"{psnr(one, truth):.2f}", f"{psnr(mean, truth):.2f}", f"{ssim(mean, truth):.3f}", f"{took:.2f}"
+            shown.add_row("", method, *figures)
+    return shown
+
+
+def main() -> None:
+    """Run one kind of task on a trained model."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=["digits", "mnist", "mri", "ct"])
+    parser.add_argument("model")
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("-n", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--methods", nargs="+", default=["pigdm", "dps", "ddrm", "diffpir"])
+    parser.add_argument("--record", action="store_true")
+    options = parser.parse_args()
+    model = langevin.load(options.model)
+    side = model.shape[-1]
+    tasks = {"mri": mri_tasks, "ct": ct_tasks}.get(options.kind, lambda side: image_tasks(tuple(model.shape)))(side)
+    show(f"restoration-{options.kind}", table(options.kind, model, tasks, options))
+
+
+if __name__ == "__main__":
+    main()
