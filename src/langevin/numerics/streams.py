@@ -51,6 +51,15 @@ class Stream(int, Enum):
     DEGRADED = "shared", 2**43
     """What is random in the i-th step of a degradation."""
 
+    MASK = "shared", 2**50
+    """Which pixels, or lines of a Fourier transform, an operator measures."""
+    STROKES = "shared", 2**51
+    """The i-th stroke of a brush."""
+    MATRIX = "shared", 2**52
+    """The entries of a random operator."""
+    MEASURED = "shared", 2**53
+    """The noise of a measurement."""
+
     FACTOR = "covariance", 1
     CHOICE = "law", 1
     BETA_A = "beta", 1
