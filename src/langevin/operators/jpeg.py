@@ -49,7 +49,9 @@ def quantisation(table: tuple[tuple[int, ...], ...], quality: int) -> Tensor:
 def cosine_matrix() -> Tensor:
     r"""The orthonormal cosine transform, float64 ``(8, 8)``: :math:`\sqrt{2/8}\, c_k \cos \tfrac{π(2n+1)k}{16}`."""
     k, n = torch.arange(8, dtype=torch.float64)[:, None], torch.arange(8, dtype=torch.float64)
-    return torch.cos(math.pi * (2 * n + 1) * k / 16) * torch.where(k == 0, math.sqrt(1 / 8), 0.5)
+    matrix = torch.cos(math.pi * (2 * n + 1) * k / 16) / 2
+    matrix[0] = math.sqrt(1 / 8)
+    return matrix
 
 
 @register("operators", "jpeg", title="JPEG compression", proof="parity: tests/operators/test_jpeg.py")
@@ -88,16 +90,16 @@ class JPEG(Operator):
 
     def __call__(self, x: Tensor) -> Tensor:
         channels, height, width = self.measured(tuple(x.shape[1:]))
-        levels = self._round((x * 127.5 + 127.5).clamp(0, 255))
+        levels = self._round((x.to(torch.float64) * 127.5 + 127.5).clamp(0, 255))
         if channels == 1:
-            return self._blocks(levels, 0) / 127.5 - 1
-        offset = x.new_tensor([0.0, 128.0, 128.0])[:, None, None]
+            return (self._blocks(levels, 0) / 127.5 - 1).to(x)
+        offset = levels.new_tensor([0.0, 128.0, 128.0])[:, None, None]
         y, chroma = self._round(self._colours(levels, TO_YCC) + offset).split((1, 2), 1)
         halved = self.subsampling == "4:2:0"
         chroma = self._blocks(self._halved(chroma) if halved else chroma, 1)
         chroma = self._doubled(chroma)[..., :height, :width] if halved else chroma
         ycc = torch.cat((self._blocks(y, 0), chroma), 1) - offset
-        return self._round(self._colours(ycc, TO_RGB)).clamp(0, 255) / 127.5 - 1
+        return (self._round(self._colours(ycc, TO_RGB)).clamp(0, 255) / 127.5 - 1).to(x)
 
     @staticmethod
     def _colours(x: Tensor, matrix: tuple[tuple[float, ...], ...]) -> Tensor:
@@ -115,8 +117,9 @@ class JPEG(Operator):
         blocks = x.unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)).transpose(-3, -2)
         cosine, steps = self._cosine.to(x), self._tables[table].to(x)
         levels = cosine @ blocks @ cosine.mT / steps
-        # The nearest step, halves away from 0.
-        whole = torch.sign(levels) * torch.floor(levels.abs() + 0.5)
+        # The nearest step, halves away from 0. Halves are common, since sums of whole numbers make the first
+        # coefficients: what is a half but for the rounding of the transform is one.
+        whole = torch.sign(levels) * torch.floor(levels.abs() + (0.5 + 1e-9))
         whole = levels + (whole - levels).detach() if self.straight_through else whole
         back = cosine.mT @ (whole * steps) @ cosine
         back = back.transpose(-3, -2).flatten(-2).flatten(-3, -2)

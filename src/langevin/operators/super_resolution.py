@@ -63,8 +63,8 @@ class SuperResolution(AlongAxes):
 
     Args:
         factor: > 1, not necessarily an integer; it must divide the height and the width.
-        kernel: ``box`` is the mean over the area of a pixel (of blocks for an integer factor); ``bicubic`` is Keys' kernel
-            widened by the factor, which prevents aliasing, with the image mirrored about its edges.
+        kernel: ``box`` is the mean over the area of a pixel (of blocks for an integer factor); ``bicubic`` is Keys'
+            kernel widened by the factor, which prevents aliasing, with the image mirrored about its edges.
     """
 
     def __init__(self, factor: float, kernel: str = "box") -> None:
