@@ -54,6 +54,14 @@ class Stream(int, Enum):
     POSE = "brain", 0
     PHANTOM = "ellipses", 0
     PHANTOM_COUNT = "ellipses", 1
+    MASK = "shared", 2**50
+    """Which pixels, or lines of a Fourier transform, an operator measures."""
+    STROKES = "shared", 2**51
+    """The i-th stroke of a brush."""
+    MATRIX = "shared", 2**52
+    """The entries of a random operator."""
+    MEASURED = "shared", 2**53
+    """The noise of a measurement."""
 
     FACTOR = "covariance", 1
     CHOICE = "law", 1

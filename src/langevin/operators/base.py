@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._errors import UserError, check_integer, check_numbers, shown
-from ..distributions import Noise
+from .._errors import UserError, check_instance, check_integer, check_numbers, shown
+from .._registry import register
+from ..distributions import Noise, Stream
 
 Shape = tuple[int, ...]
 
@@ -41,6 +42,10 @@ class Operator(ABC):
             got = tuple(y.shape) if isinstance(y, Tensor) else shown(y)
             wanted = ", ".join(map(str, self.measured(shape)))
             raise UserError(f"y must be measurements (B, {wanted}) of data {tuple(shape)} by {self!r}, got {got}")
+
+    def __matmul__(self, first: Operator) -> Operator:
+        """``second @ first`` measures what first measured of the data: :class:`Chain`."""
+        return Chain(first, self) if isinstance(first, Operator) else NotImplemented
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,16 +93,20 @@ class LinearOperator(Operator):
     def solve(self, v: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
         """(a·A Aᵀ + b·I)⁻¹ v, ``(B, *measured)``, for a ≥ 0 and b > 0, numbers or ``(B,)``.
 
-        By the singular values where they are known, else by conjugate gradients to the rounding of v.
+        By the singular values where they are known, else by conjugate gradients to the rounding of v. What of v lies
+        outside the range of A is divided by b; where A reaches every measurement there is none, and its rounding is
+        not divided by a small b.
         """
         column = lambda c, like: c.reshape(-1, *[1] * (like.ndim - 1)).to(like) if isinstance(c, Tensor) else c
         known = self.svd(self.domain(tuple(v.shape[1:])))
         if known is None:
             return conjugate_gradients(lambda u: column(a, u) * self(self.adjoint(u)) + column(b, u) * u, v)
         c = known.measured_to(v)
-        s2 = known.values.to(c) ** 2
-        inside = 1 / (column(a, c) * s2 + column(b, c)) - 1 / column(b, c)
-        return v / column(b, v) + known.measured_back(inside * (s2 > 0) * c)
+        seen = (known.values > 0).to(c)
+        inside = known.measured_back(seen * c / (column(a, c) * known.values.to(c) ** 2 + column(b, c)))
+        if int((known.values > 0).sum()) == v[0].numel():
+            return inside
+        return inside + (v - known.measured_back(seen * c)) / column(b, v)
 
     def pseudo_inverse(self, y: Tensor, tolerance: float = 1e-6) -> Tensor:
         """A⁺y, ``(B, *shape)``: the least x of those with A(x) nearest to y.
@@ -111,7 +120,8 @@ class LinearOperator(Operator):
         if known is None:
             return conjugate_gradients(lambda x: self.adjoint(self(x)), self.adjoint(y), tolerance=tolerance)
         s = known.values.to(y)
-        inverse = torch.where(s > tolerance * s.max(), 1 / s.clamp_min(1e-300), 0.0)
+        kept = s > tolerance * s.max()
+        inverse = torch.where(kept, 1 / torch.where(kept, s, 1.0), 0.0)
         return known.back(inverse * known.measured_to(y))
 
     def matrix(self, shape: Shape) -> Tensor:
@@ -148,12 +158,59 @@ def conjugate_gradients(
             break
         ap = apply(p)
         curvature = dot(p, ap)
-        step = torch.where(going & (curvature > 0), old / curvature.clamp_min(1e-300), 0.0)
+        step = _ratio(old, curvature, going)
         x, r = x + step * p, r - step * ap
         new = dot(r, r)
-        p = r + torch.where(going, new / old.clamp_min(1e-300), 0.0) * p
+        p = r + _ratio(new, old, going) * p
         old = torch.where(going & (step > 0), new, torch.zeros_like(new))
     return x
+
+
+def _ratio(a: Tensor, b: Tensor, where: Tensor) -> Tensor:
+    """a/b where asked and b > 0, else 0; with a gradient that is finite too."""
+    where = where & (b > 0)
+    return torch.where(where, a / torch.where(where, b, 1.0), 0.0)
+
+
+@register("operators", "chain", title="One operator after another", proof="exact: tests/operators/test_operators.py")
+class Chain(Operator):
+    """y = second(first(x)), the same as ``second @ first``; a ``LinearChain`` if both are linear.
+
+    Args:
+        first: measures the data.
+        second: measures what the first has measured.
+    """
+
+    def __new__(cls, first: Operator, second: Operator) -> Chain:
+        linear = isinstance(first, LinearOperator) and isinstance(second, LinearOperator)
+        return super().__new__(LinearChain if linear else cls)
+
+    def __init__(self, first: Operator, second: Operator) -> None:
+        check_instance("first", first, Operator, "an operator")
+        check_instance("second", second, Operator, "an operator")
+        self.first, self.second = first, second
+
+    def __repr__(self) -> str:
+        return f"{self.second!r} @ {self.first!r}"
+
+    def measured(self, shape: Shape) -> Shape:
+        return self.second.measured(self.first.measured(shape))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x))
+
+
+class LinearChain(Chain, LinearOperator):
+    """The matrix product of two linear operators, whose singular values are not known in closed form."""
+
+    first: LinearOperator
+    second: LinearOperator
+
+    def domain(self, measured: Shape) -> Shape:
+        return self.first.domain(self.second.domain(measured))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.first.adjoint(self.second.adjoint(y))
 
 
 class MeasurementNoise(ABC):
@@ -285,5 +342,5 @@ def measure(operator: Operator, x: Tensor, noise: MeasurementNoise | float, seed
     """A measurement of data ``(B, *shape)`` with the noise of a seed, sample i by itself."""
     law = noise if isinstance(noise, MeasurementNoise) else GaussianNoise(noise)
     clean = operator(x)
-    uniform = Noise(seed, len(clean)).uniform(tuple(clean.shape[1:]))
+    uniform = Noise(seed, len(clean)).fold_in(Stream.MEASURED).uniform(tuple(clean.shape[1:]))
     return Measurement(operator, law.sample(clean, uniform.to(clean.device)), law)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._errors import UserError, check_integer, shown
 from .._registry import register
-from ..distributions import Noise
+from ..distributions import Noise, Stream
 from .base import SVD, LinearOperator, Shape
 
 
@@ -87,5 +87,5 @@ def compressed_sensing(shape: Shape, measurements: int, seed: int = 0) -> Matrix
         seed: of the matrix.
     """
     check_integer("measurements", measurements, 1)
-    size = math.prod(shape)
-    return Matrix(Noise(seed, measurements).normal((size,)) / math.sqrt(size), shape)
+    size, noise = math.prod(shape), Noise(seed, measurements).fold_in(Stream.MATRIX)
+    return Matrix(noise.normal((size,)) / math.sqrt(size), shape)
