@@ -85,8 +85,7 @@ class Task:
 def image_tasks(shape: tuple[int, ...]) -> list[Task]:
     """Inpainting, super-resolution, deblurring and compressed sensing of small images."""
     side = shape[-1]
-    quarter = side // 4
-    box = operators.box_mask(shape, top=quarter, left=quarter, height=2 * quarter, width=2 * quarter)
+    box = operators.box_mask(shape, 0.5)
     inpaint = operators.Inpaint(box)
     coarse = operators.SuperResolution(2)
     blur = operators.gaussian_blur(1.0)
@@ -95,7 +94,7 @@ def image_tasks(shape: tuple[int, ...]) -> list[Task]:
     def filled(y: Tensor) -> Tensor:
         from skimage.restoration import inpaint_biharmonic
 
-        hole = (box.expand(shape)[0] == 0).numpy()
+        hole = (~box).numpy()
         return torch.stack([torch.from_numpy(inpaint_biharmonic(v.numpy(), hole, channel_axis=0)) for v in y])
 
     def enlarged(y: Tensor) -> Tensor:
@@ -113,8 +112,8 @@ def mri_tasks(size: int) -> list[Task]:
     """Lines of the Fourier plane, for one coil and several."""
     found = []
     for fold in (4, 8):
-        mask = operators.cartesian_mask((size, size), fold, centre=0.08, seed=0)
-        for coils in (None, operators.coil_maps(4, size, size)):
+        mask = operators.cartesian_mask(size, fold)
+        for coils in (None, operators.coil_maps(4, (size, size))):
             operator = operators.Fourier(mask, coils)
             name = f"{fold}-fold, {'one coil' if coils is None else '4 coils'}"
             found.append(Task(name, operator, 0.01, "zero-filled", operator.adjoint))
@@ -124,8 +123,7 @@ def mri_tasks(size: int) -> list[Task]:
 def ct_tasks(size: int) -> list[Task]:
     """A view in eight of as many as a full scan has, over a half turn."""
     full = 2 * size
-    angles = torch.arange(full // 8, dtype=torch.float64) * (180 / (full // 8))
-    operator = operators.Radon(angles, size)
+    operator = operators.Radon(full // 8, size)
     return [Task(f"{full // 8} views of {full}", operator, 0.02 * size / 8, "FBP", operator.filtered_back_projection)]
 
 
@@ -152,10 +150,8 @@ def table(kind: str, model: langevin.denoisers.Denoiser, tasks: list[Task], opti
         for method in options.methods:
             begun = time.perf_counter()
             with Bar(f"{task.name}: {method}") as bar:
-                x = langevin.restore(
-                    model, task.operator, y.float(), std=task.std, method=method, n=options.n, steps=options.steps, seed=0,
-                    progress=bar,
-                ).double()  # fmt: skip
+                how = {"std": task.std, "method": method, "n": options.n, "steps": options.steps, "progress": bar}
+                x = langevin.restore(model, task.operator, y.float(), **how).double()
             took = (time.perf_counter() - begun) / count
             x = x[:, None] if x.ndim == truth.ndim else x
             one, mean = x[:, 0], x.mean(1)

@@ -12,6 +12,7 @@ from .precision_recall import PrecisionRecall, precision_recall
 from .psnr import psnr
 from .readers import Accuracy, Classifier, label_agreement, svc, train_on_synthetic
 from .sliced import sliced_floor, sliced_wasserstein
+from .ssim import ssim
 
 __all__ = [
     "Accuracy",
@@ -37,6 +38,7 @@ __all__ = [
     "psnr",
     "sliced_floor",
     "sliced_wasserstein",
+    "ssim",
     "svc",
     "train_on_synthetic",
 ]
