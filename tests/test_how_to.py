@@ -19,7 +19,7 @@ def blocks(page: Path) -> list[str]:
 
 
 def test_there_is_a_page_for_each() -> None:
-    names = {"sampler", "process", "guidance", "objective", "data", "network", "condition"}
+    names = {"sampler", "process", "guidance", "objective", "data", "network", "condition", "operator"}
     assert {page.stem for page in HOW_TO} == names
 
 

@@ -53,6 +53,7 @@ HEAVY = (
     "PIL",
     "rich",
     "scipy",
+    "skimage",
     "sklearn",
     "torchdiffeq",
     "tokenizers",

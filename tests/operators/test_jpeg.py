@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage import data as photographs
 
 from langevin import operators as O
 from langevin.operators.jpeg import CHROMINANCE, LUMINANCE, cosine_matrix, quantisation
-
-photographs = pytest.importorskip("skimage.data")
 
 
 def pillow(image: np.ndarray, quality: int, subsampling: str = "4:2:0") -> tuple[np.ndarray, dict[int, list[int]]]:

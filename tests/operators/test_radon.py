@@ -8,12 +8,11 @@ import time
 import numpy as np
 import pytest
 import torch
+from skimage import data as phantoms
+from skimage import transform
 
 from langevin import operators as O
 from langevin.operators.radon import angular_widths, covering
-
-transform = pytest.importorskip("skimage.transform")
-phantoms = pytest.importorskip("skimage.data")
 
 
 def phantom(size: int) -> np.ndarray:

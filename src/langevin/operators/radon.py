@@ -81,13 +81,13 @@ class Radon(LinearOperator):
     def __call__(self, x: Tensor) -> Tensor:
         shape = self.measured(tuple(x.shape[1:]))
         forward, back = self._matrices(x)
-        y: Tensor = SparseProduct.apply(x.flatten(1).mT.contiguous(), forward, back)  # type: ignore[no-untyped-call]
+        y: Tensor = SparseProduct.apply(x.flatten(1).mT.contiguous(), forward, back)
         return y.mT.reshape(-1, *shape)
 
     def adjoint(self, y: Tensor) -> Tensor:
         shape = self.domain(tuple(y.shape[1:]))
         forward, back = self._matrices(y.new_empty(0, *shape))
-        x: Tensor = SparseProduct.apply(y.flatten(1).mT.contiguous(), back, forward)  # type: ignore[no-untyped-call]
+        x: Tensor = SparseProduct.apply(y.flatten(1).mT.contiguous(), back, forward)
         return x.mT.reshape(-1, *shape)
 
     def _matrices(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -191,5 +191,5 @@ class SparseProduct(torch.autograd.Function):
         return matrix @ x
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        return SparseProduct.apply(grad.contiguous(), ctx.transpose, ctx.matrix), None, None  # type: ignore[no-untyped-call]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return SparseProduct.apply(grad.contiguous(), ctx.transpose, ctx.matrix), None, None
