@@ -1,6 +1,6 @@
 """Update rules, combinators, time grids, and the one loop."""
 
-from . import grids
+from . import grids, particles
 from .estimate import estimate_moments, moments_from
 from .gaussian.solver import GaussianRemainder
 from .inversion import decode, encode, lerp, slerp
@@ -128,6 +128,7 @@ __all__ = [
     "level_ratio",
     "level_step_size",
     "moments_from",
+    "particles",
     "resolve",
     "sample",
     "slerp",
