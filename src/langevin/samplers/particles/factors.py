@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ class Reward(Factor):
             return self._value(belief.mean)
         if self.draws:
             drawn = [self._value(belief.sample(noise.fold_in(Stream.PREDICTED + j))) for j in range(self.draws)]
-            return torch.logsumexp(torch.stack(drawn), 0) - torch.log(torch.tensor(float(self.draws)))
+            return torch.logsumexp(torch.stack(drawn), 0) - math.log(self.draws)
         if isinstance(belief, Categorical) or (isinstance(belief, FiniteSet) and not belief.points.is_floating_point()):
             raise UserError("draws must be at least 1 for tokens, whose predicted clean data is no sequence, got 0")
         return self._value(belief.mean)
@@ -102,6 +103,10 @@ class Likelihood(Factor):
 
     measurement: Measurement
     process: Process
+
+    def __post_init__(self) -> None:
+        if isinstance(self.measurement.noise, GaussianNoise) and not self.measurement.std > 0:
+            raise UserError("std must be > 0 for particles, which are weighed by the density of y, got 0")
 
     def variance(self, t: Tensor, belief: Distribution) -> Tensor:
         """c_t, ``()`` or ``(B,)``, in units of the data."""

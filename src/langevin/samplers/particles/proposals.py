@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..._errors import UserError
+from ..._errors import UserError, shown
 from ...denoisers import Denoiser, check_is_denoiser
 from ...distributions import Dirac, Distribution, Noise
 from ...processes import Process, ScalarGaussian, expand, require
@@ -43,6 +43,20 @@ class Move:
             lambda noise: kernel.sample(noise) + shift,
             lambda x: (kernel.log_prob(x) - kernel.log_prob(x - shift)).to(torch.float64),
         )
+
+    @staticmethod
+    def warped(kernel: Distribution, mean: Tensor, scale: Tensor) -> Move:
+        """By the reverse kernel, moved to a mean and scaled about it: ``scale`` > 0, ``()``.
+
+        .. math:: x_s = μ' + c (x - μ), \\quad \\log p(x_s) - \\log p(μ + (x_s - μ') / c) + D \\log c
+        """
+        centre = kernel.mean
+
+        def log_ratio(x: Tensor) -> Tensor:
+            inside = kernel.log_prob(centre + (x - mean) / scale.to(x))
+            return (kernel.log_prob(x) - inside).to(torch.float64) + x[0].numel() * torch.log(scale)
+
+        return Move(lambda noise: mean + scale.to(mean) * (kernel.sample(noise) - centre), log_ratio)
 
     @staticmethod
     def other(kernel: Distribution, law: Distribution) -> Move:
@@ -189,10 +203,8 @@ def as_proposal(proposal: object, process: Process) -> Proposal:
             raise UserError(f"proposal must be of noisy data of {process}, got one of {proposal.process}")
         proposal = Shifted(proposal) if isinstance(process, ScalarGaussian) else Own(proposal)
     if not isinstance(proposal, Proposal):
-        deterministic = hasattr(proposal, "step")
-        why = "; a sampler's steps have no density to be weighed by" if deterministic else ""
-        raise UserError(
-            f"proposal must be a denoiser, a langevin.samplers.particles.Proposal or None, got {proposal!r}{why}"
-        )
+        accepted = "a denoiser, a proposal such as langevin.samplers.particles.Gradient(), or None"
+        why = "; the step of a sampler has no density to be weighed by" if hasattr(proposal, "step") else ""
+        raise UserError(f"proposal must be {accepted}, got {shown(proposal)}{why}")
     proposal.check(process)
     return proposal

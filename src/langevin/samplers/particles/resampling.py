@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -27,7 +29,7 @@ def effective(log_weights: Tensor) -> Tensor:
 
 def log_mean(log_weights: Tensor) -> Tensor:
     """log of the mean of exp(log_weights) over the last axis."""
-    return torch.logsumexp(log_weights, -1) - torch.log(torch.tensor(float(log_weights.shape[-1])))
+    return torch.logsumexp(log_weights, -1) - math.log(log_weights.shape[-1])
 
 
 def systematic(log_weights: Tensor, uniform: Tensor, count: int | None = None) -> Tensor:

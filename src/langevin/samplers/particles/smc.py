@@ -106,9 +106,9 @@ class Target(ABC):
 
     denoiser: Denoiser
 
-    def begin(self, x: Tensor) -> Tensor:
-        """log weight of the first states beside the factor, ``(B,)``."""
-        return torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    def begin(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The first states, made of draws of the prior, and their log weights beside the factor, ``(B,)``."""
+        return x, torch.zeros(len(x), dtype=torch.float64, device=x.device)
 
     @abstractmethod
     def ask(self, x: Tensor, t: Tensor, noise: Noise) -> tuple[Tensor, tuple[Distribution, ...]]:
@@ -211,7 +211,7 @@ def _populations(
     x = denoiser.process.prior(denoiser.shape).sample(noise.step(0))
     if x.is_floating_point():
         x = x.to(device=device, dtype=torch.promote_types(denoiser.dtype, torch.float32))
-    log_weights = target.begin(x)
+    x, log_weights = target.begin(x)
     track: Track = None
     reached = torch.zeros_like(log_weights)
     sizes, ancestors = [], []
@@ -222,7 +222,7 @@ def _populations(
         each = log_weights.reshape(shape)
         ess = effective(each)
         sizes.append(ess)
-        low = (ess < threshold * n) & (ess > 0)
+        low = (ess < threshold * n * (1 - 1e-9)) & (ess > 0)  # equal weights are n but for rounding
         ancestor = own
         if bool(low.any()):
             u = chance.step(i).fold_in(Stream.RESAMPLED).uniform(())

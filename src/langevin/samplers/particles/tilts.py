@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +14,13 @@ from ..._errors import UserError, check_numbers, shown
 from ..._registry import register
 from ...denoisers import Denoiser, batched, check_is_denoiser
 from ...denoisers.statistics import around
-from ...distributions import Dirac, Distribution, Noise
+from ...distributions import Dirac, Distribution, Noise, Normal
 from ...guidance import LinearPooling, Tilted, linear
 from ...operators import MeasurementNoise, Operator
-from ...processes import Chain, ScalarGaussian
+from ...processes import Chain, ScalarGaussian, expand
 from ...worlds.base import one_measurement
 from .factors import Function, Likelihood, Reward
-from .proposals import Gradient, Move, Proposal, kernel_shift
+from .proposals import Gradient, Move, Proposal
 from .smc import Particles, Target, run, smc
 
 _PROOF = "exact: tests/samplers/test_particles.py"
@@ -123,9 +124,15 @@ class Product(Target):
     def _surplus(self) -> float:
         return sum(self.weights) - 1
 
-    def begin(self, x: Tensor) -> Tensor:
-        prior = self.denoiser.process.prior(self.denoiser.shape)
-        return self._surplus * prior.log_prob(x).to(torch.float64) if abs(self._surplus) > 1e-12 else super().begin(x)
+    def begin(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Draws of prior^Σ, which is normal with a variance Σ times smaller where the prior is normal."""
+        prior, total = self.denoiser.process.prior(self.denoiser.shape), self._surplus + 1
+        if not isinstance(prior, Normal):
+            return x, self._surplus * prior.log_prob(x).to(torch.float64)
+        drawn, centre = prior.log_prob(x), prior.mean.to(x)
+        x = centre + (x - centre) / math.sqrt(total)
+        log_weights = total * prior.log_prob(x) - drawn - x[0].numel() / 2 * math.log(total)
+        return x, log_weights.to(torch.float64)
 
     def ask(self, x: Tensor, t: Tensor, noise: Noise) -> tuple[Tensor, tuple[Distribution, ...]]:
         return torch.zeros(len(x), dtype=torch.float64, device=x.device), tuple(batched(self.parts, x, t))
@@ -138,23 +145,43 @@ class Product(Target):
         return process.reverse(x, belief, t, s)
 
     def move(self, x: Tensor, beliefs: tuple[Distribution, ...], t: Tensor, s: Tensor) -> Move:
-        process, own = self.denoiser.process, beliefs[self._largest]
+        process, own = self.denoiser.process, self._largest
         kernels = [self._kernel(x, belief, t, s) for belief in beliefs]
-        pooled = linear(beliefs, self.weights)
         if isinstance(process, ScalarGaussian):
-            shift = kernel_shift(process, x, t, s, pooled.mean - own.mean)
-            move = Move.shifted(kernels[self._largest], shift)
+            move = self._pooled(process, x, beliefs, kernels[own], t, s)
         else:
-            move = Move.other(kernels[self._largest], process.reverse(x, pooled, t, s))
+            move = Move.other(kernels[own], process.reverse(x, linear(beliefs, self.weights), t, s))
 
         def log_ratio(x_s: Tensor) -> Tensor:
             logs = [kernel.log_prob(x_s).to(torch.float64) for kernel in kernels]
-            ratio = sum(w * log for w, log in zip(self.weights, logs)) - logs[self._largest] + move.log_ratio(x_s)
+            ratio = sum(w * log for w, log in zip(self.weights, logs)) - logs[own] + move.log_ratio(x_s)
             if abs(self._surplus) > 1e-12:
                 ratio = ratio - self._surplus * process.transition(x_s, s, t).log_prob(x).to(torch.float64)
             return ratio  # type: ignore[return-value]
 
         return Move(move.sample, log_ratio)
+
+    def _pooled(
+        self,
+        process: ScalarGaussian,
+        x: Tensor,
+        beliefs: tuple[Distribution, ...],
+        kernel: Distribution,
+        t: Tensor,
+        s: Tensor,
+    ) -> Move:
+        r"""The largest part's kernel, at the mean and width that normal kernels of the bridge's variance v multiply to.
+
+        .. math::
+            \prod_i N(x_s; a \hat x_i + b x_t, v)^{w_i} / q(x_t | x_s)^{Σ-1} \propto
+            N\Big(x_s; \frac{a \sum_i w_i \hat x_i + b x_t}{κ}, \frac vκ\Big),
+            \quad κ = Σ - (Σ - 1) e^{λ_t - λ_s}
+        """
+        a, b, _ = process.bridge_coefficients(t, s)
+        kappa = self._surplus + 1 - self._surplus * torch.exp(process.log_snr(t) - process.log_snr(s))
+        pooled = linear([Dirac(belief.mean) for belief in beliefs], self.weights).mean
+        mean = (expand(a, x) * pooled + expand(b, x) * x) / expand(kappa, x)
+        return Move.warped(kernel, mean, 1 / torch.sqrt(kappa))
 
     def last(self, x0: Tensor, noise: Noise) -> Tensor:
         return torch.zeros(len(x0), dtype=torch.float64, device=x0.device)
