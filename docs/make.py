@@ -388,6 +388,30 @@ def variances(name: str) -> None:
     save(figure, name)
 
 
+def particles(name: str) -> None:
+    """A ring, a reward that grows to the right: guidance alone, particles, and the exact tilted law."""
+    world, process, n = worlds.ring(8, 1.0, 0.12), processes.VP(), 1500
+    scale, reward = 1.5, lambda x: x[:, 0] - 2 * x[:, 1].square()
+    denoiser = world.denoiser(process)
+    guided = langevin.guidance.energy(denoiser, lambda x: -reward(x), scale=scale)
+    alone = langevin.sample(guided, samplers.Heun(), n=n, steps=60)
+    found = samplers.particles.fk_steering(denoiser, reward, scale=scale, n=4 * n, steps=24)
+    plain = world.sample(20 * n, 3)
+    chosen = samplers.particles.systematic(scale * reward(plain)[None], torch.full((1,), 0.5, dtype=torch.float64), n)
+    shown = {
+        "without a reward": plain[:n],
+        "guidance by the reward": alone,
+        "particles": found.sample(n),
+        "the tilted law": plain[chosen[0]],
+    }
+    figure, axes = plt.subplots(1, len(shown), figsize=(12, 3.2))
+    for axis, (title, x) in zip(axes, shown.items()):
+        axis.scatter(*x.T, s=2, c=NOISE if title == "without a reward" else DATA, alpha=0.5, linewidths=0)
+        axis.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), xticks=[], yticks=[], aspect="equal")
+        axis.set_title(title, color=INK, fontsize=10)
+    save(figure, name)
+
+
 def save(figure: plt.Figure, name: str) -> None:
     """One PNG, small enough to keep in the repository."""
     IMAGES.mkdir(exist_ok=True)
@@ -428,6 +452,7 @@ def main() -> None:
     remainder_error("remainder-error")
     vdm("vdm")
     exact_error("exact-error")
+    particles("particles")
 
 
 if __name__ == "__main__":

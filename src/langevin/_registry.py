@@ -18,6 +18,7 @@ CATEGORIES = {
     "guidance": "guidance",
     "samplers": "samplers",
     "grids": "samplers",
+    "particles": "samplers",
     "objectives": "objectives",
     "likelihood": "likelihood",
     "nn": "nn",

@@ -188,6 +188,7 @@ EXEMPT = {
     "samplers/mala": "it needs a density, which networks have not: tests/samplers/test_langevin.py",
     "samplers/denoising-mcmc": "it needs a density, which networks have not: tests/samplers/test_joint.py",
     "samplers/preconditioned-langevin": "its filter has the width of the data: tests/samplers/test_langevin.py",
+    "samplers/splitting": "it splits off a guidance, and a plain denoiser has none: tests/samplers/test_splitting.py",
     "samplers/jump": "it is for models of one step, which are exact by what they are: tests/samplers/test_jump.py",
     "processes/gamma": "one process alone has noise of its kind: tests/processes/test_gamma.py",
 }

@@ -26,6 +26,11 @@ def _choose(probs: Tensor, u: Tensor) -> Tensor:
     return index.clamp_max(probs.shape[-1] - 1)
 
 
+def _rows(parameter: Tensor, index: Tensor) -> Tensor:
+    """Rows of a parameter ``(B, …)``, or the one row ``(1, …)`` that is every sample's."""
+    return parameter if parameter.shape[0] == 1 else parameter[index]
+
+
 class Distribution(ABC):
     """A law of one event a sample: parameters broadcast against ``(B, *event)``.
 
@@ -55,6 +60,10 @@ class Distribution(ABC):
         """The law of scale·x + shift + N(0, variance·I); scale and variance are per sample, ``()`` or ``(B, 1, …)``."""
         return Compound(self, lambda x: Normal(scale * x + shift, variance))
 
+    def rows(self, index: Tensor) -> Distribution:
+        """The law of some of the samples, which may be repeated: indices int64 ``(B',)`` into the batch."""
+        raise TypeError(f"{type(self).__name__} cannot be taken apart by samples")
+
     def __repr__(self) -> str:
         parts = (f"{k}={tuple(v.shape)}" for k, v in self.__dict__.items() if isinstance(v, Tensor))
         return f"{type(self).__name__}({', '.join(parts)})"
@@ -69,6 +78,9 @@ class Dirac(Distribution):
 
     def sample(self, noise: Noise) -> Tensor:
         return self.point.expand(len(noise), *self.point.shape[1:])
+
+    def rows(self, index: Tensor) -> Dirac:
+        return Dirac(_rows(self.point, index))
 
     @property
     def mean(self) -> Tensor:
@@ -100,6 +112,9 @@ class Normal(Distribution):
 
     def sample(self, noise: Noise) -> Tensor:
         return self.loc + self.covariance.sample(noise, tuple(self.loc.shape[1:]))
+
+    def rows(self, index: Tensor) -> Normal:
+        return Normal(_rows(self.loc, index), self.covariance.rows(index))
 
     def log_prob(self, x: Tensor) -> Tensor:
         return self.covariance.log_prob(x - self.loc)
@@ -140,6 +155,10 @@ class GaussianMixture(Distribution):
         z = torch.sqrt(self.variances[row, k]) * noise.normal((self.means.shape[-1],)).to(self.means)
         return self.means[row, k] + (self.basis[k] @ z[..., None])[..., 0]
 
+    def rows(self, index: Tensor) -> GaussianMixture:
+        log_weights, means, variances = (_rows(v, index) for v in (self.log_weights, self.means, self.variances))
+        return GaussianMixture(log_weights, means, self.basis, variances)
+
     def log_prob(self, x: Tensor) -> Tensor:
         along = torch.einsum("kij,bki->bkj", self.basis, x[:, None] - self.means)
         log_density = -0.5 * (along**2 / self.variances + torch.log(2 * torch.pi * self.variances)).sum(-1)
@@ -175,6 +194,9 @@ class FiniteSet(Distribution):
     def sample(self, noise: Noise) -> Tensor:
         return self.points[_choose(self.log_weights.exp(), noise.uniform(()))]
 
+    def rows(self, index: Tensor) -> FiniteSet:
+        return FiniteSet(self.points, _rows(self.log_weights, index))
+
     def log_prob(self, x: Tensor) -> Tensor:
         same = (x[:, None] == self.points).flatten(2).all(-1)
         return torch.logsumexp(torch.where(same, self.log_weights, -torch.inf), -1)
@@ -206,6 +228,9 @@ class Categorical(Distribution):
 
     def sample(self, noise: Noise) -> Tensor:
         return _choose(self.probs, noise.uniform(tuple(self.probs.shape[1:-1])))
+
+    def rows(self, index: Tensor) -> Categorical:
+        return Categorical(_rows(self.probs, index))
 
     def log_prob(self, x: Tensor) -> Tensor:
         probs = self.probs.expand(x.shape[0], *self.probs.shape[1:])

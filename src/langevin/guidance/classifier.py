@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ class ClassifierGuided(Tilted):
     classifier: Callable[[Tensor, Tensor], Tensor]
     label: Tensor
     scale: float
+    asks_belief: ClassVar[bool] = False
 
     def log_factor(self, x_t: Tensor, t: Tensor, belief: Distribution) -> Tensor:
         logits = self.classifier(x_t, t)

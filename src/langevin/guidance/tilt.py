@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -50,6 +51,13 @@ class Moments(Distribution):
         return self.normal.affine(scale, shift, variance)
 
 
+class Unasked(Distribution):
+    """In place of a belief that a factor does not look at: it has no moments and no samples."""
+
+    def sample(self, noise: Noise) -> Tensor:
+        raise TypeError("the belief was not asked for: asks_belief is False")
+
+
 @dataclass(frozen=True, eq=False)
 class Tilted(Transform):
     r"""The belief of the density :math:`p_t(x_t)\, e^{g(x_t)}` on a scalar-Gaussian process, by Tweedie's formula:
@@ -64,6 +72,8 @@ class Tilted(Transform):
     """
 
     base: Denoiser
+    asks_belief: ClassVar[bool] = True
+    """Whether ``log_factor`` looks at the belief; if not, its gradient takes no call of the network."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,6 +101,14 @@ class Tilted(Transform):
         if isinstance(belief, Dirac):
             return Dirac(moved)
         return Moments(moved, lambda: self._covariance(x_t, t))
+
+    def term(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """(σ²/α)∇g alone, ``(B, *state)``: what the guidance adds to x̂_0, for operator splitting."""
+        outer = torch.is_grad_enabled() and x_t.requires_grad
+        with torch.enable_grad():
+            x = x_t if outer else x_t.detach().requires_grad_()
+            gradient = self._gradient(x, t, self.base(x, t) if self.asks_belief else Unasked(), keep=outer)
+        return expand(self.strength(t), x_t) * (gradient if outer else gradient.detach())
 
     def _gradient(self, x: Tensor, t: Tensor, belief: Distribution, *, keep: bool) -> Tensor:
         """∇g, checked to be one number a sample and finite."""

@@ -94,6 +94,11 @@ class Stream(int, Enum):
     UP = "boomerang", 0
     DOWN = "boomerang", 1
 
+    RESAMPLED = "particles", 1
+    CHOSEN = "particles", 2
+    PREDICTED = "particles", 2**16
+    """The i-th draw of the clean data from a belief, of a reward that is looked ahead at."""
+
     DEQUANTISED = "exact", 0
     PROBES = "exact", 1
     ORTHOGONAL = "probes", 1

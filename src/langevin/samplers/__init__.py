@@ -1,6 +1,6 @@
 """Update rules, combinators, time grids, and the one loop."""
 
-from . import grids
+from . import grids, particles
 from .estimate import estimate_moments, moments_from
 from .gaussian.solver import GaussianRemainder
 from .inversion import decode, encode, lerp, slerp
@@ -40,6 +40,7 @@ from .runge_kutta.tableau import PRK, RhoHeun, RhoKutta3, RhoMidpoint, RhoRK4, T
 from .sampling import STEPS, create_sampler, default_grid, default_sampler, resolve, sample
 from .sde.filters import Filter, Frequency, Matrix
 from .sde.reverse_sde import AdaptiveSDE, ConsistentAnnealing, Preconditioned, ReverseDiffusion
+from .splitting import Splitting
 
 __all__ = [
     "DDIM",
@@ -108,6 +109,7 @@ __all__ = [
     "RhoMidpoint",
     "RhoRK4",
     "Sampler",
+    "Splitting",
     "StartWith",
     "State",
     "Tableau",
@@ -128,6 +130,7 @@ __all__ = [
     "level_ratio",
     "level_step_size",
     "moments_from",
+    "particles",
     "resolve",
     "sample",
     "slerp",
