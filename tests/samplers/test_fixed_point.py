@@ -72,15 +72,15 @@ def test_each_sample_by_itself():
 
 
 def test_where_the_plain_iteration_runs_away():
-    """z³ + z/10 = c from z = 1 with a step of 1: the plain iteration leaves for infinity, restarts and Anderson solve."""
-    target = torch.tensor([[3.375], [-0.001], [1000.0]], dtype=F64)
-    z, missed = solve(lambda z, rows: z**3 + 0.1 * z, target, torch.ones(3, 1, dtype=F64), 1.0, 200, 1e-12 * 1000)
-    assert float(missed.max()) <= 1e-9
-    torch.testing.assert_close(z**3 + 0.1 * z, target, rtol=0, atol=1e-8)
-    plain = torch.ones(3, 1, dtype=F64)
+    """2 sinh z = c from z = 1 with a step of 1: the plain iteration overflows; Anderson with restarts solves it."""
+    c = torch.tensor([[5.0, 100.0, 0.1], [1e4, -1e3, 3.0]], dtype=F64)
+    z, missed = solve(lambda z, rows: 2 * torch.sinh(z), c, torch.ones_like(c), 1.0, 200, 1e-10)
+    assert float(missed.max()) <= 1e-10
+    torch.testing.assert_close(z, torch.asinh(c / 2), rtol=0, atol=1e-9)
+    plain = torch.ones_like(c)
     for _ in range(8):
-        plain = plain + (target - plain**3 - 0.1 * plain)
-    assert not bool((plain.abs() < 100).all())
+        plain = plain + (c - 2 * torch.sinh(plain))
+    assert not bool(plain.isfinite().all(1).any())
 
 
 def test_refusals():

@@ -134,16 +134,15 @@ def solve(
 
 
 def _anderson(states: Tensor, residuals: Tensor, step: Tensor) -> Tensor:
-    """Anderson's next state of the last ones ``(B, k, D)``: the least residual of their affine combinations, stepped."""
+    """Anderson's next state of the last ones ``(B, k, D)``: the affine combination that misses least, and a step."""
     differences = residuals.diff(dim=1)
     if not differences.shape[1]:
         return states[:, -1] + step[:, None] * residuals[:, -1]
     gram = differences @ differences.mT
     trace = gram.diagonal(dim1=1, dim2=2).sum(1)
     # A history that repeats itself has a singular matrix; a rounding of its trace keeps the solution bounded.
-    gram = gram + (1e-14 * trace + 1e-300)[:, None, None] * torch.eye(
-        gram.shape[1], dtype=gram.dtype, device=gram.device
-    )
+    small = 1e-14 * trace + 1e-300
+    gram = gram + small[:, None, None] * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
     shares = torch.linalg.solve(gram, (differences @ residuals[:, -1, :, None]))
     mixed = states[:, -1] - (shares * states.diff(dim=1)).sum(1)
     left = residuals[:, -1] - (shares * differences).sum(1)
