@@ -70,6 +70,7 @@ class Stream(int, Enum):
     CORRECTOR = "sampler", 12
     REPEATED = "sampler", 21
     CHURNED = "sampler", 31
+    KNOWN = "sampler", 41
     LANGEVIN = "langevin", 0
     VELOCITY = "momentum", 0
     KICK = "momentum", 1
@@ -81,6 +82,10 @@ class Stream(int, Enum):
     WALK = "mcmc", 4
     UP = "boomerang", 0
     DOWN = "boomerang", 1
+
+    RAISED = "edit", 0
+    CONTRAST = "edit", 10_000
+    PASS = "edit", 20_000
 
     DEQUANTISED = "exact", 0
     PROBES = "exact", 1

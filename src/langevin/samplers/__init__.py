@@ -1,9 +1,10 @@
 """Update rules, combinators, time grids, and the one loop."""
 
 from . import grids
+from .blend import Blended, Replayed
 from .estimate import estimate_moments, moments_from
 from .gaussian.solver import GaussianRemainder
-from .inversion import decode, encode, lerp, slerp
+from .inversion import decode, encode, encoded, lerp, slerp
 from .jump import Jump
 from .learned.file_format import solver_from_dict, solver_to_dict
 from .learned.sampler import LearnedSolver, find_learned_solver
@@ -56,6 +57,7 @@ __all__ = [
     "AdaptiveSDE",
     "Ancestral",
     "AnnealedLangevin",
+    "Blended",
     "Boomerang",
     "Churn",
     "ConsistentAnnealing",
@@ -102,6 +104,7 @@ __all__ = [
     "PredictorCorrector",
     "QuasiTaylor",
     "Repeat",
+    "Replayed",
     "ReverseDiffusion",
     "RhoHeun",
     "RhoKutta3",
@@ -120,6 +123,7 @@ __all__ = [
     "default_grid",
     "default_sampler",
     "encode",
+    "encoded",
     "estimate_moments",
     "find_learned_solver",
     "grids",
