@@ -219,6 +219,10 @@ def test_diffedit_follows_the_encoding():
         settings = {"method": method, "strength": 5.0, "steps": 40, "source": {"label": 0}}
         assert float((langevin.edit(denoiser, x, label=1, **settings) - x).abs().max()) > 0.1
         assert float((langevin.edit(denoiser, x, **settings) - x).abs().max()) < most
+    # The known half of every state is the encoding's own, not a new draw: inside the mask nothing moves either.
+    method = tasks.DiffEdit(noises=1, threshold=1e-9, fixed_point=60)
+    part = langevin.edit(denoiser, x, method=method, mask=HALF, strength=5.0, steps=20, source={"label": 0})
+    torch.testing.assert_close(part, x, rtol=0, atol=1e-8)
     same = langevin.edit(denoiser, x, method="diffedit", strength=5.0, label=1, source={"label": 1}, steps=20)
     assert torch.equal(same, x)  # nothing to tell apart: an empty mask
 
