@@ -41,6 +41,7 @@ _NAMES = {
     "UserError": "_errors",
     "check_denoiser": "denoisers",
     "denoiser": "adapters.networks",
+    "edit": "tasks.edit",
     "load": "models",
     "methods": "_registry",
     "sample": "samplers",
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from .distributions import Noise
     from .models import load
     from .samplers import State, sample, trajectory
+    from .tasks.edit import edit
 
 __all__ = [
     "Noise",
@@ -86,6 +88,7 @@ __all__ = [
     "denoiser",
     "denoisers",
     "distributions",
+    "edit",
     "generate",
     "guidance",
     "likelihood",

@@ -25,6 +25,7 @@ CATEGORIES = {
     "data": "data",
     "metrics": "metrics",
     "tasks": "tasks",
+    "edit": "tasks",
 }
 """Categories of the registry in the order of the layout, and the folder whose import fills each."""
 

@@ -59,7 +59,7 @@ class Sampling:
         from .._registry import lookup
         from ..generate import Recipe
 
-        options = {key: _value(text) for key, text in self.sampler_options.items()}
+        options = {key: json_value(text) for key, text in self.sampler_options.items()}
         if self.sampler is not None:
             samplers.create_sampler(self.sampler, **options)
         if self.grid is not None:
@@ -82,7 +82,7 @@ class Sampling:
         )
 
 
-def _value(text: str) -> Any:
+def json_value(text: str) -> Any:
     """A value as JSON where it is JSON, else as the text it is."""
     try:
         return parse_json(text.encode(errors="surrogateescape"))

@@ -15,6 +15,7 @@ from .optimal import Calibration, analytic, calibrate, with_variance
 from .parameterization import PREDICTIONS, TIME_INPUTS, AffineParameterization, Parameterization, TimeInputs, time_range
 from .phase import PHASE_PREDICTIONS, PhaseParameterization
 from .statistics import clamp, convert, dirac, gaussian, identity, independent, isotropic, reweighted, unit
+from .tiled import Tiled, tiled
 from .tokens import HEADS, TokenParameterization
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "NormalizingFlow",
     "Parameterization",
     "PhaseParameterization",
+    "Tiled",
     "TimeInputs",
     "TokenParameterization",
     "Transform",
@@ -63,6 +65,7 @@ __all__ = [
     "isotropic",
     "make_denoiser",
     "reweighted",
+    "tiled",
     "time_range",
     "unit",
     "with_variance",

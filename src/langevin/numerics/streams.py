@@ -82,6 +82,7 @@ class Stream(int, Enum):
     CORRECTOR = "sampler", 12
     REPEATED = "sampler", 21
     CHURNED = "sampler", 31
+    KNOWN = "sampler", 41
     LANGEVIN = "langevin", 0
     VELOCITY = "momentum", 0
     KICK = "momentum", 1
@@ -98,6 +99,9 @@ class Stream(int, Enum):
     CHOSEN = "particles", 2
     PREDICTED = "particles", 2**16
     """The i-th draw of the clean data from a belief, of a reward that is looked ahead at."""
+    RAISED = "edit", 0
+    CONTRAST = "edit", 10_000
+    PASS = "edit", 20_000
 
     DEQUANTISED = "exact", 0
     PROBES = "exact", 1

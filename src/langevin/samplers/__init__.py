@@ -1,9 +1,10 @@
 """Update rules, combinators, time grids, and the one loop."""
 
 from . import grids, particles
+from .blend import Blended, Replayed
 from .estimate import estimate_moments, moments_from
 from .gaussian.solver import GaussianRemainder
-from .inversion import decode, encode, lerp, slerp
+from .inversion import decode, encode, encoded, lerp, slerp
 from .jump import Jump
 from .learned.file_format import solver_from_dict, solver_to_dict
 from .learned.sampler import LearnedSolver, find_learned_solver
@@ -57,6 +58,7 @@ __all__ = [
     "AdaptiveSDE",
     "Ancestral",
     "AnnealedLangevin",
+    "Blended",
     "Boomerang",
     "Churn",
     "ConsistentAnnealing",
@@ -103,6 +105,7 @@ __all__ = [
     "PredictorCorrector",
     "QuasiTaylor",
     "Repeat",
+    "Replayed",
     "ReverseDiffusion",
     "RhoHeun",
     "RhoKutta3",
@@ -122,6 +125,7 @@ __all__ = [
     "default_grid",
     "default_sampler",
     "encode",
+    "encoded",
     "estimate_moments",
     "find_learned_solver",
     "grids",

@@ -75,6 +75,28 @@ def between(process: ScalarGaussian, t: Tensor, s: Tensor, shares: Tensor) -> Te
     return torch.where(column == 0, t, torch.where(column == 1, s, times))
 
 
+def time_of_level(process: Process, level: float, name: str = "level") -> Tensor:
+    """The time at which σ/α is ``level``, between its values at ``t_min`` and ``t_max``, float64 ``()``.
+
+    Raises:
+        UserError: for a level outside that range, under the name of the argument.
+    """
+    noisy: SignalToNoise = require(process, SignalToNoise, name)
+    check_numbers(**{name: level})
+    low, high = (float(torch.exp(-noisy.log_snr(t) / 2)) for t in (process.t_min, process.t_max))
+    if not low * (1 - 1e-9) <= level <= high * (1 + 1e-9):
+        raise UserError(f"{name} must be a noise level σ/α from {low:.4g} to {high:.4g} on {process}, got {level:g}")
+    return noisy.time(-2 * torch.log(torch.tensor(float(level), dtype=torch.float64))).clamp(
+        process.t_min, process.t_max
+    )
+
+
+def cut(grid: Tensor, t: Tensor | float) -> Tensor:
+    """A grid downwards from t: t itself, and of ``grid`` the times below it."""
+    t = torch.as_tensor(t, dtype=torch.float64)
+    return torch.cat((t.reshape(1), grid[grid < t * (1 - 1e-9)]))
+
+
 def _table(process: Process, name: str) -> int:
     check_process(process)
     if not isinstance(process, (DDPM, TableChain)):

@@ -8,8 +8,9 @@ from torch import Tensor
 from .._errors import UserError, check_integer
 from ..denoisers import Denoiser
 from ..processes import Process, ScalarGaussian, require
+from .fixed_point import invert
 from .grids import log_snr
-from .loop import Sampler, check_grid, trajectory
+from .loop import Sampler, State, check_grid, trajectory
 from .runge_kutta.dpm_solver import DPMSolver
 
 
@@ -27,35 +28,61 @@ def encode(
     steps: int = 50,
     sampler: Sampler | None = None,
     grid: Tensor | list[float] | None = None,
+    fixed_point: int = 0,
+    tolerance: float | None = None,
 ) -> Tensor:
     r"""The latent of data: the probability flow upwards, without noise (arXiv:2010.02502 §4.3, eq. 14).
 
     From data there is no noise to scale, so the state at the smallest time t_1 of the grid is
     α x_0 + σ ε̂(α x_0, t_1), which the last step of ``decode`` takes back to x_0 but for O(σ⁴); the rest is ``sampler``,
-    run upwards.
+    run upwards. What ``decode`` gives back is off by the error of the sampler.
+
+    With ``fixed_point`` every step of ``decode``, the last one to clean data too, is inverted itself: x_t solves
+    x_s = step(x_t), by fixed-point iterations (arXiv:2309.04907, 2403.14602; see ``fixed_point.invert``), and what
+    ``decode`` gives back is x to the tolerance.
 
     Args:
         denoiser: the belief.
         x: data, ``(B, *shape)``.
-        steps: evaluations, ≥ 2.
-        sampler: a deterministic rule; DDIM if not given.
+        steps: steps, ≥ 2; with DDIM and without ``fixed_point`` that many evaluations.
+        sampler: a deterministic rule without a memory; DDIM if not given.
         grid: the times that ``decode`` takes, downwards and ending at 0; uniform in log-SNR if not given.
+        fixed_point: iterations a step at most, as many evaluations of it; 0 for the explicit form.
+        tolerance: RMS of x_s − step(x_t) a sample that is enough; if not given, 1e-10 in float64 and 1e-5 in float32.
 
     Returns:
         The state at the grid's first time, ``(B, *shape)``, in the denoiser's dtype, float32 at least (float64 for
         exact worlds).
+
+    Raises:
+        UserError: for a step that so many iterations did not invert: it names the step.
     """
+    states = encoded(denoiser, x, steps=steps, sampler=sampler, grid=grid, fixed_point=fixed_point, tolerance=tolerance)
+    return states[-1].x
+
+
+def encoded(
+    denoiser: Denoiser,
+    x: Tensor,
+    *,
+    steps: int = 50,
+    sampler: Sampler | None = None,
+    grid: Tensor | list[float] | None = None,
+    fixed_point: int = 0,
+    tolerance: float | None = None,
+) -> list[State]:
+    """All states of ``encode``, from the grid's smallest time above 0 up to its first."""
     process: ScalarGaussian = require(denoiser.process, ScalarGaussian, "encode")
-    times = _grid(process, _at_least_two(steps), grid)
+    times, rule = _grid(process, _at_least_two(steps), grid), sampler or DPMSolver(1)
+    check_integer("fixed_point", fixed_point, 0)
     with torch.no_grad():
+        if fixed_point:
+            return invert(denoiser, x, rule, times, fixed_point, tolerance)
         x = x.to(torch.float64)
         first = times[-2]
         state = process.alpha(first) * x
         noise = process.noise(state, denoiser(state, first), first)
-        *_, last = trajectory(
-            denoiser, sampler or DPMSolver(1), grid=times[:-1].flip(0), start=state + process.sigma(first) * noise
-        )
-    return last.x
+        return list(trajectory(denoiser, rule, grid=times[:-1].flip(0), start=state + process.sigma(first) * noise))
 
 
 def decode(

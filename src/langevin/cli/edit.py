@@ -1,0 +1,189 @@
+"""``langevin edit``."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from .._duration import duration
+from .._errors import UserError
+from .given import class_names, conditions
+from .options import (
+    Name,
+    Whole,
+    at_least_one,
+    check_guidance,
+    check_seed,
+    class_index,
+    device_named,
+    json_value,
+    writable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Options:
+    """Change images by a model: inside a mask, to a class, from strokes.
+
+    IN is a picture, or a folder with all pictures below it, of the model's size or larger: larger ones are edited in
+    overlapping tiles. Writes OUT/NAME.png, OUT/NAME-strip.png (before, mask, after) and OUT/NAME.json, which says how.
+    Pixels outside the mask are those of the input, byte for byte. The same call goes on where one was stopped.
+    """
+
+    input: Annotated[Positional[str], arg(metavar="IN")]
+    """A picture, or a folder of pictures."""
+    model: Annotated[str, arg(metavar="MODEL")]
+    """A model directory, or owner/name on the Hub, of grey or colour images."""
+    out: Annotated[Path, arg(metavar="DIR")] = Path("edited")
+    """Where the results go."""
+    mask: Name = None
+    """A picture of the input's size, white where it may change; or a folder, with one of each picture's name."""
+    strength: Annotated[float, arg(metavar="S")] = 2.0
+    """The noise level sigma/alpha to which the image is taken: 0.5 changes texture, 2 shapes, 10 leaves little."""
+    label: Name = None
+    """The class to edit to, by name or index."""
+    given: UseAppendAction[tuple[str, ...]] = ()
+    """Another condition that the model takes, as NAME=VALUE."""
+    source_label: Name = None
+    """The class that the images have now, for diffedit."""
+    method: Name = None
+    """By its name (`langevin methods --category edit`); blend if there is a mask, sdedit if not."""
+    method_options: Annotated[dict[str, str], arg(metavar="KEY VALUE ...", help_behavior_hint="")] = field(
+        default_factory=dict
+    )
+    """Settings of the method: repeats 3."""
+    guide: Name = None
+    """A picture to start from, in the place of the input itself: the input with strokes on it."""
+    n: Annotated[int, arg(aliases=("-n",), metavar="N")] = 1
+    """Results of each picture."""
+    steps: Annotated[int, arg(metavar="N")] = 50
+    """Steps of the whole grid; those below the strength are taken."""
+    sampler: Name = None
+    """Update rule, by its name; the method's own if not given."""
+    grid: Name = None
+    """Time grid, by its name."""
+    guidance_scale: Annotated[float, arg(metavar="W")] = 1.0
+    """Classifier-free guidance, uncond + W (cond - uncond): 1 is the plain conditional model."""
+    overlap: Whole = None
+    """Pixels that neighbouring tiles share; a quarter of a tile if not given."""
+    seed: Annotated[int, arg(metavar="N")] = 0
+    """Of the noise, the same for every picture."""
+    batch: Annotated[int, arg(metavar="N")] = 64
+    """Images, or tiles, carried at a time."""
+    device: Name = None
+    """cpu or cuda; cuda if there is one, if not given."""
+
+
+def run(options: Options) -> None:
+    """Read, edit, write."""
+    out = writable(options.out)
+    at_least_one(n=options.n, steps=options.steps, batch=options.batch)
+    check_guidance(options.guidance_scale)
+    check_seed(options.seed)
+    from .. import models
+    from ..data.images import upright_size
+    from ..generate import model_digest
+    from ..report import Bar
+    from ..storage import files
+    from ..tasks import edit as editing
+    from ..tasks import pictures, prepare
+
+    method = options.method or ("sdedit" if options.mask is None else "blend")
+    settings = {key: json_value(text) for key, text in options.method_options.items()}
+    made = editing.create_method(method, **settings)
+    if made.needs_mask and options.mask is None:
+        raise UserError(f"mask must be given for method {method!r}; sdedit edits whole images without one")
+    found = pictures.find(options.input, out)
+    model = models.load_denoiser(options.model, own=False, device=device_named(options.device))
+    pictures.image_model(model)
+    given = conditions(options.given, options.label, model)
+    source = class_index(options.source_label, class_names(model))
+    pictures.check_sizes(found, model)
+    request = {
+        "command": "edit",
+        "model": model_digest(options.model),
+        "method": repr(made),
+        **{name: getattr(options, name) for name in REQUEST},
+        "given": list(options.given),
+    }
+    guide = None if options.guide is None else Path(options.guide).expanduser()
+    drawn = {name: pictures.mask_of(options.mask, name) for name, _ in found}
+    beside = {name: [file for file in (mask, guide) if file is not None] for name, mask in drawn.items()}
+    results = pictures.Results(out, request, options.n, beside)
+    results.check(found)
+    masks = {}
+    for name, path in found:
+        if (file := drawn[name]) is not None:
+            width, height = upright_size(str(path))
+            masks[name] = pictures.read_mask(file, (height, width))
+    # What the library refuses is refused of all before any of them is begun.
+    prepare.steps_below(model, made.sampler(), options.strength, options.steps, options.grid)
+    left, begun = results.left(found), time.monotonic()
+    with files.lock(out):
+        for number, (name, path) in enumerate(left):
+            picture, free = pictures.read(name, path, model), masks.get(name)
+            start = None if guide is None else pictures.read(name, guide, model).x
+            told, started = model.counted(), time.monotonic()
+            title = f"editing {name}" + (f" ({number + 1} of {len(left)})" if len(left) > 1 else "")
+            with Bar(title) as bar:
+                x = editing.edit(
+                    told,
+                    picture.x,
+                    mask=free,
+                    strength=options.strength,
+                    method=made,
+                    guide=start,
+                    source=None if source is None else {"label": source},
+                    steps=options.steps,
+                    sampler=options.sampler,
+                    grid=options.grid,
+                    guidance_scale=options.guidance_scale,
+                    n=options.n,
+                    seed=options.seed,
+                    overlap=options.overlap,
+                    batch=options.batch,
+                    progress=bar,
+                    **given,
+                )
+            edited = [pictures.keep(pictures.to_pixels(one, model), picture.pixels, free) for one in x]
+            record = {
+                "model": options.model,
+                "trained_steps": model.config.get("steps"),
+                "size": list(picture.pixels.shape),
+                "free": None if free is None else int(free.sum()),
+                "calls": told.counter.calls,
+                "seconds": round(time.monotonic() - started, 3),
+            }
+            results.write(name, path, edited, columns(picture.pixels, free, edited), record)
+    skipped = f", {len(found) - len(left)} were there" if len(left) < len(found) else ""
+    print(
+        f"{out}: {len(left)} image{'s' * (len(left) != 1)} edited by {method} at σ/α = {options.strength:g} in "
+        f"{duration(time.monotonic() - begun)}{skipped}."
+    )
+
+
+REQUEST = (
+    *("mask", "strength", "label", "source_label", "guide", "n", "steps", "sampler", "grid", "guidance_scale"),
+    *("overlap", "seed"),
+)
+"""Options that results depend on, as the record has them."""
+
+
+def columns(given: np.ndarray, free: Tensor | None, made: Sequence[np.ndarray]) -> list[tuple[str, np.ndarray]]:
+    """Of the strip: the input, the mask if there is one, the results."""
+    from ..tasks.pictures import STRIP
+
+    shown = [("input", given)]
+    if free is not None:
+        shown.append(("mask", (free[..., None].numpy() * 255).astype("uint8")))
+    return [*shown, *((f"edited {i}" if len(made) > 1 else "edited", one) for i, one in enumerate(made[:STRIP]))]

@@ -1,0 +1,134 @@
+"""``langevin edit``: known pixels byte for byte, any size, resumed, bad input refused before any work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from said import Run
+
+
+def picture(path: Path, height: int, width: int, seed: int = 0, channels: int = 1) -> np.ndarray:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, channels)).astype(np.uint8)
+    path.parent.mkdir(exist_ok=True, parents=True)
+    Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(path)
+    return pixels
+
+
+def mask(path: Path, height: int, width: int) -> np.ndarray:
+    free = np.zeros((height, width), np.uint8)
+    free[2:6, 1 : width - 2] = 255
+    path.parent.mkdir(exist_ok=True, parents=True)
+    Image.fromarray(free).save(path)
+    return free > 0
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+FAST = ["--steps", 6, "--label", 3, "--strength", 2]
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (11, 21)])
+def test_known_pixels_are_the_same_bytes(langevin: Run, model: Path, tmp_path: Path, height: int, width: int) -> None:
+    given = picture(tmp_path / "a.png", height, width)[..., 0]
+    free = mask(tmp_path / "m.png", height, width)
+    out = tmp_path / "out"
+    words = ["edit", tmp_path / "a.png", "--model", model, "--mask", tmp_path / "m.png", "--out", out, "-n", 2, *FAST]
+    said = langevin(*words)
+    assert said.code == 0, said.err
+    assert f"{out}: 1 image edited by blend at σ/α = 2" in said.out
+    for i in range(2):
+        made = read(out / f"a-{i}.png")
+        np.testing.assert_array_equal(made[~free], given[~free])
+        assert (made[free] != given[free]).mean() > 0.5
+    record = json.loads((out / "a.json").read_text())
+    assert record["request"]["method"] == "Blend()"
+    assert record["request"]["strength"] == 2
+    assert set(record["files"]) == {"a-0.png", "a-1.png", "a-strip.png"}
+    assert record["free"] == int(free.sum())
+    assert Image.open(out / "a-strip.png").width > 4 * width
+    # The same call has nothing to do, another one does not mix with it.
+    before = (out / "a-0.png").stat().st_mtime_ns
+    said = langevin(*words)
+    assert said.code == 0, said.err
+    assert "0 images edited" in said.out
+    assert "1 were there" in said.out
+    assert (out / "a-0.png").stat().st_mtime_ns == before
+    said = langevin(*words[:-1], 3)
+    assert said.code == 2
+    assert "out holds results of another request" in said.err
+    mask(tmp_path / "m.png", height, width - 1)
+    Image.fromarray(np.full((height, width), 255, np.uint8)).save(tmp_path / "m.png")
+    assert langevin(*words).code == 2  # another mask under the same name
+
+
+def test_a_folder_goes_on(langevin: Run, model: Path, tmp_path: Path) -> None:
+    """Every picture below it, each with the mask of its name; what is there is skipped, and comes out the same."""
+    for i, name in enumerate(("a", "deep/b", "deep/c")):
+        picture(tmp_path / "in" / f"{name}.png", 8, 8 + i, i)
+        mask(tmp_path / "masks" / f"{name}.png", 8, 8 + i)
+    words = ["edit", tmp_path / "in", "--model", model, "--mask", tmp_path / "masks", "--out", tmp_path / "out", *FAST]
+    assert langevin(*words).code == 0
+    kept = {name: (tmp_path / "out" / f"{name}.png").read_bytes() for name in ("a", "deep/b", "deep/c")}
+    (tmp_path / "out" / "deep" / "b.json").unlink()
+    said = langevin(*words)
+    assert said.code == 0, said.err
+    assert "1 image edited" in said.out
+    assert "2 were there" in said.out
+    assert {name: (tmp_path / "out" / f"{name}.png").read_bytes() for name in kept} == kept
+
+
+def test_methods_and_guides(langevin: Run, model: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 8, 8)
+    picture(tmp_path / "guide.png", 8, 8, 1)
+    base = ["edit", tmp_path / "a.png", "--model", model, *FAST]
+    for i, more in enumerate(
+        (
+            ["--guide", tmp_path / "guide.png", "--method-options", "repeats", 2],
+            ["--method", "diffedit", "--source-label", 1, "--method-options", "noises", 2, "threshold", 0.3],
+            ["--sampler", "ddim", "--grid", "log-snr", "--guidance-scale", 2],
+        )
+    ):
+        said = langevin(*base, *more, "--out", tmp_path / f"out{i}")
+        assert said.code == 0, said.err
+    assert "SDEdit(repeats=2)" in (tmp_path / "out0" / "a.json").read_text()
+    assert "DiffEdit(noises=2" in (tmp_path / "out1" / "a.json").read_text()
+
+
+def test_bad_input(langevin: Run, model: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 8, 8)
+    picture(tmp_path / "small.png", 7, 9)
+    mask(tmp_path / "m9.png", 8, 9)
+    (tmp_path / "text.png").write_text("no picture")
+    picture(tmp_path / "in" / "a.png", 8, 8)
+    mask(tmp_path / "masks" / "b.png", 8, 8)
+    a, out = tmp_path / "a.png", tmp_path / "out"
+    for words, phrase in (
+        ([a, "--mask", tmp_path / "m9.png"], "must have the size of the image, 8 × 8 pixels, got 9 × 8"),
+        ([a, "--mask", tmp_path / "text.png"], "text.png"),
+        ([a, "--mask", tmp_path / "none.png"], "mask must be a picture or a folder of them"),
+        ([a, "--method", "blend"], "mask must be given for method 'blend'"),
+        ([a, "--method", "blent"], "unknown edit 'blent'. Did you mean 'blend'"),
+        ([a, "--method-options", "repeat", "2"], "has no option 'repeat'"),
+        ([a, "--strength", "1e9"], "strength must be a noise level σ/α from"),
+        ([a, "--label", "eleven"], "unknown label 'eleven'"),
+        ([a, "--given", "caption=x"], "caption"),
+        ([a, "-n", "0"], "n must be an integer of at least 1"),
+        ([a, "--guide", tmp_path / "small.png"], "guide must have the shape of the image"),
+        ([tmp_path / "small.png"], "has 9 × 7 pixels; this model needs at least 8 × 8"),
+        ([tmp_path / "text.png"], "text.png"),
+        ([tmp_path / "nowhere.png"], "input must be a picture or a folder of them"),
+        ([tmp_path / "in", "--mask", tmp_path / "masks"], "holds none for a"),
+        ([tmp_path / "in", "--out", tmp_path / "in" / "edited"], "must not lie in the folder of the pictures"),
+    ):
+        more = [] if "--out" in words else ["--out", out]
+        said = langevin("edit", *words, "--model", model, "--steps", 4, *more)
+        assert said.code == 2, words
+        assert phrase in said.err, said.err
+        assert said.err.count("\n") == 1
+        assert not out.exists(), words
