@@ -14,7 +14,7 @@ from .._errors import UserError, check_numbers, shown
 from .._registry import register
 from ..denoisers import Denoiser, Derived, check_is_denoiser
 from ..distributions import Categorical, Covariance, Dense, Dirac, Distribution, Noise
-from ..processes import Process, SignalToNoise, as_time, check_process
+from ..processes import Process, ScalarGaussian, SignalToNoise, as_time, check_process
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +114,8 @@ def require_levels(process: Process, needed_by: str) -> None:
 
 def noise_level(process: Process, t: Tensor) -> Tensor:
     """σ/α of times, in float64: 0 at t = 0, infinite where α = 0."""
+    if isinstance(process, ScalarGaussian):
+        return process.sigma(t) / process.alpha(t)
     assert isinstance(process, SignalToNoise)
     return torch.exp(-process.log_snr(t) / 2)
 

@@ -169,7 +169,7 @@ def on_one_process(members: Sequence[Denoiser]) -> tuple[Denoiser, ...]:
                 f"members must be of data of one shape; member {i} is of {tuple(member.shape)}, the first of "
                 f"{tuple(first.shape)}"
             )
-    return tuple(convert(member, first.process) for member in members)
+    return tuple(m if m.process == first.process else convert(m, first.process) for m in members)
 
 
 def shared_names(parts: Sequence[Denoiser]) -> tuple[str, ...]:

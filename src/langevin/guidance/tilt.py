@@ -99,7 +99,9 @@ class Tilted(Transform):
         factor = self.log_factor(x, t, belief)
         if factor.shape != x.shape[:1]:
             raise UserError(f"guidance must give one number a sample, ({len(x)},), got {tuple(factor.shape)}")
-        (gradient,) = torch.autograd.grad(factor.sum(), x, create_graph=keep, allow_unused=True)
+        gradient = None
+        if factor.requires_grad:
+            (gradient,) = torch.autograd.grad(factor.sum(), x, create_graph=keep, allow_unused=True)
         if gradient is None:
             raise UserError("guidance must depend on x_t or on the belief; its gradient is not there")
         if not bool(gradient.isfinite().all()):
