@@ -7,16 +7,16 @@ fail while a registered method, class or function, has no line (``without_row``)
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from langevin import Noise, processes, samplers, worlds
+from langevin import Noise, guidance, processes, samplers, worlds
 from langevin._registry import methods
-from langevin.denoisers import dirac, gaussian
-from langevin.guidance import classifier_free
+from langevin.denoisers import Denoiser, dirac, gaussian
 from langevin.samplers import Sampler
 
 PROCESSES = {
@@ -59,8 +59,105 @@ GRIDS = ("uniform", "quadratic", "log-snr", "karras", "optimal")
 
 TABLE_GRIDS = ("leading", "linspace", "trailing")
 
-GUIDANCE = {"classifier-free": classifier_free}
-"""Functions of (denoiser, label=, guidance_scale=)."""
+
+@dataclass(frozen=True)
+class Setting:
+    """What a guidance may need: the world, the denoiser it guides (of the world, or of a network), a label, a grid."""
+
+    world: worlds.World
+    denoiser: Denoiser
+    label: int | torch.Tensor
+    grid: torch.Tensor
+
+    @property
+    def given(self) -> Denoiser:
+        """The denoiser under the label."""
+        return self.denoiser.given(label=self.label)
+
+
+@dataclass(frozen=True)
+class Guide:
+    """A guidance and what it claims.
+
+    Args:
+        make: the guided denoiser of a setting.
+        evaluations: of the network, in one call.
+        exact: with exact parts it is the belief under the label.
+        whole: it needs whole beliefs, which networks have not.
+        phase, tokens: it is defined in phase space, on tokens; elsewhere it is refused.
+        on_grid: it is for samplers that ask at the times of the grid alone.
+    """
+
+    make: Callable[[Setting], Denoiser]
+    evaluations: int
+    exact: bool = False
+    whole: bool = False
+    phase: bool = True
+    tokens: bool = True
+    on_grid: bool = False
+
+
+def size(x0: torch.Tensor) -> torch.Tensor:
+    """A loss: half the square of the norm."""
+    return x0.flatten(1).square().sum(1) / 2
+
+
+GUIDANCE = {
+    "classifier": Guide(
+        lambda s: guidance.classifier(s.denoiser, s.world.classifier(s.denoiser.process), label=s.label),
+        1,
+        exact=True,
+        phase=False,
+        tokens=False,
+    ),
+    "classifier-4": Guide(
+        lambda s: guidance.classifier(s.denoiser, s.world.classifier(s.denoiser.process), label=s.label, scale=4.0),
+        1,
+        phase=False,
+        tokens=False,
+    ),
+    "classifier-free": Guide(
+        lambda s: guidance.classifier_free(s.denoiser, label=s.label, guidance_scale=1.0), 1, exact=True
+    ),
+    "classifier-free-4": Guide(lambda s: guidance.classifier_free(s.denoiser, label=s.label, guidance_scale=4.0), 2),
+    "negative": Guide(
+        lambda s: guidance.classifier_free(s.denoiser, label=s.label, guidance_scale=4.0, negative={"label": 0}), 2
+    ),
+    "rescaled": Guide(
+        lambda s: guidance.classifier_free(s.denoiser, label=s.label, guidance_scale=4.0, rescale=0.7), 2, tokens=False
+    ),
+    "interval": Guide(
+        lambda s: guidance.interval(
+            s.given, guidance.classifier_free(s.denoiser, label=s.label, guidance_scale=4.0), (0.2, math.inf)
+        ),
+        2,
+        tokens=False,
+    ),
+    "autoguidance": Guide(lambda s: guidance.autoguidance(s.given, s.denoiser, 2.0), 2),
+    "apg": Guide(
+        lambda s: guidance.apg(s.denoiser, label=s.label, guidance_scale=4.0, norm_threshold=1.0), 2, tokens=False
+    ),
+    "cfg-plus-plus": Guide(
+        lambda s: guidance.cfg_plus_plus(s.denoiser, label=s.label, scale=0.6, grid=s.grid),
+        2,
+        phase=False,
+        tokens=False,
+        on_grid=True,
+    ),
+    "cfg-zero-star": Guide(
+        lambda s: guidance.cfg_zero_star(s.denoiser, label=s.label, guidance_scale=4.0),
+        2,
+        phase=False,
+        tokens=False,
+    ),
+    "energy": Guide(lambda s: guidance.energy(s.denoiser, size, scale=0.5), 1, phase=False, tokens=False),
+    "threshold": Guide(lambda s: guidance.threshold(s.given, 0.9), 1, tokens=False),
+    "linear": Guide(lambda s: guidance.linear([s.given, s.denoiser], [0.4, 0.6]), 2),
+    "conjunction": Guide(lambda s: guidance.conjunction(s.denoiser, [{"label": s.label}, {"label": 0}], [2.0, 1.0]), 3),
+    "negate": Guide(lambda s: guidance.negate(s.given, s.denoiser, 0.5), 2),
+    "product": Guide(lambda s: guidance.product([s.given, s.denoiser]), 2, whole=True),
+}
+"""Functions from denoisers to a denoiser, on a model that takes a label."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +286,7 @@ EXEMPT = {
     "samplers/denoising-mcmc": "it needs a density, which networks have not: tests/samplers/test_joint.py",
     "samplers/preconditioned-langevin": "its filter has the width of the data: tests/samplers/test_langevin.py",
     "samplers/splitting": "it splits off a guidance, and a plain denoiser has none: tests/samplers/test_splitting.py",
+    "samplers/reverse-momentum": "it is for one guidance, which most denoisers have not: tests/guidance/test_apg.py",
     "samplers/jump": "it is for models of one step, which are exact by what they are: tests/samplers/test_jump.py",
     "processes/gamma": "one process alone has noise of its kind: tests/processes/test_gamma.py",
 }

@@ -103,7 +103,7 @@ def check_guidance(scale: float) -> None:
     Raises:
         UserError: for one beyond ±100; what is not finite is refused where guidance is made.
     """
-    from ..guidance.classifier_free import LARGEST
+    from ..guidance.pooling import LARGEST
 
     if LARGEST < abs(scale) < math.inf:
         raise UserError(

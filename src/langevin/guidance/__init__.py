@@ -1,8 +1,40 @@
 """Functions from denoisers to a denoiser: what changes the belief."""
 
+from .apg import ProjectedGuidance, apg, with_momentum
+from .autoguidance import autoguidance
+from .cfg_plus_plus import cfg_plus_plus
+from .cfg_zero_star import cfg_zero_star
 from .classifier import classifier
-from .classifier_free import LinearPooling, classifier_free, linear
+from .classifier_free import classifier_free
+from .composition import conjunction, negate
 from .energy import energy
+from .interval import Interval, interval, noise_level
+from .pooling import LinearPooling, Pooled, linear
+from .product import Product, product
+from .threshold import threshold
 from .tilt import Moments, Tilted
 
-__all__ = ["LinearPooling", "Moments", "Tilted", "classifier", "classifier_free", "energy", "linear"]
+__all__ = [
+    "Interval",
+    "LinearPooling",
+    "Moments",
+    "Pooled",
+    "Product",
+    "ProjectedGuidance",
+    "Tilted",
+    "apg",
+    "autoguidance",
+    "cfg_plus_plus",
+    "cfg_zero_star",
+    "classifier",
+    "classifier_free",
+    "conjunction",
+    "energy",
+    "interval",
+    "linear",
+    "negate",
+    "noise_level",
+    "product",
+    "threshold",
+    "with_momentum",
+]

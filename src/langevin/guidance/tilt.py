@@ -89,10 +89,12 @@ class Tilted(Transform):
         return process.sigma2(t) / process.alpha(t)
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
-        t = as_time(t)
+        # Where α = 0 a state says nothing and ∇g is 0, but σ²/α ∇g has a limit, taken at the last time with α > 0.
+        t = as_time(t).clamp_max(self.base.process.t_max)
         outer = torch.is_grad_enabled() and x_t.requires_grad  # gradients through a whole sampler
-        with torch.enable_grad():
-            x = x_t if outer else x_t.detach().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            own = x_t.clone() if x_t.is_inference() else x_t
+            x = own if outer else own.detach().requires_grad_()
             belief = self.base(x, t)
             gradient = self._gradient(x, t, belief, keep=outer)
         mean = belief.mean if outer else belief.mean.detach()
@@ -115,7 +117,9 @@ class Tilted(Transform):
         factor = self.log_factor(x, t, belief)
         if factor.shape != x.shape[:1]:
             raise UserError(f"guidance must give one number a sample, ({len(x)},), got {tuple(factor.shape)}")
-        (gradient,) = torch.autograd.grad(factor.sum(), x, create_graph=keep, allow_unused=True)
+        gradient = None
+        if factor.requires_grad:
+            (gradient,) = torch.autograd.grad(factor.sum(), x, create_graph=keep, allow_unused=True)
         if gradient is None:
             raise UserError("guidance must depend on x_t or on the belief; its gradient is not there")
         if not bool(gradient.isfinite().all()):
@@ -124,8 +128,8 @@ class Tilted(Transform):
 
     def _covariance(self, x_t: Tensor, t: Tensor) -> Covariance:
         """C + (σ²/α)² ∇²g, by a backward pass a coordinate."""
-        with torch.enable_grad():
-            x = x_t.detach().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            x = (x_t.clone() if x_t.is_inference() else x_t).detach().requires_grad_()
             belief = self.base(x, t)
             gradient = self._gradient(x, t, belief, keep=True).flatten(1)
             columns = [torch.autograd.grad(g.sum(), x, retain_graph=True)[0].flatten(1) for g in gradient.unbind(1)]

@@ -33,6 +33,7 @@ from .mcmc.denoising_mcmc import DenoisingMCMC
 from .mcmc.langevin import MALA, Langevin, MomentumLangevin, PreconditionedLangevin
 from .mcmc.momentum import HeavyBall
 from .phase import SSCS, PhaseMultistep, PhaseProjected
+from .reverse_momentum import ReverseMomentum
 from .runge_kutta.adaptive import DOP853, RK45, DPMSolver12, DPMSolver23, DPMSolverAdaptive, ExplicitRungeKutta
 from .runge_kutta.churn import Churn, EDMEuler, EDMHeun
 from .runge_kutta.dpm_solver import DPMSolver, DPMSolverFast, DPMSolverPP2S, DPMSolverPP3S, InTurn
@@ -107,6 +108,7 @@ __all__ = [
     "Repeat",
     "Replayed",
     "ReverseDiffusion",
+    "ReverseMomentum",
     "RhoHeun",
     "RhoKutta3",
     "RhoMidpoint",
