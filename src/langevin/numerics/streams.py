@@ -82,6 +82,14 @@ class Stream(int, Enum):
     UP = "boomerang", 0
     DOWN = "boomerang", 1
 
+    UNMEASURED = "inverse", 1
+    MEASURED = "inverse", 2
+    COUPLED = "inverse", 3
+    RENOISED = "inverse", 4
+    WALKED = "inverse", 2**16
+    SWEEP = "inverse", 2**20
+    SUBSTEP = "inverse", 2**24
+
     DEQUANTISED = "exact", 0
     PROBES = "exact", 1
     ORTHOGONAL = "probes", 1

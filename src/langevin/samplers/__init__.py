@@ -3,6 +3,7 @@
 from . import grids
 from .estimate import estimate_moments, moments_from
 from .gaussian.solver import GaussianRemainder
+from .inverse import DAPS, DDRM, DPS, MCG, DiffPIR, PiGDM, Projection, RePaint, SplitGibbs, time_travel
 from .inversion import decode, encode, lerp, slerp
 from .jump import Jump
 from .learned.file_format import solver_from_dict, solver_to_dict
@@ -42,11 +43,15 @@ from .sde.filters import Filter, Frequency, Matrix
 from .sde.reverse_sde import AdaptiveSDE, ConsistentAnnealing, Preconditioned, ReverseDiffusion
 
 __all__ = [
+    "DAPS",
     "DDIM",
     "DDPM",
+    "DDRM",
     "DEIS",
     "DOP853",
+    "DPS",
     "MALA",
+    "MCG",
     "PLMS",
     "PNDM",
     "PRK",
@@ -75,6 +80,7 @@ __all__ = [
     "DPMSolverPP3S",
     "DPMSolverPPSDE",
     "DenoisingMCMC",
+    "DiffPIR",
     "EDMEuler",
     "EDMHeun",
     "Euler",
@@ -97,10 +103,13 @@ __all__ = [
     "NoiseLevels",
     "PhaseMultistep",
     "PhaseProjected",
+    "PiGDM",
     "Preconditioned",
     "PreconditionedLangevin",
     "PredictorCorrector",
+    "Projection",
     "QuasiTaylor",
+    "RePaint",
     "Repeat",
     "ReverseDiffusion",
     "RhoHeun",
@@ -108,6 +117,7 @@ __all__ = [
     "RhoMidpoint",
     "RhoRK4",
     "Sampler",
+    "SplitGibbs",
     "StartWith",
     "State",
     "Tableau",
@@ -133,5 +143,6 @@ __all__ = [
     "slerp",
     "solver_from_dict",
     "solver_to_dict",
+    "time_travel",
     "trajectory",
 ]
