@@ -43,6 +43,7 @@ _NAMES = {
     "denoiser": "adapters.networks",
     "load": "models",
     "methods": "_registry",
+    "restore": "tasks.restore",
     "sample": "samplers",
     "trajectory": "samplers",
 }
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from .distributions import Noise
     from .models import load
     from .samplers import State, sample, trajectory
+    from .tasks.restore import restore
 
 __all__ = [
     "Noise",
@@ -98,6 +100,7 @@ __all__ = [
     "objectives",
     "operators",
     "processes",
+    "restore",
     "sample",
     "samplers",
     "tasks",

@@ -24,6 +24,7 @@ CATEGORIES = {
     "data": "data",
     "metrics": "metrics",
     "tasks": "tasks",
+    "inverse": "tasks",
 }
 """Categories of the registry in the order of the layout, and the folder whose import fills each."""
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import compress
+from . import compress, restore
 
-__all__ = ["compress"]
+__all__ = ["compress", "restore"]

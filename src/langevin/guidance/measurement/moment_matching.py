@@ -12,7 +12,7 @@ from torch import Tensor
 from ..._errors import check_integer
 from ..._registry import register
 from ...denoisers import Denoiser, Transform
-from ...distributions import Covariance, Dense, Diagonal, Dirac, Distribution, LowRank, Normal
+from ...distributions import Covariance, Dense, Diagonal, Dirac, Distribution, LowRank, Noise, Normal, Stream
 from ...operators import Measurement, conjugate_gradients
 from ...processes import ScalarGaussian, as_time, expand, require
 from .base import check_measurement, check_rows
@@ -35,9 +35,14 @@ class MomentMatched(Transform):
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
         t, outer = as_time(t), torch.is_grad_enabled() and x_t.requires_grad
-        with torch.enable_grad():  # what kind of belief it is shows only once it has been asked
-            x = x_t if outer else x_t.detach().requires_grad_()
+        x = x_t if outer else x_t.detach().requires_grad_()
+        # A network's belief is a point, as a rule, and needs its graph; an exact one is whole, and its graph is costly.
+        graph = outer or self.base.trained
+        with torch.set_grad_enabled(graph):
             belief = self.base(x, t)
+        if isinstance(belief, Dirac) and not graph:
+            with torch.enable_grad():
+                belief = self.base(x, t)
         mean = belief.mean
         check_rows(self.measurement, mean)
         if not isinstance(belief, Dirac):
@@ -65,26 +70,67 @@ class MomentMatched(Transform):
         return covariance(operator.adjoint(u))
 
     def _whole(self, belief: Distribution) -> Distribution:
-        """The belief's normal law given y: by a dense gain where its covariance is dense."""
+        """The belief given y: by a dense gain where its covariance is dense."""
         cov, mean = belief.cov, belief.mean
         if not isinstance(cov, Dense):
             return Dirac(mean + self._shift(mean, _product(cov)))
-        a, std = self.matrix.to(mean), self.measurement.std
-        c = cov.dense(tuple(mean.shape[1:]))
-        cross = c @ a.mT
-        inner = a @ cross + std**2 * torch.eye(len(a), dtype=a.dtype, device=a.device)
-        gain = _right_divide(cross, inner, std)
-        residual = self.measurement.residual(mean).flatten(1)
-        moved = mean + (gain @ residual[..., None])[..., 0].reshape(mean.shape)
-        less = c - gain @ cross.mT
-        return Normal(moved, Dense((less + less.mT) / 2))
+        a = self.matrix.to(mean)
+        cross = cov.dense(tuple(mean.shape[1:])) @ a.mT
+        inner = a @ cross + self.measurement.std**2 * torch.eye(len(a), dtype=a.dtype, device=a.device)
+        return Conditioned(belief, self.measurement, cross, inner)
 
 
-def _right_divide(cross: Tensor, inner: Tensor, std: float) -> Tensor:
-    """cross · inner⁻¹; by the pseudo-inverse without noise, where rows of A may say the same twice."""
-    if std == 0:
-        return cross @ torch.linalg.pinv(inner, rtol=1e-10, hermitian=True)
-    return torch.linalg.solve(inner, cross.mT).mT
+@dataclass(frozen=True, eq=False, repr=False)
+class Conditioned(Distribution):
+    r"""The law of z + G (y + s ξ − A z) for z of a belief, ξ ~ N(0, I) and the gain G = C Aᵀ (A C Aᵀ + s² I)⁻¹.
+
+    Its mean and covariance are those of the belief's normal law given y; for a normal belief it is that law.
+
+    Args:
+        belief: of covariance C.
+        measurement: y, A and s.
+        cross: C Aᵀ, ``(B, D, M)``.
+        inner: A C Aᵀ + s² I, ``(B, M, M)``.
+    """
+
+    belief: Distribution
+    measurement: Measurement
+    cross: Tensor
+    inner: Tensor
+
+    @cached_property
+    def _factor(self) -> Tensor | None:
+        """The Cholesky factor of ``inner``; None where it is singular, as without noise it may be."""
+        factor, info = torch.linalg.cholesky_ex(self.inner)
+        return factor if self.measurement.std > 0 and not bool(info.any()) else None
+
+    def _gained(self, v: Tensor) -> Tensor:
+        """G v of ``(B, M, n)``."""
+        if self._factor is not None:
+            return self.cross @ torch.cholesky_solve(v, self._factor)
+        return self.cross @ (torch.linalg.pinv(self.inner, rtol=1e-10, hermitian=True) @ v)
+
+    @cached_property
+    def mean(self) -> Tensor:  # type: ignore[override]
+        mean = self.belief.mean
+        return mean + self._gained(self.measurement.residual(mean).flatten(1)[..., None]).reshape(mean.shape)
+
+    @property
+    def cov(self) -> Dense:
+        c = self.belief.cov.dense(tuple(self.belief.mean.shape[1:]))
+        less = c - self._gained(self.cross.mT)
+        return Dense((less + less.mT) / 2)
+
+    def sample(self, noise: Noise) -> Tensor:
+        z = self.belief.sample(noise.fold_in(Stream.UNMEASURED))
+        residual = self.measurement.residual(z)
+        xi = noise.fold_in(Stream.MEASURED).normal(tuple(residual.shape[1:])).to(residual)
+        apart = (residual + self.measurement.std * xi).flatten(1)
+        return z + self._gained(apart[..., None]).reshape(z.shape)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Of the normal law with these moments."""
+        return Normal(self.mean, self.cov).log_prob(x)
 
 
 def _product(cov: Covariance) -> Callable[[Tensor], Tensor]:
