@@ -44,6 +44,7 @@ _NAMES = {
     "edit": "tasks.edit",
     "load": "models",
     "methods": "_registry",
+    "restore": "tasks.restore",
     "sample": "samplers",
     "trajectory": "samplers",
 }
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from .models import load
     from .samplers import State, sample, trajectory
     from .tasks.edit import edit
+    from .tasks.restore import restore
 
 __all__ = [
     "Noise",
@@ -101,6 +103,7 @@ __all__ = [
     "objectives",
     "operators",
     "processes",
+    "restore",
     "sample",
     "samplers",
     "tasks",

@@ -26,6 +26,7 @@ CATEGORIES = {
     "metrics": "metrics",
     "tasks": "tasks",
     "edit": "tasks",
+    "inverse": "tasks",
 }
 """Categories of the registry in the order of the layout, and the folder whose import fills each."""
 

@@ -172,8 +172,13 @@ class GaussianMixture(Distribution):
     def cov(self) -> Dense:
         w = self.log_weights.exp()
         apart = self.means - self.mean[:, None]
-        within = torch.einsum("bk,kij,bkj,klj->bil", w, self.basis, self.variances, self.basis)
-        return Dense(within + torch.einsum("bk,bki,bkj->bij", w, apart, apart))
+        between = (w[..., None] * apart).mT @ apart
+        each = w[..., None] * self.variances
+        batch, k, d = each.shape
+        if d < batch:  # the projectors of all directions, once for the batch: one matrix product
+            projectors = torch.einsum("kij,klj->kjil", self.basis, self.basis).reshape(k * d, d * d)
+            return Dense((each.flatten(1) @ projectors).reshape(batch, d, d) + between)
+        return Dense(torch.einsum("kij,bkj,klj->bil", self.basis, each, self.basis) + between)
 
     def affine(self, scale: Tensor, shift: Tensor, variance: Tensor) -> GaussianMixture:
         a, v = _like(scale, 3), _like(variance, 3)

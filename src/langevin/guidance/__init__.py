@@ -9,6 +9,7 @@ from .classifier_free import classifier_free
 from .composition import conjunction, negate
 from .energy import energy
 from .interval import Interval, interval, noise_level
+from .measurement import dps, moment_matching, pigdm
 from .pooling import LinearPooling, Pooled, linear
 from .product import Product, product
 from .threshold import threshold
@@ -29,11 +30,14 @@ __all__ = [
     "classifier",
     "classifier_free",
     "conjunction",
+    "dps",
     "energy",
     "interval",
     "linear",
+    "moment_matching",
     "negate",
     "noise_level",
+    "pigdm",
     "product",
     "threshold",
     "with_momentum",

@@ -102,6 +102,13 @@ class Stream(int, Enum):
     RAISED = "edit", 0
     CONTRAST = "edit", 10_000
     PASS = "edit", 20_000
+    UNMEASURED = "inverse", 1
+    REMEASURED = "inverse", 2
+    COUPLED = "inverse", 3
+    RENOISED = "inverse", 4
+    WALKED = "inverse", 2**16
+    SWEEP = "inverse", 2**20
+    SUBSTEP = "inverse", 2**24
 
     DEQUANTISED = "exact", 0
     PROBES = "exact", 1

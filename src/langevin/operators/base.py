@@ -108,6 +108,25 @@ class LinearOperator(Operator):
             return inside
         return inside + (v - known.measured_back(seen * c)) / column(b, v)
 
+    def regularised_inverse(self, v: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
+        """Aᵀ(a·A Aᵀ + b·I)⁻¹ v, ``(B, *shape)``, for a > 0 and b ≥ 0, numbers or ``(B,)``; A⁺v/a for the number b = 0.
+
+        Where singular values are known, s/(a s² + b) in their coordinates: ``solve`` first would divide by a small b
+        what then cancels.
+        """
+        column = lambda c, like: c.reshape(-1, *[1] * (like.ndim - 1)).to(like) if isinstance(c, Tensor) else c
+        known = self.svd(self.domain(tuple(v.shape[1:])))
+        none = isinstance(b, (int, float)) and b == 0
+        if known is None:
+            if none:
+                back = self.pseudo_inverse(v)
+                return back / column(a, back)
+            return self.adjoint(self.solve(v, a, b))
+        c = known.measured_to(v)
+        s = known.values.to(c)
+        seen = s > (1e-6 * s.max() if none else 0)
+        return known.back(torch.where(seen, s / (column(a, c) * s**2 + column(b, c)).clamp_min(1e-300), 0.0) * c)
+
     def pseudo_inverse(self, y: Tensor, tolerance: float = 1e-6) -> Tensor:
         """A⁺y, ``(B, *shape)``: the least x of those with A(x) nearest to y.
 

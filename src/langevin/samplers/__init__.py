@@ -4,6 +4,7 @@ from . import grids, particles
 from .blend import Blended, Replayed
 from .estimate import estimate_moments, moments_from
 from .gaussian.solver import GaussianRemainder
+from .inverse import DAPS, DDRM, DPS, MCG, DiffPIR, PiGDM, Projection, RePaint, SplitGibbs, time_travel
 from .inversion import decode, encode, encoded, lerp, slerp
 from .jump import Jump
 from .learned.file_format import solver_from_dict, solver_to_dict
@@ -45,11 +46,15 @@ from .sde.reverse_sde import AdaptiveSDE, ConsistentAnnealing, Preconditioned, R
 from .splitting import Splitting
 
 __all__ = [
+    "DAPS",
     "DDIM",
     "DDPM",
+    "DDRM",
     "DEIS",
     "DOP853",
+    "DPS",
     "MALA",
+    "MCG",
     "PLMS",
     "PNDM",
     "PRK",
@@ -79,6 +84,7 @@ __all__ = [
     "DPMSolverPP3S",
     "DPMSolverPPSDE",
     "DenoisingMCMC",
+    "DiffPIR",
     "EDMEuler",
     "EDMHeun",
     "Euler",
@@ -101,10 +107,13 @@ __all__ = [
     "NoiseLevels",
     "PhaseMultistep",
     "PhaseProjected",
+    "PiGDM",
     "Preconditioned",
     "PreconditionedLangevin",
     "PredictorCorrector",
+    "Projection",
     "QuasiTaylor",
+    "RePaint",
     "Repeat",
     "Replayed",
     "ReverseDiffusion",
@@ -114,6 +123,7 @@ __all__ = [
     "RhoMidpoint",
     "RhoRK4",
     "Sampler",
+    "SplitGibbs",
     "Splitting",
     "StartWith",
     "State",
@@ -142,5 +152,6 @@ __all__ = [
     "slerp",
     "solver_from_dict",
     "solver_to_dict",
+    "time_travel",
     "trajectory",
 ]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import compress, edit
+from . import compress, edit, restore
 
-__all__ = ["compress", "edit"]
+__all__ = ["compress", "edit", "restore"]

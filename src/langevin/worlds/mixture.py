@@ -112,7 +112,11 @@ class GaussianMixture(World):
         log_det = torch.log(torch.diagonal(root, dim1=-2, dim2=-1)).sum(-1)
         log_weights = self.log_weights - 0.5 * white[..., 0].square().sum(-1) - log_det
         means = self.means + (gain.mT @ white)[..., 0]
-        result = GaussianMixture(torch.softmax(log_weights, 0), means, covariances - gain.mT @ gain)
+        values, basis = torch.linalg.eigh(covariances - gain.mT @ gain)
+        # What the measurement leaves of a variance is known to the rounding of what was there.
+        values = torch.where(values > 1e-14 * self.values.amax(-1, keepdim=True), values, 0.0)
+        left = basis * values[:, None] @ basis.mT
+        result = GaussianMixture(torch.softmax(log_weights, 0), means, left)
         result.labels = self.labels
         return result
 

@@ -1,0 +1,9 @@
+"""Restoration: samples of clean data given a measurement y = A(x) + n."""
+
+from __future__ import annotations
+
+from . import methods
+from .league import Row, Setting, league, load_solver, settings
+from .run import method_named, restore
+
+__all__ = ["Row", "Setting", "league", "load_solver", "method_named", "methods", "restore", "settings"]

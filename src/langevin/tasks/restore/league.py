@@ -1,0 +1,396 @@
+"""The league table of solvers of inverse problems: each against exact samples of the posterior."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..._errors import UserError, check_integer, check_numbers, unknown
+from ..._registry import methods as rows
+from ...distributions import Noise, Stream
+from ...metrics.sliced import sliced_wasserstein
+from ...operators import Inpaint, LinearOperator, Matrix, Measurement, Operator, compressed_sensing, measure
+from ...processes import VP
+from ...worlds import GaussianMixture, random_mixture
+from .methods import Watched
+from .run import Method
+
+COMPONENTS, RMS, MAGNITUDES = 3, 0.7, 3
+"""Of the worlds: components, and the root mean square of a coordinate; numbers that the magnitudes measure."""
+
+DIMS, STDS, EVALUATIONS = (16, 64), (0.05, 0.3), (20, 100, 1000)
+"""Of the whole table."""
+
+
+class Magnitudes(Operator):
+    """y = |M x|, one measured number a row of M: the sign is lost, so the posterior has several modes.
+
+    Args:
+        matrix: M, ``(M, D)``.
+    """
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.inner = Matrix(matrix)
+
+    def __repr__(self) -> str:
+        return f"Magnitudes({self.inner.values.shape[0]} × {self.inner.values.shape[1]})"
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.inner(x).abs()
+
+    def measured(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self.inner.measured(shape)
+
+
+def half(dim: int) -> Operator:
+    """Half of the coordinates, those with an even place in a random order."""
+    order = torch.argsort(Noise(dim, 1).uniform((dim,))[0])
+    mask = torch.zeros(dim, dtype=torch.float64)
+    mask[order[: dim // 2]] = 1.0
+    return Inpaint(mask)
+
+
+def averages(dim: int) -> Operator:
+    """Means of four neighbours: super-resolution by 4."""
+    return Matrix(torch.kron(torch.eye(dim // 4, dtype=torch.float64), torch.full((1, 4), 0.25, dtype=torch.float64)))
+
+
+OPERATORS: dict[str, Callable[[int], Operator]] = {
+    "inpainting": half,
+    "averages": averages,
+    "random": lambda dim: compressed_sensing((dim,), dim // 2, seed=dim),
+    "magnitudes": lambda dim: Magnitudes(compressed_sensing((dim,), MAGNITUDES, seed=dim).values),
+}
+"""The operators of the table, for data ``(dim,)``: three are linear, the last is not."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One problem of the table.
+
+    Args:
+        dim: of the data, a multiple of 4.
+        operator: a name of ``OPERATORS``.
+        std: of the noise, > 0, in units of the measurement.
+    """
+
+    dim: int
+    operator: str
+    std: float
+
+    def __post_init__(self) -> None:
+        check_integer("dim", self.dim, 4)
+        check_numbers(std=self.std)
+        if self.dim % 4:
+            raise UserError(f"dim must be a multiple of 4, got {self.dim}")
+        if self.operator not in OPERATORS:
+            raise unknown("operator", self.operator, OPERATORS)
+        if not self.std > 0:
+            raise UserError(f"std must be > 0, got {self.std}")
+
+    @cached_property
+    def world(self) -> GaussianMixture:
+        """The data."""
+        return random_mixture(self.dim, components=COMPONENTS, rms=RMS, seed=self.dim)
+
+    @cached_property
+    def a(self) -> Operator:
+        """The operator itself."""
+        return OPERATORS[self.operator](self.dim)
+
+    def measurements(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Data and what was measured of them, one a sample."""
+        x = self.world.sample(count, seed)
+        return x, measure(self.a, x, self.std, seed=seed + 1).y
+
+    def truth(self, y: Tensor, noise: Noise) -> Tensor:
+        """Exact samples of the posterior of one measurement ``(1, M)``: a world's, or by rejection."""
+        if isinstance(self.a, LinearOperator):
+            return self.world.posterior(self.a, y, self.std).sample(noise)
+        assert isinstance(self.a, Magnitudes)
+        return given_magnitudes(self.world, self.a, y, self.std, noise)
+
+
+def given_magnitudes(world: GaussianMixture, operator: Magnitudes, y: Tensor, std: float, noise: Noise) -> Tensor:
+    """Exact samples of p(x | y = |M x| + n): of u = M x by rejection, then of x given u, which is Gaussian.
+
+    A proposal is u = ±(y + s z) with any signs, kept where y + s z > 0; it is accepted with probability p(u)/P, where P
+    is the sum of the largest values of the components of p(u). Sample i takes the first accepted of proposals of its
+    own, so it does not depend on the number of samples.
+    """
+    m, wanted, tries = operator.inner.values, len(noise), 256
+    covariances = torch.einsum("kij,kj,klj->kil", world.basis, world.values, world.basis)
+    inner = m @ covariances @ m.mT
+    small = GaussianMixture(world.log_weights.exp(), world.means @ m.mT, inner)
+    peak = torch.logsumexp(small.log_weights - 0.5 * torch.logdet(2 * math.pi * inner), 0)
+    u = torch.full((wanted, len(m)), math.nan, dtype=torch.float64)
+    todo = torch.arange(wanted)
+    for round_ in range(1000):
+        own = noise.rows(todo).fold_in(Stream.WALKED + round_)
+        v = y + std * own.normal((tries, len(m)))
+        sign = own.fold_in(Stream.UNMEASURED).uniform((tries, len(m))) < 0.5
+        tried = torch.where(sign, v, -v)
+        density = small.log_prob(tried.flatten(0, 1)).reshape(-1, tries)
+        uniform = own.fold_in(Stream.REMEASURED).uniform((tries,))
+        accepted = (v > 0).all(-1) & (torch.log(uniform) < density - peak)
+        hit = accepted.any(1)
+        first = accepted.to(torch.uint8).argmax(1)
+        u[todo[hit]] = tried[hit, first[hit]]
+        todo = todo[~hit]
+        if not len(todo):
+            break
+    else:
+        raise UserError(f"std must be larger for exact samples by rejection, got {std}")
+    joint = torch.softmax(small.log_weights + small.log_prob_clean(u), -1).cumsum(1)
+    choice = noise.fold_in(Stream.COMPONENT).uniform(())[:, None] * joint[:, -1:]
+    k = torch.searchsorted(joint, choice, right=True)[:, 0].clamp_max(joint.shape[1] - 1)
+    x = world.clean(noise.fold_in(Stream.CLEAN), k)
+    gain = torch.linalg.solve(inner, m @ covariances).mT  # C Mᵀ (M C Mᵀ)⁻¹
+    return x + (gain[k] @ (u - x @ m.mT)[..., None])[..., 0]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a solver reached in one setting.
+
+    Attributes:
+        solver: its name.
+        dim, operator, std: the setting.
+        evaluations: of the denoiser a sample, as asked for.
+        used: as counted.
+        w2, w2_floor: sliced W2 to exact samples, and between two exact sets of the same size.
+        c2st, c2st_floor: accuracy of a nearest-neighbour classifier between samples and exact ones, and between two
+            exact sets; 0.5 is one law.
+        calibration, calibration_floor: the largest distance of the ranks of the true x among the samples from uniform
+            ones, and that of exact samples.
+        coverage: share of true coordinates within the central half of the samples; 0.5 is right.
+        seconds: of the solver.
+        note: why there are no figures, if there are none.
+    """
+
+    solver: str
+    dim: int
+    operator: str
+    std: float
+    evaluations: int
+    used: float = math.nan
+    w2: float = math.nan
+    w2_floor: float = math.nan
+    c2st: float = math.nan
+    c2st_floor: float = math.nan
+    calibration: float = math.nan
+    calibration_floor: float = math.nan
+    coverage: float = math.nan
+    seconds: float = math.nan
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as plain numbers and text; None for a figure that is not there."""
+        plain = lambda v: None if isinstance(v, float) and not math.isfinite(v) else v
+        return {key: plain(value) for key, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is drawn.
+
+    Args:
+        n: samples for one measurement, for W2 and C2ST.
+        pairs: of data and measurement, for calibration.
+        draws: samples a pair; of 8·i − 1 the central half is exact.
+        floors: pairs of exact sets for each floor.
+    """
+
+    n: int = 128
+    pairs: int = 32
+    draws: int = 7
+    floors: int = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A setting with its measurements, its exact samples and its floors."""
+
+    setting: Setting
+    sizes: Sizes
+    seed: int
+    y: Tensor = field(init=False)
+    x: Tensor = field(init=False)
+    truth: Tensor = field(init=False)
+    w2_floor: float = field(init=False)
+    c2st_floor: float = field(init=False)
+    calibration_floor: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        own, sizes, seed = self.setting, self.sizes, 1000 * self.seed
+        put = lambda name, value: object.__setattr__(self, name, value)
+        x, y = own.measurements(1 + sizes.pairs, seed)
+        put("x", x)
+        put("y", y)
+        sets = [own.truth(y[:1], Noise(seed + 10 + i, sizes.n)) for i in range(2 * sizes.floors)]
+        put("truth", own.truth(y[:1], Noise(seed + 9, sizes.n)))
+        put("w2_floor", _mean(sliced_wasserstein(a, b) for a, b in zip(sets[::2], sets[1::2])))
+        put("c2st_floor", _mean(c2st(a, b) for a, b in zip(sets[::2], sets[1::2])))
+        exact = [own.truth(y[1 + i : 2 + i], Noise(seed + 100 + i, sizes.draws)) for i in range(sizes.pairs)]
+        put("calibration_floor", calibration(torch.stack(exact), x[1:])[0])
+
+    @property
+    def measurement(self) -> Measurement:
+        """One row a sample: n of the first y, then ``draws`` of each other."""
+        many = torch.cat((self.y[:1].expand(self.sizes.n, -1), self.y[1:].repeat_interleave(self.sizes.draws, 0)))
+        return Measurement(self.setting.a, many, self.setting.std)
+
+    def judge(self, name: str, solver: Method, evaluations: int) -> Row:
+        """The solver's figures."""
+        own, sizes = self.setting, self.sizes
+        measurement, calls = self.measurement, [0]
+        noise = Noise(self.seed, len(measurement.y))
+
+        def count() -> None:
+            calls[0] += 1
+
+        denoiser = Watched(own.world.denoiser(VP()), count)
+        begun, note, x = time.monotonic(), "", None
+        try:
+            with torch.no_grad():
+                x = solver(denoiser, measurement, noise=noise, steps=evaluations)
+        except UserError as error:
+            note = str(error)
+        except (torch.linalg.LinAlgError, ArithmeticError) as error:
+            note = f"failed: {error}"
+        seconds = time.monotonic() - begun
+        if x is not None and not bool(x.isfinite().all()):
+            x, note = None, "diverged"
+        floors = {
+            "w2_floor": self.w2_floor,
+            "c2st_floor": self.c2st_floor,
+            "calibration_floor": self.calibration_floor,
+        }
+        place = name, own.dim, own.operator, own.std, evaluations, float(calls[0])
+        if x is None:
+            return Row(*place, **floors, seconds=seconds, note=note)
+        x = x.to(torch.float64)
+        first, rest = x[: sizes.n], x[sizes.n :].reshape(sizes.pairs, sizes.draws, -1)
+        distance, coverage = calibration(rest, self.x[1:])
+        found = {"w2": sliced_wasserstein(first, self.truth), "c2st": c2st(first, self.truth)}
+        return Row(*place, **found, **floors, calibration=distance, coverage=coverage, seconds=seconds)
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)
+
+
+def calibration(samples: Tensor, x: Tensor) -> tuple[float, float]:
+    """Simulation-based calibration (Talts et al. 2018, arXiv:1804.06788) of coordinates, pooled.
+
+    Args:
+        samples: ``(pairs, draws, D)`` of the posterior of each pair's measurement.
+        x: the data that were measured, ``(pairs, D)``.
+
+    Returns:
+        The largest distance of the distribution of ranks from the uniform one, and the share of ranks in their central
+        half (0.5 is right).
+    """
+    draws = samples.shape[1]
+    rank = (samples < x[:, None]).sum(1).flatten()
+    frequency = torch.bincount(rank, minlength=draws + 1).to(torch.float64) / len(rank)
+    uniform = torch.arange(1, draws + 2, dtype=torch.float64) / (draws + 1)
+    quarter = (draws + 1) // 4
+    inside = frequency[quarter : draws + 1 - quarter].sum() * 0.5 / ((draws + 1 - 2 * quarter) / (draws + 1))
+    return float((frequency.cumsum(0) - uniform).abs().max()), float(inside)
+
+
+def c2st(a: Tensor, b: Tensor, neighbours: int = 5) -> float:
+    """Accuracy of telling two sets apart by the nearest neighbours of each point among the others; 0.5 is one law.
+
+    Coordinates are in units of b's standard deviations along its principal directions, those below a thousandth of the
+    largest left out, so that thin directions count as wide ones do.
+
+    Args:
+        a, b: ``(N, D)`` each.
+        neighbours: odd.
+    """
+    centred = b - b.mean(0)
+    _, s, vh = torch.linalg.svd(centred, full_matrices=False)
+    kept = s > 1e-3 * s[0]
+    white = (torch.cat((a, b)) - b.mean(0)) @ (vh[kept] / s[kept, None]).mT * math.sqrt(len(b))
+    label = torch.cat((torch.zeros(len(a)), torch.ones(len(b))))
+    apart = torch.cdist(white, white).fill_diagonal_(torch.inf)
+    near = label[apart.topk(neighbours, largest=False).indices].mean(1) > 0.5
+    return float((near == (label > 0.5)).to(torch.float64).mean())
+
+
+def settings(
+    dims: Sequence[int] = DIMS, operators: Sequence[str] = tuple(OPERATORS), stds: Sequence[float] = STDS
+) -> list[Setting]:
+    """The problems of the table."""
+    return [Setting(dim, operator, std) for dim in dims for operator in operators for std in stds]
+
+
+def league(
+    solvers: Mapping[str, Method] | None = None,
+    *,
+    problems: Sequence[Setting] | None = None,
+    evaluations: Sequence[int] = EVALUATIONS,
+    sizes: Sizes | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int, Row], None] | None = None,
+) -> list[Row]:
+    """Every solver in every setting at every number of evaluations.
+
+    Args:
+        solvers: functions ``method(denoiser, measurement, *, noise, steps) -> x`` by name; all registered ones
+            (category ``inverse``) if not given.
+        problems: the settings; all if not given.
+        evaluations: of the denoiser a sample.
+        sizes: how much is drawn.
+        seed: of data, noise and exact samples.
+        progress: called as ``progress(done, total, row)``.
+    """
+    solvers = {row.name: row.make for row in rows("inverse")} if solvers is None else solvers
+    problems = settings() if problems is None else problems
+    for count in evaluations:
+        check_integer("evaluations", count, 1)
+    found: list[Row] = []
+    total = len(problems) * sum(1 if name == "exact" else len(evaluations) for name in solvers)
+    for setting in problems:
+        problem = Problem(setting, sizes or Sizes(), seed)
+        for name, solver in solvers.items():
+            for count in evaluations if name != "exact" else (0,):
+                row = problem.judge(name, solver, count)
+                found.append(row)
+                if progress is not None:
+                    progress(len(found), total, row)
+    return found
+
+
+def load_solver(text: str) -> tuple[str, Method]:
+    """A solver of one's own, ``FILE.py:FUNCTION``: its name and the function. The file is run.
+
+    Raises:
+        UserError: for what is no such text, a file or a function that is not there.
+    """
+    path, _, name = text.rpartition(":")
+    if not path.endswith(".py") or not name:
+        raise UserError(f"solver must be FILE.py:FUNCTION, got {text!r}")
+    if not Path(path).is_file():
+        raise UserError(f"solver must be in a file that exists, got {path!r}")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made = getattr(module, name, None)
+    if not callable(made):
+        raise UserError(f"solver must be a function of {path!r}, got {name!r}, which is not one")
+    return name, made

@@ -1,0 +1,179 @@
+"""``restore``: samples of the data behind a measurement, by any method."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..._errors import UserError, check_instance, check_integer, nearest, shown, unknown
+from ..._registry import methods as rows
+from ...denoisers import Denoiser, check_is_denoiser
+from ...distributions import Noise
+from ...operators import LinearOperator, Measurement, MeasurementNoise, Operator
+from ...processes import ScalarGaussian
+from .methods import Watched
+
+Method = Callable[..., Tensor]
+"""``method(denoiser, measurement, *, noise, steps, **options) -> x``."""
+
+
+def method_named(method: str | Method) -> tuple[str, Method]:
+    """A solver by its name, or a function of one's own, with its name.
+
+    Raises:
+        UserError: for a name that is not known, with the nearest; for what is neither a name nor a function.
+    """
+    if callable(method):
+        return getattr(method, "__name__", type(method).__name__), method
+    known = {row.name: row.make for row in rows("inverse")}
+    if not isinstance(method, str):
+        raise UserError(f"method must be a name ({', '.join(sorted(known))}) or a function, got {shown(method)}")
+    if method not in known:
+        raise unknown("method", method, known)
+    return method, known[method]
+
+
+def check_options(name: str, method: Method, options: dict[str, Any]) -> None:
+    """Refuse options that a method does not take."""
+    parameters = inspect.signature(method).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters) and name not in _FORWARDS:
+        return
+    taken = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {"noise", "steps"} | _FORWARDS.get(name, set())
+    for key in options:
+        if key not in taken:
+            takes = f"It takes {', '.join(sorted(taken))}." if taken else "It takes none."
+            raise UserError(f"method {name!r} has no option {key!r}.{nearest(key, taken)} {takes}")
+
+
+_GRID = {"grid"}
+_FORWARDS: dict[str, set[str]] = {
+    "pigdm": _GRID,
+    "pigdm-unit": {"grid", "sampler"},
+    "pigdm-published": _GRID,
+    "moment-matching": _GRID,
+    "dps": _GRID,
+    "dps-squared": _GRID,
+    "dps-likelihood": _GRID,
+    "mcg": _GRID,
+    "projection": _GRID,
+    "ddrm": _GRID,
+    "diffpir": _GRID,
+    "split-gibbs-published": {"levels", "inner", "coupling"},
+}
+"""What methods with ``**options`` hand on."""
+
+
+def restore(
+    model: Denoiser,
+    operator: Operator,
+    y: Tensor,
+    std: float | MeasurementNoise = 0.05,
+    *,
+    method: str | Method = "pigdm",
+    n: int = 8,
+    steps: int = 50,
+    seed: int = 0,
+    batch: int = 64,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> Tensor:
+    """Samples of p(x | y) for a measurement y = A(x) + n of data that the model knows.
+
+    Sample j of measurement i depends on (seed, i·n + j) alone: not on ``batch``.
+
+    Args:
+        model: a denoiser of the data themselves, conditions bound; ``langevin.load`` gives one.
+        operator: A; ``langevin.operators`` has them.
+        y: one measurement, ``(*measured)`` or ``(1, *measured)``, or several, ``(B, *measured)``.
+        std: standard deviation of the noise, ≥ 0, in units of y, or its law (``operators.PoissonNoise``).
+        method: a name (``langevin methods --category inverse``) or a function
+            ``method(denoiser, measurement, *, noise, steps, **options) -> x``.
+        n: samples a measurement.
+        steps: evaluations of the model a sample.
+        seed: of the noise.
+        batch: samples carried at a time.
+        progress: called as ``progress(done, total)``, counting evaluations of samples.
+        options: of the method.
+
+    Returns:
+        ``(n, *shape)`` for one measurement, ``(B, n, *shape)`` for several.
+
+    Raises:
+        UserError: for what cannot be met: a model of tokens or of codes, an operator that does not fit the data, an
+            operator that is not linear for a method that needs one, an unknown method or option.
+    """
+    check_is_denoiser(model, "model")
+    if not isinstance(model.process, ScalarGaussian):
+        raise UserError(
+            f"model must be one of real numbers under Gaussian noise, got one of {type(model.process).__name__}"
+        )
+    if len(model.stages) > 1 or tuple(model.output_shape) != tuple(model.shape):
+        raise UserError(
+            f"model must be one of the data themselves, got one of codes or stages: its states are "
+            f"{tuple(model.shape)}, its data {tuple(model.output_shape)}"
+        )
+    check_instance("operator", operator, Operator, "a langevin.operators operator")
+    for name, value in (("n", n), ("steps", steps), ("batch", batch)):
+        check_integer(name, value, 1)
+    if progress is not None and not callable(progress):
+        raise UserError(f"progress must be a function of (done, total), got {shown(progress)}")
+    name, solve = method_named(method)
+    check_options(name, solve, options)
+    shape = tuple(model.shape)
+    if isinstance(y, Tensor) and tuple(y.shape) == operator.measured(shape):
+        y = y[None]
+    measurement = Measurement(operator, y, std)
+    operator.check(shape, y)
+    check_measures_something(operator, shape)
+    total, done = len(y) * n, 0
+    noise, parts = Noise(seed, total), []
+    measurement = Measurement(operator, y.to(model.device), measurement.noise)
+    which = torch.arange(total) // n
+    for first in range(0, total, batch):
+        index = slice(first, min(first + batch, total))
+        own, size = noise.rows(index), min(first + batch, total) - first
+        asked = 0
+
+        def tick(size: int = size, before: int = done) -> None:
+            nonlocal asked
+            asked = min(asked + 1, steps - 1)
+            if progress is not None:
+                progress(before + asked * size, total * steps)
+
+        watched = model if progress is None else Watched(model, tick)
+        told = watched.rows(which[index]) if len(y) > 1 else watched
+        rows_of = measurement.rows(which[index].to(model.device))
+        with torch.no_grad():
+            x = solve(told, rows_of, noise=own, steps=steps, **options)
+        parts.append(_checked(x, (size, *shape), name))
+        done += size * steps
+        if progress is not None:
+            progress(done, total * steps)
+    x = torch.cat(parts).to(model.dtype)
+    return x if len(y) == 1 else x.reshape(len(y), n, *shape)
+
+
+def check_measures_something(operator: Operator, shape: tuple[int, ...]) -> None:
+    """Refuse a linear operator that is 0 on all data."""
+    if not isinstance(operator, LinearOperator) or operator.svd(shape) is not None:
+        known = operator.svd(shape) if isinstance(operator, LinearOperator) else None
+        if known is not None and not bool((known.values > 0).any()):
+            raise UserError(f"operator must measure something, got {operator!r}, whose singular values are all 0")
+        return
+    if not bool((operator(Noise(0, 1).normal(shape)) != 0).any()):
+        raise UserError(f"operator must measure something, got {operator!r}, which is 0 on random data")
+
+
+def _checked(x: object, shape: tuple[int, ...], name: str) -> Tensor:
+    if not isinstance(x, Tensor) or tuple(x.shape) != shape:
+        raise UserError(f"method {name!r} must return samples {shape}, got {shown(x)}")
+    if not math.isfinite(float(x.sum())) and not bool(x.isfinite().all()):
+        raise UserError(
+            f"method {name!r} diverged: samples that are not finite; take more steps or a smaller step size"
+        )
+    return x.detach()
