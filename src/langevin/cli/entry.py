@@ -26,6 +26,7 @@ COMMANDS = {
     "calibrate": "Learn the optimal variances of a model's reverse steps.",
     "evaluate": "Measure a model against held-out data.",
     "likelihood": "Bits a dimension of held-out data: the exact likelihood, the bound, or both.",
+    "restore": "Restore damaged images: fill holes, enlarge, sharpen, colour; several samples and their spread.",
     "edit": "Change images by a model: inside a mask, to a class, from strokes.",
     "purify": "Take small adversarial changes out of images: noise, and back by a model.",
     "anomaly": "Show where images differ from what a model knows as healthy.",

@@ -193,20 +193,22 @@ def strip(columns: Sequence[tuple[str, np.ndarray]]) -> bytes:
 class Results:
     """A folder of results that goes on where an earlier call stopped.
 
-    An image's results are OUT/NAME.png (of several, NAME-0.png, …), OUT/NAME-strip.png and OUT/NAME.json, which is
-    written last: an image that has it, of the same request, is done.
+    An image's results are OUT/NAME.png (of several, NAME-0.png, …), pictures about them, OUT/NAME-strip.png and
+    OUT/NAME.json, which is written last: an image that has it, of the same request, is done.
 
     Args:
         out: the folder.
         request: what was asked for, plain JSON; results of another request are not added to.
         count: results an image.
         beside: other files that each image's results depend on, such as masks, by the image's name.
+        about: names of pictures about all results of an image, such as ``mean``: OUT/NAME-mean.png.
     """
 
     out: Path
     request: Mapping[str, Any]
     count: int = 1
     beside: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    about: Sequence[str] = ()
 
     def check(self, found: Sequence[tuple[str, Path]]) -> None:
         """Refuse names that meet, inputs that would be overwritten, and a folder with results of another request.
@@ -233,7 +235,7 @@ class Results:
     def names(self, name: str) -> list[str]:
         """The files of an image's results, the record last."""
         pictures = [f"{name}.png"] if self.count == 1 else [f"{name}-{i}.png" for i in range(self.count)]
-        return [*pictures, f"{name}-strip.png", f"{name}.json"]
+        return [*pictures, *(f"{name}-{about}.png" for about in self.about), f"{name}-strip.png", f"{name}.json"]
 
     def done(self, name: str, path: Path) -> bool:
         """Whether an image's results are there.
@@ -264,7 +266,7 @@ class Results:
 
         Args:
             name, path: of the image.
-            made: ``count`` pictures, uint8 ``(H, W, C)``.
+            made: ``count`` pictures, uint8 ``(H, W, C)``, and those of ``about``.
             columns: of the strip, with their names.
             record: what is to be said of it, plain JSON; the request, the files, the day, versions and machine are
                 added.

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from . import methods
 from .league import Row, Setting, league, load_solver, settings
-from .run import method_named, restore
+from .run import check_options, method_named, restore
 
-__all__ = ["Row", "Setting", "league", "load_solver", "method_named", "methods", "restore", "settings"]
+__all__ = ["Row", "Setting", "check_options", "league", "load_solver", "method_named", "methods", "restore", "settings"]
