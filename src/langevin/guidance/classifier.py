@@ -23,6 +23,7 @@ class ClassifierGuided(Tilted):
     classifier: Callable[[Tensor, Tensor], Tensor]
     label: Tensor
     scale: float
+    through_belief = False
 
     def log_factor(self, x_t: Tensor, t: Tensor, belief: Distribution) -> Tensor:
         logits = self.classifier(x_t, t)

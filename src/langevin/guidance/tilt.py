@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -64,6 +65,8 @@ class Tilted(Transform):
     """
 
     base: Denoiser
+    through_belief: ClassVar[bool] = True
+    """Whether the factor depends on the belief, so that its gradient goes through the base."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,7 +88,7 @@ class Tilted(Transform):
         with torch.inference_mode(False), torch.enable_grad():
             own = x_t.clone() if x_t.is_inference() else x_t
             x = own if outer else own.detach().requires_grad_()
-            belief = self.base(x, t)
+            belief = self._asked(x, t, outer)
             gradient = self._gradient(x, t, belief, keep=outer)
         mean = belief.mean if outer else belief.mean.detach()
         gradient = gradient if outer else gradient.detach()
@@ -93,6 +96,11 @@ class Tilted(Transform):
         if isinstance(belief, Dirac):
             return Dirac(moved)
         return Moments(moved, lambda: self._covariance(x_t, t))
+
+    def _asked(self, x: Tensor, t: Tensor, outer: bool = False) -> Distribution:
+        """The belief of the base, with what a gradient through it needs where there is to be one."""
+        with torch.set_grad_enabled(outer or self.through_belief):
+            return self.base(x, t)
 
     def _gradient(self, x: Tensor, t: Tensor, belief: Distribution, *, keep: bool) -> Tensor:
         """∇g, checked to be one number a sample and finite."""
@@ -112,7 +120,7 @@ class Tilted(Transform):
         """C + (σ²/α)² ∇²g, by a backward pass a coordinate."""
         with torch.inference_mode(False), torch.enable_grad():
             x = (x_t.clone() if x_t.is_inference() else x_t).detach().requires_grad_()
-            belief = self.base(x, t)
+            belief = self._asked(x, t)
             gradient = self._gradient(x, t, belief, keep=True).flatten(1)
             columns = [torch.autograd.grad(g.sum(), x, retain_graph=True)[0].flatten(1) for g in gradient.unbind(1)]
         hessian = torch.stack(columns, 1).detach()
