@@ -412,6 +412,58 @@ def particles(name: str) -> None:
     save(figure, name)
 
 
+def tilted_samples(world: worlds.World, label: int, scale: float, n: int) -> torch.Tensor:
+    """Draws of p(x) p(label | x)^scale, normalised on a fine grid of the plane."""
+    axis = torch.linspace(-3, 3, 601, dtype=torch.float64)
+    points = torch.cartesian_prod(axis, axis)
+    process = processes.VP()
+    log = world.log_prob(points) + scale * world.classifier(process)(points, 1e-9)[:, label]
+    cumulative = torch.cumsum(torch.softmax(log, 0), 0)
+    u = Noise(7, n).uniform(())
+    cell = torch.searchsorted(cumulative, u * cumulative[-1]).clamp_max(len(points) - 1)
+    return points[cell] + (Noise(8, n).uniform((2,)) - 0.5) * (axis[1] - axis[0])
+
+
+def guided_world() -> worlds.GaussianMixture:
+    """Three classes in the plane that overlap."""
+    turn = lambda v, c: torch.tensor([[v, c], [c, v]])
+    covariances = torch.stack([turn(0.12, 0.10), turn(0.12, -0.10), turn(0.06, 0.0)])
+    return worlds.GaussianMixture(torch.ones(3), torch.tensor([[-0.2, 0.0], [0.2, 0.0], [0.0, 0.8]]), covariances)
+
+
+def guidance(name: str) -> None:
+    """What classifier-free guidance at a scale of 5 samples, beside the law p(x) p(y | x)⁵."""
+    world, scale, label, n = guided_world(), 5.0, 0, 2000
+    free = world.denoiser(processes.VP())
+    guided = langevin.guidance.classifier_free(free, label=label, guidance_scale=scale)
+    corrected = samplers.DDPM().then(samplers.Langevin(10, 0.2))
+    draws = {
+        "p(x | y): w = 1": world.part(label).sample(n, 1),
+        "p(x) p(y | x)⁵": tilted_samples(world, label, scale, n),
+        "w = 5, DDIM, 100 steps": langevin.sample(guided, samplers.DDIM(), n=n, steps=100, batch=n),
+        "w = 5, DDPM, 400 steps": langevin.sample(guided, samplers.DDPM(), n=n, steps=400, batch=n),
+        "w = 5, with a corrector": langevin.sample(guided, corrected, n=n, steps=100, batch=n),
+    }
+    truth, again = draws["p(x) p(y | x)⁵"], tilted_samples(world, label, scale, 2 * n)[n:]
+    figure, axes = plt.subplots(1, len(draws), figsize=(12, 2.8))
+    everything = world.sample(n, 2)
+    print(f"sliced W2 of two sets of the tilted law: {sliced_w2(truth, again):.3f}")
+    for axis, (title, x) in zip(axes, draws.items()):
+        axis.scatter(*everything.T, s=2, c=NOISE, alpha=0.25, linewidths=0)
+        axis.scatter(*x.T, s=2, c=DATA, alpha=0.6, linewidths=0)
+        axis.set(xlim=(-1.7, 1.5), ylim=(-1.7, 1.5), xticks=[], yticks=[], aspect="equal")
+        axis.set_title(title, color=INK, fontsize=9)
+        print(f"{title}: sliced W2 to it {sliced_w2(x, truth):.3f}, mean {[round(float(v), 2) for v in x.mean(0)]}")
+    save(figure, name)
+
+
+def sliced_w2(x: torch.Tensor, y: torch.Tensor) -> float:
+    """Sliced 2-Wasserstein distance of two sets of equal size, over 64 directions."""
+    angles = torch.linspace(0, torch.pi, 65, dtype=x.dtype)[:-1]
+    directions = torch.stack((torch.cos(angles), torch.sin(angles)))
+    return float(((x @ directions).sort(0).values - (y @ directions).sort(0).values).square().mean().sqrt())
+
+
 def save(figure: plt.Figure, name: str) -> None:
     """One PNG, small enough to keep in the repository."""
     IMAGES.mkdir(exist_ok=True)
@@ -453,6 +505,7 @@ def main() -> None:
     vdm("vdm")
     exact_error("exact-error")
     particles("particles")
+    guidance("guidance")
 
 
 if __name__ == "__main__":

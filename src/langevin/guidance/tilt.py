@@ -95,7 +95,7 @@ class Tilted(Transform):
         with torch.inference_mode(False), torch.enable_grad():
             own = x_t.clone() if x_t.is_inference() else x_t
             x = own if outer else own.detach().requires_grad_()
-            belief = self.base(x, t)
+            belief = self._asked(x, t, outer)
             gradient = self._gradient(x, t, belief, keep=outer)
         mean = belief.mean if outer else belief.mean.detach()
         gradient = gradient if outer else gradient.detach()
@@ -111,6 +111,11 @@ class Tilted(Transform):
             x = x_t if outer else x_t.detach().requires_grad_()
             gradient = self._gradient(x, t, self.base(x, t) if self.asks_belief else Unasked(), keep=outer)
         return expand(self.strength(t), x_t) * (gradient if outer else gradient.detach())
+
+    def _asked(self, x: Tensor, t: Tensor, outer: bool = False) -> Distribution:
+        """The belief of the base, with what a gradient through it needs where there is to be one."""
+        with torch.set_grad_enabled(outer or self.asks_belief):
+            return self.base(x, t)
 
     def _gradient(self, x: Tensor, t: Tensor, belief: Distribution, *, keep: bool) -> Tensor:
         """∇g, checked to be one number a sample and finite."""
@@ -130,7 +135,7 @@ class Tilted(Transform):
         """C + (σ²/α)² ∇²g, by a backward pass a coordinate."""
         with torch.inference_mode(False), torch.enable_grad():
             x = (x_t.clone() if x_t.is_inference() else x_t).detach().requires_grad_()
-            belief = self.base(x, t)
+            belief = self._asked(x, t)
             gradient = self._gradient(x, t, belief, keep=True).flatten(1)
             columns = [torch.autograd.grad(g.sum(), x, retain_graph=True)[0].flatten(1) for g in gradient.unbind(1)]
         hessian = torch.stack(columns, 1).detach()
