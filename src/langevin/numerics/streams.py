@@ -86,6 +86,8 @@ class Stream(int, Enum):
     RAISED = "edit", 0
     CONTRAST = "edit", 10_000
     PASS = "edit", 20_000
+    BEGIN = "attack", 0
+    DEFENCE = "attack", 1
 
     DEQUANTISED = "exact", 0
     PROBES = "exact", 1
