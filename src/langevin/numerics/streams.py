@@ -109,6 +109,8 @@ class Stream(int, Enum):
     WALKED = "inverse", 2**16
     SWEEP = "inverse", 2**20
     SUBSTEP = "inverse", 2**24
+    BEGIN = "attack", 0
+    DEFENCE = "attack", 1
 
     DEQUANTISED = "exact", 0
     PROBES = "exact", 1

@@ -3,5 +3,8 @@
 from __future__ import annotations
 
 from . import compress, edit, restore
+from .anomaly import Anomaly, anomaly, auroc
+from .attack import pgd
+from .purify import purify
 
-__all__ = ["compress", "edit", "restore"]
+__all__ = ["Anomaly", "anomaly", "auroc", "compress", "edit", "pgd", "purify", "restore"]
