@@ -91,6 +91,7 @@ def generate(
     given: Mapping[str, Any] | None = None,
     first: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    guide: Callable[[NetworkDenoiser, Mapping[str, Any]], Denoiser] | None = None,
 ) -> Samples:
     """Draw samples of a model.
 
@@ -105,6 +106,8 @@ def generate(
             is asked for its labels 0…K−1 in turn, and every other condition that is not given is absent.
         first: index of the first of them, of its noise and, in turn, of its label.
         progress: called as ``progress(done, total)``.
+        guide: what makes a denoiser of the model and the conditions of all samples, by name; classifier-free guidance
+            of the recipe's scale if not given.
 
     Raises:
         UserError: for a request that cannot be met, before any work.
@@ -114,7 +117,7 @@ def generate(
     check_memory(n, model)
     model = model.counted()
     condition = asked_conditions(model.condition_sizes, n, given, first)
-    denoiser = _denoiser(model, recipe, condition)
+    denoiser = _denoiser(model, recipe, condition, guide)
     name = recipe.sampler
     if name is None and recipe.options:
         raise UserError(f"sampler-options are settings of a named sampler, got {dict(recipe.options)} and no sampler")
@@ -179,8 +182,13 @@ def _said(condition: Mapping[str, Any], given: Mapping[str, Any] | None) -> int 
     return "in turn" if label is None else label if isinstance(label, int) else "given"
 
 
-def _denoiser(model: NetworkDenoiser, recipe: Recipe, condition: Mapping[str, Any]) -> Denoiser:
-    denoiser = bind(model, condition, recipe.guidance_scale)
+def _denoiser(
+    model: NetworkDenoiser,
+    recipe: Recipe,
+    condition: Mapping[str, Any],
+    guide: Callable[[NetworkDenoiser, Mapping[str, Any]], Denoiser] | None,
+) -> Denoiser:
+    denoiser = bind(model, condition, recipe.guidance_scale) if guide is None else guide(model, condition)
     if recipe.process is None:
         return denoiser
     process = processes.create_process(recipe.process)

@@ -1,0 +1,182 @@
+"""``langevin guide``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from .._duration import duration
+from .._errors import UserError
+from .given import class_names, conditions
+from .options import Name, Number, Sampling, Whole, at_least_one, check_guidance, class_index, writable
+from .sample import own_device, write
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..denoisers import Denoiser, NetworkDenoiser, NoisyClassifier
+    from ..generate import Recipe, Samples
+    from ..report import Bar
+
+
+@dataclass(frozen=True)
+class Options:
+    """Draw samples of a trained model under any guidance.
+
+    Writes what `langevin sample` writes: DIR/samples.npz, a picture, and DIR/sample.json, which says how.
+    A scale above 1 makes samples more typical of the condition and less varied; it does not sample p(x) p(y|x)^W. With
+    --particles a classifier's law itself is reached, by weighted particles.
+    """
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """A model directory, or owner/name on the Hub."""
+    method: Annotated[str, arg(metavar="NAME")] = "classifier-free"
+    """classifier-free, classifier, autoguidance, apg, cfg-zero-star, cfg-plus-plus or conjunction."""
+    scale: Annotated[float, arg(metavar="W")] = 3.0
+    """Of the guidance; 1 is the plain conditional model."""
+    interval: Annotated[tuple[float, float] | None, arg(metavar="LOW HIGH", help_behavior_hint="")] = None
+    """Noise levels sigma/alpha between which there is guidance; everywhere if not given."""
+    rescale: Annotated[float, arg(metavar="X")] = 0.0
+    """For classifier-free: from 0 to 1, how far the contrast of the conditional model is kept."""
+    negative_label: Name = None
+    """The class that is led away from, in place of none."""
+    also: UseAppendAction[tuple[str, ...]] = ()
+    """For conjunction: another class that must hold, by name or index; may be given several times."""
+    threshold: Number = None
+    """Dynamic thresholding of x_0 at this percentile, from 0 to 1; 0.995 is usual."""
+    classifier: Name = None
+    """For classifier: the directory of one, trained with `langevin train DATA --objective.name classifier`."""
+    weak: Name = None
+    """For autoguidance: the directory of a worse model of the same data."""
+    particles: Whole = None
+    """For classifier: so many particles, weighted and resampled, from which the samples are chosen."""
+    n: Annotated[int, arg(aliases=("-n",), metavar="N")] = 64
+    """How many samples."""
+    label: Name = None
+    """Class of all samples, by name or index; if not given, classes 0, 1, ... in turn."""
+    given: UseAppendAction[tuple[str, ...]] = ()
+    """Another condition that the model takes, as NAME=VALUE."""
+    out: Annotated[Path, arg(metavar="DIR")] = Path("guided")
+    """Where they go; what an earlier call left there is overwritten."""
+    images: bool = False
+    """Write every sample as a PNG of its own too, in DIR/images."""
+    sampling: Annotated[Sampling, arg(name="")] = field(default_factory=Sampling)
+    device: Name = None
+    """cpu or cuda; cuda if there is one, if not given."""
+
+
+def run(options: Options) -> None:
+    """Guide, sample, write."""
+    out = writable(options.out)
+    at_least_one(n=options.n, particles=options.particles)
+    check_guidance(options.scale)
+    if options.sampling.guidance_scale != 1:
+        raise UserError(f"guidance-scale is --scale here, got {options.sampling.guidance_scale:g}")
+    recipe = options.sampling.recipe()
+    import torch
+
+    from .. import models, samplers
+    from ..generate import generate
+    from ..report import Bar
+    from ..storage import files
+    from ..tasks.guide import METHODS, Guidance
+
+    if options.method not in METHODS:
+        Guidance(options.method)  # says so
+    device = own_device(options.device)
+    model = models.load_denoiser(options.model, own=False, device=device)
+    names = class_names(model)
+    also = tuple(index for label in options.also if (index := class_index(label, names)) is not None)
+    asked = Guidance(
+        options.method,
+        options.scale,
+        options.interval,
+        options.rescale,
+        class_index(options.negative_label, names),
+        also,
+        options.threshold,
+    )
+    classifier = None if options.classifier is None else load_classifier(options.classifier, device)
+    weak = None if options.weak is None else models.load_denoiser(options.weak, own=False, device=device)
+    beside: dict[str, Any] = {}
+    if classifier is not None and "label" not in model.condition_sizes:
+        # The classifier alone knows the classes; the model is asked as it is.
+        names = list(classifier.data.classes)
+        one = class_index(options.label, names)
+        beside["label"] = torch.arange(options.n) % len(names) if one is None else torch.full((options.n,), one)
+    given = conditions(options.given, None if beside else options.label, model)
+    if options.particles is not None and (options.method != "classifier" or options.label is None):
+        raise UserError("particles are for --method classifier with one --label, whose law they reach")
+
+    def guide(own: NetworkDenoiser, condition: Mapping[str, Any]) -> Denoiser:
+        rule = samplers.create_sampler(recipe.sampler, **recipe.options) if recipe.sampler else None
+        times = samplers.resolve(own, rule, steps=recipe.steps, grid=recipe.grid)[1]
+        return asked.bind(own, {**condition, **beside}, classifier=classifier, weak=weak, grid=times)
+
+    with files.lock(out):
+        about = {**asdict(asked), "classifier": options.classifier, "weak": options.weak}
+        with Bar("sampling") as bar:
+            if options.particles is None:
+                drawn = generate(model, recipe, options.n, given=given, progress=bar, guide=guide)
+            else:
+                label = int(beside["label"][0]) if beside else given["label"]
+                single = guide(model, {**given, "label": label})
+                drawn, weights = reached(single, model, options, recipe, bar)
+                about |= weights
+        label = beside.get("label", drawn.label)
+        record = {"model": options.model, "trained_steps": model.config.get("steps"), **drawn.record, "guidance": about}
+        write(out, drawn.x, label, model.output, record, names, options.images)
+    print(
+        f"{out}: {options.n} samples by {options.method} guidance at {options.scale:g} in {duration(drawn.seconds)}, "
+        f"{drawn.evaluations} network evaluations each ({record['rule']})."
+    )
+
+
+def load_classifier(place: str, device: str | None) -> NoisyClassifier:
+    """A classifier of noisy data.
+
+    Raises:
+        UserError: for a model of another kind.
+    """
+    from .. import models
+    from ..denoisers import NoisyClassifier
+
+    found = models.load(place, device=device)
+    if not isinstance(found, NoisyClassifier):
+        raise UserError(f"classifier must be a classifier of noisy data, but {place} holds {type(found).__name__}")
+    return found
+
+
+def reached(
+    guided: Denoiser, model: NetworkDenoiser, options: Options, recipe: Recipe, bar: Bar
+) -> tuple[Samples, dict[str, Any]]:
+    """Samples of the law that a classifier's guidance aims at, by particles, and what is told of these."""
+    import time
+
+    from ..generate import Samples, versions
+    from ..samplers.particles import twisted_smc
+
+    begun = time.perf_counter()
+    assert options.particles is not None
+    found = twisted_smc(
+        guided, n=options.particles, steps=recipe.steps, grid=recipe.grid, seed=recipe.seed, progress=bar
+    )
+    x = found.sample(options.n, recipe.seed).float().cpu()
+    if model.output.low is not None:
+        x = x.clamp(model.output.low, model.output.high)
+    steps = found.ess.shape[1] - 1
+    record = {
+        "n": options.n,
+        "rule": f"twisted SMC, {options.particles} particles",
+        "process": repr(guided.process),
+        "steps": steps,
+        "evaluations": steps,
+        "seed": recipe.seed,
+        "seconds": round(time.perf_counter() - begun, 3),
+        "versions": versions(),
+    }
+    told = {"ess": [round(float(v), 1) for v in found.ess[0]], "log_evidence": float(found.log_evidence[0])}
+    return Samples(x, None, steps, time.perf_counter() - begun, record), told
