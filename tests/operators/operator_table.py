@@ -39,6 +39,7 @@ LINEAR = {
     "matrix-deficient": Row(O.Matrix(f64(6, 2) @ f64(2, 8, seed=1)), (8,)),
     "compressed-sensing": Row(O.compressed_sensing((2, 4, 4), 10), (2, 4, 4)),
     "separable": Row(O.Separable(f64(3, 5), f64(8, 6, seed=1)), (2, 5, 6)),
+    "separable-deficient": Row(O.Separable(f64(4, 2) @ f64(2, 5, seed=1), f64(3, 3, seed=2)), (1, 5, 3)),
     "super-resolution-2": Row(O.SuperResolution(2), (1, 6, 8)),
     "super-resolution-3": Row(O.SuperResolution(3), (2, 6, 9)),
     "super-resolution-1.5": Row(O.SuperResolution(1.5), (1, 6, 9)),

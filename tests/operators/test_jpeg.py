@@ -69,6 +69,22 @@ def test_grey_is_pillows_but_for_its_integer_transform(quality):
     assert (theirs == ours).mean() > 0.9 - 0.2 * (quality > 90)
 
 
+@pytest.mark.parametrize("quality", [20, 50, 75])
+def test_halves_are_rounded_as_pillow_does(quality):
+    """Blocks a b b a a b b a have the coefficients 4(a + b) and 4(a − b), of which many are an odd half of a step.
+
+    libjpeg finds these two without rounding, so every one must be rounded as it rounds; the inverse transform of its
+    integers differs by a level at most.
+    """
+    low, high = np.meshgrid(np.arange(0, 256, 5), np.arange(0, 256, 3), indexing="ij")
+    block = np.where(np.array([0, 1, 1, 0, 0, 1, 1, 0]), low[..., None], high[..., None]).astype(
+        np.uint8
+    )  # a row of each block
+    image = block.reshape(low.shape[0], -1).repeat(8, 0)
+    theirs, _ = pillow(image, quality)
+    assert np.abs(levels(O.JPEG(quality)(data(image))) - theirs).max() <= 1
+
+
 @pytest.mark.parametrize("subsampling", ["4:2:0", "4:4:4"])
 @pytest.mark.parametrize("quality", [5, 20, 50, 90])
 def test_colour_is_pillows(quality, subsampling):

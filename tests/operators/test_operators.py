@@ -75,6 +75,8 @@ def test_singular_values(row):
     op, size = row.operator, math.prod(row.shape)
     known, a = op.svd(row.shape), op.matrix(row.shape)
     eye = torch.eye(size, dtype=torch.float64)
+    assert tuple(known.back(eye).shape[1:]) == row.shape
+    assert tuple(known.measured_back(eye).shape[1:]) == op.measured(row.shape)
     v = known.back(eye).flatten(1)  # a vector a row
     torch.testing.assert_close(v @ v.mT, eye, **CLOSE)
     torch.testing.assert_close(known.to(v.reshape(-1, *row.shape)), eye, **CLOSE)
@@ -247,6 +249,8 @@ def test_conjugate_gradients_each_sample_by_itself():
     (gradient,) = torch.autograd.grad(solved.sum(), v32)
     assert solved.isfinite().all()
     assert gradient.isfinite().all()
+    nowhere = O.conjugate_gradients(lambda u: u * 0, v)  # nothing is reached, and nothing is divided by 0
+    assert not nowhere.any()
     with pytest.raises(UserError, match="iterations"):
         O.conjugate_gradients(lambda u: u, v, iterations=0)
 
