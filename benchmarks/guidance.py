@@ -7,8 +7,12 @@ Ten DDIM steps of the library's U-Net at 32×32 under every guidance, beside its
 inputs made beforehand: one call of twice the batch for classifier-free guidance and what is built on it, one of three
 times for two conditions, two calls for two networks, a forward and a backward pass for energy guidance, a call of the
 U-Net and a forward and a backward pass of the classifier for classifier guidance. Both run in turns in one process; the
-ratio is the median over rounds, of CPU seconds. The control is the calls of plain sampling against themselves: what differs from 1
-there is the machine.
+ratio is the median over rounds, of CPU seconds. The control is plain sampling beside its own calls.
+
+    OMP_NUM_THREADS=1 python benchmarks/guidance.py --composition
+
+Sliced W2 to the product of two laws of three modes each, of which one is shared, by scores added at each noise level
+with and without a Langevin corrector (arXiv:2302.11552), and by the belief of the product.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import langevin
-from langevin import Noise, guidance, processes, samplers
+from langevin import Noise, guidance, processes, samplers, worlds
 from langevin.denoisers import AffineParameterization, Denoiser, NetworkDenoiser
 from record import show
 
@@ -112,13 +116,56 @@ def timed(run: Callable[[], object]) -> float:
     return time.process_time() - begun
 
 
+def cross(axis: int) -> worlds.GaussianMixture:
+    """Three narrow modes on an axis, the middle one, with a tenth of the mass, at the origin."""
+    means = torch.zeros(3, 2, dtype=torch.float64)
+    means[0, axis], means[2, axis] = -1.0, 1.0
+    return worlds.GaussianMixture(torch.tensor([0.45, 0.1, 0.45]), means, torch.full((3,), 0.02))
+
+
+def sliced_w2(x: Tensor, y: Tensor) -> float:
+    """Sliced 2-Wasserstein distance of two sets of equal size in the plane, over 64 directions."""
+    angles = torch.linspace(0, torch.pi, 65, dtype=x.dtype)[:-1]
+    directions = torch.stack((torch.cos(angles), torch.sin(angles)))
+    return float(((x @ directions).sort(0).values - (y @ directions).sort(0).values).square().mean().sqrt())
+
+
+def composition(n: int = 1000) -> Table:
+    """How far samples are from p_a p_b / p, which one ancestral step from t = 1 draws exactly with its belief."""
+    process = processes.VP()
+    normal = worlds.GaussianMixture(torch.ones(1), torch.zeros(1, 2), torch.full((1,), 0.6))
+    members = [world.denoiser(process) for world in (cross(0), cross(1), normal)]
+    scores, product = guidance.linear(members, [1.0, 1.0, -1.0]), guidance.product(members, [1, 1, -1])
+
+    def draw(denoiser: Denoiser, sampler: samplers.Sampler, steps: int, seed: int = 3) -> Tensor:
+        return langevin.sample(denoiser, sampler, n=n, steps=steps, seed=seed, batch=n)
+
+    truth = [draw(product, samplers.Ancestral(), 1, seed) for seed in range(10, 20)]
+    floor = [sliced_w2(x, y) for x, y in zip(truth[::2], truth[1::2])]
+    table = Table("belief", "sampler", "evaluations", "sliced W2")
+    table.add_row("two sets of the truth", "", "", f"{statistics.mean(floor):.4f}")
+    rows = [("DDIM", samplers.DDIM(), 60, 60), ("DDPM", samplers.DDPM(), 60, 60)]
+    for chain in (3, 10):
+        sampler = samplers.DDPM().then(samplers.Langevin(chain, 0.4))
+        rows.append((f"DDPM, each step with {chain} of Langevin, ε = 0.4", sampler, 100, 100 + 99 * chain))
+    for name, sampler, steps, asked in rows:
+        distance = sliced_w2(draw(scores, sampler, steps), truth[0])
+        table.add_row("scores added", name, str(asked), f"{distance:.4f}")
+    distance = sliced_w2(draw(product, samplers.Ancestral(), 10), truth[0])
+    table.add_row("product", "ancestral", "10", f"{distance:.4f}")
+    return table
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--composition", action="store_true")
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
+    if options.composition:
+        return show("guidance-composition", composition())
     start = Noise(1, options.batch).normal(SHAPE).float()
     table = Table("guidance", "ms a step", "of it calls", "× its calls", "min", "max")
     with torch.no_grad():
