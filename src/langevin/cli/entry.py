@@ -28,6 +28,7 @@ COMMANDS = {
     "likelihood": "Bits a dimension of held-out data: the exact likelihood, the bound, or both.",
     "compress": "Code images with a model into a file, exactly or to a quality.",
     "decompress": "Images out of a file of `langevin compress`.",
+    "league": "Solvers of inverse problems against exact posteriors: one table.",
     "convert": "Foreign weights (.pt, .pth, .ckpt, .pkl) to safetensors, without running the code in them.",
     "methods": "List every method: its paper, its place in the code, its proof.",
     "info": "Show what a model directory holds, or this environment.",
