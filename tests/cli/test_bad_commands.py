@@ -262,6 +262,22 @@ convert MODEL --out x.safetensors
 convert text.txt --out text.txt/x.safetensors
 
 # methods, info, demo
+# league
+league more
+league --quick --solver pigmd --out o
+league --quick --solver nowhere.py:mine --out o
+league --quick --solver text.txt:mine --out o
+league --quick --dims 10 --out o
+league --quick --dims 0 --out o
+league --quick --operators blurr --out o
+league --quick --stds 0 --out o
+league --quick --stds nan --out o
+league --quick --evaluations 0 --out o
+league --quick --n 0 --out o
+league --quick --workers 0 --out o
+league --quick --seed -1 --out o
+league --quick --out text.txt
+
 methods samplers
 methods --category sampler
 methods --json=3

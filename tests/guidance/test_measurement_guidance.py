@@ -147,9 +147,9 @@ def test_dps_has_two_norms_under_two_names():
 # --- What law a fine grid makes of these beliefs on normal data -----------------------------------------------------
 #
 # Of N(0, c²) the number h·x was measured with noise s. With ρ = α/σ, z = x_t/σ and C = c²/(1 + ρ²c²), the belief is
-# x̂_0' = ρCz + Ckh(y − hρCz) where k is 1/s² for DPS, 1/(r²h² + s²) for ΠGDM with r² = δ²/(1 + δ²ρ²), and 1/(Ch² + s²) in
-# truth. The flow is dz/dρ = x̂_0' from z ~ N(0, 1) at ρ = 0; with noise and w = ρz, τ = ρ², it is dw = x̂_0' dτ + dB. The
-# sample is z/ρ = w/τ at the end.
+# x̂_0' = ρCz + Ckh(y − hρCz) where k is 1/s² for DPS, 1/(r²h² + s²) for ΠGDM with r² = δ²/(1 + δ²ρ²), and 1/(Ch² + s²)
+# in truth. The flow is dz/dρ = x̂_0' from z ~ N(0, 1) at ρ = 0; with noise and w = ρz, τ = ρ², it is dw = x̂_0' dτ + dB.
+# The sample is z/ρ = w/τ at the end.
 
 
 def gains(h, c, s, delta):
@@ -195,7 +195,7 @@ H, C, S, Y = np.array([1.0, 0.5, 1.5, 1.0]), np.array([0.8, 0.5, 0.3, 1.4]), 0.6
 
 
 def test_the_law_of_dps_has_an_elementary_form():
-    """With b = h²c²/s²: variance c²e^{−b} without noise and c²(1 − e^{−2b})/2b with it; means by Dawson's integral and e^{−b}.
+    """With b = h²c²/s²: variance c²e^{−b} without noise and c²(1 − e^{−2b})/2b with it; Dawson's integral in the mean.
 
     The truth is c²/(1 + b) and c²hy/(s² + h²c²), which the exact gain gives. Ends at ρ = 1e−10 and 1e6: to 1e-8.
     """
@@ -225,8 +225,8 @@ def normal_problem():
 def test_samplers_make_that_law(name, process):
     """Mean and variance of what samplers make of DPS's and ΠGDM's beliefs, without a random number, to 1e-3.
 
-    The maps are affine in each direction, so two starts tell them. The flow is solved by a third-order method (its error
-    at 400 steps is below 1e-5); noisy steps are first-order, and two grids are extrapolated to the limit.
+    The maps are affine in each direction, so two starts tell them. The flow is solved by a third-order method (its
+    error at 400 steps is below 1e-5); noisy steps are first-order, and two grids are extrapolated to the limit.
     """
     world, m = normal_problem()
     denoiser, delta = world.denoiser(process), 0.5 if name.endswith("0.5") else 1.0

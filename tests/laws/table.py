@@ -289,6 +289,18 @@ EXEMPT = {
     "samplers/reverse-momentum": "it is for one guidance, which most denoisers have not: tests/guidance/test_apg.py",
     "samplers/jump": "it is for models of one step, which are exact by what they are: tests/samplers/test_jump.py",
     "processes/gamma": "one process alone has noise of its kind: tests/processes/test_gamma.py",
+    "samplers/projection": "it needs a measurement: tests/samplers/test_inverse.py",
+    "samplers/repaint": "it needs a measurement: tests/samplers/test_inverse.py",
+    "samplers/dps": "it needs a measurement: tests/samplers/test_inverse.py",
+    "samplers/mcg": "it needs a measurement: tests/samplers/test_inverse.py",
+    "samplers/pigdm": "it needs a measurement: tests/samplers/test_inverse.py",
+    "samplers/ddrm": "it needs a measurement: tests/samplers/test_inverse.py",
+    "samplers/diffpir": "it needs a measurement: tests/samplers/test_inverse.py",
+    "samplers/daps": "it needs a measurement: tests/samplers/test_inverse.py",
+    "samplers/split-gibbs": "it needs a measurement: tests/samplers/test_inverse.py",
+    "guidance/dps": "it needs a measurement: tests/guidance/test_measurement_guidance.py",
+    "guidance/pigdm": "it needs a measurement: tests/guidance/test_measurement_guidance.py",
+    "guidance/moment-matching": "it needs a measurement: tests/guidance/test_measurement_guidance.py",
 }
 """Registered methods without a row, each with the reason and the tests that prove it."""
 

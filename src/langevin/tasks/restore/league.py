@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import multiprocessing
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -338,39 +340,96 @@ def settings(
 
 
 def league(
-    solvers: Mapping[str, Method] | None = None,
+    solvers: Mapping[str, Method] | Sequence[str] | None = None,
     *,
     problems: Sequence[Setting] | None = None,
     evaluations: Sequence[int] = EVALUATIONS,
     sizes: Sizes | None = None,
     seed: int = 0,
+    workers: int = 1,
     progress: Callable[[int, int, Row], None] | None = None,
 ) -> list[Row]:
     """Every solver in every setting at every number of evaluations.
 
     Args:
-        solvers: functions ``method(denoiser, measurement, *, noise, steps) -> x`` by name; all registered ones
-            (category ``inverse``) if not given.
+        solvers: functions ``method(denoiser, measurement, *, noise, steps) -> x`` by name; or names of registered ones
+            (category ``inverse``), ``FILE.py:FUNCTION`` and ``"all"``, in a list; all if not given.
         problems: the settings; all if not given.
         evaluations: of the denoiser a sample.
         sizes: how much is drawn.
         seed: of data, noise and exact samples.
+        workers: processes that work on a setting each; more than 1 for solvers by name.
         progress: called as ``progress(done, total, row)``.
     """
-    solvers = {row.name: row.make for row in rows("inverse")} if solvers is None else solvers
-    problems = settings() if problems is None else problems
+    problems, sizes = settings() if problems is None else list(problems), sizes or Sizes()
     for count in evaluations:
         check_integer("evaluations", count, 1)
+    check_integer("workers", workers, 1)
+    names = ["all"] if solvers is None else solvers
+    known = solvers_named(names) if not isinstance(names, Mapping) else dict(names)
+    if workers > 1 and isinstance(names, Mapping):
+        raise UserError("workers must be 1 for solvers that are functions; give their names or FILE.py:FUNCTION")
+    total = len(problems) * sum(1 if name == "exact" else len(evaluations) for name in known)
     found: list[Row] = []
-    total = len(problems) * sum(1 if name == "exact" else len(evaluations) for name in solvers)
-    for setting in problems:
-        problem = Problem(setting, sizes or Sizes(), seed)
-        for name, solver in solvers.items():
-            for count in evaluations if name != "exact" else (0,):
-                row = problem.judge(name, solver, count)
-                found.append(row)
-                if progress is not None:
-                    progress(len(found), total, row)
+
+    def take(row: Row) -> None:
+        found.append(row)
+        if progress is not None:
+            progress(len(found), total, row)
+
+    if workers == 1 or len(problems) == 1:
+        for setting in problems:
+            for row in judged(setting, known, evaluations, sizes, seed):
+                take(row)
+        return found
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(problems)), context, _one_thread) as pool:
+        jobs = [pool.submit(_judged, setting, list(names), evaluations, sizes, seed) for setting in problems]
+        for job in as_completed(jobs):
+            for row in job.result():
+                take(row)
+    order = {setting: i for i, setting in enumerate(problems)}
+    return sorted(found, key=lambda row: order[Setting(row.dim, row.operator, row.std)])
+
+
+def judged(
+    setting: Setting, solvers: Mapping[str, Method], evaluations: Sequence[int], sizes: Sizes, seed: int
+) -> Iterator[Row]:
+    """The rows of one setting."""
+    problem = Problem(setting, sizes, seed)
+    for name, solver in solvers.items():
+        for count in evaluations if name != "exact" else (0,):
+            yield problem.judge(name, solver, count)
+
+
+def _judged(setting: Setting, names: Sequence[str], evaluations: Sequence[int], sizes: Sizes, seed: int) -> list[Row]:
+    return list(judged(setting, solvers_named(names), evaluations, sizes, seed))
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def solvers_named(names: Sequence[str]) -> dict[str, Method]:
+    """Solvers by their names, by ``FILE.py:FUNCTION``, or ``"all"`` registered ones; a function alone joins all.
+
+    Raises:
+        UserError: for a name that is not known, with the nearest.
+    """
+    registered = {row.name: row.make for row in rows("inverse")}
+    found: dict[str, Method] = {}
+    if all(".py:" in name for name in names):
+        found.update(registered)
+    for name in names:
+        if ".py:" in name:
+            own, solver = load_solver(name)
+            found[own] = solver
+        elif name == "all":
+            found.update(registered)
+        elif name in registered:
+            found[name] = registered[name]
+        else:
+            raise unknown("solver", name, [*registered, "all"])
     return found
 
 
@@ -389,7 +448,12 @@ def load_solver(text: str) -> tuple[str, Method]:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever somebody's file raises
+        raise UserError(
+            f"solver must be in a file that runs, got {type(error).__name__} in {path!r}: {error}"
+        ) from error
     made = getattr(module, name, None)
     if not callable(made):
         raise UserError(f"solver must be a function of {path!r}, got {name!r}, which is not one")

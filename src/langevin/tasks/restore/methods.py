@@ -283,7 +283,7 @@ def diffpir(
     return _run(denoiser, DiffPIR(measurement, lam, zeta, inner), noise, steps, **options)
 
 
-@register("inverse", "daps", title="Decoupled annealing posterior sampling", arxiv="2407.01521", proof=_INVERSE)
+@register("inverse", "daps", title="DAPS, r² of the data", arxiv="2407.01521", proof=_INVERSE)
 def daps(
     denoiser: Denoiser,
     measurement: Measurement,
@@ -294,19 +294,46 @@ def daps(
     langevin: int | None = None,
     data_std: float | None = None,
 ) -> Tensor:
-    """``samplers.DAPS``; any differentiable operator, any noise with a density.
+    """``samplers.DAPS`` with the r² of the data; any differentiable operator, any noise with a density.
 
     Args:
         denoiser, measurement, noise, steps: see the module.
         flow: evaluations a level; 5, and fewer where there are fewer than 20, if not given.
         langevin: steps of Langevin dynamics a level; if not given, none where exact draws are possible, else 30.
-        data_std: see ``DAPS``.
+        data_std: δ of r² = δ²σ²/(δ²α² + σ²), instead of that of the model's data.
     """
-    flow = max(1, min(5, steps // 4)) if flow is None else flow
     if langevin is None:
         langevin = 0 if _linear_gaussian(measurement) else 30
+    std = _data_std(denoiser) if data_std is None else data_std
+    return _daps(denoiser, measurement, noise, steps, flow, langevin, std)
+
+
+@register("inverse", "daps-published", title="DAPS, r = σ/α", arxiv="2407.01521", proof=_INVERSE)
+def daps_published(
+    denoiser: Denoiser,
+    measurement: Measurement,
+    *,
+    noise: Noise,
+    steps: int,
+    flow: int | None = None,
+    langevin: int = 100,
+) -> Tensor:
+    """``samplers.DAPS`` with the paper's r_t = σ_t/α_t and 100 steps of Langevin dynamics a level."""
+    return _daps(denoiser, measurement, noise, steps, flow, langevin, None)
+
+
+def _daps(
+    denoiser: Denoiser,
+    measurement: Measurement,
+    noise: Noise,
+    steps: int,
+    flow: int | None,
+    langevin: int,
+    data_std: float | None,
+) -> Tensor:
+    flow = max(1, min(5, steps // 4)) if flow is None else check_integer("flow", flow, 1, steps)
     rule = DAPS(measurement, flow, langevin, data_std=data_std)
-    return _run(denoiser, rule, noise, 0, grid=_levels(denoiser, max(1, steps // flow)))
+    return _run(denoiser, rule, noise, 0, grid=grids.karras(denoiser.process, steps // flow))
 
 
 @register("inverse", "split-gibbs", title="Split Gibbs, compensated", arxiv="2304.11134", proof=_INVERSE)
@@ -359,10 +386,6 @@ def split_gibbs_published(
 
 def _linear_gaussian(measurement: Measurement) -> bool:
     return isinstance(measurement.operator, LinearOperator) and isinstance(measurement.noise, GaussianNoise)
-
-
-def _levels(denoiser: Denoiser, steps: int) -> Tensor:
-    return grids.karras(denoiser.process, steps)
 
 
 def _norm(denoiser: Denoiser, measurement: Measurement) -> float:

@@ -1,0 +1,318 @@
+"""``restore``: every method by name, the exact ones against the posterior, and the league that judges the rest."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import langevin
+from langevin import Noise, processes, worlds
+from langevin._registry import methods
+from langevin.denoisers import Derived
+from langevin.operators import Inpaint, Matrix, Measurement, Operator, PoissonNoise, compressed_sensing, measure
+from langevin.samplers import DDIM
+from langevin.tasks.restore import Setting, league, load_solver, settings
+from langevin.tasks.restore import methods as M
+from langevin.tasks.restore.league import Magnitudes, Problem, Sizes, c2st, calibration, given_magnitudes
+from support import oracle, sliced_w2, w2_floor
+
+DIM = 8
+WORLD = worlds.random_mixture(DIM, components=3, rms=0.7, seed=3)
+VP = processes.VP()
+MODEL = WORLD.denoiser(VP)
+OPERATORS = {
+    "inpaint": Inpaint(torch.tensor([1.0, 0, 1, 1, 0, 0, 1, 0])),
+    "random": compressed_sensing((DIM,), 4, seed=2),
+    "averages": Matrix(torch.kron(torch.eye(2), torch.full((1, 4), 0.25)).double()),
+    "blur": Matrix(sum(torch.roll(torch.eye(DIM), i, 0) for i in (-1, 0, 1)).double() / 3),
+}
+RANDOM = OPERATORS["random"]
+NAMES = [m.name for m in methods("inverse")]
+
+
+class Unknown(Matrix):
+    """A matrix that does not know its singular values."""
+
+    def svd(self, shape):
+        return None
+
+
+class Nothing(Unknown):
+    """A linear operator that measures nothing."""
+
+    def __call__(self, x):
+        return 0 * super().__call__(x)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_method_by_its_name(name):
+    """Shapes for one measurement and several; a sample is the same in any batch; evaluations are as said."""
+    y = measure(RANDOM, WORLD.sample(3, 5), 0.1).y
+    run = lambda y, **more: langevin.restore(MODEL, RANDOM, y, 0.1, method=name, steps=12, seed=4, **more)
+    many = run(y, n=2)
+    assert many.shape == (3, 2, DIM)
+    assert many.dtype == torch.float64
+    assert many.isfinite().all()
+    assert (run(y, n=2, batch=5) - many).abs().max() < 1e-9 * many.abs().max()
+    one = run(y[0], n=4)
+    assert one.shape == (4, DIM)
+    assert torch.equal(run(y[:1], n=4), one)
+    assert (run(y[0], n=2) - one[:2]).abs().max() < 1e-9 * one.abs().max()
+    assert (one[0] - one[1]).abs().max() > 1e-3  # several samples, not one
+    seen = []
+    run(y, n=2, batch=4, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (72, 72)
+    assert [d for d, _ in seen] == sorted(d for d, _ in seen)
+    counted = [0]
+
+    def count():
+        counted[0] += 1
+
+    lookup = {m.name: m.make for m in methods("inverse")}
+    lookup[name](M.Watched(MODEL, count), Measurement(RANDOM, y[:1], 0.1), noise=Noise(0, 2), steps=12)
+    assert counted[0] <= 12
+
+
+@pytest.mark.parametrize("std", [0.02, 0.1, 0.5])
+@pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
+def test_exact_methods_are_at_the_floor(operator, std):
+    """``exact`` and ``split-gibbs`` (in 400 evaluations) against the posterior: W2 below the floor of 1000 samples.
+
+    The chain starts in the prior; that it keeps the posterior is tests/samplers/test_inverse.py.
+    """
+    y = measure(operator, WORLD.sample(1, 5), std, seed=1).y
+    truth = WORLD.posterior(operator, y, std)
+    floor, other = w2_floor(truth, 1000), truth.sample(1000, 9)
+    x = langevin.restore(MODEL, operator, y, std, method="exact", n=1000, batch=300)
+    assert sliced_w2(x, other) < floor
+
+
+@pytest.mark.parametrize(
+    ("name", "std"),
+    [
+        ("random", 0.1),
+        *(pytest.param(n, s, marks=pytest.mark.slow) for n in OPERATORS for s in (0.02, 0.1, 0.5)),
+    ],
+)
+def test_split_gibbs_is_at_the_floor(name, std):
+    """From the prior in 400 evaluations: W2 below the floor of 1000 samples, for every linear operator and noise."""
+    operator = OPERATORS[name]
+    y = measure(operator, WORLD.sample(1, 5), std, seed=1).y
+    truth = WORLD.posterior(operator, y, std)
+    x = langevin.restore(MODEL, operator, y, std, method="split-gibbs", steps=400, n=1000, batch=1000)
+    assert sliced_w2(x, truth.sample(1000, 9)) < w2_floor(truth, 1000)
+
+
+def test_exact_takes_a_label_and_a_finite_set():
+    """The posterior of one class; of points, for any noise and operator."""
+    y = measure(RANDOM, WORLD.sample(1, 5), 0.3).y
+    x = langevin.restore(MODEL.given(label=1), RANDOM, y, 0.3, method="exact", n=500)
+    truth = WORLD.part(1).posterior(RANDOM, y, 0.3)
+    assert sliced_w2(x, truth.sample(500, 3)) < w2_floor(truth, 500)
+    points = worlds.Empirical(WORLD.sample(20, 1))
+    magnitudes = Magnitudes(RANDOM.values)
+    counts = measure(magnitudes, points.points[:1], PoissonNoise(50.0))
+    x = langevin.restore(points.denoiser(VP), magnitudes, counts.y, PoissonNoise(50.0), method="exact", n=5)
+    assert (x[:, None] == points.points).all(-1).any(1).all()
+
+
+def test_a_method_of_ones_own():
+    """One function of a few lines joins by being handed over."""
+
+    def nearest(denoiser, measurement, *, noise, steps, pull=1.0):
+        t = torch.ones((), dtype=torch.float64)
+        x = denoiser.process.prior(denoiser.shape).sample(noise)
+        mean = denoiser(x, t).mean
+        return mean + pull * measurement.operator.pseudo_inverse(measurement.residual(mean))
+
+    y = RANDOM(WORLD.sample(2, 5))
+    x = langevin.restore(MODEL, RANDOM, y, method=nearest, n=3)
+    assert (RANDOM(x.flatten(0, 1)) - y.repeat_interleave(3, 0)).abs().max() < 1e-10
+    half = langevin.restore(MODEL, RANDOM, y, method=nearest, n=3, pull=0.5)
+    assert (RANDOM(half.flatten(0, 1)) - y.repeat_interleave(3, 0)).abs().max() > 1e-2
+    with pytest.raises(ValueError, match="method 'nearest' has no option 'pul'\\. Did you mean 'pull'"):
+        langevin.restore(MODEL, RANDOM, y, method=nearest, pul=2)
+    with pytest.raises(ValueError, match="must return samples"):
+        langevin.restore(MODEL, RANDOM, y, method=lambda d, m, *, noise, steps: torch.zeros(2, 2))
+    with pytest.raises(ValueError, match="diverged"):
+        langevin.restore(MODEL, RANDOM, y, n=1, method=lambda d, m, *, noise, steps: torch.full((2, DIM), math.nan))
+
+
+def test_a_network():
+    """Float32 beliefs that are points: every linear method runs, keeps the dtype, and agrees with its data."""
+    model = oracle(WORLD, VP, "eps", torch.float32)
+    x0 = WORLD.sample(1, 5).float()
+    y = RANDOM(x0)
+    for name in NAMES:
+        if name == "exact":
+            continue
+        x = langevin.restore(model, RANDOM, y, 0.05, method=name, n=4, steps=30)
+        assert x.dtype == torch.float32
+        if not name.startswith("dps") and name != "daps":  # which need more steps
+            assert (RANDOM(x) - y).square().mean().sqrt() < 0.3
+
+
+def test_operators_that_are_not_linear_and_other_noise():
+    """Those that can, do; the others say that they cannot."""
+    bent = Magnitudes(RANDOM.values)
+    y = bent(WORLD.sample(1, 5))
+    for name in ("dps", "dps-squared", "dps-likelihood", "diffpir", "daps", "split-gibbs"):
+        assert langevin.restore(MODEL, bent, y, 0.3, method=name, n=2, steps=10).isfinite().all()
+    for name in ("pigdm", "pigdm-published", "moment-matching", "projection", "repaint", "mcg", "ddrm"):
+        with pytest.raises(ValueError, match="operator must be linear here"):
+            langevin.restore(MODEL, bent, y, 0.3, method=name)
+    law = PoissonNoise(20.0, 3.0)
+    counts = measure(RANDOM, WORLD.sample(1, 5), law).y
+    for name in ("dps-likelihood", "daps", "split-gibbs"):
+        assert langevin.restore(MODEL, RANDOM, counts, law, method=name, n=2, steps=10).isfinite().all()
+    with pytest.raises(ValueError, match="noise must be Gaussian"):
+        langevin.restore(MODEL, RANDOM, counts, law, method="pigdm")
+
+
+class Codes(Derived):
+    """A denoiser whose data are not its states."""
+
+    base = MODEL
+    output_shape = (3, 4)
+
+    def __call__(self, x_t, t):
+        return self.base(x_t, t)
+
+
+def test_refusals():
+    """Each names the argument, what came and what is accepted, before any work."""
+    y = RANDOM(WORLD.sample(2, 5))
+    tokens = worlds.Empirical(torch.tensor([[0, 1], [1, 0]])).denoiser(processes.Absorbing(2))
+    bad = [
+        ("model must be a denoiser", (WORLD, RANDOM, y), {}),
+        ("model must be one of real numbers", (tokens, RANDOM, y), {}),
+        ("model must be one of the data themselves", (Codes(), RANDOM, y), {}),
+        ("operator must be a langevin.operators operator", (MODEL, RANDOM.values, y), {}),
+        ("y must be measurements", (MODEL, RANDOM, y[:, :3]), {}),
+        ("y must be a floating tensor", (MODEL, RANDOM, [1.0]), {}),
+        ("y must be finite", (MODEL, RANDOM, y * math.nan), {}),
+        ("x must be data of shape", (MODEL, compressed_sensing((5,), 2), y), {}),
+        ("mask must have the shape", (MODEL, Inpaint(torch.ones(5)), y), {}),
+        ("operator must measure something", (MODEL, Nothing(RANDOM.values), y), {}),
+        ("std must be >= 0", (MODEL, RANDOM, y, -0.1), {}),
+        ("std must be a finite number", (MODEL, RANDOM, y, math.nan), {}),
+        ("unknown method 'pigmd'. Did you mean 'pigdm'", (MODEL, RANDOM, y), {"method": "pigmd"}),
+        ("method must be a name", (MODEL, RANDOM, y), {"method": 3}),
+        ("n must be an integer", (MODEL, RANDOM, y), {"n": 0}),
+        ("steps must be an integer", (MODEL, RANDOM, y), {"steps": 0}),
+        ("batch must be an integer", (MODEL, RANDOM, y), {"batch": 0}),
+        ("seed must be an integer", (MODEL, RANDOM, y), {"seed": -1}),
+        ("progress must be a function", (MODEL, RANDOM, y), {"progress": 1}),
+        ("method 'dps' has no option 'zetta'. Did you mean 'zeta'", (MODEL, RANDOM, y), {"method": "dps", "zetta": 1}),
+        ("method 'exact' needs", (oracle(WORLD, VP, "eps"), RANDOM, y), {"method": "exact"}),
+        ("coupling must be > 0", (MODEL, RANDOM, y), {"method": "split-gibbs", "coupling": 0.0}),
+        ("operator must know its singular values", (MODEL, Unknown(RANDOM.values), y), {"method": "ddrm"}),
+    ]
+    for message, given, named in bad:
+        with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+            langevin.restore(*given, **named)
+
+
+def test_options_are_handed_on():
+    """A sampler or a grid of one's own, a step size."""
+    y = RANDOM(WORLD.sample(1, 5))
+    run = lambda **more: langevin.restore(MODEL, RANDOM, y, n=2, steps=5, **more)
+    assert not torch.equal(run(), run(sampler=DDIM()))
+    assert torch.equal(run(method="pigdm-unit"), run(data_std=1.0))
+    assert not torch.equal(run(method="dps"), run(method="dps", zeta=0.1))
+    assert run(method="dps", grid=[1.0, 0.5, 0.0]).shape == (2, DIM)
+
+
+def test_exact_samples_of_magnitudes():
+    """Rejection against importance resampling of the prior: W2 at the floor of the resampled, C2ST at one half.
+
+    Of 400,000 draws of the prior, 5e4 or more count (their effective number), so 2000 of them are nearly independent.
+    """
+    setting = Setting(8, "magnitudes", 0.3)
+    _, y = setting.measurements(1, 3)
+    found = setting.truth(y, Noise(0, 2000))
+    prior = setting.world.sample(400_000, 5)
+    weight = torch.exp(-0.5 * ((y - setting.a(prior)) / 0.3).square().sum(1))
+    assert weight.sum() ** 2 / weight.square().sum() > 5e4
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda: prior[torch.multinomial(weight, 2000, generator=generator)]
+    values = torch.tensor([sliced_w2(draw(), draw()) for _ in range(16)])
+    assert sliced_w2(found, draw()) < values.mean() + 4 * values.std()
+    # 5 standard errors of an accuracy over 4000 points, which neighbours in common correlate: twice that of coins
+    assert abs(c2st(found, draw()) - 0.5) < 5 * 2 * 0.5 / math.sqrt(4000)
+    again = given_magnitudes(setting.world, setting.a, y, 0.3, Noise(0, torch.tensor([7, 3])))
+    assert torch.allclose(again, found[[7, 3]], atol=1e-10)
+
+
+def test_calibration_and_c2st_tell():
+    """Right laws are at their floors, wrong ones are told: too narrow, too wide, shifted."""
+    noise = lambda draw, *shape: Noise(draw, shape[0]).normal(shape[1:])
+    x, right = noise(0, 400, 4), noise(1, 400, 7, 4)
+    distance, coverage = calibration(right, x)
+    # Of 1600 independent ranks: Kolmogorov's 1.63/√n at 1 %, and 4 standard errors of a share.
+    assert distance < 1.63 / math.sqrt(1600)
+    assert abs(coverage - 0.5) < 4 * 0.5 / math.sqrt(1600)
+    assert calibration(0.5 * right, x)[1] < 0.35
+    assert calibration(2 * right, x)[1] > 0.65
+    assert calibration(right + 1, x)[0] > 0.2
+    a, b = noise(2, 500, 4), noise(3, 500, 4)
+    assert abs(c2st(a, b) - 0.5) < 5 * 2 * 0.5 / math.sqrt(1000)
+    assert c2st(0.5 * a, b) > 0.6
+    assert c2st(a + 1.5, b) > 0.7
+
+
+def test_a_solver_of_ones_own_joins_the_league(tmp_path):
+    """A file with one function of at most twenty lines; wrong ones are told."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import langevin\n\n\n"
+        "def mine(denoiser, measurement, *, noise, steps):\n"
+        "    guided = langevin.guidance.moment_matching(denoiser, measurement)\n"
+        "    rule = langevin.samplers.Ancestral()\n"
+        "    return langevin.sample(guided, rule, noise=noise, steps=steps, batch=len(noise))\n\n\n"
+        "def broken(denoiser, measurement, *, noise, steps):\n"
+        "    return denoiser.process.prior(denoiser.shape).sample(noise) / 0\n"
+    )
+    name, mine = load_solver(f"{file}:mine")
+    sizes, problems = Sizes(200, 16, 7, 4), settings((16,), ("random", "magnitudes"), (0.3,))
+    seen = []
+    found = league(
+        {"exact": M.exact, name: mine, "broken": load_solver(f"{file}:broken")[1], "projection": M.projection},
+        problems=problems,
+        evaluations=(8,),
+        sizes=sizes,
+        progress=lambda done, total, row: seen.append((done, total)),
+    )
+    assert seen[-1] == (8, 8)
+    exact, own, broken, projection = found[:4]
+    assert exact.note == own.note == ""
+    assert exact.w2 < 2 * exact.w2_floor
+    assert own.w2 < 0.5 * projection.w2
+    assert own.used == 8
+    assert broken.note == "diverged"
+    assert "must be linear" in found[5].note
+    assert found[4].to_dict()["w2"] is None
+    for wrong in ("mine", "mine.py:", f"{tmp_path}/none.py:mine", f"{file}:other"):
+        with pytest.raises(ValueError, match="solver must be"):
+            load_solver(wrong)
+    for bad in ({"dim": 10}, {"operator": "blurr"}, {"std": 0.0}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            Setting(**{"dim": 16, "operator": "random", "std": 0.3, **bad})
+
+
+@pytest.mark.parametrize("operator", ["inpainting", "averages", "random"])
+def test_the_truth_is_at_its_floors(operator):
+    """The method ``exact`` in the league: every figure within four of the floors' own spreads."""
+    problem = Problem(Setting(16, operator, 0.3), Sizes(200, 32, 7, 8), 0)
+    row = problem.judge("exact", M.exact, 0)
+    assert row.w2 < 2 * row.w2_floor
+    assert abs(row.c2st - 0.5) < 5 * 2 * 0.5 / math.sqrt(400)
+    assert row.calibration < 0.15
+    assert abs(row.coverage - 0.5) < 0.15
+
+
+def test_operators_of_ones_own():
+    """An operator is a subclass with two functions."""
+    assert issubclass(Magnitudes, Operator)
