@@ -299,6 +299,38 @@ demo --out text.txt
 demo --out dangling
 demo --quick --steps 5
 demo extra
+
+# edit, purify, anomaly
+edit
+edit photos/0.png
+edit photos/0.png --model nowhere
+edit nowhere.png --model MODEL
+edit text.txt --model MODEL --out o
+edit photos --model MODEL --out photos/edited
+edit photos --model MODEL --out o --strength 1e9
+edit photos --model MODEL --out o --strength -1
+edit photos --model MODEL --out o --method blend
+edit photos --model MODEL --out o --method blind
+edit photos --model MODEL --out o --mask text.txt
+edit photos --model MODEL --out o --mask nowhere.png
+edit photos --model MODEL --out o --label eleven
+edit photos --model MODEL --out o --steps 0
+edit photos --model MODEL --out o --sampler ddmi
+edit photos --model MODEL --out o --grid karas
+edit photos --model MODEL --out o --method-options repeats 0
+edit photos --model MODEL --out text.txt
+purify
+purify photos --out o
+purify nowhere.png --model MODEL
+purify photos --model MODEL --out o --strength 0
+purify photos --model MODEL --out o --sampler ddmi
+purify photos --model MODEL --out o --seed -1
+anomaly
+anomaly photos --out o
+anomaly photos --model MODEL --out o --strength 0
+anomaly photos --model MODEL --out o --fixed-point -1
+anomaly photos --model MODEL --out o --truth nowhere.png
+anomaly photos --model MODEL --out o --label eleven
 """
 
 

@@ -1,4 +1,4 @@
-"""``langevin edit``: known pixels byte for byte, any size, resumed, bad input refused before any work."""
+"""``langevin edit``, ``purify`` and ``anomaly``: known pixels byte for byte, any size, resumed, bad input refused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_known_pixels_are_the_same_bytes(langevin: Run, model: Path, tmp_path: P
     words = ["edit", tmp_path / "a.png", "--model", model, "--mask", tmp_path / "m.png", "--out", out, "-n", 2, *FAST]
     said = langevin(*words)
     assert said.code == 0, said.err
-    assert f"{out}: 1 image edited by blend at σ/α = 2" in said.out
+    assert f"{out}: edited by blend at σ/α = 2, 1 image in" in said.out
     for i in range(2):
         made = read(out / f"a-{i}.png")
         np.testing.assert_array_equal(made[~free], given[~free])
@@ -56,7 +56,7 @@ def test_known_pixels_are_the_same_bytes(langevin: Run, model: Path, tmp_path: P
     before = (out / "a-0.png").stat().st_mtime_ns
     said = langevin(*words)
     assert said.code == 0, said.err
-    assert "0 images edited" in said.out
+    assert "0 images in" in said.out
     assert "1 were there" in said.out
     assert (out / "a-0.png").stat().st_mtime_ns == before
     said = langevin(*words[:-1], 3)
@@ -78,7 +78,7 @@ def test_a_folder_goes_on(langevin: Run, model: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "deep" / "b.json").unlink()
     said = langevin(*words)
     assert said.code == 0, said.err
-    assert "1 image edited" in said.out
+    assert "1 image in" in said.out
     assert "2 were there" in said.out
     assert {name: (tmp_path / "out" / f"{name}.png").read_bytes() for name in kept} == kept
 
@@ -132,3 +132,30 @@ def test_bad_input(langevin: Run, model: Path, tmp_path: Path) -> None:
         assert phrase in said.err, said.err
         assert said.err.count("\n") == 1
         assert not out.exists(), words
+
+
+def test_purify(langevin: Run, model: Path, tmp_path: Path) -> None:
+    for i, size in enumerate((8, 13)):
+        picture(tmp_path / "in" / f"{i}.png", size, 9, i)
+    words = ["purify", tmp_path / "in", "--model", model, "--out", tmp_path / "out", "--strength", 0.3, "--steps", 6]
+    said = langevin(*words)
+    assert said.code == 0, said.err
+    assert "purified at σ/α = 0.3, 2 images in" in said.out
+    assert read(tmp_path / "out" / "1.png").shape == (13, 9)
+    assert json.loads((tmp_path / "out" / "1.json").read_text())["mean_change"] > 0
+    assert "0 images in" in langevin(*words).out
+
+
+def test_anomaly(langevin: Run, model: Path, tmp_path: Path) -> None:
+    """The map has the picture's size; with the truth, its AUROC; of a model that cannot be asked, one sentence."""
+    picture(tmp_path / "a.png", 9, 12)
+    mask(tmp_path / "truth.png", 9, 12)
+    out = tmp_path / "out"
+    words = ["anomaly", tmp_path / "a.png", "--model", model, "--out", out, "--label", 3, "--steps", 12]
+    said = langevin(*words, "--truth", tmp_path / "truth.png")
+    assert said.code == 0, said.err
+    assert read(out / "a.png").shape == (9, 12)
+    assert read(out / "a.png").max() == 255
+    record = json.loads((out / "a.json").read_text())
+    assert 0 <= record["auroc"] <= 1
+    assert record["largest"] >= record["mean"] > 0

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from .._duration import duration
 from .._errors import UserError
 from .given import class_names, conditions
 from .options import (
@@ -23,12 +21,16 @@ from .options import (
     json_value,
     writable,
 )
+from .work import Done, each
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
     from torch import Tensor
+
+    from ..report import Bar
+    from ..tasks.pictures import Picture
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,6 @@ def run(options: Options) -> None:
     from .. import models
     from ..data.images import upright_size
     from ..generate import model_digest
-    from ..report import Bar
-    from ..storage import files
     from ..tasks import edit as editing
     from ..tasks import pictures, prepare
 
@@ -128,48 +128,36 @@ def run(options: Options) -> None:
             masks[name] = pictures.read_mask(file, (height, width))
     # What the library refuses is refused of all before any of them is begun.
     prepare.steps_below(model, made.sampler(), options.strength, options.steps, options.grid)
-    left, begun = results.left(found), time.monotonic()
-    with files.lock(out):
-        for number, (name, path) in enumerate(left):
-            picture, free = pictures.read(name, path, model), masks.get(name)
-            start = None if guide is None else pictures.read(name, guide, model).x
-            told, started = model.counted(), time.monotonic()
-            title = f"editing {name}" + (f" ({number + 1} of {len(left)})" if len(left) > 1 else "")
-            with Bar(title) as bar:
-                x = editing.edit(
-                    told,
-                    picture.x,
-                    mask=free,
-                    strength=options.strength,
-                    method=made,
-                    guide=start,
-                    source=None if source is None else {"label": source},
-                    steps=options.steps,
-                    sampler=options.sampler,
-                    grid=options.grid,
-                    guidance_scale=options.guidance_scale,
-                    n=options.n,
-                    seed=options.seed,
-                    overlap=options.overlap,
-                    batch=options.batch,
-                    progress=bar,
-                    **given,
-                )
-            edited = [pictures.keep(pictures.to_pixels(one, model), picture.pixels, free) for one in x]
-            record = {
-                "model": options.model,
-                "trained_steps": model.config.get("steps"),
-                "size": list(picture.pixels.shape),
-                "free": None if free is None else int(free.sum()),
-                "calls": told.counter.calls,
-                "seconds": round(time.monotonic() - started, 3),
-            }
-            results.write(name, path, edited, columns(picture.pixels, free, edited), record)
-    skipped = f", {len(found) - len(left)} were there" if len(left) < len(found) else ""
-    print(
-        f"{out}: {len(left)} image{'s' * (len(left) != 1)} edited by {method} at σ/α = {options.strength:g} in "
-        f"{duration(time.monotonic() - begun)}{skipped}."
-    )
+
+    def work(picture: Picture, told: Any, bar: Bar) -> Done:
+        free = masks.get(picture.name)
+        start = None if guide is None else pictures.read(picture.name, guide, model).x
+        x = editing.edit(
+            told,
+            picture.x,
+            mask=free,
+            strength=options.strength,
+            method=made,
+            guide=start,
+            source=None if source is None else {"label": source},
+            steps=options.steps,
+            sampler=options.sampler,
+            grid=options.grid,
+            guidance_scale=options.guidance_scale,
+            n=options.n,
+            seed=options.seed,
+            overlap=options.overlap,
+            batch=options.batch,
+            progress=bar,
+            **given,
+        )
+        edited = [pictures.keep(pictures.to_pixels(one, model), picture.pixels, free) for one in x]
+        size = list(picture.pixels.shape)
+        record = {"model": options.model, "size": size, "free": None if free is None else int(free.sum())}
+        return Done(edited, columns(picture.pixels, free, edited), record)
+
+    done = each(results, found, model, "editing", work)
+    print(f"{out}: edited by {method} at σ/α = {options.strength:g}, {done}.")
 
 
 REQUEST = (

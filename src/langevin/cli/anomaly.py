@@ -1,0 +1,115 @@
+"""``langevin anomaly``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from .._errors import UserError
+from .given import conditions
+from .options import Name, Whole, at_least_one, check_guidance, device_named, writable
+from .work import Done, each
+
+if TYPE_CHECKING:
+    from ..report import Bar
+    from ..tasks.pictures import Picture
+
+
+@dataclass(frozen=True)
+class Options:
+    """Show where images differ from what a model knows as healthy.
+
+    IN is a picture, or a folder with all pictures below it, of the model's size or larger. Each is encoded without a
+    condition and decoded as healthy: by a class, or by a model that was trained on healthy images alone. Writes
+    OUT/NAME.png (the map of differences, white is the largest), OUT/NAME-strip.png (input, healthy, map) and
+    OUT/NAME.json. The same call goes on where one was stopped.
+    """
+
+    input: Annotated[Positional[str], arg(metavar="IN")]
+    """A picture, or a folder of pictures."""
+    model: Annotated[str, arg(metavar="MODEL")]
+    """A model directory, or owner/name on the Hub, of grey or colour images."""
+    out: Annotated[Path, arg(metavar="DIR")] = Path("anomalies")
+    """Where the results go."""
+    label: Name = None
+    """The class that is healthy, by name or index; none for a model of healthy images alone."""
+    strength: Annotated[float, arg(metavar="S")] = 1.0
+    """The noise level sigma/alpha up to which images are encoded: the larger, the more may change."""
+    steps: Annotated[int, arg(metavar="N")] = 50
+    """Steps of the whole grid; those below the strength are taken, twice."""
+    scale: Annotated[float, arg(metavar="W")] = 1.0
+    """Classifier-free guidance to the healthy class: 1 is the plain conditional model."""
+    fixed_point: Annotated[int, arg(metavar="N")] = 0
+    """Iterations a step of the encoding, so that what is not changed comes back exactly; 0 for plain DDIM."""
+    truth: Name = None
+    """A mask of the true anomaly, white; or a folder, with one of each picture's name: the record has the AUROC."""
+    overlap: Whole = None
+    """Pixels that neighbouring tiles share; a quarter of a tile if not given."""
+    batch: Annotated[int, arg(metavar="N")] = 64
+    """Tiles carried at a time."""
+    device: Name = None
+    """cpu or cuda; cuda if there is one, if not given."""
+
+
+def run(options: Options) -> None:
+    """Read, compare, write."""
+    out = writable(options.out)
+    at_least_one(steps=options.steps, batch=options.batch)
+    check_guidance(options.scale)
+    if options.fixed_point < 0:
+        raise UserError(f"fixed-point must be an integer of at least 0, got {options.fixed_point}")
+    from .. import models, samplers
+    from ..data.images import upright_size
+    from ..generate import model_digest
+    from ..tasks import pictures, prepare
+    from ..tasks.anomaly import anomaly, auroc
+
+    found = pictures.find(options.input, out)
+    model = models.load_denoiser(options.model, own=False, device=device_named(options.device))
+    pictures.image_model(model)
+    given = conditions([], options.label, model)
+    pictures.check_sizes(found, model)
+    if len(prepare.steps_below(model, samplers.DDIM(), options.strength, options.steps)) < 3:
+        raise UserError(f"strength must leave two steps or more, got {options.strength:g}; take more steps")
+    names = ("label", "strength", "steps", "scale", "fixed_point", "truth", "overlap")
+    asked = {"command": "anomaly", "model": model_digest(options.model), **{n: getattr(options, n) for n in names}}
+    drawn = {name: pictures.mask_of(options.truth, name) for name, _ in found}
+    beside = {name: [file] for name, file in drawn.items() if file is not None}
+    results = pictures.Results(out, asked, beside=beside)
+    results.check(found)
+    truths = {}
+    for name, path in found:
+        if (file := drawn[name]) is not None:
+            width, height = upright_size(str(path))
+            truths[name] = pictures.read_mask(file, (height, width))
+
+    def work(picture: Picture, told: Any, bar: Bar) -> Done:
+        made = anomaly(
+            told,
+            picture.x,
+            strength=options.strength,
+            steps=options.steps,
+            scale=options.scale,
+            fixed_point=options.fixed_point,
+            overlap=options.overlap,
+            batch=options.batch,
+            progress=bar,
+            **given,
+        )
+        score = made.map[0]
+        largest = float(score.max())
+        shown = (score / max(largest, 1e-12) * 255).round().byte().numpy()[..., None]
+        record: dict[str, Any] = {"model": options.model, "size": list(picture.pixels.shape)}
+        record |= {"largest": round(largest, 6), "mean": round(float(score.mean()), 6)}
+        columns = [("input", picture.pixels), ("healthy", pictures.to_pixels(made.healthy[0], model)), ("map", shown)]
+        truth = truths.get(picture.name)
+        if truth is not None:
+            both = bool(truth.any()) and not bool(truth.all())
+            record["auroc"] = round(auroc(score, truth), 4) if both else None
+            columns.append(("truth", (truth[..., None].numpy() * 255).astype("uint8")))
+        return Done([shown], columns, record)
+
+    print(f"{out}: compared at σ/α = {options.strength:g}, {each(results, found, model, 'comparing', work)}.")
