@@ -187,7 +187,7 @@ def job(
     from .. import operators
 
     channels, height, width = model.output_shape
-    shape = (channels, *size)
+    shape: tuple[int, ...] = (channels, *size)
     if options.task.partition("=")[0].strip() == "super-resolution" and not options.simulate:
         factor = operators.create(options.task, (channels, 4096, 4096)).measured((channels, 4096, 4096))[1]
         shape = (channels, *(round(side * 4096 / factor) for side in size))
