@@ -48,7 +48,7 @@ class Options:
     threshold: Number = None
     """Dynamic thresholding of x_0 at this percentile, from 0 to 1; 0.995 is usual."""
     classifier: Name = None
-    """For classifier: the directory of one, trained with `langevin train DATA --objective.name classifier`."""
+    """For classifier: the directory of one, trained with `langevin train DATA --objective.name cross-entropy`."""
     weak: Name = None
     """For autoguidance: the directory of a worse model of the same data."""
     particles: Whole = None
@@ -114,7 +114,7 @@ def run(options: Options) -> None:
     def guide(own: NetworkDenoiser, condition: Mapping[str, Any]) -> Denoiser:
         rule = samplers.create_sampler(recipe.sampler, **recipe.options) if recipe.sampler else None
         times = samplers.resolve(own, rule, steps=recipe.steps, grid=recipe.grid)[1]
-        return asked.bind(own, {**condition, **beside}, classifier=classifier, weak=weak, grid=times)
+        return asked.bind(own, {**beside, **condition}, classifier=classifier, weak=weak, grid=times)
 
     with files.lock(out):
         about = {**asdict(asked), "classifier": options.classifier, "weak": options.weak}

@@ -77,6 +77,9 @@ REQUEST = ("task", "mask", "std", "simulate", "label", "n", "steps", "overlap", 
 SIMULATED = ("compressed-sensing", "fourier", "coils", "radon", "phase")
 """Tasks whose measurement is no picture, and so is made of a whole one."""
 
+ENLARGING = ("super-resolution", "bicubic")
+"""Tasks whose measurement is smaller than what is restored, by a factor."""
+
 INTERVAL = 0.9
 """The probability of the intervals whose coverage is told."""
 
@@ -178,7 +181,7 @@ def run(options: Options) -> None:
 
 def job(
     options: Options, model: Denoiser, size: tuple[int, int], free: Tensor | None
-) -> tuple[Operator, tuple[int, int, int], Tensor | None]:
+) -> tuple[Operator, tuple[int, ...], Tensor | None]:
     """The operator for a picture of a size, the shape of what is restored, and where it is to be restored.
 
     Raises:
@@ -188,21 +191,21 @@ def job(
 
     channels, height, width = model.output_shape
     shape: tuple[int, ...] = (channels, *size)
-    if options.task.partition("=")[0].strip() == "super-resolution" and not options.simulate:
-        factor = operators.create(options.task, (channels, 4096, 4096)).measured((channels, 4096, 4096))[1]
-        shape = (channels, *(round(side * 4096 / factor) for side in size))
+    name, _, number = (part.strip() for part in options.task.partition("="))
+    if name in ENLARGING and not options.simulate and number.replace(".", "", 1).isdecimal():
+        shape = operators.SuperResolution(float(number)).domain(shape)
     if shape[1] < height or shape[2] < width:
         raise UserError(
             f"what is restored must have at least {width} × {height} pixels, the model's, got {shape[2]} × {shape[1]}"
         )
     mask = None if free is None else ~free
     operator = operators.create(options.task, shape, mask=mask, seed=options.seed)
-    if not options.simulate and options.task.partition("=")[0].strip() in SIMULATED:
+    if not options.simulate and name in SIMULATED:
         raise UserError(f"simulate must be given for the task {options.task!r}: its measurement is no picture")
     return operator, shape, free
 
 
-def measured(options: Options, operator: Operator, x: Tensor, shape: tuple[int, int, int]) -> Tensor:
+def measured(options: Options, operator: Operator, x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The measurement: made of the whole picture, or the picture itself."""
     from ..operators import measure
 
@@ -218,14 +221,14 @@ def measured(options: Options, operator: Operator, x: Tensor, shape: tuple[int, 
     return operator(x[None]) if options.mask is not None else x[None]
 
 
-def larger(model: Any, shape: tuple[int, int, int], overlap: int | None, batch: int) -> Denoiser:
+def larger(model: Any, shape: tuple[int, ...], overlap: int | None, batch: int) -> Denoiser:
     """The model itself, or in tiles for a larger picture."""
     from ..denoisers import tiled
 
     return model if tuple(model.shape) == tuple(shape) else tiled(model, shape, overlap, batch=batch)
 
 
-def enlarged(pixels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def enlarged(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """A picture ``(h, w, C)`` in the size of what is restored, every pixel a rectangle."""
     import numpy as np
 

@@ -1,0 +1,155 @@
+"""``langevin guide``: the samples are those of the library's guidance, and the record says which."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import QUIET
+from said import Run
+
+import langevin as lib
+from langevin.cli import main
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of noisy digits after three steps, on the process of ``model``."""
+    out = tmp_path_factory.mktemp("guide") / "classifier"
+    small = ["--batch", "8", "--objective.name", "cross-entropy", "--network.options", "width", "8"]
+    assert main(["train", "digits", "--out", str(out), "--steps", "3", *small, *QUIET]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def unconditional(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of digits without labels."""
+    place = tmp_path_factory.mktemp("guide")
+    x = lib.data.load("digits").train.batch(torch.arange(64))["x"]
+    np.save(place / "x.npy", x.numpy())
+    small = ["--batch", "8", "--network.name", "unet", "--network.options", "width", "8"]
+    words = ["train", str(place / "x.npy"), "--out", str(place / "run"), "--steps", "3", *small, *QUIET]
+    assert main(words) == 0
+    return place / "run"
+
+
+FAST = ["-n", 4, "--steps", 4]
+
+
+@pytest.mark.parametrize(
+    ("words", "make"),
+    [
+        (
+            ["--scale", 2, "--rescale", 0.5, "--label", 3],
+            lambda m: lib.guidance.classifier_free(m, label=3, guidance_scale=2.0, rescale=0.5),
+        ),
+        (
+            ["--scale", 2, "--label", 3, "--negative-label", 5],
+            lambda m: lib.guidance.classifier_free(m, label=3, guidance_scale=2.0, negative={"label": 5}),
+        ),
+        (
+            ["--scale", 2, "--label", 3, "--interval", 0.3, 5],
+            lambda m: lib.guidance.classifier_free(m, label=3, guidance_scale=2.0, interval=(0.3, 5.0)),
+        ),
+        (
+            ["--method", "apg", "--scale", 4, "--label", 3],
+            lambda m: lib.guidance.apg(m, label=3, guidance_scale=4.0),
+        ),
+        (
+            ["--method", "cfg-zero-star", "--scale", 4, "--label", 3, "--threshold", 0.9],
+            lambda m: lib.guidance.threshold(lib.guidance.cfg_zero_star(m, label=3, guidance_scale=4.0), 0.9),
+        ),
+        (
+            ["--method", "conjunction", "--scale", 1, "--label", 3, "--also", "5"],
+            lambda m: lib.guidance.conjunction(m, [{"label": 3}, {"label": 5}], [1.0, 1.0]),
+        ),
+    ],
+)
+def test_the_samples_are_the_library_s(langevin: Run, model: Path, tmp_path: Path, words: list[object], make) -> None:
+    out = tmp_path / "out"
+    said = langevin("guide", model, *words, *FAST, "--sampler", "ddim", "--out", out)
+    assert said.code == 0, said.err
+    loaded = lib.load(str(model))
+    x = lib.sample(make(loaded), lib.samplers.DDIM(), n=4, steps=4, seed=0).clamp(-1, 1)
+    with np.load(out / "samples.npz") as file:
+        np.testing.assert_allclose(file["x"], x.numpy(), rtol=0, atol=1e-5)  # rounding of float32 in another order
+        assert file["label"].tolist() == [3] * 4
+    record = json.loads((out / "sample.json").read_text())
+    assert record["guidance"]["method"] in said.out
+    assert record["guidance"]["scale"] == words[words.index("--scale") + 1]
+
+
+def test_cfg_plus_plus_takes_the_grid_of_the_sampler(langevin: Run, model: Path, tmp_path: Path) -> None:
+    words = ["--method", "cfg-plus-plus", "--scale", 0.6, "--label", 3, "--sampler", "ddim", *FAST]
+    said = langevin("guide", model, *words, "--out", tmp_path / "out")
+    assert said.code == 0, said.err
+    loaded, rule = lib.load(str(model)), lib.samplers.DDIM()
+    times = lib.samplers.resolve(loaded, rule, steps=4)[1]
+    guided = lib.guidance.cfg_plus_plus(loaded, label=3, scale=0.6, grid=times)
+    x = lib.sample(guided, rule, n=4, steps=4, seed=0).clamp(-1, 1)
+    with np.load(tmp_path / "out" / "samples.npz") as file:
+        np.testing.assert_allclose(file["x"], x.numpy(), rtol=0, atol=1e-5)
+
+
+def test_by_a_classifier(langevin: Run, model: Path, unconditional: Path, classifier: Path, tmp_path: Path) -> None:
+    """Of a model that takes labels, and of one that does not; classes in turn where none is given."""
+    for i, place in enumerate((model, unconditional)):
+        words = ["guide", place, "--method", "classifier", "--classifier", classifier, "--scale", 2, *FAST]
+        said = langevin(*words, "--out", tmp_path / f"{i}")
+        assert said.code == 0, said.err
+        with np.load(tmp_path / f"{i}" / "samples.npz") as file:
+            assert file["label"].tolist() == [0, 1, 2, 3]
+            assert np.isfinite(file["x"]).all()
+    loaded, judge = lib.load(str(unconditional)), lib.load(str(classifier))
+    guided = lib.guidance.classifier(loaded, judge, label=torch.arange(4), scale=2.0)
+    x = lib.sample(guided, n=4, steps=4, seed=0).clamp(-1, 1)
+    with np.load(tmp_path / "1" / "samples.npz") as file:
+        np.testing.assert_allclose(file["x"], x.numpy(), rtol=0, atol=1e-4)
+
+
+def test_particles(langevin: Run, unconditional: Path, classifier: Path, tmp_path: Path) -> None:
+    words = ["guide", unconditional, "--method", "classifier", "--classifier", classifier, "--label", 3, *FAST]
+    said = langevin(*words, "--particles", 16, "--out", tmp_path / "out")
+    assert said.code == 0, said.err
+    record = json.loads((tmp_path / "out" / "sample.json").read_text())
+    assert len(record["guidance"]["ess"]) == 5
+    assert all(1 <= ess <= 16 for ess in record["guidance"]["ess"])
+    with np.load(tmp_path / "out" / "samples.npz") as file:
+        assert file["x"].shape == (4, 1, 8, 8)
+        assert file["label"].tolist() == [3] * 4
+
+
+def test_autoguidance_by_the_model_itself_is_the_model(langevin: Run, model: Path, tmp_path: Path) -> None:
+    words = ["guide", model, "--method", "autoguidance", "--weak", model, "--scale", 3, "--label", 3, *FAST]
+    assert langevin(*words, "--out", tmp_path / "a").code == 0
+    assert langevin("sample", model, "--label", 3, *FAST, "--out", tmp_path / "b").code == 0
+    with np.load(tmp_path / "a" / "samples.npz") as a, np.load(tmp_path / "b" / "samples.npz") as b:
+        np.testing.assert_allclose(a["x"], b["x"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--method", "apgg"], "Did you mean 'apg'?"),
+        (["--scale", "nan"], "guidance"),
+        (["--method", "classifier"], "classifier must be given"),
+        (["--method", "autoguidance"], "weak must be given"),
+        (["--method", "conjunction", "--label", "3"], "labels must be given"),
+        (["--method", "apg", "--rescale", "0.5"], "rescale is not taken"),
+        (["--interval", "5", "0.3"], "interval"),
+        (["--particles", "8"], "particles are for --method classifier"),
+        (["--particles", "0"], "particles must be"),
+        (["--label", "ten"], "unknown label"),
+        (["--guidance-scale", "2"], "guidance-scale is --scale here"),
+        (["--method", "classifier", "--classifier", "MODEL"], "must be a classifier of noisy data"),
+    ],
+)
+def test_bad_input(langevin: Run, model: Path, tmp_path: Path, words: list[str], message: str) -> None:
+    asked = [model if word == "MODEL" else word for word in words]
+    said = langevin("guide", model, *asked, *FAST, "--out", tmp_path / "out")
+    assert said.code == 2, said.out
+    assert message in said.err
+    assert not (tmp_path / "out" / "sample.json").exists()
