@@ -3,11 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/guidance.py
     OMP_NUM_THREADS=1 python benchmarks/guidance.py --batch 8 --rounds 10
 
-Ten DDIM steps of the library's U-Net at 32×32 under every guidance, beside its own network calls alone, with their
-inputs made beforehand: one call of twice the batch for classifier-free guidance and what is built on it, one of three
-times for two conditions, two calls for two networks, a forward and a backward pass for energy guidance, a call of the
-U-Net and a forward and a backward pass of the classifier for classifier guidance. Both run in turns in one process; the
-ratio is the median over rounds, of CPU seconds. The control is plain sampling beside its own calls.
+Ten DDIM steps of the library's U-Net at 32×32 under every guidance. Every call of a network and every backward pass is
+timed inside the step, in CPU seconds of the one process; the ratio is that of the whole loop to these, the median over
+rounds. A machine that is busy otherwise slows both sides of it alike.
 
     OMP_NUM_THREADS=1 python benchmarks/guidance.py --composition
 
@@ -21,6 +19,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from rich.table import Table
@@ -32,9 +31,6 @@ from langevin.denoisers import AffineParameterization, Denoiser, NetworkDenoiser
 from record import show
 
 SHAPE, CLASSES, STEPS = (3, 32, 32), 10, 10
-
-Calls = Callable[[], object]
-"""The network calls of one step."""
 
 
 class Classifier(nn.Module):
@@ -58,62 +54,58 @@ def model() -> NetworkDenoiser:
     return NetworkDenoiser(network, processes.VP(), AffineParameterization("eps"), SHAPE)
 
 
-def cases(batch: int) -> dict[str, tuple[Denoiser, Calls]]:
-    """Each guidance, with its network calls."""
+class Watch:
+    """CPU seconds and calls of the networks that are watched, and of backward passes."""
+
+    def __init__(self) -> None:
+        self.seconds, self.forwards, self.backwards = 0.0, 0, 0
+        self._grad = torch.autograd.grad
+        torch.autograd.grad = self._timed(torch.autograd.grad, "backwards")
+
+    def _timed(self, run: Callable[..., Any], kind: str) -> Callable[..., Any]:
+        def timed(*args: Any, **named: Any) -> Any:
+            begun = time.process_time()
+            out = run(*args, **named)
+            self.seconds += time.process_time() - begun
+            setattr(self, kind, getattr(self, kind) + 1)
+            return out
+
+        return timed
+
+    def network(self, network: nn.Module) -> nn.Module:
+        """The network, watched from now on."""
+        network.forward = self._timed(network.forward, "forwards")  # type: ignore[method-assign]
+        return network
+
+    def reset(self) -> None:
+        """Nothing was seen."""
+        self.seconds, self.forwards, self.backwards = 0.0, 0, 0
+
+
+def cases(batch: int, watch: Watch) -> dict[str, Denoiser]:
+    """Each guidance, of networks that are watched."""
     torch.manual_seed(0)
     free, weak, classify = model(), model(), Classifier().eval()
-    x = Noise(0, batch).normal(SHAPE).float()
+    for network in (free.network, weak.network, classify):
+        watch.network(network)
     labels = torch.arange(batch) % CLASSES
-    times = torch.ones(batch)
-
-    def call(network: nn.Module, copies: int) -> Calls:
-        many, told = x.repeat(copies, 1, 1, 1), times.repeat(copies)
-        label = {"label": torch.cat([labels - 0] * copies)}
-        return lambda: network(many, told, label)
-
-    def both_passes() -> object:
-        with torch.enable_grad():
-            at = x.clone().requires_grad_()
-            return torch.autograd.grad(free.network(at, times, None).sum(), at)
-
-    def with_classifier() -> object:
-        free.network(x, times, None)
-        with torch.enable_grad():
-            at = x.clone().requires_grad_()
-            return torch.autograd.grad(torch.log_softmax(classify(at), -1)[:, 3].sum(), at)
-
-    def two_networks() -> None:
-        free.network(x, times, {"label": labels})
-        weak.network(x, times, {"label": labels})
-
     given, grid = free.given(label=labels), samplers.default_grid(free.process, STEPS)
     told: dict[str, object] = {"label": labels}
-    once, twice, thrice = (call(free.network, copies) for copies in (1, 2, 3))
     scaled = guidance.classifier_free(free, told, guidance_scale=3.0)
     return {
-        "none (control)": (given, once),
-        "classifier-free": (scaled, twice),
-        "the same, rescaled": (guidance.classifier_free(free, told, guidance_scale=3.0, rescale=0.7), twice),
-        "the same, in an interval": (
-            guidance.classifier_free(free, told, guidance_scale=3.0, interval=(0.0, 1e9)),
-            twice,
-        ),
-        "APG": (guidance.apg(free, told, guidance_scale=3.0, norm_threshold=10.0), twice),
-        "CFG++": (guidance.cfg_plus_plus(free, told, scale=0.6, grid=grid), twice),
-        "CFG-Zero*": (guidance.cfg_zero_star(free, told, guidance_scale=3.0), twice),
-        "dynamic threshold of it": (guidance.threshold(scaled), twice),
-        "conjunction of two": (guidance.conjunction(free, [told, {"label": 3}]), thrice),
-        "autoguidance": (guidance.autoguidance(given, weak.given(label=labels), 2.0), two_networks),
-        "classifier": (guidance.classifier(free, classify, label=3, scale=2.0), with_classifier),
-        "energy": (guidance.energy(free, lambda x0: x0.square().mean((1, 2, 3))), both_passes),
+        "none": given,
+        "classifier-free": scaled,
+        "the same, rescaled": guidance.classifier_free(free, told, guidance_scale=3.0, rescale=0.7),
+        "the same, in an interval": guidance.classifier_free(free, told, guidance_scale=3.0, interval=(0.0, 1e9)),
+        "APG": guidance.apg(free, told, guidance_scale=3.0, norm_threshold=10.0),
+        "CFG++": guidance.cfg_plus_plus(free, told, scale=0.6, grid=grid),
+        "CFG-Zero*": guidance.cfg_zero_star(free, told, guidance_scale=3.0),
+        "dynamic threshold of classifier-free": guidance.threshold(scaled),
+        "conjunction of two": guidance.conjunction(free, [told, {"label": 3}]),
+        "autoguidance": guidance.autoguidance(given, weak.given(label=labels), 2.0),
+        "classifier": guidance.classifier(free, classify, label=3, scale=2.0),
+        "energy": guidance.energy(free, lambda x0: x0.square().mean((1, 2, 3))),
     }
-
-
-def timed(run: Callable[[], object]) -> float:
-    """CPU seconds of a run: one thread computes, and what else the machine does is no part of it."""
-    begun = time.process_time()
-    run()
-    return time.process_time() - begun
 
 
 def cross(axis: int) -> worlds.GaussianMixture:
@@ -166,31 +158,22 @@ def main() -> None:
     options = parser.parse_args()
     if options.composition:
         return show("guidance-composition", composition())
-    start = Noise(1, options.batch).normal(SHAPE).float()
-    table = Table("guidance", "ms a step", "of it calls", "× its calls", "min", "max")
+    start, watch = Noise(1, options.batch).normal(SHAPE).float(), Watch()
+    table = Table("guidance", "forward", "backward", "ms a step", "of it networks", "ratio", "min", "max")
     with torch.no_grad():
-        for name, (denoiser, calls) in cases(options.batch).items():
-            grid = samplers.default_grid(denoiser.process, STEPS)
-            sampler = samplers.DDIM()
-
-            def steps(denoiser: Denoiser = denoiser, sampler: samplers.Sampler = sampler, grid: Tensor = grid) -> None:
-                for _ in langevin.trajectory(denoiser, sampler, grid=grid, start=start):
+        for name, denoiser in cases(options.batch, watch).items():
+            grid, pairs = samplers.default_grid(denoiser.process, STEPS), []
+            for _ in range(options.rounds + 1):  # the first warms up
+                watch.reset()
+                begun = time.process_time()
+                for _ in langevin.trajectory(denoiser, samplers.DDIM(), grid=grid, start=start):
                     pass
-
-            def bare(calls: Calls = calls) -> None:
-                for _ in range(STEPS):
-                    calls()
-
-            steps(), bare()
-            pairs = []
-            for number in range(options.rounds):  # who goes first changes, since the second finds a warm cache
-                first, second = (steps, bare) if number % 2 else (bare, steps)
-                seconds = {first: timed(first), second: timed(second)}
-                pairs.append((seconds[steps], seconds[bare]))
-            ratios = [own / calls for own, calls in pairs]
-            own, other = (1e3 / STEPS * statistics.median(side) for side in zip(*pairs))
+                pairs.append((time.process_time() - begun, watch.seconds))
+            ratios = [own / calls for own, calls in pairs[1:]]
+            own, calls = (1e3 / STEPS * statistics.median(side) for side in zip(*pairs[1:]))
+            counts = (f"{watch.forwards / STEPS:g}", f"{watch.backwards / STEPS:g}")
             figures = (statistics.median(ratios), min(ratios), max(ratios))
-            table.add_row(name, f"{own:.1f}", f"{other:.1f}", *(f"{value:.3f}" for value in figures))
+            table.add_row(name, *counts, f"{own:.1f}", f"{calls:.1f}", *(f"{value:.3f}" for value in figures))
     show("guidance-overhead", table)
 
 

@@ -134,6 +134,22 @@ def test_tokens(chain):
         torch.testing.assert_close(own.probs, single(x[:, :1], 0.5).probs, rtol=1e-8, atol=1e-12)
 
 
+def test_evidence_rules_out():
+    """A network may give a chance to a token that x_t excludes: the product does not, at any Σ w."""
+    q = CHAINS["absorbing"]
+
+    class Fixed(langevin.denoisers.Denoiser):
+        process, shape = q, (1,)
+
+        def __call__(self, x_t, t):
+            return Categorical(f64(0.5, 0.3, 0.2).expand(len(x_t), 1, 3))
+
+    seen = torch.tensor([[1], [3]])  # a token that is its own, and the mask
+    found = product([Fixed(), Fixed()])(seen, 0.5).probs[:, 0]
+    square = f64(0.25, 0.09, 0.04)
+    torch.testing.assert_close(found, torch.stack([f64(0.0, 1.0, 0.0), square / square.sum()]), rtol=1e-12, atol=1e-14)
+
+
 def test_laws_of_levels():
     """Each coordinate on three levels: Bayes' rule for the product of priors, written out."""
     values, process = f64(-1.0, 0.0, 1.0), processes.VP()
