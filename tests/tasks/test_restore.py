@@ -29,7 +29,25 @@ OPERATORS = {
     "blur": Matrix(sum(torch.roll(torch.eye(DIM), i, 0) for i in (-1, 0, 1)).double() / 3),
 }
 RANDOM = OPERATORS["random"]
-NAMES = [m.name for m in methods("inverse")]
+NAMES = [
+    "exact",
+    "pigdm",
+    "pigdm-unit",
+    "pigdm-published",
+    "moment-matching",
+    "dps",
+    "dps-squared",
+    "dps-likelihood",
+    "mcg",
+    "projection",
+    "repaint",
+    "ddrm",
+    "diffpir",
+    "daps",
+    "daps-published",
+    "split-gibbs",
+    "split-gibbs-published",
+]
 
 
 class Unknown(Matrix):
@@ -44,6 +62,11 @@ class Nothing(Unknown):
 
     def __call__(self, x):
         return 0 * super().__call__(x)
+
+
+def test_every_method_is_tested():
+    """The names above are those of the registry, but for methods of particles, which have tests of their own."""
+    assert {m.name for m in methods("inverse") if "restore.methods" in m.where} == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -133,8 +133,8 @@ def walk(
         ahead = (log_density(centre + probe * direction)[1] - gradient) / probe
         curvature, direction = torch.maximum(curvature, dot(ahead, ahead).sqrt()), ahead
     eta = expand(step_size / torch.maximum(curvature, inverse.flatten().expand(len(centre))), centre)
-    for i in range(steps):
-        own = noise.fold_in(Stream.WALKED + (i + 1))
+    for i in range(1, steps + 1):
+        own = noise.fold_in(Stream.WALKED + i)
         moved = x + eta * gradient + torch.sqrt(2 * eta) * own.normal(shape).to(x)
         new, ahead = log_density(moved)
         accept = torch.ones_like(new, dtype=torch.bool)

@@ -40,8 +40,8 @@ from ...samplers import (
 from ...worlds import WorldDenoiser
 
 _PROOF = "exact: tests/tasks/test_restore.py"
-_INVERSE = "exact: tests/samplers/test_inverse.py"
-_GUIDED = "exact: tests/guidance/test_measurement_guidance.py"
+_INVERSE = "exact: tests/samplers/test_inverse.py, tests/tasks/test_restore.py"
+_GUIDED = "exact: tests/guidance/test_measurement_guidance.py, tests/tasks/test_restore.py"
 
 
 class Watched(Transform):
