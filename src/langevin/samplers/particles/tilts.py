@@ -157,7 +157,7 @@ class Product(Target):
             ratio = sum(w * log for w, log in zip(self.weights, logs)) - logs[own] + move.log_ratio(x_s)
             if abs(self._surplus) > 1e-12:
                 ratio = ratio - self._surplus * process.transition(x_s, s, t).log_prob(x).to(torch.float64)
-            return ratio  # type: ignore[return-value]
+            return ratio
 
         return Move(move.sample, log_ratio)
 
@@ -207,7 +207,7 @@ def smc_product(
     if isinstance(denoisers, LinearPooling):
         if weights is not None:
             raise UserError(f"weights must be left out of a pooling, which has its own, got {shown(weights)}")
-        denoisers, weights = denoisers.parts, denoisers.weights
+        weights, denoisers = denoisers.weights, denoisers.parts
     if not isinstance(denoisers, Sequence) or not denoisers:
         raise UserError(f"denoisers must be a list of denoisers or classifier-free guidance, got {shown(denoisers)}")
     for one in denoisers:
