@@ -37,6 +37,9 @@ def twisted_smc(
     Its proposals are the guided steps (Wu et al. 2023, arXiv:2306.17775), its twisting function is the guidance's own
     :math:`g(x_t)`: of ``guidance.classifier`` at scale s, :math:`p(x_0)\,p(y | x_0)^s`.
 
+    At a scale far above 1 the guidance's own factor is too pessimistic on the way, and the error has a long tail: then
+    guide at scale 1 and give the law as ``tilt``, which reaches it with fewer particles (docs/particles.md).
+
     Args:
         guided: a denoiser guided by a gradient, as ``guidance.classifier`` and ``guidance.energy`` return.
         tilt: g of clean data ``(B, *shape)``, ``(B,)``; the guidance's own, asked at t = 0 with the belief that is the
