@@ -38,6 +38,8 @@ class Problem:
     draw: Callable[..., Particles]
     mean: Tensor
     guided: langevin.denoisers.Denoiser
+    gentle: Callable[..., Particles] | None = None
+    """The same law, looked ahead at with the factor at scale 1 until the last step."""
 
 
 def classifier(scale: float = 3.0) -> Problem:
@@ -48,7 +50,13 @@ def classifier(scale: float = 3.0) -> Problem:
     x = torch.stack(torch.meshgrid(line, line, indexing="ij"), -1).reshape(-1, 2)
     log_p = torch.nan_to_num(world.log_prob(x) + scale * exact(x, 0.0)[:, 1], nan=-torch.inf)
     guided = guidance.classifier(world.denoiser(PROCESS), exact, label=1, scale=scale)
-    return Problem(lambda **given: twisted_smc(guided, **given), torch.softmax(log_p, 0) @ x, guided)
+    one = guidance.classifier(world.denoiser(PROCESS), exact, label=1)
+    return Problem(
+        lambda **given: twisted_smc(guided, **given),
+        torch.softmax(log_p, 0) @ x,
+        guided,
+        lambda **given: twisted_smc(one, tilt=lambda x0: scale * exact(x0, 0.0)[:, 1], **given),
+    )
 
 
 def posterior(dim: int = 16, measurements: int = 8, std: float = 0.2) -> Problem:
@@ -68,24 +76,28 @@ PROBLEMS = {
 }
 
 
+def error(found: Particles, mean: Tensor) -> float:
+    """RMS over populations and coordinates of each population's own estimate of the mean."""
+    each = (torch.softmax(found.log_weights, 1)[..., None] * found.x).sum(1)
+    return float((each - mean).square().mean().sqrt())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--populations", type=int, default=96)
     parser.add_argument("--record", action="store_true", help="keep the table for the docs")
     given = parser.parse_args()
-    table = Table("law", "particles", *METHODS, "effective size, twisted", "guidance alone")
+    table = Table("law", "particles", *METHODS, "effective size, twisted", "twisted at scale 1", "guidance alone")
     for title, make in PROBLEMS.items():
         problem = make()
         alone = langevin.sample(problem.guided, samplers.Heun(), n=2000, steps=60, seed=1, batch=2000).mean(0)
         left = float((alone - problem.mean).norm()) / problem.mean.numel() ** 0.5
         for n in COUNTS:
-            cells, size = [], 0.0
-            for settings in METHODS.values():
-                found = problem.draw(n=n, steps=STEPS, populations=given.populations, seed=n, **settings)
-                each = (torch.softmax(found.log_weights, 1)[..., None] * found.x).sum(1)
-                cells.append(f"{float((each - problem.mean).square().mean().sqrt()):.4f}")
-                size = float(found.ess[:, -1].mean())
-            table.add_row(title, str(n), *cells, f"{size:.0f}", f"{left:.4f}")
+            shared = {"n": n, "steps": STEPS, "populations": given.populations, "seed": n}
+            runs = [problem.draw(**shared, **settings) for settings in METHODS.values()]
+            cells = [f"{error(run, problem.mean):.3f}" for run in runs]
+            gentle = "" if problem.gentle is None else f"{error(problem.gentle(**shared), problem.mean):.3f}"
+            table.add_row(title, str(n), *cells, f"{float(runs[-1].ess[:, -1].mean()):.0f}", gentle, f"{left:.3f}")
     record.show("particles", table)
 
 

@@ -37,6 +37,9 @@ def twisted_smc(
     Its proposals are the guided steps (Wu et al. 2023, arXiv:2306.17775), its twisting function is the guidance's own
     :math:`g(x_t)`: of ``guidance.classifier`` at scale s, :math:`p(x_0)\,p(y | x_0)^s`.
 
+    At a scale far above 1 the guidance's own factor is too pessimistic on the way, and the error has a long tail: then
+    guide at scale 1 and give the law as ``tilt``, which reaches it with fewer particles (docs/particles.md).
+
     Args:
         guided: a denoiser guided by a gradient, as ``guidance.classifier`` and ``guidance.energy`` return.
         tilt: g of clean data ``(B, *shape)``, ``(B,)``; the guidance's own, asked at t = 0 with the belief that is the
@@ -157,7 +160,7 @@ class Product(Target):
             ratio = sum(w * log for w, log in zip(self.weights, logs)) - logs[own] + move.log_ratio(x_s)
             if abs(self._surplus) > 1e-12:
                 ratio = ratio - self._surplus * process.transition(x_s, s, t).log_prob(x).to(torch.float64)
-            return ratio  # type: ignore[return-value]
+            return ratio
 
         return Move(move.sample, log_ratio)
 
@@ -207,7 +210,7 @@ def smc_product(
     if isinstance(denoisers, LinearPooling):
         if weights is not None:
             raise UserError(f"weights must be left out of a pooling, which has its own, got {shown(weights)}")
-        denoisers, weights = denoisers.parts, denoisers.weights
+        weights, denoisers = denoisers.weights, denoisers.parts
     if not isinstance(denoisers, Sequence) or not denoisers:
         raise UserError(f"denoisers must be a list of denoisers or classifier-free guidance, got {shown(denoisers)}")
     for one in denoisers:
