@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 
-import record
 import torch
 from rich.table import Table
 
 import langevin
+import record
 from langevin import Noise, tasks
 
 
