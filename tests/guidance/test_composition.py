@@ -89,6 +89,19 @@ def test_models_on_several_processes():
     assert isinstance(pooled, LinearPooling)
 
 
+def test_conditions_that_every_part_takes():
+    """A label is still asked for where all models take one, and refused where one does not."""
+    model = oracle(WORLD, PROCESS, "v")
+    silent = oracle(WORLD, PROCESS, "v")
+    silent.network.config = {}
+    assert linear([model, FREE], [0.5, 0.5]).conditions() == ("label",)
+    assert linear([model, silent], [0.5, 0.5]).conditions() == ()
+    with pytest.raises(UserError, match="not one this model takes"):
+        linear([model, silent], [0.5, 0.5]).given(label=1)
+    # of guidance by the label, the label is taken; giving it again would condition both sides
+    assert classifier_free(model, label=1, guidance_scale=2.0).conditions() == ()
+
+
 @pytest.mark.parametrize("chain", ["absorbing", "uniform"])
 def test_conjunction_of_tokens(chain):
     """In logits: p(x_0 | a) p(x_0 | b) / p(x_0), position by position, and sequence by sequence for joint beliefs."""

@@ -100,7 +100,7 @@ def _sum_of_logs(logs: Sequence[Tensor], weights: Sequence[float], evidence: Ten
     total = sum(weight * torch.where(dead, 0.0, log) for log, weight in zip(logs, weights))
     if evidence is not None:
         total = total + power * torch.where(dead, 0.0, evidence)
-    return torch.log_softmax(torch.where(dead, -torch.inf, total), -1)  # type: ignore[arg-type]
+    return torch.log_softmax(torch.where(dead, -torch.inf, total), -1)
 
 
 def _powers(evidence: Evidence | None) -> float:
