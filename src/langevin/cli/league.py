@@ -72,7 +72,7 @@ def run(options: Options) -> None:
     from ..tasks.restore import league, settings
     from ..tasks.restore.league import DIMS, EVALUATIONS, OPERATORS, STDS, Sizes, solvers_named
 
-    plain = QUICK if options.quick else {"dims": DIMS, "stds": STDS, "evaluations": EVALUATIONS}
+    plain: dict[str, Any] = QUICK if options.quick else {"dims": DIMS, "stds": STDS, "evaluations": EVALUATIONS}
     evaluations = options.evaluations or plain["evaluations"]
     problems = settings(
         options.dims or plain["dims"], options.operators or tuple(OPERATORS), options.stds or plain["stds"]

@@ -54,7 +54,7 @@ class _Pull(torch.autograd.Function):
             return measurement.linear.regularised_inverse(measurement.residual(mean), a, b)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         operator, a, b = ctx.of
         with torch.no_grad():
             return -operator.regularised_inverse(operator(grad), a, b), None, None, None
@@ -76,9 +76,9 @@ class _Evidence(torch.autograd.Function):
             return -0.5 * (back.square() / expand(a, back)).flatten(1).sum(1)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (mean,) = ctx.saved_tensors
-        pull: Tensor = _Pull.apply(mean, *ctx.of)  # type: ignore[no-untyped-call]
+        pull: Tensor = _Pull.apply(mean, *ctx.of)
         return expand(grad, pull) * pull, None, None, None
 
 
@@ -87,5 +87,5 @@ def evidence(measurement: Measurement, mean: Tensor, a: Tensor | float, b: float
 
     Its derivatives are written down, so that no iteration of a solver is kept for them. With b = 0 on the range of A.
     """
-    result: Tensor = _Evidence.apply(mean, measurement, a, b)  # type: ignore[no-untyped-call]
+    result: Tensor = _Evidence.apply(mean, measurement, a, b)
     return result

@@ -111,7 +111,7 @@ class Conditioned(Distribution):
         return self.cross @ (torch.linalg.pinv(self.inner, rtol=1e-10, hermitian=True) @ v)
 
     @cached_property
-    def mean(self) -> Tensor:  # type: ignore[override]
+    def mean(self) -> Tensor:
         mean = self.belief.mean
         return mean + self._gained(self.measurement.residual(mean).flatten(1)[..., None]).reshape(mean.shape)
 

@@ -8,7 +8,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -272,19 +272,26 @@ class Problem:
         seconds = time.monotonic() - begun
         if x is not None and not bool(x.isfinite().all()):
             x, note = None, "diverged"
-        floors = {
-            "w2_floor": self.w2_floor,
-            "c2st_floor": self.c2st_floor,
-            "calibration_floor": self.calibration_floor,
-        }
-        place = name, own.dim, own.operator, own.std, evaluations, float(calls[0])
+        row = Row(
+            name,
+            own.dim,
+            own.operator,
+            own.std,
+            evaluations,
+            float(calls[0]),
+            w2_floor=self.w2_floor,
+            c2st_floor=self.c2st_floor,
+            calibration_floor=self.calibration_floor,
+            seconds=seconds,
+            note=note,
+        )
         if x is None:
-            return Row(*place, **floors, seconds=seconds, note=note)
+            return row
         x = x.to(torch.float64)
         first, rest = x[: sizes.n], x[sizes.n :].reshape(sizes.pairs, sizes.draws, -1)
         distance, coverage = calibration(rest, self.x[1:])
-        found = {"w2": sliced_wasserstein(first, self.truth), "c2st": c2st(first, self.truth)}
-        return Row(*place, **found, **floors, calibration=distance, coverage=coverage, seconds=seconds)
+        w2, accuracy = sliced_wasserstein(first, self.truth), c2st(first, self.truth)
+        return replace(row, w2=w2, c2st=accuracy, calibration=distance, coverage=coverage)
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -8,6 +8,8 @@ is such a function.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -44,13 +46,11 @@ _INVERSE = "exact: tests/samplers/test_inverse.py, tests/tasks/test_restore.py"
 _GUIDED = "exact: tests/guidance/test_measurement_guidance.py, tests/tasks/test_restore.py"
 
 
+@dataclass(frozen=True, eq=False)
 class Watched(Transform):
     """A denoiser that calls a function whenever it is asked."""
 
-    def __init__(self, base: Denoiser, call: Any) -> None:
-        object.__setattr__(self, "base", base)
-        object.__setattr__(self, "call", call)
-        super().__post_init__()
+    call: Callable[[], None]
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
         belief = self.base(x_t, t)
@@ -263,7 +263,7 @@ def ddrm(
     rule = DDRM(measurement, eta, eta_b)
     rule.check(denoiser.process)
     rule.for_model(denoiser)
-    start = rule.start(denoiser, noise.step(0).to(denoiser.device))
+    start = rule.start(denoiser, noise.step(0).to(denoiser.device))  # type: ignore[arg-type]
     return _run(denoiser, rule, noise, steps, start=start, **options)
 
 
