@@ -319,9 +319,15 @@ def chain(rule, rho, x, denoiser, times=1):
     return x
 
 
-@pytest.mark.parametrize(
-    "operator", [RANDOM, MASKED, compressed_sensing((DIM,), 9, seed=3)], ids=["random", "mask", "tall"]
-)
+CHAINS = {
+    "random": RANDOM,
+    "mask": MASKED,
+    "more rows than data": compressed_sensing((DIM,), 9, seed=3),
+    "averages": Matrix(torch.kron(torch.eye(2), torch.full((1, 3), 1 / 3)).double()),
+}
+
+
+@pytest.mark.parametrize("operator", CHAINS.values(), ids=CHAINS)
 @pytest.mark.parametrize("std", [0.05, 0.5])
 def test_split_gibbs_keeps_the_posterior(operator, std):
     """Started in the posterior it stays there, at ρ = s/‖A‖ and below if compensated: W2 at the floor of 1500 samples.

@@ -343,16 +343,20 @@ def split_gibbs(
     *,
     noise: Noise,
     steps: int,
-    levels: int = 20,
+    levels: int | None = None,
     inner: int | None = None,
     coupling: float | None = None,
     compensated: bool = True,
 ) -> Tensor:
     """``samplers.SplitGibbs``, annealed to a coupling at which it is exact: ρ = s/‖A‖.
 
+    Exact is the chain that has mixed. From the prior the weights of separate modes are the last to be right, and the
+    later the less noise there is: they come nearer with ``steps``.
+
     Args:
         denoiser, measurement, noise, steps: see the module.
-        levels: of the annealing; at each the chain is run as often as ``steps`` allow.
+        levels: of the annealing, at each of which the chain is run as often as ``steps`` allow; 20, and more where
+            ``steps`` are more than 400, if not given.
         inner: evaluations a draw from the prior; 1 for an exact world, whose belief is whole, else 5.
         coupling: the last ρ > 0; s/‖A‖ if not given (without noise, a fiftieth of the data's standard deviation).
         compensated: False for the published chain, whose law has the noise s² + ρ²AAᵀ.
@@ -365,7 +369,8 @@ def split_gibbs(
         coupling = 0.99 * measurement.std / _norm(denoiser, measurement) if noisy else 0.02 * data_std
     if not 0 < coupling < math.inf:
         raise UserError(f"coupling must be > 0, got {coupling}")
-    count = max(1, min(check_integer("levels", levels, 1), steps // inner - 1))
+    wanted = max(20, steps // 20) if levels is None else check_integer("levels", levels, 1)
+    count = max(1, min(wanted, steps // inner - 1))
     sweeps = max(1, (steps // inner - 1) // count)
     top = max(5 * data_std, 2 * coupling)
     shares = torch.linspace(1, 0, count, dtype=torch.float64)
