@@ -333,7 +333,7 @@ def test_split_gibbs_keeps_the_posterior(operator, std):
     """Started in the posterior it stays there, at ρ = s/‖A‖ and below if compensated: W2 at the floor of 1500 samples.
 
     The published chain keeps the posterior for the noise s²I + ρ²AAᵀ, which is the exact one of a whitened operator. At
-    ρ = 3s/‖A‖ neither keeps the posterior: the compensated one replaces s by ρh where ρh > s.
+    ρ = 3s/‖A‖ it leaves the posterior.
     """
     m = measure(operator, WORLD.sample(1, 5), std, seed=1)
     truth, denoiser, n = WORLD.posterior(operator, m.y, std), WORLD.denoiser(EDM), 1500
@@ -349,7 +349,7 @@ def test_split_gibbs_keeps_the_posterior(operator, std):
     wider = WORLD.posterior(Matrix(root @ a), m.y.flatten(1) @ root.mT, 1.0)
     x = chain(SplitGibbs(m, compensated=False), wide, wider.sample(n, 3), denoiser, 3)
     assert sliced_w2(x, wider.sample(n, 4)) < w2_floor(wider, n, 32)
-    if std == 0.05:
+    if std == 0.05 and operator is RANDOM:
         moved = chain(SplitGibbs(m, compensated=False), wide, truth.sample(n, 3), denoiser, 3)
         assert sliced_w2(moved, truth.sample(n, 4)) > floor
 
