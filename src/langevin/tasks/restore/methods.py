@@ -241,6 +241,12 @@ def repaint(
     n = steps
     while n > 1 and int((path(n).diff() < 0).sum()) > steps:
         n -= 1
+    least = next(k for k in range(1, steps + 2) if int((path(k).diff() > 0).sum()) or k > steps or resamplings == 1)
+    if resamplings > 1 and n < least:
+        raise UserError(
+            f"steps must be at least {int((path(least).diff() < 0).sum())} for repaint with resamplings = "
+            f"{resamplings}, which are evaluations too, got {steps}; fewer resamplings need fewer"
+        )
     return _run(denoiser, RePaint(measurement, rule), noise, steps, grid=path(n), start=_prior(denoiser, noise))
 
 
@@ -369,6 +375,11 @@ def split_gibbs(
         coupling = 0.99 * measurement.std / _norm(denoiser, measurement) if noisy else 0.02 * data_std
     if not 0 < coupling < math.inf:
         raise UserError(f"coupling must be > 0, got {coupling}")
+    if steps < 2 * inner:
+        raise UserError(
+            f"steps must be at least {2 * inner} for split Gibbs, twice the {inner} evaluations of a draw from the "
+            f"prior (inner), got {steps}"
+        )
     wanted = max(20, steps // 20) if levels is None else check_integer("levels", levels, 1)
     count = max(1, min(wanted, steps // inner - 1))
     sweeps = max(1, (steps // inner - 1) // count)
