@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 from . import methods
+from .fit import Fit, fit
 from .league import Row, Setting, league, load_solver, settings
-from .run import check_options, method_named, restore
+from .run import check_method, check_options, default_method, method_named, restore
 
-__all__ = ["Row", "Setting", "check_options", "league", "load_solver", "method_named", "methods", "restore", "settings"]
+__all__ = [
+    "Fit",
+    "Row",
+    "Setting",
+    "check_method",
+    "check_options",
+    "default_method",
+    "fit",
+    "league",
+    "load_solver",
+    "method_named",
+    "methods",
+    "restore",
+    "settings",
+]

@@ -241,6 +241,11 @@ def repaint(
     n = steps
     while n > 1 and int((path(n).diff() < 0).sum()) > steps:
         n -= 1
+    if resamplings > 1 and not bool((path(n).diff() > 0).any()):
+        raise UserError(
+            f"steps must leave room for a jump back to noise in repaint: at least {resamplings + 1} with jump = 1 and "
+            f"resamplings = {resamplings}, got {steps}; take more steps, or resamplings 1, which is projection"
+        )
     return _run(denoiser, RePaint(measurement, rule), noise, steps, grid=path(n), start=_prior(denoiser, noise))
 
 
@@ -369,6 +374,11 @@ def split_gibbs(
         coupling = 0.99 * measurement.std / _norm(denoiser, measurement) if noisy else 0.02 * data_std
     if not 0 < coupling < math.inf:
         raise UserError(f"coupling must be > 0, got {coupling}")
+    if steps < 2 * inner:
+        raise UserError(
+            f"steps must be at least {2 * inner} for split Gibbs, twice the {inner} evaluations of a draw from the "
+            f"prior (inner), got {steps}"
+        )
     wanted = max(20, steps // 20) if levels is None else check_integer("levels", levels, 1)
     count = max(1, min(wanted, steps // inner - 1))
     sweeps = max(1, (steps // inner - 1) // count)

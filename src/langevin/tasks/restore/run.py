@@ -14,7 +14,7 @@ from ..._errors import UserError, check_instance, check_integer, nearest, shown,
 from ..._registry import methods as rows
 from ...denoisers import Denoiser, check_is_denoiser
 from ...distributions import Noise
-from ...operators import LinearOperator, Measurement, MeasurementNoise, Operator
+from ...operators import GaussianNoise, LinearOperator, Measurement, MeasurementNoise, Operator
 from ...processes import ScalarGaussian
 from .methods import Watched
 
@@ -36,6 +36,39 @@ def method_named(method: str | Method) -> tuple[str, Method]:
     if method not in known:
         raise unknown("method", method, known)
     return method, known[method]
+
+
+LINEAR = (
+    "pigdm",
+    "pigdm-unit",
+    "pigdm-published",
+    "moment-matching",
+    "mcg",
+    "projection",
+    "repaint",
+    "ddrm",
+)
+"""Methods of linear operators alone."""
+
+
+def default_method(operator: Operator, noise: MeasurementNoise | float = 0.0) -> str:
+    """What is taken where no method is named: ``pigdm`` for linear operators and Gaussian noise.
+
+    For other operators it is ``diffpir``, which asks for no more than a derivative; for other noise ``daps``.
+    """
+    if isinstance(noise, MeasurementNoise) and not isinstance(noise, GaussianNoise):
+        return "daps"
+    return "pigdm" if isinstance(operator, LinearOperator) else "diffpir"
+
+
+def check_method(name: str, operator: Operator) -> None:
+    """Refuse a method of linear operators for another operator, with those that take it."""
+    if name in LINEAR and not isinstance(operator, LinearOperator):
+        others = [row.name for row in rows("inverse") if row.name not in (*LINEAR, "exact")]
+        raise UserError(
+            f"operator must be linear here, got {operator!r}, which is not: method {name!r} needs a linear one. Those "
+            f"of any operator: {', '.join(others)}"
+        )
 
 
 def check_options(name: str, method: Method, options: dict[str, Any]) -> None:
@@ -74,7 +107,7 @@ def restore(
     y: Tensor,
     std: float | MeasurementNoise = 0.05,
     *,
-    method: str | Method = "pigdm",
+    method: str | Method | None = None,
     n: int = 8,
     steps: int = 50,
     seed: int = 0,
@@ -90,11 +123,12 @@ def restore(
         model: a denoiser of the data themselves, conditions bound; ``langevin.load`` gives one.
         operator: A; ``langevin.operators`` has them.
         y: one measurement, ``(*measured)`` or ``(1, *measured)``, or several, ``(B, *measured)``.
-        std: standard deviation of the noise, ≥ 0, in units of y, or its law (``operators.PoissonNoise``).
+        std: standard deviation of the noise, ≥ 0, in units of y, or its law (``operators.PoissonNoise``). 0 is a
+            measurement without noise: known pixels are then kept.
         method: a name (``langevin methods --category inverse``) or a function
-            ``method(denoiser, measurement, *, noise, steps, **options) -> x``.
+            ``method(denoiser, measurement, *, noise, steps, **options) -> x``; ``default_method`` if not given.
         n: samples a measurement.
-        steps: evaluations of the model a sample.
+        steps: evaluations of the model a sample, at most. ``fit`` tells whether they were enough.
         seed: of the noise.
         batch: samples carried at a time.
         progress: called as ``progress(done, total)``, counting evaluations of samples.
@@ -122,8 +156,9 @@ def restore(
         check_integer(name, value, 1)
     if progress is not None and not callable(progress):
         raise UserError(f"progress must be a function of (done, total), got {shown(progress)}")
-    name, solve = method_named(method)
+    name, solve = method_named(default_method(operator, std) if method is None else method)
     check_options(name, solve, options)
+    check_method(name, operator)
     shape = tuple(model.shape)
     if isinstance(y, Tensor) and tuple(y.shape) == operator.measured(shape):
         y = y[None]
