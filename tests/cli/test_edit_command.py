@@ -147,7 +147,7 @@ def test_purify(langevin: Run, model: Path, tmp_path: Path) -> None:
 
 
 def test_anomaly(langevin: Run, model: Path, tmp_path: Path) -> None:
-    """The map has the picture's size; with the truth, its AUROC; of a model that cannot be asked, one sentence."""
+    """The map has the picture's size and the scale of the data; with the truth, its AUROC."""
     picture(tmp_path / "a.png", 9, 12)
     mask(tmp_path / "truth.png", 9, 12)
     out = tmp_path / "out"
@@ -155,7 +155,27 @@ def test_anomaly(langevin: Run, model: Path, tmp_path: Path) -> None:
     said = langevin(*words, "--truth", tmp_path / "truth.png")
     assert said.code == 0, said.err
     assert read(out / "a.png").shape == (9, 12)
-    assert read(out / "a.png").max() == 255
     record = json.loads((out / "a.json").read_text())
+    assert read(out / "a.png").max() == min(255, round(record["largest"] / 2 * 255))
+    assert record["white"] == 2
     assert 0 <= record["auroc"] <= 1
     assert record["largest"] >= record["mean"] > 0
+    assert f"AUROC {record['auroc']:.4f}" in said.out
+    assert f"the largest difference is {record['largest']:.3g}; white in the maps is 2" in said.out
+
+
+def test_anomaly_refuses_what_shows_nothing(langevin: Run, model: Path, tmp_path: Path) -> None:
+    """Without the healthy class the map is one of rounding; a truth of one colour has no AUROC."""
+    picture(tmp_path / "a.png", 8, 8)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "black.png")
+    words = ["anomaly", tmp_path / "a.png", "--model", model, "--out", tmp_path / "out", "--steps", 12]
+    for more, phrase in (
+        ([], "label must be given, the class that is healthy, such as --label 0"),
+        (["--label", 3, "--truth", tmp_path / "black.png"], "black.png must have white places and others"),
+        (["--label", 3, "--scale", 1000], "scale must lie in [-100, 100], got 1000"),
+    ):
+        said = langevin(*words, *more)
+        assert said.code == 2, said.out
+        assert phrase in said.err, said.err
+        assert "guidance-scale" not in said.err
+        assert not (tmp_path / "out").exists()
