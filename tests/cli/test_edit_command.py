@@ -62,9 +62,10 @@ def test_known_pixels_are_the_same_bytes(langevin: Run, model: Path, tmp_path: P
     said = langevin(*words[:-1], 3)
     assert said.code == 2
     assert "out holds results of another request" in said.err
+    assert "a.json: strength is 2.0 there and 3.0 here; choose another --out" in said.err
     mask(tmp_path / "m.png", height, width - 1)
     Image.fromarray(np.full((height, width), 255, np.uint8)).save(tmp_path / "m.png")
-    assert langevin(*words).code == 2  # another mask under the same name
+    assert "m.png is another file" in langevin(*words).err
 
 
 def test_a_folder_goes_on(langevin: Run, model: Path, tmp_path: Path) -> None:
@@ -104,6 +105,7 @@ def test_bad_input(langevin: Run, model: Path, tmp_path: Path) -> None:
     picture(tmp_path / "a.png", 8, 8)
     picture(tmp_path / "small.png", 7, 9)
     mask(tmp_path / "m9.png", 8, 9)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "black.png")
     (tmp_path / "text.png").write_text("no picture")
     picture(tmp_path / "in" / "a.png", 8, 8)
     mask(tmp_path / "masks" / "b.png", 8, 8)
@@ -111,6 +113,9 @@ def test_bad_input(langevin: Run, model: Path, tmp_path: Path) -> None:
     for words, phrase in (
         ([a, "--mask", tmp_path / "m9.png"], "must have the size of the image, 8 × 8 pixels, got 9 × 8"),
         ([a, "--mask", tmp_path / "text.png"], "text.png"),
+        ([a, "--mask", tmp_path / "black.png"], "black.png is black everywhere: nothing may change"),
+        ([a, "--source-label", "3"], "source-label is not taken by method 'sdedit'"),
+        ([a, "--method", "diffedit", "--source-label", "33"], "source-label must lie in 0…9, got 33"),
         ([a, "--mask", tmp_path / "none.png"], "mask must be a picture or a folder of them"),
         ([a, "--method", "blend"], "mask must be given for method 'blend'"),
         ([a, "--method", "blent"], "unknown edit 'blent'. Did you mean 'blend'"),

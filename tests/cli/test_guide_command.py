@@ -88,7 +88,7 @@ def test_cfg_plus_plus_by_itself(langevin: Run, model: Path, tmp_path: Path) -> 
     said = langevin("guide", model, *words, "--out", tmp_path / "out")
     assert said.code == 0, said.err
     assert "4 samples by cfg-plus-plus guidance at 0.6 in" in said.out
-    assert said.out.endswith("4 network evaluations each (sampler ddim).\n")
+    assert said.out.endswith(", 8 network evaluations each (sampler ddim).\n")
     loaded, rule = lib.load(str(model)), lib.samplers.DDIM()
     times = lib.samplers.resolve(loaded, rule, steps=4)[1]
     guided = lib.guidance.cfg_plus_plus(loaded, label=3, scale=0.6, grid=times)
@@ -153,7 +153,7 @@ def test_one_scale_in_the_help(langevin: Run) -> None:
     [
         (["--method", "apgg"], "Did you mean 'apg'?"),
         (["--scale", "nan"], "guidance"),
-        (["--scale", "1000"], "error: scale must lie in [-100, 100]"),
+        (["--scale", "1000"], "guide: scale must lie in [-100, 100]"),
         (["--method", "cfg-plus-plus", "--scale", "3"], "scale must lie in [0, 1] for guidance 'cfg-plus-plus', got 3"),
         (["--method", "classifier"], "--classifier DIR"),
         (["--method", "autoguidance"], "--weak DIR"),
@@ -169,7 +169,7 @@ def test_one_scale_in_the_help(langevin: Run) -> None:
         (["--particles", "8"], "particles are for --method classifier"),
         (["--particles", "0"], "particles must be"),
         (["--label", "ten"], "unknown label"),
-        (["--guidance-scale", "2"], "guidance-scale is --scale here"),
+        (["--guidance-scale", "2"], "unknown option '--guidance-scale'. Did you mean '--scale'?"),
         (["--method", "classifier", "--classifier", "MODEL"], "must be a classifier of noisy data"),
     ],
 )

@@ -37,8 +37,8 @@ class Options:
     method: Annotated[str, arg(metavar="NAME")] = "classifier-free"
     """classifier-free, classifier, autoguidance, apg, cfg-zero-star, cfg-plus-plus or conjunction."""
     scale: Annotated[float | None, arg(metavar="W", help_behavior_hint="")] = None
-    """Of the guidance, the --guidance-scale of other commands: 1 is the plain conditional model (cfg-plus-plus takes 0
-    to 1, and 1 is strong). If not given: 1 for classifier, 2 for autoguidance, 0.6 for cfg-plus-plus, 3 for others."""
+    """Of the guidance: 1 is the plain conditional model (cfg-plus-plus takes 0 to 1, and 1 is strong). If not given: 1
+    for classifier, 2 for autoguidance, 0.6 for cfg-plus-plus, 3 for the others."""
     interval: Annotated[tuple[float, float] | None, arg(metavar="LOW HIGH", help_behavior_hint="")] = None
     """Noise levels sigma/alpha between which there is guidance; everywhere if not given."""
     rescale: Annotated[float, arg(metavar="X")] = 0.0
@@ -76,8 +76,6 @@ def run(options: Options) -> None:
     at_least_one(n=options.n, particles=options.particles)
     if options.scale is not None:
         check_guidance(options.scale, "scale")
-    if options.sampling.guidance_scale != 1:
-        raise UserError(f"guidance-scale is --scale here, got {options.sampling.guidance_scale:g}")
     recipe = options.sampling.recipe()
     import torch
 
@@ -130,7 +128,7 @@ def run(options: Options) -> None:
             if not bool(((levels >= low) & (levels <= high)).any()):
                 warnings.warn(
                     f"interval {low:g} {high:g} holds no step: noise levels σ/α go from {float(levels.max()):.3g} to "
-                    f" {float(levels.min()):.3g}, so nothing is guided",
+                    f"{float(levels.min()):.3g}, so nothing is guided",
                     stacklevel=2,
                 )
         return guided
