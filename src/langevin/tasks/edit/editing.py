@@ -93,8 +93,8 @@ def edit(
             edited in overlapping tiles (``denoisers.tiled``).
         image: ``(*shape)`` or ``(B, *shape)``, in the range of the data ([−1, 1] of pictures).
         mask: 1 (or True) where the image may change, somewhere at least, 0 where it stays: of the image's shape or
-            broadcastable to it, ``(H, W)`` or ``(1, H, W)``, or one an image. Pixels outside it come back bit for bit. (The mask of
-            ``operators.Inpaint`` is 1 where a pixel is known: 1 − this one.)
+            broadcastable to it, ``(H, W)`` or ``(1, H, W)``, or one an image. Pixels outside it come back bit for bit.
+            (The mask of ``operators.Inpaint`` is 1 where a pixel is known: 1 − this one.)
         strength: the noise level σ/α to which the image is taken, within the process's range: 0.5 changes texture, 2
             shapes, 10 leaves little. The steps are those of the grid of ``steps`` over the whole range that lie below
             it, after the level itself.
