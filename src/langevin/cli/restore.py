@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from .._duration import duration
 from .._errors import UserError
 from .given import conditions
-from .options import Name, Whole, at_least_one, check_seed, device_named, json_value, writable
+from .options import Name, Number, Whole, at_least_one, check_seed, device_named, json_value, writable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from ..denoisers import Denoiser
     from ..operators import Operator
+    from ..tasks.pictures import Picture
+    from ..tasks.restore import Fit
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,9 @@ class Options:
 
     IN is a damaged picture or a folder of them, and --task says what was done to them. With --simulate IN is whole: it
     is damaged first, so that PSNR, SSIM and the coverage of the samples can be told. Pictures larger than the model's
-    are restored in overlapping tiles. Writes DIR/NAME-0.png, … (the samples), NAME-mean.png, NAME-std.png (black where
-    they agree), NAME-strip.png and NAME.json, which says how. The same call goes on where one was stopped.
+    are restored in overlapping tiles. Writes DIR/NAME-0.png, … (the samples; NAME.png with -n 1), NAME-mean.png and
+    NAME-std.png (black where they agree; not with -n 1), NAME-strip.png and NAME.json, which says how. The same call
+    goes on where one was stopped.
     """
 
     input: Annotated[Positional[str], arg(metavar="IN")]
@@ -41,14 +45,15 @@ class Options:
     out: Annotated[Path, arg(metavar="DIR")] = Path("restored")
     """Where the results go."""
     mask: Name = None
-    """For inpaint: a picture of the input's size, white where it is to be restored; or a folder, with one of each
-    picture's name."""
-    std: Annotated[float, arg(metavar="X")] = 0.02
-    """Standard deviation of the noise of the measurement, in units of the data, which lie in [-1, 1]."""
+    """For inpaint: a picture of the input's size, white where it is to be restored (operators in Python take the
+    opposite, 1 where a pixel is known); or a folder, with one of each picture's name."""
+    std: Number = None
+    """Standard deviation of the noise of the measurement, in units of the data, which lie in [-1, 1]. If not given, 0
+    where pixels are known (inpaint, uncrop, box, random, strokes), which then come back byte for byte, else 0.02."""
     simulate: bool = False
     """The input is whole: damage it, restore it, and measure the result against it."""
-    method: Annotated[str, arg(metavar="NAME")] = "pigdm"
-    """By its name (`langevin methods --category inverse`)."""
+    method: Name = None
+    """By its name (`langevin methods --category inverse`); pigdm if not given, diffpir for what is not linear."""
     method_options: Annotated[dict[str, str], arg(metavar="KEY VALUE ...", help_behavior_hint="")] = field(
         default_factory=dict
     )
@@ -56,7 +61,7 @@ class Options:
     n: Annotated[int, arg(aliases=("-n",), metavar="N")] = 8
     """Samples of each picture."""
     steps: Annotated[int, arg(metavar="N")] = 50
-    """Evaluations of the model a sample."""
+    """Evaluations of the model a sample, at most. A warning tells when they were too few."""
     label: Name = None
     """The class of the pictures, by name or index, where the model takes one and it is known."""
     given: UseAppendAction[tuple[str, ...]] = ()
@@ -71,8 +76,17 @@ class Options:
     """cpu or cuda; cuda if there is one, if not given."""
 
 
-REQUEST = ("task", "mask", "std", "simulate", "label", "n", "steps", "overlap", "seed")
+REQUEST = ("task", "mask", "simulate", "label", "n", "steps", "overlap", "seed")
 """Options that results depend on, as the record has them."""
+
+KNOWN = ("inpaint", "uncrop", "box", "random", "strokes")
+"""Tasks whose measurement is some of the pixels."""
+
+INVENTED = ("box", "random", "strokes")
+"""Tasks that choose where the damage is."""
+
+STD = 0.02
+"""Standard deviation of the noise of other tasks, if none is given."""
 
 SIMULATED = ("compressed-sensing", "fourier", "coils", "radon", "phase")
 """Tasks whose measurement is no picture, and so is made of a whole one."""
@@ -89,6 +103,9 @@ def run(options: Options) -> None:
     out = writable(options.out)
     at_least_one(n=options.n, steps=options.steps, batch=options.batch)
     check_seed(options.seed)
+    import numpy as np
+    import torch
+
     from .. import models, operators
     from ..data.images import upright_size
     from ..generate import model_digest
@@ -98,11 +115,21 @@ def run(options: Options) -> None:
     from ..tasks import restore as restoring
 
     settings = {key: json_value(text) for key, text in options.method_options.items()}
-    restoring.check_options(*restoring.method_named(options.method), settings)
-    operators.GaussianNoise(options.std)
     task = options.task.partition("=")[0].strip()
+    std = (0.0 if task in KNOWN else STD) if options.std is None else options.std
+    operators.GaussianNoise(std)
+    if options.method is not None:
+        restoring.check_options(*restoring.method_named(options.method), settings)
     if (task == "inpaint") != (options.mask is not None):
-        raise UserError("mask must be given for the task inpaint, white where to restore, and for no other task")
+        raise UserError(
+            "mask must be given for the task inpaint, white where to restore, and for no other task (fourier and coils "
+            "choose their lines by --seed)"
+        )
+    if task in INVENTED and not options.simulate:
+        raise UserError(
+            f"simulate must be given for the task {task}, which chooses where the damage is; for a picture that is "
+            "damaged take --task inpaint --mask PICTURE, white where it is"
+        )
     found = pictures.find(options.input, out)
     model = models.load_denoiser(options.model, own=False, device=device_named(options.device))
     pictures.image_model(model)
@@ -115,23 +142,31 @@ def run(options: Options) -> None:
         "method": options.method,
         "method_options": settings,
         **{name: getattr(options, name) for name in REQUEST},
+        "std": std,
         "given": list(options.given),
     }
     beside = {name: [mask] for name, mask in drawn.items() if mask is not None}
-    results = pictures.Results(out, request, options.n, beside, about=("mean", "std"))
+    results = pictures.Results(out, request, options.n, beside, about=("mean", "std") if options.n > 1 else ())
     results.check(found)
     jobs = {}
     for name, path in found:
         width, height = upright_size(str(path))
         mask = drawn[name]
         free = None if mask is None else pictures.read_mask(mask, (height, width))
+        if free is not None and bool((free == free[0, 0]).all()):
+            left_out = "nothing is known" if bool(free[0, 0]) else "nothing is to be restored"
+            raise UserError(f"mask {mask} is {'white' if bool(free[0, 0]) else 'black'} everywhere: {left_out}")
         jobs[name] = job(options, model, (height, width), free)
+        method = options.method or restoring.default_method(jobs[name][0])
+        restoring.check_options(*restoring.method_named(method), settings)
+        restoring.check_method(method, jobs[name][0])
     left, begun = results.left(found), time.monotonic()
     with files.lock(out):
         for number, (name, path) in enumerate(left):
             operator, shape, free = jobs[name]
             picture, started = pictures.read(name, path, model), time.monotonic()
-            y = measured(options, operator, picture.x, shape)
+            given_x, given_pixels = placed(picture, operator, shape)
+            y = measured(options, std, operator, given_x, shape)
             own = told.counted()
             title = f"restoring {name}" + (f" ({number + 1} of {len(left)})" if len(left) > 1 else "")
             with Bar(title) as bar:
@@ -139,8 +174,8 @@ def run(options: Options) -> None:
                     larger(own, shape, options.overlap, options.batch),
                     operator,
                     y,
-                    options.std,
-                    method=options.method,
+                    std,
+                    method=method,
                     n=options.n,
                     steps=options.steps,
                     seed=options.seed,
@@ -148,34 +183,49 @@ def run(options: Options) -> None:
                     progress=bar,
                     **settings,
                 ).cpu()
+            law = operators.GaussianNoise(std)
+            # Before known pixels are put in: what the solver itself has reached.
+            found_fit = restoring.fit(operators.Measurement(operator, y.cpu(), law), x, bounds(model))
             whole = picture.x if options.simulate else None
-            kept = None if free is None or options.std > 0 else free
+            kept = None if free is None or std > 0 else free
+            if kept is not None:
+                x = torch.where(kept, x, given_x.to(x))
             made = [pictures.to_pixels(one, model) for one in x]
             if kept is not None:
-                made = [pictures.keep(one, picture.pixels, kept) for one in made]
+                made = [pictures.keep(one, given_pixels, kept) for one in made]
             mean, spread = x.mean(0), x.std(0, correction=0)
+            several = options.n > 1
             more = [pictures.to_pixels(mean, model), pictures.to_pixels(shown_std(spread, model), model)]
             record = {
                 "model": options.model,
                 "trained_steps": model.config.get("steps"),
                 "operator": repr(operator),
+                "method": method,
                 "size": list(shape),
                 "calls": own.counter.calls,
                 "seconds": round(time.monotonic() - started, 3),
-                "std_shown_white": float(spread.max()),
+                "residual": round(found_fit.residual, 6),
+                "residual_over_std" if std > 0 else "residual_over_range": round(found_fit.relative, 4),
+                "share_outside_range": round(found_fit.outside or 0.0, 6),
+                **({"std_shown_white": float(spread.max())} if several else {}),
                 **figures(x, mean, spread, whole, kept),
             }
-            columns = [("input", enlarged(picture.pixels, shape))]
-            if options.simulate and y.ndim == 4 and y.shape[1] in (1, 3):
-                columns.append(("measured", enlarged(pictures.to_pixels(y[0], model), shape)))
+            columns = [("input", enlarged(given_pixels, shape))]
+            if free is not None:
+                columns.append(("to restore", np.repeat(free.numpy()[..., None].astype(np.uint8) * 255, shape[0], 2)))
+            elif options.simulate and y.ndim == 4:
+                columns.append(("measured", enlarged(shown_measurement(y[0].cpu(), model), shape)))
             columns += [(f"sample {i}", one) for i, one in enumerate(made[: pictures.STRIP - 2])]
-            columns += [("mean", more[0]), ("std", more[1])]
-            results.write(name, path, [*made, *more], columns, record)
+            if several:
+                columns += [("mean", more[0]), ("std", more[1])]
+            results.write(name, path, [*made, *(more if several else ())], columns, record)
             print(said(name, record))
+            if not found_fit.enough:
+                print(f"warning: {name}: {advice(found_fit, options.steps)}", file=sys.stderr)
     skipped = f", {len(found) - len(left)} were there" if len(left) < len(found) else ""
     print(
-        f"{out}: {len(left)} image{'s' * (len(left) != 1)} restored by {options.method}, {options.n} samples each, in "
-        f"{duration(time.monotonic() - begun)}{skipped}."
+        f"{out}: {len(left)} image{'s' * (len(left) != 1)} restored by {method}, {options.n} "
+        f"sample{'s' * (options.n != 1)} each, in {duration(time.monotonic() - begun)}{skipped}."
     )
 
 
@@ -192,25 +242,103 @@ def job(
     channels, height, width = model.output_shape
     shape: tuple[int, ...] = (channels, *size)
     name, _, number = (part.strip() for part in options.task.partition("="))
-    if name in ENLARGING and not options.simulate and number.replace(".", "", 1).isdecimal():
+    if name == "colourise" and channels != 3:
+        raise UserError("the task colourise needs a model of colour images, got one of grey ones")
+    if name in ENLARGING and not options.simulate and number.replace(".", "", 1).isdecimal() and float(number) > 1:
         shape = operators.SuperResolution(float(number)).domain(shape)
+    if name == "uncrop" and not options.simulate:
+        part = operators.NAMED[name].default if not number else positive(number)
+        shape = (channels, *(around(side, part) for side in size))
     if shape[1] < height or shape[2] < width:
         raise UserError(
             f"what is restored must have at least {width} × {height} pixels, the model's, got {shape[2]} × {shape[1]}"
         )
     mask = None if free is None else ~free
     operator = operators.create(options.task, shape, mask=mask, seed=options.seed)
+    if isinstance(operator, operators.Inpaint):
+        free = ~(operator.mask > 0).expand(shape)[0]
     if not options.simulate and name in SIMULATED:
         raise UserError(f"simulate must be given for the task {options.task!r}: its measurement is no picture")
     return operator, shape, free
 
 
-def measured(options: Options, operator: Operator, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+def positive(number: str) -> float:
+    """A share that is written after uncrop=; 1 for what is none, which the operator refuses."""
+    try:
+        value = float(number)
+    except ValueError:
+        return 1.0
+    return value if 0 < value < 1 else 1.0
+
+
+def around(side: int, part: float | None) -> int:
+    """The side of a picture whose middle, of that share of the side, has so many pixels."""
+    whole = round(side / (part or 1.0))
+    return min(range(max(1, whole - 2), whole + 3), key=lambda n: (abs(max(1, round((part or 1.0) * n)) - side), n))
+
+
+def placed(picture: Picture, operator: Operator, shape: tuple[int, ...]) -> tuple[Tensor, np.ndarray]:
+    """The picture and its pixels; for uncropping in the middle of the size that is restored, black around."""
+    import torch
+
+    from ..operators import Uncrop
+
+    if not isinstance(operator, Uncrop) or tuple(picture.x.shape) == shape:
+        return picture.x, picture.pixels
+    import numpy as np
+
+    inside = (operator.mask > 0).expand(shape)
+    x = torch.zeros(shape, dtype=picture.x.dtype)
+    pixels = np.zeros((*shape[1:], shape[0]), np.uint8)
+    if int(inside.sum()) != picture.x.numel():
+        raise UserError(
+            f"the picture must be the middle part that uncrop names, got {tuple(picture.x.shape[1:])} of {shape[1:]} "
+            "pixels; choose another share"
+        )
+    x[inside] = picture.x.reshape(-1)
+    pixels[inside.permute(1, 2, 0).numpy()] = picture.pixels.reshape(-1)
+    return x, pixels
+
+
+def bounds(model: Denoiser) -> tuple[float, float]:
+    """The range of the data."""
+    return model.output.low, model.output.high
+
+
+def advice(found: Fit, steps: int) -> str:
+    """What a run that does not fit is told."""
+    why = []
+    if found.strange:
+        why.append(f"{100 * found.outside:.0f} % of the samples lie far outside the range of the data")
+    if not found.fits:
+        times = "the noise's" if found.std else "the range of the measurement"
+        much = f"{found.relative:.1f} times {times}" if found.std else f"{100 * found.relative:.1f} % of {times}"
+        why.append(f"the samples do not explain the measurement, the residual is {much}")
+    return (
+        f"{' and '.join(why)}. Take more steps than {steps}, another method, or a larger std if the noise is larger "
+        "(docs/restore.md says what each needs)."
+    )
+
+
+def shown_measurement(y: Tensor, model: Denoiser) -> np.ndarray:
+    """A measurement ``(C, H, W)`` in grey or colour, by the data's range, or by its own where it is not a picture."""
+    from ..tasks import pictures
+
+    low, high = bounds(model)
+    if y.shape[0] not in (1, 3):
+        y = y[:1]
+    past = float(y.min()) < low - (high - low) / 2 or float(y.max()) > high + (high - low) / 2
+    if past:
+        y = low + (y - y.min()) / (y.max() - y.min()).clamp_min(1e-12) * (high - low)
+    return pictures.to_pixels(y, model)
+
+
+def measured(options: Options, std: float, operator: Operator, x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The measurement: made of the whole picture, or the picture itself."""
-    from ..operators import measure
+    from ..operators import Inpaint, measure
 
     if options.simulate:
-        return measure(operator, x[None], options.std, options.seed).y
+        return measure(operator, x[None], std, options.seed).y
     wanted = operator.measured(shape)
     if len(wanted) == 3 and wanted[0] == 1 != x.shape[0]:  # a grey measurement of a picture in colour
         from ..operators import Colourise
@@ -218,7 +346,7 @@ def measured(options: Options, operator: Operator, x: Tensor, shape: tuple[int, 
         x = Colourise()(x[None])[0]
     if tuple(x.shape) != tuple(wanted):
         raise UserError(f"the picture must be {wanted} for this task, got {tuple(x.shape)}")
-    return operator(x[None]) if options.mask is not None else x[None]
+    return operator(x[None]) if isinstance(operator, Inpaint) else x[None]
 
 
 def larger(model: Any, shape: tuple[int, ...], overlap: int | None, batch: int) -> Denoiser:
@@ -270,11 +398,17 @@ def figures(x: Tensor, mean: Tensor, spread: Tensor, truth: Tensor | None, free:
 
 def said(name: str, record: dict[str, Any]) -> str:
     """A line about a picture."""
+    over_std = record.get("residual_over_std")
+    fits = (
+        f"residual {100 * record['residual_over_range']:.2f} % of the range"
+        if over_std is None
+        else f"residual {over_std:.2f} std"
+    )
     if "psnr_of_the_mean" not in record:
-        return f"{name}: {record['seconds']:.1f} s"
+        return f"{name}: {record['seconds']:.1f} s, {fits}"
     coverage = record.get("coverage_of_90_percent")
     beside = "" if coverage is None else f", {100 * coverage:.0f} % of pixels in their 90 % interval"
     return (
         f"{name}: PSNR {record['psnr_of_the_mean']:.2f} dB (a sample {record['psnr_of_a_sample']:.2f}), "
-        f"SSIM {record['ssim_of_the_mean']:.3f}{beside}"
+        f"SSIM {record['ssim_of_the_mean']:.3f}{beside}, {fits}"
     )

@@ -45,13 +45,19 @@ class Fit:
         return FACTOR if self.std else SHARE
 
     @property
-    def enough(self) -> bool:
-        """Whether the residual is one that samples of the posterior may have, and the numbers those of data.
+    def fits(self) -> bool:
+        """Whether the residual is one that samples of the posterior may have; always where the noise has no std."""
+        return self.std is None or self.relative <= self.limit
 
-        Noise that is neither Gaussian nor none has no number to compare with, and passes.
-        """
-        fits = self.std is None or self.relative <= self.limit
-        return fits and (self.outside is None or self.outside <= OUTSIDE)
+    @property
+    def strange(self) -> bool:
+        """Whether numbers lie where no data do."""
+        return self.outside is not None and self.outside > OUTSIDE
+
+    @property
+    def enough(self) -> bool:
+        """Whether samples fit and are not strange."""
+        return self.fits and not self.strange
 
 
 def fit(measurement: Measurement, x: Tensor, bounds: tuple[float, float] | None = None) -> Fit:

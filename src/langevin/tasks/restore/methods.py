@@ -241,11 +241,10 @@ def repaint(
     n = steps
     while n > 1 and int((path(n).diff() < 0).sum()) > steps:
         n -= 1
-    least = next(k for k in range(1, steps + 2) if int((path(k).diff() > 0).sum()) or k > steps or resamplings == 1)
-    if resamplings > 1 and n < least:
+    if resamplings > 1 and not bool((path(n).diff() > 0).any()):
         raise UserError(
-            f"steps must be at least {int((path(least).diff() < 0).sum())} for repaint with resamplings = "
-            f"{resamplings}, which are evaluations too, got {steps}; fewer resamplings need fewer"
+            f"steps must leave room for a jump back to noise in repaint: at least {resamplings + 1} with jump = 1 and "
+            f"resamplings = {resamplings}, got {steps}; take more steps, or resamplings 1, which is projection"
         )
     return _run(denoiser, RePaint(measurement, rule), noise, steps, grid=path(n), start=_prior(denoiser, noise))
 
