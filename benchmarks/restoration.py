@@ -108,15 +108,15 @@ def image_tasks(shape: tuple[int, ...]) -> list[Task]:
     ]
 
 
-def mri_tasks(size: int) -> list[Task]:
-    """Lines of the Fourier plane, for one coil and several."""
+def mri_tasks(size: int, coils: int) -> list[Task]:
+    """Lines of the Fourier plane, for one coil or several (which take as many conjugate gradients a step)."""
     found = []
+    maps = operators.coil_maps(coils, (size, size)) if coils > 1 else None
     for fold in (4, 8):
-        mask = operators.cartesian_mask(size, fold)
-        for coils in (None, operators.coil_maps(4, (size, size))):
-            operator = operators.Fourier(mask, coils)
-            name = f"{fold}-fold, {'one coil' if coils is None else '4 coils'}"
-            found.append(Task(name, operator, 0.01, "zero-filled", operator.adjoint))
+        operator = operators.Fourier(operators.cartesian_mask(size, fold), maps)
+        found.append(
+            Task(f"{fold}-fold, {coils} coil{'s' * (coils > 1)}", operator, 0.01, "zero-filled", operator.adjoint)
+        )
     return found
 
 
@@ -168,12 +168,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("-n", type=int, default=4)
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--coils", type=int, default=1)
     parser.add_argument("--methods", nargs="+", default=["pigdm", "dps", "ddrm", "diffpir"])
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     model = langevin.load(options.model)
     side = model.shape[-1]
-    tasks = {"mri": mri_tasks, "ct": ct_tasks}.get(options.kind, lambda side: image_tasks(tuple(model.shape)))(side)
+    kinds = {"mri": lambda: mri_tasks(side, options.coils), "ct": lambda: ct_tasks(side)}
+    tasks = kinds.get(options.kind, lambda: image_tasks(tuple(model.shape)))()
     show(f"restoration-{options.kind}", table(options.kind, model, tasks, options))
 
 

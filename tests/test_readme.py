@@ -12,7 +12,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-RUNS = ["digits --network.name vae --out runs/vae", "mixture --network.options energy true --out runs/energy"]
+RUNS = [
+    "digits --out runs/digits",
+    "digits --network.name vae --out runs/vae",
+    "mixture --network.options energy true --out runs/energy",
+]
 """Trainings that pages print, and go on from."""
 
 

@@ -62,9 +62,10 @@ def test_known_pixels_are_the_same_bytes(langevin: Run, model: Path, tmp_path: P
     said = langevin(*words[:-1], 3)
     assert said.code == 2
     assert "out holds results of another request" in said.err
+    assert "a.json: strength is 2.0 there and 3.0 here; choose another --out" in said.err
     mask(tmp_path / "m.png", height, width - 1)
     Image.fromarray(np.full((height, width), 255, np.uint8)).save(tmp_path / "m.png")
-    assert langevin(*words).code == 2  # another mask under the same name
+    assert "m.png is another file" in langevin(*words).err
 
 
 def test_a_folder_goes_on(langevin: Run, model: Path, tmp_path: Path) -> None:
@@ -104,6 +105,7 @@ def test_bad_input(langevin: Run, model: Path, tmp_path: Path) -> None:
     picture(tmp_path / "a.png", 8, 8)
     picture(tmp_path / "small.png", 7, 9)
     mask(tmp_path / "m9.png", 8, 9)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "black.png")
     (tmp_path / "text.png").write_text("no picture")
     picture(tmp_path / "in" / "a.png", 8, 8)
     mask(tmp_path / "masks" / "b.png", 8, 8)
@@ -111,6 +113,9 @@ def test_bad_input(langevin: Run, model: Path, tmp_path: Path) -> None:
     for words, phrase in (
         ([a, "--mask", tmp_path / "m9.png"], "must have the size of the image, 8 × 8 pixels, got 9 × 8"),
         ([a, "--mask", tmp_path / "text.png"], "text.png"),
+        ([a, "--mask", tmp_path / "black.png"], "black.png is black everywhere: nothing may change"),
+        ([a, "--source-label", "3"], "source-label is not taken by method 'sdedit'"),
+        ([a, "--method", "diffedit", "--source-label", "33"], "source-label must lie in 0…9, got 33"),
         ([a, "--mask", tmp_path / "none.png"], "mask must be a picture or a folder of them"),
         ([a, "--method", "blend"], "mask must be given for method 'blend'"),
         ([a, "--method", "blent"], "unknown edit 'blent'. Did you mean 'blend'"),
@@ -147,7 +152,7 @@ def test_purify(langevin: Run, model: Path, tmp_path: Path) -> None:
 
 
 def test_anomaly(langevin: Run, model: Path, tmp_path: Path) -> None:
-    """The map has the picture's size; with the truth, its AUROC; of a model that cannot be asked, one sentence."""
+    """The map has the picture's size and the scale of the data; with the truth, its AUROC."""
     picture(tmp_path / "a.png", 9, 12)
     mask(tmp_path / "truth.png", 9, 12)
     out = tmp_path / "out"
@@ -155,7 +160,27 @@ def test_anomaly(langevin: Run, model: Path, tmp_path: Path) -> None:
     said = langevin(*words, "--truth", tmp_path / "truth.png")
     assert said.code == 0, said.err
     assert read(out / "a.png").shape == (9, 12)
-    assert read(out / "a.png").max() == 255
     record = json.loads((out / "a.json").read_text())
+    assert read(out / "a.png").max() == min(255, round(record["largest"] / 2 * 255))
+    assert record["white"] == 2
     assert 0 <= record["auroc"] <= 1
     assert record["largest"] >= record["mean"] > 0
+    assert f"AUROC {record['auroc']:.4f}" in said.out
+    assert f"the largest difference is {record['largest']:.3g}; white in the maps is 2" in said.out
+
+
+def test_anomaly_refuses_what_shows_nothing(langevin: Run, model: Path, tmp_path: Path) -> None:
+    """Without the healthy class the map is one of rounding; a truth of one colour has no AUROC."""
+    picture(tmp_path / "a.png", 8, 8)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "black.png")
+    words = ["anomaly", tmp_path / "a.png", "--model", model, "--out", tmp_path / "out", "--steps", 12]
+    for more, phrase in (
+        ([], "label must be given, the class that is healthy, such as --label 0"),
+        (["--label", 3, "--truth", tmp_path / "black.png"], "black.png must have white places and others"),
+        (["--label", 3, "--scale", 1000], "scale must lie in [-100, 100], got 1000"),
+    ):
+        said = langevin(*words, *more)
+        assert said.code == 2, said.out
+        assert phrase in said.err, said.err
+        assert "guidance-scale" not in said.err
+        assert not (tmp_path / "out").exists()

@@ -82,10 +82,13 @@ def test_the_samples_are_the_library_s(langevin: Run, model: Path, tmp_path: Pat
     assert record["guidance"]["scale"] == words[words.index("--scale") + 1]
 
 
-def test_cfg_plus_plus_takes_the_grid_of_the_sampler(langevin: Run, model: Path, tmp_path: Path) -> None:
-    words = ["--method", "cfg-plus-plus", "--scale", 0.6, "--label", 3, "--sampler", "ddim", *FAST]
+def test_cfg_plus_plus_by_itself(langevin: Run, model: Path, tmp_path: Path) -> None:
+    """Without a scale and a sampler it is the published one: 0.6, DDIM, the grid of its steps."""
+    words = ["--method", "cfg-plus-plus", "--label", 3, *FAST]
     said = langevin("guide", model, *words, "--out", tmp_path / "out")
     assert said.code == 0, said.err
+    assert "4 samples by cfg-plus-plus guidance at 0.6 in" in said.out
+    assert said.out.endswith(", 8 network evaluations each (sampler ddim).\n")
     loaded, rule = lib.load(str(model)), lib.samplers.DDIM()
     times = lib.samplers.resolve(loaded, rule, steps=4)[1]
     guided = lib.guidance.cfg_plus_plus(loaded, label=3, scale=0.6, grid=times)
@@ -130,20 +133,43 @@ def test_autoguidance_by_the_model_itself_is_the_model(langevin: Run, model: Pat
         np.testing.assert_allclose(a["x"], b["x"], rtol=0, atol=1e-4)
 
 
+def test_an_interval_without_a_step_is_told(langevin: Run, model: Path, tmp_path: Path) -> None:
+    words = ["guide", model, "--label", 3, *FAST, "--out", tmp_path / "out"]
+    said = langevin(*words, "--interval", 1000, 2000)
+    assert said.code == 0, said.err
+    assert said.err.count("interval 1000 2000 holds no step") == 1
+    assert "holds no step" not in langevin(*words, "--interval", 0.3, 5).err
+
+
+def test_one_scale_in_the_help(langevin: Run) -> None:
+    said = langevin("guide", "--help")
+    assert "--scale W" in said.out
+    assert "--guidance-scale" not in said.out
+    assert "--sampler NAME" in said.out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--method", "apgg"], "Did you mean 'apg'?"),
         (["--scale", "nan"], "guidance"),
-        (["--method", "classifier"], "classifier must be given"),
-        (["--method", "autoguidance"], "weak must be given"),
-        (["--method", "conjunction", "--label", "3"], "labels must be given"),
+        (["--scale", "1000"], "guide: scale must lie in [-100, 100]"),
+        (["--method", "cfg-plus-plus", "--scale", "3"], "scale must lie in [0, 1] for guidance 'cfg-plus-plus', got 3"),
+        (["--method", "classifier"], "--classifier DIR"),
+        (["--method", "autoguidance"], "--weak DIR"),
+        (["--method", "conjunction", "--label", "3"], "--also LABEL"),
+        (["--also", "3"], "also (labels) is not taken by guidance 'classifier-free'"),
+        (["--weak", "MODEL"], "weak is not taken by guidance 'classifier-free'"),
+        (["--method", "apg", "--classifier", "MODEL"], "classifier is not taken by guidance 'apg'"),
+        (["--negative-label", "11"], "negative-label must lie in 0…9, got 11"),
+        (["--method", "conjunction", "--also", "11"], "also must lie in 0…9, got 11"),
+        (["--threshold", "1.5"], "threshold must lie in (0, 1]"),
         (["--method", "apg", "--rescale", "0.5"], "rescale is not taken"),
         (["--interval", "5", "0.3"], "interval"),
         (["--particles", "8"], "particles are for --method classifier"),
         (["--particles", "0"], "particles must be"),
         (["--label", "ten"], "unknown label"),
-        (["--guidance-scale", "2"], "guidance-scale is --scale here"),
+        (["--guidance-scale", "2"], "unknown option '--guidance-scale'. Did you mean '--scale'?"),
         (["--method", "classifier", "--classifier", "MODEL"], "must be a classifier of noisy data"),
     ],
 )

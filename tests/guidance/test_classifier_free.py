@@ -151,6 +151,7 @@ REFUSED = [
     (lambda: classifier_free(network(processes.VP(), "v"), label=3, guidance_scale=0.0), "label must lie in"),
     (lambda: classifier_free(network(processes.VP(), "v"), lable=1), "Did you mean 'label'"),
     (lambda: classifier_free(WORLD.denoiser(processes.VP()), label=1, guidance_scale=math.nan), "guidance_scale must"),
+    (lambda: classifier_free(WORLD.denoiser(processes.VP()), label=1, scale=2.0), "did you mean guidance_scale"),
     (lambda: classifier_free(WORLD.denoiser(processes.VP()), label=1, guidance_scale=math.inf), "guidance_scale must"),
     (
         lambda: classifier_free(network(processes.VP(), "v"), label=1, guidance_scale=101),

@@ -161,8 +161,8 @@ def test_a_corrector_reaches_the_product():
     def distance(denoiser, sampler, steps):
         return sliced_w2(langevin.sample(denoiser, sampler, n=n, steps=steps, seed=3, batch=n), real)
 
-    assert distance(scores, samplers.DDIM(), 60) > 5 * floor
-    assert distance(scores, samplers.DDPM().then(samplers.Langevin(10, 0.4)), 100) < floor
+    assert distance(scores, samplers.DDIM(), 30) > 5 * floor
+    assert distance(scores, samplers.DDPM().then(samplers.Langevin(10, 0.4)), 40) < floor
     assert distance(product(members, [1, 1, -1]), samplers.Ancestral(), 10) < floor
 
 

@@ -333,7 +333,7 @@ def test_split_gibbs_keeps_the_posterior(operator, std):
     """Started in the posterior it stays there, at ρ = s/‖A‖ and below if compensated: W2 at the floor of 1500 samples.
 
     The published chain keeps the posterior for the noise s²I + ρ²AAᵀ, which is the exact one of a whitened operator. At
-    ρ = 3s/‖A‖ neither keeps the posterior: the compensated one replaces s by ρh where ρh > s.
+    ρ = 3s/‖A‖ it leaves the posterior.
     """
     m = measure(operator, WORLD.sample(1, 5), std, seed=1)
     truth, denoiser, n = WORLD.posterior(operator, m.y, std), WORLD.denoiser(EDM), 1500

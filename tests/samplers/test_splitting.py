@@ -67,7 +67,7 @@ def test_orders(name, process, kind):
     """The slope over a doubling is within 0.25 of the claim, at scale 5, on the interval of the table of laws."""
     sampler, order = ORDERS[name]
     scale = 0.5 if kind == "energy" else 5.0
-    counts = (96, 192)
+    counts = (32, 64)
     found = errors(guided(PROCESSES[process], scale, kind), sampler, counts)
     slope = math.log(found[0] / found[-1]) / math.log(2)
     assert abs(slope - order) < 0.25, (slope, found)
@@ -88,7 +88,7 @@ def test_stiff_guidance():
         *_, state = langevin.trajectory(denoiser, sampler, grid=times, start=start)
         return state.x
 
-    reference = last(samplers.RhoRK4(), 300)
+    reference = last(samplers.RhoRK4(), 100)  # within 1e-6 of 300 steps
     plain, split = ((last(s, 12) - reference).norm(dim=1).median() for s in (samplers.PLMS(), Splitting()))
     assert plain > 1
     assert split < 0.1

@@ -45,11 +45,11 @@ def test_finds_the_sick_coordinates(how):
 
 
 def test_what_is_healthy_comes_back():
-    """With the fixed point and a model of healthy data alone the map is 0: nothing was changed."""
+    """With the fixed point and a condition that all data meet the map is 0: nothing was changed."""
     made = world().part(0)
     x = made.sample(5, 1)
-    assert float(tasks.anomaly(made.denoiser(VP), x, strength=5.0, fixed_point=60).map.max()) < 1e-8
-    twice = [tasks.anomaly(made.denoiser(VP), x, strength=5.0).map for _ in range(2)]
+    assert float(tasks.anomaly(made.denoiser(VP), x, strength=5.0, fixed_point=60, label=0).map.max()) < 1e-8
+    twice = [tasks.anomaly(made.denoiser(VP), x, strength=5.0, label=0).map for _ in range(2)]
     assert torch.equal(*twice)
 
 
@@ -81,8 +81,9 @@ def test_refusals():
     made, x = world(), torch.zeros(2, 8)
     denoiser, least = made.denoiser(VP), float(torch.exp(-VP.log_snr(VP.t_min) / 2))
     for call, message in (
-        (lambda: tasks.anomaly(denoiser, x, strength=0.0), "strength must be a noise level"),
-        (lambda: tasks.anomaly(denoiser, x, strength=least), "strength must leave two steps"),
+        (lambda: tasks.anomaly(denoiser, x), "the condition that is healthy must be given: give one of label"),
+        (lambda: tasks.anomaly(denoiser, x, label=0, strength=0.0), "strength must be a noise level"),
+        (lambda: tasks.anomaly(denoiser, x, label=0, strength=least), "strength must leave two steps"),
         (lambda: tasks.anomaly(denoiser, x, scale=float("nan")), "scale must be a finite number"),
         (lambda: tasks.anomaly(denoiser, x, classifier=made.classifier(VP)), "label must be given with a classifier"),
         (lambda: tasks.anomaly(denoiser, x[:, :4]), "x must have the model's shape"),

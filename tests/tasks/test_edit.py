@@ -49,9 +49,9 @@ class White(Denoiser):
 @pytest.mark.parametrize("method", ["blend", "sdedit", "diffedit", "diffedit-fast"])
 def test_known_pixels_come_back_bit_for_bit(method):
     """In float32 and float64, whatever the values, and the rest is another."""
-    settings = {"mask": HALF, "strength": 3.0, "steps": 12, "label": 1, "source": {"label": 0}, "method": method}
+    settings = {"mask": HALF, "strength": 3.0, "steps": 12, "label": 1, "method": method}
     if method.startswith("diffedit"):
-        settings["options"] = {"threshold": 1e-6}
+        settings |= {"options": {"threshold": 1e-6}, "source": {"label": 0}}
     for dtype in (torch.float32, F64):
         x = WORLD.sample(5, 1).to(dtype)
         made = langevin.edit(WORLD.denoiser(VP), x, **settings)
@@ -60,13 +60,15 @@ def test_known_pixels_come_back_bit_for_bit(method):
         assert bool((made[:, :3] != x[:, :3]).any())
 
 
-def test_full_and_empty_masks():
-    """A mask of ones is SDEdit without one; of zeros, nothing changes."""
+def test_full_masks_and_the_method_by_itself():
+    """A mask of ones is SDEdit without one; unnamed, the method is ``blend`` with a mask and ``sdedit`` without."""
     x, denoiser = WORLD.sample(4, 1), WORLD.denoiser(VP)
     settings = {"strength": 2.0, "label": 2, "steps": 10, "seed": 3}
     whole = langevin.edit(denoiser, x, method="sdedit", **settings)
     assert torch.equal(langevin.edit(denoiser, x, mask=torch.ones(6), **settings), whole)
-    assert torch.equal(langevin.edit(denoiser, x, mask=torch.zeros(6), **settings), x)
+    assert torch.equal(langevin.edit(denoiser, x, **settings), whole)
+    part = langevin.edit(denoiser, x, mask=HALF, method="blend", **settings)
+    assert torch.equal(langevin.edit(denoiser, x, mask=HALF, **settings), part)
 
 
 def test_sdedit_keeps_the_law():
@@ -288,6 +290,9 @@ TOKENS = worlds.TokenTable(torch.full((3, 3), 1 / 9, dtype=F64)).denoiser(proces
         ({"mask": torch.full((6,), 0.5)}, "mask must be a tensor of 0 and 1 .* got other values"),
         ({"mask": [1, 0]}, "mask must be a tensor of 0 and 1"),
         ({"mask": None}, "mask must be given for method 'blend'"),
+        ({"mask": torch.zeros(6)}, "mask is 0 everywhere: nothing may change"),
+        ({"source": {"label": 1}}, "source is not taken by method 'blend'; 'diffedit'"),
+        ({"method": "diffedit", "noises": 4}, r"noises is a setting of the method .* options=\{'noises': …\}"),
         ({"strength": 1e9}, "strength must be a noise level σ/α from"),
         ({"strength": 0.0}, "strength must be a noise level σ/α from"),
         ({"strength": float("nan")}, "strength must be a finite number"),

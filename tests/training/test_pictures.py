@@ -22,6 +22,9 @@ def test_grid_places_images_by_row() -> None:
         assert (small[top : top + 2, left : left + 3] == value).all()
     assert (small[0] == 255).all()
     assert (small[3] == 255).all()
+    grey = np.asarray(training.image_grid(x, columns=3, line=160))[::scale, ::scale, 0]
+    assert (grey[[0, 3]] == 160).all()
+    assert (grey[1:3, 1:4] == 0).all()
 
 
 def test_grid_takes_what_samples_may_hold() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from .._errors import UserError
-from .given import conditions
+from .given import class_names, conditions
 from .options import Name, Whole, at_least_one, check_guidance, device_named, writable
 from .work import Done, each
 
@@ -23,9 +23,10 @@ class Options:
     """Show where images differ from what a model knows as healthy.
 
     IN is a picture, or a folder with all pictures below it, of the model's size or larger. Each is encoded without a
-    condition and decoded as healthy: by a class, or by a model that was trained on healthy images alone. Writes
-    OUT/NAME.png (the map of differences, white is the largest), OUT/NAME-strip.png (input, healthy, map) and
-    OUT/NAME.json. The same call goes on where one was stopped.
+    condition and decoded as the class that is healthy. Writes OUT/NAME.png (the map of differences: black is none,
+    white the whole range of the data or more), OUT/NAME-strip.png (input, healthy, map) and OUT/NAME.json. With a small
+    strength and a scale of 1 little changes and the map is dark: raise --strength, then --scale. The same call goes on
+    where one was stopped.
     """
 
     input: Annotated[Positional[str], arg(metavar="IN")]
@@ -35,17 +36,17 @@ class Options:
     out: Annotated[Path, arg(metavar="DIR")] = Path("anomalies")
     """Where the results go."""
     label: Name = None
-    """The class that is healthy, by name or index; none for a model of healthy images alone."""
+    """The class that is healthy, by name or index; must be given."""
     strength: Annotated[float, arg(metavar="S")] = 1.0
     """The noise level sigma/alpha up to which images are encoded: the larger, the more may change."""
     steps: Annotated[int, arg(metavar="N")] = 50
     """Steps of the whole grid; those below the strength are taken, twice."""
     scale: Annotated[float, arg(metavar="W")] = 1.0
-    """Classifier-free guidance to the healthy class: 1 is the plain conditional model."""
+    """Classifier-free guidance to the healthy class: 1 is the plain conditional model, which may change little."""
     fixed_point: Annotated[int, arg(metavar="N")] = 0
     """Iterations a step of the encoding, so that what is not changed comes back exactly; 0 for plain DDIM."""
     truth: Name = None
-    """A mask of the true anomaly, white; or a folder, with one of each picture's name: the record has the AUROC."""
+    """A mask of the true anomaly, white; or a folder, with one of each picture's name: the AUROC is printed."""
     overlap: Whole = None
     """Pixels that neighbouring tiles share; a quarter of a tile if not given."""
     batch: Annotated[int, arg(metavar="N")] = 64
@@ -58,9 +59,11 @@ def run(options: Options) -> None:
     """Read, compare, write."""
     out = writable(options.out)
     at_least_one(steps=options.steps, batch=options.batch)
-    check_guidance(options.scale)
+    check_guidance(options.scale, "scale")
     if options.fixed_point < 0:
         raise UserError(f"fixed-point must be an integer of at least 0, got {options.fixed_point}")
+    import warnings
+
     from .. import models, samplers
     from ..data.images import upright_size
     from ..generate import model_digest
@@ -70,6 +73,16 @@ def run(options: Options) -> None:
     found = pictures.find(options.input, out)
     model = models.load_denoiser(options.model, own=False, device=device_named(options.device))
     pictures.image_model(model)
+    if options.label is None:
+        known = class_names(model)
+        what = (
+            f"the class that is healthy, such as --label {known[0]}; known: {', '.join(known)}"
+            if known
+            else "but this model takes none: train one of healthy and other images with their labels"
+        )
+        raise UserError(
+            f"label must be given, {what}. Encoded and decoded without one, every image comes back as it was"
+        )
     given = conditions([], options.label, model)
     pictures.check_sizes(found, model)
     if len(prepare.steps_below(model, samplers.DDIM(), options.strength, options.steps)) < 3:
@@ -85,6 +98,12 @@ def run(options: Options) -> None:
         if (file := drawn[name]) is not None:
             width, height = upright_size(str(path))
             truths[name] = pictures.read_mask(file, (height, width))
+    judged = {name for name, truth in truths.items() if bool(truth.any()) and not bool(truth.all())}
+    if truths and not judged:
+        raise UserError(f"truth {options.truth} must have white places and others: without both there is no AUROC")
+    white = float(model.output.high - model.output.low)
+    largest: list[float] = []
+    areas: list[float] = []
 
     def work(picture: Picture, told: Any, bar: Bar) -> Done:
         made = anomaly(
@@ -100,16 +119,30 @@ def run(options: Options) -> None:
             **given,
         )
         score = made.map[0]
-        largest = float(score.max())
-        shown = (score / max(largest, 1e-12) * 255).round().byte().numpy()[..., None]
+        most = float(score.max())
+        largest.append(most)
+        if most < white / 255:
+            warnings.warn(
+                f"{picture.path}: nothing changed by one of 256 greys, so the map is black; take a larger "
+                "--strength or --scale",
+                stacklevel=2,
+            )
+        shown = (score / white * 255).clamp(0, 255).round().byte().numpy()[..., None]
         record: dict[str, Any] = {"model": options.model, "size": list(picture.pixels.shape)}
-        record |= {"largest": round(largest, 6), "mean": round(float(score.mean()), 6)}
+        record |= {"largest": round(most, 6), "mean": round(float(score.mean()), 6), "white": white}
         columns = [("input", picture.pixels), ("healthy", pictures.to_pixels(made.healthy[0], model)), ("map", shown)]
         truth = truths.get(picture.name)
         if truth is not None:
-            both = bool(truth.any()) and not bool(truth.all())
-            record["auroc"] = round(auroc(score, truth), 4) if both else None
+            record["auroc"] = round(auroc(score, truth), 4) if picture.name in judged else None
+            if picture.name in judged:
+                areas.append(record["auroc"])
             columns.append(("truth", (truth[..., None].numpy() * 255).astype("uint8")))
         return Done([shown], columns, record)
 
-    print(f"{out}: compared at σ/α = {options.strength:g}, {each(results, found, model, 'comparing', work)}.")
+    done = each(results, found, model, "comparing", work)
+    told = [f"the largest difference is {max(largest):.3g}; white in the maps is {white:g}"] if largest else []
+    if areas:
+        told.append(f"AUROC {sum(areas) / len(areas):.4f}{' on average' if len(areas) > 1 else ''}")
+    if largest and (without := len(truths) - len(judged)):
+        told.append(f"{without} had no AUROC, as their truth is all of one colour")
+    print(f"{out}: compared at σ/α = {options.strength:g}, {'; '.join([done, *told])}.")

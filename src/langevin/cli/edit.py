@@ -98,16 +98,18 @@ def run(options: Options) -> None:
     from ..tasks import edit as editing
     from ..tasks import pictures, prepare
 
-    method = options.method or ("sdedit" if options.mask is None else "blend")
+    method = options.method or editing.editing.default_method(options.mask)
     settings = {key: json_value(text) for key, text in options.method_options.items()}
     made = editing.create_method(method, **settings)
     if made.needs_mask and options.mask is None:
         raise UserError(f"mask must be given for method {method!r}; sdedit edits whole images without one")
+    if options.source_label is not None:
+        editing.editing.refuse_source(method, made, "source-label")
     found = pictures.find(options.input, out)
     model = models.load_denoiser(options.model, own=False, device=device_named(options.device))
     pictures.image_model(model)
     given = conditions(options.given, options.label, model)
-    source = class_index(options.source_label, class_names(model))
+    source = class_index(options.source_label, class_names(model), "source-label")
     pictures.check_sizes(found, model)
     request = {
         "command": "edit",
@@ -126,6 +128,8 @@ def run(options: Options) -> None:
         if (file := drawn[name]) is not None:
             width, height = upright_size(str(path))
             masks[name] = pictures.read_mask(file, (height, width))
+            if not bool(masks[name].any()):
+                raise UserError(f"mask {file} is black everywhere: nothing may change. It must be white where it may")
     # What the library refuses is refused of all before any of them is begun.
     prepare.steps_below(model, made.sampler(), options.strength, options.steps, options.grid)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import warnings
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from .._duration import duration
 from .._errors import UserError
 from .given import class_names, conditions
-from .options import Name, Number, Sampling, Whole, at_least_one, check_guidance, class_index, writable
+from .options import Name, Number, Unscaled, Whole, at_least_one, check_guidance, class_index, writable
 from .sample import own_device, write
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ class Options:
     """A model directory, or owner/name on the Hub."""
     method: Annotated[str, arg(metavar="NAME")] = "classifier-free"
     """classifier-free, classifier, autoguidance, apg, cfg-zero-star, cfg-plus-plus or conjunction."""
-    scale: Annotated[float, arg(metavar="W")] = 3.0
-    """Of the guidance; 1 is the plain conditional model."""
+    scale: Annotated[float | None, arg(metavar="W", help_behavior_hint="")] = None
+    """Of the guidance: 1 is the plain conditional model (cfg-plus-plus takes 0 to 1, and 1 is strong). If not given: 1
+    for classifier, 2 for autoguidance, 0.6 for cfg-plus-plus, 3 for the others."""
     interval: Annotated[tuple[float, float] | None, arg(metavar="LOW HIGH", help_behavior_hint="")] = None
     """Noise levels sigma/alpha between which there is guidance; everywhere if not given."""
     rescale: Annotated[float, arg(metavar="X")] = 0.0
@@ -63,7 +65,7 @@ class Options:
     """Where they go; what an earlier call left there is overwritten."""
     images: bool = False
     """Write every sample as a PNG of its own too, in DIR/images."""
-    sampling: Annotated[Sampling, arg(name="")] = field(default_factory=Sampling)
+    sampling: Annotated[Unscaled, arg(name="")] = field(default_factory=Unscaled)
     device: Name = None
     """cpu or cuda; cuda if there is one, if not given."""
 
@@ -72,30 +74,32 @@ def run(options: Options) -> None:
     """Guide, sample, write."""
     out = writable(options.out)
     at_least_one(n=options.n, particles=options.particles)
-    check_guidance(options.scale)
-    if options.sampling.guidance_scale != 1:
-        raise UserError(f"guidance-scale is --scale here, got {options.sampling.guidance_scale:g}")
+    if options.scale is not None:
+        check_guidance(options.scale, "scale")
     recipe = options.sampling.recipe()
     import torch
 
     from .. import models, samplers
     from ..generate import generate
+    from ..guidance import noise_level
     from ..report import Bar
     from ..storage import files
     from ..tasks.guide import METHODS, Guidance
 
-    if options.method not in METHODS:
-        Guidance(options.method)  # says so
+    early = Guidance(options.method, options.scale)  # what needs no model
+    early.refuse_others(classifier=options.classifier, weak=options.weak, labels=options.also or None)
+    early.refuse_others(negative=options.negative_label)
+    recipe = replace(recipe, sampler=recipe.sampler or METHODS[options.method].sampler)
     device = own_device(options.device)
     model = models.load_denoiser(options.model, own=False, device=device)
     names = class_names(model)
-    also = tuple(index for label in options.also if (index := class_index(label, names)) is not None)
+    also = tuple(index for label in options.also if (index := class_index(label, names, "also")) is not None)
     asked = Guidance(
         options.method,
         options.scale,
         options.interval,
         options.rescale,
-        class_index(options.negative_label, names),
+        class_index(options.negative_label, names, "negative-label"),
         also,
         options.threshold,
     )
@@ -111,13 +115,26 @@ def run(options: Options) -> None:
     if options.particles is not None and (options.method != "classifier" or options.label is None):
         raise UserError("particles are for --method classifier with one --label, whose law they reach")
 
+    told: list[bool] = []
+
     def guide(own: NetworkDenoiser, condition: Mapping[str, Any]) -> Denoiser:
         rule = samplers.create_sampler(recipe.sampler, **recipe.options) if recipe.sampler else None
         times = samplers.resolve(own, rule, steps=recipe.steps, grid=recipe.grid)[1]
-        return asked.bind(own, {**beside, **condition}, classifier=classifier, weak=weak, grid=times)
+        guided = asked.bind(own, {**beside, **condition}, classifier=classifier, weak=weak, grid=times)
+        if asked.interval is not None and not told:
+            told.append(True)
+            low, high = asked.interval
+            levels = noise_level(own.process, times[:-1])
+            if not bool(((levels >= low) & (levels <= high)).any()):
+                warnings.warn(
+                    f"interval {low:g} {high:g} holds no step: noise levels σ/α go from {float(levels.max()):.3g} to "
+                    f"{float(levels.min()):.3g}, so nothing is guided",
+                    stacklevel=2,
+                )
+        return guided
 
     with files.lock(out):
-        about = {**asdict(asked), "classifier": options.classifier, "weak": options.weak}
+        about = {**asdict(asked), "scale": asked.weight, "classifier": options.classifier, "weak": options.weak}
         with Bar("sampling") as bar:
             if options.particles is None:
                 drawn = generate(model, recipe, options.n, given=given, progress=bar, guide=guide)
@@ -130,8 +147,8 @@ def run(options: Options) -> None:
         record = {"model": options.model, "trained_steps": model.config.get("steps"), **drawn.record, "guidance": about}
         write(out, drawn.x, label, model.output, record, names, options.images)
     print(
-        f"{out}: {options.n} samples by {options.method} guidance at {options.scale:g} in {duration(drawn.seconds)}, "
-        f"{drawn.evaluations} network evaluations each ({record['rule']})."
+        f"{out}: {options.n} samples by {options.method} guidance at {asked.weight:g} in {duration(drawn.seconds)}, "
+        f"{drawn.evaluations} network evaluations each (sampler {record['sampler']})."
     )
 
 
@@ -170,6 +187,7 @@ def reached(
     steps = found.ess.shape[1] - 1
     record = {
         "n": options.n,
+        "sampler": "twisted-smc",
         "rule": f"twisted SMC, {options.particles} particles",
         "process": repr(guided.process),
         "steps": steps,

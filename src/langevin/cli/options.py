@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import arg
+from tyro.conf import Suppress, arg
 
 from .._errors import UserError, unknown
 from ..storage.untrusted import parse_json, reason
@@ -82,6 +82,13 @@ class Sampling:
         )
 
 
+@dataclass(frozen=True)
+class Unscaled(Sampling):
+    """The same for a command that has a scale of its own."""
+
+    guidance_scale: Suppress[float] = 1.0
+
+
 def json_value(text: str) -> Any:
     """A value as JSON where it is JSON, else as the text it is."""
     try:
@@ -97,8 +104,12 @@ def at_least_one(**numbers: int | None) -> None:
             raise UserError(f"{name} must be an integer of at least 1, got {number}")
 
 
-def check_guidance(scale: float) -> None:
+def check_guidance(scale: float, name: str = "guidance-scale") -> None:
     """Refuse a guidance scale that nobody means, and warn of one that leads away from the label.
+
+    Args:
+        scale: 1 is the plain conditional model.
+        name: of the option.
 
     Raises:
         UserError: for one beyond ±100; what is not finite is refused where guidance is made.
@@ -107,11 +118,11 @@ def check_guidance(scale: float) -> None:
 
     if LARGEST < abs(scale) < math.inf:
         raise UserError(
-            f"guidance-scale must lie in [-{LARGEST:g}, {LARGEST:g}], got {scale:g} (1 is the plain conditional "
+            f"{name} must lie in [-{LARGEST:g}, {LARGEST:g}], got {scale:g} (1 is the plain conditional "
             "model, 2 to 10 are usual)"
         )
     if scale < 0:
-        warnings.warn(f"guidance-scale {scale:g} leads away from the label", stacklevel=2)
+        warnings.warn(f"{name} {scale:g} leads away from the label", stacklevel=2)
 
 
 def check_seed(seed: int) -> None:
@@ -120,19 +131,25 @@ def check_seed(seed: int) -> None:
         raise UserError(f"seed must be an integer in [0, 2**64), got {seed}")
 
 
-def class_index(name: str | None, classes: Sequence[str]) -> int | None:
-    """The label that a class name or an index stands for; a name wins over an index that reads the same."""
+def class_index(name: str | None, classes: Sequence[str], option: str = "label") -> int | None:
+    """The label that a class name or an index stands for; a name wins over an index that reads the same.
+
+    Args:
+        name: as it was typed; None for none.
+        classes: their names.
+        option: for messages.
+    """
     if name is None:
         return None
     if not classes:
-        raise UserError(f"label {name!r} was given, but this model was trained without labels")
+        raise UserError(f"{option} {name!r} was given, but this model was trained without labels")
     if name in classes:
         return classes.index(name)
     if name.lstrip("-").isdecimal():
         if not 0 <= int(name) < len(classes):
-            raise UserError(f"label must lie in 0…{len(classes) - 1}, got {name}")
+            raise UserError(f"{option} must lie in 0…{len(classes) - 1}, got {name}")
         return int(name)
-    raise unknown("label", name, classes, f" An index in 0…{len(classes) - 1} will do too.")
+    raise unknown(option, name, classes, f" An index in 0…{len(classes) - 1} will do too.")
 
 
 def device_named(name: str | None) -> str | None:

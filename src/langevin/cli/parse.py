@@ -78,9 +78,11 @@ def _unknown(prog: str, kind: type, words: list[str]) -> str:
 
 
 def _closest(word: str, known: list[str]) -> str:
-    """The nearest option; one of a group may be meant by its last part."""
+    """The nearest option; one of a group may be meant by its last part, and one may have a shorter name here."""
     tails = {f"--{option.rpartition('.')[2].lstrip('-')}": option for option in known}
-    return f" Did you mean {tails[word]!r}?" if word in tails else nearest(word, known)
+    shorter = [option for option in known if option.startswith("--") and word.endswith(option[1:])]
+    meant = tails.get(word, shorter[0] if shorter else None)
+    return f" Did you mean {meant!r}?" if meant else nearest(word, known)
 
 
 def _reason(box: str) -> str:

@@ -19,7 +19,7 @@ from .tilt import Tilted
 
 @dataclass(frozen=True, eq=False)
 class ClassifierGuided(Tilted):
-    """The base, tilted by scale·log p(label | x_t)."""
+    """The base, tilted by scale·log p(label | x_t); the gradient of ``log_factor`` is taken in ``tilt.Tilted``."""
 
     classifier: Callable[[Tensor, Tensor], Tensor]
     label: Tensor

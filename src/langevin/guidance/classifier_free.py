@@ -32,6 +32,9 @@ def sides(
         )
     if negative is not None and (not isinstance(negative, Mapping) or not negative):
         raise UserError(f"negative must be a condition such as {{'label': 3}}, got {shown(negative)}")
+    if "scale" in named and "scale" not in denoiser.conditions():
+        got = shown(named["scale"])
+        raise UserError(f"scale is no condition of this model, got {got}; did you mean guidance_scale?")
     conditional = denoiser.given(condition, **named)
     guided = {*(condition or {}), *named, *(negative or {})}
     names = tuple(name for name in denoiser.conditions() if name not in guided)

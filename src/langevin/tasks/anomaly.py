@@ -53,7 +53,8 @@ def anomaly(
     .. math:: x_t = \mathrm{encode}(x), \quad x' = \mathrm{decode}(x_t; \text{healthy}), \quad a = \sum_c |x_c - x'_c|
 
     The encoding keeps what both states of health share, so that only what the condition changes is moved. It draws no
-    noise: the same image has the same map.
+    noise: the same image has the same map. Without a condition decoding undoes the encoding, whatever the model was
+    trained on, and the map would show errors of the steps alone: one must be given.
 
     Args:
         model: a denoiser on a scalar-Gaussian process, or a latent model; larger images go through in tiles.
@@ -64,17 +65,29 @@ def anomaly(
         grid: the name of a grid.
         classifier: logits of noisy data, for guidance by the healthy label as in the paper; without one the condition
             is told to the model.
-        scale: of that guidance, by the classifier or classifier-free.
+        scale: of that guidance, by the classifier or classifier-free. With a small strength and a small scale little
+            changes, and the map is near 0 everywhere.
         fixed_point: iterations of the encoding (``samplers.encode``): then what is not changed comes back exactly.
         overlap, batch: of tiles, and images carried at a time.
         progress: called as ``progress(done, total)``, counting images.
-        condition: what healthy is, as ``label=0``; none for a model that was trained on healthy data alone.
+        condition: what healthy is, as ``label=0``.
+
+    Raises:
+        UserError: without a condition; for images, a strength or a scale that do not fit.
     """
     denoiser, seen = fit_image(model, x, name="x", overlap=overlap, batch=batch)
     require(denoiser.process, ScalarGaussian, "anomaly")
     check_numbers(scale=scale)
     if classifier is None:
-        told = bound(denoiser, condition, scale) if condition else denoiser
+        if not condition:
+            taken = denoiser.conditions()
+            one = f"give one of {', '.join(taken)}, as label=0"
+            what = one if "label" in taken else "give a classifier and a label"
+            raise UserError(
+                f"the condition that is healthy must be given: {what}. Encoded and decoded without one, every image "
+                "comes back as it was"
+            )
+        told = bound(denoiser, condition, scale)
     else:
         if set(condition) != {"label"}:
             raise UserError(f"label must be given with a classifier, and nothing else, got {sorted(condition)}")

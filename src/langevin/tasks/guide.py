@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import guidance
-from .._errors import UserError, check_integer, unknown
+from .._errors import UserError, check_integer, shown, unknown
 from ..denoisers import Denoiser, NetworkDenoiser, NoisyClassifier
 from ..models.conditional import dropout
 
@@ -18,7 +18,8 @@ class Guidance:
 
     Args:
         method: a name of ``METHODS``.
-        scale: 1 is the plain conditional model; for ``classifier``, s of s·log p(label | x_t).
+        scale: 1 is the plain conditional model; for ``classifier``, s of s·log p(label | x_t); for ``cfg-plus-plus``
+            λ in [0, 1]. The method's own of ``METHODS`` if not given.
         interval: noise levels σ/α between which there is guidance; everywhere if not given.
         rescale: φ in [0, 1] of classifier-free guidance.
         negative: the label that is led away from, in place of no label.
@@ -27,7 +28,7 @@ class Guidance:
     """
 
     method: str = "classifier-free"
-    scale: float = 3.0
+    scale: float | None = None
     interval: tuple[float, float] | None = None
     rescale: float = 0.0
     negative: int | None = None
@@ -37,12 +38,37 @@ class Guidance:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise unknown("guidance", self.method, METHODS)
-        taken = METHODS[self.method].takes
-        for name, plain in (("rescale", 0.0), ("negative", None), ("labels", ())):
-            if getattr(self, name) != plain and name not in taken:
-                raise UserError(f"{name} is not taken by guidance {self.method!r}, got {getattr(self, name)}")
+        self.refuse_others(**{name: getattr(self, name) or None for name in ("rescale", "labels")})
+        self.refuse_others(negative=self.negative)
         for label in self.labels:
             check_integer("labels", label, 0)
+        if self.threshold is not None and not 0 < self.threshold <= 1:
+            raise UserError(f"threshold must lie in (0, 1], a share such as 0.995, got {self.threshold:g}")
+        own = METHODS[self.method]
+        if own.most is not None and self.scale is not None and not 0 <= self.scale <= own.most:
+            raise UserError(
+                f"scale must lie in [0, {own.most:g}] for guidance {self.method!r}, got {self.scale:g}; --scale "
+                f"{own.scale:g} is usual"
+            )
+
+    @property
+    def weight(self) -> float:
+        """The scale that was asked for, or the method's own."""
+        return METHODS[self.method].scale if self.scale is None else self.scale
+
+    def refuse_others(self, **given: Any) -> None:
+        """Refuse settings, by the names of ``METHODS``, that are given (not None) and that the method does not take.
+
+        Raises:
+            UserError: it names the option of the command, and the methods that take it.
+        """
+        for name, value in given.items():
+            if value is not None and name not in METHODS[self.method].takes:
+                some = ", ".join(other for other, method in METHODS.items() if name in method.takes)
+                raise UserError(
+                    f"{OPTIONS.get(name, name)} is not taken by guidance {self.method!r}, got {shown(value)}; it is "
+                    f"by {some}"
+                )
 
     def bind(
         self,
@@ -63,8 +89,10 @@ class Guidance:
             grid: for ``cfg-plus-plus``, the times of the sampler.
 
         Raises:
-            UserError: for what a method needs and is not given, or a model that cannot be asked without a condition.
+            UserError: for what a method needs and is not given, or is given and does not take, or a model that cannot
+                be asked without a condition.
         """
+        self.refuse_others(classifier=classifier, weak=weak)
         plain, guided = METHODS[self.method].make(self, model, condition, classifier, weak, grid)
         if self.interval is not None:
             guided = guidance.interval(plain, guided, self.interval)
@@ -85,11 +113,24 @@ class Method:
         make: the plain and the guided denoiser.
         help: one line.
         takes: settings that only some take.
+        scale: if none is given.
+        most: the largest scale there is, for one that must lie in [0, most].
+        sampler: the registered name of the one it is meant for, taken if none is named.
     """
 
     make: Make
     help: str
     takes: tuple[str, ...] = ()
+    scale: float = 3.0
+    most: float | None = None
+    sampler: str | None = None
+
+
+OPTIONS = {
+    "negative": "negative-label",
+    "labels": "also (labels)",
+}
+"""Names of settings on the command line, where they differ."""
 
 
 def _label(model: NetworkDenoiser, condition: Mapping[str, Any], method: str) -> Mapping[str, Any]:
@@ -110,20 +151,20 @@ def _classifier_free(
     asked: Guidance, model: NetworkDenoiser, condition: Mapping[str, Any], *_: Any
 ) -> tuple[Denoiser, Denoiser]:
     given = _label(model, condition, asked.method)
-    how = {"guidance_scale": asked.scale, "rescale": asked.rescale, "negative": _negative(asked)}
+    how = {"guidance_scale": asked.weight, "rescale": asked.rescale, "negative": _negative(asked)}
     return model.given(given), guidance.classifier_free(model, given, **how)  # type: ignore[arg-type]
 
 
 def _apg(asked: Guidance, model: NetworkDenoiser, condition: Mapping[str, Any], *_: Any) -> tuple[Denoiser, Denoiser]:
     given = _label(model, condition, asked.method)
-    return model.given(given), guidance.apg(model, given, guidance_scale=asked.scale, negative=_negative(asked))
+    return model.given(given), guidance.apg(model, given, guidance_scale=asked.weight, negative=_negative(asked))
 
 
 def _zero_star(
     asked: Guidance, model: NetworkDenoiser, condition: Mapping[str, Any], *_: Any
 ) -> tuple[Denoiser, Denoiser]:
     given = _label(model, condition, asked.method)
-    guided = guidance.cfg_zero_star(model, given, guidance_scale=asked.scale, negative=_negative(asked))
+    guided = guidance.cfg_zero_star(model, given, guidance_scale=asked.weight, negative=_negative(asked))
     return model.given(given), guided
 
 
@@ -136,7 +177,7 @@ def _plus_plus(
     grid: Any,
 ) -> tuple[Denoiser, Denoiser]:
     given = _label(model, condition, asked.method)
-    guided = guidance.cfg_plus_plus(model, given, scale=asked.scale, grid=grid, negative=_negative(asked))
+    guided = guidance.cfg_plus_plus(model, given, scale=asked.weight, grid=grid, negative=_negative(asked))
     return model.given(given), guided
 
 
@@ -145,9 +186,9 @@ def _conjunction(
 ) -> tuple[Denoiser, Denoiser]:
     given = _label(model, condition, asked.method)
     if not asked.labels:
-        raise UserError("labels must be given for guidance 'conjunction': what must hold beside the label")
+        raise UserError("also (labels) must be given for guidance 'conjunction': --also LABEL, what else must hold")
     every = [given, *({"label": label} for label in asked.labels)]
-    return model.given(given), guidance.conjunction(model, every, [asked.scale] * len(every))
+    return model.given(given), guidance.conjunction(model, every, [asked.weight] * len(every))
 
 
 def _autoguidance(
@@ -159,10 +200,10 @@ def _autoguidance(
     grid: Any,
 ) -> tuple[Denoiser, Denoiser]:
     if weak is None:
-        raise UserError("weak must be given for guidance 'autoguidance': a worse model of the same data")
+        raise UserError("weak must be given for guidance 'autoguidance': --weak DIR, a worse model of the same data")
     strong = model.given(condition) if condition else model
     same = {name: value for name, value in condition.items() if name in weak.conditions()}
-    return strong, guidance.autoguidance(strong, weak.given(same) if same else weak, asked.scale)
+    return strong, guidance.autoguidance(strong, weak.given(same) if same else weak, asked.weight)
 
 
 def _classifier(
@@ -174,26 +215,33 @@ def _classifier(
     grid: Any,
 ) -> tuple[Denoiser, Denoiser]:
     if classifier is None:
-        raise UserError("classifier must be given for guidance 'classifier': a model trained on noisy data")
+        raise UserError("classifier must be given for guidance 'classifier': --classifier DIR, trained on noisy data")
     if "label" not in condition:
-        raise UserError("label must be given for guidance 'classifier': the class to lead to")
+        raise UserError("label must be given for guidance 'classifier': the class to lead to, --label NAME")
     rest = {name: value for name, value in condition.items() if name != "label"}
     plain = model.given(rest) if rest else model
-    return plain, guidance.classifier(plain, classifier, label=condition["label"], scale=asked.scale)
+    return plain, guidance.classifier(plain, classifier, label=condition["label"], scale=asked.weight)
 
 
 METHODS: dict[str, Method] = {
     "classifier-free": Method(
         _classifier_free, "uncond + W (cond - uncond), with --rescale and --negative-label", ("rescale", "negative")
     ),
-    "classifier": Method(_classifier, "by the gradient of a classifier of noisy data, --classifier DIR"),
-    "autoguidance": Method(_autoguidance, "away from a worse model of the same data, --weak DIR"),
+    "classifier": Method(
+        _classifier, "by the gradient of a classifier of noisy data, --classifier DIR", ("classifier",), 1.0
+    ),
+    "autoguidance": Method(_autoguidance, "away from a worse model of the same data, --weak DIR", ("weak",), 2.0),
     "apg": Method(_apg, "classifier-free, without what only makes contrast stronger", ("negative",)),
     "cfg-zero-star": Method(
         _zero_star, "classifier-free, with the unconditional velocity scaled to fit", ("negative",)
     ),
     "cfg-plus-plus": Method(
-        _plus_plus, "for DDIM, W in [0, 1]: the noise of a step is the unconditional one", ("negative",)
+        _plus_plus,
+        "for DDIM, W in [0, 1]: the noise of a step is the unconditional one",
+        ("negative",),
+        scale=0.6,
+        most=1.0,
+        sampler="ddim",
     ),
     "conjunction": Method(_conjunction, "several labels at once, --also LABEL", ("labels",)),
 }

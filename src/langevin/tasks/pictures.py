@@ -27,6 +27,9 @@ from .compress.images import places
 MASKED = 128
 """Grey from which on a pixel of a mask counts as white."""
 
+LINE = 160
+"""Grey of the lines of a strip."""
+
 STRIP = 8
 """Results that a strip shows at most."""
 
@@ -181,11 +184,15 @@ def as_png(pixels: np.ndarray) -> bytes:
 
 
 def strip(columns: Sequence[tuple[str, np.ndarray]]) -> bytes:
-    """Pictures of one size beside each other under their names, as a PNG; small ones enlarged by a whole factor."""
+    """Pictures of one size beside each other under their names, as a PNG; small ones enlarged by a whole factor.
+
+    Grey lines stand between and around them, so that a white picture does not run into the page.
+    """
     channels = max(pixels.shape[-1] for _, pixels in columns)
     shown = [np.broadcast_to(p, (*p.shape[:2], channels)) for _, p in columns]
     x = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2)
-    picture = training.image_grid(x, len(columns), low=0, high=255, names=[name for name, _ in columns])
+    names = [name for name, _ in columns]
+    picture = training.image_grid(x, len(columns), low=0, high=255, line=LINE, names=names)
     return training.png(picture)
 
 
@@ -246,8 +253,12 @@ class Results:
         record = self.out / f"{name}.json"
         if not record.exists():
             return False
-        if files.read_json(record).get("request") != json.loads(files.as_json(self.asked(name, path))):
-            raise UserError(f"out holds results of another request, {record}; choose another --out, or remove it")
+        theirs, ours = files.read_json(record).get("request"), json.loads(files.as_json(self.asked(name, path)))
+        if theirs != ours:
+            what = _differing(theirs if isinstance(theirs, dict) else {}, ours)
+            raise UserError(
+                f"out holds results of another request, {record}: {what}; choose another --out, or remove it"
+            )
         return True
 
     def left(self, found: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
@@ -286,6 +297,19 @@ class Results:
             "machine": machine(),
         }
         files.replace(self.out / last, files.as_json(about))
+
+
+def _differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """Which settings of two requests differ; of files and models, whose checksums nobody reads, that they do."""
+    there, here = (dict(request.get("inputs") or {}) for request in (theirs, ours))
+    parts = [f"{file} is another file" for file in here if there.get(file) != here[file]]
+    parts += [f"{file} was read too" for file in there if file not in here]
+    if theirs.get("model") != ours.get("model"):
+        parts.insert(0, "the model is another")
+    for key in [*ours, *(key for key in theirs if key not in ours)]:
+        if key not in ("inputs", "model") and theirs.get(key) != ours.get(key):
+            parts.append(f"{key.replace('_', '-')} is {theirs.get(key)!r} there and {ours.get(key)!r} here")
+    return "; ".join(parts)
 
 
 def _checksum(path: Path) -> str:

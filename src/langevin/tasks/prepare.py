@@ -106,7 +106,7 @@ def as_mask(mask: Tensor | None, x: Tensor) -> Tensor | None:
     """A mask as bool ``(1 or B, *shape)``.
 
     Raises:
-        UserError: for one of another size, or with values that are neither 0 nor 1.
+        UserError: for one of another size, with values that are neither 0 nor 1, or 0 everywhere.
     """
     if mask is None:
         return None
@@ -115,6 +115,8 @@ def as_mask(mask: Tensor | None, x: Tensor) -> Tensor | None:
         raise UserError(f"mask must be {accepted}, got {shown(mask)}")
     if not bool(((mask == 0) | (mask == 1)).all()):
         raise UserError(f"mask must be {accepted}, got other values")
+    if not bool(mask.any()):
+        raise UserError("mask is 0 everywhere: nothing may change. It must be 1 where the image may change")
     free = mask.detach().cpu().to(torch.bool)
     free = free if free.ndim == x.ndim else free[None]
     try:

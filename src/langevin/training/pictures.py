@@ -39,6 +39,7 @@ def image_grid(
     low: float = -1.0,
     high: float = 1.0,
     gap: int = 1,
+    line: int = 255,
     names: Sequence[str] = (),
 ) -> Image:
     """Images in rows, as one RGB picture; small ones are enlarged by a whole factor, every pixel a square.
@@ -48,7 +49,8 @@ def image_grid(
         columns: images in a row; about √N if 0.
         low: the value shown black.
         high: the value shown white.
-        gap: width of the lines between images, in their own pixels.
+        gap: width of the lines between and around images, in their own pixels.
+        line: grey of these lines, 0 to 255.
         names: written above: of the columns, one each, or one of the whole.
     """
     from PIL import Image
@@ -62,7 +64,7 @@ def image_grid(
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     pixels = _bytes(x, low, high).expand(count, 3, height, width)
-    sheet = torch.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), 255, dtype=torch.uint8)
+    sheet = torch.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), line, dtype=torch.uint8)
     for i, image in enumerate(pixels):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
         sheet[:, top : top + height, left : left + width] = image

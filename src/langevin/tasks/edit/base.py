@@ -69,6 +69,8 @@ class EditMethod(ABC):
 
     needs_mask: ClassVar[bool] = False
     """Whether a mask must be given."""
+    compares: ClassVar[bool] = False
+    """Whether it asks for the condition that the image has now, ``source``."""
 
     @property
     def passes(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -67,6 +68,7 @@ class DiffEdit(EditMethod):
         fixed_point: iterations of the encoding, see ``samplers.encode``.
     """
 
+    compares: ClassVar[bool] = True
     noises: int = 10
     level: float = 1.6
     threshold: float = 0.5

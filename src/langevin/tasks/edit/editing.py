@@ -49,13 +49,28 @@ def create_method(method: str | EditMethod, **options: Any) -> EditMethod:
     return made
 
 
+def default_method(mask: object) -> str:
+    """The method that is taken where none is named."""
+    return "sdedit" if mask is None else "blend"
+
+
+def refuse_source(method: str | EditMethod, made: EditMethod, option: str = "source") -> None:
+    """Refuse the condition that images have now for a method that does not ask for it.
+
+    Raises:
+        UserError: it names the option.
+    """
+    if not made.compares:
+        raise UserError(f"{option} is not taken by method {method!r}; 'diffedit' and 'diffedit-fast' take it")
+
+
 def edit(
     model: Denoiser,
     image: Tensor,
     *,
     mask: Tensor | None = None,
     strength: float = 2.0,
-    method: str | EditMethod = "blend",
+    method: str | EditMethod | None = None,
     options: Mapping[str, Any] | None = None,
     guide: Tensor | None = None,
     source: Mapping[str, Any] | None = None,
@@ -77,17 +92,19 @@ def edit(
         model: a denoiser on a scalar-Gaussian process, or a latent model. An image larger than the model's own is
             edited in overlapping tiles (``denoisers.tiled``).
         image: ``(*shape)`` or ``(B, *shape)``, in the range of the data ([−1, 1] of pictures).
-        mask: 1 (or True) where the image may change, 0 where it stays: of the image's shape or broadcastable to it,
-            ``(H, W)`` or ``(1, H, W)``, or one an image. Pixels outside it come back bit for bit. (The mask of
-            ``operators.Inpaint`` is 1 where a pixel is known: 1 − this one.)
+        mask: 1 (or True) where the image may change, somewhere at least, 0 where it stays: of the image's shape or
+            broadcastable to it, ``(H, W)`` or ``(1, H, W)``, or one an image. Pixels outside it come back bit for bit.
+            (The mask of ``operators.Inpaint`` is 1 where a pixel is known: 1 − this one.)
         strength: the noise level σ/α to which the image is taken, within the process's range: 0.5 changes texture, 2
             shapes, 10 leaves little. The steps are those of the grid of ``steps`` over the whole range that lie below
             it, after the level itself.
-        method: a name (``langevin methods --category edit``) or an instance with its settings.
+        method: a name (``langevin methods --category edit``) or an instance with its settings; ``"blend"`` with a mask
+            and ``"sdedit"`` without one, if not given.
         options: settings of a method that is named.
         guide: where the edit starts from, in the image's shape: the image with strokes or another picture pasted into
             it; the image itself if not given.
-        source: the condition that the image has now, for methods that compare, as ``{"label": 8}``; none if not given.
+        source: the condition that the image has now, for methods that compare (DiffEdit), as ``{"label": 8}``; none if
+            not given.
         steps: of the whole grid.
         sampler: the rule or its name; the method's own if not given.
         grid: the name of a grid; that of the process if not given.
@@ -105,9 +122,16 @@ def edit(
 
     Raises:
         UserError: before any work, for an image or a mask of another size or range, a strength outside the process's
-            range, a condition the model does not take.
+            range, a condition the model does not take, a source that the method has no use for.
     """
+    method = default_method(mask) if method is None else method
     made = create_method(method, **(options or {}))
+    if source:
+        refuse_source(method, made)
+    known = model.conditions() if isinstance(model, Denoiser) else ()
+    for name in condition:
+        if name not in known and name in inspect.signature(type(made)).parameters:
+            raise UserError(f"{name} is a setting of the method and no condition: give it as options={{{name!r}: …}}")
     denoiser, x = fit_image(model, image, overlap=overlap, batch=batch)
     if n is not None and len(x) != 1:
         raise UserError(f"n must be left out for a batch of images, which have one result each; got {n}")
