@@ -273,8 +273,10 @@ def positive(number: str) -> float:
 
 def around(side: int, part: float | None) -> int:
     """The side of a picture whose middle, of that share of the side, has so many pixels."""
-    whole = round(side / (part or 1.0))
-    return min(range(max(1, whole - 2), whole + 3), key=lambda n: (abs(max(1, round((part or 1.0) * n)) - side), n))
+    share = part or 1.0
+    whole = round(side / share)
+    off = lambda n: abs(max(1, round(share * n)) - side)
+    return min(range(max(1, whole - 2), whole + 3), key=lambda n: (off(n), abs(n - whole)))
 
 
 def placed(picture: Picture, operator: Operator, shape: tuple[int, ...]) -> tuple[Tensor, np.ndarray]:
