@@ -32,7 +32,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     known, plain = list(known), _plain(str(name))
     begun = [other for other in known if len(plain) > 2 and _plain(other).startswith(plain)]
-    close = begun[:1] or difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    cutoff = 0.6 if len(plain) > 2 else 0.5  # two letters that change places share half of their sequence
+    close = begun[:1] or difflib.get_close_matches(str(name), known, n=1, cutoff=cutoff)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

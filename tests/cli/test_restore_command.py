@@ -41,7 +41,7 @@ def test_known_pixels_are_the_same_bytes(
     free = mask(tmp_path / "m.png", height, width)
     out = tmp_path / "out"
     words = ["restore", tmp_path / "a.png", "--model", model, "--task", "inpaint", "--mask", tmp_path / "m.png"]
-    words += ["--std", 0, "--out", out, *FAST, *["--simulate"] * simulate]
+    words += ["--out", out, *FAST, *["--simulate"] * simulate]
     said = langevin(*words)
     assert said.code == 0, said.err
     assert f"{out}: 1 image restored by pigdm, 2 samples each" in said.out
@@ -77,13 +77,49 @@ def test_a_smaller_picture_is_enlarged(langevin: Run, model: Path, tmp_path: Pat
 @pytest.mark.parametrize("task", ["super-resolution=2", "blur=1", "jpeg=40", "uncrop=0.5", "fourier=2", "radon=6"])
 def test_every_task_of_grey_pictures(langevin: Run, model: Path, tmp_path: Path, task: str) -> None:
     picture(tmp_path / "a.png", 8, 8)
-    method = ["--method", "dps"] if task.startswith("jpeg") else []
     words = ["restore", tmp_path / "a.png", "--model", model, "--task", task, "--simulate", "--out", tmp_path / "out"]
-    said = langevin(*words, *method, "--steps", 3, "-n", 4)
+    said = langevin(*words, "--steps", 3, "-n", 4)
     assert said.code == 0, said.err
+    assert f"restored by {'diffpir' if task.startswith('jpeg') else 'pigdm'}" in said.out
     record = json.loads((tmp_path / "out" / "a.json").read_text())
+    assert record["request"]["std"] == (0 if task.startswith("uncrop") else 0.02)
     assert 0 <= record["coverage_of_90_percent"] <= 1
     assert math.isfinite(record["psnr_of_the_mean"])
+
+
+def test_uncropping_puts_the_picture_in_the_middle(langevin: Run, model: Path, tmp_path: Path) -> None:
+    """The picture given is the middle part, whose bytes come back; one sample has no mean and no std."""
+    given = picture(tmp_path / "a.png", 5, 8)
+    out = tmp_path / "out"
+    words = ["restore", tmp_path / "a.png", "--model", model, "--task", "uncrop=0.5", "--out", out]
+    said = langevin(*words, "--steps", 3, "-n", 1)
+    assert said.code == 0, said.err
+    assert "1 sample each" in said.out
+    assert {p.name for p in out.iterdir() if not p.name.startswith(".")} >= {"a.png", "a-strip.png", "a.json"}
+    assert not (out / "a-mean.png").exists()
+    made = np.asarray(Image.open(out / "a.png"))
+    height, width = made.shape
+    assert (round(0.5 * height), width) == (5, 16)
+    top = (height - 5) // 2
+    np.testing.assert_array_equal(made[top : top + 5, 4:12], given)
+
+
+def test_what_does_not_fit_is_told(langevin: Run, model: Path, tmp_path: Path) -> None:
+    """A solver that does not look at the measurement has a residual of many std; one that meets it has one or so."""
+    picture(tmp_path / "a.png", 8, 8)
+    words = ["restore", tmp_path / "a.png", "--model", model, "--task", "blur=1", "--simulate", "-n", 2, "--steps", 12]
+    said = langevin(*words, "--method", "dps", "--method-options", "zeta", 0, "--out", tmp_path / "poor")
+    assert said.code == 0, said.err
+    assert "warning: a: " in said.err
+    assert "the samples do not explain the measurement" in said.err
+    assert "Take more steps than 12, another method" in said.err
+    record = json.loads((tmp_path / "poor" / "a.json").read_text())
+    assert record["residual_over_std"] > 3
+    assert f"residual {record['residual_over_std']:.2f} std" in said.out
+    said = langevin(*words, "--method", "ddrm", "--std", 0.2, "--out", tmp_path / "fine")
+    record = json.loads((tmp_path / "fine" / "a.json").read_text())
+    assert record["residual_over_std"] < 3
+    assert "do not explain" not in said.err
 
 
 def test_a_folder_goes_on(langevin: Run, model: Path, tmp_path: Path) -> None:
@@ -112,7 +148,16 @@ def test_a_folder_goes_on(langevin: Run, model: Path, tmp_path: Path) -> None:
         (["--task", "blur=1", "--std", "-1"], "std must be >= 0"),
         (["--task", "blur=1", "--method-options", "stride", "3"], "has no option 'stride'"),
         (["--task", "blur=1", "-n", "0"], "n must be"),
-        (["--task", "colourise", "--simulate"], "(3, height, width)"),
+        (["--task", "colourise", "--simulate"], "colourise needs a model of colour images"),
+        (["--task", "inpaint", "--mask", "black.png"], "is black everywhere: nothing is to be restored"),
+        (["--task", "inpaint", "--mask", "white.png"], "is white everywhere: nothing is known"),
+        *((["--task", task], "take --task inpaint --mask") for task in ("random", "strokes=0.2", "box")),
+        (["--task", "blur=-1"], "operator blur=-1: std must be > 0"),
+        (["--task", "super-resolution=0"], "operator super-resolution=0: factor must be > 1"),
+        (["--task", "uncrop=2"], "operator uncrop=2: box must"),
+        (["--task", "jpeg=20", "--method", "pigdm"], "Those of any operator: dps, "),
+        (["--task", "blur=1", "--method", "repaint", "--steps", "4"], "at least 6 with jump = 1"),
+        (["--task", "blur=1", "--method", "split-gibbs", "--steps", "4"], "steps must be at least 10"),
         (["--task", "inpaint", "--mask", "small.png"], "must have the size of the image"),
     ],
 )
@@ -123,6 +168,8 @@ def test_bad_input(
     picture(tmp_path / "a.png", 8, 8)
     mask(tmp_path / "m.png", 8, 8)
     mask(tmp_path / "small.png", 8, 7)
+    for name, grey in (("black", 0), ("white", 255)):
+        Image.new("L", (8, 8), grey).save(tmp_path / f"{name}.png")
     said = langevin("restore", "a.png", "--model", model, *words, "--out", "out")
     assert said.code == 2, said.out
     assert message in said.err

@@ -349,9 +349,9 @@ def test_split_gibbs_keeps_the_posterior(operator, std):
     wider = WORLD.posterior(Matrix(root @ a), m.y.flatten(1) @ root.mT, 1.0)
     x = chain(SplitGibbs(m, compensated=False), wide, wider.sample(n, 3), denoiser, 3)
     assert sliced_w2(x, wider.sample(n, 4)) < w2_floor(wider, n, 32)
-    # Without the compensation truth does not stay. Along the direction of the largest singular value h = ‖A‖, ρh = 3s: a
-    # draw of z weighs y and x by 9 : 1, and a draw of x adds ρ²h² = 9s² to z's 0.9s² to the residual, up to what the
-    # prior knows of that direction: well over 3s² where s is small beside the data, and s² or less in truth.
+    # Without the compensation truth does not stay. Along the direction of the largest singular value h, ρh = 3s: a draw
+    # of z weighs y and x by 9 : 1, and a draw of x adds ρ²h² = 9s² to the 0.9s² of z, but for what the prior knows of
+    # that direction: well over 3s² where s is small beside the data, and s² or less in truth.
     if std == 0.05:
         moved = chain(SplitGibbs(m, compensated=False), wide, truth.sample(n, 3), denoiser, 3)
         top = torch.linalg.svd(a).U[:, 0]

@@ -13,7 +13,7 @@ from langevin._registry import methods
 from langevin.denoisers import Derived
 from langevin.operators import Inpaint, Matrix, Measurement, Operator, PoissonNoise, compressed_sensing, measure
 from langevin.samplers import DDIM
-from langevin.tasks.restore import Setting, league, load_solver, settings
+from langevin.tasks.restore import Setting, default_method, fit, league, load_solver, settings
 from langevin.tasks.restore import methods as M
 from langevin.tasks.restore.league import Magnitudes, Problem, Sizes, c2st, calibration, given_magnitudes
 from support import oracle, sliced_w2, w2_floor
@@ -107,6 +107,46 @@ def test_exact_is_at_the_floor(operator, std):
     floor, other = w2_floor(truth, 1000), truth.sample(1000, 9)
     x = langevin.restore(MODEL, operator, y, std, method="exact", n=1000, batch=300)
     assert sliced_w2(x, other) < floor
+
+
+@pytest.mark.parametrize("std", [0.02, 0.5])
+def test_exact_samples_have_the_residual_of_the_noise(std):
+    """E|y − Ax|² / m = s² over measurements and samples: within 5 standard errors of m·200 numbers, one a measurement.
+
+    Samples of one y share it, so that 200 measurements count, whatever the samples are. Others are told: samples of the
+    prior, and numbers outside the range of the data; without a range or a std nothing is claimed.
+    """
+    seen = measure(RANDOM, WORLD.sample(200, 5), std, seed=1)
+    x = langevin.restore(MODEL, RANDOM, seen.y, std, method="exact", n=4)
+    fits = [fit(seen.rows(slice(i, i + 1)), x[i]) for i in range(200)]
+    mean = sum(f.relative**2 for f in fits) / 200
+    assert abs(mean - 1) < 5 * math.sqrt(2 / (4 * 200))
+    assert all(f.enough for f in fits)
+    prior = fit(Measurement(RANDOM, seen.y[:1], 0.02), WORLD.sample(50, 7))
+    assert prior.relative > 3
+    assert not prior.enough
+    far = torch.tensor([[1.15] * 4 + [1.25] * 4]).double()
+    assert fit(Measurement(RANDOM, RANDOM(far), 0.0), far, (-1, 1)).outside == 0.5
+    assert not fit(Measurement(RANDOM, RANDOM(far), 0.0), far, (-1, 1)).enough
+    assert fit(Measurement(RANDOM, RANDOM(far), 0.0), far).enough
+    assert not fit(Measurement(RANDOM, RANDOM(far) + 0.5, 0.0), far).enough
+    assert fit(Measurement(RANDOM, RANDOM(far).abs(), PoissonNoise(5.0)), far).enough
+
+
+def test_the_method_that_is_taken():
+    """Linear and Gaussian: pigdm; other operators, other noise; steps that a method cannot keep to are refused."""
+    bent, y = Magnitudes(RANDOM.values), RANDOM(WORLD.sample(1, 5))
+    assert default_method(RANDOM, 0.1) == "pigdm"
+    assert default_method(bent) == "diffpir"
+    assert default_method(RANDOM, PoissonNoise(20.0)) == "daps"
+    run = lambda operator, y, **more: langevin.restore(MODEL, operator, y, 0.1, n=2, steps=8, **more)
+    assert torch.equal(run(RANDOM, y), run(RANDOM, y, method="pigdm"))
+    assert torch.equal(
+        run(bent, bent(y[:, :1].expand(1, DIM))), run(bent, bent(y[:, :1].expand(1, DIM)), method="diffpir")
+    )
+    for name, steps in (("repaint", 5), ("split-gibbs", 1)):
+        with pytest.raises(ValueError, match="steps must"):
+            langevin.restore(MODEL, RANDOM, y, 0.1, method=name, steps=steps)
 
 
 def split_gibbs(name, std, steps):

@@ -224,8 +224,8 @@ def run(options: Options) -> None:
                 print(f"warning: {name}: {advice(found_fit, options.steps)}", file=sys.stderr)
     skipped = f", {len(found) - len(left)} were there" if len(left) < len(found) else ""
     print(
-        f"{out}: {len(left)} image{'s' * (len(left) != 1)} restored by {method}, {options.n} sample{'s' * (options.n != 1)} each, in "
-        f"{duration(time.monotonic() - begun)}{skipped}."
+        f"{out}: {len(left)} image{'s' * (len(left) != 1)} restored by {method}, {options.n} "
+        f"sample{'s' * (options.n != 1)} each, in {duration(time.monotonic() - begun)}{skipped}."
     )
 
 
@@ -242,9 +242,10 @@ def job(
     channels, height, width = model.output_shape
     shape: tuple[int, ...] = (channels, *size)
     name, _, number = (part.strip() for part in options.task.partition("="))
-    if name in ENLARGING and not options.simulate and number.replace(".", "", 1).isdecimal():
-        if float(number) > 1:
-            shape = operators.SuperResolution(float(number)).domain(shape)
+    if name == "colourise" and channels != 3:
+        raise UserError("the task colourise needs a model of colour images, got one of grey ones")
+    if name in ENLARGING and not options.simulate and number.replace(".", "", 1).isdecimal() and float(number) > 1:
+        shape = operators.SuperResolution(float(number)).domain(shape)
     if name == "uncrop" and not options.simulate:
         part = operators.NAMED[name].default if not number else positive(number)
         shape = (channels, *(around(side, part) for side in size))
@@ -272,8 +273,10 @@ def positive(number: str) -> float:
 
 def around(side: int, part: float | None) -> int:
     """The side of a picture whose middle, of that share of the side, has so many pixels."""
-    whole = round(side / (part or 1.0))
-    return min(range(max(1, whole - 2), whole + 3), key=lambda n: (abs(max(1, round((part or 1.0) * n)) - side), n))
+    share = part or 1.0
+    whole = round(side / share)
+    off = lambda n: abs(max(1, round(share * n)) - side)
+    return min(range(max(1, whole - 2), whole + 3), key=lambda n: (off(n), abs(n - whole)))
 
 
 def placed(picture: Picture, operator: Operator, shape: tuple[int, ...]) -> tuple[Tensor, np.ndarray]:

@@ -116,6 +116,9 @@ def create(text: str, shape: Shape, *, mask: Tensor | None = None, seed: int = 0
         raise UserError(f"operator {name} needs a number ({row.help}), such as {name}=4")
     if mask is not None and name not in ("inpaint", "fourier", "coils"):
         raise UserError(f"mask is for inpaint, fourier and coils; operator {name} takes none")
-    made = row.make(value, tuple(shape), mask, seed)
-    made.measured(tuple(shape))
+    try:
+        made = row.make(value, tuple(shape), mask, seed)
+        made.measured(tuple(shape))
+    except UserError as error:
+        raise UserError(f"operator {text.strip()}: {error}") from None
     return made

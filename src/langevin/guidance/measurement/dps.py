@@ -1,4 +1,8 @@
-"""Diffusion posterior sampling as a tilt of the belief."""
+"""Diffusion posterior sampling as a tilt of the belief.
+
+This is ``restore(method="dps-likelihood")``. The published step is the sampler ``samplers.DPS``, which is
+``restore(method="dps")``; docs/restore.md has the table of names.
+"""
 
 from __future__ import annotations
 

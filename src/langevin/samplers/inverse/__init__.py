@@ -5,7 +5,7 @@ from __future__ import annotations
 from .daps import DAPS
 from .ddrm import DDRM
 from .diffpir import DiffPIR
-from .dps import DPS, MCG, PiGDM
+from .gradient_steps import DPS, MCG, PiGDM
 from .projection import Projection
 from .repaint import RePaint, time_travel
 from .split_gibbs import SplitGibbs

@@ -46,7 +46,7 @@ class Fit:
 
     @property
     def fits(self) -> bool:
-        """Whether the residual is one that samples of the posterior may have; noise without a std has none too large."""
+        """Whether the residual is one that samples of the posterior may have; always where the noise has no std."""
         return self.std is None or self.relative <= self.limit
 
     @property

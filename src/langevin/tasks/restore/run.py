@@ -158,7 +158,8 @@ def restore(
         raise UserError(f"progress must be a function of (done, total), got {shown(progress)}")
     name, solve = method_named(default_method(operator, std) if method is None else method)
     check_options(name, solve, options)
-    check_method(name, operator)
+    if not callable(method):
+        check_method(name, operator)
     shape = tuple(model.shape)
     if isinstance(y, Tensor) and tuple(y.shape) == operator.measured(shape):
         y = y[None]

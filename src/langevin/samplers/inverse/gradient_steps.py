@@ -1,4 +1,8 @@
-"""Steps that subtract a gradient of the measurement from x_s: DPS, ΠGDM and MCG as they were published."""
+"""Steps that subtract a gradient of the measurement from x_s: DPS, ΠGDM and MCG as they were published.
+
+The tilts of the belief by the same likelihoods are ``guidance.dps`` and ``guidance.pigdm``; which name stands for which
+in ``restore`` is said in docs/restore.md.
+"""
 
 from __future__ import annotations
 
