@@ -27,9 +27,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=50)
     steps = parser.parse_args().steps
-    print(
-        f"| RMS of decode(encode(x)) − x, {steps} steps, float64 | {' | '.join(WORLDS)} | evaluations a step of `encode` |"
-    )
+    title = f"RMS of decode(encode(x)) − x, {steps} steps, float64"
+    print(f"| {title} | {' | '.join(WORLDS)} | evaluations a step of `encode` |")
     print("|---" * (len(WORLDS) + 2) + "|")
     for name, (rule, fixed_point) in WAYS.items():
         cells, asked = [], []
