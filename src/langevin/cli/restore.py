@@ -311,10 +311,11 @@ def advice(found: Fit, steps: int) -> str:
     """What a run that does not fit is told."""
     why = []
     if found.strange:
-        why.append(f"{100 * found.outside:.0f} % of the samples lie far outside the range of the data")
+        why.append(f"{100 * (found.outside or 0.0):.0f} % of the samples lie far outside the range of the data")
     if not found.fits:
         times = "the noise's" if found.std else "the range of the measurement"
-        much = f"{found.relative:.1f} times {times}" if found.std else f"{100 * found.relative:.1f} % of {times}"
+        share = found.relative
+        much = f"{share:.1f} times {times}" if found.std else f"{100 * share:.1f} % of {times}"
         why.append(f"the samples do not explain the measurement, the residual is {much}")
     return (
         f"{' and '.join(why)}. Take more steps than {steps}, another method, or a larger std if the noise is larger "
