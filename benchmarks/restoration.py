@@ -30,7 +30,7 @@ try:
 except ImportError:  # imported by a test as benchmarks.restoration
     from benchmarks.record import show
 
-WEIGHTS = (0.003, 0.01, 0.03, 0.1, 0.3)
+WEIGHTS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Of total variation, tried on training images."""
 
 

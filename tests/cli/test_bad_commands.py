@@ -330,6 +330,28 @@ anomaly photos --out o
 anomaly photos --model MODEL --out o --strength 0
 anomaly photos --model MODEL --out o --fixed-point -1
 anomaly photos --model MODEL --out o --truth nowhere.png
+
+# restore, guide, data
+restore
+restore photos --model MODEL --out o
+restore photos --model MODEL --out o --task sharpen
+restore photos --model MODEL --out o --task blur
+restore photos --model MODEL --out o --task blur=1 --std nan
+restore photos --model MODEL --out o --task blur=1 --method dpss
+restore nowhere.png --model MODEL --out o --task blur=1
+restore photos --model MODEL --out o --task inpaint --mask nowhere.png
+guide
+guide MODEL --out o --method nothing
+guide MODEL --out o --scale nan
+guide MODEL --out o --label 77
+guide MODEL --out o --interval 5 1
+guide MODEL --out o --method classifier --classifier nowhere
+data
+data lst
+data get
+data get nothing
+data show nothing
+data show digits --count 0
 anomaly photos --model MODEL --out o --label eleven
 """
 
