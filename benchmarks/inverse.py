@@ -1,7 +1,6 @@
 """The league table of solvers of inverse problems, as `langevin league` makes it, recorded for the docs.
 
-    python benchmarks/inverse.py --evaluations 20 100 --record      # benchmarks/records/inverse.json
-    python benchmarks/inverse.py --dims 16 --evaluations 1000 --name inverse-1000 --record
+    python benchmarks/inverse.py --evaluations 20 --record      # benchmarks/records/inverse.json
 
 Exact worlds of 16 and 64 dimensions, three linear operators and one that is not, two noise levels. What the columns are
 is printed by the command and said in docs/restore.md.
