@@ -93,16 +93,26 @@ class Guidance:
                 be asked without a condition.
         """
         self.refuse_others(classifier=classifier, weak=weak)
-        plain, guided = METHODS[self.method].make(self, model, condition, classifier, weak, grid)
+        plain, guided = METHODS[self.method].make(self, model, condition, Beside(classifier, weak, grid))
         if self.interval is not None:
             guided = guidance.interval(plain, guided, self.interval)
         return guided if self.threshold is None else guidance.threshold(guided, self.threshold)
 
 
-Make = Callable[
-    [Guidance, NetworkDenoiser, Mapping[str, Any], NoisyClassifier | None, Denoiser | None, Any],
-    tuple[Denoiser, Denoiser],
-]
+@dataclass(frozen=True)
+class Beside:
+    """What some methods need beside the model.
+
+    Attributes:
+        classifier, weak, grid: see ``Guidance.bind``.
+    """
+
+    classifier: NoisyClassifier | None = None
+    weak: Denoiser | None = None
+    grid: Any = None
+
+
+Make = Callable[[Guidance, NetworkDenoiser, Mapping[str, Any], Beside], tuple[Denoiser, Denoiser]]
 
 
 @dataclass(frozen=True)
@@ -133,72 +143,58 @@ OPTIONS = {
 """Names of settings on the command line, where they differ."""
 
 
-def _label(model: NetworkDenoiser, condition: Mapping[str, Any], method: str) -> Mapping[str, Any]:
-    """The conditions, checked to hold one that the model was trained to do without."""
-    if not condition:
-        raise UserError(f"guidance {method!r} needs a condition, such as a label, and this model was given none")
-    hidden = dropout(model)
-    if all(hidden.get(name) == 0 for name in condition):
-        raise UserError(f"guidance {method!r} needs the model without {', '.join(condition)}, which it always had")
-    return condition
+def _with_and_without(
+    make: Callable[[Guidance, NetworkDenoiser, Mapping[str, Any], Beside], Denoiser],
+) -> Make:
+    """A guidance between the model with and without its conditions, one of which its training must have hidden."""
+
+    def bind(
+        asked: Guidance, model: NetworkDenoiser, condition: Mapping[str, Any], beside: Beside
+    ) -> tuple[Denoiser, Denoiser]:
+        if not condition:
+            raise UserError(f"guidance {asked.method!r} needs a condition, such as a label, and none is given")
+        hidden = dropout(model)
+        if all(hidden.get(name) == 0 for name in condition):
+            raise UserError(
+                f"guidance {asked.method!r} needs the model without {', '.join(condition)}, which it always had"
+            )
+        return model.given(condition), make(asked, model, condition, beside)
+
+    return bind
 
 
 def _negative(asked: Guidance) -> dict[str, Any] | None:
     return None if asked.negative is None else {"label": asked.negative}
 
 
-def _classifier_free(
-    asked: Guidance, model: NetworkDenoiser, condition: Mapping[str, Any], *_: Any
-) -> tuple[Denoiser, Denoiser]:
-    given = _label(model, condition, asked.method)
+def _classifier_free(asked: Guidance, model: NetworkDenoiser, given: Mapping[str, Any], beside: Beside) -> Denoiser:
     how = {"guidance_scale": asked.weight, "rescale": asked.rescale, "negative": _negative(asked)}
-    return model.given(given), guidance.classifier_free(model, given, **how)  # type: ignore[arg-type]
+    return guidance.classifier_free(model, given, **how)  # type: ignore[arg-type]
 
 
-def _apg(asked: Guidance, model: NetworkDenoiser, condition: Mapping[str, Any], *_: Any) -> tuple[Denoiser, Denoiser]:
-    given = _label(model, condition, asked.method)
-    return model.given(given), guidance.apg(model, given, guidance_scale=asked.weight, negative=_negative(asked))
+def _apg(asked: Guidance, model: NetworkDenoiser, given: Mapping[str, Any], beside: Beside) -> Denoiser:
+    return guidance.apg(model, given, guidance_scale=asked.weight, negative=_negative(asked))
 
 
-def _zero_star(
-    asked: Guidance, model: NetworkDenoiser, condition: Mapping[str, Any], *_: Any
-) -> tuple[Denoiser, Denoiser]:
-    given = _label(model, condition, asked.method)
-    guided = guidance.cfg_zero_star(model, given, guidance_scale=asked.weight, negative=_negative(asked))
-    return model.given(given), guided
+def _zero_star(asked: Guidance, model: NetworkDenoiser, given: Mapping[str, Any], beside: Beside) -> Denoiser:
+    return guidance.cfg_zero_star(model, given, guidance_scale=asked.weight, negative=_negative(asked))
 
 
-def _plus_plus(
-    asked: Guidance,
-    model: NetworkDenoiser,
-    condition: Mapping[str, Any],
-    classifier: NoisyClassifier | None,
-    weak: Denoiser | None,
-    grid: Any,
-) -> tuple[Denoiser, Denoiser]:
-    given = _label(model, condition, asked.method)
-    guided = guidance.cfg_plus_plus(model, given, scale=asked.weight, grid=grid, negative=_negative(asked))
-    return model.given(given), guided
+def _plus_plus(asked: Guidance, model: NetworkDenoiser, given: Mapping[str, Any], beside: Beside) -> Denoiser:
+    return guidance.cfg_plus_plus(model, given, scale=asked.weight, grid=beside.grid, negative=_negative(asked))
 
 
-def _conjunction(
-    asked: Guidance, model: NetworkDenoiser, condition: Mapping[str, Any], *_: Any
-) -> tuple[Denoiser, Denoiser]:
-    given = _label(model, condition, asked.method)
+def _conjunction(asked: Guidance, model: NetworkDenoiser, given: Mapping[str, Any], beside: Beside) -> Denoiser:
     if not asked.labels:
         raise UserError("also (labels) must be given for guidance 'conjunction': --also LABEL, what else must hold")
     every = [given, *({"label": label} for label in asked.labels)]
-    return model.given(given), guidance.conjunction(model, every, [asked.weight] * len(every))
+    return guidance.conjunction(model, every, [asked.weight] * len(every))
 
 
 def _autoguidance(
-    asked: Guidance,
-    model: NetworkDenoiser,
-    condition: Mapping[str, Any],
-    classifier: NoisyClassifier | None,
-    weak: Denoiser | None,
-    grid: Any,
+    asked: Guidance, model: NetworkDenoiser, condition: Mapping[str, Any], beside: Beside
 ) -> tuple[Denoiser, Denoiser]:
+    weak = beside.weak
     if weak is None:
         raise UserError("weak must be given for guidance 'autoguidance': --weak DIR, a worse model of the same data")
     strong = model.given(condition) if condition else model
@@ -207,42 +203,39 @@ def _autoguidance(
 
 
 def _classifier(
-    asked: Guidance,
-    model: NetworkDenoiser,
-    condition: Mapping[str, Any],
-    classifier: NoisyClassifier | None,
-    weak: Denoiser | None,
-    grid: Any,
+    asked: Guidance, model: NetworkDenoiser, condition: Mapping[str, Any], beside: Beside
 ) -> tuple[Denoiser, Denoiser]:
-    if classifier is None:
+    if beside.classifier is None:
         raise UserError("classifier must be given for guidance 'classifier': --classifier DIR, trained on noisy data")
     if "label" not in condition:
         raise UserError("label must be given for guidance 'classifier': the class to lead to, --label NAME")
     rest = {name: value for name, value in condition.items() if name != "label"}
     plain = model.given(rest) if rest else model
-    return plain, guidance.classifier(plain, classifier, label=condition["label"], scale=asked.weight)
+    return plain, guidance.classifier(plain, beside.classifier, label=condition["label"], scale=asked.weight)
 
 
 METHODS: dict[str, Method] = {
     "classifier-free": Method(
-        _classifier_free, "uncond + W (cond - uncond), with --rescale and --negative-label", ("rescale", "negative")
+        _with_and_without(_classifier_free),
+        "uncond + W (cond - uncond), with --rescale and --negative-label",
+        ("rescale", "negative"),
     ),
     "classifier": Method(
         _classifier, "by the gradient of a classifier of noisy data, --classifier DIR", ("classifier",), 1.0
     ),
     "autoguidance": Method(_autoguidance, "away from a worse model of the same data, --weak DIR", ("weak",), 2.0),
-    "apg": Method(_apg, "classifier-free, without what only makes contrast stronger", ("negative",)),
+    "apg": Method(_with_and_without(_apg), "classifier-free, without what only makes contrast stronger", ("negative",)),
     "cfg-zero-star": Method(
-        _zero_star, "classifier-free, with the unconditional velocity scaled to fit", ("negative",)
+        _with_and_without(_zero_star), "classifier-free, with the unconditional velocity scaled to fit", ("negative",)
     ),
     "cfg-plus-plus": Method(
-        _plus_plus,
+        _with_and_without(_plus_plus),
         "for DDIM, W in [0, 1]: the noise of a step is the unconditional one",
         ("negative",),
         scale=0.6,
         most=1.0,
         sampler="ddim",
     ),
-    "conjunction": Method(_conjunction, "several labels at once, --also LABEL", ("labels",)),
+    "conjunction": Method(_with_and_without(_conjunction), "several labels at once, --also LABEL", ("labels",)),
 }
 """By the name that `langevin guide --method` takes."""
