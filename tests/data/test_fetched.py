@@ -47,7 +47,7 @@ def made(tmp_path, monkeypatch, kind):
             archive.writestr("package/a.txt", "hello")
     content = buffer.getvalue()
     file = "a-1.0.tgz" if kind == "npm" else "a-1.0-py3-none-any.whl"
-    package = Package(kind, "a", "1.0", file, hashlib.sha256(content).hexdigest(), len(content), "MIT", "a word")
+    package = Package(kind, "a", "1.0", file, hashlib.sha256(content).hexdigest(), len(content), "MIT", "a word", "a")
     commands = []
 
     def run(command, **more):

@@ -343,3 +343,20 @@ def remembers(sampler, denoiser, x):
     memory = sampler.step(samplers.State(x, first), second, denoiser, Noise(0, len(x))).memory
     kept = memory if isinstance(memory, tuple) and not hasattr(memory, "times") else (memory,)
     return any(getattr(part, "times", ()) for part in kept)
+
+
+def check_law(law: Law, run: Callable[[int], tuple[float, float]], floor: float) -> None:
+    """Hold a sampler to a law.
+
+    Args:
+        law: what it claims.
+        run: for a number of steps the distance of its samples to the law, and the gap of their mean log p.
+        floor: of the distance.
+    """
+    distance, gap = run(law.steps)
+    most, widest = floor, 4.0
+    if not law.exact:
+        most, widest = max(floor, 0.6 * distance), 4 + 0.35 * gap
+        distance, gap = run(4 * law.steps)
+    assert distance < most, (distance, most)
+    assert gap < widest, (gap, widest)

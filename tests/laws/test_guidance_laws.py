@@ -9,7 +9,7 @@ import langevin
 from langevin import UserError, processes, samplers, worlds
 from langevin._registry import lookup
 from langevin.denoisers import NetworkDenoiser, TokenParameterization, independent
-from laws.table import CHAINS, FAST, GUIDANCE, PHASES, PROCESSES, SAMPLERS, Setting, mixture
+from laws.table import CHAINS, FAST, GUIDANCE, PHASES, PROCESSES, SAMPLERS, Setting, check_law, mixture
 from support import log_prob_gap, oracle, sliced_w2, thinned, w2_floor
 
 N = 1000
@@ -69,14 +69,7 @@ def test_exact_conditional_law(truth, guide, process, sampler, dim):
         x = langevin.sample(guided, law.sampler, start=start, grid=karras(q, steps), seed=3, batch=N)
         return sliced_w2(x, real), log_prob_gap(part, x)
 
-    distance, gap = run(law.steps)
-    if not law.exact:
-        (first, first_gap), (distance, gap) = (distance, gap), run(4 * law.steps)
-        assert distance < max(floor, 0.6 * first)
-        assert gap < 4 + 0.35 * first_gap
-    else:
-        assert distance < floor
-        assert gap < 4
+    check_law(law, run, floor)
 
 
 @pytest.mark.parametrize("process", FAST)

@@ -24,6 +24,7 @@ from laws.table import (
     SMOOTH,
     TABLE_GRIDS,
     Setting,
+    check_law,
     mixture,
     remembers,
     without_row,
@@ -105,14 +106,7 @@ def test_exact_law(truth, process, sampler, dim):
         x = langevin.sample(world.denoiser(q), law.sampler, start=start, grid=karras(q, steps), seed=3, batch=N)
         return sliced_w2(x, real), log_prob_gap(world, x)
 
-    distance, gap = run(law.steps)
-    if not law.exact:
-        (first, first_gap), (distance, gap) = (distance, gap), run(4 * law.steps)
-        assert distance < max(floor, 0.6 * first)
-        assert gap < 4 + 0.35 * first_gap
-    else:
-        assert distance < floor
-        assert gap < 4
+    check_law(law, run, floor)
 
 
 @pytest.mark.parametrize(("process", "sampler"), in_turn(r for r in ROWS if r[0] in SMOOTH and SAMPLERS[r[1]].order))

