@@ -15,7 +15,8 @@ from langevin.operators import Inpaint, Matrix, Measurement, Operator, PoissonNo
 from langevin.samplers import DDIM
 from langevin.tasks.restore import Setting, default_method, fit, league, load_solver, settings
 from langevin.tasks.restore import methods as M
-from langevin.tasks.restore.league import Magnitudes, Problem, Sizes, c2st, calibration, given_magnitudes
+from langevin.tasks.restore.league import Problem, Sizes, c2st, calibration
+from langevin.tasks.restore.problems import Magnitudes, given_magnitudes
 from support import oracle, sliced_w2, w2_floor
 
 DIM = 8
