@@ -17,7 +17,10 @@ POINTS = ("moons", "swissroll", "checkerboard", "mixture")
 
 
 def test_registry_and_load_agree() -> None:
-    assert {m.name for m in methods("data")} == {"digits", "digits-17", "heartbeat", "words", *POINTS}
+    assert {m.name for m in methods("data")} == {
+        *("digits", "digits-17", "mnist", "heartbeat", "brain-mri", "ellipses", "words"),
+        *POINTS,
+    }
 
 
 def test_digits_are_scikit_learns_scans_split_once_for_all() -> None:
