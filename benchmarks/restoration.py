@@ -151,7 +151,7 @@ def table(kind: str, model: langevin.denoisers.Denoiser, tasks: list[Task], opti
             begun = time.perf_counter()
             with Bar(f"{task.name}: {method}") as bar:
                 how = {"std": task.std, "method": method, "n": options.n, "steps": options.steps, "progress": bar}
-                x = langevin.restore(model, task.operator, y.float(), **how).double()
+                x = langevin.restore(model, task.operator, y.float(), batch=options.batch, **how).double().cpu()
             took = (time.perf_counter() - begun) / count
             x = x[:, None] if x.ndim == truth.ndim else x
             one, mean = x[:, 0], x.mean(1)
@@ -168,6 +168,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("-n", type=int, default=4)
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--coils", type=int, default=1)
     parser.add_argument("--methods", nargs="+", default=["pigdm", "dps", "ddrm", "diffpir"])
     parser.add_argument("--record", action="store_true")
@@ -176,7 +177,8 @@ def main() -> None:
     side = model.shape[-1]
     kinds = {"mri": lambda: mri_tasks(side, options.coils), "ct": lambda: ct_tasks(side)}
     tasks = kinds.get(options.kind, lambda: image_tasks(tuple(model.shape)))()
-    show(f"restoration-{options.kind}", table(options.kind, model, tasks, options))
+    name = f"restoration-{options.kind}" + (f"-{options.coils}-coils" if options.coils > 1 else "")
+    show(name, table(options.kind, model, tasks, options))
 
 
 if __name__ == "__main__":
