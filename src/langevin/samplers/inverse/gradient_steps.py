@@ -84,7 +84,9 @@ class MCG(DPS):
         x_s'' &= x_s' - ζ ∇_{x_t} \|y - A \hat x_0\| \\
         x_s &= (I - A^+ A)\, x_s'' + A^+ y_s, \qquad y_s \sim q(y_s | y)
 
-    as ``DPS`` followed by ``Projection``: what is measured is replaced, so noise in y stays in the result.
+    as ``DPS`` followed by ``Projection``: what is measured is replaced, so noise in y stays in the result. The authors'
+    code, written for masks, has the norm unsquared with ζ = 1 too, but takes y at the noise of t, one step of its table
+    noisier than the x_s it goes into; here it has that of s, as the equation says.
 
     Args:
         measurement: by a linear operator.
@@ -106,12 +108,15 @@ class MCG(DPS):
 class PiGDM(MeasuredSampler):
     r"""ΠGDM as published (Song, Vahdat, Mardani and Kautz, ICLR 2023, alg. 1): a DDIM step, and a gradient added.
 
+    The paper is at openreview.net/forum?id=9_gsMA8MRKQ; there is none on arXiv.
+
     .. math::
         x_s &= x_s' + α_t\, g, \qquad x_s' \sim q_η(x_s | x_t, \hat x_0) \\
         g &= \left(\frac{∂ \hat x_0}{∂ x_t}\right)^T A^T \left(A A^T + \frac{s^2}{r_t^2} I\right)^{-1} (y - A \hat x_0)
 
-    The shift does not know the length of the step. ``guidance.pigdm`` is the tilt by the same likelihood, of which the
-    shift of x_s is (a/α_t)·g·(α_t² + σ_t²) for δ = 1, where a is the coefficient of x_0 in the step.
+    Code that an author published later (RED-diff's ``pgdm``) has this factor α_t as an option, and α_s·α_t in its place
+    otherwise. The shift does not know the length of the step. ``guidance.pigdm`` is the tilt by the same likelihood, of
+    which the shift of x_s is (a/α_t)·g·(α_t² + σ_t²) for δ = 1, where a is the coefficient of x_0 in the step.
 
     Args:
         measurement: by a linear operator, with Gaussian noise.
