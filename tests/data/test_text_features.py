@@ -368,6 +368,7 @@ def test_train_then_sample_under_a_caption(encoders: Path, home: Path, tmp_path:
     assert (bound["sequence"] - features).abs().max() <= ROUNDING * features.abs().max()
 
 
+@pytest.mark.slow
 def test_what_a_caption_says_is_learned(encoders: Path, home: Path, tmp_path: Path) -> None:
     """Red pictures for a red bird, blue ones for a blue dog: 200 in the colour that is said, 0 in the other, of 255."""
     options = {"width": "32", "depth": "2", "heads": "2"}

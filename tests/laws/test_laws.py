@@ -84,7 +84,7 @@ def truth():
 
 @pytest.mark.parametrize(
     ("process", "sampler", "dim"),
-    [pytest.param(*p.values, 2, marks=p.marks, id=f"{p.id}-2") for p in in_turn(ROWS, 2)]
+    [pytest.param(*p.values, 2, marks=p.marks, id=f"{p.id}-2") for p in in_turn(ROWS)]
     + [pytest.param(*p.values, 16, marks=p.marks, id=f"{p.id}-16") for p in in_turn(ROWS)],
 )
 def test_exact_law(truth, process, sampler, dim):

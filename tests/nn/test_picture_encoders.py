@@ -254,6 +254,7 @@ def dots(path: Path, count: int = 1200) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_mapping_from_pictures_to_points_is_learned(tmp_path: Path) -> None:
     """The point that a held-out picture shows comes back; that of another picture if another is shown; any if none is.
 

@@ -46,7 +46,7 @@ def test_expectation_is_that_of_uniform_times() -> None:
 
 def test_the_variance_it_takes() -> None:
     """On exact beliefs under VP the loss has the same mean and, in 64 dimensions, a 36th of the variance (measured)."""
-    process, n = processes.VP(), 20_000
+    process, n = processes.VP(), 5_000
     world = worlds.random_mixture(64, components=8, rank=16)
     denoiser, x0, noise = world.denoiser(process), world.sample(n, 3), Noise(4, n)
 

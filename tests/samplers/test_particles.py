@@ -354,6 +354,8 @@ def test_populations_never_meet():
     torch.testing.assert_close(few.x, many.x[:2], rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(few.log_weights, many.log_weights[:2], rtol=1e-9, atol=1e-9)
     assert torch.equal(few.ancestors, many.ancestors[:2])
+    named = smc(denoiser, factor, n=16, steps=5, populations=torch.tensor([3, 1]), seed=8)
+    torch.testing.assert_close(named.x, many.x[[3, 1]], rtol=1e-12, atol=1e-12)
     assert not torch.equal(many.x[0], many.x[1])
     assert not torch.equal(smc(denoiser, factor, n=16, steps=5, seed=9).x, many.x[:1])
 
@@ -421,6 +423,7 @@ FACTOR = lambda x, t, belief: belief.mean[:, 0]
     [
         ({"n": 0}, "n must be an integer of at least 1"),
         ({"populations": 0}, "populations must be an integer"),
+        ({"populations": torch.tensor([1, -1])}, r"populations must be a number, or int64 indices in \[0"),
         ({"threshold": 1.5}, r"threshold must lie in \[0, 1\]"),
         ({"threshold": math.nan}, "threshold must be a finite number"),
         ({"potential": "mean"}, "unknown potential 'mean'"),

@@ -303,6 +303,7 @@ def test_large_images_are_transformed():
     assert ((found.variances / values).log().abs().median()) < 0.1
 
 
+@pytest.mark.slow
 def test_large_events_that_are_no_images():
     """600 coordinates, eight components of rank 100: at 15 evaluations 64 directions leave a third of the error.
 

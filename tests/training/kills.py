@@ -319,7 +319,7 @@ def run(long: bool = False, plain: bool = False) -> dict[str, Any]:
         paths = [str(Path(training.__file__).parents[2]), str(here.parent), str(here.parents[1])]
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
         env |= {} if library is None else {"LD_PRELOAD": str(library)}
-        words = [sys.executable, str(here), "9" if long else "0.12", name]
+        words = [sys.executable, str(here), "9" if long else "0.07", name]
         done = subprocess.run(words, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -25,8 +25,8 @@ def test_nothing_breaks_at_a_share_of_all_calls(tmp_path: Path) -> None:
     """A share of the calls that write, in three ways; of refusals; of power cuts, where there is a C compiler."""
     found = kills.run()
     assert found["wrong"] == []
-    assert found["tried"]["kills"] >= 100
-    assert found["tried"]["refusals"] >= 20
+    assert found["tried"]["kills"] >= 60
+    assert found["tried"]["refusals"] >= 12
     if faults.compiled(tmp_path):
         assert found["shim"] == "Library"
         assert found["tried"]["power cuts"] >= 10

@@ -104,7 +104,7 @@ def test_accumulation_is_one_batch(tmp_path: Path) -> None:
     alike(tmp_path / "whole", tmp_path / "in-3")
 
 
-@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
 def test_two_processes(tmp_path: Path, every: int) -> None:
     """Two processes are, bit for bit, one that accumulates twice; interrupted by a signal that one of them sees in any
     step they leave a checkpoint, and end with the same files as if they had not been."""

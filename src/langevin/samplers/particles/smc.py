@@ -163,13 +163,13 @@ def run(
     potential: str = "difference",
     threshold: float = 0.5,
     seed: int = 0,
-    populations: int = 1,
+    populations: int | Tensor = 1,
     batch: int = 4096,
     progress: Callable[[int, int], None] | None = None,
 ) -> Particles:
     """The particles of a target: see ``smc``, whose settings these are."""
     check_integer("n", n, 1)
-    check_integer("populations", populations, 1, 2**32 // n)
+    indices = _indices(populations, 2**32 // n)
     check_integer("batch", batch, 1)
     check_numbers(threshold=threshold)
     if not 0 <= threshold <= 1:
@@ -179,22 +179,32 @@ def run(
     denoiser = target.denoiser
     if len(denoiser.stages) > 1 or isinstance(denoiser, Generator):
         raise UserError(f"denoiser must have a reverse process, step by step, got {denoiser!r}")
-    check_memory(n * populations, denoiser)
+    check_memory(n * len(indices), denoiser)
     _, times = resolve(denoiser, Ancestral(), steps=steps, grid=grid)
     if float(times[-1]) != 0:
         raise UserError(f"grid must end at t = 0, where the factor is the tilt itself, got {float(times[-1]):g}")
     group = max(1, batch // n)
     found = []
     with torch.no_grad():
-        for first in range(0, populations, group):
-            rows = torch.arange(first, min(first + group, populations))
+        for first in range(0, len(indices), group):
+            rows = indices[first : first + group]
             found.append(_populations(target, times, rows, n, potential, threshold, seed))
             if progress is not None:
-                progress(min(first + group, populations) * n, populations * n)
+                progress((first + len(rows)) * n, len(indices) * n)
     particles = Particles(*map(torch.cat, zip(*found)))
     if not bool((particles.log_weights > -torch.inf).any()):
         raise UserError("every particle has weight 0: the factor rules out all that was reached; take more particles")
     return particles
+
+
+def _indices(populations: int | Tensor, most: int) -> Tensor:
+    """Which populations are run, int64 ``(P,)``: the first P, or those that are named."""
+    if not isinstance(populations, Tensor):
+        return torch.arange(check_integer("populations", populations, 1, most))
+    named = populations.ndim == 1 and populations.dtype == torch.int64 and len(populations) > 0
+    if not named or bool((populations < 0).any() or (populations >= most).any()):
+        raise UserError(f"populations must be a number, or int64 indices in [0, {most}), got {shown(populations)}")
+    return populations.cpu()
 
 
 def _populations(
@@ -280,7 +290,7 @@ def smc(
     potential: str = "difference",
     threshold: float = 0.5,
     seed: int = 0,
-    populations: int = 1,
+    populations: int | Tensor = 1,
     batch: int = 4096,
     progress: Callable[[int, int], None] | None = None,
 ) -> Particles:
@@ -310,7 +320,7 @@ def smc(
         potential: ``"difference"``, or ``"max"`` or ``"sum"`` of arXiv:2501.06848.
         threshold: in [0, 1]; 0 never resamples (importance sampling), 1 always does.
         seed: of the noise.
-        populations: how many, which never meet.
+        populations: how many, which never meet; or the indices of those that are run, int64 ``(P,)``.
         batch: how many particles are moved at a time; a population is never split.
         progress: called as ``progress(done, total)`` after some populations.
 

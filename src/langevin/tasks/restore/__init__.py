@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import methods
+from . import gibbs, methods, particles
 from .fit import Fit, fit
 from .league import Row, Setting, league, load_solver, settings
 from .run import check_method, check_options, default_method, method_named, restore
@@ -15,10 +15,12 @@ __all__ = [
     "check_options",
     "default_method",
     "fit",
+    "gibbs",
     "league",
     "load_solver",
     "method_named",
     "methods",
+    "particles",
     "restore",
     "settings",
 ]

@@ -21,7 +21,7 @@ from ...distributions import Noise
 from ...metrics.sliced import sliced_wasserstein
 from ...operators import Measurement
 from ...processes import VP
-from .methods import Watched
+from .common import Watched
 from .problems import OPERATORS, Setting
 from .run import Method
 

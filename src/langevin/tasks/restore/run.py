@@ -16,7 +16,7 @@ from ...denoisers import Denoiser, check_is_denoiser
 from ...distributions import Noise
 from ...operators import GaussianNoise, LinearOperator, Measurement, MeasurementNoise, Operator
 from ...processes import ScalarGaussian
-from .methods import Watched
+from .common import Watched
 
 Method = Callable[..., Tensor]
 """``method(denoiser, measurement, *, noise, steps, **options) -> x``."""
