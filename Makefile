@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Two workers of one thread each: threads that share two cores spin.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all torture mutants lint format docs figures bench clean
@@ -17,7 +17,7 @@ help:  ## show this list
 	@touch $@
 
 .venv/test: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[test]'
 	@touch $@ .venv/core
 
 # Not compiling what is never imported halves the installation; what is imported is compiled and kept by the first run.

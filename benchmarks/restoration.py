@@ -4,6 +4,7 @@
     python benchmarks/restoration.py digits runs/digits            # 200 images; also mnist
     python benchmarks/restoration.py mri runs/brain                # masked Fourier, 4- and 8-fold
     python benchmarks/restoration.py ct runs/ellipses              # 8-fold fewer views
+    python benchmarks/restoration.py slice runs/ellipses           # of a scanned body; draws docs/img/ct-slice.png
 
 PSNR in dB of one posterior sample and of the mean of several, and SSIM of that mean, each the mean over the images.
 The weight of total variation is the best of a list on training images of the same task, so that it is not put at a
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -127,6 +129,55 @@ def ct_tasks(size: int) -> list[Task]:
     return [Task(f"{full // 8} views of {full}", operator, 0.02 * size / 8, "FBP", operator.filtered_back_projection)]
 
 
+def scanned(size: int) -> Tensor:
+    """The CT slice that pydicom carries, ``(1, 1, size, size)``: −1 is air, 1 is 1000 Hounsfield units and more."""
+    from pydicom import examples
+
+    found = examples.ct
+    hounsfield = torch.from_numpy(found.pixel_array.astype(np.float64)) * float(found.RescaleSlope)
+    density = ((hounsfield + float(found.RescaleIntercept) + 1000) / 2000).clamp(0, 1)
+    factor = len(density) // size
+    return 2 * torch.nn.functional.avg_pool2d(density[None, None], factor) - 1
+
+
+def picture(panels: dict[str, Tensor], file: Path) -> None:
+    """Images ``(1, H, W)`` beside each other, under their names."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(2.1 * len(panels), 2.4), layout="constrained")
+    for ax, (name, image) in zip(axes, panels.items()):
+        low, high = (-1, 1) if "std" not in name else (0, float(image.max()))
+        ax.imshow(image[0], cmap="gray", vmin=low, vmax=high)
+        ax.set_title(name, fontsize=8)
+        ax.axis("off")
+    figure.savefig(file, dpi=150)
+
+
+def slice_table(model: langevin.denoisers.Denoiser, options: argparse.Namespace) -> Table:
+    """The scanned slice from few views by each way, as a table and a picture."""
+    size = model.shape[-1]
+    truth, (task,) = scanned(size), ct_tasks(size)
+    found = langevin.data.load(model.data.name, size=size)
+    learn = found.train.batch(torch.linspace(0, len(found.train) - 1, 16).long())["x"].double()
+    y = operators.measure(task.operator, truth, task.std, seed=0).y
+    plain = task.start(y)
+    weight = best_weight(task.operator, learn, task.std, task.start)
+    smooth = total_variation(task.operator, y, plain, weight)
+    with Bar("slice") as bar:
+        how = {"std": task.std, "method": options.methods[0], "n": 16, "steps": options.steps, "progress": bar}
+        x = langevin.restore(model, task.operator, y.float(), batch=options.batch, **how).double().cpu()
+    ways = {"slice": truth[0], "FBP": plain[0], f"TV, {weight:g}": smooth[0], "a sample": x[0], "mean of 16": x.mean(0)}
+    shown = Table("way", "PSNR", "SSIM", box=None)
+    for name, image in ways.items():
+        if name != "slice":
+            shown.add_row(name, f"{psnr(image[None], truth):.2f}", f"{ssim(image[None], truth):.3f}")
+    picture({**ways, "std of 16": x.std(0)}, Path(__file__).parents[1] / "docs" / "img" / "ct-slice.png")
+    return shown
+
+
 def table(kind: str, model: langevin.denoisers.Denoiser, tasks: list[Task], options: argparse.Namespace) -> Table:
     """Every task by every method."""
     found = langevin.data.load(model.data.name, size=model.shape[-1] if kind in ("mri", "ct") else None)
@@ -163,7 +214,7 @@ def table(kind: str, model: langevin.denoisers.Denoiser, tasks: list[Task], opti
 def main() -> None:
     """Run one kind of task on a trained model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=["digits", "mnist", "mri", "ct"])
+    parser.add_argument("kind", choices=["digits", "mnist", "mri", "ct", "slice"])
     parser.add_argument("model")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("-n", type=int, default=4)
@@ -175,6 +226,9 @@ def main() -> None:
     options = parser.parse_args()
     model = langevin.load(options.model)
     side = model.shape[-1]
+    if options.kind == "slice":
+        show("restoration-slice", slice_table(model, options))
+        return
     kinds = {"mri": lambda: mri_tasks(side, options.coils), "ct": lambda: ct_tasks(side)}
     tasks = kinds.get(options.kind, lambda: image_tasks(tuple(model.shape)))()
     name = f"restoration-{options.kind}" + (f"-{options.coils}-coils" if options.coils > 1 else "")

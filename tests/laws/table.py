@@ -47,8 +47,8 @@ CHAINS = {
 """Chains on tokens of three classes; those on a table have 64 steps."""
 
 FAST = ("vp", "edm", "flow", "ddpm")
-"""One process of each kind: in every run of the tests each row is held to its law on two of them, in turn, and to
-everything else on one. The rest is ``slow``."""
+"""One process of each kind: in every run of the tests each row is held to everything on one of
+them, in turn. The rest is ``slow``."""
 
 SMOOTH = ("vp", "sub-vp", "ve", "edm", "flow", "cosine")
 """Processes without kinks in t, on which orders are measured."""

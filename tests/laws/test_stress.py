@@ -31,7 +31,7 @@ ARITHMETIC = {
 }
 """The dtype of a network's weights, and what it is cast to as it runs."""
 
-EVERYDAY, SWEEP = 14, 600
+EVERYDAY, SWEEP = 9, 600
 """Combinations a sampler is run on: of some 80,000 each."""
 
 REFUSED = ("is a sub-sequence of a table", "cannot be read at t = 1")

@@ -11,6 +11,7 @@ from scipy import stats
 
 from langevin import UserError, worlds
 from langevin import operators as O
+from support import thinned
 
 PLANE = worlds.random_mixture(2, components=3, rms=0.6, seed=4)
 AXIS = torch.linspace(-4, 4, 801, dtype=torch.float64)
@@ -24,7 +25,7 @@ def on_grid(operator, y, noise):
     return torch.softmax(log_prob, 0) / CELL
 
 
-@pytest.mark.parametrize("std", [0.2, 1.0])
+@pytest.mark.parametrize("std", thinned([0.2, 1.0], 2))
 @pytest.mark.parametrize(
     "operator",
     [

@@ -349,6 +349,7 @@ def test_adaptive_on_new_noise_is_biased():
     assert float(x.std()) > 0.5 * 1.3
 
 
+@pytest.mark.slow
 def test_adaptive_follows_the_path():
     """On one path the endpoint goes to that of Euler–Maruyama in 1,000 steps (itself 0.001 off).
 

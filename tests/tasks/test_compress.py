@@ -27,7 +27,7 @@ from langevin.denoisers import AffineParameterization, NetworkDenoiser
 from langevin.storage import untrusted
 from langevin.tasks.compress import Levels, compress, container, decompress, images, rate_distortion, tree
 from langevin.tasks.compress.chain import checked, fingerprint, plan
-from support import oracle
+from support import oracle, thinned
 
 SPREAD = 0.6
 
@@ -239,6 +239,7 @@ def test_first_state_has_the_moments_of_the_data():
     torch.testing.assert_close(got[1].flatten(1), (alpha**2 * variance + sigma**2).expand(3, 64))
 
 
+@pytest.mark.slow
 def test_almost_nothing_about_many():
     """At t = 1 nothing is to be said, and a bit an event is sent: what a reader holds is bounded by the file's size."""
     model = normal(2)
@@ -296,11 +297,14 @@ def drawn(name: str, levels: int) -> Tensor:
 
 @pytest.mark.parametrize(
     ("process", "name"),
-    [
-        *(("cosine", name) for name in ("white", "black", "grey", "checker", "ramp", "dot", "noise", "halves")),
-        *((process, name) for process in ("flow", "vp") for name in ("white", "checker", "noise", "digit3")),
-        *(("cosine", f"digit{i}") for i in (0, 7)),
-    ],
+    thinned(
+        [
+            *(("cosine", name) for name in ("white", "black", "grey", "checker", "ramp", "dot", "noise", "halves")),
+            *((process, name) for process in ("flow", "vp") for name in ("white", "checker", "noise", "digit3")),
+            *(("cosine", f"digit{i}") for i in (0, 7)),
+        ],
+        3,
+    ),
 )
 def test_every_picture_comes_back(process: str, name: str) -> None:
     """Also one about which the belief of the network is so wrong that no step is worth sending."""
@@ -507,6 +511,7 @@ for name in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 def test_another_process_reads_the_same_bits(model: NetworkDenoiser, files: dict[str, bytes], tmp_path: Path) -> None:
     models.save(model, tmp_path / "model")
     names = []

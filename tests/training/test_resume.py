@@ -34,6 +34,7 @@ from langevin.training import (
 )
 from langevin.training.loader import Loader
 from langevin.training.loop import Run
+from support import thinned
 from tiny_runs import points, same_files, tiny
 
 STEPS = 9
@@ -108,7 +109,9 @@ def everything(**changes: Any) -> Config:
 
 
 @pytest.mark.parametrize(
-    "work", [ParallelConfig(), ParallelConfig(accumulate=3, workers=2)], ids=["plain", "accumulated-by-workers"]
+    "work",
+    thinned([ParallelConfig(), ParallelConfig(accumulate=3, workers=2)], 2),
+    ids=["plain", "accumulated-by-workers"],
 )
 def test_every_step(tmp_path: Path, work: ParallelConfig) -> None:
     assert every_way_out(everything(work=work), tmp_path) == 2 * STEPS - 1
