@@ -263,6 +263,13 @@ convert text.txt --out text.txt/x.safetensors
 
 # methods, info, demo
 # league
+replay
+replay nowhere.png
+replay photos/0.png --out o
+replay text.txt --out o
+replay photos --out o
+replay photos/0.png --out text.txt
+replay photos/0.png --alone maybe
 league more
 league --quick --solver pigmd --out o
 league --quick --solver nowhere.py:mine --out o

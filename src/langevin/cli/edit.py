@@ -21,6 +21,7 @@ from .options import (
     json_value,
     writable,
 )
+from .words import provenance
 from .work import Done, each
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ class Options:
     """Of the noise, the same for every picture."""
     batch: Annotated[int, arg(metavar="N")] = 64
     """Images, or tiles, carried at a time."""
+    no_metadata: bool = False
+    """Leave out of the pictures how they were made, which `langevin replay` draws them again by."""
     device: Name = None
     """cpu or cuda; cuda if there is one, if not given."""
 
@@ -121,7 +124,8 @@ def run(options: Options) -> None:
     guide = None if options.guide is None else Path(options.guide).expanduser()
     drawn = {name: pictures.mask_of(options.mask, name) for name, _ in found}
     beside = {name: [file for file in (mask, guide) if file is not None] for name, mask in drawn.items()}
-    results = pictures.Results(out, request, options.n, beside)
+    how = None if options.no_metadata else provenance("edit", options, model)
+    results = pictures.Results(out, request, options.n, beside, made=how)
     results.check(found)
     masks = {}
     for name, path in found:

@@ -31,6 +31,7 @@ COMMANDS = {
     "edit": "Change images by a model: inside a mask, to a class, from strokes.",
     "purify": "Take small adversarial changes out of images: noise, and back by a model.",
     "anomaly": "Show where images differ from what a model knows as healthy.",
+    "replay": "Draw a picture again from what its file says of it, and compare.",
     "compress": "Code images with a model into a file, exactly or to a quality.",
     "decompress": "Images out of a file of `langevin compress`.",
     "league": "Solvers of inverse problems against exact posteriors: one table.",
@@ -174,9 +175,9 @@ def _run(prog: str, command: ModuleType, words: list[str]) -> int:
         return 0
     # Names and records of a model directory are somebody else's; help, which may have colours, is not.
     with contextlib.redirect_stdout(cast("TextIO", Printable(sys.stdout))):
-        command.run(options)
+        code: int | None = command.run(options)
         sys.stdout.flush()
-    return 0
+    return code or 0
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 
 from .given import conditions
 from .options import Name, Whole, at_least_one, check_seed, device_named, writable
+from .words import provenance
 from .work import Done, each
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Options:
     """Of the noise, the same for every picture."""
     batch: Annotated[int, arg(metavar="N")] = 64
     """Tiles carried at a time."""
+    no_metadata: bool = False
+    """Leave out of the pictures how they were made, which `langevin replay` draws them again by."""
     device: Name = None
     """cpu or cuda; cuda if there is one, if not given."""
 
@@ -71,7 +74,8 @@ def run(options: Options) -> None:
     prepare.steps_below(model, rule, options.strength, options.steps)
     names = ("strength", "label", "steps", "sampler", "overlap", "seed")
     asked = {"command": "purify", "model": model_digest(options.model), **{n: getattr(options, n) for n in names}}
-    results = pictures.Results(out, asked)
+    how = None if options.no_metadata else provenance("purify", options, model)
+    results = pictures.Results(out, asked, made=how)
     results.check(found)
 
     def work(picture: Picture, told: Any, bar: Bar) -> Done:

@@ -17,13 +17,14 @@ from .._duration import duration
 from .._errors import UserError
 from .given import class_names, conditions
 from .options import Name, Sampling, Whole, at_least_one, device_named, writable
+from .words import provenance
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..data import DataInfo
     from ..denoisers import NetworkDenoiser
-    from ..generate import Rank, Recipe, Request
+    from ..generate import Provenance, Rank, Recipe, Request
 
 SHOWN, COLUMNS = 256, 20
 """Images of a picture at most, and classes that get a column each."""
@@ -68,6 +69,8 @@ class Options:
     """With --shard-size: this call is number I, in 0…K-1, of K that fill DIR; under torchrun, the process's own."""
     images: bool = False
     """Write every sample as a PNG of its own too, in DIR/images."""
+    no_metadata: bool = False
+    """Leave out of the pictures how they were made, which `langevin replay` draws them again by."""
     sampling: Annotated[Sampling, arg(name="")] = field(default_factory=Sampling)
     device: Name = None
     """cpu or cuda; cuda if there is one, if not given."""
@@ -98,7 +101,8 @@ def run(options: Options) -> None:
             drawn = generate(model, recipe, options.n, given=given, progress=bar)
         typed = {"given": list(options.given)} if options.given else {}
         record = {"model": options.model, "trained_steps": model.config.get("steps"), **drawn.record, **typed}
-        write(out, drawn.x, drawn.label, model.output, record, class_names(model), options.images)
+        made = None if options.no_metadata else provenance("sample", options, model)
+        write(out, drawn.x, drawn.label, model.output, record, class_names(model), options.images, made)
     print(
         f"{out}: {options.n} samples in {duration(drawn.seconds)}, {drawn.evaluations} network evaluations each "
         f"({record['rule']})."
@@ -194,7 +198,7 @@ def _image_files(x: Tensor, label: Tensor | None, data: DataInfo | None, names: 
     """Every sample as a PNG, under its index and the name of its class."""
     from .. import training
 
-    low, high = _range(data)
+    low, high = value_range(data)
     found = {}
     for i, image in enumerate(x):
         of = "" if label is None else "-" + (re.sub(r"[^\w.+-]+", "_", names[int(label[i])])[:60] or "_")
@@ -210,6 +214,7 @@ def write(
     record: dict[str, Any],
     names: list[str],
     images: bool = False,
+    made: Provenance | None = None,
 ) -> None:
     """The three files, and the images if they are asked for, all of them or none.
 
@@ -224,11 +229,16 @@ def write(
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     name, picture = _picture(x, label, data, names)
+    if made is not None and name.endswith(".png"):
+        picture = made.stamp(picture, name)
     contents = {"samples.npz": buffer.getvalue(), name: picture}
     record = {**record, "files": {name: files.digest(content) for name, content in contents.items()}}
     if images:
         record[IMAGES] = len(x)
-        contents |= _image_files(x, label, data, names)
+        single = _image_files(x, label, data, names)
+        if made is not None:
+            single = {file: made.stamp(png, file, index=i) for i, (file, png) in enumerate(single.items())}
+        contents |= single
     stale = not images and _own_images(out)
     files.publish(out, {**contents, "sample.json": files.as_json(record)})
     if stale:
@@ -246,7 +256,7 @@ def conclude(
     files.replace(out / "sample.json", files.as_json(record))
 
 
-def _range(data: DataInfo | None) -> tuple[float, float]:
+def value_range(data: DataInfo | None) -> tuple[float, float]:
     """The values shown black and white."""
     return (-1.0, 1.0) if data is None or data.low is None or data.high is None else (data.low, data.high)
 
@@ -265,7 +275,7 @@ def _picture(x: Tensor, label: Tensor | None, data: DataInfo | None, names: list
         columns = len(found) if 1 < len(found) <= COLUMNS else 0
         captions = [names[k] for k in found] if columns or len(found) == 1 else []
         shown = x[: SHOWN // (columns or 1) * (columns or 1)]
-        low, high = _range(data)
+        low, high = value_range(data)
         name, picture = "grid.png", training.image_grid(shown, columns, low=low, high=high, names=captions)
     else:
         name, picture = "scatter.png", training.scatter(x.flatten(1), label)

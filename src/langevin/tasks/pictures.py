@@ -8,7 +8,7 @@ import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from .. import training
 from .._errors import UserError, check_path
 from ..data.images import Refused, beyond_8_bits, decode, in_threads, upright_size
 from ..denoisers import Denoiser
-from ..generate import machine, versions
+from ..generate import Provenance, machine, versions
 from ..storage import files
 from .compress.images import places
 
@@ -209,6 +209,7 @@ class Results:
         count: results an image.
         beside: other files that each image's results depend on, such as masks, by the image's name.
         about: names of pictures about all results of an image, such as ``mean``: OUT/NAME-mean.png.
+        made: what the pictures say of how they were made; the first of its words is the input.
     """
 
     out: Path
@@ -216,6 +217,7 @@ class Results:
     count: int = 1
     beside: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     about: Sequence[str] = ()
+    made: Provenance | None = None
 
     def check(self, found: Sequence[tuple[str, Path]]) -> None:
         """Refuse names that meet, inputs that would be overwritten, and a folder with results of another request.
@@ -285,6 +287,10 @@ class Results:
         *pictures, beside, last = self.names(name)
         contents = {file: as_png(pixels) for file, pixels in zip(pictures, made, strict=True)}
         contents[beside] = strip(columns)
+        if self.made is not None:
+            own = replace(self.made, words=(str(path), *self.made.words[1:]))
+            read = [str(file) for file in (path, *self.beside.get(name, ()))]
+            contents = {file: own.stamp(content, file, inputs=read) for file, content in contents.items()}
         for file, content in contents.items():
             files.replace(self.out / file, content)
         about = {

@@ -1,0 +1,79 @@
+"""Options as the words that ask for them: what ``parse`` reads, written; and how a picture was made, in such words."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tyro.conf import Positional, UseAppendAction
+
+if TYPE_CHECKING:
+    from ..generate import Provenance
+
+
+def provenance(command: str, options: Any, model: Any) -> Provenance:
+    """What the pictures of a command say of how they were made.
+
+    Args:
+        command: its name.
+        options: as they were given; those that change no pixel are left out.
+        model: as it was loaded.
+    """
+    from ..generate import Provenance, model_digest
+    from ..generate.provenance import checksum
+
+    given = [text.partition("=")[2] for text in getattr(options, "given", ())]
+    read = {path: checksum(path) for path in given if Path(path).is_file()}
+    words = tuple(words_of(options, ("out", "no_metadata", "device")))
+    return Provenance(command, words, model_digest(options.model), inputs=read, device=str(model.device))
+
+
+def words_of(options: Any, without: Collection[str] = ()) -> list[str]:
+    """The words of a command line that ``parse`` makes these options of, without those at their defaults.
+
+    Args:
+        options: a command's.
+        without: names of options that are left out.
+    """
+    first: list[str] = []
+    rest: list[str] = []
+    hints = typing.get_type_hints(type(options), include_extras=True)
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name in without or value == _default(field):
+            continue
+        if dataclasses.is_dataclass(value):
+            rest += words_of(value, without)
+        elif _marked(hints[field.name], Positional):
+            first.append(_word(value))
+        else:
+            rest += _option(f"--{field.name.replace('_', '-')}", value, _marked(hints[field.name], UseAppendAction))
+    return first + rest
+
+
+def _option(name: str, value: Any, repeated: bool) -> list[str]:
+    if isinstance(value, bool):
+        return [name]
+    if isinstance(value, Mapping):
+        return [name, *(_word(part) for pair in value.items() for part in pair)]
+    if isinstance(value, (tuple, list)):
+        return [word for one in value for word in (name, _word(one))] if repeated else [name, *map(_word, value)]
+    return [name, _word(value)]
+
+
+def _word(value: Any) -> str:
+    return str(value) if isinstance(value, (str, Path)) else json.dumps(value)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _marked(hint: Any, marker: Any) -> bool:
+    """Whether a type carries one of tyro's markers."""
+    mark = typing.get_args(marker[str])[1:]
+    return any(m in mark for part in (hint, *typing.get_args(hint)) for m in getattr(part, "__metadata__", ()))
