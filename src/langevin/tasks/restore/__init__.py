@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import gibbs, methods, particles
+from . import methods, split_gibbs, twisted
 from .fit import Fit, fit
 from .league import Row, Setting, league, load_solver, settings
 from .run import check_method, check_options, default_method, method_named, restore
@@ -15,12 +15,12 @@ __all__ = [
     "check_options",
     "default_method",
     "fit",
-    "gibbs",
     "league",
     "load_solver",
     "method_named",
     "methods",
-    "particles",
     "restore",
     "settings",
+    "split_gibbs",
+    "twisted",
 ]
