@@ -46,9 +46,10 @@ def _environment() -> dict[str, Any]:
 
 def _model(path: str) -> dict[str, Any]:
     from .. import models
+    from ..adapters import loading
     from ..generate import versions
 
-    model = models.load(path, device="cpu")
+    model = loading.load(path, device="cpu")
     return {"model": path, **models.about(model), "versions": versions()}
 
 
