@@ -19,7 +19,8 @@ from ...storage.untrusted import reading
 from ..hub import find
 from . import networks, text
 from .codec import Codec, reduction
-from .directory import CONFIG, INDEX, SCHEDULER, component, is_diffusers, make, read_index
+from .directory import CONFIG, INDEX, OWN, SCHEDULER, component, is_diffusers, make, read_index
+from .export import read_own
 from .schedules import Noising, complete, noising, shift
 
 DENOISERS = ("unet", "transformer")
@@ -133,6 +134,11 @@ class _Pipeline:
         if noise.prediction == "flow":
             told["tokens"] = tokens
             config["shift"] = shift(about, tokens)
+        null, described = read_own(self.folder)
+        if null is not None and type(network).__name__ == "UNet2DModel" and "label" in adapted.sizes:
+            if null + 1 != adapted.sizes["label"]:
+                raise UserError(f"{self.folder / OWN}: null_label {null} is not the last of {adapted.sizes['label']}")
+            adapted.sizes["label"] = adapted.null_label = null
         names = self._classes(adapted.sizes.get("label", 0))
         with reading(self.folder):
             base = NetworkDenoiser(
@@ -141,7 +147,7 @@ class _Pipeline:
                 reading_as,
                 shape,
                 "range" if out == 2 * channels else None,
-                None if codec is not None else self._data(shape, names),
+                None if codec is not None else described or self._data(shape, names),
                 config=config,
             )
         if codec is None:
@@ -267,7 +273,9 @@ def _dit(pipe: _Pipeline, network: Any, noise: Noising, sides: tuple[int, int]) 
         raise UserError(
             f"{pipe.folder}: a transformer with norm_type {network.config['norm_type']!r} is not known here"
         )
-    return networks.DiT(network, noise.scale, {"label": int(network.config["num_embeds_ada_norm"])})
+    made = networks.DiT(network, noise.scale, {"label": int(network.config["num_embeds_ada_norm"])})
+    made.null_label = made.sizes["label"]  # one behind the others
+    return made
 
 
 def _pixart(pipe: _Pipeline, network: Any, noise: Noising, sides: tuple[int, int]) -> networks.Adapted:

@@ -34,6 +34,7 @@ class Adapted(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.scale = network, scale
+        self.null_label: int | None = None  # the class that stands for none, where there is one
         self.prompts = prompts
         captions = {} if prompts is None else {"caption": prompts.size}
         self.sizes: dict[str, int] = {**captions, **(sizes or {})}
@@ -51,6 +52,20 @@ class Adapted(nn.Module):
         parts = self.prompts.parts(condition.get("caption"), batch)
         return {name: value.to(first.dtype) for name, value in parts.items()}
 
+    def label(self, condition: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """The classes of a batch, with that of none where a sample has no label.
+
+        Raises:
+            UserError: for a sample without one, if there is no such class.
+        """
+        label = condition.get("label")
+        if self.null_label is None:
+            if label is None or bool((label < 0).any()):
+                raise UserError("label must be given: this model was never trained without one")
+            return label
+        none = torch.full((len(x),), self.null_label, dtype=torch.int64, device=x.device)
+        return none if label is None else torch.where(label < 0, none, label)
+
     def forward(self, x: Tensor, time: Tensor, condition: Mapping[str, Tensor] | None = None) -> Tensor:
         return self.ask(x, time if self.scale == 1.0 else time * self.scale, condition or {})
 
@@ -63,11 +78,8 @@ class UNet(Adapted):
     """``UNet2DModel``: images or latents, with a class where it was trained with one."""
 
     def ask(self, x: Tensor, time: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
-        label = condition.get("label")
         if self.sizes.get("label"):
-            if label is None or bool((label < 0).any()):
-                raise UserError("label must be given: this model was never trained without one")
-            return self.network(x, time, label, return_dict=False)[0]
+            return self.network(x, time, self.label(condition, x), return_dict=False)[0]
         return self.network(x, time, return_dict=False)[0]
 
 
@@ -110,9 +122,7 @@ class DiT(Adapted):
     """``DiTTransformer2DModel``: a class, or none, which is a class behind the others (arXiv:2212.09748)."""
 
     def ask(self, x: Tensor, time: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
-        classes, label = self.sizes["label"], condition.get("label")
-        none = torch.full((len(x),), classes, dtype=torch.int64, device=x.device)
-        label = none if label is None else torch.where(label < 0, none, label)
+        label = self.label(condition, x)
         return self.network(x, timestep=time, class_labels=label, return_dict=False)[0]
 
 
