@@ -462,6 +462,12 @@ def test_configuration_against_weights(place: Path) -> None:
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(UserError, match=r"truncated or no safetensors file"):
         langevin.load(folder)
+    shutil.move(file, file.with_name("diffusion_pytorch_model-00001-of-00001.safetensors"))
+    (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": {"conv_in.weight": "../../ddpm/unet/other.safetensors"}})
+    )
+    with pytest.raises(UserError, match=r"weight_map must name files beside it"):
+        langevin.load(folder)
     folder = bad(place, "text", "sd")
     (folder / "text_encoder" / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"text_encoder holds no weights"):

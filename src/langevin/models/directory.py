@@ -261,12 +261,18 @@ def _read(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
     there = files.place(folder, CONFIG)
     if not there.exists() and (folder / "model_index.json").is_file():
-        raise UserError(f"{folder} is a pipeline of diffusers (model_index.json), which langevin.load reads")
+        raise UserError(
+            f"{folder} is a pipeline of diffusers (model_index.json): langevin.load reads it, but a model directory is "
+            "needed here"
+        )
     if not there.exists():
         raise UserError(f"{folder.resolve()} is no model directory: it holds no {CONFIG}")
     config = {"files": {}, **files.read_json(there)}
     if "langevin" not in config and isinstance(made_by := config.get("_class_name"), str):
-        raise UserError(f"{folder} is a {made_by:.40} of diffusers ({CONFIG}), which langevin.load reads")
+        raise UserError(
+            f"{folder} is a {made_by:.40} of diffusers ({CONFIG}): langevin.load reads it, but a model directory is "
+            "needed here"
+        )
     version = config.get("langevin")
     if version != FORMAT:
         raise UserError(f"{file}: format {version!r} is unknown; this version of langevin reads {FORMAT}")

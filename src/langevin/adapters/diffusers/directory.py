@@ -13,7 +13,7 @@ import torch
 
 from ..._errors import UserError, unknown
 from ...storage import files
-from ...storage.untrusted import reading
+from ...storage.untrusted import reading, room
 
 INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"
 
@@ -162,6 +162,11 @@ def _weights(folder: Path) -> tuple[torch.dtype, str | None]:
         raise UserError(f"{folder} holds no weights (*.safetensors)")
     plain = [name for name in found if name.count(".") == 1]
     variant = None if plain else found[0].removesuffix(".safetensors").partition(".")[2].partition("-")[0]
+    room(sum((folder / name).stat().st_size for name in plain or found), f"the weights in {folder}")
+    for index in (name for name in names if name.endswith(".safetensors.index.json")):
+        parts = files.read_json(folder / index).get("weight_map")
+        if not isinstance(parts, dict) or not set(map(str, parts.values())) <= set(found):
+            raise UserError(f"{folder / index}: weight_map must name files beside it")
     counts: Counter[torch.dtype] = Counter()
     for name in plain or [name for name in found if f".{variant}" in name]:
         for tensor in files.outline(folder / name).values():
