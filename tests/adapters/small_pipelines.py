@@ -233,21 +233,20 @@ def dit() -> Any:
     )
 
 
-def pixart(sigma: bool = False) -> Any:
+def pixart(sigma: bool = False, **more: Any) -> Any:
     from diffusers import PixArtAlphaPipeline, PixArtSigmaPipeline, PixArtTransformer2DModel
 
+    options: dict[str, Any] = {"sample_size": 8, "patch_size": 2, "use_additional_conditions": False, **more}
     network = seeded(
         PixArtTransformer2DModel,
         num_attention_heads=2,
-        attention_head_dim=8,
+        attention_head_dim=8 if not more else 12,
         in_channels=4,
         out_channels=8,
         num_layers=2,
-        sample_size=8,
-        patch_size=2,
-        cross_attention_dim=16,
+        cross_attention_dim=16 if not more else 24,
         caption_channels=32,
-        use_additional_conditions=False,
+        **options,
     )
     kind = PixArtSigmaPipeline if sigma else PixArtAlphaPipeline
     return kind(tokenizer=t5_tokenizer(), text_encoder=t5(), vae=vae(), transformer=network, scheduler=plain_ddim())

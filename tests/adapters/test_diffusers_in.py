@@ -171,6 +171,42 @@ def test_codec(name: str, place: Path) -> None:
     assert model.output.shape == (3, SIZE, SIZE)
 
 
+def test_size_that_pixart_is_told(place: Path) -> None:
+    """At 1024 pixels PixArt is told the height, the width and their ratio."""
+    pipe = small.pixart(sample_size=128, patch_size=32, use_additional_conditions=True)
+    small.save(pipe, place / "sized")
+    model = adapter.load(place / "sized", device="cpu", size=(256, 128))
+    x = latents(model, 1)
+    prompts = model.network.prompts
+    assert torch.equal(prompts.read(PROMPT), prompts.read(f" {PROMPT.upper()} "))
+    text = prompts.parts(prompts.read(PROMPT), 1)
+    more = {"resolution": torch.tensor([[256.0, 128.0]]), "aspect_ratio": torch.tensor([[2.0]])}
+    with torch.no_grad():
+        out = pipe.transformer(
+            x,
+            encoder_hidden_states=text["tokens"],
+            encoder_attention_mask=text["mask"],
+            timestep=torch.tensor([499]),
+            added_cond_kwargs=more,
+        ).sample
+        found = model.process.noise(x.double(), model.given(caption=PROMPT)(x.double(), 0.5), 0.5)
+    torch.testing.assert_close(found.float(), out[:, :4], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"variant": "fp16"}, {"max_shard_size": "60KB"}])
+def test_weights_of_a_variant_and_in_parts(options: dict[str, Any], place: Path) -> None:
+    pipe, whole = pipeline("sd", place), loaded("sd", place)
+    folder = place / "parts"
+    shutil.rmtree(folder, ignore_errors=True)
+    pipe.save_pretrained(folder, safe_serialization=True, **options)
+    found = [p.name for p in (folder / "unet").glob("*.safetensors")]
+    assert len(found) > 1 or "fp16" in found[0]
+    model = langevin.load(folder, device="cpu")
+    x = latents(model)
+    with torch.no_grad():
+        assert torch.equal(model.given(caption=PROMPT)(x, 0.5).mean, whole.given(caption=PROMPT)(x, 0.5).mean)
+
+
 def test_codec_alone(place: Path) -> None:
     pipe = pipeline("sd", place)
     model = langevin.load(place / "sd" / "vae", device="cpu")
@@ -518,12 +554,3 @@ def test_repositories(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         langevin.load("someone/nothing")
     with pytest.raises(UserError, match="revision is of a repository"):
         langevin.load(place / "sd", revision="main")
-
-
-def test_importing_does_not_import_diffusers() -> None:
-    import subprocess
-    import sys
-
-    code = "import sys, langevin.adapters.diffusers, langevin.adapters.loading; print('diffusers' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

@@ -76,6 +76,7 @@ def test_round_trip(case: str, tmp_path: Path) -> None:
         torch.tensor(getattr(again.process, "betas", ())), torch.tensor(getattr(model.process, "betas", ()))
     )
     grid = adapter.native_grid(again, STEPS)
+    assert float(grid[0]) == 1.0  # a pipeline begins where there is nothing but noise
     rule = "euler" if isinstance(model.process, processes.RectifiedFlow) else "ddim"
     ours, back = (langevin.sample(m, rule, start=drawn(), grid=grid) for m in (model, again))
     scale = float(ours.abs().max())
@@ -120,13 +121,13 @@ def test_classes(tmp_path: Path) -> None:
         ({"data": DataInfo("own", SHAPE, low=0.0, high=1.0)}, r"its data lie in \[0.0, 1.0\]"),
     ],
 )
-def test_what_stands_in_the_way(changes: dict[str, Any], why: str) -> None:
+def test_what_stands_in_the_way(changes: dict[str, Any], why: str, tmp_path: Path) -> None:
     """The option is named, and the options that map."""
     asked = {"process": DDPM, "prediction": "eps", "time": "index", **changes}
     with pytest.raises(UserError, match=why) as told:
-        adapter.save(made(**asked), "nowhere")
+        adapter.save(made(**asked), tmp_path / "out")
     assert "--network.name unet2d" in str(told.value)
-    assert not Path("nowhere").exists()
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -246,7 +246,7 @@ def _unet(pipe: _Pipeline, network: Any, noise: Noising, sides: tuple[int, int])
 
 def _text_unet(pipe: _Pipeline, network: Any, noise: Noising, sides: tuple[int, int]) -> networks.Adapted:
     config = network.config
-    for key in ("class_embed_type", "encoder_hid_dim_type", "num_class_embeds"):
+    for key in ("class_embed_type", "encoder_hid_dim_type", "num_class_embeds", "time_cond_proj_dim"):
         if config.get(key) is not None:
             raise UserError(f"{pipe.folder}: a UNet2DConditionModel with {key} = {config[key]!r} is not known here")
     if config.get("addition_embed_type") is None:
