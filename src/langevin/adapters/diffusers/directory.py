@@ -88,7 +88,9 @@ def make(folder: Path, library: str, name: str) -> Any:
     """
     if name not in MODELS.get(library, ()):
         raise unknown("class of diffusers", f"{library}.{name}", [c for names in MODELS.values() for c in names])
-    kind = getattr(package(library), name)
+    kind = getattr(package(library), name, None)
+    if kind is None:
+        raise UserError(f"{folder}: the {library} that is installed has no {name}; a newer one has")
     if "Tokenizer" in name:
         with quiet(), reading(folder):
             return kind.from_pretrained(os.fspath(folder), local_files_only=True)
