@@ -49,6 +49,7 @@ ANYWHERE = ("_duration", "_errors", "_registry")
 HEAVY = (
     "accelerate",
     "datasets",
+    "diffusers",
     "matplotlib",
     "PIL",
     "rich",
@@ -145,9 +146,10 @@ def loaded(statement: str) -> set[str]:
 
 def test_nothing_heavy_is_loaded():
     """The algebra needs torch alone; ``import langevin`` not even that."""
-    assert not loaded("import langevin.samplers, langevin.worlds, langevin.guidance").intersection(HEAVY) - loaded(
-        "import torch"
+    wanted = (
+        "langevin.samplers, langevin.worlds, langevin.guidance, langevin.adapters.diffusers, langevin.adapters.loading"
     )
+    assert not loaded(f"import {wanted}").intersection(HEAVY) - loaded("import torch")
     top = loaded("import langevin")
     assert "langevin" in top
     assert not top & {*HEAVY, "torch", "numpy"}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _FOLDERS = (
+    "adapters",
     "calibration",
     "data",
     "denoisers",
@@ -42,7 +43,7 @@ _NAMES = {
     "check_denoiser": "denoisers",
     "denoiser": "adapters.networks",
     "edit": "tasks.edit",
-    "load": "models",
+    "load": "adapters.loading",
     "methods": "_registry",
     "restore": "tasks.restore",
     "sample": "samplers",
@@ -51,6 +52,7 @@ _NAMES = {
 
 if TYPE_CHECKING:
     from . import (
+        adapters,
         calibration,
         data,
         denoisers,
@@ -72,10 +74,10 @@ if TYPE_CHECKING:
     )
     from ._errors import UserError
     from ._registry import methods
+    from .adapters.loading import load
     from .adapters.networks import denoiser
     from .denoisers import check_denoiser
     from .distributions import Noise
-    from .models import load
     from .samplers import State, sample, trajectory
     from .tasks.edit import edit
     from .tasks.restore import restore
@@ -84,6 +86,7 @@ __all__ = [
     "Noise",
     "State",
     "UserError",
+    "adapters",
     "calibration",
     "check_denoiser",
     "data",

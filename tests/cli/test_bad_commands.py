@@ -297,6 +297,17 @@ info '\e[31mred'
 info a b
 completion
 completion tcsh
+export
+export MODEL
+export MODEL --out o --to keras
+export MODEL --out o
+export MODEL --out photos
+export MODEL --out text.txt
+export nowhere/at/all --out o
+export text.txt --out o
+export photos --out o
+export diffusers-pipeline --out o
+tune diffusers-pipeline --steps 5
 demo --steps abc
 demo --minutes inf
 demo --samples 50

@@ -55,7 +55,7 @@ SMOOTH = ("vp", "sub-vp", "ve", "edm", "flow", "cosine")
 
 PREDICTIONS = ("eps", "x0", "v", "flow", "score", "edm")
 
-GRIDS = ("uniform", "quadratic", "log-snr", "karras", "optimal")
+GRIDS = ("uniform", "shifted", "quadratic", "log-snr", "karras", "optimal")
 
 TABLE_GRIDS = ("leading", "linspace", "trailing")
 

@@ -73,12 +73,10 @@ def test_foreign_network_is_refused(tmp_path: Path) -> None:
 def test_directories_of_diffusers_are_called_so(tmp_path: Path) -> None:
     """A pipeline has its index at the top, a model its class in config.json; both say who reads them."""
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "DDPMPipeline"}))
-    with pytest.raises(
-        UserError, match=r"is a pipeline of diffusers \(model_index.json\), which langevin does not read"
-    ):
+    with pytest.raises(UserError, match=r"is a pipeline of diffusers \(model_index.json\): langevin.load reads it"):
         models.load(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel", "_diffusers_version": "0.30.0"}))
-    with pytest.raises(UserError, match=r"is a UNet2DModel of diffusers \(config.json\), which langevin does not read"):
+    with pytest.raises(UserError, match=r"is a UNet2DModel of diffusers \(config.json\): langevin.load reads it"):
         models.load(tmp_path)
 
 
@@ -201,7 +199,7 @@ def test_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert models.load("someone/digits").shape == (2,)
-    assert asked == [("someone/digits", {"allow_patterns": ["*.json", "*.safetensors"]})]
+    assert asked == [("someone/digits", {"revision": None, "allow_patterns": ["*.json", "*.safetensors"]})]
     with pytest.raises(UserError, match=r"no such model could be had from the Hub: offline$"):
         models.load("someone/else")
 

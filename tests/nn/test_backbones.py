@@ -45,7 +45,18 @@ CONFIGS["transformer"] = {
     "heads": 4,
     "conditions": {"label": 4, "vector": 3, "sequence": 1},
 }
-EVENTS = {"mlp": (5,), "unet": (3, 12, 8), "dit": (3, 12, 8), "transformer": (3, 7)}
+CONFIGS["unet2d"] = {
+    "name": "unet2d",
+    "channels": 3,
+    "size": (12, 8),
+    "width": 16,
+    "multipliers": (1, 2, 2),
+    "blocks": 2,
+    "attention": (4,),
+    "head": 8,
+    "conditions": {"label": 4},
+}
+EVENTS = {"mlp": (5,), "unet": (3, 12, 8), "unet2d": (3, 12, 8), "dit": (3, 12, 8), "transformer": (3, 7)}
 NAMES = list(CONFIGS)
 
 

@@ -50,6 +50,19 @@ def test_karras_is_the_papers():
     torch.testing.assert_close(ours[:-1], sigma, rtol=1e-12, atol=1e-14)
 
 
+def test_shifted():
+    """σ/α of a flow is multiplied by the shift at every time, which 1 leaves alone."""
+    flow = processes.RectifiedFlow()
+    moved = grids.shifted(flow, 10, shift=3.0)
+    level = moved / (1 - moved) / 3
+    even = level / (1 + level)
+    torch.testing.assert_close(even.diff(), even.diff()[:1].expand(10))
+    assert float(moved[0]) == pytest.approx(flow.t_max)
+    torch.testing.assert_close(grids.shifted(flow, 10, shift=1.0), grids.uniform(flow, 10))
+    with pytest.raises(UserError, match="shift must be > 0"):
+        grids.shifted(flow, 10, shift=0.0)
+
+
 def test_log_snr_is_uniform():
     """Equal steps of log-SNR between t_max and t_min."""
     process = processes.VP()

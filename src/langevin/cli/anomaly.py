@@ -64,14 +64,15 @@ def run(options: Options) -> None:
         raise UserError(f"fixed-point must be an integer of at least 0, got {options.fixed_point}")
     import warnings
 
-    from .. import models, samplers
+    from .. import samplers
+    from ..adapters import loading
     from ..data.images import upright_size
     from ..generate import model_digest
     from ..tasks import pictures, prepare
     from ..tasks.anomaly import anomaly, auroc
 
     found = pictures.find(options.input, out)
-    model = models.load_denoiser(options.model, own=False, device=device_named(options.device))
+    model = loading.load_denoiser(options.model, own=False, device=device_named(options.device))
     pictures.image_model(model)
     if options.label is None:
         known = class_names(model)

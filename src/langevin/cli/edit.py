@@ -95,7 +95,7 @@ def run(options: Options) -> None:
     at_least_one(n=options.n, steps=options.steps, batch=options.batch)
     check_guidance(options.guidance_scale)
     check_seed(options.seed)
-    from .. import models
+    from ..adapters import loading
     from ..data.images import upright_size
     from ..generate import model_digest
     from ..tasks import edit as editing
@@ -109,7 +109,7 @@ def run(options: Options) -> None:
     if options.source_label is not None:
         editing.editing.refuse_source(method, made, "source-label")
     found = pictures.find(options.input, out)
-    model = models.load_denoiser(options.model, own=False, device=device_named(options.device))
+    model = loading.load_denoiser(options.model, own=False, device=device_named(options.device))
     pictures.image_model(model)
     given = conditions(options.given, options.label, model)
     source = class_index(options.source_label, class_names(model), "source-label")

@@ -36,6 +36,7 @@ COMMANDS = {
     "decompress": "Images out of a file of `langevin compress`.",
     "league": "Solvers of inverse problems against exact posteriors: one table.",
     "convert": "Foreign weights (.pt, .pth, .ckpt, .pkl) to safetensors, without running the code in them.",
+    "export": "Write a model as a pipeline of diffusers.",
     "data": "What data there are by name; fetch a set, show a sheet of it.",
     "methods": "List every method: its paper, its place in the code, its proof.",
     "info": "Show what a model directory holds, or this environment.",

@@ -67,7 +67,8 @@ def run(options: Options) -> None:
     out = writable(options.out or (folder if folder.is_dir() else Path()) / "evaluation.json", file=True)
     import torch
 
-    from .. import metrics, models
+    from .. import metrics
+    from ..adapters import loading
     from ..generate import generate, versions
     from ..metrics.evaluate import check_counts, check_real, few
     from ..metrics.features import parse
@@ -77,7 +78,7 @@ def run(options: Options) -> None:
     for name in options.features:
         parse(name)
     recipe, device = options.sampling.recipe(), own_device(options.device)
-    model = models.load_denoiser(options.model, own=False, device=device)
+    model = loading.load_denoiser(options.model, own=False, device=device)
     given = conditions(options.given, options.label, model, options.text_encoder)
     classes = options.samples is None or options.shard_size is not None
     dataset = dataset_of(model, options.data, classes=classes, text_encoder=options.text_encoder)

@@ -107,6 +107,8 @@ def _value(name: str, text: str, model: NetworkDenoiser) -> Any:
 
     if name == "label":
         return class_index(text, class_names(model))
+    if name in getattr(model.network, "readers", {}):
+        return text  # which the network reads itself
     if name == "caption":
         from ..nn.text import encode_text
 

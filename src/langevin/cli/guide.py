@@ -79,7 +79,8 @@ def run(options: Options) -> None:
     recipe = options.sampling.recipe()
     import torch
 
-    from .. import models, samplers
+    from .. import samplers
+    from ..adapters import loading
     from ..generate import generate
     from ..guidance import noise_level
     from ..report import Bar
@@ -91,7 +92,7 @@ def run(options: Options) -> None:
     early.refuse_others(negative=options.negative_label)
     recipe = replace(recipe, sampler=recipe.sampler or METHODS[options.method].sampler)
     device = own_device(options.device)
-    model = models.load_denoiser(options.model, own=False, device=device)
+    model = loading.load_denoiser(options.model, own=False, device=device)
     names = class_names(model)
     also = tuple(index for label in options.also if (index := class_index(label, names, "also")) is not None)
     asked = Guidance(
@@ -104,7 +105,7 @@ def run(options: Options) -> None:
         options.threshold,
     )
     classifier = None if options.classifier is None else load_classifier(options.classifier, device)
-    weak = None if options.weak is None else models.load_denoiser(options.weak, own=False, device=device)
+    weak = None if options.weak is None else loading.load_denoiser(options.weak, own=False, device=device)
     beside: dict[str, Any] = {}
     if classifier is not None and "label" not in model.condition_sizes:
         # The classifier alone knows the classes; the model is asked as it is.
@@ -158,10 +159,10 @@ def load_classifier(place: str, device: str | None) -> NoisyClassifier:
     Raises:
         UserError: for a model of another kind.
     """
-    from .. import models
+    from ..adapters import loading
     from ..denoisers import NoisyClassifier
 
-    found = models.load(place, device=device)
+    found = loading.load(place, device=device)
     if not isinstance(found, NoisyClassifier):
         raise UserError(f"classifier must be a classifier of noisy data, but {place} holds {type(found).__name__}")
     return found

@@ -46,9 +46,10 @@ def _environment() -> dict[str, Any]:
 
 def _model(path: str) -> dict[str, Any]:
     from .. import models
+    from ..adapters import loading
     from ..generate import versions
 
-    model = models.load(path, device="cpu")
+    model = loading.load(path, device="cpu")
     return {"model": path, **models.about(model), "versions": versions()}
 
 
@@ -59,6 +60,6 @@ def _text(value: Any) -> str:
         return ", ".join(
             f"{key} {f'({_text(item)})' if isinstance(item, dict) else _text(item)}" for key, item in pairs
         )
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_text, value))}]" if len(value) <= 40 else f"{len(value)} values"
     return f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)

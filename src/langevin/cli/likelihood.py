@@ -82,14 +82,15 @@ def run(options: Options) -> None:
     device = device_named(options.device)
     import torch
 
-    from .. import likelihood, models
+    from .. import likelihood
+    from ..adapters import loading
     from ..denoisers import with_variance
     from ..generate import versions
     from ..processes import ScalarGaussian
     from ..report import Bar
     from ..storage import files
 
-    model = models.load_denoiser(options.model, device=device)
+    model = loading.load_denoiser(options.model, device=device)
     exactly = options.exact or (not options.bound and isinstance(model.process, ScalarGaussian))
     bounded = options.bound or not exactly
     _consistent(options, exactly, bounded)

@@ -60,14 +60,15 @@ def run(options: Options) -> None:
     check_seed(options.seed)
     import numpy as np
 
-    from .. import models, samplers
+    from .. import samplers
+    from ..adapters import loading
     from ..generate import model_digest
     from ..tasks import pictures, prepare
     from ..tasks.purify import purify
 
     rule = samplers.create_sampler(options.sampler or "ancestral")
     found = pictures.find(options.input, out)
-    model = models.load_denoiser(options.model, device=device_named(options.device))
+    model = loading.load_denoiser(options.model, device=device_named(options.device))
     pictures.image_model(model)
     given = conditions([], options.label, model)
     pictures.check_sizes(found, model)

@@ -100,7 +100,8 @@ def run(options: Options) -> None:
     import numpy as np
     import torch
 
-    from .. import models, operators
+    from .. import operators
+    from ..adapters import loading
     from ..data.images import upright_size
     from ..generate import model_digest
     from ..report import Bar
@@ -125,7 +126,7 @@ def run(options: Options) -> None:
             "damaged take --task inpaint --mask PICTURE, white where it is"
         )
     found = pictures.find(options.input, out)
-    model = models.load_denoiser(options.model, own=False, device=device_named(options.device))
+    model = loading.load_denoiser(options.model, own=False, device=device_named(options.device))
     pictures.image_model(model)
     given = conditions(options.given, options.label, model)
     told = model.given(given) if given else model

@@ -80,14 +80,14 @@ def run(options: Options) -> None:
     """Sample and write."""
     out = writable(options.out)
     at_least_one(n=options.n, shard_size=options.shard_size)
-    from .. import models
+    from ..adapters import loading
     from ..generate import REQUEST, generate
     from ..report import Bar
     from ..storage import files
 
     rank = _rank(options)
     recipe, device = options.sampling.recipe(), own_device(options.device)
-    model = models.load_denoiser(options.model, own=False, device=device)
+    model = loading.load_denoiser(options.model, own=False, device=device)
     given = conditions(options.given, options.label, model, options.text_encoder)
     if options.images:
         _check_images(out, model, options.shard_size)
@@ -131,6 +131,7 @@ def own_device(name: str | None) -> str | None:
 
 def request(place: str, model: NetworkDenoiser, recipe: Recipe, n: int, size: int, given: Mapping[str, Any]) -> Request:
     """What shards are to hold."""
+    from ..adapters import hub
     from ..denoisers.conditions import KINDS
     from ..generate import Request, model_digest
     from ..storage import files
@@ -140,10 +141,13 @@ def request(place: str, model: NetworkDenoiser, recipe: Recipe, n: int, size: in
     for name, value in given.items():
         if name == "label":
             continue
+        if isinstance(value, str):
+            beside[name] = files.digest(value.encode())["sha256"]
+            continue
         if value.ndim != len(KINDS[name].axes):
             raise UserError(f"{name} must be one for all samples where they are drawn in shards, got one each")
         beside[name] = files.digest(f"{value.dtype} {tuple(value.shape)} ".encode() + value.numpy().tobytes())["sha256"]
-    return Request(n, size, label, recipe, model.output_shape, model_digest(place), given=beside)
+    return Request(n, size, label, recipe, model.output_shape, model_digest(hub.find(place)), given=beside)
 
 
 def _shards(

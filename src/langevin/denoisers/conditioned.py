@@ -27,6 +27,9 @@ class EvaluationCounter:
 class Conditioned(Denoiser):
     """A denoiser of a network that says what conditions it takes (``network.config["conditions"]``).
 
+    A network may have ``readers``, functions by the name of a condition: what is given is read by one, once, when it is
+    bound, and a tensor ``(B, …)`` comes out, in which not-a-number, or −1, marks samples without.
+
     Attributes:
         network: the network.
         config: how the model was made, as plain JSON.
@@ -71,7 +74,10 @@ class Conditioned(Denoiser):
             if value is None:
                 bound.pop(key, None)
                 continue
-            bound[key] = as_condition(key, value, self.condition_sizes[key], self.device, self.dtype)
+            # A network may read a condition in a way of its own: a caption by the text encoder it was trained with.
+            reader = getattr(self.network, "readers", {}).get(key)
+            size, device, dtype = self.condition_sizes[key], self.device, self.dtype
+            bound[key] = as_condition(key, value, size, device, dtype) if reader is None else reader(value)
             if key == "label" and torch.as_tensor(value).ndim == 0 and bound[key] >= 0:
                 class_label = int(bound[key])
         made: Self = replace(self, condition=bound, class_label=class_label)  # type: ignore[type-var]

@@ -243,6 +243,8 @@ def model_digest(path: str | os.PathLike[str]) -> str:
     folder = directory.find(os.fspath(path))
     names = [directory.CONFIG, directory.WEIGHTS, directory.MOMENTS, CALIBRATION, "solver-*.json"]
     names += [f"{head}/{name}" for head in VARIANCE_HEADS for name in (directory.CONFIG, directory.WEIGHTS)]
+    if (folder / "model_index.json").is_file():  # a pipeline of diffusers: a directory a component
+        names += ["*.json", "*/*.json", "*.safetensors", "*/*.safetensors", "*/*.txt", "*/*.model"]
     found = hashlib.sha256()
     for file in sorted({f for name in names for f in folder.glob(name)}):
         with open(file, "rb") as stream:

@@ -22,11 +22,14 @@ def sides(
 ) -> tuple[Denoiser, Denoiser, tuple[str, ...]]:
     """What guidance is between: the model without a condition (or with the negative one), the model with it.
 
+    Where no condition is named it is those that the model was given before.
+
     Returns:
         both denoisers, and the names of the conditions that can still be given to both.
     """
     check_is_denoiser(denoiser)
-    if not condition and not named:
+    bound = {} if condition or named else dict(denoiser.condition)
+    if not condition and not named and not bound:
         raise UserError(
             "condition must be given, such as label=3: guidance is between a model with and without it, got none"
         )
@@ -35,8 +38,9 @@ def sides(
     if "scale" in named and "scale" not in denoiser.conditions():
         got = shown(named["scale"])
         raise UserError(f"scale is no condition of this model, got {got}; did you mean guidance_scale?")
-    conditional = denoiser.given(condition, **named)
-    guided = {*(condition or {}), *named, *(negative or {})}
+    conditional = denoiser if bound else denoiser.given(condition, **named)
+    guided = {*(condition or {}), *named, *bound, *(negative or {})}
+    denoiser = denoiser.given(dict.fromkeys(bound)) if bound else denoiser
     names = tuple(name for name in denoiser.conditions() if name not in guided)
     return denoiser if negative is None else denoiser.given(negative), conditional, names
 
@@ -68,7 +72,7 @@ def classifier_free(
 
     Args:
         denoiser: one that can be asked without the condition.
-        condition: what to bind, e.g. ``{"label": 3}``; or by keyword.
+        condition: what to bind, e.g. ``{"label": 3}``; or by keyword. If none is named, what is bound already.
         guidance_scale: w; 1 is the plain conditional model, 0 the unconditional, > 1 strengthens the condition.
         interval: (low, high), the noise levels σ/α at which there is guidance (arXiv:2404.07724); outside them the
             plain conditional belief is asked, at one evaluation.

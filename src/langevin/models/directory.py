@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -188,7 +188,11 @@ def load_denoiser(path: str | os.PathLike[str], *, own: bool = True, device: tor
     Raises:
         UserError: as ``load``, and for a model of another kind.
     """
-    model = load(path, device=device)
+    return as_denoiser(load(path, device=device), path, own=own)
+
+
+def as_denoiser(model: Any, path: str | os.PathLike[str], *, own: bool) -> Any:
+    """A model of a directory, refused where it is of another kind than is needed; see ``load_denoiser``."""
     if not isinstance(model, NetworkDenoiser if own else Denoiser):
         needed = "the denoiser of a network is needed" if own else "something that makes data is needed"
         raise UserError(f"{needed} here, but {os.fspath(path)} holds a {model.kind}")
@@ -257,12 +261,18 @@ def _read(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
     there = files.place(folder, CONFIG)
     if not there.exists() and (folder / "model_index.json").is_file():
-        raise UserError(f"{folder} is a pipeline of diffusers (model_index.json), which langevin does not read yet")
+        raise UserError(
+            f"{folder} is a pipeline of diffusers (model_index.json): langevin.load reads it, but a model directory is "
+            "needed here"
+        )
     if not there.exists():
         raise UserError(f"{folder.resolve()} is no model directory: it holds no {CONFIG}")
     config = {"files": {}, **files.read_json(there)}
     if "langevin" not in config and isinstance(made_by := config.get("_class_name"), str):
-        raise UserError(f"{folder} is a {made_by:.40} of diffusers ({CONFIG}), which langevin does not read yet")
+        raise UserError(
+            f"{folder} is a {made_by:.40} of diffusers ({CONFIG}): langevin.load reads it, but a model directory is "
+            "needed here"
+        )
     version = config.get("langevin")
     if version != FORMAT:
         raise UserError(f"{file}: format {version!r} is unknown; this version of langevin reads {FORMAT}")
@@ -336,10 +346,21 @@ def trained(training: Any) -> None:
         typed(kind, training.get(key), f"training.{key}")
 
 
-def find(path: str) -> Path:
-    """The directory of a path, downloaded if the path is a repository of the Hub."""
+def find(path: str, revision: str | None = None, patterns: Sequence[str] = ("*.json", "*.safetensors")) -> Path:
+    """The directory of a path, downloaded if the path is a repository of the Hub.
+
+    Args:
+        path: a directory, or ``owner/name``.
+        revision: of a repository: a branch, a tag or a commit.
+        patterns: the files of a repository that are fetched.
+
+    Raises:
+        UserError: for what is neither, or a repository that cannot be had.
+    """
     folder = Path(path).expanduser()
     if folder.is_dir():
+        if revision is not None:
+            raise UserError(f"revision is of a repository of the Hub, got {revision!r} for the directory {path}")
         return folder
     if folder.exists():
         raise UserError(f"a model is a directory with {CONFIG} and {WEIGHTS}, got the file {path}")
@@ -349,10 +370,22 @@ def find(path: str) -> Path:
         beside = [str(p) for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
         raise UserError(f"no model directory {path!r}.{nearest(path, beside)}")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     try:
-        return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors"]))
+        return Path(snapshot_download(path, revision=revision, allow_patterns=list(patterns)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        why = str(error).strip().splitlines()[0].removeprefix("Got: ") if str(error).strip() else type(error).__name__
+        if isinstance(error, GatedRepoError):
+            why = "it is gated: accept its terms on its page and log in (hf auth login, or HF_TOKEN)"
+        elif isinstance(error, RepositoryNotFoundError):
+            why = "there is none of that name, or it is private and needs a token (hf auth login, or HF_TOKEN)"
+        else:
+            lines = str(error).strip().splitlines()
+            why = lines[0].removeprefix("Got: ") if lines else type(error).__name__
         raise UserError(f"no model directory {path!r}, and no such model could be had from the Hub: {why}") from None

@@ -13,6 +13,7 @@ from .mlp import MLP
 from .text import TextEncoder, decode_text, encode_text, encode_texts
 from .transformer import Transformer
 from .unet import UNet
+from .unet2d import UNet2D
 from .vae import VAE
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "TextEncoder",
     "Transformer",
     "UNet",
+    "UNet2D",
     "attention",
     "create_network",
     "decode_text",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,9 +19,10 @@ from .encoder import Encoder
 from .mlp import MLP
 from .transformer import Transformer
 from .unet import UNet
+from .unet2d import UNet2D
 from .vae import VAE
 
-BACKBONES: dict[str, type[Backbone]] = {kind.name: kind for kind in (MLP, UNet, DiT, Transformer)}
+BACKBONES: dict[str, type[Backbone]] = {kind.name: kind for kind in (MLP, UNet, UNet2D, DiT, Transformer)}
 
 CODECS: dict[str, type[VAE]] = {VAE.name: VAE}
 """Networks that are no backbones: they encode and decode."""
@@ -125,8 +127,9 @@ def default(
     Args:
         shape: the event shape.
         conditions: what it is told beside the time, with their sizes: ``{"label": 10}`` for ten classes.
-        name: ``mlp``, ``transformer``, ``unet``, ``dit``, ``vae``, ``coupling`` or ``encoder``; None chooses by the
-        shape. options: further options of the network; they override what is chosen here.
+        name: ``mlp``, ``transformer``, ``unet``, ``unet2d``, ``dit``, ``vae``, ``coupling`` or ``encoder``; None
+            chooses by the shape.
+        options: further options of the network; they override what is chosen here.
 
     Raises:
         UserError: if no network here takes the shape, or an option is unknown or out of range.
@@ -151,6 +154,10 @@ def default(
         smallest = min(shape[1:]) >> (len(chosen["multipliers"]) - 1)
         if any(conditions.get(key) for key in ("sequence", "caption")) and 1 <= smallest <= WIDEST:
             chosen["attention"] = (smallest,)  # tokens are read by attention alone
+    elif name == "unet2d" and len(shape) == 3:
+        unet = _unet(*shape[1:], options.get("multipliers"))
+        chosen |= {key: unet[key] for key in ("size", "width", "multipliers", "attention")}
+        chosen |= {"head": math.gcd(32, unet["width"] * unet["multipliers"][-1])}
     elif name == "dit" and len(shape) == 3:
         # A patch for about 8x8 tokens, the largest power of two that divides both sides.
         patch = max(

@@ -20,7 +20,7 @@ from .base import (
     expand,
     require,
 )
-from .ddpm import DDPM, cosine_betas, linear_betas, scaled_linear_betas
+from .ddpm import DDPM, cosine_betas, linear_betas, scaled_linear_betas, zero_terminal_snr
 from .discrete import Chain
 from .gamma import GammaNoise
 from .gaussian import ScalarGaussian, VariancePreserving
@@ -92,4 +92,5 @@ __all__ = [
     "linear_betas",
     "require",
     "scaled_linear_betas",
+    "zero_terminal_snr",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,6 +45,31 @@ def cosine_betas(n: int = 1000, offset: float = 0.008, ceiling: float = 0.999) -
     t = torch.linspace(0, 1, n + 1, dtype=torch.float64)
     alpha_bar = Cosine(offset).alpha(t) ** 2
     return tuple((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp_max(ceiling).tolist())
+
+
+NOTHING = 1e-8
+"""α at the end of a table of zero terminal SNR: in float32 α·x_0 is lost beside the noise, and its logarithm is a
+number."""
+
+
+def zero_terminal_snr(betas: Sequence[float]) -> tuple[float, ...]:
+    r"""A table of β moved so that nothing of the data is left at its end (Lin et al. 2023, arXiv:2305.08891 alg. 1).
+
+    .. math:: \sqrt{\barα'_n} = \frac{\sqrt{\barα_1}}{\sqrt{\barα_1} - \sqrt{\barα_N}}
+        \left(\sqrt{\barα_n} - \sqrt{\barα_N}\right)
+
+    The paper's α_N is 0; here it is 1e-8, so that logarithms of the table are finite.
+
+    Args:
+        betas: two or more numbers in (0, 1).
+    """
+    root = torch.cumprod(1 - torch.tensor(betas, dtype=torch.float64), 0).sqrt()
+    if len(root) < 2:
+        raise UserError(f"betas must be two or more, got {len(root)}")
+    root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
+    root[-1] = NOTHING
+    ratio = torch.cat([root[:1], root[1:] / root[:-1]])
+    return tuple((1 - ratio**2).tolist())
 
 
 @register(
@@ -98,6 +124,12 @@ class DDPM(VariancePreserving):
     def t_min(self) -> float:
         """The first knot, 1/N."""
         return 1 / self.steps
+
+    @cached_property
+    def t_max(self) -> float:
+        """1, or the last knot but one where nothing of the data is left at 1 (zero terminal SNR)."""
+        nothing = float(self.log_alpha(torch.ones((), dtype=torch.float64))) < math.log(1e-6)
+        return 1 - 1 / self.steps if nothing and self.steps > 1 else 1.0
 
     @cached_property
     def _curve(self) -> MonotoneCubic:

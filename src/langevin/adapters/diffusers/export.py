@@ -1,0 +1,183 @@
+"""Models of this library as pipelines of diffusers."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..._errors import UserError, check_path
+from ...data import DataInfo
+from ...denoisers import AffineParameterization, NetworkDenoiser
+from ...nn.unet2d import NARROW, UNet2D, as_diffusers
+from ...processes import DDPM, RectifiedFlow, cosine_betas, linear_betas, scaled_linear_betas
+from ...storage import files
+from .directory import CONFIG, INDEX, OWN, OWN_MOMENTS, SCHEDULER
+
+WRITTEN = "0.30.0"
+"""The oldest version of diffusers that reads what is written."""
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+TYPES = {"eps": "epsilon", "x0": "sample", "v": "v_prediction", "flow": "flow_prediction"}
+"""Our names of what a network predicts, and diffusers'."""
+
+TRAIN = (
+    "--network.name unet2d --process.name ddpm --prediction.name v --prediction.time index --prediction.no-scale-input"
+)
+"""The options of ``langevin train`` of a model that maps."""
+
+
+def save(model: Any, path: str | os.PathLike[str]) -> None:
+    """Write a model as a pipeline of diffusers, which ``DiffusionPipeline.from_pretrained`` reads.
+
+    The network is a ``UNet2DModel`` with the same weights. A table of β gets a ``DDIMScheduler``, or a
+    ``DDPMScheduler`` where the model learned its variances; rectified flow a ``FlowMatchEulerDiscreteScheduler``. What
+    diffusers has no place for, the description of the data, lies in a folder ``langevin`` beside, which
+    ``langevin.load`` reads again.
+
+    Args:
+        model: a denoiser of images by the network ``unet2d``, as ``langevin.load`` gives it.
+        path: a directory, made if it does not exist.
+
+    Raises:
+        UserError: for a model that does not map; it names the option that stands in the way.
+    """
+    check_path("path", path)
+    files.publish(Path(path), contents(model))
+
+
+def contents(model: Any) -> dict[str, bytes]:
+    """What the directory of a pipeline holds, by file.
+
+    Raises:
+        UserError: as ``save``.
+    """
+    check(model)
+    config, weights = as_diffusers(model.network)
+    variance = "learned_range" if model.variance else "fixed_small"
+    scheduler = _scheduler(model, variance)
+    pipeline = "DDIMPipeline" if scheduler["_class_name"] == "DDIMScheduler" else "DDPMPipeline"
+    classes = model.condition_sizes.get("label")
+    index = {
+        "_class_name": pipeline,
+        "_diffusers_version": WRITTEN,
+        "scheduler": ["diffusers", scheduler["_class_name"]],
+        "unet": ["diffusers", "UNet2DModel"],
+    }
+    own = {
+        "langevin": 1,
+        "kind": "diffusers",
+        "null_label": classes,
+        "data": None if model.data is None else model.data.to_dict(),
+    }
+    moments = {} if model.data is None else model.data.tensors()
+    version = {"_diffusers_version": WRITTEN}
+    return {
+        f"unet/{WEIGHTS}": files.as_safetensors(weights),
+        f"unet/{CONFIG}": files.as_json({**config, **version}),
+        f"scheduler/{SCHEDULER}": files.as_json({**scheduler, **version}),
+        **({OWN_MOMENTS: files.as_safetensors(moments)} if moments else {}),
+        OWN: files.as_json(own),
+        INDEX: files.as_json(index),
+    }
+
+
+def check(model: Any) -> None:
+    """Refuse a model that no pipeline of diffusers computes, with what stands in the way."""
+    why = _obstacle(model)
+    if why is not None:
+        raise UserError(f"this model has no counterpart in diffusers: {why}; one trained with {TRAIN} has")
+
+
+def _obstacle(model: Any) -> str | None:
+    """What of a model stands in the way of a pipeline, or None."""
+    if not isinstance(model, NetworkDenoiser):
+        what = getattr(model, "kind", type(model).__name__)
+        return f"it is a {what}, of which diffusers has no network with the blocks of this library"
+    network, reading = model.network, model.parameterization
+    name = getattr(network, "config", {}).get("name", type(network).__name__)
+    if not isinstance(network, UNet2D):
+        more = ", which reads the time by other waves than DiTTransformer2DModel" if name == "dit" else ""
+        return f"--network.name {name}{more} maps onto none of its networks"
+    if network.energy:
+        return "--network.options energy true makes its output a gradient"
+    if not isinstance(reading, AffineParameterization) or reading.prediction not in TYPES:
+        return f"--prediction.name {reading.prediction} is read by none of its schedulers with these networks"
+    if reading.scale_input:
+        return "--prediction.scale-input divides the input by its standard deviation, which its pipelines do not"
+    if not isinstance(model.process, (DDPM, RectifiedFlow)):
+        return f"--process {type(model.process).__name__} is neither a table of β (ddpm) nor a rectified flow (flow)"
+    flow = isinstance(model.process, RectifiedFlow)
+    if (reading.prediction == "flow") != flow:
+        return f"--prediction.name {reading.prediction} on the process {model.process} is read by no scheduler of its"
+    low, high = network.config["time_range"]
+    told = {"index": low == 0 and high - low >= NARROW} if not flow else {"time": low == 0 and high - low >= NARROW}
+    told |= {"t": (low, high) == (0, 1)} if flow else {}
+    if not told.get(reading.time):
+        return f"--prediction.time {reading.time} is not what its pipelines tell a network ({' or '.join(told)})"
+    if model.variance not in (None, "range") or (model.variance and reading.prediction != "eps"):
+        return f"--prediction.variance {model.variance} is read by none of its schedulers with {reading.prediction}"
+    data = model.data
+    if data is not None and (data.low, data.high) != (-1.0, 1.0):
+        return f"its data lie in [{data.low}, {data.high}], pipelines make images of [-1, 1]"
+    return None
+
+
+def _scheduler(model: NetworkDenoiser, variance: str) -> dict[str, Any]:
+    """The configuration of a scheduler that fits, as its own algorithm is published: nothing is clipped."""
+    process = model.process
+    if isinstance(process, RectifiedFlow):
+        return {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 1.0}
+    assert isinstance(process, DDPM)
+    common = {
+        "num_train_timesteps": process.steps,
+        "prediction_type": TYPES[model.parameterization.prediction],
+        "clip_sample": False,
+        "timestep_spacing": "trailing",
+        **_table(process),
+    }
+    if variance == "learned_range":
+        return {"_class_name": "DDPMScheduler", "variance_type": variance, **common}
+    return {"_class_name": "DDIMScheduler", "set_alpha_to_one": True, "steps_offset": 0, **common}
+
+
+def _table(process: DDPM) -> Mapping[str, Any]:
+    """β by the name of a published table where it is one, else number by number."""
+    betas, n = process.betas, process.steps
+    ends = {"beta_start": betas[0], "beta_end": betas[-1]}
+    named = {
+        "linear": lambda: linear_betas(n, betas[0], betas[-1]),
+        "scaled_linear": lambda: scaled_linear_betas(n, betas[0], betas[-1]),
+        "squaredcos_cap_v2": lambda: cosine_betas(n),
+    }
+    for name, made in named.items():
+        if all(math.isclose(a, b, rel_tol=1e-12) for a, b in zip(made(), betas)):
+            return {"beta_schedule": name, "trained_betas": None, **ends}
+    return {"trained_betas": list(betas)}
+
+
+def read_own(folder: Path) -> tuple[int | None, DataInfo | None]:
+    """The class that stands for none and the description of the data, as ``save`` wrote them; None where it did not.
+
+    Raises:
+        UserError: for a file that is not one of these, naming it.
+    """
+    file = folder / OWN
+    if not file.is_file():
+        return None, None
+    values = files.read_json(file)
+    files.only(file, values, {"langevin", "kind", "null_label", "data"})
+    null, data = values["null_label"], values["data"]
+    if values["langevin"] != 1 or values["kind"] != "diffusers" or not (null is None or type(null) is int):
+        raise UserError(f"{file}: not a description this version of langevin reads")
+    if data is None:
+        return null, None
+    moments: dict[str, torch.Tensor] = {}
+    if (folder / OWN_MOMENTS).is_file():
+        moments = files.read_safetensors(folder / OWN_MOMENTS)
+    return null, DataInfo.from_dict(data, moments)

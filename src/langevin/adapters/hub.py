@@ -1,0 +1,23 @@
+"""Where a model's directory is: here, or fetched from the Hub with what is read of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..models import directory
+from .diffusers.directory import CONFIG, INDEX, is_diffusers, patterns, read_index
+
+
+def find(path: str, revision: str | None = None) -> Path:
+    """The directory of a path, fetched if it is a repository: of one of diffusers its components alone.
+
+    Raises:
+        UserError: for what is no directory and no repository that can be had.
+    """
+    if Path(path).expanduser().is_dir():
+        return directory.find(path, revision)
+    folder = directory.find(path, revision, (INDEX, CONFIG))
+    if not is_diffusers(folder):
+        return directory.find(path, revision)
+    index = read_index(folder) if (folder / INDEX).is_file() else {}
+    return directory.find(path, revision, patterns(index))
