@@ -49,6 +49,7 @@ ANYWHERE = ("_duration", "_errors", "_registry")
 HEAVY = (
     "accelerate",
     "datasets",
+    "diffusers",
     "matplotlib",
     "PIL",
     "rich",
