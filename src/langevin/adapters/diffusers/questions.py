@@ -57,7 +57,7 @@ class Answers(Denoiser):
 
 
 @dataclass(eq=False)
-class _Asked(Answers):
+class PipelineNetwork(Answers):
     """Half of every state as its belief; what was asked is written down."""
 
     seen: list[tuple[Tensor, float]] = field(default_factory=list)
@@ -126,7 +126,7 @@ def evaluations(sampler: Sampler, process: ScalarGaussian, grid: Tensor, shape: 
     used: list[bool] = []
     noise = _Watched(lambda: used.append(True))
     state = State(torch.ones(1, *shape, dtype=torch.float64), grid[0])
-    asked = _Asked(process, shape, state.x)
+    asked = PipelineNetwork(process, shape, state.x)
     planned, found = sampler.for_model(asked).plan(process, grid), []
     for i, s in enumerate(grid[1:], 1):
         asked.seen.clear()
@@ -134,7 +134,8 @@ def evaluations(sampler: Sampler, process: ScalarGaussian, grid: Tensor, shape: 
         state = planned.step(start, s, asked, noise.step(i))
         if not asked.seen or asked.seen[0][1] != float(start.t) or not torch.equal(asked.seen[0][0], start.x):
             raise UserError(
-                f"sampler must ask about the state it is given first, as a pipeline does; {sampler} moves it before"
+                "sampler must ask about the state it is given before anything else, as a pipeline does, which "
+                f"{sampler} does not"
             )
         found.append(tuple(t for _, t in asked.seen))
     if not bool(state.x.isfinite().all()):

@@ -65,6 +65,7 @@ class Run:
         self._planned: Sampler | None = None
         self._noise: Noise | None = None
         self._start: State | None = None
+        self._inner: Tensor | None = None
         self._answers: tuple[Distribution, ...] = ()
         self._reached: dict[int, State] = {}
 
@@ -72,15 +73,18 @@ class Run:
         """End the last step at t instead."""
         self.grid, self._planned = torch.cat((self.grid[:-1], t.reshape(1))), None
 
-    def show(self, index: int, sample: Tensor) -> None:
-        """Take the state for which the network was asked at a line."""
+    def show(self, index: int, sample: Tensor) -> Tensor:
+        """Take the state for which the network was asked at a line; it is returned as it was before it was rounded."""
         entry = self.entries[index]
         if entry.call == 0:
             self._start, self._answers = self._state(index, sample), ()
-        elif index != self.next:
+            return self._start.x
+        if index != self.next:
             raise UserError(
                 f"step {entry.step} must begin at its first evaluation; index {index} is in the midst of it"
             )
+        assert self._inner is not None
+        return self._inner if _same(self._inner, sample) else _widened(sample)
 
     def answer(self, index: int, belief: Distribution, generator: Generators) -> Tensor:
         """Take the belief about that state; the state to ask about next."""
@@ -96,23 +100,32 @@ class Run:
         try:
             reached = self._planned.step(start, self.grid[i + 1], denoiser, noise.step(i + 1))
         except Question as question:
+            self._inner = question.x
             return question.x
         self._reached = {i: start, i + 1: reached}
         return reached.x
 
     def _state(self, index: int, sample: Tensor) -> State:
         """The state at the begin of a step, with the memory of the steps that led there."""
-        step = self.entries[index].step
-        x = sample.to(torch.promote_types(sample.dtype, torch.float32))
+        step, x = self.entries[index].step, _widened(sample)
         reached = self._reached.get(step)
-        if reached is not None and reached.x.shape == x.shape and torch.equal(reached.x.to(sample.dtype), sample):
-            return reached  # as it was returned: what half precision has rounded away is still there
+        if reached is not None and _same(reached.x, sample):
+            return reached
         if reached is not None and index == self.next:
             if reached.x.shape != x.shape:
                 raise UserError(f"sample must be {tuple(reached.x.shape)} as in the steps before, got {tuple(x.shape)}")
             return replace(reached, x=x)
         self.forget()
         return State(x, self.grid[step])
+
+
+def _widened(sample: Tensor) -> Tensor:
+    return sample.to(torch.promote_types(sample.dtype, torch.float32))
+
+
+def _same(x: Tensor, sample: Tensor) -> bool:
+    """Whether a sample is the state x as a pipeline was given it, rounded to its dtype."""
+    return x.shape == sample.shape and torch.equal(x.to(sample.dtype), sample)
 
 
 def keyed(generator: Generators, x: Tensor) -> Noise:

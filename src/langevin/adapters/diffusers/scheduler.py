@@ -100,6 +100,7 @@ class Scheduler(SchedulerMixin, ConfigMixin):
         self._grid = grid if grid is None or isinstance(grid, str) else check_grid(grid)  # type: ignore[arg-type]
         if isinstance(self._grid, str) and self._grid != "config":
             lookup("grids", self._grid)
+        Conventions.of(config)  # what cannot be read is told in our words
         native = native_config(config)
         ours = described(sampler, self._grid)
         self.register_to_config(**native, **({OURS: ours} if ours else {}))
@@ -311,8 +312,7 @@ class Scheduler(SchedulerMixin, ConfigMixin):
             raise UserError(f"eta must be 0: give it to the sampler, Scheduler(sampler=DDIM(eta={eta:g})); got {eta}")
         self._follow_sigmas(self._run)
         index = self._turn(self._run, timestep)
-        self._run.show(index, sample)
-        belief = self._belief(model_output, sample, self._run.entries[index].t)
+        belief = self._belief(model_output, self._run.show(index, sample), self._run.entries[index].t)
         x = self._run.answer(index, belief, generator)
         self._step_index = index + 1
         out = SchedulerOutput(x.to(model_output.dtype), belief.mean.to(model_output.dtype))
@@ -325,23 +325,22 @@ class Scheduler(SchedulerMixin, ConfigMixin):
             self._step_index = self.index_for_timestep(timestep) if begin is None else begin
         index, (value, near) = self._step_index, number_of(timestep)
         if not 0 <= index < len(run.entries):
-            raise UserError(f"index {index} is beyond the {len(run.entries)} timesteps of this run; call set_timesteps")
+            raise UserError(
+                f"index {index} is none of the {len(run.entries)} timesteps of this run; call set_timesteps"
+            )
         if abs(value - float(self.timesteps[index])) > near:
             raise UserError(
                 f"timestep must be {float(self.timesteps[index]):g}, that of index {index} which is up, got {value:g}"
             )
         return index
 
-    def _belief(self, out: Tensor, sample: Tensor, t: float) -> Distribution:
-        """The belief of the network's output."""
+    def _belief(self, out: Tensor, x: Tensor, t: float) -> Distribution:
+        """The belief of the network's output about states x."""
         units = self._units
-        if out.shape[1:] != sample.shape[1:] and out.shape[1] == 2 * sample.shape[1]:
+        if out.shape[1:] != x.shape[1:] and out.shape[1] == 2 * x.shape[1]:
             out = out.chunk(2, dim=1)[0]
-        if out.shape != sample.shape:
-            raise UserError(
-                f"model_output must have the shape of sample, {tuple(sample.shape)}, got {tuple(out.shape)}"
-            )
-        x = sample.to(torch.promote_types(sample.dtype, torch.float32))
+        if out.shape != x.shape:
+            raise UserError(f"model_output must have the shape of sample, {tuple(x.shape)}, got {tuple(out.shape)}")
         at = torch.tensor(t, dtype=torch.float64)
         now = units.parameterization.inputs(units.process, at, at).numbers()
         belief = units.parameterization.to_belief(units.process, out, x, now)

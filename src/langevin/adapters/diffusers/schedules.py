@@ -15,9 +15,7 @@ from ...denoisers import AffineParameterization
 from ...processes import DDPM, EDM, RectifiedFlow, ScalarGaussian, cosine_betas, linear_betas, scaled_linear_betas
 
 TABLES = (
-    "DDIMParallelScheduler",
     "DDIMScheduler",
-    "DDPMParallelScheduler",
     "DDPMScheduler",
     "DEISMultistepScheduler",
     "DPMSolverMultistepScheduler",
@@ -34,6 +32,8 @@ TABLES = (
     "SASolverScheduler",
     "TCDScheduler",
     "UniPCMultistepScheduler",
+    "DDIMParallelScheduler",
+    "DDPMParallelScheduler",
 )
 """Schedulers of a table of β; with ``use_flow_sigmas`` some of them are of a flow."""
 
