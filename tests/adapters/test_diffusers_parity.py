@@ -157,6 +157,10 @@ def test_flux(config: dict[str, Any]) -> None:
         assert len(pipe.scheduler.timesteps) == 7
         if same:
             close(ours, theirs, 1e-5)
+    # A grid takes the place of the sigmas that the pipeline gives of itself.
+    pipe.scheduler = Scheduler.from_config(pipe.scheduler.config, sampler="ddim", grid=[0.9, 0.6, 0.3, 0.0])
+    run_flow(pipe, PROMPT, num_inference_steps=3)
+    assert pipe.scheduler.timesteps.tolist() == pytest.approx([900, 600, 300])
 
 
 def test_heun_of_a_flow() -> None:

@@ -166,6 +166,16 @@ def test_changed_step_index() -> None:
     x = scheduler.step(network(start(seed=2), t.expand(3)), t, start(seed=2)).prev_sample
     grid = scheduler._run.grid[3:5]
     torch.testing.assert_close(x, langevin.sample(ours(CONFIG), "ddim", grid=grid, start=start(seed=2)))
+    noisy = Scheduler.from_config(CONFIG, sampler="ddpm", grid="trailing")
+    noisy.set_timesteps(6)
+    drawn = []
+    for x in (start(), start(), start() + 1e-9, start() + 1e-9):  # the same noise for a step asked again, else another
+        noisy._step_index = 2
+        t = noisy.timesteps[2]
+        drawn.append(noisy.step(torch.zeros_like(x), t, x).prev_sample)
+    assert torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[2], drawn[3])
+    assert float((drawn[0] - drawn[2]).std()) > 0.1
 
 
 def test_states_touched_between_steps() -> None:
@@ -231,10 +241,11 @@ def test_half_precision(dtype: torch.dtype, sampler: str | None) -> None:
     assert float((x.float() - whole).abs().max()) < 20 * torch.finfo(dtype).eps
 
 
-def test_small_steps_are_not_rounded_away() -> None:
-    """In bfloat16 a thousand steps, each of which is less than the rounding of the state, still arrive."""
-    scheduler = Scheduler.from_config(FLOW, sampler="ddim", grid="uniform")
-    scheduler.set_timesteps(1000)
+@pytest.mark.parametrize("sampler", ["ddim", "heun"])
+def test_small_steps_are_not_rounded_away(sampler: str) -> None:
+    """In bfloat16 many steps, each of which is less than the rounding of the state, still arrive."""
+    scheduler = Scheduler.from_config(FLOW, sampler=sampler, grid="uniform")
+    scheduler.set_timesteps(500)
     x = torch.full((1, *SHAPE), 3.0, dtype=torch.bfloat16)
     for t in scheduler.timesteps:
         x = scheduler.step(torch.ones_like(x), t, x).prev_sample
@@ -539,6 +550,8 @@ def test_the_native_class_of_a_config() -> None:
     for one in (flow, scheduler):
         one.set_timesteps(6)
     torch.testing.assert_close(scheduler.sigmas, flow.sigmas, rtol=0, atol=1e-6)
+    scheduler.set_timesteps(sigmas=[1.0, 0.5])
+    assert scheduler.sigmas.tolist() == pytest.approx([1.0, 0.75, 0.0])  # 3 · 0.5 / (1 + 2 · 0.5)
     assert isinstance(Scheduler()._sampler, GaussianRemainder)
 
 

@@ -71,8 +71,8 @@ class Scheduler(SchedulerMixin, ConfigMixin):
     * ``clip_sample`` and ``thresholding`` of the config bound x̂_0, where the class it is of does that. The variance of
       a network that learns one is not used.
     * The class bears the name of the native scheduler of the config, by which a pipeline writes it down: a saved
-      pipeline loads anywhere. ``Scheduler.from_config`` of its config brings sampler and grid back, if neither is
-      given; ``moments``, and samplers of your own, must be given again.
+      pipeline loads anywhere. ``Scheduler.from_config`` of its config brings sampler and grid back, if none is
+      chosen; ``moments``, and samplers of your own, must be given again.
 
     Args:
         sampler: a sampler or its registered name; the default solver if not given.
@@ -95,7 +95,7 @@ class Scheduler(SchedulerMixin, ConfigMixin):
         **config: Any,
     ) -> None:
         kept = restored(config.pop(OURS, None))
-        if sampler is None and grid is None:
+        if sampler is None and grid is None and moments is None:
             sampler, grid = kept
         self._grid = grid if grid is None or isinstance(grid, str) else check_grid(grid)  # type: ignore[arg-type]
         if isinstance(self._grid, str) and self._grid != "config":
