@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import itertools
 import json
 import pickle
 from collections.abc import Callable
@@ -112,6 +113,9 @@ def test_two_calls_a_step() -> None:
     assert scheduler.timesteps.tolist() == [999, 749, 749, 499, 499, 249, 249]
     assert (scheduler.order, len(scheduler.sigmas), scheduler.num_inference_steps) == (2, 8, 4)
     assert scheduler.timesteps.dtype == torch.int64
+    for steps in range(1, 60):  # knots are whole numbers, however their times are rounded
+        scheduler.set_timesteps(steps)
+        assert scheduler.timesteps.dtype == torch.int64
     scheduler = Scheduler.from_config(CONFIG, sampler="dpmpp-2m", grid="trailing")
     scheduler.set_timesteps(4)
     assert (scheduler.timesteps.tolist(), scheduler.order) == ([999, 749, 499, 249], 1)
@@ -293,16 +297,85 @@ def test_times_by_hand() -> None:
     plain = Scheduler.from_config(FLOW)
     plain.set_timesteps(4, mu=0.3)  # pipelines give it to all: it is left aside
     odds = lambda s: (s._run.grid[:-1] / (1 - s._run.grid[:-1])).log()
-    torch.testing.assert_close(odds(scheduler) - odds(plain), torch.ones(4, dtype=torch.float64))
+    torch.testing.assert_close(odds(scheduler) - odds(plain), torch.ones(5, dtype=torch.float64))
 
 
 def test_a_first_time_without_signal() -> None:
-    """σ = 1 is used by samplers that can; for the default it is a little less."""
-    for sampler, first in (("euler", 1000.0), ("ddim", 1000.0), ("dpmpp-2m", 1000.0), (None, 999.0)):
+    """σ = 1 is used by samplers that can; for one that reads noise it is a little less."""
+    for sampler, first in (("euler", 1000.0), ("ddim", 1000.0), ("dpmpp-2m", 1000.0), (None, 1000.0), ("deis", 999.0)):
         scheduler = Scheduler.from_config(FLOW, sampler=sampler)
         scheduler.set_timesteps(sigmas=[1.0, 0.7, 0.3])
-        assert float(scheduler.timesteps[0]) == first
+        assert (float(scheduler.timesteps[0]), len(scheduler.timesteps)) == (first, 3)
         assert walk(scheduler, start()).isfinite().all()
+
+
+def lead(moments: Tensor | None = None) -> Any:
+    """The default on its own grid of a flow, whose first step asks nothing."""
+    scheduler = Scheduler.from_config(FLOW, moments=moments)
+    scheduler.set_timesteps(6)
+    assert len(scheduler.timesteps) == scheduler.num_inference_steps == 6
+    assert len(scheduler._run.grid) == 8
+    return scheduler
+
+
+def test_a_first_step_that_asks_nothing() -> None:
+    """The pipeline begins at its end: with ``scale_model_input`` in the state there, in any batch."""
+    scheduler = lead(start(64, seed=9) / 2 + 1)
+    assert float(scheduler.timesteps[0]) < 900
+    t, x = scheduler.timesteps[0], start()
+    shown = scheduler.scale_model_input(torch.cat((x, x)), t)  # two for guidance
+    assert torch.equal(shown[:3], shown[3:])
+    assert float((shown[:3] - x).abs().max()) > 0.01
+    out = network(shown[:3], t.expand(3))
+    once = scheduler.step(out, t, x).prev_sample
+    grid = scheduler._run.grid
+    steps = langevin.trajectory(ours(FLOW), scheduler._run.sampler, grid=grid, start=x)
+    states = [state.x for state in itertools.islice(steps, 3)]
+    torch.testing.assert_close(shown[:3], states[1], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(once, states[2], rtol=1e-6, atol=1e-6)
+    second = scheduler.timesteps[1]
+    assert scheduler.scale_model_input(once, second) is once
+
+
+def test_a_first_step_that_asks_nothing_in_pipelines_that_do_not_scale() -> None:
+    """The network is asked about the noise itself, and its answer is taken for that of the state: nearly the same."""
+    world = langevin.worlds.random_mixture(6, components=3, rms=1.0, seed=2)
+    process = process_of(FLOW)
+    exact = world.denoiser(process)
+    ends = []
+    for scales in (True, False):
+        scheduler = lead(world.sample(256, seed=1).double())
+        x = Noise(3, 64).normal((6,))
+        for t in scheduler.timesteps:
+            seen, time = scheduler.scale_model_input(x, t) if scales else x, t.double() / 1000
+            x = scheduler.step(process.velocity(seen, exact(seen, time), time), t, x).prev_sample
+        ends.append(x)
+    # Beyond 8 standard deviations a belief moves by 1/64 of what the state does, here by parts of one: below 0.02.
+    assert 0 < float((ends[0] - ends[1]).norm(dim=1).median()) < 0.02
+
+
+def test_a_first_step_that_asks_nothing_is_left_out_for_data_that_were_noised() -> None:
+    """Image to image at full strength: what was noised to the first line is a state there, and is taken as it is."""
+    scheduler = lead()
+    t = scheduler.timesteps[:1]
+    x = scheduler.add_noise(start(seed=4), start(), t)
+    got = walk(scheduler, x)
+    expected = langevin.sample(ours(FLOW), scheduler._run.sampler, grid=scheduler._run.grid[1:], start=x)
+    torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_first_step_that_asks_nothing_on_a_grid_of_the_pipeline() -> None:
+    """The pipeline asks at every time it gave; what it says of pure noise is not used."""
+    ends = []
+    for value in (0.0, 100.0):
+        scheduler = Scheduler.from_config(FLOW)
+        scheduler.set_timesteps(sigmas=[1.0, 0.7, 0.3])
+        x = start()
+        for i, t in enumerate(scheduler.timesteps):
+            out = network(x, t.expand(3)) if i else torch.full_like(x, value)
+            x = scheduler.step(out, t, x).prev_sample
+        ends.append(x)
+    assert torch.equal(ends[0], ends[1])
 
 
 def test_zero_terminal_snr() -> None:

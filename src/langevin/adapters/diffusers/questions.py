@@ -97,7 +97,7 @@ class Evaluations:
     """What the steps of a sampler ask on a grid.
 
     Attributes:
-        times: of the evaluations of each step.
+        times: of the evaluations of each step; none for a first step that asks nothing.
         noisy: whether a step uses noise.
     """
 
@@ -132,7 +132,9 @@ def evaluations(sampler: Sampler, process: ScalarGaussian, grid: Tensor, shape: 
         asked.seen.clear()
         start = state
         state = planned.step(start, s, asked, noise.step(i))
-        if not asked.seen or asked.seen[0][1] != float(start.t) or not torch.equal(asked.seen[0][0], start.x):
+        nothing = i == 1 and not asked.seen
+        as_given = asked.seen and asked.seen[0][1] == float(start.t) and torch.equal(asked.seen[0][0], start.x)
+        if not nothing and not as_given:
             raise UserError(
                 "sampler must ask about the state it is given before anything else, as a pipeline does, which "
                 f"{sampler} does not"

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..._errors import UserError
-from ...distributions import Distribution, Noise
+from ...distributions import Dirac, Distribution, Noise
+from ...numerics.frame import GaussianFrame
 from ...processes import ScalarGaussian
 from ...samplers import GaussianRemainder, Sampler, State
 from .questions import Answers, Question, evaluations
@@ -34,9 +35,12 @@ class Run:
         process: of the states.
         grid: float64 ``(n + 1,)``, falling. A first time of pure noise from which the sampler has no step is
             replaced by one a little below.
+        own: whether the grid is the sampler's own. A first step that asks nothing is then no line of ``timesteps``, and
+            the pipeline asks its network first at the end of that step; on another grid it asks as the grid says, and
+            the output is not used.
     """
 
-    def __init__(self, sampler: Sampler, process: ScalarGaussian, grid: Tensor) -> None:
+    def __init__(self, sampler: Sampler, process: ScalarGaussian, grid: Tensor, own: bool) -> None:
         self.sampler, self.process = sampler, process
         frame = sampler.frame if isinstance(sampler, GaussianRemainder) else None
         shape = (1,) if frame is None else (len(frame.mean),)
@@ -50,9 +54,17 @@ class Run:
             grid = torch.cat((grid.new_tensor([first]), grid[1:]))
             found = evaluations(sampler, process, grid, shape)
         self.grid, self.noisy = grid, found.noisy
-        self.entries = tuple(Entry(i, j, t) for i, times in enumerate(found.times) for j, t in enumerate(times))
-        self.next: int | None = None
+        self.leads = own and not found.times[0]
+        unused = () if own or found.times[0] else (float(grid[0]),)
+        asked = (found.times[0] or unused, *found.times[1:])
+        self.entries = tuple(Entry(i, j, t) for i, times in enumerate(asked) for j, t in enumerate(times))
+        self.entered = False  # whether the states it begins with are of data that were noised to its first line
         self.forget()
+
+    @property
+    def steps(self) -> int:
+        """Steps that ask the network."""
+        return sum(entry.call == 0 for entry in self.entries)
 
     @property
     def order(self) -> int:
@@ -62,12 +74,16 @@ class Run:
 
     def forget(self) -> None:
         """Nothing is remembered of the outputs so far; noise gets a new key."""
+        self.next: int | None = None
         self._planned: Sampler | None = None
         self._noise: Noise | None = None
         self._start: State | None = None
         self._inner: Tensor | None = None
         self._answers: tuple[Distribution, ...] = ()
         self._reached: dict[int, State] = {}
+        self._led = False
+        self._noise_led: Tensor | None = None
+        self._unseen: Tensor | None = None
 
     def end_at(self, t: Tensor) -> None:
         """End the last step at t instead."""
@@ -78,7 +94,10 @@ class Run:
         entry = self.entries[index]
         if entry.call == 0:
             self._start, self._answers = self._state(index, sample), ()
-            return self._start.x
+            led = self._is_led(index, sample)
+            self._noise_led = sample if led else None
+            self._unseen = self._start.x - _widened(sample) if led and not self._led else None
+            return self._start.x if self._unseen is None else _widened(sample)
         if index != self.next:
             raise UserError(
                 f"step {entry.step} must begin at its first evaluation; index {index} is in the midst of it"
@@ -86,19 +105,54 @@ class Run:
         assert self._inner is not None
         return self._inner if _same(self._inner, sample) else _widened(sample)
 
+    def led(self, sample: Tensor) -> Tensor:
+        """What the network is shown first: pure noise after the first step, which asks nothing."""
+        self._led = True
+        return self._after_lead(sample).x.to(sample.dtype)
+
+    def _is_led(self, index: int, sample: Tensor) -> bool:
+        """Whether a sample is pure noise, from which the first step leads to this line."""
+        again = self._noise_led is not None and _same(self._noise_led, sample)
+        return self.leads and index == 0 and not self.entered and (self.next is None or again)
+
+    def _after_lead(self, sample: Tensor) -> State:
+        start = State(_widened(sample), self.grid[0])
+        return self._on_grid(start.x).step(start, self.grid[1], self._denoiser(start.x), Noise(0, len(sample)))
+
+    def _moved(self, belief: Distribution, by: Tensor) -> Distribution:
+        """A belief about pure noise as one about the state that the first step makes of it: a Gaussian's moves by
+
+        V diag(αλ/(α²λ + σ²)) Vᵀ of what the state does, a sixty-fourth at most so far above the data's spread.
+        """
+        frame = getattr(self._planned, "frame", None)
+        assert isinstance(frame, GaussianFrame)
+        alpha, sigma = float(self.process.alpha(self.grid[1])), float(self.process.sigma(self.grid[1]))
+        gain = alpha * frame.variances / (alpha**2 * frame.variances + sigma**2)
+        move = frame.basis.back(gain * frame.basis.to(by.flatten(1).double()))
+        return Dirac(belief.mean + move.to(belief.mean).reshape(by.shape))
+
+    def _denoiser(self, x: Tensor) -> Answers:
+        return Answers(self.process, tuple(x.shape[1:]), x, self._answers)
+
+    def _on_grid(self, x: Tensor) -> Sampler:
+        """The sampler, planned for states like x."""
+        if self._planned is None:
+            self._planned = self.sampler.for_model(self._denoiser(x)).plan(self.process, self.grid)
+        return self._planned
+
     def answer(self, index: int, belief: Distribution, generator: Generators) -> Tensor:
         """Take the belief about that state; the state to ask about next."""
         start, i = self._start, self.entries[index].step
         assert start is not None
+        if self._unseen is not None:
+            belief, self._unseen = self._moved(belief, self._unseen), None
         self._answers, self.next = (*self._answers, belief), index + 1
         if self.noisy and self._noise is None:
             self._noise = keyed(generator, start.x)
         noise = self._noise or Noise(0, len(start.x)).to(start.x.device)
-        denoiser = Answers(self.process, tuple(start.x.shape[1:]), start.x, self._answers)
-        if self._planned is None:
-            self._planned = self.sampler.for_model(denoiser).plan(self.process, self.grid)
         try:
-            reached = self._planned.step(start, self.grid[i + 1], denoiser, noise.step(i + 1))
+            planned = self._on_grid(start.x)
+            reached = planned.step(start, self.grid[i + 1], self._denoiser(start.x), noise.step(i + 1))
         except Question as question:
             self._inner = question.x
             return question.x
@@ -115,8 +169,9 @@ class Run:
             if reached.x.shape != x.shape:
                 raise UserError(f"sample must be {tuple(reached.x.shape)} as in the steps before, got {tuple(x.shape)}")
             return replace(reached, x=x)
-        self.forget()
-        return State(x, self.grid[step])
+        led = self._is_led(index, sample)
+        self._planned, self._noise, self._reached = None, None, {}
+        return self._after_lead(sample) if led else State(x, self.grid[step])
 
 
 def _widened(sample: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -18,8 +18,8 @@ from ..._registry import lookup
 from ...distributions import Dirac, Distribution
 from ...numerics.frame import GaussianFrame
 from ...processes import DDPM, expand
-from ...samplers import GaussianRemainder, Sampler, check_grid, create_sampler, default_sampler, moments_from
-from ...samplers.loop import check_sampler
+from ...samplers import Sampler, check_grid
+from .choice import sampler_of
 from .native import OURS, bounded, described, native_class, native_config, restored
 from .run import Generators, Run
 from .schedules import Conventions
@@ -55,8 +55,12 @@ class Scheduler(SchedulerMixin, ConfigMixin):
       fraction. Own and named grids of a flow are moved by the config's shift, unless the moments of the data are
       given. ``mu`` is left aside by flows without ``use_dynamic_shifting``, since pipelines give it to all, and refused
       by other processes.
-    * **A first time without signal** (σ = 1 of a flow) is used by samplers that can; for others, the default among
-      them, it is moved to the process's ``t_max``, 0.999 for a flow.
+    * **The default solver's first step asks nothing** where the run starts far above the data's spread, and a pipeline
+      begins at the end of it: ``scale_model_input`` returns the state there. Of pipelines that do not call it the
+      network is asked about the noise itself, at that time, from which the belief hardly differs. On a grid that is not
+      its own such a step is asked about, as the pipeline wants it, and the output is not used.
+    * **A first time without signal** (σ = 1 of a flow) is used by samplers that can; for others it is moved to
+      the process's ``t_max``, 0.999 for a flow.
     * **Moments** (mean and covariance of the data) make the default sampler better, and are given or taken as unknown.
       They are not estimated on the way: a picture would depend on what was drawn beside and before it, and predictions
       under guidance are not of the data's law.
@@ -105,7 +109,7 @@ class Scheduler(SchedulerMixin, ConfigMixin):
         ours = described(sampler, self._grid)
         self.register_to_config(**native, **({OURS: ours} if ours else {}))
         self._known: tuple[FrozenDict, Conventions] | None = None
-        self._sampler = self._chosen(sampler, moments)
+        self._sampler = sampler_of(sampler, moments, self._units.process)
         self.num_inference_steps: int | None = None
         self._run: Run | None = None
         self._step_index: int | None = None
@@ -219,14 +223,15 @@ class Scheduler(SchedulerMixin, ConfigMixin):
             grid = of_sigmas(units, config, sigmas, num_inference_steps, mu)
         else:
             grid = of_steps(units, config, self._sampler, self._grid, num_inference_steps, mu)
-        self._run = run = Run(self._sampler, units.process, grid)
+        own = timesteps is None and sigmas is None and self._grid is None
+        self._run = run = Run(self._sampler, units.process, grid, own)
         asked = torch.tensor([e.t for e in run.entries], dtype=torch.float64)
         labels = units.timestep(asked)
         whole = units.kind == "table" and bool((labels == labels.round()).all())
         self.timesteps = labels.to(device, torch.int64 if whole else torch.float32)
         self.sigmas = units.level(torch.cat((asked, run.grid[-1:]))).float()
         self._sigmas = self.sigmas.clone()
-        self.num_inference_steps = len(run.grid) - 1
+        self.num_inference_steps = run.steps
         self._step_index = self._begin_index = None
 
     def index_for_timestep(self, timestep: Any, schedule_timesteps: Tensor | None = None) -> int:
@@ -246,8 +251,11 @@ class Scheduler(SchedulerMixin, ConfigMixin):
         return int((begins or close)[0])
 
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
-        """What the network is shown of a state: the state, but for EDM's networks."""
-        units = self._units
+        """What the network is shown of a state: the state, but for EDM's networks and for a first step without them."""
+        units, run = self._units, self._run
+        begins = self._step_index in (None, 0) and self._begin_index in (None, 0) and timestep is not None
+        if run is not None and run.leads and not run.entered and begins and self.index_for_timestep(timestep) == 0:
+            sample = run.led(sample)
         if units.kind != "edm":
             return sample
         if timestep is None:
@@ -262,6 +270,8 @@ class Scheduler(SchedulerMixin, ConfigMixin):
         units = self._units
         timesteps = torch.as_tensor(timesteps).reshape(-1)
         t = torch.tensor([self._time(float(v), slack_of(timesteps)) for v in timesteps], dtype=torch.float64)
+        if self._run is not None and self._step_index is None and bool((t == self._run.entries[0].t).any()):
+            self._run.entered = True
         alpha, sigma = (
             expand(units.process.alpha(t), original_samples),
             expand(units.process.sigma(t), original_samples),
@@ -322,6 +332,8 @@ class Scheduler(SchedulerMixin, ConfigMixin):
         """The line of ``timesteps`` that is up, which must be that of the timestep."""
         if self._step_index is None:
             begin = self._begin_index
+            if run.next is not None:
+                run.forget()
             self._step_index = self.index_for_timestep(timestep) if begin is None else begin
         index, (value, near) = self._step_index, number_of(timestep)
         if not 0 <= index < len(run.entries):
@@ -359,26 +371,6 @@ class Scheduler(SchedulerMixin, ConfigMixin):
         stays = end == float(self._sigmas[-2])
         run.end_at(run.grid[-2] if stays else self._units.time_of_level(self.sigmas[-1].cpu()))
         self._sigmas = self.sigmas.cpu().clone()
-
-    def _chosen(self, sampler: Sampler | str | None, moments: Any) -> Sampler:
-        """The sampler, with the moments of the data where they are given."""
-        process = self._units.process
-        chosen = create_sampler(sampler) if isinstance(sampler, str) else sampler
-        chosen = default_sampler(process) if chosen is None else chosen
-        check_sampler(chosen)
-        chosen.check(process)
-        if isinstance(chosen, GaussianRemainder):  # a pipeline asks its network about the first state of all
-            chosen = replace(chosen, prefix=False)
-        if moments is None:
-            return chosen
-        if not isinstance(chosen, GaussianRemainder):
-            raise UserError(f"moments are for the Gaussian-remainder solver, which {chosen} is not")
-        if isinstance(moments, Tensor):
-            if moments.ndim < 2 or len(moments) < 2:
-                raise UserError(f"moments must be of two data or more, (n, *shape), got {tuple(moments.shape)}")
-            moments = moments_from(moments.flatten(1).to("cpu", torch.float64), tuple(moments.shape[1:]))
-        check_instance("moments", moments, GaussianFrame, "a GaussianFrame or a batch of data")
-        return replace(chosen, frame=moments)
 
 
 @lru_cache(maxsize=64)

@@ -210,7 +210,7 @@ class Conventions:
         level = level.to(torch.float64)
         if self.kind == "flow":
             return level
-        return torch.where(level > 0, self.process.time(-2 * torch.log(level)), 0.0)
+        return self.process.time(-2 * torch.log(level))
 
     def largest(self) -> float:
         """The level at t = 1."""
