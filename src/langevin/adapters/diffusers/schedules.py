@@ -93,10 +93,11 @@ def noising(config: Mapping[str, Any], where: str) -> Noising:
     if "beta_schedule" not in inspect.signature(type(own)).parameters:
         known = ["ScoreSdeVeScheduler", "FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler", "those of a table of β"]
         raise UserError(f"{where}: the process of a {name} is not known here; known are {', '.join(known)}")
-    return Noising(DDPM(_betas(made, where)), PREDICTIONS[predicted], "index")
+    return Noising(DDPM(table_of_betas(made, where)), PREDICTIONS[predicted], "index")
 
 
-def _betas(config: Mapping[str, Any], where: str) -> tuple[float, ...]:
+def table_of_betas(config: Mapping[str, Any], where: str) -> tuple[float, ...]:
+    """β_1…β_N of a configuration, settings that are left out at diffusers' defaults."""
     names = Table.__dataclass_fields__
     table = Table(**settings(Table, {k: v for k, v in config.items() if k in names and v is not None}, where))
     n, ends = table.num_train_timesteps, (table.beta_start, table.beta_end)

@@ -1,0 +1,38 @@
+"""The sampler of a request, with the moments of the data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..._errors import UserError, check_instance
+from ...numerics.frame import GaussianFrame
+from ...processes import Process
+from ...samplers import GaussianRemainder, Sampler, create_sampler, default_sampler, moments_from
+from ...samplers.loop import check_sampler
+
+
+def sampler_of(sampler: Sampler | str | None, moments: GaussianFrame | Tensor | None, process: Process) -> Sampler:
+    """The sampler a pipeline is given: by name, as it is, or the default; moments are a frame or a batch of data.
+
+    Raises:
+        UserError: for a sampler that is none, does not fit the process, or takes no moments.
+    """
+    chosen = create_sampler(sampler) if isinstance(sampler, str) else sampler
+    chosen = default_sampler(process) if chosen is None else chosen
+    check_sampler(chosen)
+    chosen.check(process)
+    if isinstance(chosen, GaussianRemainder) and chosen.eta:  # a first step whose noise a pipeline would not know
+        chosen = replace(chosen, prefix=False)
+    if moments is None:
+        return chosen
+    if not isinstance(chosen, GaussianRemainder):
+        raise UserError(f"moments are for the Gaussian-remainder solver, which {chosen} is not")
+    if isinstance(moments, Tensor):
+        if moments.ndim < 2 or len(moments) < 2:
+            raise UserError(f"moments must be of two data or more, (n, *shape), got {tuple(moments.shape)}")
+        moments = moments_from(moments.flatten(1).to("cpu", torch.float64), tuple(moments.shape[1:]))
+    check_instance("moments", moments, GaussianFrame, "a GaussianFrame or a batch of data")
+    return replace(chosen, frame=moments)

@@ -1,0 +1,128 @@
+"""The scheduler of diffusers that a config is for: its name, its own times, and what is kept of ours beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..._errors import UserError, shown
+from ..._registry import methods
+from ...samplers import Sampler, create_sampler
+from .scheduler_config import EDMS, FLOWS, TABLES, Conventions, kind_of
+
+OURS = "_langevin"
+"""The key of a config under which sampler and grid are kept; diffusers passes over keys that begin so."""
+
+
+PLAIN = {"table": "DDIMScheduler", "flow": "FlowMatchEulerDiscreteScheduler", "edm": "EDMEulerScheduler"}
+"""The plainest scheduler of each kind."""
+
+
+def native_class(config: Mapping[str, Any]) -> type:
+    """The class of diffusers that a config names; of one without a name, the class that has most of its keys.
+
+    diffusers writes the name into a config when it is saved or loaded, not when a scheduler is made.
+    """
+    kind, library = kind_of(config), importlib.import_module("diffusers")
+    name = config.get("_class_name")
+    if name is None:
+        keys = {key for key in config if not key.startswith("_")}
+        known = {"table": (*TABLES, *FLOWS), "flow": (*FLOWS, *TABLES), "edm": EDMS}[kind]
+
+        def fits(one: str) -> tuple[int, bool]:
+            return -len(keys ^ set(_settings(getattr(library, one)))), one == PLAIN[kind]
+
+        name = max(known, key=fits) if keys else PLAIN[kind]
+    found = getattr(library, name)
+    assert isinstance(found, type)
+    return found
+
+
+def _settings(native: type) -> tuple[str, ...]:
+    """The names of the settings of a scheduler's class."""
+    return tuple(inspect.signature(native.__init__).parameters)[1:]  # type: ignore[misc]
+
+
+def native_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with the defaults of its own class."""
+    native: Any = native_class(config)
+    return {**native.from_config(dict(config)).config, "_class_name": native.__name__}
+
+
+def clips(config: Mapping[str, Any]) -> bool:
+    """Whether the config's own class keeps predicted data within ``clip_sample_range``."""
+    return "clip_sample" in _settings(native_class(config)) and bool(config.get("clip_sample"))
+
+
+def bounded(mean: Tensor, config: Mapping[str, Any]) -> Tensor:
+    """x̂_0 as the config bounds it: dynamic thresholding (arXiv:2205.11487 §2.3), or clipping."""
+    if config.get("thresholding"):
+        sizes = mean.flatten(1).abs()
+        s = torch.quantile(sizes, float(config.get("dynamic_thresholding_ratio", 0.995)), dim=1)
+        s = s.clamp(1, max(1.0, float(config.get("sample_max_value", 1.0)))).reshape(-1, *[1] * (mean.ndim - 1))
+        return mean.clamp(-s, s) / s
+    if clips(config):
+        most = float(config.get("clip_sample_range", 1.0))
+        return mean.clamp(-most, most)
+    return mean
+
+
+def native_grid(config: Mapping[str, Any], units: Conventions, steps: int, mu: float | None) -> Tensor:
+    """The times of the config's own scheduler, with the end it has: clean data, or its first level."""
+    native: Any = native_class(config)
+    own = native.from_config(dict(config))
+    own.set_timesteps(steps, **({} if mu is None else {"mu": mu}))
+    asked = own.timesteps.double().unique_consecutive()  # some schedulers ask twice at a time
+    sigmas = getattr(own, "sigmas", None)
+    if sigmas is None or len(sigmas) != len(own.timesteps) + 1:
+        to_data = float(getattr(own, "final_alpha_cumprod", 1.0)) == 1.0
+        end = torch.zeros(1, dtype=torch.float64) if to_data else units.time(torch.zeros(1))
+        times = units.time(asked)
+        return torch.cat((times[times > end], end))
+    # Its steps go by σ, which is rounded to float32; where it tells the network the same time, that one is exact.
+    times = units.time_of_level(sigmas.double().unique_consecutive())
+    if len(times) == len(asked) + 1:
+        near = (units.timestep(times[:-1]) - asked).abs() < 1e-2
+        times[:-1] = torch.where(near, units.time(asked), times[:-1])
+    return times
+
+
+def flow_levels(config: Mapping[str, Any], sigmas: Sequence[float], mu: float | None) -> Tensor:
+    """σ of a flow as its Euler scheduler takes them: shifted and converted as the config says; the last is 0."""
+    native: Any = importlib.import_module("diffusers").FlowMatchEulerDiscreteScheduler
+    settings = {key: value for key, value in config.items() if key in _settings(native)}
+    settings.setdefault("shift", config.get("flow_shift", 1.0))
+    own = native(**settings)
+    own.set_timesteps(sigmas=list(sigmas), mu=mu)
+    return own.sigmas.double()
+
+
+def described(sampler: Sampler | str | None, grid: Tensor | str | None) -> dict[str, Any] | None:
+    """Sampler and grid as plain JSON, or None for a sampler that has no such form."""
+    found: dict[str, Any] = {} if grid is None else {"grid": grid if isinstance(grid, str) else grid.tolist()}
+    if sampler is None:
+        return found
+    if isinstance(sampler, str):
+        return {**found, "sampler": sampler}
+    name = next((m.name for m in methods("samplers") if m.make is type(sampler)), None)
+    fields: tuple[Any, ...] = dataclasses.fields(sampler) if dataclasses.is_dataclass(sampler) else ()
+    settings = {f.name: getattr(sampler, f.name) for f in fields if f.init}
+    if name is None or not all(isinstance(v, (bool, int, float, str, type(None))) for v in settings.values()):
+        return None
+    return {**found, "sampler": name, "settings": settings}
+
+
+def restored(kept: Any) -> tuple[Sampler | str | None, Any]:
+    """The sampler and the grid of what ``described`` wrote."""
+    if kept is None:
+        return None, None
+    if not isinstance(kept, Mapping) or not isinstance(kept.get("sampler", ""), str):
+        raise UserError(f"{OURS} must be a mapping with a sampler and a grid, got {shown(kept)}")
+    sampler, settings = kept.get("sampler"), kept.get("settings")
+    return create_sampler(sampler, **settings) if sampler and settings else sampler, kept.get("grid")

@@ -1,0 +1,639 @@
+"""The scheduler as pipelines call it: what it returns, what it remembers, what it refuses."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import itertools
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import langevin
+from langevin import Noise, UserError, samplers
+from langevin._registry import methods
+from langevin.samplers import GaussianRemainder
+
+diffusers = pytest.importorskip("diffusers")
+import tiny_pipelines as tiny  # noqa: E402
+from langevin.adapters.diffusers import Scheduler  # noqa: E402
+from langevin.adapters.diffusers.scheduler_config import Conventions, prediction_of, process_of  # noqa: E402
+
+SHAPE = (2, 3, 4)
+CONFIG = {**tiny.LATENT, "clip_sample": False, "_class_name": "DDIMScheduler"}
+FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
+
+MIX = torch.randn(24, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 24**0.5
+
+
+def network(x: Tensor, time: Tensor) -> Tensor:
+    """A smooth function of the state and of the time, in float64."""
+    phase = time.double().reshape(-1, 1) / 300
+    return torch.sin(x.double().flatten(1) @ MIX + phase).reshape(x.shape).to(x.dtype)
+
+
+def start(n: int = 3, seed: int = 1) -> Tensor:
+    return Noise(seed, n).normal(SHAPE)
+
+
+def walk(scheduler: Any, x: Tensor, first: int = 0, touch: Callable[[int, Tensor], Tensor] | None = None) -> Tensor:
+    """The loop of a pipeline."""
+    generator = torch.Generator().manual_seed(7)
+    for i, t in enumerate(scheduler.timesteps[first:]):
+        out = network(scheduler.scale_model_input(x, t), t.expand(len(x)))
+        x = scheduler.step(out, t, x, generator=generator, return_dict=False)[0]
+        x = touch(i, x) if touch else x
+    return x
+
+
+def ours(config: dict[str, Any]) -> langevin.Denoiser:
+    """The same network as a denoiser of this library."""
+    units = Conventions.of(config)
+    return langevin.denoiser(
+        network if units.kind == "table" else lambda x, t: network(x, 1000 * t),
+        process=units.process,
+        prediction=prediction_of(config),
+        shape=SHAPE,
+        time="index" if units.kind == "table" else "t",
+        dtype=torch.float64,
+    )
+
+
+CHOOSES, BEFORE, MORE = "known beforehand", "before anything else", "needs|phase space|must be a guided one"
+REFUSED = {
+    **dict.fromkeys(("adaptive-sde", "dop853", "dpm-12", "dpm-23", "rk45"), CHOOSES),
+    **dict.fromkeys(("edm-euler", "edm-heun", "annealed-langevin", "boomerang", "langevin"), BEFORE),
+    **dict.fromkeys(("momentum-langevin", "preconditioned-langevin"), BEFORE),
+    **dict.fromkeys(("phase-projected", "phase-2m", "sscs", "mala", "denoising-mcmc", "splitting"), MORE),
+    "ml-sde": "std must be given",
+}
+"""Samplers that a pipeline cannot drive, and what the sentence says of the reason."""
+
+NAMES = [
+    m.name
+    for m in methods("samplers")
+    if all(p.default is not p.empty for p in inspect.signature(m.make).parameters.values())
+]
+
+
+@pytest.mark.parametrize("config", [CONFIG, FLOW], ids=["table", "flow"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_sampler_is_itself(name: str, config: dict[str, Any]) -> None:
+    """Every sampler of the registry, driven by a pipeline's loop, takes the steps that ``langevin.sample`` takes.
+
+    The same arithmetic in the same order: what differs is the rounding of timesteps to float32 on their way to the
+    network, 6e-5 of 1000 at most, which moves its phase by 2e-7; and by 1e-4 after a growth of 15 · 10 at worst.
+    """
+    if name in REFUSED:
+        with pytest.raises(UserError, match=REFUSED[name]):
+            Scheduler.from_config(config, sampler=name).set_timesteps(6)
+        return
+    scheduler = Scheduler.from_config(config, sampler=name)
+    scheduler.set_timesteps(6)
+    rule, grid = scheduler._run.sampler, scheduler._run.grid
+    got = walk(scheduler, start())
+    key = int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(7)))
+    expected = langevin.sample(ours(config), rule, grid=grid, start=start(), noise=Noise(key, 3))
+    assert got.dtype == torch.float64
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_two_calls_a_step() -> None:
+    """The lines of ``timesteps``: the inner time of each step stands there too."""
+    scheduler = Scheduler.from_config(CONFIG, sampler="heun", grid="trailing")
+    scheduler.set_timesteps(4)
+    assert scheduler.timesteps.tolist() == [999, 749, 749, 499, 499, 249, 249]
+    assert (scheduler.order, len(scheduler.sigmas), scheduler.num_inference_steps) == (2, 8, 4)
+    assert scheduler.timesteps.dtype == torch.int64
+    for steps in range(1, 60):  # knots are whole numbers, however their times are rounded
+        scheduler.set_timesteps(steps)
+        assert scheduler.timesteps.dtype == torch.int64
+    scheduler = Scheduler.from_config(CONFIG, sampler="dpmpp-2m", grid="trailing")
+    scheduler.set_timesteps(4)
+    assert (scheduler.timesteps.tolist(), scheduler.order) == ([999, 749, 499, 249], 1)
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp-2m", "heun", None])
+def test_entered_in_the_midst(sampler: str | None) -> None:
+    """A begin index, or none and a first timestep further down: the run starts there without a memory."""
+    scheduler = Scheduler.from_config(CONFIG, sampler=sampler, grid="trailing")
+    for told in (True, False):
+        scheduler.set_timesteps(6)
+        first = 2 * scheduler.order
+        if told:
+            scheduler.set_begin_index(first)
+        assert scheduler.begin_index == (first if told else None)
+        x = walk(scheduler, start(), first)
+        grid = scheduler._run.grid[2:]
+        expected = langevin.sample(ours(CONFIG), scheduler._run.sampler, grid=grid, start=start())
+        torch.testing.assert_close(x, expected, rtol=1e-6, atol=1e-6)
+        assert scheduler.step_index == len(scheduler.timesteps)
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp-2m", "unipc", "heun", "ddpm", None])
+def test_timesteps_set_again(sampler: str | None) -> None:
+    """Nothing is left over from one run to the next, finished or not, with other sizes and numbers of steps."""
+    scheduler = Scheduler.from_config(CONFIG, sampler=sampler, grid="trailing")
+    scheduler.set_timesteps(5)
+    expected = walk(scheduler, start())
+    scheduler.set_timesteps(9)
+    for t in scheduler.timesteps[:3]:
+        scheduler.step(network(start(5), t.expand(5)), t, start(5))
+    scheduler.set_timesteps(5)
+    assert torch.equal(walk(scheduler, start()), expected)
+
+
+def test_changed_step_index() -> None:
+    """An index set back asks a step again: with its memory if the state is the same, without if it is another."""
+    scheduler = Scheduler.from_config(CONFIG, sampler="dpmpp-2m", grid="trailing")
+    scheduler.set_timesteps(6)
+    expected = walk(scheduler, start())
+    scheduler.set_timesteps(6)
+    x = start()
+    for t in scheduler.timesteps:
+        out = network(x, t.expand(3))
+        for again in (True, False):  # a pipeline that calls twice, for two predictions
+            after = scheduler.step(out, t, x).prev_sample
+            scheduler._step_index -= again
+        x = after
+    assert torch.equal(x, expected)
+    t = scheduler.timesteps[3]
+    scheduler._step_index = 3  # travel in time: a new state, of which nothing is known
+    x = scheduler.step(network(start(seed=2), t.expand(3)), t, start(seed=2)).prev_sample
+    grid = scheduler._run.grid[3:5]
+    torch.testing.assert_close(x, langevin.sample(ours(CONFIG), "ddim", grid=grid, start=start(seed=2)))
+    noisy = Scheduler.from_config(CONFIG, sampler="ddpm", grid="trailing")
+    noisy.set_timesteps(6)
+    drawn = []
+    for x in (start(), start(), start() + 1e-9, start() + 1e-9):  # the same noise for a step asked again, else another
+        noisy._step_index = 2
+        t = noisy.timesteps[2]
+        drawn.append(noisy.step(torch.zeros_like(x), t, x).prev_sample)
+    assert torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[2], drawn[3])
+    assert float((drawn[0] - drawn[2]).std()) > 0.1
+
+
+def test_states_touched_between_steps() -> None:
+    """What an inpainting loop puts into a state is there for the next step, as a sampler here would have it."""
+
+    class Touched(samplers.Sampler):
+        def __init__(self, base: samplers.Sampler) -> None:
+            self.base = base
+
+        def step(self, state: Any, s: Tensor, denoiser: Any, noise: Noise) -> Any:
+            after = self.base.step(state, s, denoiser, noise)
+            return replace(after, x=after.x + 0.1)
+
+        def plan(self, process: Any, grid: Tensor) -> Any:
+            return Touched(self.base.plan(process, grid))
+
+    for sampler in (samplers.DPMSolverPP(), samplers.UniPC(2)):
+        scheduler = Scheduler.from_config(CONFIG, sampler=sampler, grid="trailing")
+        scheduler.set_timesteps(6)
+        x = walk(scheduler, start(), touch=lambda i, x: x + 0.1)
+        expected = langevin.sample(ours(CONFIG), Touched(sampler), grid=scheduler._run.grid, start=start())
+        torch.testing.assert_close(x, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("config", [CONFIG, FLOW], ids=["table", "flow"])
+def test_end_of_sigmas_is_written(config: dict[str, Any]) -> None:
+    """An end that a pipeline writes is where the run ends; at the last level the last step stands still."""
+    scheduler = Scheduler.from_config(config, sampler="ddim", grid="uniform")
+    scheduler.set_timesteps(5)
+    grid = scheduler._run.grid
+    end = float(scheduler.sigmas[-2]) / 2
+    scheduler.sigmas[-1] = end
+    x = walk(scheduler, start())
+    time = Conventions.of(config).time_of_level(torch.tensor(end))
+    expected = langevin.sample(ours(config), "ddim", grid=[*grid[:-1].tolist(), float(time)], start=start())
+    torch.testing.assert_close(x, expected, rtol=1e-6, atol=1e-6)
+    scheduler.set_timesteps(5)
+    scheduler.sigmas[-1] = scheduler.sigmas[-2]
+    x = walk(scheduler, start())
+    expected = langevin.sample(ours(config), "ddim", grid=grid[:-1], start=start())
+    torch.testing.assert_close(x, expected, rtol=1e-6, atol=1e-6)
+    scheduler.set_timesteps(5)
+    scheduler.sigmas[1] *= 0.9
+    with pytest.raises(UserError, match="sigmas must be left"):
+        walk(scheduler, start())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("sampler", ["heun", "unipc", None])
+def test_half_precision(dtype: torch.dtype, sampler: str | None) -> None:
+    """What comes back has the dtype of the output; the state goes on in float32.
+
+    The network's answers are then all that is rounded, each by half an ulp of a number of size 1, which is ε/2; what is
+    left after 20 steps on a flow (whose errors do not grow but by the network's slope of about 3) is below 20 · ε.
+    """
+    scheduler = Scheduler.from_config(FLOW, sampler=sampler, grid="uniform")
+    scheduler.set_timesteps(20)
+    x = walk(scheduler, start().to(dtype))
+    assert x.dtype == dtype
+    scheduler.set_timesteps(20)
+    whole = walk(scheduler, start().to(dtype).float())
+    assert whole.dtype == torch.float32
+    assert float((x.float() - whole).abs().max()) < 20 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "heun"])
+def test_small_steps_are_not_rounded_away(sampler: str) -> None:
+    """In bfloat16 many steps, each of which is less than the rounding of the state, still arrive."""
+    scheduler = Scheduler.from_config(FLOW, sampler=sampler, grid="uniform")
+    scheduler.set_timesteps(500)
+    x = torch.full((1, *SHAPE), 3.0, dtype=torch.bfloat16)
+    for t in scheduler.timesteps:
+        x = scheduler.step(torch.ones_like(x), t, x).prev_sample
+    # dx/dt = 1 from t_max = 0.999 to 0: 3 − 0.999, to half an ulp of bfloat16 at 2. Rounded every step, it stays at 3.
+    assert float((x.float() - 2.001).abs().max()) <= 2**-7
+
+
+def test_add_noise() -> None:
+    """αx + σε at lines of the schedule and at other timesteps, one or one a sample, as diffusers has it."""
+    x, z = start().float(), start(seed=4).float()
+    native = diffusers.DDIMScheduler(**tiny.LATENT)
+    scheduler = Scheduler.from_config(native.config)
+    for when in (torch.tensor([999, 3, 500]), torch.tensor([250])):
+        torch.testing.assert_close(scheduler.add_noise(x, z, when), native.add_noise(x, z, when), rtol=0, atol=2e-6)
+    flow = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler = Scheduler.from_config(flow.config, sampler="euler", grid="config")
+    for one in (flow, scheduler):
+        one.set_timesteps(5)
+    when = flow.timesteps[[0, 2, 4]]
+    torch.testing.assert_close(scheduler.scale_noise(x, when, z), flow.scale_noise(x, when, z), rtol=0, atol=2e-6)
+    half = scheduler.scale_noise(x.bfloat16(), when.bfloat16(), z.bfloat16())  # a line, whatever half precision says
+    torch.testing.assert_close(half.float(), flow.scale_noise(x, when, z), rtol=0, atol=4 * 2**-8)
+
+
+def test_times_by_hand() -> None:
+    """``timesteps``, ``sigmas`` and ``mu`` as pipelines hand them on."""
+    scheduler = Scheduler.from_config(CONFIG, sampler="dpmpp-2m")
+    scheduler.set_timesteps(timesteps=[900, 500, 20], device="cpu")
+    assert scheduler.timesteps.tolist() == [900, 500, 20]
+    torch.testing.assert_close(scheduler._run.grid * 1000, torch.tensor([901.0, 501.0, 21.0, 0.0]).double())
+    levels = [10.0, 2.0, 0.5, 0.0]
+    scheduler.set_timesteps(sigmas=np.array(levels))
+    torch.testing.assert_close(scheduler.sigmas, torch.tensor(levels))
+    peer = diffusers.EulerDiscreteScheduler(**tiny.LATENT)
+    peer.set_timesteps(sigmas=levels)
+    # Theirs is linear between the knots in log σ, ours a cubic: both are within a knot's curvature of each other.
+    torch.testing.assert_close(scheduler.timesteps, peer.timesteps, rtol=0, atol=0.02)
+    dynamic = {**FLOW, "use_dynamic_shifting": True}
+    scheduler = Scheduler.from_config(dynamic)
+    for mu in (0.0, 1.0):
+        scheduler.set_timesteps(sigmas=[1.0, 0.5], mu=mu)
+        shifted = np.exp(mu) * 0.5 / (1 + (np.exp(mu) - 1) * 0.5)
+        torch.testing.assert_close(scheduler.sigmas[1:], torch.tensor([shifted, 0.0]).float())
+    scheduler.set_timesteps(4, mu=1.0)
+    plain = Scheduler.from_config(FLOW)
+    plain.set_timesteps(4, mu=0.3)  # pipelines give it to all: it is left aside
+    odds = lambda s: (s._run.grid[:-1] / (1 - s._run.grid[:-1])).log()
+    torch.testing.assert_close(odds(scheduler) - odds(plain), torch.ones(5, dtype=torch.float64))
+
+
+def test_a_first_time_without_signal() -> None:
+    """σ = 1 is used by samplers that can; for one that reads noise it is a little less."""
+    for sampler, first in (("euler", 1000.0), ("ddim", 1000.0), ("dpmpp-2m", 1000.0), (None, 1000.0), ("deis", 999.0)):
+        scheduler = Scheduler.from_config(FLOW, sampler=sampler)
+        scheduler.set_timesteps(sigmas=[1.0, 0.7, 0.3])
+        assert (float(scheduler.timesteps[0]), len(scheduler.timesteps)) == (first, 3)
+        assert walk(scheduler, start()).isfinite().all()
+
+
+def lead(moments: Tensor | None = None) -> Any:
+    """The default on its own grid of a flow, whose first step asks nothing."""
+    scheduler = Scheduler.from_config(FLOW, moments=moments)
+    scheduler.set_timesteps(6)
+    assert len(scheduler.timesteps) == scheduler.num_inference_steps == 6
+    assert len(scheduler._run.grid) == 8
+    return scheduler
+
+
+def test_a_first_step_that_asks_nothing() -> None:
+    """The pipeline begins at its end: with ``scale_model_input`` in the state there, in any batch."""
+    scheduler = lead(start(64, seed=9) / 2 + 1)
+    assert float(scheduler.timesteps[0]) < 900
+    t, x = scheduler.timesteps[0], start()
+    shown = scheduler.scale_model_input(torch.cat((x, x)), t)  # two for guidance
+    assert torch.equal(shown[:3], shown[3:])
+    assert float((shown[:3] - x).abs().max()) > 0.01
+    out = network(shown[:3], t.expand(3))
+    once = scheduler.step(out, t, x).prev_sample
+    grid = scheduler._run.grid
+    steps = langevin.trajectory(ours(FLOW), scheduler._run.sampler, grid=grid, start=x)
+    states = [state.x for state in itertools.islice(steps, 3)]
+    torch.testing.assert_close(shown[:3], states[1], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(once, states[2], rtol=1e-6, atol=1e-6)
+    second = scheduler.timesteps[1]
+    assert scheduler.scale_model_input(once, second) is once
+
+
+def test_a_first_step_that_asks_nothing_in_pipelines_that_do_not_scale() -> None:
+    """The network is asked about the noise itself, and its answer is taken for that of the state: nearly the same."""
+    world = langevin.worlds.random_mixture(6, components=3, rms=1.0, seed=2)
+    process = process_of(FLOW)
+    exact = world.denoiser(process)
+    ends = []
+    for scales in (True, False):
+        scheduler = lead(world.sample(256, seed=1).double())
+        x = Noise(3, 64).normal((6,))
+        for t in scheduler.timesteps:
+            seen, time = scheduler.scale_model_input(x, t) if scales else x, t.double() / 1000
+            x = scheduler.step(process.velocity(seen, exact(seen, time), time), t, x).prev_sample
+        ends.append(x)
+    # Beyond 8 standard deviations a belief moves by 1/64 of what the state does, here by parts of one: below 0.02.
+    assert 0 < float((ends[0] - ends[1]).norm(dim=1).median()) < 0.02
+
+
+def test_a_first_step_that_asks_nothing_is_left_out_for_data_that_were_noised() -> None:
+    """Image to image at full strength: what was noised to the first line is a state there, and is taken as it is."""
+    scheduler = lead()
+    t = scheduler.timesteps[:1]
+    x = scheduler.add_noise(start(seed=4), start(), t)
+    got = walk(scheduler, x)
+    expected = langevin.sample(ours(FLOW), scheduler._run.sampler, grid=scheduler._run.grid[1:], start=x)
+    torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_first_step_that_asks_nothing_on_a_grid_of_the_pipeline() -> None:
+    """The pipeline asks at every time it gave; what it says of pure noise is not used."""
+    ends = []
+    for value in (0.0, 100.0):
+        scheduler = Scheduler.from_config(FLOW)
+        scheduler.set_timesteps(sigmas=[1.0, 0.7, 0.3])
+        x = start()
+        for i, t in enumerate(scheduler.timesteps):
+            out = network(x, t.expand(3)) if i else torch.full_like(x, value)
+            x = scheduler.step(out, t, x).prev_sample
+        ends.append(x)
+    assert torch.equal(ends[0], ends[1])
+
+
+def test_zero_terminal_snr() -> None:
+    """A table rescaled to end without signal, asked from its last knot."""
+    native = diffusers.DPMSolverMultistepScheduler(
+        **tiny.LATENT, rescale_betas_zero_snr=True, prediction_type="v_prediction", timestep_spacing="trailing"
+    )
+    scheduler = Scheduler.from_config(native.config, sampler="dpmpp-2m", grid="config")
+    results = []
+    for one in (native, scheduler):
+        one.set_timesteps(8)
+        results.append(walk(one, start().float()))
+    assert scheduler.timesteps.tolist() == native.timesteps.tolist()
+    assert scheduler.timesteps[0] == 999
+    # Theirs rounds ᾱ to float32 before the rescaling takes differences of its roots: 2⁻²⁴ · 1/√ᾱ_999 (70) · 8 steps.
+    assert float((results[0] - results[1]).abs().max()) < 1e-4
+
+
+def test_moments_make_the_default_better() -> None:
+    """Given data of the law that is drawn, the default solver is nearer to its flow at six evaluations."""
+    world = langevin.worlds.random_mixture(6, components=3, rms=1.0, seed=2)
+    data = world.sample(256, seed=1).double()
+    process = process_of(FLOW)
+    exact = world.denoiser(process)
+
+    def draw(steps: int, **more: Any) -> Tensor:
+        scheduler = Scheduler.from_config(FLOW, **more)
+        scheduler.set_timesteps(steps)
+        x = Noise(3, 64).normal((6,))
+        for t in scheduler.timesteps:
+            time = t.double() / 1000
+            x = scheduler.step(process.velocity(x, exact(x, time), time), t, x).prev_sample
+        return x
+
+    truth = draw(200, sampler="dpmpp-2m", grid="log-snr")
+    away = [float((draw(6, moments=m) - truth).norm(dim=1).median()) for m in (None, data)]
+    assert away[1] < away[0]
+    frame = samplers.moments_from(data.flatten(1), (6,))
+    assert torch.equal(draw(6, moments=frame), draw(6, moments=data))
+
+
+def test_noise_of_a_generator() -> None:
+    """One generator: a key a run. One a picture: a picture does not depend on those beside it."""
+    scheduler = Scheduler.from_config(FLOW, sampler="ddpm")
+
+    def draw(seeds: list[int], x: Tensor) -> Tensor:
+        scheduler.set_timesteps(5)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        for t in scheduler.timesteps:
+            x = scheduler.step(network(x, t.expand(len(x))), t, x, generator=generators).prev_sample
+        return x
+
+    x = start(3)
+    together = draw([5, 6, 7], x)
+    assert torch.equal(draw([7], x[2:]), together[2:])
+    assert not torch.equal(draw([8], x[2:]), together[2:])
+    deterministic, generator = Scheduler.from_config(FLOW), torch.Generator().manual_seed(1)
+    before = generator.get_state()
+    deterministic.set_timesteps(2)
+    deterministic.step(x, deterministic.timesteps[0], x, generator=generator)
+    assert torch.equal(generator.get_state(), before)  # what a pipeline draws after is as it was
+
+
+def test_predicted_data_are_bounded() -> None:
+    """Clipping and dynamic thresholding of the config reach x̂_0, where the config's class has them."""
+    config = {**tiny.LATENT, "_class_name": "DDPMScheduler"}
+    for more, most in (({}, 1.0), ({"clip_sample_range": 0.5}, 0.5), ({"thresholding": True}, 1.0)):
+        scheduler = Scheduler.from_config({**config, **more}, sampler="ddim", grid="trailing")
+        scheduler.set_timesteps(4)
+        out = scheduler.step(start(), scheduler.timesteps[0], 3 * start(seed=2))
+        assert float(out.pred_original_sample.abs().max()) == pytest.approx(most)
+    scheduler = Scheduler.from_config({**config, "_class_name": "DPMSolverMultistepScheduler", "clip_sample": True})
+    scheduler.set_timesteps(4)
+    assert scheduler.step(start(), scheduler.timesteps[0], 3 * start(seed=2)).pred_original_sample.abs().max() > 5
+
+
+def test_a_learned_variance_is_left_aside() -> None:
+    """Twice the channels: the first half is the prediction."""
+    scheduler = Scheduler.from_config(CONFIG)
+    scheduler.set_timesteps(3)
+    one = scheduler.step(start(), scheduler.timesteps[0], start(seed=2)).prev_sample
+    scheduler.set_timesteps(3)
+    two = torch.cat((start(), start(seed=5)), 1)
+    assert torch.equal(scheduler.step(two, scheduler.timesteps[0], start(seed=2)).prev_sample, one)
+
+
+def test_edm() -> None:
+    """EDM's preconditioned networks: the input's scale, the times ¼·log σ and the output as the peer has them."""
+    native = diffusers.EDMDPMSolverMultistepScheduler()
+    scheduler = Scheduler.from_config(native.config, sampler="dpmpp-2m", grid="config")
+    results = []
+    for one in (native, scheduler):
+        one.set_timesteps(8)
+        assert one.init_noise_sigma == pytest.approx(80.0, rel=1e-4)
+        x = start().float() * 80
+        for t in one.timesteps:
+            x = one.step(network(one.scale_model_input(x, t), 1000 * t.expand(3)), t, x).prev_sample
+        results.append(x)
+    torch.testing.assert_close(scheduler.timesteps, native.timesteps, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_pipeline_is_saved_and_loaded_elsewhere(tmp_path: Path) -> None:
+    """The files name a native scheduler of the same config; one call puts ours back, with sampler and grid."""
+    native = diffusers.UniPCMultistepScheduler(**tiny.LATENT, timestep_spacing="trailing")
+    pipe = diffusers.DDPMPipeline(tiny.unet2d(), native)
+    pipe.scheduler = Scheduler.from_config(native.config, sampler=samplers.DDIM(0.5), grid="trailing")
+    assert isinstance(pipe.scheduler, Scheduler)
+    assert not isinstance(pipe.scheduler, diffusers.UniPCMultistepScheduler)
+    pipe.save_pretrained(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    assert index["scheduler"] == ["diffusers", "UniPCMultistepScheduler"]
+    elsewhere = diffusers.DDPMPipeline.from_pretrained(tmp_path)
+    assert type(elsewhere.scheduler) is diffusers.UniPCMultistepScheduler
+    for key, value in native.config.items():
+        if not key.startswith("_"):
+            assert elsewhere.scheduler.config[key] == value, key
+    back = Scheduler.from_config(elsewhere.scheduler.config)
+    assert (back._sampler, back._grid) == (samplers.DDIM(0.5), "trailing")
+    assert Scheduler.from_config(elsewhere.scheduler.config, sampler="unipc")._grid is None
+    # Other schedulers of diffusers can be made of ours.
+    assert diffusers.EulerDiscreteScheduler.from_config(pipe.scheduler.config).config.beta_end == 0.012
+
+
+def test_copies() -> None:
+    """A scheduler in the midst of a run can be copied and pickled; the copy goes on as it would have."""
+    scheduler = Scheduler.from_config(CONFIG, sampler="dpmpp-2m", grid="trailing")
+    scheduler.set_timesteps(5)
+    x = start()
+    for t in scheduler.timesteps[:2]:
+        x = scheduler.step(network(x, t.expand(3)), t, x).prev_sample
+    t = scheduler.timesteps[2]
+    others = [copy.deepcopy(scheduler), pickle.loads(pickle.dumps(scheduler))]
+    expected = scheduler.step(network(x, t.expand(3)), t, x).prev_sample
+    for other in others:
+        assert type(other) is type(scheduler)
+        assert torch.equal(other.step(network(x, t.expand(3)), t, x).prev_sample, expected)
+
+
+@pytest.mark.parametrize(
+    ("config", "call", "said"),
+    [
+        (FLOW, {"sigmas": [0.2, 0.5]}, "sigmas must fall strictly"),
+        (FLOW, {"sigmas": [0.5, 0.5]}, "sigmas must fall strictly"),
+        (FLOW, {"sigmas": [1.5, 0.5]}, "range the network was trained in"),
+        (FLOW, {"sigmas": [0.5, float("nan")]}, "finite numbers"),
+        (FLOW, {"sigmas": "half"}, "sigmas must be a list of numbers"),
+        (CONFIG, {"sigmas": [1.0, 2.0, 0.0]}, "sigmas must fall strictly"),
+        (CONFIG, {"sigmas": [1.0]}, "the end too"),
+        (CONFIG, {"sigmas": [90.0, 1.0, 0.0]}, "range the network was trained in"),
+        (CONFIG, {"num_inference_steps": 5, "mu": 0.5}, "mu must be left out"),
+        ({**FLOW, "use_dynamic_shifting": True}, {"num_inference_steps": 5}, "mu must be given"),
+        (
+            {**FLOW, "use_dynamic_shifting": True},
+            {"num_inference_steps": 5, "mu": "large"},
+            "mu must be a finite number",
+        ),
+        (CONFIG, {"num_inference_steps": 5, "timesteps": [900, 100]}, "timesteps must be 5 numbers"),
+        (CONFIG, {"timesteps": [100, 900]}, "timesteps must fall strictly"),
+        (CONFIG, {"timesteps": [1000, 900]}, "range the network was trained in"),
+        (CONFIG, {"timesteps": [900], "sigmas": [1.0, 0.0]}, "give one of them"),
+        (CONFIG, {"num_inference_steps": 0}, "num_inference_steps must be an integer"),
+        (CONFIG, {}, "num_inference_steps must be an integer"),
+    ],
+)
+def test_bad_times(config: dict[str, Any], call: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Scheduler.from_config(config).set_timesteps(**call)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Scheduler.from_config({"_class_name": "ScoreSdeVeScheduler"}), "unknown scheduler class"),
+        (lambda: Scheduler.from_config({**CONFIG, "beta_schedule": "flat"}), "unknown beta_schedule"),
+        (lambda: Scheduler.from_config({**CONFIG, "prediction_type": "noise"}), "unknown prediction_type"),
+        (lambda: Scheduler.from_config({**FLOW, "prediction_type": "epsilon"}), "cannot be read at t = 1"),
+        (lambda: Scheduler.from_config({**FLOW, "invert_sigmas": True}), "invert_sigmas must be false"),
+        (lambda: Scheduler.from_config("pipe"), "config must be a scheduler's config"),
+        (lambda: Scheduler.from_config(CONFIG, sampler="dpmp"), "unknown sampler"),
+        (lambda: Scheduler.from_config(CONFIG, sampler=samplers.DDIM), "sampler must be"),
+        (lambda: Scheduler.from_config(CONFIG, grid="karas"), "Did you mean 'karras'"),
+        (lambda: Scheduler.from_config(CONFIG, grid=[0.5, 0.5]), "grid must move"),
+        (lambda: Scheduler.from_config(CONFIG, sampler="ddim", moments=start()), "moments are for"),
+        (lambda: Scheduler.from_config(CONFIG, moments=start(1)), "two data or more"),
+        (lambda: Scheduler.from_config(CONFIG, grid=[0.5, 0.0]).set_timesteps(4), "num_inference_steps must be 1"),
+        (lambda: Scheduler.from_config(CONFIG, sampler="rk45").set_timesteps(4), "known beforehand"),
+        (lambda: Scheduler.from_config(CONFIG).step(start(), 999, start()), "set_timesteps must be called"),
+    ],
+)
+def test_bad_requests(make: Callable[[], Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        make()
+
+
+def test_calls_out_of_turn() -> None:
+    """A timestep that is not up, an index within a step or beyond the end, shapes that change, eta: refused."""
+    scheduler = Scheduler.from_config(CONFIG, sampler="heun", grid="trailing")
+    x = start()
+    begin = lambda: (scheduler.set_timesteps(4), scheduler.step(x, 999, x))[1]
+    begin()
+    with pytest.raises(UserError, match=r"timestep must be 749.* got 499"):
+        scheduler.step(x, 499, x)
+    with pytest.raises(UserError, match="timestep must be one for all"):
+        scheduler.step(x, torch.tensor([749, 499, 249]), x)
+    with pytest.raises(UserError, match="model_output must have"):
+        scheduler.step(x[:, :1], 749, x)
+    scheduler.set_timesteps(4)
+    scheduler.set_begin_index(1)
+    with pytest.raises(UserError, match="in the midst of it"):
+        scheduler.step(x, 749, x)
+    scheduler.set_timesteps(4)
+    walk(scheduler, x)
+    with pytest.raises(UserError, match="index 7 is none"):
+        scheduler.step(x, 249, x)
+    scheduler.set_timesteps(4)
+    with pytest.raises(UserError, match="timestep must be one of the 7"):
+        scheduler.step(x, 600, x)
+    with pytest.raises(UserError, match="eta must be 0"):
+        scheduler.step(x, 999, x, eta=1.0)
+    plain = Scheduler.from_config(CONFIG, sampler="ddim", grid="trailing")
+    plain.set_timesteps(4)
+    plain.step(x, 999, x)
+    with pytest.raises(UserError, match="as in the steps before"):
+        plain.step(x[:1], 749, x[:1])
+
+
+def test_the_native_class_of_a_config() -> None:
+    """A config that was never saved has no class name: it is the class that takes its keys."""
+    for name in (
+        "DDPMScheduler",
+        "DDIMScheduler",
+        "EulerDiscreteScheduler",
+        "UniPCMultistepScheduler",
+        "PNDMScheduler",
+    ):
+        scheduler = Scheduler.from_config(getattr(diffusers, name)().config)
+        assert (type(scheduler).__name__, type(scheduler).__module__.split(".")[0]) == (name, "diffusers")
+    for name in ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "EDMEulerScheduler"):
+        assert type(Scheduler.from_config(getattr(diffusers, name)().config)).__name__ == name
+    flow = diffusers.UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0)
+    scheduler = Scheduler.from_config(flow.config, sampler="ddim", grid="config")
+    assert type(scheduler).__name__ == "UniPCMultistepScheduler"
+    assert isinstance(scheduler._units.process, langevin.processes.RectifiedFlow)
+    for one in (flow, scheduler):
+        one.set_timesteps(6)
+    torch.testing.assert_close(scheduler.sigmas, flow.sigmas, rtol=0, atol=1e-6)
+    scheduler.set_timesteps(sigmas=[1.0, 0.5])
+    assert scheduler.sigmas.tolist() == pytest.approx([1.0, 0.75, 0.0])  # 3 · 0.5 / (1 + 2 · 0.5)
+    assert isinstance(Scheduler()._sampler, GaussianRemainder)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"])
+@pytest.mark.parametrize("zero", [False, True])
+def test_tables(schedule: str, zero: bool) -> None:
+    """ᾱ of every table: theirs is a product of N numbers in float32, so N · 2⁻²⁴ relative; more where rescaled."""
+    native = diffusers.DDPMScheduler(beta_schedule=schedule, rescale_betas_zero_snr=zero, num_train_timesteps=500)
+    ours = Scheduler.from_config(native.config).alphas_cumprod
+    assert len(ours) == 500 == len(Scheduler.from_config(native.config))
+    rtol, atol = 500 * 2.0**-24, 1e-6 if zero else 0.0
+    torch.testing.assert_close(ours, native.alphas_cumprod, rtol=max(rtol, 1e-4 * zero), atol=atol)
