@@ -38,6 +38,7 @@ _FOLDERS = (
 )
 _NAMES = {
     "Noise": "distributions",
+    "Pipeline": "adapters.pipeline",
     "State": "samplers",
     "UserError": "_errors",
     "check_denoiser": "denoisers",
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from ._registry import methods
     from .adapters.loading import load
     from .adapters.networks import denoiser
+    from .adapters.pipeline import Pipeline
     from .denoisers import check_denoiser
     from .distributions import Noise
     from .samplers import State, sample, trajectory
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Noise",
+    "Pipeline",
     "State",
     "UserError",
     "adapters",

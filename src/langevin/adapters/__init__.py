@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_FILES = ("diffusers", "hub", "loading", "networks", "pickles")
+_FILES = ("card", "diffusers", "hub", "loading", "networks", "pickles", "pipeline")
 
 
 def __getattr__(name: str) -> Any:

@@ -32,6 +32,7 @@ COMMANDS = {
     "purify": "Take small adversarial changes out of images: noise, and back by a model.",
     "anomaly": "Show where images differ from what a model knows as healthy.",
     "replay": "Draw a picture again from what its file says of it, and compare.",
+    "publish": "Write a model with its card as a repository of the Hub, and push it.",
     "compress": "Code images with a model into a file, exactly or to a quality.",
     "decompress": "Images out of a file of `langevin compress`.",
     "league": "Solvers of inverse problems against exact posteriors: one table.",

@@ -82,6 +82,23 @@ def save(denoiser: Any, path: str | os.PathLike[str]) -> None:
     files.publish(Path(path), contents(denoiser))
 
 
+def modelspec(config: Mapping[str, Any]) -> dict[str, str]:
+    """What the header of the weights says of them, by the keys that tools of others show (modelspec 1.0.1)."""
+    data, shape = config.get("data") or {}, config.get("shape") or []
+    said = {
+        "format": "pt",
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": f"langevin/{config['network']['name']}",
+        "modelspec.implementation": "langevin",
+        "modelspec.title": f"{data.get('name', 'own data')}, {config['kind']}",
+    }
+    if len(shape) == 3:
+        said["modelspec.resolution"] = f"{shape[2]}x{shape[1]}"
+    if "parameterization" in config:
+        said["modelspec.prediction_type"] = str(config["parameterization"].get("prediction"))
+    return said
+
+
 def contents(model: Any) -> dict[str, bytes]:
     """What a model directory holds, by file.
 
@@ -98,7 +115,7 @@ def contents(model: Any) -> dict[str, bytes]:
         check_instance("denoiser", model, NetworkDenoiser, "the denoiser of a network, or a codec")
     config = kinds.describe(model, FORMAT) if plain else describe(model)
     moments = {} if model.data is None else model.data.tensors()
-    held = {WEIGHTS: files.as_safetensors(model.network.state_dict())}
+    held = {WEIGHTS: files.as_safetensors(model.network.state_dict(), modelspec(config))}
     if moments:
         held[MOMENTS] = files.as_safetensors(moments)
     config["files"] = {name: files.digest(content) for name, content in held.items()}

@@ -63,11 +63,19 @@ def as_json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def as_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors by name, as a safetensors file holds them."""
+def as_safetensors(tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> bytes:
+    """Tensors by name, as a safetensors file holds them; ``header`` is text that its header says beside them."""
     from safetensors.torch import save
 
-    return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    if header is None:
+        return content
+    # safetensors would write it in another order in every process, and files must be equal to the byte.
+    size = int.from_bytes(content[:8], "little")
+    table = {"__metadata__": dict(sorted(header.items())), **json.loads(content[8 : 8 + size])}
+    text = json.dumps(table, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 def digest(content: bytes) -> dict[str, Any]:

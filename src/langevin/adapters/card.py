@@ -1,0 +1,121 @@
+"""The model card: what a repository of the Hub says of a model, written from what the model knows of itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from .. import __version__
+
+HOME = "https://github.com/langevin-diffusion/langevin"
+
+TASKS = {"caption": "text-to-image", "image": "image-to-image"}
+"""``pipeline_tag`` of a model of images, by a condition that it takes."""
+
+
+def card(
+    about: Mapping[str, Any],
+    *,
+    name: str,
+    licence: str | None = None,
+    evaluation: Mapping[str, Any] | None = None,
+    picture: str | None = None,
+) -> str:
+    """The README.md of a model: YAML that the Hub reads, and sections that people do.
+
+    Args:
+        about: as ``models.directory.about`` has it.
+        name: ``owner/name`` on the Hub.
+        licence: as the Hub spells it, such as ``apache-2.0``.
+        evaluation: what ``langevin evaluate`` wrote, with its protocols.
+        picture: file name of a picture beside the card.
+    """
+    part = about if "network" in about else next(v for v in about.values() if isinstance(v, Mapping) and "network" in v)
+    data, conditions = part.get("data") or {}, part.get("conditions") or []
+    image = len(part.get("shape") or []) == 3 and data.get("tokens") is None
+    source = str((data.get("source") or {}).get("source", ""))
+    task = next((TASKS[c] for c in conditions if c in TASKS), "unconditional-image-generation")
+    front: dict[str, Any] = {
+        "library_name": "langevin",
+        **({"license": licence} if licence else {}),
+        "tags": ["diffusion", "langevin"],
+        **({"pipeline_tag": task} if image else {}),
+        **({"datasets": [source.removeprefix("hf:")]} if source.startswith("hf:") else {}),
+    }
+    lines = [
+        "---",
+        ModelCardData(**front).to_yaml().strip(),
+        "---",
+        f"# {name}",
+        f"A {_kind(about)} of {data.get('name', 'own data')}, made with [langevin]({HOME}) {__version__}.",
+        *([f"![Samples of this model]({picture})"] if picture else []),
+        "## Use\n\n```python\nimport langevin\n\n"
+        f'pipe = langevin.Pipeline.from_pretrained("{name}")\nimages = pipe(num_inference_steps=10, seed=0).images\n\n'
+        f'model = langevin.load("{name}")  # for any sampler, guidance and measure of the library\n```',
+        "## What it is\n\n" + _table(_rows(part, conditions)),
+        "## Data\n\n" + _data(data, source),
+        "## Figures\n\n" + _figures(evaluation),
+        "## Limits\n\nSamples follow the training data, with what these lack and what they are biased to. Nothing here "
+        "filters what is made." + ("" if licence else " No licence was stated by who published this model."),
+    ]
+    return "\n\n".join(lines).replace("---\n\nlibrary", "---\nlibrary").replace("\n\n---\n\n#", "\n---\n\n#") + "\n"
+
+
+def _kind(about: Mapping[str, Any]) -> str:
+    kind = str(about.get("kind", "denoiser"))
+    return {"denoiser": "diffusion model", "latent": "latent diffusion model"}.get(kind, kind.replace("-", " "))
+
+
+def _rows(part: Mapping[str, Any], conditions: Any) -> list[tuple[str, str]]:
+    process, reading = part.get("process"), part.get("prediction") or {}
+    training = part.get("training") or {}
+    rows = [
+        ("network", f"{part['network'].get('name')}, {part['parameters'] / 1e6:.2f} M parameters"),
+        ("shape of a sample", " × ".join(map(str, part.get("shape") or []))),
+        ("process", _said(process) if process else ""),
+        ("prediction", _said({k: v for k, v in reading.items() if v is not None})),
+        ("conditions", ", ".join(conditions) or "none"),
+        ("training steps", f"{training['steps']:,}" if isinstance(training.get("steps"), int) else ""),
+        ("examples seen", f"{training['images']:,}" if isinstance(training.get("images"), int) else ""),
+        ("validation loss", f"{training['val_loss']:.4g}" if isinstance(training.get("val_loss"), float) else ""),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _said(values: Mapping[str, Any]) -> str:
+    """A mapping in one line, long lists cut off."""
+    text = json.dumps(dict(values), ensure_ascii=False)
+    return f"`{text}`" if len(text) <= 200 else f"`{text[:200]}…`"
+
+
+def _data(data: Mapping[str, Any], source: str) -> str:
+    rows = [
+        ("name", str(data.get("name", "not said"))),
+        ("source", source),
+        ("range", f"{data['low']:g} to {data['high']:g}" if isinstance(data.get("low"), float) else ""),
+        ("levels", str(data["levels"]) if data.get("levels") else ""),
+        ("classes", ", ".join(map(str, data["classes"]))[:500] if data.get("classes") else ""),
+    ]
+    return _table([(name, value) for name, value in rows if value])
+
+
+def _figures(evaluation: Mapping[str, Any] | None) -> str:
+    """The measures of ``langevin evaluate``, each with its protocol."""
+    if not evaluation:
+        return "None were measured: `langevin evaluate MODEL` does, and `langevin publish` puts them here."
+    rows, said = [], []
+    for name, found in (evaluation.get("measures") or {}).items():
+        value = found.get("value") if isinstance(found, Mapping) else found
+        rows.append((name, f"{value:.4g}" if isinstance(value, (int, float)) else _said({"value": value})))
+        if isinstance(found, Mapping) and "protocol" in found:
+            said.append(f"* {name}: {_said(found['protocol'])}")
+    note = [str(evaluation["note"])] if evaluation.get("note") else []
+    return "\n\n".join([_table(rows), *note, *(["Protocols:\n\n" + "\n".join(said)] if said else [])])
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    cells = [(name, value.replace("|", "\\|").replace("\n", " ")) for name, value in rows]
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in cells)])
