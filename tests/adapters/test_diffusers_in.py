@@ -350,7 +350,11 @@ def test_captions_are_encoded_once(name: str, place: Path) -> None:
     told = model.given(caption=PROMPT)
     assert asked == [[PROMPT]]
     start = latents(model)
+    calls: list[int] = []
+    hook = model.network.network.register_forward_pre_hook(lambda *_: calls.append(1))
     x = langevin.sample(guidance.classifier_free(told, guidance_scale=5.0), start=start, steps=2)
+    hook.remove()
+    assert len(calls) == 2  # a step asks for both sides at once
     assert asked == [[PROMPT]]
     named = guidance.classifier_free(model, caption=PROMPT, guidance_scale=5.0)
     assert torch.equal(langevin.sample(named, start=start, steps=2), x)
