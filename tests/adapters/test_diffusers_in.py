@@ -8,6 +8,7 @@ and the clamp to [−1, 1]: 157 · 5 · 2⁻²⁴ ≈ 5e-5 at worst, and 16 time
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import shutil
@@ -55,7 +56,7 @@ def pipeline(name: str, place: Path) -> Any:
 def loaded(name: str, place: Path, **more: Any) -> Any:
     pipeline(name, place)
     more = {"size": SIZE, **more} if name == "flux" else more
-    return adapter.load(place / name, device="cpu", **more)
+    return adapter.load(place / name, **{"device": "cpu", **more})
 
 
 def drawn() -> torch.Generator:
@@ -262,6 +263,42 @@ def test_older_name_of_the_transformer(place: Path) -> None:
         assert torch.equal(found, whole.given(label=3)(x, 0.5).mean)
 
 
+def test_older_names_of_weights(place: Path) -> None:
+    """Files from before attention and text encoders were renamed, as many repositories hold them, mean the same."""
+    from safetensors.torch import load_file, save_file
+
+    whole = loaded("sd", place)
+    folder = place / "renamed"
+    shutil.copytree(place / "sd", folder)
+    file = folder / "text_encoder" / "model.safetensors"
+    tensors = {f"text_model.{name.removeprefix('text_model.')}": value for name, value in load_file(file).items()}
+    save_file({**tensors, "text_model.embeddings.position_ids": torch.arange(8)[None]}, file, {"format": "pt"})
+    file = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    older = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+
+    def name_of(name: str) -> str:
+        return functools.reduce(lambda found, pair: found.replace(*pair), older.items(), name)
+
+    save_file({name_of(name): value for name, value in load_file(file).items()}, file, {"format": "pt"})
+    again, x = langevin.load(folder, device="cpu"), latents(whole)
+    with torch.no_grad():
+        assert torch.equal(again.given(caption=PROMPT)(x, 0.5).mean, whole.given(caption=PROMPT)(x, 0.5).mean)
+        assert torch.equal(again.read(x), whole.read(x))
+
+
+@pytest.mark.parametrize("name", [*TEXTS, "dit"])
+def test_all_is_on_one_device(name: str, place: Path) -> None:
+    """A call and a decoding on another device than the CPU touch nothing that was left there: ``meta`` is one."""
+    model = loaded(name, place, device="meta")
+    x = torch.zeros(2, *model.shape, device="meta")
+    rows = {key: torch.zeros(2, size, device="meta") for key, size in model.condition_sizes.items() if key != "label"}
+    if name == "dit":
+        rows = {"label": torch.zeros(2, dtype=torch.int64, device="meta")}
+    for told in (rows, {}):
+        assert model.network(x, torch.zeros(2, device="meta"), told).is_meta
+    assert model.codec.decode(model.codec.encode(model.codec.decode(x).mean).mean).mean.is_meta
+
+
 def test_labels(place: Path) -> None:
     """DiT's names, its null class, and the variance that it learned."""
     pipe, model = pipeline("dit", place), loaded("dit", place)
@@ -313,7 +350,11 @@ def test_captions_are_encoded_once(name: str, place: Path) -> None:
     told = model.given(caption=PROMPT)
     assert asked == [[PROMPT]]
     start = latents(model)
+    calls: list[int] = []
+    hook = model.network.network.register_forward_pre_hook(lambda *_: calls.append(1))
     x = langevin.sample(guidance.classifier_free(told, guidance_scale=5.0), start=start, steps=2)
+    hook.remove()
+    assert len(calls) == 2  # a step asks for both sides at once
     assert asked == [[PROMPT]]
     named = guidance.classifier_free(model, caption=PROMPT, guidance_scale=5.0)
     assert torch.equal(langevin.sample(named, start=start, steps=2), x)

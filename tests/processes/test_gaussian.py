@@ -28,11 +28,13 @@ from langevin.processes import (
     linear_betas,
     require,
     scaled_linear_betas,
+    zero_terminal_snr,
 )
 
 mp.mp.dps = 40
 ULP = 2.0**-52
 OWN = [0.3, 0.01, 0.2, 0.05, 0.5]
+ZERO = zero_terminal_snr(linear_betas())
 
 
 def vp_log_alpha(t):
@@ -394,6 +396,28 @@ def test_the_tables():
         close(cos[n - 1], 1 - f(n) / f(n - 1), 1e-11)
 
 
+def test_zero_terminal_snr():
+    """√ᾱ of the moved table is a·√ᾱ_n + b with the first value kept and the last 1e-8 (2305.08891 alg. 1).
+
+    A knot's log ᾱ' is a sum of logarithms of 1 − β, each of which 1 − β rounds by half an ulp over itself: at the last
+    knot, where 1 − β is 1e-16/ᾱ'_(N−1), that is 2⁻⁵³/6e-10 ≈ 2e-7; elsewhere N · 2⁻⁵³ over the least 1 − β, 1e-12.
+    """
+    betas = scaled_linear_betas()
+    root, product = [], mp.mpf(1)
+    for beta in betas:
+        product *= 1 - mp.mpf(beta)
+        root.append(mp.sqrt(product))
+    first, last = root[0], root[-1]
+    process = DDPM(zero_terminal_snr(betas))
+    for n in (1, 2, 500, 998, 999):
+        found = float(process.alpha(f64([n / 1000]))[0])
+        close(found, (root[n - 1] - last) * first / (first - last), 1e-11)
+    assert float(process.alpha(f64([1.0]))[0]) == pytest.approx(1e-8, rel=1e-6)
+    assert (process.t_max, DDPM().t_max) == (0.999, 1.0)
+    with pytest.raises(UserError, match="betas must be two or more"):
+        zero_terminal_snr((0.5,))
+
+
 def test_knots_of_a_table():
     process = DDPM(OWN)
     assert process.knot(f64([0.0, 0.2, 0.6, 1.0])).tolist() == [0, 1, 3, 5]
@@ -402,7 +426,7 @@ def test_knots_of_a_table():
     assert process.t_min == 0.2
 
 
-@pytest.mark.parametrize("betas", [linear_betas(), cosine_betas(), tuple(OWN), (0.3,), (1e-6, 0.999)])
+@pytest.mark.parametrize("betas", [linear_betas(), cosine_betas(), tuple(OWN), (0.3,), (1e-6, 0.999), ZERO])
 def test_between_knots_a_table_is_smooth_and_monotone(betas):
     """log α falls everywhere, and its rate has one value at a knot: a flow read there stands an ulp of t."""
     process = DDPM(betas)

@@ -53,6 +53,11 @@ class Denoiser(ABC, Generic[P]):
         return ()
 
     @property
+    def belief_of(self) -> Denoiser:
+        """The denoiser whose belief this one's is, where it is another's and only read differently: itself."""
+        return self
+
+    @property
     def stages(self) -> tuple[Denoiser, ...]:
         """The denoisers that are sampled one after the other, each told what the one before made: this one alone."""
         return (self,)

@@ -262,6 +262,7 @@ class NetworkDenoiser(Conditioned):
 
 def batched(denoisers: Sequence[Denoiser], x_t: Tensor, t: Tensor | float) -> list[Distribution]:
     """The beliefs of several denoisers about the same states; those that share a network get one call."""
+    denoisers = [d.belief_of for d in denoisers]
     first = denoisers[0]
     alike = isinstance(first, NetworkDenoiser) and all(
         isinstance(d, NetworkDenoiser)

@@ -41,6 +41,10 @@ class Latent(Transform):
         return self.base(x_t, t)
 
     @property
+    def belief_of(self) -> Denoiser:
+        return self.base
+
+    @property
     def output(self) -> Any:
         return self.codec.data
 
