@@ -270,6 +270,12 @@ replay text.txt --out o
 replay photos --out o
 replay photos/0.png --out text.txt
 replay photos/0.png --alone maybe
+publish more
+publish nowhere --to me/x --out o
+publish run --to digits --out o
+publish run --to me/x --private --out o
+publish run --to me/x --evaluation nowhere.json --out o
+publish photos --to me/x --out o
 league more
 league --quick --solver pigmd --out o
 league --quick --solver nowhere.py:mine --out o
