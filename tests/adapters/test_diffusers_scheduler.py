@@ -526,6 +526,7 @@ def test_a_pipeline_is_saved_and_loaded_elsewhere(tmp_path: Path) -> None:
     pipe = diffusers.DDPMPipeline(tiny.unet2d(), native)
     pipe.scheduler = Scheduler.from_config(native.config, sampler=samplers.DDIM(0.5), grid="trailing")
     assert isinstance(pipe.scheduler, Scheduler)
+    assert "langevin" in repr(pipe.scheduler)
     assert not isinstance(pipe.scheduler, diffusers.UniPCMultistepScheduler)
     pipe.save_pretrained(tmp_path)
     index = json.loads((tmp_path / "model_index.json").read_text())
@@ -535,8 +536,9 @@ def test_a_pipeline_is_saved_and_loaded_elsewhere(tmp_path: Path) -> None:
     for key, value in native.config.items():
         if not key.startswith("_"):
             assert elsewhere.scheduler.config[key] == value, key
-    back = Scheduler.from_config(elsewhere.scheduler.config)
-    assert (back._sampler, back._grid) == (samplers.DDIM(0.5), "trailing")
+    loaded = Scheduler.from_pretrained(tmp_path, subfolder="scheduler")
+    for back in (Scheduler.from_config(elsewhere.scheduler.config), loaded):
+        assert (back._sampler, back._grid) == (samplers.DDIM(0.5), "trailing")
     assert Scheduler.from_config(elsewhere.scheduler.config, sampler="unipc")._grid is None
     # Other schedulers of diffusers can be made of ours.
     assert diffusers.EulerDiscreteScheduler.from_config(pipe.scheduler.config).config.beta_end == 0.012
@@ -611,6 +613,20 @@ def test_bad_times(config: dict[str, Any], call: dict[str, Any], said: str) -> N
 def test_bad_requests(make: Callable[[], Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         make()
+
+
+@pytest.mark.parametrize("kind", ["lazy", "ahead"])
+def test_samplers_of_your_own_that_a_pipeline_cannot_drive(kind: str) -> None:
+    """One that asks nothing in a later step, and one that asks about the state at another time."""
+
+    class Own(samplers.Sampler):
+        def step(self, state: Any, s: Tensor, denoiser: Any, noise: Noise) -> Any:
+            if kind == "ahead":
+                return state.move(denoiser(state.x, s).mean, s)
+            return state.move(state.x if state.t < 0.6 else denoiser(state.x, state.t).mean, s)
+
+    with pytest.raises(UserError, match="before anything else"):
+        Scheduler.from_config(CONFIG, sampler=Own(), grid="trailing").set_timesteps(4)
 
 
 def test_calls_out_of_turn() -> None:
