@@ -8,7 +8,7 @@ diffusion, and the velocity of a rectified flow; a label a sample, with classifi
 from the same noise. The error is the distance of the last state to the end of the model's own converged path from that
 noise, the root mean square over pixels in units of the data's: medians over samples, the mean over seeds. The path is
 taken down to the network's lowest time, and then to its x̂_0, by order 3 in 400 steps; the last row of each block is how
-far it is from the same in 200 steps, about eight times its own error.
+far it is from the same in half the steps, about eight times its own error.
 
 Theirs: each class in each spacing of times it offers, at as many steps as the evaluations pay for. Those that add noise
 are not to follow the path, and are left out. Ours: the default as it is, with the moments of the data, and with moments
@@ -41,6 +41,9 @@ Network = Callable[[Tensor, Tensor], Tensor]
 """What a pipeline asks: the state and the timestep."""
 
 LATENT = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+HIDDEN = {*LATENT, "use_flow_sigmas", "prediction_type", "clip_sample"}
+"""Settings that all of a kind have, and that are not shown."""
+
 KINDS: dict[str, dict[str, Any]] = {
     "linear table, ε": {"_class_name": "DDIMScheduler", "clip_sample": False},
     "latent table, ε": {"_class_name": "DDIMScheduler", "clip_sample": False, **LATENT},
@@ -52,7 +55,6 @@ SPACINGS = [
     {"timestep_spacing": "linspace"},
 ]
 LEVELS: list[dict[str, Any]] = [{f"use_{name}_sigmas": True} for name in ("karras", "exponential", "beta")]
-REFERENCE = 400
 
 
 def network_of(model: Denoiser, units: Conventions) -> Network:
@@ -73,11 +75,12 @@ def network_of(model: Denoiser, units: Conventions) -> Network:
     return network
 
 
-def walk(scheduler: Any, network: Network, x: Tensor) -> tuple[Tensor, int]:
-    """The loop of a pipeline; the last state and the evaluations it took."""
-    x = x * scheduler.init_noise_sigma
+def walk(scheduler: Any, network: Network, x: Tensor, flow: bool) -> tuple[Tensor, int]:
+    """The loop of a pipeline, those of flows scale nothing; the last state and the evaluations it took."""
+    x = x if flow else x * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
-        x = scheduler.step(network(scheduler.scale_model_input(x, t), t.double()), t, x, return_dict=False)[0]
+        shown = x if flow else scheduler.scale_model_input(x, t)
+        x = scheduler.step(network(shown, t.double()), t, x, return_dict=False)[0]
     return x, len(scheduler.timesteps)
 
 
@@ -90,7 +93,7 @@ def converged(config: dict[str, Any], units: Conventions, network: Network, x: T
     first = [1.0] if float(fine[0]) < 1 - 1e-12 else []
     scheduler = Scheduler.from_config(config, sampler="dpmpp-3m", grid=[*first, *fine.tolist(), 0.0])
     scheduler.set_timesteps()
-    return walk(scheduler, network, x)[0]
+    return walk(scheduler, network, x, units.kind == "flow")[0]
 
 
 def theirs(kind: str, evaluations: int) -> Iterator[tuple[str, Any]]:
@@ -131,7 +134,7 @@ def theirs(kind: str, evaluations: int) -> Iterator[tuple[str, Any]]:
         made = [(name, one, [{**table, **s} for s in settings], n) for name, one, settings, n in made]
     for name, one, settings, steps in made:
         for setting in settings:
-            shown = ", ".join(f"{k.removeprefix('use_')}={v}" for k, v in setting.items() if k not in LATENT)
+            shown = ", ".join(f"{k.removeprefix('use_')}={v}" for k, v in setting.items() if k not in HIDDEN)
             try:
                 scheduler = one(**setting)
                 scheduler.set_timesteps(steps)
@@ -149,6 +152,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--reference", type=int, default=400, help="steps of the converged path")
     parser.add_argument("--best", type=int, default=5, help="how many of theirs are shown")
     parser.add_argument("--record", action="store_true")
     args = parser.parse_args()
@@ -173,7 +177,7 @@ def main() -> None:
                 kind,
                 f"{w:g}",
                 "the path itself, in half its steps",
-                str(REFERENCE),
+                str(args.reference // 2),
                 f"{limit / scale:.1e}",
                 end_section=True,
             )
@@ -198,7 +202,7 @@ def measured(
             )
         network = network_of(bound, units)
         start = noise.normal(model.shape).float()
-        coarse, end = (converged(config, units, network, start, n) for n in (REFERENCE // 2, REFERENCE))
+        coarse, end = (converged(config, units, network, start, n) for n in (args.reference // 2, args.reference))
         limit = max(limit, distance(coarse, end))
         ours = {"langevin, default": {}, "langevin, default, the data's moments": {"moments": gaussian_frame(model)}}
         drawn = samplers.moments_from(draw(model, classes, config, units), tuple(model.shape))
@@ -208,7 +212,7 @@ def measured(
             scheduler.set_timesteps(args.evaluations)
         for name, scheduler in [*made, *theirs(kind, args.evaluations)]:
             try:
-                x, asked = walk(scheduler, network, start)
+                x, asked = walk(scheduler, network, start, units.kind == "flow")
             except (IndexError, ValueError, RuntimeError) as error:
                 logging.info("%s does not run: %s", name, error)
                 continue
@@ -222,7 +226,8 @@ def draw(model: Denoiser, classes: int, config: dict[str, Any], units: Conventio
     scheduler = Scheduler.from_config(config)
     scheduler.set_timesteps(12)
     bound = model.given(label=torch.arange(256) % classes) if classes else model
-    x, _ = walk(scheduler, network_of(bound, units), Noise(7, 256).normal(model.shape).float())
+    noise = Noise(7, 256).normal(model.shape).float()
+    x, _ = walk(scheduler, network_of(bound, units), noise, units.kind == "flow")
     return x.flatten(1).double()
 
 

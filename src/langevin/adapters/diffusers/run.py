@@ -85,6 +85,11 @@ class Run:
         self._noise_led: Tensor | None = None
         self._unseen: Tensor | None = None
 
+    def begin(self) -> None:
+        """Forget a run that was made before on the same grid, if there was one."""
+        if self.next is not None:
+            self.forget()
+
     def end_at(self, t: Tensor) -> None:
         """End the last step at t instead."""
         self.grid, self._planned = torch.cat((self.grid[:-1], t.reshape(1))), None

@@ -253,8 +253,9 @@ class Scheduler(SchedulerMixin, ConfigMixin):
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
         """What the network is shown of a state: the state, but for EDM's networks and for a first step without them."""
         units, run = self._units, self._run
-        begins = self._step_index in (None, 0) and self._begin_index in (None, 0) and timestep is not None
+        begins = self._step_index is None and self._begin_index in (None, 0) and timestep is not None
         if run is not None and run.leads and not run.entered and begins and self.index_for_timestep(timestep) == 0:
+            run.begin()
             sample = run.led(sample)
         if units.kind != "edm":
             return sample
@@ -332,8 +333,7 @@ class Scheduler(SchedulerMixin, ConfigMixin):
         """The line of ``timesteps`` that is up, which must be that of the timestep."""
         if self._step_index is None:
             begin = self._begin_index
-            if run.next is not None:
-                run.forget()
+            run.begin()
             self._step_index = self.index_for_timestep(timestep) if begin is None else begin
         index, (value, near) = self._step_index, number_of(timestep)
         if not 0 <= index < len(run.entries):
