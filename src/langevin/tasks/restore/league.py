@@ -28,6 +28,9 @@ from .run import Method
 DIMS, STDS, EVALUATIONS = (16, 64), (0.05, 0.3), (20, 100, 1000)
 """Of the whole table."""
 
+REFERENCES = {"exact": 1, "smc": 20}
+"""Solvers that reach the posterior itself: each is run once, in so many steps, and stands in every column."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -36,8 +39,8 @@ class Row:
     Attributes:
         solver: its name.
         dim, operator, std: the setting.
-        evaluations: of the denoiser a sample, as asked for.
-        used: as counted.
+        evaluations: of the denoiser a sample, as asked for; 0 of a reference.
+        used: as counted: calls with all samples, or all particles of all samples.
         w2, w2_floor: sliced W2 to exact samples, and between two exact sets of the same size.
         c2st, c2st_floor: accuracy of a nearest-neighbour classifier between samples and exact ones, and between two
             exact sets; 0.5 is one law.
@@ -121,7 +124,7 @@ class Problem:
         return Measurement(self.setting.a, many, self.setting.std)
 
     def judge(self, name: str, solver: Method, evaluations: int) -> Row:
-        """The solver's figures."""
+        """The solver's figures; of a reference if ``evaluations`` is 0."""
         own, sizes = self.setting, self.sizes
         measurement, calls = self.measurement, [0]
         noise = Noise(self.seed, len(measurement.y))
@@ -133,7 +136,7 @@ class Problem:
         begun, note, x = time.monotonic(), "", None
         try:
             with torch.no_grad():
-                x = solver(denoiser, measurement, noise=noise, steps=evaluations)
+                x = solver(denoiser, measurement, noise=noise, steps=evaluations or REFERENCES[name])
         except UserError as error:
             note = str(error)
         except (torch.linalg.LinAlgError, ArithmeticError) as error:
@@ -245,7 +248,7 @@ def league(
     known = solvers_named(names) if not isinstance(names, Mapping) else dict(names)
     if workers > 1 and isinstance(names, Mapping):
         raise UserError("workers must be 1 for solvers that are functions; give their names or FILE.py:FUNCTION")
-    total = len(problems) * sum(1 if name == "exact" else len(evaluations) for name in known)
+    total = len(problems) * sum(1 if name in REFERENCES else len(evaluations) for name in known)
     found: list[Row] = []
 
     def take(row: Row) -> None:
@@ -274,7 +277,7 @@ def judged(
     """The rows of one setting."""
     problem = Problem(setting, sizes, seed)
     for name, solver in solvers.items():
-        for count in evaluations if name != "exact" else (0,):
+        for count in (0,) if name in REFERENCES else evaluations:
             yield problem.judge(name, solver, count)
 
 
