@@ -74,7 +74,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", thinned(CASES, 2))
+@pytest.mark.parametrize("case", thinned(CASES, 6))
 def test_draws_the_law_by_default(case):
     """With process and prediction alone, samples are of the world: sliced W2 within mean + 4 sd of the truth's.
 

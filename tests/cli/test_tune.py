@@ -55,6 +55,7 @@ def test_tune_writes_a_file_that_sample_takes(langevin: Run, copy: Path, tmp_pat
     assert "LearnedSolver(3 evaluations)" in langevin(*plain, "--steps", 3, "--out", tmp_path / "again").out
 
 
+@pytest.mark.slow
 def test_tune_with_guidance_for_one_class(langevin: Run, copy: Path, tmp_path: Path) -> None:
     said = langevin("tune", copy, "--steps", 2, "--guidance-scale", 2, "--label", 3, *QUICK)
     assert said.code == 0

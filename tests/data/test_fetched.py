@@ -137,6 +137,7 @@ def test_mnist(fetched):
         data.load("mnist", size=32)
 
 
+@pytest.mark.slow
 def test_brain_mri(fetched):
     """Held-out slices are far from those of training, in the pose of the volume, and symmetric as a head is."""
     fetched("nilearn")

@@ -38,6 +38,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     return out, demo(JOB, out, say=lambda line: None)
 
 
+@pytest.mark.slow
 def test_trials_take_the_evaluations_they_name(made: tuple[Path, Results]) -> None:
     model = made[1].model
     for trial in TRIALS:

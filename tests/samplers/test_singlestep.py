@@ -210,7 +210,7 @@ def slope(rule, process, counts):
     return math.log(errors[0] / errors[-1]) / math.log(counts[-1] / counts[0])
 
 
-@pytest.mark.parametrize(("rule", "order"), thinned(ORDERS, 3), ids=str)
+@pytest.mark.parametrize(("rule", "order"), thinned(ORDERS, 6), ids=str)
 def test_orders_of_other_settings(rule, order):
     """Slopes within 0.25 for nodes of one's own; without the second node's factor (0.9, 0.5) has slope 2."""
     assert abs(slope(rule, processes.VP(), (40, 80, 160)) - order) < 0.25

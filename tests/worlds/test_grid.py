@@ -182,7 +182,7 @@ def test_the_law_of_every_sampler(judged, name):
     assert distance < floor(mass) + (0.0 if law.exact else 0.01)
 
 
-@pytest.mark.parametrize("name", thinned(PHASE_SAMPLERS, 3))
+@pytest.mark.parametrize("name", thinned(PHASE_SAMPLERS, 9))
 def test_the_law_of_every_sampler_with_a_velocity(name):
     """Position at t = 0.05 against the noising of (x, v) on a grid, from the same law at t = 0.01."""
     process = processes.PhaseSpace(4.0, 0.5)
