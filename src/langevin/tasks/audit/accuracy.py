@@ -37,10 +37,12 @@ def order(subject: Subject) -> Said:
     """
     if subject.stochastic:
         return none("it draws noise; see law")
-    errors = []
+    errors, rounded = [], 0.0
     for n in COUNTS:
-        x, end, x0, begin = subject.near(Run(n, 16, fine=True, until=RATIO), RATIO)
-        errors.append(float((x - truth.flow(x0, begin, end)).abs().median()) / math.hypot(*end))
+        run, i = subject.near(Run(n, 16, fine=True, until=RATIO), RATIO)
+        end, rounded = run.levels[i], asked_off(run)
+        off = run.states[i] - truth.flow(run.states[0], run.levels[0], end)
+        errors.append(float(off.abs().median()) / math.hypot(*end))
     if not all(map(math.isfinite, errors)):
         return said("WRONG", "an error that is no number")
     slopes = [math.log2(a / max(b, 1e-300)) for a, b in itertools.pairwise(errors)]
@@ -53,7 +55,6 @@ def order(subject: Subject) -> Said:
         return said("ok", f"errors below float32's rounding, {errors[0]:.1e} at {COUNTS[0]} steps", "", **values)
     if subject.order is None:
         return said("note", figure, "none declared", **values)
-    rounded = asked_off(subject.run(Run(COUNTS[-1], 1, fine=True, until=RATIO)))
     if rounded > 1e-4 and slope < subject.order - SLACK:
         why = (
             f"{subject.order:g} declared; the network is told noise off by {100 * rounded:.2g} %, which leaves an error"

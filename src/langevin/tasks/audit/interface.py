@@ -136,7 +136,10 @@ def entry(subject: Subject) -> Said:
     whole = subject.run(replace(how, begin=0))
     if len(whole.asked) <= begin + 1:
         return none("too few evaluations")
-    told = subject.run(how)
+    try:
+        told = subject.run(how)
+    except Exception as error:  # whatever a foreign scheduler raises is what it does here
+        return said("WRONG", f"{type(error).__name__} at a start half-way: {line(error)}", "numbers")
     gap = distance(told.x, subject.run(replace(how, told=False)).x)
     if not bool(told.x.isfinite().all()):
         return said("WRONG", "samples that are no numbers", "numbers")

@@ -128,9 +128,8 @@ class Sampling(Subject):
         asked = tuple(denoiser.asked)
         return Path(states, levels, asked, [level(self.process, t) for t in asked])
 
-    def near(self, how: Run, ratio: float) -> tuple[Tensor, Level, Tensor, Level]:
-        path = self.run(how)
-        return path.x, path.levels[-1], path.states[0], path.levels[0]
+    def near(self, how: Run, ratio: float) -> tuple[Path, int]:
+        return self.run(how), -1
 
     def again(self) -> tuple[float, str]:
         how = Run(10, 4)

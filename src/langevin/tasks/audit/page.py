@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from .checks import CHECKS
 from .state import Entry, State
 from .verdict import Row
 
@@ -45,10 +46,10 @@ def lines(state: State) -> list[Line]:
 
 
 def cells(entry: Entry) -> tuple[str, ...]:
-    """One scheduler's."""
+    """One scheduler's; a check that was not made is a dash."""
     report = entry.report
     assert report is not None
-    found = {row.check: row for row in report.rows}
+    found = {name: Row(name, "n/a", "") for name in CHECKS} | {row.check: row for row in report.rows}
     order = value(found["order"], "order")
     declared = report.about.get("declared order")
     stochastic = bool(report.about.get("stochastic"))

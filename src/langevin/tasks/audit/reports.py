@@ -10,13 +10,10 @@ from typing import Any
 from .verdict import Report, Row
 
 HEAD = '''"""diffusers {release}: {name}, {check}.
-
-{text}
-"""
+{text}"""
 import diffusers, numpy as np, torch
 
 M, V = {mean}, {variance}  # the data are {law}: the exact network is known
-
 def make(**more):
     return diffusers.{name}(**{{**{options}, **more}})
 '''

@@ -30,6 +30,7 @@ class Run:
         seed: of the data and noise of the start, and of the noise of the steps.
         draws: seed of the noise of the steps, if it is another.
         nudge: the evaluation whose output is changed by a hundredth.
+        shift: of the first state, in units of its size, along one direction.
         begin: the state to begin at, 0 for the first.
         stop: leave off before this evaluation.
         fine: on a table of ten times as many times, if it has one.
@@ -48,6 +49,7 @@ class Run:
     seed: int = 0
     draws: int | None = None
     nudge: int | None = None
+    shift: float = 0.0
     begin: int = 0
     stop: int | None = None
     fine: bool = False
@@ -107,13 +109,12 @@ class Subject(ABC):
         """Whether samples of ten steps are numbers."""
         return bool(self.run(Run(10, 2)).x.isfinite().all())
 
-    def near(self, how: Run, ratio: float) -> tuple[Tensor, Level, Tensor, Level]:
-        """A state whose noise-to-signal ratio is next to a given one and its level, the first state and its level."""
+    def near(self, how: Run, ratio: float) -> tuple[Path, int]:
+        """A run, and which of its states has the noise-to-signal ratio that is next to a given one."""
         path = self.run(how)
         found = [i for i in range(0, len(path.states) - 1, self.every) if path.levels[i][0] > 0 < path.levels[i][1]]
         gap = lambda i: abs(math.log(path.levels[i][1] / path.levels[i][0] / ratio))
-        i = min(found, key=gap)
-        return path.states[i], path.levels[i], path.states[0], path.levels[0]
+        return path, min(found, key=gap)
 
     def again(self) -> tuple[float, str] | None:
         """How far runs on a used object are from those on a new one, and how it was used; None if nothing is used."""
@@ -127,4 +128,5 @@ class Subject(ABC):
 def start(how: Run, level: Level) -> Tensor:
     """States of the exact law at a level, of the world or of the point."""
     x0 = truth.POINT.expand(how.n, *truth.SHAPE) if how.belief is truth.point else truth.clean(how.n, how.seed + 10)
-    return (level[0] * x0 + level[1] * truth.noise(how.n, how.seed + 11))[slice(*(how.rows or (None,)))]
+    moved = how.shift * math.hypot(*level)
+    return (level[0] * x0 + level[1] * truth.noise(how.n, how.seed + 11) + moved)[slice(*(how.rows or (None,)))]
