@@ -134,6 +134,14 @@ class LastStepRepeated(Reference):
         return 0.0 if now in (end, self.old[1]) else super().ratio(now, end)
 
 
+class StopsEarly(Reference):
+    """It leaves the noise of its last time in the samples."""
+
+    def set_timesteps(self, steps):
+        super().set_timesteps(steps)
+        self.sigmas[-1] = self.sigmas[-2] / 2
+
+
 class StateLeftOver(Reference):
     def reset(self):
         self.index = self.begin = None

@@ -25,6 +25,7 @@ MUTANTS = {
     "DriftDoubled": "levels",
     "StrideInferred": "levels",
     "LastStepRepeated": "wasted",
+    "StopsEarly": "ending",
     "StateLeftOver": "left over",
     "HalfInside": "float32",
     "SingleOut": "dtype",

@@ -85,10 +85,10 @@ def run(options: Options) -> int:
     print(f"{report.thing}: {tally}. {time.monotonic() - begun:.0f} s.")
     write_json(json_file, report.to_dict())
     if reports is not None:
-        _, where, name = report.thing.partition("diffusers:")
-        written = write_reports(
-            reports, [(name.partition("(")[0], full_options(options, given), report)] if where else []
-        )
+        from ..tasks.audit.load import parts
+
+        where, name, settings = parts(report.thing)
+        written = write_reports(reports, [(name, settings, report)] if where == ALL else [])
         print(f"{reports} holds {written} script{'s' * (written != 1)}.")
     return PROVEN_WRONG if report.wrong else 0
 
@@ -99,13 +99,6 @@ def given_options(text: str | None) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"options must be a JSON object such as '{{\"solver_order\": 3}}', got {text!r}")
     return found
-
-
-def full_options(options: Options, given: dict[str, Any]) -> dict[str, Any]:
-    """Those in brackets and those of ``--options``."""
-    from ..tasks.audit.load import parts
-
-    return {**parts(options.thing)[2], **given}
 
 
 def show(report: Report) -> None:

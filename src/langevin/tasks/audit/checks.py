@@ -31,10 +31,11 @@ CHECKS: dict[str, Callable[[Subject], Said]] = {
     "training noise": interface.training_noise,
     "entry": interface.entry,
     "beginning": interface.beginning,
+    "ending": interface.ending,
 }
 """A function a row: a new check is one more line."""
 
-ALONE = ("order", "times", "one step", "finite", "config", "add noise", "training noise", "beginning")
+ALONE = ("order", "times", "one step", "finite", "config", "add noise", "training noise", "beginning", "ending")
 """The checks that mean something where samples are no numbers."""
 
 

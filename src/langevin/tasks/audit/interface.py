@@ -158,6 +158,19 @@ def entry(subject: Subject) -> Said:
     return said(verdict, figure, f"at most {allowed:.1e}", error=errors[0])  # type: ignore[arg-type]
 
 
+def ending(subject: Subject) -> Said:
+    """A run of ten steps ends at clean data, or at the smallest noise that the network is trained with.
+
+    From any larger one it could have gone on: what is left of it, s/a, is noise in the samples.
+    """
+    if not isinstance(subject, Scheduler):
+        return none("a grid says where it ends")
+    a, s = subject.run(Run(10, 2)).levels[-1]
+    least, left = subject.reading.least, s / a
+    figure = f"σ/α = {left:.3g} is left after 10 steps"
+    return said("ok" if left <= 1.01 * least else "WRONG", figure, f"at most {least:.3g}", left=left)
+
+
 def beginning(subject: Subject) -> Said:
     """``init_noise_sigma`` is the size of the first state, and little of the data is left in it.
 

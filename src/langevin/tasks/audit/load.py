@@ -57,12 +57,17 @@ def load(
     """
     where, name, found = parts(thing)
     given = {**found, **(options or {})}
+    if options:
+        thing = f"{where}:{name}({', '.join(f'{key}={value!r}' for key, value in given.items())})"
     if kind is not None and kind not in KINDS:
         raise unknown("kind", kind, KINDS)
     if where == "langevin":
         return ours(thing, name, given, process)
     made = attribute(where, name)
-    what = kind or kind_of(made)
+    try:
+        what = kind or kind_of(made)
+    except ImportError as error:  # diffusers stands in for classes whose packages are missing
+        raise UserError(f"{thing} cannot be audited: {' '.join(str(error).split()):.200}") from None
     if what == "scheduler":
         return scheduler(thing, made, given)
     if what == "guider":

@@ -33,6 +33,7 @@ class Reading:
         prediction: what its network returns: eps, x0, v, flow, edm.
         level: a time to the (α, σ) of what the network is given, before any scaling of its input.
         input_scale: the factor on that input which the network is trained with, at a level.
+        least: the smallest noise-to-signal ratio that the network is trained with.
         own: a σ of the scheduler's own list to the level of its state.
     """
 
@@ -42,6 +43,7 @@ class Reading:
     own: Callable[[float], Level]
     input_scale: Callable[[Level], float] = lambda level: 1.0
     sigma_data: float = 1.0
+    least: float = 1e-3
 
     def network(self, x: Tensor, time: float, belief: Belief) -> Tensor:
         """What an exact network returns for its input x at a time, in float64."""
@@ -124,6 +126,8 @@ def read(scheduler: Any) -> Reading:
     """
     config: Any = getattr(scheduler, "config", {})
     name, get = type(scheduler).__name__, lambda key, other=None: value(config, key, other)
+    if get("stochastic_sampling"):
+        raise Unreadable(DISTILLED)
     if why := SPECIAL.get(name):
         raise Unreadable(why)
     kind = str(get("prediction_type", "epsilon"))
@@ -132,7 +136,15 @@ def read(scheduler: Any) -> Reading:
         if kind != "epsilon":
             raise Unreadable(f"prediction_type {kind!r} of EDM's preconditioning is not read here")
         scaled = lambda level: 1 / math.hypot(level[1], sigma_data * level[0])
-        return Reading("edm", "edm", lambda t: exploding(math.exp(4 * t)), exploding, scaled, sigma_data)
+        return Reading(
+            "edm",
+            "edm",
+            lambda t: exploding(math.exp(4 * t)),
+            exploding,
+            scaled,
+            sigma_data,
+            float(get("sigma_min") or 0.002),
+        )
     if name == "IPNDMScheduler":
         angle = lambda t: (math.cos(t * math.pi / 2), math.sin(t * math.pi / 2))
         return Reading("angle", "v", angle, preserving)
@@ -147,7 +159,8 @@ def read(scheduler: Any) -> Reading:
         raise Unreadable("it has neither a table alphas_cumprod nor sigmas, so its noise levels are not known")
     if kind not in PREDICTIONS:
         raise Unreadable(f"prediction_type {kind!r} is not read here")
-    return Reading("table", PREDICTIONS[kind], Table(scheduler.alphas_cumprod), preserving)
+    table = Table(scheduler.alphas_cumprod)
+    return Reading("table", PREDICTIONS[kind], table, preserving, least=math.exp(float(table.log_ratio[0])))
 
 
 def value(config: Any, key: str, other: Any = None) -> Any:

@@ -84,6 +84,11 @@ for t in s.timesteps[::{every}]:
     x = run(make(), n)[-1].double()
     print(n, "steps: variance", float(x.var()), "of", V, "; mean", float(x.mean()), "of", M)
 """,
+    "ending": """for n in (10, 20, 50):
+    s = make()
+    x = run(s, n)[-1].double()
+    print(n, "steps: sigmas end with", s.sigmas[-2:].tolist(), "; data", M, ", samples", M, "+-", float(x.std()))
+""",
     "levels": """for n in (7, 10):
     s = make()
     states = run(s, n)
@@ -131,7 +136,7 @@ def script(name: str, options: Mapping[str, Any], report: Report, row: Row) -> s
     if check not in BODIES or family not in LEVELS or prediction not in OUTPUTS:
         return None
     made = getattr(diffusers, name)(**options)
-    point = check == "levels"
+    point = check in ("levels", "ending")
     scaled = hasattr(made, "scale_model_input")
     generator = ", generator=g" if "generator" in inspect.signature(type(made).step).parameters else ""
     text = f"{row.figure}; expected: {row.expected}." if row.expected else f"{row.figure}."

@@ -33,13 +33,17 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
         FLOW,
     ),
     "DPMSolverSinglestepScheduler": ({"solver_order": 3}, {"use_karras_sigmas": True}),
-    "EDMDPMSolverMultistepScheduler": ({"algorithm_type": "sde-dpmsolver++"}, {"solver_order": 3}),
+    "EDMDPMSolverMultistepScheduler": (
+        {"algorithm_type": "sde-dpmsolver++"},
+        {"solver_order": 3},
+        {"final_sigmas_type": "sigma_min"},
+    ),
     "EulerDiscreteScheduler": ({"use_karras_sigmas": True}, {"timestep_spacing": "leading", **LATENT}),
-    "FlowMatchEulerDiscreteScheduler": ({"shift": 3.0}, {"stochastic_sampling": True}),
+    "FlowMatchEulerDiscreteScheduler": ({"shift": 3.0},),
     "HeunDiscreteScheduler": ({"use_karras_sigmas": True},),
     "LMSDiscreteScheduler": ({"use_karras_sigmas": True},),
     "PNDMScheduler": ({"skip_prk_steps": True, **LATENT},),
-    "SASolverScheduler": ({"use_karras_sigmas": True},),
+    "SASolverScheduler": ({"use_karras_sigmas": True}, FLOW),
     "UniPCMultistepScheduler": (
         {"solver_type": "bh1"},
         {"use_karras_sigmas": True},
@@ -138,5 +142,4 @@ def audited(entry: Entry) -> Entry:
     except UserError as error:
         return Entry(entry.name, entry.options, why_not=str(error).partition(": ")[2].rpartition("audited: ")[2])
     assert isinstance(found, Subject)
-    found.name = f"diffusers:{entry.title}"
     return Entry(entry.name, entry.options, audit_subject(found))
