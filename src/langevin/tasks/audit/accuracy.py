@@ -99,7 +99,7 @@ def levels(subject: Subject) -> Said:
         run = subject.run(Run(n, 2048 if subject.stochastic else 8, belief=truth.point))
         missed = [miss(run, i, subject.stochastic) for i in range(len(run.states)) if judged(subject, run, i)]
         misses[n], told = max(missed), max(told, asked_off(run))
-        if n != 40 and (found := strayed(subject, run)):
+        if n != 40 and (found := strayed(subject, n)):
             worst = (f"{n} steps: {found}", 1.0)
             break
     values = {f"miss at {n}": m for n, m in misses.items()}
@@ -109,7 +109,8 @@ def levels(subject: Subject) -> Said:
     figure = f"off by {misses[10]:.1e} of a state at 10 steps, {misses[7]:.1e} at 7, {misses[40]:.1e} at 40"
     if max(misses[10], misses[7]) <= least:
         return said("ok", figure, f"at most {least:.2g}", **values)
-    if misses[40] > 2 * least and not misses[40] <= 0.5 * misses[10]:
+    proven = subject.kind == "scheduler" or not subject.stochastic  # chains of Langevin have a bias of their step size
+    if proven and misses[40] > 2 * least and not misses[40] <= 0.5 * misses[10]:
         return said("WRONG", figure, f"at most {least:.2g}, or falling with the steps", **values)
     return said("note", figure, f"{least:.2g}; it falls with the steps", **values)
 
@@ -164,19 +165,24 @@ def fitted(run: Path, i: int, stochastic: bool) -> Level:
     return float(solved[0]), float(solved[1])
 
 
-def strayed(subject: Subject, run: Path) -> str:
-    """What is said of a first step that leads, exactly, to another level than that of the time asked next."""
-    i = subject.every
+def strayed(subject: Subject, steps: int) -> str:
+    """What is said of a step from the middle that leads, exactly, to another level than that of the time asked next.
+
+    In the middle α and σ are alike, so that an integrator's local error of a tenth leaves the curve of the levels by
+    far more than 1e-4, and a right step of a wrong length does not.
+    """
+    if subject.stochastic or subject.kind != "scheduler":
+        return ""
+    i, begin = subject.every, steps // 2 * subject.every
+    run = subject.run(Run(steps, 8, belief=truth.point, begin=begin))
     if len(run.states) <= i + 1:
         return ""
-    (a, s), (b, r) = run.levels[i], fitted(run, i, subject.stochastic)
-    on_curve = abs(curve(subject, (b, r)) - curve(subject, (a, s))) < 2e-3
-    if not (b > 0 < r and a > 0 < s) or not on_curve or subject.stochastic:
+    (a, s), (b, r) = run.levels[i], fitted(run, i, False)
+    if not (b > 0 < r and a > 0 < s) or abs(curve(subject, (b, r)) - curve(subject, (a, s))) > 1e-4:
         return ""
-    off = abs(math.log(r / b) - math.log(s / a))
-    if off < 0.01:
+    if abs(math.log(r / b) - math.log(s / a)) < 0.01:
         return ""
-    return f"the first step leads to σ/α = {r / b:.4g}, the next time asked stands for {s / a:.4g}"
+    return f"a step from time {run.asked[0]:g} leads to σ/α = {r / b:.4g}, the next time asked stands for {s / a:.4g}"
 
 
 def curve(subject: Subject, level: Level) -> float:

@@ -13,8 +13,9 @@ from torch import Tensor
 from ..._errors import UserError
 from ...denoisers import Denoiser
 from ...distributions import Dirac, Distribution, Noise
+from ...numerics.frame import DataMoments
 from ...processes import ScalarGaussian
-from ...samplers import Sampler, default_grid, trajectory
+from ...samplers import DPMSolver, GaussianRemainder, Multistep, Sampler, default_grid, trajectory
 from . import truth
 from .drive import distance
 from .reading import Level
@@ -31,7 +32,12 @@ class Exact(Denoiser[ScalarGaussian]):
     nudge: int | None = None
     rounded: torch.dtype | None = None
     asked: list[float] = field(default_factory=list)
-    data: Any = None
+
+    @property
+    def data(self) -> DataMoments:
+        found = DataMoments()
+        found.mean, found.cov = truth.world().mean, truth.world().cov
+        return found
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -94,9 +100,8 @@ class Sampling(Subject):
         self.takes = frozenset() if self.sampler is None else frozenset({"generator"})
         if self.sampler is not None:
             self.sampler.check(self.process)
-            if self.order is None:
-                declared = getattr(self.sampler, "order", None)
-                self.order = float(declared) if isinstance(declared, int) and not isinstance(declared, bool) else None
+            if self.order is None and isinstance(self.sampler, (Multistep, DPMSolver, GaussianRemainder)):
+                self.order = float(self.sampler.order)  # of convergence, which ``order`` is not of every sampler
 
     def grid(self, how: Run) -> Tensor:
         """The default grid of the sampler, else of the process; or a grid to a noise-to-signal ratio."""

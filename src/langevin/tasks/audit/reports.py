@@ -91,12 +91,12 @@ for t in s.timesteps[::{every}]:
 """,
     "levels": """for n in (7, 10):
     s = make()
-    states = run(s, n)
-    (a0, r0), (a, r) = level(s, s.timesteps[0]), level(s, s.timesteps[1])
+    states, times = run(s, n, begin=n // 2), s.timesteps[n // 2 :]
+    (a0, r0), (a, r) = level(s, times[0]), level(s, times[1])
     eps = (states[0] - a0 * M) / r0  # all data are M: the noise is known
     slope, rest = np.polyfit(eps.flatten().numpy(), states[1].flatten().numpy(), 1)
-    print(n, "steps, times", s.timesteps[:3].tolist())
-    print(f"after a step sigma/alpha is {{slope * M / rest:.4g}}, at the time asked next {{r / a:.4g}}")
+    print(n, "steps, times", s.timesteps.tolist(), ": a step from", int(times[0]))
+    print(f"leads to sigma/alpha = {{slope * M / rest:.4g}}; at the time asked next it is {{r / a:.4g}}")
 """,
     "order": """for n in (64, 128, 256):
     s = make({finer})
@@ -158,9 +158,11 @@ def script(name: str, options: Mapping[str, Any], report: Report, row: Row) -> s
             level=LEVELS[str(family)],
             out=OUTPUTS[str(prediction)],
             scale="float(s.scale_model_input(torch.ones(1), t))" if scaled else "1.0",
-            takes={"wasted": ", nudge=None", "entry": ", begin=0", "seeds": ", seed=0"}.get(check, ""),
+            takes={"wasted": ", nudge=None", "entry": ", begin=0", "levels": ", begin=0", "seeds": ", seed=0"}.get(
+                check, ""
+            ),
             seed="seed" if check == "seeds" else "0",
-            begin="[begin:]" if check == "entry" else "",
+            begin="[begin:]" if check in ("entry", "levels") else "",
             nudge=" + 0.01 * (i == nudge)" if check == "wasted" else "",
             given="s.scale_model_input(x, t)" if scaled else "x",
             generator=generator,
