@@ -87,9 +87,16 @@ class Guider(Guidance):
             return self.asked(made, STEPS // 2, *(v[rows].to(dtype or v.dtype) for v in self.sides(same)))
 
     def asked(self, made: Any, step: int, cond: Tensor, uncond: Tensor) -> Tensor:
-        """One guider's prediction at a step, with as many sides as it wants there."""
+        """One guider's prediction at a step, with as many sides as it wants there, asked as pipelines ask."""
         made.set_state(step=step, num_inference_steps=STEPS, timestep=torch.tensor(999 - 100 * step))
-        out: Tensor = made.forward(cond, uncond).pred if made.num_conditions > 1 else made.forward(cond).pred
+        if not hasattr(made, "prepare_inputs"):
+            out: Tensor = made.forward(cond, uncond).pred
+            return out
+        sides = made.prepare_inputs({"side": (cond, uncond)})
+        for side in sides:
+            made.prepare_models(None)
+            side.noise_pred = side.side
+        out = made(sides).pred
         return out
 
     @property

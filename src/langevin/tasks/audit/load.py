@@ -231,7 +231,7 @@ def ours(thing: str, name: str, options: Mapping[str, Any], process: str) -> Thi
     if name in guidances:
         function = guidances[name].make
         takes = inspect.signature(function).parameters
-        if "guidance_scale" not in takes:
-            raise UserError(f"{thing} cannot be audited: it takes no guidance_scale")
+        if "guidance_scale" not in takes or not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+            raise UserError(f"{thing} cannot be audited: it takes no condition by name, or no guidance_scale")
         return Ours(thing, lambda denoiser, **given: function(denoiser, **{**options, **given}))
     raise unknown("sampler or guidance", name, [*samplers, *guidances])
