@@ -41,15 +41,17 @@ ALONE = ("order", "times", "one step", "finite", "config", "add noise", "trainin
 
 def audit_subject(subject: Subject, checks: Iterable[str] | None = None) -> Report:
     """All checks of a scheduler or a sampler, or some of them."""
-    begun = time.monotonic()
+    begun, said_of_itself = time.monotonic(), about(subject)
     rows = tuple(row(subject, name) for name in (CHECKS if checks is None else checks))
-    return Report(subject.name, subject.kind, rows, about(subject), round(time.monotonic() - begun, 2))
+    return Report(subject.name, subject.kind, rows, said_of_itself, round(time.monotonic() - begun, 2))
 
 
 def about(subject: Subject) -> dict[str, object]:
-    """What a thing says of itself, as far as it runs."""
+    """What a thing says of itself, as far as it runs; what it refuses altogether is refused here."""
     try:
         return dict(subject.about())
+    except UserError:
+        raise
     except Exception:  # it does not run: the rows say so
         return {}
 

@@ -188,7 +188,13 @@ def called(thing: str, made: Any, options: Mapping[str, Any]) -> Any:
     try:
         return made(**options)
     except Exception as error:  # whatever somebody's class raises
-        raise UserError(f"{thing} cannot be made: {type(error).__name__}: {error}") from error
+        raise unmakeable(thing, error) from error
+
+
+def unmakeable(thing: str, error: Exception) -> UserError:
+    """The error for a thing whose class raises one."""
+    said = " ".join(str(error).split()).replace(".__init__()", "")
+    return UserError(f"{thing} cannot be made: {type(error).__name__}: {said:.200}")
 
 
 def scheduler(thing: str, made: Any, options: Mapping[str, Any]) -> Scheduler:
@@ -209,8 +215,7 @@ def scheduler(thing: str, made: Any, options: Mapping[str, Any]) -> Scheduler:
     except UserError:
         raise
     except Exception as error:  # whatever a foreign class raises
-        said = " ".join(str(error).split())
-        raise UserError(f"{thing} cannot be made: {type(error).__name__}: {said:.200}") from error
+        raise unmakeable(thing, error) from error
 
 
 def guider(thing: str, made: Any, options: Mapping[str, Any]) -> Guider:
@@ -220,7 +225,7 @@ def guider(thing: str, made: Any, options: Mapping[str, Any]) -> Guider:
     except UserError:
         raise
     except Exception as error:  # whatever a foreign class raises
-        raise UserError(f"{thing} cannot be made: {type(error).__name__}: {error}") from error
+        raise unmakeable(thing, error) from error
 
 
 def ours(thing: str, name: str, options: Mapping[str, Any], process: str) -> Thing:
