@@ -24,6 +24,9 @@ from .subject import Path, Run, Subject, start
 FINER = 10
 """How many times as long the table of an order's measurement is."""
 
+ONES = torch.ones((1, *truth.SHAPE), dtype=torch.float64)
+"""A state of which ``scale_model_input`` shows its factor."""
+
 STREAMS = itertools.count(10**6)
 """Seeds of torch's own stream, none twice."""
 
@@ -80,6 +83,8 @@ class Scheduler(Subject):
         if how.begin and self.begins and how.told:
             made.set_begin_index(how.begin)
         times = times[how.begin :]
+        if self.leads:
+            made.add_noise(ONES, ONES, times[0].reshape(1))
         options: dict[str, Any] = {"generator": generator(how)} if "generator" in self.takes else {}
         # What draws without a generator draws from torch's own stream.
         torch.manual_seed(next(STREAMS) if how.private and options else seed(how))
@@ -90,7 +95,7 @@ class Scheduler(Subject):
         scale = getattr(made, "scale_model_input", None) or (lambda x, t: x)
         for i, t in enumerate(times):
             level = reading.level(float(t))
-            factor = float(scale(torch.ones((1, *truth.SHAPE), dtype=torch.float64), t).flatten()[0])
+            factor = float(scale(ONES, t).flatten()[0]) if self.scales else 1.0
             scaled = reading.family == "edm" or abs(factor - 1) > 1e-9
             own = self.own_level(made, reading, how.begin + i, level, factor)
             if not i:
@@ -114,6 +119,27 @@ class Scheduler(Subject):
         states.append(x)
         levels.append(self.last_level(made, reading, scaled))
         return Path(states, levels, asked, asked_levels)
+
+    @cached_property
+    def scales(self) -> bool:
+        """Whether ``scale_model_input`` multiplies by another number than 1, at a time of the middle."""
+        return abs(self.factor(5) - 1) > 1e-9
+
+    @cached_property
+    def leads(self) -> bool:
+        """Whether it moves pure noise to its first time itself, unless a state was entered by ``add_noise``."""
+        return not self.scales and abs(self.factor(0) - 1) > 1e-9 and hasattr(self.make(), "add_noise")
+
+    def factor(self, i: int) -> float:
+        """What ``scale_model_input`` of a new one multiplies by at a time of ten steps; 1 if it does not."""
+        made = self.make()
+        if not hasattr(made, "scale_model_input"):
+            return 1.0
+        made.set_timesteps(10)
+        t = made.timesteps[min(i, len(made.timesteps) - 1)]
+        one, two = (made.scale_model_input(k * ONES, t) for k in (1.0, 2.0))
+        multiplies = one.shape == ONES.shape and distance(two, 2 * one) < 1e-6 and float(one.max() - one.min()) < 1e-6
+        return float(one.flatten()[0]) if multiplies else 1.0
 
     def own_level(self, made: Any, reading: Reading, index: int, level: Level, factor: float) -> Level:
         """The level of the state before an evaluation: of the scheduler's own σ where it has one, else of the time."""

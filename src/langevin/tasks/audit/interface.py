@@ -184,6 +184,8 @@ def beginning(subject: Subject) -> Said:
         made = subject.make()
         made.set_timesteps(10)
         size = float(getattr(made, "init_noise_sigma", 1.0))
+    if subject.leads:
+        return none("it moves noise to its first time itself")
     a, s = subject.run(Run(10, 1)).levels[0]
     share = a / s
     figure = f"{size:.4g} for a state of {s:.4g}; {100 * share:.2g} % of the data left"

@@ -88,11 +88,11 @@ def straight(sigma: float) -> Level:
 
 DISTILLED = "its network is a consistency function, not a denoiser"
 SPECIAL = {
-    "AmusedScheduler": "tokens",
-    "BlockRefinementScheduler": "tokens",
-    "DiscreteDDIMScheduler": "tokens",
-    "EntropyBoundScheduler": "tokens",
-    "VQDiffusionScheduler": "tokens",
+    "AmusedScheduler": "its samples are tokens",
+    "BlockRefinementScheduler": "its samples are tokens",
+    "DiscreteDDIMScheduler": "its samples are tokens",
+    "EntropyBoundScheduler": "its samples are tokens",
+    "VQDiffusionScheduler": "its samples are tokens",
     "CMStochasticIterativeScheduler": DISTILLED,
     "ConsistencyDecoderScheduler": DISTILLED,
     "LCMScheduler": DISTILLED,
@@ -112,8 +112,6 @@ SPECIAL = {
     "HeliosDMDScheduler": "it works in stages of growing size",
     "RFD4ProteinaScheduler": "it is for structures of proteins",
     "DDPMWuerstchenScheduler": "its times are one a sample, and have no table",
-    "CosineDPMSolverMultistepScheduler": "it needs torchsde",
-    "DPMSolverSDEScheduler": "it needs torchsde",
 }
 """Schedulers of diffusers to which exact denoisers of pictures mean nothing, each with the reason."""
 

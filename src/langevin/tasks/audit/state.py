@@ -10,6 +10,7 @@ from typing import Any
 from ..._errors import UserError
 from .checks import audit_subject
 from .load import load
+from .reading import SPECIAL
 from .subject import Subject
 from .verdict import Report, plain
 
@@ -136,7 +137,9 @@ def state_of_diffusers(
 
 
 def audited(entry: Entry) -> Entry:
-    """An entry with its report."""
+    """An entry with its report, or with the reason why there is none."""
+    if why := SPECIAL.get(entry.name):
+        return Entry(entry.name, entry.options, why_not=why)
     try:
         found = load(f"diffusers:{entry.name}", options=entry.options)
     except UserError as error:
