@@ -221,3 +221,16 @@ class HalfTheNoise(Ancestral):
 
 class FirstStateTooLarge(Reference):
     init_noise_sigma = 3.0
+
+
+class LeadsItself(Reference):
+    """It moves pure noise to its first time unless a state was entered by ``add_noise``."""
+
+    entered = False
+
+    def add_noise(self, original_samples, noise, timesteps):
+        self.entered = True
+        return super().add_noise(original_samples, noise, timesteps)
+
+    def scale_model_input(self, x, t):
+        return x if self.entered or t != self.timesteps[0] else 0.9 * x

@@ -76,6 +76,11 @@ def test_a_correct_scheduler_that_draws_noise_passes() -> None:
     assert report.row("law").verdict == report.row("levels").verdict == report.row("batch").verdict == "ok"
 
 
+def test_a_scheduler_that_leads_noise_to_its_first_time_is_no_fault() -> None:
+    report = audit(f"{HERE}:LeadsItself", checks=["levels", "wasted", "beginning", "order"])
+    assert [row.verdict for row in report.rows] == ["ok", "ok", "n/a", "ok"], report.rows
+
+
 @pytest.mark.parametrize(("mutant", "check"), MUTANTS.items())
 def test_mutants_are_caught(mutant: str, check: str) -> None:
     report = audit(f"{HERE}:{mutant}", checks=[check])
