@@ -226,6 +226,26 @@ likelihood MODEL digits --bound --variance foo
 likelihood MODEL digits --out text.txt
 likelihood nothing digits
 
+# audit
+audit
+audit nothing
+audit nothing:Thing
+audit nothing.py:f
+audit text.txt:f
+audit json:dumps --kind guider
+audit diffusers:Nothing
+audit diffusers:LCMScheduler
+audit diffusers:DDIMScheduler(no_such=1)
+audit langevin:dpmpp-2mm
+audit langevin:dpmpp-2m(order)
+audit langevin:mala
+audit langevin:dpmpp-2m(order=9)
+audit langevin:dpmpp-2m --checks ordre
+audit langevin:dpmpp-2m --process absorbing
+audit langevin:dpmpp-2m --options [1]
+audit langevin:dpmpp-2m --json .
+audit langevin:dpmpp-2m --kind thing
+audit langevin.worlds:ring --kind denoiser --world flat
 # compress, decompress, convert
 compress digits --out c
 compress digits --out c --model nothing

@@ -40,6 +40,7 @@ COMMANDS = {
     "export": "Write a model as a pipeline of diffusers.",
     "data": "What data there are by name; fetch a set, show a sheet of it.",
     "methods": "List every method: its paper, its place in the code, its proof.",
+    "audit": "Put any scheduler, sampler, guider or denoiser on exact worlds: is it right?",
     "info": "Show what a model directory holds, or this environment.",
     "completion": "Print a script that completes command lines with the Tab key, for bash or zsh.",
 }
@@ -63,8 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: its words after the program's name; those of this process if not given.
 
     Returns:
-        The exit code: 0; 2 for a request that cannot be met, said in one line on standard error; 1 if the disk is full
-        or refuses, or the reader of a pipe has left; 130 after Ctrl-C. Any other error is a bug and is raised.
+        The exit code: 0; 2 for a request that cannot be met, said in one line on standard error; 1 if an audit proves
+        something wrong, the disk is full or refuses, or the reader of a pipe has left; 130 after Ctrl-C. Any other
+        error is a bug and is raised.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     name = words[0] if words else ""
@@ -177,9 +179,9 @@ def _run(prog: str, command: ModuleType, words: list[str]) -> int:
         return 0
     # Names and records of a model directory are somebody else's; help, which may have colours, is not.
     with contextlib.redirect_stdout(cast("TextIO", Printable(sys.stdout))):
-        code: int | None = command.run(options)
+        code = command.run(options)  # most commands return nothing; a verdict is a code
         sys.stdout.flush()
-    return code or 0
+    return code if isinstance(code, int) else 0
 
 
 @contextlib.contextmanager

@@ -1,0 +1,55 @@
+"""Whether anyone's scheduler, sampler, guider or denoiser is right: put on exact worlds, a verdict a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ..._errors import unknown
+from .belief import Believer, audit_belief
+from .checks import CHECKS, audit_subject
+from .guider import Guidance, audit_guidance
+from .load import KINDS, load
+from .state import Entry, State, state_of_diffusers
+from .verdict import Report, Row, Verdict, counted
+
+__all__ = [
+    "CHECKS",
+    "KINDS",
+    "Entry",
+    "Report",
+    "Row",
+    "State",
+    "Verdict",
+    "audit",
+    "counted",
+    "load",
+    "state_of_diffusers",
+]
+
+
+def audit(thing: str, *, checks: Iterable[str] | None = None, **how: Any) -> Report:
+    """What is found about a scheduler, sampler, guider or denoiser on exact worlds.
+
+    ::
+
+        report = langevin.tasks.audit.audit("diffusers:DEISMultistepScheduler(solver_order=3)")
+        print(report.wrong)
+
+    Args:
+        thing: as :func:`langevin.tasks.audit.load` takes it, with its other arguments.
+        checks: of schedulers and samplers: some of ``CHECKS``; all if not given.
+
+    Raises:
+        UserError: for what cannot be found, made, or audited, with the reason.
+    """
+    chosen = None if checks is None else list(checks)
+    for name in chosen or ():
+        if name not in CHECKS:
+            raise unknown("check", name, CHECKS)
+    found = load(thing, **how)
+    if isinstance(found, Guidance):
+        return audit_guidance(found)
+    if isinstance(found, Believer):
+        return audit_belief(found)
+    return audit_subject(found, chosen)
