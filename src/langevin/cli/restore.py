@@ -128,6 +128,7 @@ def run(options: Options) -> None:
     found = pictures.find(options.input, out)
     model = loading.load_denoiser(options.model, own=False, device=device_named(options.device))
     pictures.image_model(model)
+    restoring.check_model(model)
     given = conditions(options.given, options.label, model)
     told = model.given(given) if given else model
     drawn = {name: pictures.mask_of(options.mask, name) for name, _ in found}

@@ -141,16 +141,7 @@ def restore(
         UserError: for what cannot be met: a model of tokens or of codes, an operator that does not fit the data, an
             operator that is not linear for a method that needs one, an unknown method or option.
     """
-    check_is_denoiser(model, "model")
-    if not isinstance(model.process, ScalarGaussian):
-        raise UserError(
-            f"model must be one of real numbers under Gaussian noise, got one of {type(model.process).__name__}"
-        )
-    if len(model.stages) > 1 or tuple(model.output_shape) != tuple(model.shape):
-        raise UserError(
-            f"model must be one of the data themselves, got one of codes or stages: its states are "
-            f"{tuple(model.shape)}, its data {tuple(model.output_shape)}"
-        )
+    check_model(model)
     check_instance("operator", operator, Operator, "a langevin.operators operator")
     for name, value in (("n", n), ("steps", steps), ("batch", batch)):
         check_integer(name, value, 1)
@@ -192,6 +183,24 @@ def restore(
             progress(done, total * steps)
     x = torch.cat(parts).to(model.dtype)
     return x if len(y) == 1 else x.reshape(len(y), n, *shape)
+
+
+def check_model(model: Denoiser) -> None:
+    """Refuse a model whose states are not the data that are measured.
+
+    Raises:
+        UserError: for what is no denoiser, and for one of tokens, of codes or of stages.
+    """
+    check_is_denoiser(model, "model")
+    if not isinstance(model.process, ScalarGaussian):
+        raise UserError(
+            f"model must be one of real numbers under Gaussian noise, got one of {type(model.process).__name__}"
+        )
+    if len(model.stages) > 1 or tuple(model.output_shape) != tuple(model.shape):
+        raise UserError(
+            f"model must be one of the data themselves, got one of codes or stages: its states are "
+            f"{tuple(model.shape)}, its data {tuple(model.output_shape)}"
+        )
 
 
 def check_measures_something(operator: Operator, shape: tuple[int, ...]) -> None:
