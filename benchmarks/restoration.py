@@ -130,14 +130,19 @@ def ct_tasks(size: int) -> list[Task]:
 
 
 def scanned(size: int) -> Tensor:
-    """The CT slice that pydicom carries, ``(1, 1, size, size)``: −1 is air, 1 is 1000 Hounsfield units and more."""
+    """The CT slice that pydicom carries, ``(1, 1, size, size)``: −1 is air, 1 is 1000 Hounsfield units and more.
+
+    Air outside the circle that every view covers, as in a full scan.
+    """
     from pydicom import examples
 
     found = examples.ct
     hounsfield = torch.from_numpy(found.pixel_array.astype(np.float64)) * float(found.RescaleSlope)
     density = ((hounsfield + float(found.RescaleIntercept) + 1000) / 2000).clamp(0, 1)
     factor = len(density) // size
-    return 2 * torch.nn.functional.avg_pool2d(density[None, None], factor) - 1
+    image = 2 * torch.nn.functional.avg_pool2d(density[None, None], factor) - 1
+    at = (torch.arange(size, dtype=torch.float64) + 0.5) * (2 / size) - 1
+    return torch.where(at[:, None] ** 2 + at**2 < 0.95**2, image, -1.0)
 
 
 def picture(panels: dict[str, Tensor], file: Path) -> None:
