@@ -137,6 +137,12 @@ sample MODEL --steps abc
 sample MODEL --steps -5
 sample MODEL --steps 1000000000
 sample MODEL --steps 100000000000
+sample MODEL --tolerance 0
+sample MODEL --tolerance nan
+sample MODEL --tolerance fine
+sample MODEL --tolerance 1e-2 --steps 5
+sample MODEL --tolerance 1e-2 --sampler ancestral
+sample MODEL --tolerance 1e-2 --sampler learned
 sample MODEL --guidance-scale -500
 sample MODEL --guidance-scale 1e30
 sample MODEL --guidance-scale nan
