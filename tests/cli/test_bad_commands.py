@@ -232,6 +232,29 @@ likelihood MODEL digits --bound --variance foo
 likelihood MODEL digits --out text.txt
 likelihood nothing digits
 
+# compare
+compare
+compare nothing --out o
+compare text.txt --out o
+compare digits --out o
+compare MODEL MODEL --out o
+compare MODEL --out text.txt
+compare MODEL --samplers ddmi --out o
+compare MODEL --samplers ddim ddim --out o
+compare MODEL --samplers sscs --out o
+compare MODEL --steps 0 --out o
+compare MODEL --steps few --out o
+compare MODEL --steps 1000000000000 --out o
+compare MODEL --guidance-scale nan --out o
+compare MODEL --guidance-scale -500 --out o
+compare MODEL --label dog --out o
+compare MODEL --n 4 --out o
+compare MODEL --n 1000000000000 --out o
+compare MODEL --share 0 --out o
+compare MODEL --share nan --out o
+compare MODEL --data points.npy --out o
+compare MODEL --seed -1 --out o
+
 # compress, decompress, convert
 compress digits --out c
 compress digits --out c --model nothing
