@@ -26,6 +26,7 @@ from ...metrics.evaluate import check_counts, check_real, few
 from ...models.conditional import bind
 from ...processes import ScalarGaussian
 from ...samplers import Sampler
+from ...samplers.sampling import check_memory
 from ...samplers.tolerance import Counted, distances, is_deterministic, spread
 from .results import Cell, Comparison, Side
 
@@ -195,6 +196,7 @@ class _Task:
 
     def check(self) -> None:
         """Refuse what cannot be, before any work."""
+        check_memory(self.n, self.model)
         belief = self._bound()
         if len(belief.stages) > 1:
             raise UserError(f"{self.name} draws in {len(belief.stages)} stages; compare samplers on one of its models")
