@@ -68,9 +68,16 @@ def _side(side: Side, share: float, index: int) -> str:
 {_pictures(side)}"""
 
 
+def _evaluations(cell: Cell) -> float:
+    return cell.evaluations
+
+
+def _milliseconds(cell: Cell) -> float:
+    return 1000 * cell.seconds
+
+
 def _charts(side: Side, share: float, index: int) -> str:
     """Quality against evaluations and against seconds: the distance of paths, and that of laws."""
-    milliseconds = lambda cell: 1000 * cell.seconds
     parts: list[str] = []
     for number, text, line, unresolved in (
         (lambda cell: cell.median, "median distance to the converged path, in sd of the data", share, side.unresolved),
@@ -80,7 +87,7 @@ def _charts(side: Side, share: float, index: int) -> str:
         if not any(number(cell) for cell in side.cells):
             continue
         name = f"compare-{index}-{len(parts)}"
-        costs = (("evaluations a sample", lambda cell: cell.evaluations), ("ms a sample", milliseconds))
+        costs = (("evaluations a sample", _evaluations), ("ms a sample", _milliseconds))
         chart = _chart(side, name, number, text, costs, line, unresolved)
         parts.append(f'<figure class="chart">{chart}</figure>')
     return "\n".join(parts)
@@ -95,6 +102,8 @@ def _chart(
     line: float | None,
     unresolved: float | None,
 ) -> str:
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
     names = list(dict.fromkeys(cell.sampler for cell in side.cells))
     with figures.style():
         figure, panels = figures.figure_of(len(costs), 8.6, 3.6)
@@ -107,13 +116,18 @@ def _chart(
                     axes.plot(*zip(*known), label=sampler, markersize=5, linewidth=1.2, **look)
             if line is not None:
                 axes.axhline(line, color=figures.SECOND, linewidth=1.0, linestyle="--")
-            if unresolved:
-                axes.axhspan(axes.get_ylim()[0], unresolved, color=figures.LINE, alpha=0.5)
             axes.set_xscale("log")
             axes.set_yscale("log")
+            low, high = axes.get_ylim()
+            if unresolved is not None and unresolved > low:  # below it, distances are those of the reference
+                axes.axhspan(low, unresolved, color=figures.LINE, alpha=0.5)
+                axes.set_ylim(low, high)
             axes.set_xlabel(label)
-            if label.startswith("evaluations"):
-                ticks = sorted({cell.evaluations for cell in side.cells})
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(ScalarFormatter())
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            if cost is _evaluations:
+                ticks = sorted({cell.budget for cell in side.cells})
                 axes.set_xticks(ticks, [str(tick) for tick in ticks])
         panels[0].set_title(text)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=9)
