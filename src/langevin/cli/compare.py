@@ -121,10 +121,14 @@ def run(options: Options) -> None:
 
 def _data(model: Any, options: Options) -> Dataset | None:
     """What a model's samples are held against, if it can be had without asking anybody."""
+    from ..metrics.evaluate import check_counts, check_real
+
     try:
         found = dataset_of(model, options.data, text_encoder=options.text_encoder)
+        check_real(found.info)
+        check_counts(found)
     except UserError:
         if options.data is not None:
             raise
         return None
-    return None if found.info.tokens else found
+    return found

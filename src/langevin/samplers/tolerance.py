@@ -189,7 +189,10 @@ def fewest(probe: Probe, data: Any, tolerance: float) -> Chosen:
         if tried[last] > tolerance:
             break
         high, last = last, last // 2 if last > 2 else 0
-    # Errors need not fall with every step: the first that does is looked for from below.
+    # Errors need not fall with every step: the first that does is looked for from below, and where twice the steps have
+    # gained less than half, among the fewer of them too.
+    if last >= 4 and tried[last] > tried[last // 2] / 2:
+        last //= 2
     for steps in candidates(last, high):
         tried[steps] = remaining(apart(steps, finest), steps, finest, order)
         if tried[steps] <= tolerance:
