@@ -137,6 +137,12 @@ sample MODEL --steps abc
 sample MODEL --steps -5
 sample MODEL --steps 1000000000
 sample MODEL --steps 100000000000
+sample MODEL --tolerance 0
+sample MODEL --tolerance nan
+sample MODEL --tolerance fine
+sample MODEL --tolerance 1e-2 --steps 5
+sample MODEL --tolerance 1e-2 --sampler ancestral
+sample MODEL --tolerance 1e-2 --sampler learned
 sample MODEL --guidance-scale -500
 sample MODEL --guidance-scale 1e30
 sample MODEL --guidance-scale nan
@@ -246,6 +252,29 @@ audit langevin:dpmpp-2m --options [1]
 audit langevin:dpmpp-2m --json .
 audit langevin:dpmpp-2m --kind thing
 audit langevin.worlds:ring --kind denoiser --world flat
+# compare
+compare
+compare nothing --out o
+compare text.txt --out o
+compare digits --out o
+compare MODEL MODEL --out o
+compare MODEL --out text.txt
+compare MODEL --samplers ddmi --out o
+compare MODEL --samplers ddim ddim --out o
+compare MODEL --samplers sscs --out o
+compare MODEL --steps 0 --out o
+compare MODEL --steps few --out o
+compare MODEL --steps 1000000000000 --out o
+compare MODEL --guidance-scale nan --out o
+compare MODEL --guidance-scale -500 --out o
+compare MODEL --label dog --out o
+compare MODEL --n 4 --out o
+compare MODEL --n 1000000000000 --out o
+compare MODEL --share 0 --out o
+compare MODEL --share nan --out o
+compare MODEL --data points.npy --out o
+compare MODEL --seed -1 --out o
+
 # compress, decompress, convert
 compress digits --out c
 compress digits --out c --model nothing

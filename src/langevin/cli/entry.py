@@ -26,6 +26,7 @@ COMMANDS = {
     "tune": "Learn a solver for a model and a number of evaluations.",
     "calibrate": "Learn the optimal variances of a model's reverse steps.",
     "evaluate": "Measure a model against held-out data.",
+    "compare": "Compare samplers on a model from the same noises: a report, and what to take.",
     "likelihood": "Bits a dimension of held-out data: the exact likelihood, the bound, or both.",
     "restore": "Restore damaged images: fill holes, enlarge, sharpen, colour; several samples and their spread.",
     "edit": "Change images by a model: inside a mask, to a class, from strokes.",

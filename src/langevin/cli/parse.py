@@ -106,6 +106,7 @@ _PLAIN = (
         "{} must be an integer, got {}",
     ),
     (r"Error parsing (\S+): .*could not convert string to float: ('.*?'|\".*?\")$", "{} must be a number, got {}"),
+    (r"Error parsing (\S+): Could not find valid parse for arguments: \[(.*)\]$", "{} must hold numbers, got {}"),
     (r"Error parsing (\S+): Failed to parse key-value pairs", "{} must be followed by pairs, KEY VALUE"),
 )
 """What the parser says of a value, and what is said in its place."""

@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +16,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from .._duration import duration
 from .._errors import UserError
 from .given import class_names, conditions
-from .options import Name, Sampling, Whole, at_least_one, device_named, writable
+from .options import Name, Number, Sampling, Whole, at_least_one, device_named, writable
 from .words import provenance
 
 if TYPE_CHECKING:
@@ -71,6 +71,10 @@ class Options:
     """Write every sample as a PNG of its own too, in DIR/images."""
     no_metadata: bool = False
     """Leave out of the pictures how they were made, which `langevin replay` draws them again by."""
+    tolerance: Number = None
+    """Instead of --steps: the fewest evaluations whose error of the path is estimated to be at most this, root mean
+    square a coordinate in units of the data's standard deviation, against the model's own converged path; 1e-2 is
+    fine."""
     sampling: Annotated[Sampling, arg(name="")] = field(default_factory=Sampling)
     device: Name = None
     """cpu or cuda; cuda if there is one, if not given."""
@@ -81,14 +85,23 @@ def run(options: Options) -> None:
     out = writable(options.out)
     at_least_one(n=options.n, shard_size=options.shard_size)
     from ..adapters import loading
-    from ..generate import REQUEST, generate
+    from ..generate import REQUEST, generate, within
     from ..report import Bar
     from ..storage import files
 
     rank = _rank(options)
+    if options.tolerance is not None:
+        check_tolerance(options)
     recipe, device = options.sampling.recipe(), own_device(options.device)
     model = loading.load_denoiser(options.model, own=False, device=device)
     given = conditions(options.given, options.label, model, options.text_encoder)
+    chosen: dict[str, Any] = {}
+    if options.tolerance is not None:
+        recipe, found = within(model, recipe, options.tolerance, options.n, given=given)
+        print(f"{found}.")
+        # Pictures say the steps that were taken: drawn again, nothing is to be estimated.
+        taken = replace(options.sampling, steps=recipe.steps, sampler=recipe.sampler)
+        options, chosen = replace(options, tolerance=None, sampling=taken), {"tolerance": found.to_dict()}
     if options.images:
         _check_images(out, model, options.shard_size)
     if options.shard_size is not None:
@@ -100,13 +113,23 @@ def run(options: Options) -> None:
         with Bar("sampling") as bar:
             drawn = generate(model, recipe, options.n, given=given, progress=bar)
         typed = {"given": list(options.given)} if options.given else {}
-        record = {"model": options.model, "trained_steps": model.config.get("steps"), **drawn.record, **typed}
+        own = {"model": options.model, "trained_steps": model.config.get("steps")}
+        record = {**own, **drawn.record, **typed, **chosen}
         made = None if options.no_metadata else provenance("sample", options, model)
         write(out, drawn.x, drawn.label, model.output, record, class_names(model), options.images, made)
     print(
         f"{out}: {options.n} samples in {duration(drawn.seconds)}, {drawn.evaluations} network evaluations each "
         f"({record['rule']})."
     )
+
+
+def check_tolerance(options: Options) -> None:
+    """Refuse what is no tolerance, and steps beside one, before a model is loaded."""
+    from ..samplers.tolerance import check_tolerance
+
+    check_tolerance(options.tolerance)
+    if options.sampling.steps is not None:
+        raise UserError(f"tolerance chooses the steps: leave out --steps {options.sampling.steps}, or --tolerance")
 
 
 def _rank(options: Options) -> Rank:

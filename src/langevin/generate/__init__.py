@@ -3,7 +3,7 @@
 from .environment import machine, versions
 from .provenance import Provenance
 from .request import REQUEST, Rank, Request
-from .samples import Recipe, Samples, generate
+from .samples import Recipe, Samples, generate, within
 from .shards import Shards, fill, model_digest
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "machine",
     "model_digest",
     "versions",
+    "within",
 ]

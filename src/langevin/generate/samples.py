@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -81,6 +81,37 @@ class Samples:
     evaluations: int
     seconds: float
     record: dict[str, Any]
+
+
+def within(
+    model: NetworkDenoiser, recipe: Recipe, tolerance: float, n: int, *, given: Mapping[str, Any] | None = None
+) -> tuple[Recipe, samplers.Chosen]:
+    """The recipe with the fewest steps whose error of the path is estimated to be at most ``tolerance``, and why.
+
+    It names its sampler, so that one learned for these steps, whose error is another, does not take its place.
+
+    Args:
+        model: as ``langevin.load`` gives it.
+        recipe: without steps.
+        tolerance: see ``samplers.choose_steps``.
+        n: samples that are to be drawn, for conditions that are one each.
+        given: conditions, as of ``generate``.
+
+    Raises:
+        UserError: for a recipe that has steps or draws noise on its way, and as ``samplers.choose_steps``.
+    """
+    if recipe.steps is not None:
+        raise UserError(f"tolerance chooses the steps: give one of them, got {tolerance} and {recipe.steps} steps")
+    if recipe.variance is not None or recipe.sampler == "learned":
+        what = "a variance" if recipe.variance is not None else "a learned solver, which is made for its own steps"
+        raise UserError(f"tolerance needs a sampler that draws no noise and takes any number of steps, got {what}")
+    if recipe.sampler is None and recipe.options:
+        raise UserError(f"sampler-options are settings of a named sampler, got {dict(recipe.options)} and no sampler")
+    condition = asked_conditions(model.condition_sizes, n, given)
+    denoiser = _denoiser(model, recipe, condition, None)
+    named = None if recipe.sampler is None else samplers.create_sampler(recipe.sampler, **recipe.options)
+    chosen = samplers.choose_steps(denoiser, tolerance, named, grid=recipe.grid, n=n, seed=recipe.seed)
+    return replace(recipe, steps=chosen.steps, sampler=recipe.sampler or "remainder"), chosen
 
 
 def generate(

@@ -62,6 +62,8 @@ class Stream(int, Enum):
     """The entries of a random operator."""
     MEASURED = "shared", 2**53
     """The noise of a measurement."""
+    TOLERANCE = "shared", 2**54
+    """The noises by which the error of a path is estimated."""
 
     FACTOR = "covariance", 1
     CHOICE = "law", 1

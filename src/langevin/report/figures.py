@@ -43,8 +43,8 @@ STYLE: Any = {
 
 def losses(rows: list[dict[str, float | None]]) -> str:
     """Training and held-out loss by step."""
-    with _style():
-        figure, (axes,) = _figure(1, 6.8, 2.9)
+    with style():
+        figure, (axes,) = figure_of(1, 6.8, 2.9)
         train = [(row["step"], row["loss"]) for row in rows if row["loss"] is not None]
         held = [(row["step"], row["val_loss"]) for row in rows if row["val_loss"] is not None]
         if train:
@@ -55,13 +55,13 @@ def losses(rows: list[dict[str, float | None]]) -> str:
         axes.set_ylim(bottom=0)
         if train or held:
             axes.legend()
-        return _svg(figure, "losses")
+        return svg(figure, "losses")
 
 
 def quality(rows: list[Row]) -> str:
     """Two measures against the evaluations a sample costs, each sampler beside the floor of its own count."""
-    with _style():
-        figure, (left, right) = _figure(2, 8.6, 3.4)
+    with style():
+        figure, (left, right) = figure_of(2, 8.6, 3.4)
         kinds = list(dict.fromkeys(row.trial.title for row in rows))
         markers = dict(zip(kinds, "sDv^oPX*"))
         for title in kinds:
@@ -87,13 +87,13 @@ def quality(rows: list[Row]) -> str:
             axes.set_xlabel("network evaluations a sample")
             axes.set_ylim(bottom=0)
         figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=9)
-        return _svg(figure, "quality")
+        return svg(figure, "quality")
 
 
 def distances(found: Neighbours) -> str:
     """Histograms of the distance to the nearest training scan."""
-    with _style():
-        figure, (axes,) = _figure(1, 6.8, 2.4)
+    with style():
+        figure, (axes,) = figure_of(1, 6.8, 2.4)
         ours, held = found.samples.numpy(), found.heldout.numpy()
         top = float(max(ours.max(), held.max()))
         look: dict[str, Any] = {"bins": 40, "range": (0.0, top), "density": True, "histtype": "stepfilled"}
@@ -102,16 +102,16 @@ def distances(found: Neighbours) -> str:
         axes.set(xlabel="distance to the nearest training scan", yticks=[])
         axes.spines["left"].set_visible(False)
         axes.legend()
-        return _svg(figure, "distances")
+        return svg(figure, "distances")
 
 
-def _style() -> Any:
+def style() -> Any:
     import matplotlib
 
     return matplotlib.rc_context(STYLE)
 
 
-def _figure(panels: int, width: float, height: float) -> tuple[Figure, list[Any]]:
+def figure_of(panels: int, width: float, height: float) -> tuple[Figure, list[Any]]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -122,7 +122,7 @@ def _figure(panels: int, width: float, height: float) -> tuple[Figure, list[Any]
     return figure, axes
 
 
-def _svg(figure: Figure, name: str) -> str:
+def svg(figure: Figure, name: str) -> str:
     """The figure as an element of a page: its text is text, its colours are variables, its ids are its own."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG

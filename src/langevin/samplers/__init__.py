@@ -40,10 +40,11 @@ from .runge_kutta.churn import Churn, EDMEuler, EDMHeun
 from .runge_kutta.dpm_solver import DPMSolver, DPMSolverFast, DPMSolverPP2S, DPMSolverPP3S, InTurn
 from .runge_kutta.heun import Heun
 from .runge_kutta.tableau import PRK, RhoHeun, RhoKutta3, RhoMidpoint, RhoRK4, Tableau
-from .sampling import STEPS, create_sampler, default_grid, default_sampler, resolve, sample
+from .sampling import STEPS, choose_steps, create_sampler, default_grid, default_sampler, resolve, sample
 from .sde.filters import Filter, Frequency, Matrix
 from .sde.reverse_sde import AdaptiveSDE, ConsistentAnnealing, Preconditioned, ReverseDiffusion
 from .splitting import Splitting
+from .tolerance import Chosen
 
 __all__ = [
     "DAPS",
@@ -66,6 +67,7 @@ __all__ = [
     "AnnealedLangevin",
     "Blended",
     "Boomerang",
+    "Chosen",
     "Churn",
     "ConsistentAnnealing",
     "DDIMHat",
@@ -132,6 +134,7 @@ __all__ = [
     "UniPC",
     "boomerang",
     "check_grid",
+    "choose_steps",
     "create_sampler",
     "decode",
     "default_grid",

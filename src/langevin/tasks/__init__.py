@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from . import compress, edit, restore
+from . import compare, compress, edit, restore
 from .anomaly import Anomaly, anomaly, auroc
 from .attack import pgd
 from .purify import purify
 
-__all__ = ["Anomaly", "anomaly", "auroc", "compress", "edit", "pgd", "purify", "restore"]
+__all__ = ["Anomaly", "anomaly", "auroc", "compare", "compress", "edit", "pgd", "purify", "restore"]
