@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,42 @@ def test_saved_it_is_a_model_with_its_card(pipe: langevin.Pipeline, tmp_path: Pa
     assert "None were measured" in (tmp_path / "none/README.md").read_text()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_it_is_saved_in_float32(place: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+    """Whatever it computes in, what is saved is read again: half precision is kept exactly."""
+    pipe = langevin.Pipeline.from_pretrained(place / "model", device="cpu").to(dtype)
+    pipe.save_pretrained(tmp_path / "out", samples=0)
+    again = langevin.load(tmp_path / "out", device="cpu").network.state_dict()
+    for key, value in pipe.model.network.state_dict().items():
+        assert again[key].dtype == torch.float32
+        assert torch.equal(again[key], value.float())
+
+
+def test_no_path_of_this_machine_is_published(place: Path, tmp_path: Path) -> None:
+    """Of a folder that was trained on the name is kept; of a set by name or on the Hub all of it."""
+    model = models.load(place / "model")
+    for source, kept in (("/home/me/secret/photos", "photos"), ("digits", "digits"), ("hf:a/b", "hf:a/b")):
+        info = dataclasses.replace(model.data, source={"source": source})
+        langevin.Pipeline(dataclasses.replace(model, data=info)).save_pretrained(tmp_path / "out", samples=0)
+        held = json.loads((tmp_path / "out/config.json").read_text())["data"]["source"]
+        assert held == {"source": kept}
+        assert "/home/me" not in (tmp_path / "out/README.md").read_text()
+
+
+def test_what_is_not_ours_is_left_alone(pipe: langevin.Pipeline, place: Path, tmp_path: Path, capsys) -> None:
+    """A pipeline of diffusers is not written into, and a directory with other files is not published."""
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(UserError, match="must not hold a pipeline of diffusers"):
+        pipe.save_pretrained(tmp_path)
+    (tmp_path / "full/sub").mkdir(parents=True)
+    (tmp_path / "full/sub/notes.txt").write_text("mine")
+    words = ["publish", str(place / "model"), "--to", "me/x", "--out"]
+    assert main([*words, str(tmp_path / "full")]) == 2
+    assert "holds sub/notes.txt" in capsys.readouterr().err
+    for _ in range(2):  # one of an earlier publish is written anew
+        assert main([*words, str(tmp_path / "again")]) == 0
+
+
 def test_a_header_is_the_same_in_every_process() -> None:
     """safetensors writes its own in the order of a hash map; ours is sorted, and a reader finds every tensor."""
     from safetensors.torch import load
@@ -189,6 +226,11 @@ def test_publish(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
         ({"output_type": "jpg"}, "output_type must be one of pil, np, pt, got 'jpg'"),
         ({"prompt": "a cat"}, "the model must take caption to be given it; its conditions are: label"),
         ({"label": [1, 2], "batch_size": 3}, r"batch_size must be the number of prompts and labels, \[2\], got 3"),
+        ({"labels": 3}, "Pipeline takes no 'labels'. Did you mean 'label'"),
+        ({"negative_prompt": "a"}, "Pipeline takes no 'negative_prompt'"),
+        ({"label": "3"}, "label must be the index of a class or a list of them, got '3'"),
+        ({"guidance_scale": 2.0}, "guidance_scale 2.0 needs a condition to guide by: a prompt or label"),
+        ({"callback_on_step_end": 5}, "callback_on_step_end must be a function, got 5"),
         ({"batch_size": 0}, "batch_size must be an integer of at least 1"),
         ({"seed": 1, "generator": torch.Generator()}, "seed is in place of a generator"),
         ({"generator": 3}, "generator must be one torch.Generator"),

@@ -82,6 +82,11 @@ def test_pictures_of_other_commands_come_back(place: Path, words: str, monkeypat
     assert main([*words.split(), "--model", "model", "--out", f"{name}/out"]) == 0
     files = sorted((place / name / "out").glob("*.png"))
     assert len(files) > 1
+    if "mask" in words:  # a mask that has moved is found where it is said to be
+        os.rename("mask.png", "elsewhere.png")
+        assert main(["replay", str(files[0]), "--out", str(place / "again")]) == 2
+        assert main(["replay", str(files[0]), "--out", str(place / "again"), "--moved", "mask.png=elsewhere.png"]) == 0
+        os.rename("elsewhere.png", "mask.png")
     for file in files:
         assert drawn_again(file)[1]["same_bytes"] is True, file
     said = Provenance.of(files[0])
@@ -120,7 +125,15 @@ def test_what_differs_is_said(place: Path, monkeypatch: pytest.MonkeyPatch, caps
     # The picture it was made of is another now; where it lies now can be said.
     os.rename("photo.png", tmp_path / "photo.png")
     assert main(["replay", "e/photo.png", "--out", str(tmp_path)]) == 2
-    assert main(["replay", "e/photo.png", "--out", str(tmp_path), "--input", str(tmp_path / "photo.png")]) == 0
+    assert "--moved photo.png=NEW says where it is" in capsys.readouterr().err
+    assert (
+        main(["replay", "e/photo.png", "--out", str(tmp_path), "--moved", f"photo.png={tmp_path / 'photo.png'}"]) == 0
+    )
+    assert (
+        main(["replay", "e/photo.png", "--out", str(tmp_path), "--moved", f"other.png={tmp_path / 'photo.png'}"]) == 2
+    )
+    assert main(["replay", "e/photo.png", "--out", str(tmp_path), "--model", "nowhere"]) == 2
+    assert "--model says where the model is now" in capsys.readouterr().err
     Image.fromarray(np.zeros((8, 8), np.uint8)).save("photo.png")
     capsys.readouterr()
     assert main(["replay", "e/photo.png", "--out", str(tmp_path)]) == 2

@@ -85,10 +85,10 @@ def _rows(part: Mapping[str, Any], conditions: Any) -> list[tuple[str, str]]:
     return [(name, value) for name, value in rows if value]
 
 
-def _said(values: Mapping[str, Any]) -> str:
-    """A mapping in one line, long lists cut off."""
+def _said(values: Mapping[str, Any], most: int = 200) -> str:
+    """A mapping in one line, cut off where it is long."""
     text = json.dumps(dict(values), ensure_ascii=False)
-    return f"`{text}`" if len(text) <= 200 else f"`{text[:200]}…`"
+    return f"`{text}`" if len(text) <= most else f"`{text[:most]}…`"
 
 
 def _data(data: Mapping[str, Any], source: str) -> str:
@@ -111,7 +111,7 @@ def _figures(evaluation: Mapping[str, Any] | None) -> str:
         value = found.get("value") if isinstance(found, Mapping) else found
         rows.append((name, f"{value:.4g}" if isinstance(value, (int, float)) else _said({"value": value})))
         if isinstance(found, Mapping) and "protocol" in found:
-            said.append(f"* {name}: {_said(found['protocol'])}")
+            said.append(f"* {name}: {_said(found['protocol'], 5000)}")
     note = [str(evaluation["note"])] if evaluation.get("note") else []
     return "\n\n".join([_table(rows), *note, *(["Protocols:\n\n" + "\n".join(said)] if said else [])])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,11 +14,13 @@ from huggingface_hub import ModelHubMixin
 from torch import Tensor
 
 from .. import models, samplers, training
-from .._errors import UserError, check_instance, check_integer, check_numbers, shown
+from .._errors import UserError, check_instance, check_integer, check_numbers, nearest, shown
 from ..denoisers import Denoiser
+from ..denoisers.conditions import KINDS
 from ..distributions import Noise
 from ..models.conditional import bind
 from ..models.directory import about
+from ..models.parts import PARTED
 from ..processes import Process
 from ..samplers import Sampler, State
 from ..samplers.loop import Composite
@@ -147,7 +150,12 @@ class Pipeline(ModelHubMixin, library_name="langevin", repo_url=HOME, tags=["dif
         if set(callback_on_step_end_tensor_inputs) - set(CALLBACK_INPUTS):
             asked = list(callback_on_step_end_tensor_inputs)
             raise UserError(f"callback_on_step_end_tensor_inputs must be of {list(CALLBACK_INPUTS)}, got {asked}")
+        if callback_on_step_end is not None and not callable(callback_on_step_end):
+            raise UserError(f"callback_on_step_end must be a function, got {shown(callback_on_step_end)}")
         check_numbers(guidance_scale=guidance_scale)
+        _check_given(given, label)
+        if guidance_scale != 1 and not given and prompt is None and label is None:
+            raise UserError(f"guidance_scale {guidance_scale} needs a condition to guide by: a prompt or label=…")
         count = _count(batch_size, prompt, label)
         condition = {**given, **({} if prompt is None else {"caption": prompt})}
         if label is not None:
@@ -235,7 +243,13 @@ class Pipeline(ModelHubMixin, library_name="langevin", repo_url=HOME, tags=["dif
         return cls._from_pretrained(model_id=path, revision=revision, device=device, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        models.save(self.model, save_directory)
+        if "diffusers" in getattr(self.model, "config", {}):
+            raise UserError(
+                "the model must be one of this library's to be saved; a pipeline of diffusers is saved by diffusers"
+            )
+        if (save_directory / "model_index.json").exists():
+            raise UserError(f"save_directory must not hold a pipeline of diffusers, which {save_directory} does")
+        models.save(without_paths(self.model), save_directory)
 
     def save_pretrained(
         self,
@@ -251,7 +265,8 @@ class Pipeline(ModelHubMixin, library_name="langevin", repo_url=HOME, tags=["dif
     ) -> str | None:
         """Write a model directory with its card and a picture of samples, and push it if that is asked for.
 
-        The model is written whole or not at all; ``langevin.load`` reads it.
+        The model is written whole or not at all, in float32; ``langevin.load`` reads it. Of the place that the data
+        were read from it keeps the name alone, not the path.
 
         Args:
             save_directory: where; made if it is not there.
@@ -272,9 +287,34 @@ class Pipeline(ModelHubMixin, library_name="langevin", repo_url=HOME, tags=["dif
                 picture = "samples.png"
                 files.replace(folder / picture, training.png(training.image_grid(x, low=0.0, high=1.0)))
         name = repo_id or folder.name
-        told = card(about(self.model), name=name, licence=self.licence, evaluation=evaluation, picture=picture)
+        told = card(
+            about(without_paths(self.model)), name=name, licence=self.licence, evaluation=evaluation, picture=picture
+        )
         files.replace(folder / "README.md", told.encode())
         return self.push_to_hub(repo_id or folder.name, **push_options) if push_to_hub else None
+
+
+def without_paths(model: Any) -> Any:
+    """A model whose data name no place on this machine: of a path the last part alone."""
+    if getattr(model, "kind", None) in PARTED:
+        return PARTED[model.kind].of({name: without_paths(part) for name, part in model.parts.items()})
+    source = {} if model.data is None else dict(model.data.source)
+    named = str(source.get("source", ""))
+    if not named or named.startswith("hf:") or Path(named).name == named:
+        return model
+    return replace(model, data=replace(model.data, source={**source, "source": Path(named).name}))
+
+
+def _check_given(given: Mapping[str, Any], label: Any) -> None:
+    """Refuse what is no condition at all, and a label that is no number."""
+    taken = [p for p in inspect.signature(Pipeline.__call__).parameters if p not in ("self", "given")]
+    for name in given:
+        if name not in KINDS:
+            close = nearest(name, [*taken, *KINDS])
+            raise UserError(f"Pipeline takes no {name!r}.{close} It takes {', '.join(taken)}, and conditions by name.")
+    several = label if isinstance(label, (list, tuple)) else [] if label is None else [label]
+    if any(isinstance(one, bool) or not isinstance(one, int) for one in several):
+        raise UserError(f"label must be the index of a class or a list of them, got {shown(label)}")
 
 
 def _in_turn(model: Any, count: int) -> dict[str, Any]:

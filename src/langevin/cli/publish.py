@@ -12,6 +12,8 @@ from tyro.conf import Positional, arg
 from .._errors import UserError
 from .options import Name, device_named, writable
 
+MESSAGE = "Publish with langevin"
+
 
 @dataclass(frozen=True)
 class Options:
@@ -56,8 +58,8 @@ def run(options: Options) -> None:
     evaluation: Any = files.read_json(place) if place.is_file() else None
     if evaluation is not None and evaluation.get("kind") != "evaluation":
         raise UserError(f"evaluation must be what `langevin evaluate` wrote, which {place} is not")
-    if out.exists() and out.resolve() == Path(options.model).resolve():
-        raise UserError(f"out must be another directory than the model's, got {out}")
+    if others := foreign(out):
+        raise UserError(f"out must be a new directory or an earlier publish's, but {out} holds {', '.join(others)}")
     model = load_denoiser(options.model, own=False, device=device_named(options.device))
     with files.lock(out):
         pipe = Pipeline(model, licence=options.licence)
@@ -65,6 +67,18 @@ def run(options: Options) -> None:
     print(f"{out} holds the model, its card README.md and samples.png.")
     if options.push:
         print(pushed(out, options))
+
+
+KEPT = ("config.json", "*.safetensors", "README.md", "samples.png", "*/config.json", "*/*.safetensors")
+"""What a repository holds, and all that is pushed."""
+
+
+def foreign(out: Path) -> list[str]:
+    """Files of a directory, at most three of them, that no earlier publish wrote; checkpoints of a run are such."""
+    if not out.is_dir():
+        return []
+    held = [path.relative_to(out) for path in sorted(out.rglob("*")) if path.is_file()]
+    return [str(path) for path in held if not any(path.match(one) for one in KEPT) and path.name != ".lock"][:3]
 
 
 def pushed(out: Path, options: Options) -> str:
@@ -79,7 +93,8 @@ def pushed(out: Path, options: Options) -> str:
     try:
         api = HfApi()
         api.create_repo(options.to, private=options.private, exist_ok=True)
-        found = api.upload_folder(repo_id=options.to, folder_path=out, commit_message="Publish with langevin")
+        what: dict[str, Any] = {"allow_patterns": list(KEPT), "commit_message": MESSAGE}
+        found = api.upload_folder(repo_id=options.to, folder_path=out, **what)
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{options.to} cannot be pushed to: {reason}") from None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from .._errors import UserError
 from .options import Name, device_named, writable
@@ -42,8 +42,9 @@ class Options:
     """Where the picture goes that is drawn again."""
     model: Name = None
     """Where the model is now, if it has moved; its checksum must be the same."""
-    input: Name = None
-    """Where the picture is now that was edited or restored, if it has moved; its checksum must be the same."""
+    moved: UseAppendAction[tuple[str, ...]] = ()
+    """A file that was read and lies elsewhere now, as OLD=NEW: the picture that was edited, its mask, a condition. Its
+    checksum must be the same."""
     alone: bool = False
     """Draw a sample alone, not in the batch it was drawn in: the same but for the rounding of the network."""
     show: bool = False
@@ -101,19 +102,26 @@ def request(said: Provenance, options: Options) -> tuple[Any, dict[str, str]]:
     """The options of the command that made the picture, with what has moved, and the files it read, where they are."""
     if said.command not in DRAWN:
         raise UserError(f"{options.file}: pictures of {said.command!r:.40} cannot be replayed")
-    command = importlib.import_module(f".{said.command}", __package__)
-    asked = parse(f"langevin {said.command}", command.Options, list(said.words))
-    if asked is None:
+    if {"-h", "--help"} & set(said.words):
         raise UserError(f"{options.file}: its words are {list(said.words)!r:.80}, which ask for help")
-    where = {path: path for path in said.inputs}
-    if options.input is not None:
-        if said.command == "sample":
-            raise UserError("input is of pictures that were edited or restored; this one is a sample")
-        where[asked.input] = options.input
-        if Path(options.input).stem != Path(asked.input).stem:
-            raise UserError(f"input must have the name it had, {Path(asked.input).name}, got {options.input}")
-        asked = replace(asked, input=options.input)
+    where, words = {path: path for path in said.inputs}, list(said.words)
+    for text in options.moved:
+        old, _, new = text.partition("=")
+        if old not in where or not new:
+            raise UserError(f"moved must be OLD=NEW with OLD one of {', '.join(where) or 'no files'}, got {text!r}")
+        if Path(old).stem != Path(new).stem and words[0] == old:
+            raise UserError(f"moved must keep the name of the picture, {Path(old).stem}, which results are named by")
+        where[old] = new
+        words = [f"{word[: len(word) - len(old)]}{new}" if names(word, old) else word for word in words]
+    command = importlib.import_module(f".{said.command}", __package__)
+    asked = parse(f"langevin {said.command}", command.Options, words)
+    assert asked is not None  # for what asks for help was refused
     return (asked if options.model is None else replace(asked, model=options.model)), where
+
+
+def names(word: str, path: str) -> bool:
+    """Whether a word of a command line is a path, or NAME=path."""
+    return word == path or word.endswith(f"={path}")
 
 
 def check(said: Provenance, asked: Any, inputs: Mapping[str, str]) -> None:
@@ -125,12 +133,18 @@ def check(said: Provenance, asked: Any, inputs: Mapping[str, str]) -> None:
     from ..generate import model_digest
     from ..generate.provenance import checksum
 
-    if (there := model_digest(asked.model)) != said.model:
+    try:
+        there = model_digest(asked.model)
+    except UserError as error:
+        raise UserError(f"{error}; --model says where the model is now") from None
+    if there != said.model:
         raise UserError(
             f"model {asked.model} is another one than made the picture (SHA-256 {there[:12]}…, not "
             f"{said.model[:12]}…); --model says where that one is"
         )
     for path, now in inputs.items():
+        if not Path(now).is_file():
+            raise UserError(f"{now} is not there; if it has moved, --moved {path}=NEW says where it is")
         if (there := checksum(now)) != said.inputs[path]:
             raise UserError(f"{now} is another file than made the picture (SHA-256 {there[:12]}…)")
 

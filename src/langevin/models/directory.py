@@ -115,7 +115,9 @@ def contents(model: Any) -> dict[str, bytes]:
         check_instance("denoiser", model, NetworkDenoiser, "the denoiser of a network, or a codec")
     config = kinds.describe(model, FORMAT) if plain else describe(model)
     moments = {} if model.data is None else model.data.tensors()
-    held = {WEIGHTS: files.as_safetensors(model.network.state_dict(), modelspec(config))}
+    # A network that computes in half precision is kept in float32, exactly, as its configuration says.
+    weights = {k: v.float() if v.is_floating_point() else v for k, v in model.network.state_dict().items()}
+    held = {WEIGHTS: files.as_safetensors(weights, modelspec(config))}
     if moments:
         held[MOMENTS] = files.as_safetensors(moments)
     config["files"] = {name: files.digest(content) for name, content in held.items()}
