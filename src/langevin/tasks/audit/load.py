@@ -62,7 +62,11 @@ def load(
     if kind is not None and kind not in KINDS:
         raise unknown("kind", kind, KINDS)
     if where == "langevin":
-        return ours(thing, name, given, process)
+        found_here = ours(thing, name, given, process)
+        its_kind = "sampler" if isinstance(found_here, Sampling) else "guider"
+        if kind not in (None, its_kind):
+            raise UserError(f"kind must be {its_kind} for {thing}, which is one, or not be given; got {kind!r}")
+        return found_here
     made = attribute(where, name)
     try:
         what = kind or kind_of(made)
@@ -232,6 +236,11 @@ def ours(thing: str, name: str, options: Mapping[str, Any], process: str) -> Thi
     """A registered sampler or guidance."""
     samplers, guidances = ({row.name: row for row in methods(kind)} for kind in ("samplers", "guidance"))
     if name in samplers:
+        if "measurement" in inspect.signature(samplers[name].make).parameters:
+            raise UserError(
+                f"{thing} cannot be audited: it draws given a measurement. Use langevin restore --method {name}; "
+                "langevin league judges it"
+            )
         return Sampling(thing, create_process(process), create_sampler(name, **options))  # type: ignore[arg-type]
     if name in guidances:
         function = guidances[name].make
