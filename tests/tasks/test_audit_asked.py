@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
+import langevin
 from langevin import UserError
 from langevin._registry import methods
-from langevin.samplers import create_sampler
+from langevin.denoisers import Denoiser
+from langevin.samplers import DDIM, Sampler, create_sampler
 from langevin.tasks.audit import audit
 
 
@@ -51,3 +55,66 @@ def test_a_kind_that_does_not_fit_is_refused() -> None:
         audit("langevin:ddim", kind="denoiser")
     with pytest.raises(UserError, match="kind must be guider"):
         audit("langevin:classifier-free", kind="sampler")
+
+
+FEW = ["times", "left over"]
+
+
+def euler(denoiser: Denoiser, x: Tensor, grid: Tensor) -> Tensor:
+    """Euler's method in the scaled state, which is DDIM."""
+    q = denoiser.process
+    for t, s in itertools.pairwise(grid):
+        x0 = denoiser(x, t).mean
+        x = q.alpha(s) * x0 + q.sigma(s) / q.sigma(t) * (x - q.alpha(t) * x0)
+    return x
+
+
+@pytest.mark.parametrize(("thing", "title"), [(DDIM(), "DDIM(eta=0.0)"), (DDIM, "DDIM"), (euler, "euler")])
+def test_things_themselves(thing: Sampler, title: str) -> None:
+    """A sampler, its class and a function are taken as they are; a process too."""
+    report = audit(thing, checks=FEW, process=langevin.processes.VP())
+    assert (report.thing, report.kind) == (title, "sampler")
+    assert [row.verdict for row in report.rows] == ["ok", "ok"], report.rows
+
+
+def test_a_denoiser_itself_has_its_own_process() -> None:
+    """The exact denoiser of a world by another process than the default; of another shape it is refused."""
+    ring = langevin.worlds.ring()
+    denoiser = ring.denoiser(langevin.processes.VE())
+    report = audit(denoiser, world=ring)
+    assert report.about["process"] == "VE"
+    assert report.row("belief").verdict == "ok", report.rows
+    with pytest.raises(UserError, match="world must have states of the denoiser's shape"):
+        audit(denoiser, world="random-16")
+
+
+def test_a_scheduler_and_a_guider_of_diffusers_themselves() -> None:
+    diffusers = pytest.importorskip("diffusers")
+    made = diffusers.EulerDiscreteScheduler(use_karras_sigmas=True)
+    report = audit(made, checks=FEW)
+    assert report.kind == "scheduler"
+    assert report.row("left over").verdict == "ok"
+    assert audit(diffusers.guiders.ClassifierFreeGuidance(guidance_scale=3.0)).about["guidance_scale"] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("thing", "how", "said"),
+    [
+        (3, {}, "thing must be diffusers:CLASS.* or itself a scheduler .*, got 3"),
+        (DDIM(), {"kinds": 3}, r"audit has no argument 'kinds'\. Did you mean 'kind'"),
+        (DDIM(), {"kind": 3}, "unknown kind 3"),
+        (DDIM(), {"checks": "order"}, "checks must be a list of names"),
+        (DDIM(), {"checks": 3}, "checks must be a list of names"),
+        (DDIM(), {"options": {"eta": 1.0}}, "options are for names and classes"),
+        (euler, {"kind": "denoiser", "world": 3}, "unknown world"),
+    ],
+)
+def test_bad_calls_are_sentences(thing: object, how: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        audit(thing, **how)
+
+
+def test_a_row_that_is_not_there_is_said_with_the_nearest() -> None:
+    report = audit("langevin:ddim", checks=FEW)
+    with pytest.raises(UserError, match=r"unknown row 'tmes'\. Did you mean 'times'"):
+        report.row("tmes")
