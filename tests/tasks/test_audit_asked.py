@@ -15,7 +15,9 @@ from langevin import UserError
 from langevin._registry import methods
 from langevin.denoisers import Denoiser
 from langevin.samplers import DDIM, Sampler, create_sampler
-from langevin.tasks.audit import audit
+from langevin.tasks.audit import CHECKS, audit
+from langevin.tasks.audit.belief import BELIEFS
+from langevin.tasks.audit.guider import GUIDES
 
 
 def test_a_function_that_never_asks_the_network_is_wrong(tmp_path: Path) -> None:
@@ -118,3 +120,26 @@ def test_a_row_that_is_not_there_is_said_with_the_nearest() -> None:
     report = audit("langevin:ddim", checks=FEW)
     with pytest.raises(UserError, match=r"unknown row 'tmes'\. Did you mean 'times'"):
         report.row("tmes")
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "audit.md"
+
+
+def test_the_page_has_every_row_and_the_bounds_that_are_printed() -> None:
+    """A row in a table for each check; the bound of the mean that is printed is the page's."""
+    page = PAGE.read_text(encoding="utf-8")
+    rows = {name.strip() for line in re.findall(r"^\| ([^|]+) \|", page, flags=re.M) for name in line.split(",")}
+    assert {*CHECKS, *GUIDES, *BELIEFS} <= rows
+    printed = audit("langevin:ddim", checks=["moments"]).rows[0].expected
+    bound = re.search(r"1 ± ([\d.]+) at 1000, mean within ([\d.]+) standard", printed)
+    assert bound is not None
+    assert f"1 ± {bound[1]} (" in page
+    assert f"within {bound[2]} standard errors" in page
+
+
+def test_a_bound_of_levels_says_what_it_is_of() -> None:
+    """1e-3 and what the times are off, where they are."""
+    diffusers = pytest.importorskip("diffusers")
+    row = audit(diffusers.EulerDiscreteScheduler, checks=["levels"]).rows[0]
+    assert re.fullmatch(r"at most 0\.0011 \(0\.001, and .* for the times\)", row.expected), row
+    assert audit("langevin:ddim", checks=["levels"]).rows[0].expected == "at most 0.001"

@@ -140,7 +140,7 @@ def scripts(folder: Path, written: int) -> str:
 
 def write_reports(folder: Path, found: Sequence[tuple[str, dict[str, Any], Report]]) -> int:
     """A script for each row that is WRONG and can be shown by one; how many."""
-    from ..tasks.audit.reports import script
+    from ..tasks.audit.scripts import script
 
     written = 0
     for name, options, report in found:

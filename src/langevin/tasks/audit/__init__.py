@@ -12,8 +12,8 @@ from .belief import Believer, audit_belief
 from .checks import CHECKS, audit_subject
 from .guider import Guidance, audit_guidance
 from .load import KINDS, load
+from .report import Report, Row, Verdict, counted
 from .state import Entry, State, state_of_diffusers
-from .verdict import Report, Row, Verdict, counted
 
 __all__ = [
     "CHECKS",

@@ -10,8 +10,8 @@ import torch
 
 from .accuracy import asked_off
 from .drive import distance
+from .report import Said, none, said
 from .subject import Run, Subject
-from .verdict import Said, none, said
 
 HALVES = (torch.float16, torch.bfloat16)
 

@@ -19,7 +19,7 @@ from ...worlds import World, random_mixture, ring
 from . import truth
 from .behaviour import line
 from .drive import distance
-from .verdict import Report, Said, none, said
+from .report import Report, Said, none, said
 
 RATIOS = (0.05, 0.15, 0.5, 1.5, 5.0)
 """Noise-to-signal ratios that are looked at."""

@@ -18,7 +18,7 @@ from ...processes import Process, create_process
 from ...samplers import Sampler, create_sampler
 from ...worlds import World
 from .belief import Believer, world_named
-from .drive import Scheduler, setting
+from .drive import Driven, setting
 from .guider import Guidance, Guider, Ours
 from .ours import Sampling
 from .reading import SPECIAL, Unreadable
@@ -87,8 +87,8 @@ def load(
         sampler, function = (made, None) if isinstance(made, Sampler) else (None, made)
         return Sampling(title, law, sampler, function)  # type: ignore[arg-type]
     raise UserError(
-        f"thing must be {FORM}, or itself a scheduler (with set_timesteps and step), a sampler, a guider or a denoiser, "
-        f"got {shown(thing)}, which is none that can be told; say which by kind: {', '.join(KINDS)}"
+        f"thing must be {FORM}, or itself a scheduler (with set_timesteps and step), a sampler, a guider or a "
+        f"denoiser, got {shown(thing)}, which is none that can be told; say which by kind: {', '.join(KINDS)}"
     )
 
 
@@ -220,7 +220,7 @@ def unmakeable(thing: str, error: Exception) -> UserError:
     return UserError(f"{thing} cannot be made: {type(error).__name__}: {said:.200}")
 
 
-def scheduler(thing: str, made: Any, options: Mapping[str, Any]) -> Scheduler:
+def scheduler(thing: str, made: Any, options: Mapping[str, Any]) -> Driven:
     """A class of schedulers, or a scheduler, whose like is made again for every run."""
     if isinstance(made, type):
         make = lambda **more: made(**{**options, **more})
@@ -234,7 +234,7 @@ def scheduler(thing: str, made: Any, options: Mapping[str, Any]) -> Scheduler:
     if why := SPECIAL.get(name):
         raise UserError(f"{thing} cannot be audited: {why}")
     try:
-        return Scheduler(thing, make)
+        return Driven(thing, make)
     except Unreadable as error:
         raise UserError(f"{thing} cannot be audited: {error}") from None
     except UserError:

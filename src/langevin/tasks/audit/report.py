@@ -1,4 +1,4 @@
-"""What an audit says: a verdict a row, with the figure and what was expected."""
+"""The record of an audit: a verdict a row, with the figure and what was expected."""
 
 from __future__ import annotations
 
