@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, UseAppendAction, arg
 
 from .._duration import duration
-from .._errors import UserError
+from .._errors import UserError, unknown
 from .given import conditions
 from .measurement import bounds, enlarged, job, larger, measured, placed, shown_measurement, shown_std
 from .options import Name, Number, Whole, at_least_one, check_seed, device_named, json_value, writable
@@ -102,7 +102,6 @@ def run(options: Options) -> None:
 
     from .. import operators
     from ..adapters import loading
-    from ..data.images import upright_size
     from ..generate import model_digest
     from ..report import Bar
     from ..storage import files
@@ -111,6 +110,8 @@ def run(options: Options) -> None:
 
     settings = {key: json_value(text) for key, text in options.method_options.items()}
     task = options.task.partition("=")[0].strip()
+    if task not in operators.NAMED:
+        raise unknown("task", task, operators.NAMED)
     std = (0.0 if task in KNOWN else STD) if options.std is None else options.std
     operators.GaussianNoise(std)
     if options.method is not None:
@@ -149,7 +150,7 @@ def run(options: Options) -> None:
     results.check(found)
     jobs = {}
     for name, path in found:
-        width, height = upright_size(str(path))
+        width, height = pictures.size_of(path)
         mask = drawn[name]
         free = None if mask is None else pictures.read_mask(mask, (height, width))
         if free is not None and bool((free == free[0, 0]).all()):
