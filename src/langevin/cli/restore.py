@@ -55,11 +55,12 @@ class Options:
     method_options: Annotated[dict[str, str], arg(metavar="KEY VALUE ...", help_behavior_hint="")] = field(
         default_factory=dict
     )
-    """Settings of the method."""
+    """Settings of the method: --method smc --method-options particles 16."""
     n: Annotated[int, arg(aliases=("-n",), metavar="N")] = 8
     """Samples of each picture."""
     steps: Annotated[int, arg(metavar="N")] = 50
-    """Evaluations of the model a sample, at most. A warning tells when they were too few."""
+    """Evaluations of the model a sample, at most (of smc: steps, each of as many evaluations as it has particles). A
+    warning tells when they were too few."""
     label: Name = None
     """The class of the pictures, by name or index, where the model takes one and it is known."""
     given: UseAppendAction[tuple[str, ...]] = ()
