@@ -43,7 +43,7 @@ def _plain(name: str) -> str:
 
 def unknown(kind: str, name: str, known: Iterable[str], more: str = "") -> UserError:
     """The error for a name that is in no table: the nearest one, and all of them."""
-    known = sorted(known)
+    known = sorted(set(known))
     return UserError(f"unknown {kind} {name!r}.{nearest(name, known)} Known: {', '.join(known)}.{more}")
 
 

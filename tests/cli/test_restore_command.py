@@ -141,6 +141,8 @@ def test_a_folder_goes_on(langevin: Run, model: Path, tmp_path: Path) -> None:
     [
         (["--task", "inpaint"], "mask must be given for the task inpaint"),
         (["--task", "blur=1", "--mask", "m.png"], "for no other task"),
+        (["--task", "inpant", "--mask", "m.png"], "unknown task 'inpant'. Did you mean 'inpaint'?"),
+        (["--task", "inpaint", "--mask", "m.png", "--method", "smc"], "such as 0.05 (--std 0.05)"),
         (["--task", "blr=1"], "Did you mean 'blur'?"),
         (["--task", "super-resolution=3", "--simulate"], "factor"),
         (["--task", "radon=6"], "simulate must be given"),
@@ -172,6 +174,7 @@ def test_bad_input(
         Image.new("L", (8, 8), grey).save(tmp_path / f"{name}.png")
     said = langevin("restore", "a.png", "--model", model, *words, "--out", "out")
     assert said.code == 2, said.out
+    assert said.err.count("\n") == 1
     assert message in said.err
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("*.png"))
 
@@ -181,6 +184,29 @@ def test_a_picture_smaller_than_the_model(langevin: Run, model: Path, tmp_path: 
     said = langevin("restore", tmp_path / "a.png", "--model", model, "--task", "blur=1", "--out", tmp_path / "out")
     assert said.code == 2
     assert "at least 8 × 8 pixels" in said.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["restore", "--task", "inpaint", "--mask", "m.png"],
+        ["restore", "--task", "blur=1"],
+        ["edit", "--mask", "m.png"],
+        ["purify"],
+        ["anomaly", "--label", "3", "--truth", "m.png"],
+    ],
+)
+def test_what_is_no_picture_is_one_sentence(
+    langevin: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """A text file in place of the picture, whichever command looks at its size first."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("x = 1\n")
+    mask(tmp_path / "m.png", 8, 8)
+    said = langevin(words[0], "mine.py", "--model", model, *words[1:], "--out", "out")
+    assert (said.code, said.out) == (2, "")
+    assert "mine.py: not a picture Pillow can read" in said.err
+    assert said.err.count("\n") == 1
 
 
 def test_coverage_is_that_of_a_normal_posterior() -> None:

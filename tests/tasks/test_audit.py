@@ -14,7 +14,7 @@ from langevin.cli import main
 from langevin.report.audit import as_html
 from langevin.tasks.audit import CHECKS, State, audit, load, truth
 from langevin.tasks.audit.page import as_markdown
-from langevin.tasks.audit.reports import script
+from langevin.tasks.audit.scripts import script
 from langevin.tasks.audit.state import Entry, audited
 
 HERE = Path(__file__).parent / "audit_references.py"

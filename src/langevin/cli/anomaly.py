@@ -66,7 +66,6 @@ def run(options: Options) -> None:
 
     from .. import samplers
     from ..adapters import loading
-    from ..data.images import upright_size
     from ..generate import model_digest
     from ..tasks import pictures, prepare
     from ..tasks.anomaly import anomaly, auroc
@@ -97,7 +96,7 @@ def run(options: Options) -> None:
     truths = {}
     for name, path in found:
         if (file := drawn[name]) is not None:
-            width, height = upright_size(str(path))
+            width, height = pictures.size_of(path)
             truths[name] = pictures.read_mask(file, (height, width))
     judged = {name for name, truth in truths.items() if bool(truth.any()) and not bool(truth.all())}
     if truths and not judged:

@@ -22,6 +22,9 @@ PROVEN_WRONG = 1
 ALL = "diffusers"
 """The thing that stands for every scheduler of the installed diffusers."""
 
+NO_SCRIPTS = "No script was written: they are for schedulers of diffusers (diffusers:CLASS)."
+"""What is said of reports that were asked for of anything else."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -53,7 +56,8 @@ class Options:
     json: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Write the rows as JSON."""
     reports: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
-    """Write a short script for each row that is WRONG, which shows the figure with diffusers, torch and numpy alone."""
+    """Of schedulers of diffusers alone: write a short script for each row that is WRONG, which shows the figure with
+    diffusers, torch and numpy."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("audit")
     """Where the page of `langevin audit diffusers` goes."""
     defaults: bool = False
@@ -88,8 +92,9 @@ def run(options: Options) -> int:
         from ..tasks.audit.load import parts
 
         where, name, settings = parts(report.thing)
-        written = write_reports(reports, [(name, settings, report)] if where == ALL else [])
-        print(f"{reports} holds {written} script{'s' * (written != 1)}.")
+        theirs = where == ALL and report.kind == "scheduler"
+        written = write_reports(reports, [(name, settings, report)]) if theirs else 0
+        print(scripts(reports, written) if theirs else NO_SCRIPTS)
     return PROVEN_WRONG if report.wrong else 0
 
 
@@ -126,9 +131,16 @@ def write_json(path: Path | None, record: dict[str, Any]) -> None:
     path.write_bytes(files.as_json({**record, "versions": versions()}))
 
 
+def scripts(folder: Path, written: int) -> str:
+    """A line about the scripts of a folder, which is made with the first of them."""
+    if not written:
+        return "No script was written: no row is WRONG that one can show."
+    return f"{folder} holds {written} script{'s' * (written != 1)}."
+
+
 def write_reports(folder: Path, found: Sequence[tuple[str, dict[str, Any], Report]]) -> int:
     """A script for each row that is WRONG and can be shown by one; how many."""
-    from ..tasks.audit.reports import script
+    from ..tasks.audit.scripts import script
 
     written = 0
     for name, options, report in found:
@@ -167,7 +179,7 @@ def everything(options: Options, json_file: Path | None, reports: Path | None) -
     overview(state)
     if reports is not None:
         found = [(e.name, e.options, e.report) for e in state.audited if e.report is not None]
-        print(f"{reports} holds {write_reports(reports, found)} scripts.")
+        print(scripts(reports, write_reports(reports, found)))
     print(f"{out} holds state-of-the-samplers.md, .html and .json. {state.seconds:.0f} s.")
     return PROVEN_WRONG if any(e.report and e.report.wrong for e in state.entries) else 0
 

@@ -96,7 +96,6 @@ def run(options: Options) -> None:
     check_guidance(options.guidance_scale)
     check_seed(options.seed)
     from ..adapters import loading
-    from ..data.images import upright_size
     from ..generate import model_digest
     from ..tasks import edit as editing
     from ..tasks import pictures, prepare
@@ -130,7 +129,7 @@ def run(options: Options) -> None:
     masks = {}
     for name, path in found:
         if (file := drawn[name]) is not None:
-            width, height = upright_size(str(path))
+            width, height = pictures.size_of(path)
             masks[name] = pictures.read_mask(file, (height, width))
             if not bool(masks[name].any()):
                 raise UserError(f"mask {file} is black everywhere: nothing may change. It must be white where it may")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, UseAppendAction, arg
 
 from .._duration import duration
-from .._errors import UserError
+from .._errors import UserError, unknown
 from .given import conditions
 from .measurement import bounds, enlarged, job, larger, measured, placed, shown_measurement, shown_std
 from .options import Name, Number, Whole, at_least_one, check_seed, device_named, json_value, writable
@@ -55,11 +55,12 @@ class Options:
     method_options: Annotated[dict[str, str], arg(metavar="KEY VALUE ...", help_behavior_hint="")] = field(
         default_factory=dict
     )
-    """Settings of the method."""
+    """Settings of the method: --method smc --method-options particles 16."""
     n: Annotated[int, arg(aliases=("-n",), metavar="N")] = 8
     """Samples of each picture."""
     steps: Annotated[int, arg(metavar="N")] = 50
-    """Evaluations of the model a sample, at most. A warning tells when they were too few."""
+    """Evaluations of the model a sample, at most (of smc: steps, each of as many evaluations as it has particles). A
+    warning tells when they were too few."""
     label: Name = None
     """The class of the pictures, by name or index, where the model takes one and it is known."""
     given: UseAppendAction[tuple[str, ...]] = ()
@@ -102,7 +103,6 @@ def run(options: Options) -> None:
 
     from .. import operators
     from ..adapters import loading
-    from ..data.images import upright_size
     from ..generate import model_digest
     from ..report import Bar
     from ..storage import files
@@ -111,6 +111,8 @@ def run(options: Options) -> None:
 
     settings = {key: json_value(text) for key, text in options.method_options.items()}
     task = options.task.partition("=")[0].strip()
+    if task not in operators.NAMED:
+        raise unknown("task", task, operators.NAMED)
     std = (0.0 if task in KNOWN else STD) if options.std is None else options.std
     operators.GaussianNoise(std)
     if options.method is not None:
@@ -149,7 +151,7 @@ def run(options: Options) -> None:
     results.check(found)
     jobs = {}
     for name, path in found:
-        width, height = upright_size(str(path))
+        width, height = pictures.size_of(path)
         mask = drawn[name]
         free = None if mask is None else pictures.read_mask(mask, (height, width))
         if free is not None and bool((free == free[0, 0]).all()):

@@ -95,6 +95,11 @@ def create_sampler(name: str, **settings: object) -> Sampler:
             takes = f"It takes {', '.join(known)}." if known else "It takes none."
             raise UserError(f"sampler {name!r} has no option {key!r}.{nearest(key, known)} {takes}")
     if lacks := [key for key, p in known.items() if p.default is p.empty and key not in settings]:
+        if "measurement" in lacks:
+            raise UserError(
+                f"sampler {name!r} draws given a measurement, and has none here: use langevin restore --method {name}, "
+                f"in Python langevin.restore(…, method={name!r})"
+            )
         raise UserError(f"sampler {name!r} needs a value for {', '.join(lacks)}")
     try:
         made: Sampler = make(**settings)

@@ -104,6 +104,18 @@ def check_sizes(found: Sequence[tuple[str, Path]], model: Denoiser, *, larger: b
             )
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """(width, height) of a picture as it is seen, from its header alone.
+
+    Raises:
+        UserError: for a file that is no picture; it names the file.
+    """
+    try:
+        return upright_size(os.fspath(path))
+    except Refused as error:
+        raise UserError(f"{path}: {error}") from None
+
+
 def read(name: str, path: Path, model: Denoiser) -> Picture:
     """A picture file for a model of images, in its own size; warns of what is lost by 8 bits.
 

@@ -112,7 +112,9 @@ def walk(
     """
     shape, inverse = tuple(centre.shape[1:]), expand(1 / variance, centre)
     if isinstance(measurement.noise, GaussianNoise) and measurement.noise.std == 0:
-        raise UserError("std must be > 0 for Langevin dynamics on the likelihood, got 0")
+        raise UserError(
+            "std must be > 0 for Langevin dynamics on the likelihood, got 0; give one, such as 0.05 (--std 0.05)"
+        )
 
     def log_density(x: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():

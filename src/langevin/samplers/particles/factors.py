@@ -106,7 +106,10 @@ class Likelihood(Factor):
 
     def __post_init__(self) -> None:
         if isinstance(self.measurement.noise, GaussianNoise) and not self.measurement.std > 0:
-            raise UserError("std must be > 0 for particles, which are weighed by the density of y, got 0")
+            raise UserError(
+                "std must be > 0 for particles, which are weighed by the density of y, got 0; give one, such as 0.05 "
+                "(--std 0.05)"
+            )
 
     def variance(self, t: Tensor, belief: Distribution) -> Tensor:
         """c_t, ``()`` or ``(B,)``, in units of the data."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
+from types import NoneType
 from typing import Any
 
-from ..._errors import unknown
+from ..._errors import UserError, nearest, shown, unknown
 from .belief import Believer, audit_belief
 from .checks import CHECKS, audit_subject
 from .guider import Guidance, audit_guidance
 from .load import KINDS, load
+from .report import Report, Row, Verdict, counted
 from .state import Entry, State, state_of_diffusers
-from .verdict import Report, Row, Verdict, counted
 
 __all__ = [
     "CHECKS",
@@ -28,7 +30,7 @@ __all__ = [
 ]
 
 
-def audit(thing: str, *, checks: Iterable[str] | None = None, **how: Any) -> Report:
+def audit(thing: object, *, checks: Iterable[str] | None = None, **how: Any) -> Report:
     """What is found about a scheduler, sampler, guider or denoiser on exact worlds.
 
     ::
@@ -37,12 +39,21 @@ def audit(thing: str, *, checks: Iterable[str] | None = None, **how: Any) -> Rep
         print(report.wrong)
 
     Args:
-        thing: as :func:`langevin.tasks.audit.load` takes it, with its other arguments.
+        thing: a name or the thing itself, as :func:`langevin.tasks.audit.load` takes it.
         checks: of schedulers and samplers: some of ``CHECKS``; all if not given.
+        how: the other arguments of ``load``: options, kind, process, prediction, time, world.
 
     Raises:
         UserError: for what cannot be found, made, or audited, with the reason.
     """
+    takes = [name for name in inspect.signature(load).parameters if name != "thing"]
+    for name in how:
+        if name not in takes:
+            raise UserError(
+                f"audit has no argument {name!r}.{nearest(name, takes)} It takes checks, {', '.join(takes)}."
+            )
+    if isinstance(checks, str) or not isinstance(checks, (Iterable, NoneType)):
+        raise UserError(f"checks must be a list of names such as ['order', 'law'], got {shown(checks)}")
     chosen = None if checks is None else list(checks)
     for name in chosen or ():
         if name not in CHECKS:

@@ -9,8 +9,8 @@ import torch
 
 from . import truth
 from .reading import Level
+from .report import Said, none, said
 from .subject import Path, Run, Subject
-from .verdict import Said, none, said
 
 RATIO = 0.3
 """The noise-to-signal ratio at which an order is measured: the structure of the world, 0.1 to 0.35, is there."""
@@ -103,16 +103,18 @@ def levels(subject: Subject) -> Said:
             worst = (f"{n} steps: {found}", 1.0)
             break
     values = {f"miss at {n}": m for n, m in misses.items()}
-    least = (0.035 if subject.stochastic else 1e-3) + told
+    base = 0.035 if subject.stochastic else 1e-3
+    least = base + told
+    bound = f"{least:.2g} ({base:g}, and {told:.1g} for the times)" if told > 0.01 * base else f"{least:.2g}"
     if worst[1]:
         return said("WRONG", worst[0], "the level of the time that is asked next", **values)
     figure = f"off by {misses[10]:.1e} of a state at 10 steps, {misses[7]:.1e} at 7, {misses[40]:.1e} at 40"
     if max(misses[10], misses[7]) <= least:
-        return said("ok", figure, f"at most {least:.2g}", **values)
+        return said("ok", figure, f"at most {bound}", **values)
     proven = subject.kind == "scheduler" or not subject.stochastic  # chains of Langevin have a bias of their step size
     if proven and misses[40] > 2 * least and not misses[40] <= 0.5 * misses[10]:
-        return said("WRONG", figure, f"at most {least:.2g}, or falling with the steps", **values)
-    return said("note", figure, f"{least:.2g}; it falls with the steps", **values)
+        return said("WRONG", figure, f"at most {bound}, or falling with the steps", **values)
+    return said("note", figure, f"{bound}; it falls with the steps", **values)
 
 
 def asked_off(run: Path) -> float:
@@ -251,7 +253,7 @@ def moments(subject: Subject) -> Said:
     allowed = 4.5 * truth.variance_error() + 0.01
     mean_allowed = 4.5 + 0.01 * math.sqrt(truth.N)
     figure += f"; mean off by {last.mean:.1f} standard errors"
-    expected = f"1 ± {allowed:.3f} at {most}, mean within {mean_allowed:.1f}"
+    expected = f"1 ± {allowed:.3f} at {most}, mean within {mean_allowed:.2f} standard errors"
     off = (abs(last.variance - 1) / allowed, last.mean / mean_allowed)
     earlier = (abs(before.variance - 1) / allowed, before.mean / mean_allowed)
     if max(off) <= 1:

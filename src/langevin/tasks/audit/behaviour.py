@@ -10,8 +10,8 @@ import torch
 
 from .accuracy import asked_off
 from .drive import distance
+from .report import Said, none, said
 from .subject import Run, Subject
-from .verdict import Said, none, said
 
 HALVES = (torch.float16, torch.bfloat16)
 
@@ -19,12 +19,15 @@ HALVES = (torch.float16, torch.bfloat16)
 def times(subject: Subject) -> Said:
     """The times at which ten steps ask the network: falling, none twice in a row, of the noise that the state has.
 
-    Rising times are WRONG. Repeated ones, beyond those of methods of several evaluations a step, and times that stand
-    for another noise than the state's (a grid of noise levels whose times are rounded to whole ones) are noted: the
-    network is asked a question that is not the one at hand; what it costs is in the other rows.
+    Rising times are WRONG, and so is a run that asks nothing. Repeated ones, beyond those of methods of several
+    evaluations a step, and times that stand for another noise than the state's (a grid of noise levels whose times are
+    rounded to whole ones) are noted: the network is asked a question that is not the one at hand; what it costs is in
+    the other rows.
     """
     run = subject.run(Run(10, 2))
     asked = list(run.asked)
+    if not asked:
+        return said("WRONG", "the network is never asked: samples do not depend on it", "evaluations", evaluations=0.0)
     aligned = len(asked) == len(run.states) - 1  # a state before each evaluation; samplers here show those of steps
     off = asked_off(run)
     noise = [level_ratio(told) for told in run.asked_levels]
@@ -50,7 +53,8 @@ def wasted(subject: Subject) -> Said:
     """Each of the evaluations of ten steps, changed by 0.01, changes the samples; one that does not was for nothing."""
     how = Run(10, 4)
     plain = subject.run(how)
-    count = len(plain.asked)
+    if not (count := len(plain.asked)):
+        return none("the network is never asked: see times")
     unused = [j + 1 for j in range(count) if distance(subject.run(replace(how, nudge=j)).x, plain.x) == 0.0]
     values = {"wasted": float(len(unused))}
     if not unused:

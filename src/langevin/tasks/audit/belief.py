@@ -19,7 +19,7 @@ from ...worlds import World, random_mixture, ring
 from . import truth
 from .behaviour import line
 from .drive import distance
-from .verdict import Report, Said, none, said
+from .report import Report, Said, none, said
 
 RATIOS = (0.05, 0.15, 0.5, 1.5, 5.0)
 """Noise-to-signal ratios that are looked at."""
@@ -63,6 +63,9 @@ class Believer:
     def __post_init__(self) -> None:
         if not isinstance(self.process, ScalarGaussian):
             raise UserError(f"process must have states αx_0 + σε for an audit, got {self.process!r}")
+        if isinstance(self.network, Denoiser) and tuple(self.network.shape) != tuple(self.world.shape):
+            own, of = tuple(self.network.shape), tuple(self.world.shape)
+            raise UserError(f"world must have states of the denoiser's shape, {own}, got one of shape {of}")
         self.denoiser = self.read(self.network, **self.reading)
 
     def read(self, network: Callable[..., Any], **reading: Any) -> Denoiser:
@@ -203,12 +206,14 @@ def audit_belief(believer: Believer) -> Report:
     return Report(believer.name, "denoiser", tuple(rows), about, round(time.monotonic() - begun, 2))
 
 
-def world_named(name: str) -> World:
-    """A world by its name.
+def world_named(name: str | World) -> World:
+    """A world by its name, or itself.
 
     Raises:
         UserError: for a name that is not known.
     """
-    if name not in WORLDS:
+    if isinstance(name, World):
+        return name
+    if not isinstance(name, str) or name not in WORLDS:
         raise unknown("world", name, WORLDS)
     return WORLDS[name]()

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from ..._errors import UserError
 from . import accuracy, behaviour, interface
 from .behaviour import line
+from .report import Report, Row, Said, none, said
 from .subject import Subject
-from .verdict import Report, Row, Said, none, said
 
 CHECKS: dict[str, Callable[[Subject], Said]] = {
     "order": accuracy.order,

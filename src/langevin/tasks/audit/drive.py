@@ -32,7 +32,7 @@ STREAMS = itertools.count(10**6)
 
 
 @dataclass(eq=False)
-class Scheduler(Subject):
+class Driven(Subject):
     """Schedulers that a function makes, each new.
 
     Args:

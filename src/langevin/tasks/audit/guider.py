@@ -17,7 +17,7 @@ from ...worlds import GaussianMixture
 from . import truth
 from .behaviour import HALVES, line
 from .drive import distance, quiet
-from .verdict import Report, Row, Said, none, said
+from .report import Report, Row, Said, none, said
 
 STEPS = 10
 """Of the run in which a guider is asked; at the middle one of them, unless it is said."""

@@ -12,15 +12,15 @@ from torch import Tensor
 
 from . import truth
 from .behaviour import line
-from .drive import Scheduler, distance, quiet
+from .drive import Driven, distance, quiet
 from .reading import Level, exploding
+from .report import Said, none, said
 from .subject import Run, Subject
-from .verdict import Said, none, said
 
 
 def config(subject: Subject) -> Said:
     """One made of its configuration, by way of JSON, gives the same samples; one that a run changes is noted."""
-    if not isinstance(subject, Scheduler) or subject.config is None:
+    if not isinstance(subject, Driven) or subject.config is None:
         return none("it has no configuration that another is made of")
     how = Run(10, 4)
     with quiet():
@@ -39,7 +39,7 @@ def add_noise(subject: Subject) -> Said:
 
     a·x_0 + s·ε with the level of the step; half a per cent allows for tables in float32.
     """
-    if not isinstance(subject, Scheduler):
+    if not isinstance(subject, Driven):
         return none("it has none")
     path = subject.run(Run(10, 2))
     with quiet():
@@ -62,7 +62,7 @@ def training_noise(subject: Subject) -> Said:
 
     For tables, at whole times t: √ᾱ_t x_0 + √(1 − ᾱ_t) ε, or x_0 + σ_t ε where the states of the steps are scaled so.
     """
-    if not isinstance(subject, Scheduler) or subject.reading.family != "table":
+    if not isinstance(subject, Driven) or subject.reading.family != "table":
         return none("it has no table of times")
     scaled = abs(subject.run(Run(10, 1)).levels[0][0] - 1) < 1e-6
     count = len(subject.reading.level.bar)  # type: ignore[attr-defined]
@@ -129,7 +129,7 @@ def entry(subject: Subject) -> Said:
     from the same states is at most thrice that of the whole run: what is left to go is less, though a multistep method
     begins anew. An error of more than 1, the size of the data, is WRONG where the whole run has a tenth of it.
     """
-    if not isinstance(subject, Scheduler):
+    if not isinstance(subject, Driven):
         return none("it takes any start")
     begin = 10 * subject.every
     how = Run(20, 16, begin=begin)
@@ -163,7 +163,7 @@ def ending(subject: Subject) -> Said:
 
     From any larger one it could have gone on: what is left of it, s/a, is noise in the samples.
     """
-    if not isinstance(subject, Scheduler):
+    if not isinstance(subject, Driven):
         return none("a grid says where it ends")
     a, s = subject.run(Run(10, 2)).levels[-1]
     least, left = subject.reading.least, s / a
@@ -178,7 +178,7 @@ def beginning(subject: Subject) -> Said:
     a state of data of unit variance, to 1 %. A share a/s of more than 5 % of the data in the first state is noted: pure
     noise is another law there (arXiv:2305.08891).
     """
-    if not isinstance(subject, Scheduler):
+    if not isinstance(subject, Driven):
         return none("it has none")
     with quiet():
         made = subject.make()

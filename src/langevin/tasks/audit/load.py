@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..._errors import UserError, nearest, unknown
+from ..._errors import UserError, nearest, shown, unknown
 from ..._registry import methods
 from ...denoisers import Denoiser
-from ...processes import create_process
+from ...processes import Process, create_process
 from ...samplers import Sampler, create_sampler
+from ...worlds import World
 from .belief import Believer, world_named
-from .drive import Scheduler, setting
+from .drive import Driven, setting
 from .guider import Guidance, Guider, Ours
 from .ours import Sampling
 from .reading import SPECIAL, Unreadable
@@ -32,58 +33,78 @@ FORM = "diffusers:CLASS, langevin:NAME, MODULE:NAME or FILE.py:NAME, options in 
 
 
 def load(
-    thing: str,
+    thing: object,
     *,
     options: Mapping[str, Any] | None = None,
     kind: str | None = None,
-    process: str = "vp",
+    process: str | Process = "vp",
     prediction: str = "x0",
     time: str | None = None,
-    world: str = "audit",
+    world: str | World = "audit",
 ) -> Thing:
-    """What is to be audited. A file or module that is named is run.
+    """What is to be audited, by name or itself. A file or module that is named is run.
 
     Args:
         thing: ``diffusers:DEISMultistepScheduler``, ``langevin:dpmpp-2m``, ``FILE.py:function``, ``package:Name``;
-            with options as in ``diffusers:DPMSolverMultistepScheduler(use_karras_sigmas=True)``.
+            with options as in ``diffusers:DPMSolverMultistepScheduler(use_karras_sigmas=True)``; or the thing itself: a
+            sampler, a scheduler or a guider or a class of them, a denoiser, a function.
         options: more of them.
         kind: one of ``KINDS``, where it cannot be seen: a function of three arguments is a sampler, of two a denoiser.
-        process: of samplers and denoisers, by its registered name.
+        process: of samplers and networks, by its registered name or itself; a denoiser of this library has its own.
         prediction, time: how a denoiser is read (:func:`langevin.denoiser`).
-        world: of a denoiser: audit, ring, random-2 or random-16.
+        world: of a denoiser: audit, ring, random-2, random-16, or a world itself.
 
     Raises:
         UserError: for what cannot be found, made, or audited, with the reason.
     """
-    where, name, found = parts(thing)
-    given = {**found, **(options or {})}
-    if options:
-        thing = f"{where}:{name}({', '.join(f'{key}={value!r}' for key, value in given.items())})"
     if kind is not None and kind not in KINDS:
         raise unknown("kind", kind, KINDS)
-    if where == "langevin":
-        return ours(thing, name, given, process)
-    made = attribute(where, name)
+    law = process if isinstance(process, Process) else create_process(process)
+    if not isinstance(thing, str):
+        title, made, given = titled(thing), thing, dict(options or {})
+    else:
+        where, name, found = parts(thing)
+        title, given = thing, {**found, **(options or {})}
+        if options:
+            title = f"{where}:{name}({', '.join(f'{key}={value!r}' for key, value in given.items())})"
+        if where == "langevin":
+            return of_kind(title, ours(title, name, given, law), kind)
+        made = attribute(where, name)
     try:
         what = kind or kind_of(made)
     except ImportError as error:  # diffusers stands in for classes whose packages are missing
-        raise UserError(f"{thing} cannot be audited: {' '.join(str(error).split()):.200}") from None
+        raise UserError(f"{title} cannot be audited: {' '.join(str(error).split()):.200}") from None
     if what == "scheduler":
-        return scheduler(thing, made, given)
+        return scheduler(title, made, given)
     if what == "guider":
-        return guider(thing, made, given)
-    made = called(thing, made, given)
+        return guider(title, made, given)
+    made = called(title, made, given)
     if what == "denoiser":
         reading = {"prediction": prediction, "time": time}
-        return Believer(thing, made, create_process(process), reading, world_named(world))  # type: ignore[arg-type]
+        own = made.process if isinstance(made, Denoiser) else law
+        return Believer(title, made, own, reading, world_named(world))  # type: ignore[arg-type]
     if what == "sampler":
-        is_sampler = isinstance(made, Sampler)
-        own, function = (made, None) if is_sampler else (None, made)
-        return Sampling(thing, create_process(process), own, function)  # type: ignore[arg-type]
+        sampler, function = (made, None) if isinstance(made, Sampler) else (None, made)
+        return Sampling(title, law, sampler, function)  # type: ignore[arg-type]
     raise UserError(
-        f"thing must be a scheduler (with set_timesteps and step), a sampler, a guider or a denoiser, got {thing!r}, "
-        f"which is none that can be told; say which by kind: {', '.join(KINDS)}"
+        f"thing must be {FORM}, or itself a scheduler (with set_timesteps and step), a sampler, a guider or a "
+        f"denoiser, got {shown(thing)}, which is none that can be told; say which by kind: {', '.join(KINDS)}"
     )
+
+
+def titled(made: Any) -> str:
+    """What a thing is called that was not named: a function or a class by its name, a short one by its ``repr``."""
+    named: str | None = getattr(made, "__qualname__", None)
+    text = named or repr(made)
+    return text if len(text) <= 80 and "\n" not in text else type(made).__name__
+
+
+def of_kind(title: str, found: Thing, kind: str | None) -> Thing:
+    """A sampler or guidance of this library, which is of its kind and no other."""
+    own = "sampler" if isinstance(found, Sampling) else "guider"
+    if kind not in (None, own):
+        raise UserError(f"kind must be {own} for {title}, which is one, or not be given; got {kind!r}")
+    return found
 
 
 def parts(thing: str) -> tuple[str, str, dict[str, Any]]:
@@ -181,6 +202,8 @@ def called(thing: str, made: Any, options: Mapping[str, Any]) -> Any:
     """A class made with its options; anything else as it is, bound to them."""
     if not isinstance(made, type):
         if options:
+            if isinstance(made, (Sampler, Denoiser)):
+                raise UserError(f"options are for names and classes, got {dict(options)} for {thing}, which is made")
             from functools import partial
 
             return partial(made, **options)
@@ -197,19 +220,21 @@ def unmakeable(thing: str, error: Exception) -> UserError:
     return UserError(f"{thing} cannot be made: {type(error).__name__}: {said:.200}")
 
 
-def scheduler(thing: str, made: Any, options: Mapping[str, Any]) -> Scheduler:
+def scheduler(thing: str, made: Any, options: Mapping[str, Any]) -> Driven:
     """A class of schedulers, or a scheduler, whose like is made again for every run."""
     if isinstance(made, type):
         make = lambda **more: made(**{**options, **more})
     elif hasattr(made, "from_config") and setting(made, "num_train_timesteps") is not None:
         make = lambda **more: type(made).from_config({**dict(made.config), **options, **more})
+    elif hasattr(made, "set_timesteps"):
+        raise UserError(f"thing must be a class of schedulers, or one with from_config and its config, got {thing}")
     else:
         make = lambda **more: made(**{**options, **more})
     name = getattr(made, "__name__", type(made).__name__)
     if why := SPECIAL.get(name):
         raise UserError(f"{thing} cannot be audited: {why}")
     try:
-        return Scheduler(thing, make)
+        return Driven(thing, make)
     except Unreadable as error:
         raise UserError(f"{thing} cannot be audited: {error}") from None
     except UserError:
@@ -219,20 +244,30 @@ def scheduler(thing: str, made: Any, options: Mapping[str, Any]) -> Scheduler:
 
 
 def guider(thing: str, made: Any, options: Mapping[str, Any]) -> Guider:
-    """A class of guiders."""
+    """A class of guiders, or a guider, whose like is made again for every question."""
+    make = lambda **more: made(**{**options, **more})
+    if not isinstance(made, type) and hasattr(made, "set_state"):
+        if not hasattr(made, "from_config") or not isinstance(getattr(made, "config", None), Mapping):
+            raise UserError(f"thing must be a class of guiders, or one with from_config and its config, got {thing}")
+        make = lambda **more: type(made).from_config({**dict(made.config), **options, **more})
     try:
-        return Guider(thing, lambda **more: made(**{**options, **more}))
+        return Guider(thing, make)
     except UserError:
         raise
     except Exception as error:  # whatever a foreign class raises
         raise unmakeable(thing, error) from error
 
 
-def ours(thing: str, name: str, options: Mapping[str, Any], process: str) -> Thing:
+def ours(thing: str, name: str, options: Mapping[str, Any], process: Process) -> Thing:
     """A registered sampler or guidance."""
     samplers, guidances = ({row.name: row for row in methods(kind)} for kind in ("samplers", "guidance"))
     if name in samplers:
-        return Sampling(thing, create_process(process), create_sampler(name, **options))  # type: ignore[arg-type]
+        if "measurement" in inspect.signature(samplers[name].make).parameters:
+            raise UserError(
+                f"{thing} cannot be audited: it draws given a measurement. Use langevin restore --method {name}; "
+                "langevin league judges it"
+            )
+        return Sampling(thing, process, create_sampler(name, **options))  # type: ignore[arg-type]
     if name in guidances:
         function = guidances[name].make
         takes = inspect.signature(function).parameters

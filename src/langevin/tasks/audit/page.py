@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 from .checks import CHECKS
+from .report import Row
 from .state import Entry, State
-from .verdict import Row
 
 COMMAND = "langevin audit diffusers --out DIR"
 

@@ -11,8 +11,8 @@ from ..._errors import UserError
 from .checks import audit_subject
 from .load import load
 from .reading import SPECIAL
+from .report import Report, plain
 from .subject import Subject
-from .verdict import Report, plain
 
 LATENT = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
 FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}

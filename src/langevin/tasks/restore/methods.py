@@ -1,8 +1,8 @@
 """Solvers of y = A(x) + n by name: ``method(denoiser, measurement, *, noise, steps, **options) -> x``.
 
 ``noise`` says how many samples and which, ``steps`` is the number of evaluations of the denoiser a sample may cost
-(methods with inner loops share them), and the measurement has one row or one a sample. A method of one's own
-is such a function.
+(methods with inner loops share them, and ``smc`` costs that for each of its particles), and the measurement has one row
+or one a sample. A method of one's own is such a function.
 """
 
 from __future__ import annotations

@@ -128,7 +128,8 @@ def restore(
         method: a name (``langevin methods --category inverse``) or a function
             ``method(denoiser, measurement, *, noise, steps, **options) -> x``; ``default_method`` if not given.
         n: samples a measurement.
-        steps: evaluations of the model a sample, at most. ``fit`` tells whether they were enough.
+        steps: evaluations of the model a sample, at most; of ``smc`` times its ``particles``. ``fit`` tells whether
+            they were enough.
         seed: of the noise.
         batch: samples carried at a time.
         progress: called as ``progress(done, total)``, counting evaluations of samples.

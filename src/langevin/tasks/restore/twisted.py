@@ -22,7 +22,7 @@ from ...samplers.particles import smc as particles_of
     proof="exact: tests/tasks/test_restore.py, tests/samplers/test_particles.py",
 )
 def smc(denoiser: Denoiser, measurement: Measurement, *, noise: Noise, steps: int, particles: int = 64) -> Tensor:
-    """A draw for each sample from a population of its own of ``samplers.smc_posterior``, by the weights of its end.
+    """A draw for each sample from a population of its own, by the weights of its end (``particles.smc_posterior``).
 
     The law is the posterior but for O(1/particles), for any operator and noise with a density. It costs ``particles``
     times the evaluations of other methods, steps·particles a sample.

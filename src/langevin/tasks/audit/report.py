@@ -1,4 +1,4 @@
-"""What an audit says: a verdict a row, with the figure and what was expected."""
+"""The record of an audit: a verdict a row, with the figure and what was expected."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from ..._errors import unknown
 
 Verdict = Literal["ok", "note", "WRONG", "n/a"]
 """``ok`` holds; ``note`` is worth knowing and no fault, or cannot be judged; ``WRONG`` is proven; ``n/a`` means nothing
@@ -70,8 +72,15 @@ class Report:
         return tuple(row for row in self.rows if row.verdict == "WRONG")
 
     def row(self, check: str) -> Row:
-        """The row of a check."""
-        return next(row for row in self.rows if row.check == check)
+        """The row of a check.
+
+        Raises:
+            UserError: for a check that was not made.
+        """
+        found = {row.check: row for row in self.rows}
+        if check not in found:
+            raise unknown("row", check, found)
+        return found[check]
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON; a figure that is not finite is None."""

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from .verdict import Report, Row
+from .report import Report, Row
 
 HEAD = '''"""diffusers {release}: {name}, {check}.
 {text}"""
