@@ -593,7 +593,8 @@ def test_bad_times(config: dict[str, Any], call: dict[str, Any], said: str) -> N
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Scheduler.from_config({"_class_name": "ScoreSdeVeScheduler"}), "unknown scheduler class"),
+        (lambda: Scheduler.from_config({"_class_name": "DPMSolverSDE"}), "class 'DPMSolverSDE' is not accepted"),
+        (lambda: Scheduler.from_config({"shift": 3.0, "snr": 0.1}), r"unknown keyword 'snr'.* Accepted are DDIM"),
         (lambda: Scheduler.from_config({**CONFIG, "beta_schedule": "flat"}), "unknown beta_schedule"),
         (lambda: Scheduler.from_config({**CONFIG, "prediction_type": "noise"}), "unknown prediction_type"),
         (lambda: Scheduler.from_config({**FLOW, "prediction_type": "epsilon"}), "cannot be read at t = 1"),

@@ -20,7 +20,8 @@ from ...numerics.frame import GaussianFrame
 from ...processes import DDPM, expand
 from ...samplers import Sampler, check_grid
 from .choice import sampler_of
-from .native import OURS, bounded, described, native_class, native_config, restored
+from .classes import check_changes, named, native_class, native_config
+from .native import OURS, bounded, described, restored
 from .run import Generators, Run
 from .scheduler_config import Conventions
 from .times import check_mu, number_of, of_sigmas, of_steps, of_timesteps, slack_of
@@ -104,6 +105,7 @@ class Scheduler(SchedulerMixin, ConfigMixin):
         self._grid = grid if grid is None or isinstance(grid, str) else check_grid(grid)  # type: ignore[arg-type]
         if isinstance(self._grid, str) and self._grid != "config":
             lookup("grids", self._grid)
+        config = named(config)
         Conventions.of(config)  # what cannot be read is told in our words
         native = native_config(config)
         ours = described(sampler, self._grid)
@@ -133,6 +135,9 @@ class Scheduler(SchedulerMixin, ConfigMixin):
     ) -> Any:
         """The scheduler for a config, that of a pipeline's scheduler; see the class for what is chosen."""
         check_instance("config", config, Mapping, "a scheduler's config, such as pipe.scheduler.config")
+        check_changes(changes, config)
+        if changes.get("_class_name") is None:
+            config = named(config, isinstance(config, FrozenDict))
         made = Scheduler(sampler, grid, moments, **{**config, **changes})
         return (made, {}) if return_unused_kwargs else made
 
