@@ -7,6 +7,7 @@ import inspect
 import itertools
 import json
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -606,6 +607,13 @@ def test_bad_times(config: dict[str, Any], call: dict[str, Any], said: str) -> N
         (lambda: Scheduler.from_config(CONFIG, grid=[0.5, 0.5]), "grid must move"),
         (lambda: Scheduler.from_config(CONFIG, sampler="ddim", moments=start()), "moments are for"),
         (lambda: Scheduler.from_config(CONFIG, moments=start(1)), "two data or more"),
+        (lambda: Scheduler.from_config(CONFIG, moments=start() / 0), "moments must be of finite .* got 72 of 72"),
+        (lambda: Scheduler.from_config(CONFIG, moments=start().long()), "moments must be of finite .* got torch.int64"),
+        (
+            lambda: Scheduler.from_config(CONFIG, moments=start(1).repeat(4, 1, 1, 1)),
+            "moments must be of data that dif",
+        ),
+        (lambda: Scheduler.from_config(CONFIG, moments=[1.0]), "moments must be a GaussianFrame or a batch"),
         (lambda: Scheduler.from_config(CONFIG, grid=[0.5, 0.0]).set_timesteps(4), "num_inference_steps must be 1"),
         (lambda: Scheduler.from_config(CONFIG, sampler="rk45").set_timesteps(4), "known beforehand"),
         (lambda: Scheduler.from_config(CONFIG).step(start(), 999, start()), "set_timesteps must be called"),
@@ -614,6 +622,23 @@ def test_bad_times(config: dict[str, Any], call: dict[str, Any], said: str) -> N
 def test_bad_requests(make: Callable[[], Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         make()
+
+
+@pytest.mark.parametrize("config", [CONFIG, FLOW])
+@pytest.mark.parametrize("shape", [(2, 3, 5), (3, 4, 2), (12,)])
+def test_moments_of_another_shape(shape: tuple[int, ...], config: dict[str, Any]) -> None:
+    """Of other coordinates, or of the same in another order; as a batch and as a frame."""
+    data = Noise(0, 8).normal(shape)
+    frame = GaussianFrame.from_covariance(torch.zeros(30).double(), torch.eye(30).double())
+    for moments, got in ((data, shape), (frame, (30,))):
+        scheduler = Scheduler.from_config(config, moments=moments)
+        scheduler.set_timesteps(4)
+        said = re.escape(f"moments must be of data of shape {SHAPE}, as this pipeline's states, got {got}")
+        with pytest.raises(UserError, match=said):
+            walk(scheduler, start())
+    scheduler = Scheduler.from_config(config, moments=start(8).flatten(1))
+    scheduler.set_timesteps(4)
+    assert walk(scheduler, start()).shape == (3, *SHAPE)
 
 
 @pytest.mark.parametrize("kind", ["lazy", "ahead"])

@@ -19,7 +19,7 @@ from ...distributions import Dirac, Distribution
 from ...numerics.frame import GaussianFrame
 from ...processes import DDPM, expand
 from ...samplers import Sampler, check_grid
-from .choice import sampler_of
+from .choice import sampler_of, shape_of
 from .classes import check_changes, named, native_class, native_config
 from .native import OURS, bounded, described, restored
 from .run import Generators, Run
@@ -112,6 +112,7 @@ class Scheduler(SchedulerMixin, ConfigMixin):
         self.register_to_config(**native, **({OURS: ours} if ours else {}))
         self._known: tuple[FrozenDict, Conventions] | None = None
         self._sampler = sampler_of(sampler, moments, self._units.process)
+        self._moments = shape_of(moments)
         self.num_inference_steps: int | None = None
         self._run: Run | None = None
         self._step_index: int | None = None
@@ -229,7 +230,7 @@ class Scheduler(SchedulerMixin, ConfigMixin):
         else:
             grid = of_steps(units, config, self._sampler, self._grid, num_inference_steps, mu)
         own = timesteps is None and sigmas is None and self._grid is None
-        self._run = run = Run(self._sampler, units.process, grid, own)
+        self._run = run = Run(self._sampler, units.process, grid, own, self._moments)
         asked = torch.tensor([e.t for e in run.entries], dtype=torch.float64)
         labels = units.timestep(asked)
         whole = units.kind == "table" and bool((labels == labels.round()).all())
