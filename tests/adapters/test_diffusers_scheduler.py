@@ -540,9 +540,33 @@ def test_a_pipeline_is_saved_and_loaded_elsewhere(tmp_path: Path) -> None:
     loaded = Scheduler.from_pretrained(tmp_path, subfolder="scheduler")
     for back in (Scheduler.from_config(elsewhere.scheduler.config), loaded):
         assert (back._sampler, back._grid) == (samplers.DDIM(0.5), "trailing")
-    assert Scheduler.from_config(elsewhere.scheduler.config, sampler="unipc")._grid is None
+    assert Scheduler.from_config(elsewhere.scheduler.config, sampler="unipc")._grid == "trailing"
     # Other schedulers of diffusers can be made of ours.
     assert diffusers.EulerDiscreteScheduler.from_config(pipe.scheduler.config).config.beta_end == 0.012
+
+
+@pytest.mark.parametrize("config", [CONFIG, FLOW])
+def test_what_is_not_named_is_kept(config: dict[str, Any]) -> None:
+    """A grid keeps the sampler, a sampler the grid; moments put the default in the place of one that takes none."""
+    first = Scheduler.from_config(config, sampler="unipc")
+    second = Scheduler.from_config(first.config, grid="karras")
+    assert (second._sampler, second._grid) == (first._sampler, "karras")
+    third = Scheduler.from_config(second.config, sampler=samplers.DDIM())
+    assert (third._sampler, third._grid) == (samplers.DDIM(), "karras")
+    again = Scheduler.from_config(third.config)
+    assert (again._sampler, again._grid) == (samplers.DDIM(), "karras")
+    own = Scheduler.from_config(third.config, grid="own")
+    assert (own._sampler, own._grid) == (samplers.DDIM(), None)
+    assert own.config == Scheduler.from_config(config, sampler=samplers.DDIM()).config
+    known = Scheduler.from_config(third.config, moments=start(8))
+    assert isinstance(known._sampler, GaussianRemainder)
+    assert known._grid is None
+    rest = Scheduler.from_config(config, sampler=GaussianRemainder(order=2), grid="karras")
+    known = Scheduler.from_config(rest.config, moments=start(8))
+    assert isinstance(known._sampler, GaussianRemainder)
+    assert (known._sampler.order, known._grid) == (2, "karras")
+    with pytest.raises(UserError, match="moments are for"):
+        Scheduler.from_config(rest.config, sampler="ddim", moments=start(8))
 
 
 def test_copies() -> None:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..._errors import UserError, shown
 from ..._registry import methods
-from ...samplers import Sampler, create_sampler
+from ...samplers import GaussianRemainder, Sampler, create_sampler
 from .classes import defaults, native_class
-from .scheduler_config import Conventions
+from .scheduler_config import FLOWS, Conventions
 
 OURS = "_langevin"
 """The key of a config under which sampler and grid are kept; diffusers passes over keys that begin so."""
@@ -91,3 +91,26 @@ def restored(kept: Any) -> tuple[Sampler | str | None, Any]:
         raise UserError(f"{OURS} must be a mapping with a sampler and a grid, got {shown(kept)}")
     sampler, settings = kept.get("sampler"), kept.get("settings")
     return create_sampler(sampler, **settings) if sampler and settings else sampler, kept.get("grid")
+
+
+def remembered(
+    config: dict[str, Any],
+    sampler: Sampler | str | None,
+    grid: Any,
+    moments: Any,
+) -> tuple[Sampler | str | None, Any]:
+    """Sampler and grid: what is named now, and for what is not what the config kept, which is taken out of it.
+
+    Moments call for the default solver: a kept sampler that takes none goes, and the grid that was chosen with it. The
+    grid ``"own"`` is the sampler's own, whatever was kept.
+    """
+    kept, times = restored(config.pop(OURS, None))
+    before = times
+    if sampler is None and moments is not None and kept is not None:
+        made = create_sampler(kept) if isinstance(kept, str) else kept
+        kept, times = (kept, times) if isinstance(made, GaussianRemainder) else (None, None)
+    sampler, grid = kept if sampler is None else sampler, times if grid is None else grid
+    grid = None if isinstance(grid, str) and grid == "own" else grid
+    if before is not None and grid is None and config.get("_class_name") in FLOWS:
+        config.pop("use_flow_sigmas", None)  # the scheduler said so of its grid, which it has no longer
+    return sampler, grid
