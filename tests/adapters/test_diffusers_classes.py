@@ -40,6 +40,13 @@ def test_made_and_loaded_configs(name: str) -> None:
     assert nameless._units == loaded._units
 
 
+@pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "TCDScheduler"])
+def test_converted_configs(name: str) -> None:
+    """What a scheduler of diffusers takes over from another one's config, and keeps beside its own, is of no matter."""
+    config = getattr(diffusers, name).from_config(diffusers.DDIMScheduler(clip_sample=False).config).config
+    assert type(Scheduler.from_config(config)).__name__ == name
+
+
 REFUSED = [
     name
     for name in dir(diffusers)

@@ -211,11 +211,9 @@ def native_grid(model: Any, steps: int) -> Tensor:
         else:
             own.set_timesteps(steps, **more)
     except (ValueError, RuntimeError, IndexError):
-        most = int(config.get("num_train_timesteps", 1000))
-        raise UserError(
-            f"steps must be a number that {type(own).__name__} can take, as those from 1 to {most} are for most of its "
-            f"kind, got {steps}"
-        ) from None
+        most, name = int(config.get("num_train_timesteps", 1000)), type(own).__name__
+        accepted = f"at most {most}, the training steps of its {name}" if steps > most else f"one that its {name} takes"
+        raise UserError(f"steps must be {accepted}, got {steps}") from None
     if isinstance(model.process, RectifiedFlow):
         times = own.sigmas.double()
     elif isinstance(model.process, DDPM):
