@@ -27,9 +27,9 @@ from langevin.adapters import diffusers as adapter
 from langevin.denoisers import NetworkDenoiser
 from langevin.models import Autoencoder, Latent
 
-pytest.importorskip("diffusers")
+diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
-import small_pipelines as small
+import small_pipelines as small  # noqa: E402
 
 PROMPT, STEPS, SIZE = "a red apple on the sea", 5, 16
 CLOSE = 5e-5
@@ -229,6 +229,24 @@ def test_network_alone(place: Path) -> None:
     x = latents(whole)
     with torch.no_grad():
         assert torch.equal(made(x, 0.5).mean, whole(x, 0.5).mean)
+
+
+def test_scheduler_that_is_given(place: Path) -> None:
+    """As an object, of theirs or of ours, or as a configuration that names its class."""
+    pipeline("ddpm", place)
+    folder = place / "ddpm" / "unet"
+    native = diffusers.EulerDiscreteScheduler(beta_end=0.01, prediction_type="v_prediction")
+    whole = adapter.load(folder, device="cpu", scheduler={**native.config, "_class_name": "EulerDiscreteScheduler"})
+    for scheduler in (native, adapter.Scheduler.from_config(native.config, sampler="ddim")):
+        made = adapter.load(folder, device="cpu", scheduler=scheduler)
+        assert (made.process, made.parameterization) == (whole.process, whole.parameterization)
+        assert made.config["diffusers"]["scheduler"] == whole.config["diffusers"]["scheduler"]
+    ve = adapter.load(folder, device="cpu", scheduler=diffusers.ScoreSdeVeScheduler(sigma_max=50.0))
+    assert ve.process == langevin.processes.VE(0.01, 50.0)
+    with pytest.raises(UserError, match=r"scheduler must be a scheduler .* got one of .* settings without _class_name"):
+        adapter.load(folder, scheduler=diffusers.DDPMScheduler(thresholding=False).config)
+    with pytest.raises(UserError, match=r"scheduler must be a scheduler of diffusers, as DDPMScheduler.*got 'DDPM'"):
+        adapter.load(folder, scheduler="DDPM")
 
 
 def test_components_beside_the_index(place: Path) -> None:
@@ -441,8 +459,6 @@ def test_zero_terminal_snr(place: Path) -> None:
 
 def test_schedules(place: Path) -> None:
     """Tables of β against those that diffusers makes in float32: 1e-7 a β, √1000 roundings of their product."""
-    import diffusers
-
     from langevin.adapters.diffusers.schedules import noising
 
     for more in (
@@ -559,10 +575,40 @@ def test_predictions_and_sizes(place: Path) -> None:
     pipeline("sd", place)
     with pytest.raises(UserError, match=r"size must be a multiple of 2"):
         adapter.load(place / "sd", size=15)
+    with pytest.raises(UserError, match=r"size must be a multiple of 2 from 2 to 16384, .*got 7"):
+        adapter.load(place / "ddpm", size=7)  # halved once in the network
+    pipeline("sd3", place)
+    with pytest.raises(UserError, match=r"size must be a multiple of 4 .*got 6"):
+        adapter.load(place / "sd3", size=6)  # halved once by the codec, patches of 2
+    for size in (0, -8, True, 7.0, (8, 0)):
+        with pytest.raises(UserError, match=r"size must be a multiple of 2 from 2"):
+            adapter.load(place / "ddpm", size=size)
+    other = adapter.load(place / "ddpm", size=(6, 10), device="cpu")
+    assert langevin.sample(other, n=1, steps=2, seed=0).shape == (1, 3, 6, 10)
     with pytest.raises(UserError, match="caption must be a text"):
         loaded("sd", place).given(caption=3)
     with pytest.raises(UserError, match="native_grid needs a model"):
         adapter.native_grid(langevin.worlds.ring().denoiser(langevin.processes.VP()), 5)
+    with pytest.raises(UserError, match=r"must be at most 1000, the training steps of its DDIMScheduler, got 1001"):
+        adapter.native_grid(loaded("ddpm", place), 1001)
+    assert len(adapter.native_grid(loaded("ddpm", place), 1000)) == 1001
+
+
+def test_what_is_missing(place: Path) -> None:
+    """An index that names nothing, and the folder of a component that it names."""
+    folder = bad(place, "empty")
+    shutil.rmtree(folder / "unet")
+    with pytest.raises(UserError, match=r"bad-empty/unet is missing, the folder of what model_index.json names unet"):
+        langevin.load(folder)
+    rewrite(folder / "model_index.json", unet=[None, None])
+    with pytest.raises(UserError, match=r"model_index.json, of a DDIMPipeline, names no unet, transformer or vae"):
+        langevin.load(folder)
+    (folder / "model_index.json").write_text("{}")
+    with pytest.raises(UserError, match=r"model_index.json names no unet, transformer or vae"):
+        langevin.load(folder)
+    (folder / "model_index.json").write_text("")
+    with pytest.raises(UserError, match=r"model_index.json"):
+        langevin.load(folder)
 
 
 def test_repositories(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

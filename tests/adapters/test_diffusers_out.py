@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def test_what_stands_in_the_way(changes: dict[str, Any], why: str, tmp_path: Pat
     asked = {"process": DDPM, "prediction": "eps", "time": "index", **changes}
     with pytest.raises(UserError, match=why) as told:
         adapter.save(made(**asked), tmp_path / "out")
-    assert "--network.name unet2d" in str(told.value)
+    assert "To train one that can: langevin train DATA --network.name unet2d" in str(told.value)
     assert not (tmp_path / "out").exists()
 
 
@@ -164,6 +165,38 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "out must be a new or empty directory" in capsys.readouterr().err
     assert main(["export", str(out), "--out", str(tmp_path / "again")]) == 2
     assert "is a pipeline of diffusers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "less"),
+    [("", "langevin"), ("unet/letter.txt", ""), ("vae/config.json", ""), ("letter.txt", ""), ("letter.txt", "all")],
+)
+def test_what_is_somebody_elses_stays(more: str, less: str, tmp_path: Path) -> None:
+    """Another pipeline, and a directory that mixes files with ours, are refused before anything is written."""
+    folder = tmp_path / "pipe"
+    adapter.save(made(DDPM, "v", "index"), folder)
+    if less:  # without our description it is as diffusers writes one
+        shutil.rmtree(folder if less == "all" else folder / less)
+    if more:
+        (folder / more).parent.mkdir(exist_ok=True)
+        (folder / more).write_text("mine")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    with pytest.raises(UserError, match=r"path must be a new or empty directory.*pipe: .* is not of an export") as told:
+        adapter.save(made(DDPM, "v", "index"), folder)
+    assert f": {more.partition('/')[0]}" in str(told.value)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_an_earlier_export_is_replaced(tmp_path: Path) -> None:
+    """With a card and hidden files beside it, which stay; so is an empty directory; a file is none."""
+    (tmp_path / "pipe").mkdir()
+    for _ in range(2):
+        adapter.save(made(DDPM, "v", "index"), tmp_path / "pipe")
+        (tmp_path / "pipe" / "README.md").write_text("a card")
+        (tmp_path / "pipe" / ".gitattributes").write_text("")
+    assert (tmp_path / "pipe" / "README.md").read_text() == "a card"
+    with pytest.raises(UserError, match=r"path must be a directory, got .*README.md, which is a file"):
+        adapter.save(made(DDPM, "v", "index"), tmp_path / "pipe" / "README.md")
 
 
 def test_damaged_description(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import inspect
 import itertools
 import json
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -539,9 +540,33 @@ def test_a_pipeline_is_saved_and_loaded_elsewhere(tmp_path: Path) -> None:
     loaded = Scheduler.from_pretrained(tmp_path, subfolder="scheduler")
     for back in (Scheduler.from_config(elsewhere.scheduler.config), loaded):
         assert (back._sampler, back._grid) == (samplers.DDIM(0.5), "trailing")
-    assert Scheduler.from_config(elsewhere.scheduler.config, sampler="unipc")._grid is None
+    assert Scheduler.from_config(elsewhere.scheduler.config, sampler="unipc")._grid == "trailing"
     # Other schedulers of diffusers can be made of ours.
     assert diffusers.EulerDiscreteScheduler.from_config(pipe.scheduler.config).config.beta_end == 0.012
+
+
+@pytest.mark.parametrize("config", [CONFIG, FLOW])
+def test_what_is_not_named_is_kept(config: dict[str, Any]) -> None:
+    """A grid keeps the sampler, a sampler the grid; moments put the default in the place of one that takes none."""
+    first = Scheduler.from_config(config, sampler="unipc")
+    second = Scheduler.from_config(first.config, grid="karras")
+    assert (second._sampler, second._grid) == (first._sampler, "karras")
+    third = Scheduler.from_config(second.config, sampler=samplers.DDIM())
+    assert (third._sampler, third._grid) == (samplers.DDIM(), "karras")
+    again = Scheduler.from_config(third.config)
+    assert (again._sampler, again._grid) == (samplers.DDIM(), "karras")
+    own = Scheduler.from_config(third.config, grid="own")
+    assert (own._sampler, own._grid) == (samplers.DDIM(), None)
+    assert own.config == Scheduler.from_config(config, sampler=samplers.DDIM()).config
+    known = Scheduler.from_config(third.config, moments=start(8))
+    assert isinstance(known._sampler, GaussianRemainder)
+    assert known._grid is None
+    rest = Scheduler.from_config(config, sampler=GaussianRemainder(order=2), grid="karras")
+    known = Scheduler.from_config(rest.config, moments=start(8))
+    assert isinstance(known._sampler, GaussianRemainder)
+    assert (known._sampler.order, known._grid) == (2, "karras")
+    with pytest.raises(UserError, match="moments are for"):
+        Scheduler.from_config(rest.config, sampler="ddim", moments=start(8))
 
 
 def test_copies() -> None:
@@ -593,7 +618,8 @@ def test_bad_times(config: dict[str, Any], call: dict[str, Any], said: str) -> N
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Scheduler.from_config({"_class_name": "ScoreSdeVeScheduler"}), "unknown scheduler class"),
+        (lambda: Scheduler.from_config({"_class_name": "DPMSolverSDE"}), "class 'DPMSolverSDE' is not accepted"),
+        (lambda: Scheduler.from_config({"shift": 3.0, "snr": 0.1}), r"unknown keyword 'snr'.* Accepted are DDIM"),
         (lambda: Scheduler.from_config({**CONFIG, "beta_schedule": "flat"}), "unknown beta_schedule"),
         (lambda: Scheduler.from_config({**CONFIG, "prediction_type": "noise"}), "unknown prediction_type"),
         (lambda: Scheduler.from_config({**FLOW, "prediction_type": "epsilon"}), "cannot be read at t = 1"),
@@ -605,6 +631,13 @@ def test_bad_times(config: dict[str, Any], call: dict[str, Any], said: str) -> N
         (lambda: Scheduler.from_config(CONFIG, grid=[0.5, 0.5]), "grid must move"),
         (lambda: Scheduler.from_config(CONFIG, sampler="ddim", moments=start()), "moments are for"),
         (lambda: Scheduler.from_config(CONFIG, moments=start(1)), "two data or more"),
+        (lambda: Scheduler.from_config(CONFIG, moments=start() / 0), "moments must be of finite .* got 72 of 72"),
+        (lambda: Scheduler.from_config(CONFIG, moments=start().long()), "moments must be of finite .* got torch.int64"),
+        (
+            lambda: Scheduler.from_config(CONFIG, moments=start(1).repeat(4, 1, 1, 1)),
+            "moments must be of data that dif",
+        ),
+        (lambda: Scheduler.from_config(CONFIG, moments=[1.0]), "moments must be a GaussianFrame or a batch"),
         (lambda: Scheduler.from_config(CONFIG, grid=[0.5, 0.0]).set_timesteps(4), "num_inference_steps must be 1"),
         (lambda: Scheduler.from_config(CONFIG, sampler="rk45").set_timesteps(4), "known beforehand"),
         (lambda: Scheduler.from_config(CONFIG).step(start(), 999, start()), "set_timesteps must be called"),
@@ -613,6 +646,23 @@ def test_bad_times(config: dict[str, Any], call: dict[str, Any], said: str) -> N
 def test_bad_requests(make: Callable[[], Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         make()
+
+
+@pytest.mark.parametrize("config", [CONFIG, FLOW])
+@pytest.mark.parametrize("shape", [(2, 3, 5), (3, 4, 2), (12,)])
+def test_moments_of_another_shape(shape: tuple[int, ...], config: dict[str, Any]) -> None:
+    """Of other coordinates, or of the same in another order; as a batch and as a frame."""
+    data = Noise(0, 8).normal(shape)
+    frame = GaussianFrame.from_covariance(torch.zeros(30).double(), torch.eye(30).double())
+    for moments, got in ((data, shape), (frame, (30,))):
+        scheduler = Scheduler.from_config(config, moments=moments)
+        scheduler.set_timesteps(4)
+        said = re.escape(f"moments must be of data of shape {SHAPE}, as this pipeline's states, got {got}")
+        with pytest.raises(UserError, match=said):
+            walk(scheduler, start())
+    scheduler = Scheduler.from_config(config, moments=start(8).flatten(1))
+    scheduler.set_timesteps(4)
+    assert walk(scheduler, start()).shape == (3, *SHAPE)
 
 
 @pytest.mark.parametrize("kind", ["lazy", "ahead"])

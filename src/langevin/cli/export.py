@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from .._errors import UserError
 from .options import writable
 
 
@@ -32,11 +31,10 @@ class Options:
 def run(options: Options) -> None:
     """Export, and say how it is read there."""
     out = writable(options.out)
-    if out.is_dir() and any(out.iterdir()) and not (out / "model_index.json").is_file():
-        raise UserError(f"out must be a new or empty directory, or one of an earlier export, got {options.out}")
     from .. import models
-    from ..adapters.diffusers.export import save
+    from ..adapters.diffusers.export import check_target, save
 
+    check_target(out, "out")
     model = models.load(options.model, device="cpu")
     save(model, out)
     print(f"{out}: a pipeline, read by diffusers.DiffusionPipeline.from_pretrained({str(out)!r}).")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -33,6 +34,29 @@ def sampler_of(sampler: Sampler | str | None, moments: GaussianFrame | Tensor | 
     if isinstance(moments, Tensor):
         if moments.ndim < 2 or len(moments) < 2:
             raise UserError(f"moments must be of two data or more, (n, *shape), got {tuple(moments.shape)}")
+        bad = int((~moments.isfinite()).sum())
+        if bad or not moments.is_floating_point():
+            what = f"{bad} of {moments.numel()} that are not" if bad else str(moments.dtype)
+            raise UserError(f"moments must be of finite real numbers, got {what}")
+        if not bool((moments != moments[:1]).any()):
+            raise UserError(f"moments must be of data that differ, got {len(moments)} that are equal")
         moments = moments_from(moments.flatten(1).to("cpu", torch.float64), tuple(moments.shape[1:]))
     check_instance("moments", moments, GaussianFrame, "a GaussianFrame or a batch of data")
     return replace(chosen, frame=moments)
+
+
+def shape_of(moments: GaussianFrame | Tensor | None) -> tuple[int, ...] | None:
+    """The shape of the data that moments are of, as far as they say it; None without moments."""
+    if moments is None:
+        return None
+    return tuple(moments.shape[1:]) if isinstance(moments, Tensor) else (len(moments.mean),)
+
+
+def check_shape(moments: tuple[int, ...] | None, shape: tuple[int, ...]) -> None:
+    """Refuse moments of data of another shape than the states of a pipeline; (D,) is of any with D numbers.
+
+    Raises:
+        UserError: with both shapes.
+    """
+    if moments is not None and moments not in (shape, (math.prod(shape),)):
+        raise UserError(f"moments must be of data of shape {shape}, as this pipeline's states, got {moments}")

@@ -23,13 +23,16 @@ WRITTEN = "0.30.0"
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
+WRITES = (f"unet/{WEIGHTS}", f"unet/{CONFIG}", f"scheduler/{SCHEDULER}", OWN, OWN_MOMENTS, INDEX)
+"""The files of an export."""
+
 TYPES = {"eps": "epsilon", "x0": "sample", "v": "v_prediction", "flow": "flow_prediction"}
 """Our names of what a network predicts, and diffusers'."""
 
 TRAIN = (
     "--network.name unet2d --process.name ddpm --prediction.name v --prediction.time index --prediction.no-scale-input"
 )
-"""The options of ``langevin train`` of a model that maps."""
+"""Options of ``langevin train`` of a model that maps."""
 
 
 def save(model: Any, path: str | os.PathLike[str]) -> None:
@@ -42,13 +45,49 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
 
     Args:
         model: a denoiser of images by the network ``unet2d``, as ``langevin.load`` gives it.
-        path: a directory, made if it does not exist.
+        path: a new or empty directory, or one of an earlier export.
 
     Raises:
-        UserError: for a model that does not map; it names the option that stands in the way.
+        UserError: for a model that does not map, naming the option that stands in the way, and for a directory that
+            holds anything else.
     """
     check_path("path", path)
+    check_target(Path(path), "path")
     files.publish(Path(path), contents(model))
+
+
+def check_target(folder: Path, name: str) -> None:
+    """Refuse a directory that an export would overwrite or mix with what it holds.
+
+    A directory of an earlier export has its description and nothing that an export does not write, but for a README.md
+    and hidden files.
+
+    Raises:
+        UserError: with the argument's name, the directory and what is in the way.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{name} must be a directory, got {folder}, which is a file")
+    tops = {file.partition("/")[0] for file in WRITES}
+    kept = [path for path in sorted(folder.glob("*")) if not path.name.startswith(".") and path.name != "README.md"]
+    inner = [inside for path in kept if path.is_dir() and path.name in tops for inside in sorted(path.rglob("*"))]
+    found = [path.relative_to(folder).as_posix() for path in (*kept, *inner)]
+    strange = [file for file in found if file not in WRITES and file not in tops]
+    if found and not strange and not _is_own(folder / OWN):
+        strange = [found[0]]
+    if strange:
+        raise UserError(
+            f"{name} must be a new or empty directory, or one of an earlier export, got {folder}: "
+            f"{strange[0]} is not of an export of this library"
+        )
+
+
+def _is_own(file: Path) -> bool:
+    """Whether a file is the description that an export writes."""
+    try:
+        values = files.read_json(file)
+    except (UserError, OSError):
+        return False
+    return values.get("langevin") == 1 and values.get("kind") == "diffusers"
 
 
 def contents(model: Any) -> dict[str, bytes]:
@@ -91,7 +130,8 @@ def check(model: Any) -> None:
     """Refuse a model that no pipeline of diffusers computes, with what stands in the way."""
     why = _obstacle(model)
     if why is not None:
-        raise UserError(f"this model has no counterpart in diffusers: {why}; one trained with {TRAIN} has")
+        how = f"To train one that can: langevin train DATA {TRAIN}"
+        raise UserError(f"this model cannot become a pipeline of diffusers: {why}. {how}")
 
 
 def _obstacle(model: Any) -> str | None:

@@ -21,7 +21,7 @@ from . import networks, text
 from .codec import Codec, reduction
 from .directory import CONFIG, INDEX, OWN, SCHEDULER, component, is_diffusers, make, read_index
 from .export import read_own
-from .schedules import Noising, complete, noising, shift
+from .schedules import Noising, complete, given, noising, shift
 
 DENOISERS = ("unet", "transformer")
 """Names of the component that denoises."""
@@ -39,7 +39,7 @@ def load(
     revision: str | None = None,
     device: torch.device | str | None = None,
     size: int | tuple[int, int] | None = None,
-    scheduler: Mapping[str, Any] | None = None,
+    scheduler: Any = None,
 ) -> NetworkDenoiser | Latent | Autoencoder:
     """The model of a pipeline of diffusers, or of one of its networks, with its conventions read from its files.
 
@@ -51,8 +51,10 @@ def load(
         path: a directory with ``model_index.json`` or a model's ``config.json``, or a repository of the Hub.
         revision: of a repository: a branch, a tag or a commit.
         device: where it computes; a CUDA device if there is one, else the CPU, if not given.
-        size: side of the images in pixels, or (height, width); the size it was trained at if not given.
-        scheduler: the configuration of a scheduler, in place of the directory's (``scheduler_config.json``).
+        size: side of the images in pixels, or (height, width), multiples of what the networks halve; the size it was
+            trained at if not given.
+        scheduler: a scheduler of diffusers or its configuration with ``_class_name``, in place of the directory's
+            (``scheduler_config.json``).
 
     Raises:
         UserError: for what is no such directory, weights kept as pickles alone, classes that are not known, and
@@ -63,7 +65,7 @@ def load(
     if not is_diffusers(folder):
         raise UserError(f"{folder} is no directory of diffusers: it holds no {INDEX}, and no {CONFIG} with _class_name")
     index = read_index(folder) if (folder / INDEX).is_file() else _alone(folder)
-    made = _Pipeline(folder, index, size, scheduler).model()
+    made = _Pipeline(folder, index, size, given(scheduler)).model()
     where = device if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
     for network in [made.network, *([made.codec.network] if isinstance(made, Latent) else [])]:
         network.eval().to(where)
@@ -96,7 +98,10 @@ class _Pipeline:
         if not self.has(name):
             return None
         library, kind = self.index[name]
-        return make(component(self.folder, name), str(library), str(kind))
+        where = component(self.folder, name)
+        if where == self.folder and not (where / CONFIG).is_file():
+            raise UserError(f"{self.folder / name} is missing, the folder of what {INDEX} names {name}")
+        return make(where, str(library), str(kind))
 
     def model(self) -> NetworkDenoiser | Latent | Autoencoder:
         """The model."""
@@ -104,8 +109,9 @@ class _Pipeline:
         codec = next((self.part(name) for name in CODECS if self.has(name)), None)
         if which is None:
             if codec is None:
-                raise UserError(f"{self.folder} holds a {self.name:.60}, in which no unet, transformer or vae is named")
-            return self._codec(codec, self._sides(codec.config.get("sample_size"), 1))
+                what = f", of a {self.name:.60}," if "_class_name" in self.index else ""
+                raise UserError(f"{self.folder / INDEX}{what} names no unet, transformer or vae")
+            return self._codec(codec, self._sides(codec.config.get("sample_size"), 1, reduction(codec.config)))
         noise, about = self._noising()
         network = self.part(which)
         kind = type(network).__name__
@@ -115,7 +121,7 @@ class _Pipeline:
         channels = int(network.config["in_channels"]) // (4 if kind == "FluxTransformer2DModel" else 1)
         ratio = 1 if codec is None else reduction(codec.config)
         trained = 128 if kind == "FluxTransformer2DModel" else network.config.get("sample_size")
-        sides = self._sides(trained, ratio)
+        sides = self._sides(trained, ratio, ratio * networks.multiple(kind, network.config))
         shape = (channels, sides[0] // ratio, sides[1] // ratio)
         adapted = _KINDS[kind](self, network, noise, sides)
         out = int(network.config.get("out_channels") or channels)
@@ -171,8 +177,8 @@ class _Pipeline:
         about = {"_class_name": config.get("_class_name"), **_plain(complete(config, where))}
         return noising(config, where), about
 
-    def _sides(self, sample: Any, ratio: int) -> tuple[int, int]:
-        """(height, width) of the images in pixels: what is asked for, or what it was trained at."""
+    def _sides(self, sample: Any, ratio: int, step: int) -> tuple[int, int]:
+        """(height, width) of the images in pixels: what is asked for, multiples of ``step``, or what it trained at."""
         asked = self.size
         if asked is None:
             sides = sample if isinstance(sample, (list, tuple)) else (sample, sample)
@@ -180,8 +186,9 @@ class _Pipeline:
                 raise UserError(f"{self.folder} does not say the size of its images; give size=…")
             return int(sides[0]) * ratio, int(sides[1]) * ratio
         sides = asked if isinstance(asked, (list, tuple)) else (asked, asked)
-        if not all(type(n) is int and 0 < n <= LARGEST and n % ratio == 0 for n in sides) or len(sides) != 2:
-            raise UserError(f"size must be a multiple of {ratio}, or (height, width) of these, got {shown(asked)}")
+        if not all(type(n) is int and 0 < n <= LARGEST and n % step == 0 for n in sides) or len(sides) != 2:
+            what = f"a multiple of {step} from {step}" if step > 1 else "an integer from 1"
+            raise UserError(f"size must be {what} to {LARGEST}, or (height, width) of these, got {shown(asked)}")
         return sides[0], sides[1]
 
     def _codec(self, network: Any, sides: tuple[int, int]) -> Autoencoder:

@@ -1,10 +1,9 @@
-"""The scheduler of diffusers that a config is for: its name, its own times, and what is kept of ours beside it."""
+"""The scheduler of diffusers that a config is for: its own times, its bounds, and what is kept of ours beside it."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,51 +12,17 @@ from torch import Tensor
 
 from ..._errors import UserError, shown
 from ..._registry import methods
-from ...samplers import Sampler, create_sampler
-from .scheduler_config import EDMS, FLOWS, TABLES, Conventions, kind_of
+from ...samplers import GaussianRemainder, Sampler, create_sampler
+from .classes import defaults, native_class
+from .scheduler_config import FLOWS, Conventions
 
 OURS = "_langevin"
 """The key of a config under which sampler and grid are kept; diffusers passes over keys that begin so."""
 
 
-PLAIN = {"table": "DDIMScheduler", "flow": "FlowMatchEulerDiscreteScheduler", "edm": "EDMEulerScheduler"}
-"""The plainest scheduler of each kind."""
-
-
-def native_class(config: Mapping[str, Any]) -> type:
-    """The class of diffusers that a config names; of one without a name, the class that has most of its keys.
-
-    diffusers writes the name into a config when it is saved or loaded, not when a scheduler is made.
-    """
-    kind, library = kind_of(config), importlib.import_module("diffusers")
-    name = config.get("_class_name")
-    if name is None:
-        keys = {key for key in config if not key.startswith("_")}
-        known = {"table": (*TABLES, *FLOWS), "flow": (*FLOWS, *TABLES), "edm": EDMS}[kind]
-
-        def fits(one: str) -> tuple[int, bool]:
-            return -len(keys ^ set(_settings(getattr(library, one)))), one == PLAIN[kind]
-
-        name = max(known, key=fits) if keys else PLAIN[kind]
-    found = getattr(library, name)
-    assert isinstance(found, type)
-    return found
-
-
-def _settings(native: type) -> tuple[str, ...]:
-    """The names of the settings of a scheduler's class."""
-    return tuple(inspect.signature(native.__init__).parameters)[1:]  # type: ignore[misc]
-
-
-def native_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config with the defaults of its own class."""
-    native: Any = native_class(config)
-    return {**native.from_config(dict(config)).config, "_class_name": native.__name__}
-
-
 def clips(config: Mapping[str, Any]) -> bool:
     """Whether the config's own class keeps predicted data within ``clip_sample_range``."""
-    return "clip_sample" in _settings(native_class(config)) and bool(config.get("clip_sample"))
+    return "clip_sample" in (defaults(native_class(config).__name__) or {}) and bool(config.get("clip_sample"))
 
 
 def bounded(mean: Tensor, config: Mapping[str, Any]) -> Tensor:
@@ -96,7 +61,7 @@ def native_grid(config: Mapping[str, Any], units: Conventions, steps: int, mu: f
 def flow_levels(config: Mapping[str, Any], sigmas: Sequence[float], mu: float | None) -> Tensor:
     """σ of a flow as its Euler scheduler takes them: shifted and converted as the config says; the last is 0."""
     native: Any = importlib.import_module("diffusers").FlowMatchEulerDiscreteScheduler
-    settings = {key: value for key, value in config.items() if key in _settings(native)}
+    settings = {key: value for key, value in config.items() if key in (defaults(native.__name__) or {})}
     settings.setdefault("shift", config.get("flow_shift", 1.0))
     own = native(**settings)
     own.set_timesteps(sigmas=list(sigmas), mu=mu)
@@ -126,3 +91,26 @@ def restored(kept: Any) -> tuple[Sampler | str | None, Any]:
         raise UserError(f"{OURS} must be a mapping with a sampler and a grid, got {shown(kept)}")
     sampler, settings = kept.get("sampler"), kept.get("settings")
     return create_sampler(sampler, **settings) if sampler and settings else sampler, kept.get("grid")
+
+
+def remembered(
+    config: dict[str, Any],
+    sampler: Sampler | str | None,
+    grid: Any,
+    moments: Any,
+) -> tuple[Sampler | str | None, Any]:
+    """Sampler and grid: what is named now, and for what is not what the config kept, which is taken out of it.
+
+    Moments call for the default solver: a kept sampler that takes none goes, and the grid that was chosen with it. The
+    grid ``"own"`` is the sampler's own, whatever was kept.
+    """
+    kept, times = restored(config.pop(OURS, None))
+    before = times
+    if sampler is None and moments is not None and kept is not None:
+        made = create_sampler(kept) if isinstance(kept, str) else kept
+        kept, times = (kept, times) if isinstance(made, GaussianRemainder) else (None, None)
+    sampler, grid = kept if sampler is None else sampler, times if grid is None else grid
+    grid = None if isinstance(grid, str) and grid == "own" else grid
+    if before is not None and grid is None and config.get("_class_name") in FLOWS:
+        config.pop("use_flow_sigmas", None)  # the scheduler said so of its grid, which it has no longer
+    return sampler, grid

@@ -211,3 +211,12 @@ def _or_default(value: Tensor | None, default: Tensor, batch: int) -> Tensor:
     if value is None:
         return default.expand(batch, -1)
     return torch.where(value.isnan(), default.to(value), value)
+
+
+def multiple(kind: str, config: Mapping[str, Any]) -> int:
+    """What each side of the states must be a multiple of for a network of a class."""
+    if kind == "UNet2DModel":
+        return int(2 ** (len(config["block_out_channels"]) - 1))  # joined with what was halved so often
+    if kind == "FluxTransformer2DModel":
+        return 2  # patches that its pipeline makes
+    return int(config.get("patch_size") or 1)

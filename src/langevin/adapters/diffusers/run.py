@@ -13,6 +13,7 @@ from ...distributions import Dirac, Distribution, Noise
 from ...numerics.frame import GaussianFrame
 from ...processes import ScalarGaussian
 from ...samplers import GaussianRemainder, Sampler, State
+from .choice import check_shape
 from .questions import Answers, Question, evaluations
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -38,10 +39,18 @@ class Run:
         own: whether the grid is the sampler's own. A first step that asks nothing is then no line of ``timesteps``, and
             the pipeline asks its network first at the end of that step; on another grid it asks as the grid says, and
             the output is not used.
+        moments: the shape of the data whose moments were given.
     """
 
-    def __init__(self, sampler: Sampler, process: ScalarGaussian, grid: Tensor, own: bool) -> None:
-        self.sampler, self.process = sampler, process
+    def __init__(
+        self,
+        sampler: Sampler,
+        process: ScalarGaussian,
+        grid: Tensor,
+        own: bool,
+        moments: tuple[int, ...] | None = None,
+    ) -> None:
+        self.sampler, self.process, self.moments = sampler, process, moments
         frame = sampler.frame if isinstance(sampler, GaussianRemainder) else None
         shape = (1,) if frame is None else (len(frame.mean),)
         try:
@@ -142,6 +151,7 @@ class Run:
     def _on_grid(self, x: Tensor) -> Sampler:
         """The sampler, planned for states like x."""
         if self._planned is None:
+            check_shape(self.moments, tuple(x.shape[1:]))
             self._planned = self.sampler.for_model(self._denoiser(x)).plan(self.process, self.grid)
         return self._planned
 

@@ -19,8 +19,9 @@ from ...distributions import Dirac, Distribution
 from ...numerics.frame import GaussianFrame
 from ...processes import DDPM, expand
 from ...samplers import Sampler, check_grid
-from .choice import sampler_of
-from .native import OURS, bounded, described, native_class, native_config, restored
+from .choice import sampler_of, shape_of
+from .classes import check_changes, named, native_class, native_config
+from .native import OURS, bounded, described, remembered
 from .run import Generators, Run
 from .scheduler_config import Conventions
 from .times import check_mu, number_of, of_sigmas, of_steps, of_timesteps, slack_of
@@ -75,13 +76,14 @@ class Scheduler(SchedulerMixin, ConfigMixin):
     * ``clip_sample`` and ``thresholding`` of the config bound x̂_0, where the class it is of does that. The variance of
       a network that learns one is not used.
     * The class bears the name of the native scheduler of the config, by which a pipeline writes it down: a saved
-      pipeline loads anywhere. ``Scheduler.from_config`` of its config brings sampler and grid back, if none is
-      chosen; ``moments``, and samplers of your own, must be given again.
+      pipeline loads anywhere. ``Scheduler.from_config`` of its config brings sampler and grid back where they are not
+      named, but for a sampler that does not take the ``moments`` that are; ``moments``, and samplers of your own, must
+      be given again.
 
     Args:
         sampler: a sampler or its registered name; the default solver if not given.
-        grid: times in [0, 1] downwards, the registered name of a grid, or ``"config"`` for the times of the native
-            scheduler of the config; the sampler's own if not given. On flow pipelines that offer it
+        grid: times in [0, 1] downwards, the registered name of a grid, ``"config"`` for the times of the native
+            scheduler of the config, or ``"own"`` for the sampler's, as if not given. On flow pipelines that offer it
             (``use_flow_sigmas``) a grid takes the place of the pipeline's own ``sigmas``.
         moments: of the data that the network knows (latents, in a latent pipeline): a ``GaussianFrame``, or a batch of
             them ``(n, *shape)``.
@@ -98,18 +100,18 @@ class Scheduler(SchedulerMixin, ConfigMixin):
         moments: GaussianFrame | Tensor | None = None,
         **config: Any,
     ) -> None:
-        kept = restored(config.pop(OURS, None))
-        if sampler is None and grid is None and moments is None:
-            sampler, grid = kept
+        sampler, grid = remembered(config, sampler, grid, moments)
         self._grid = grid if grid is None or isinstance(grid, str) else check_grid(grid)  # type: ignore[arg-type]
         if isinstance(self._grid, str) and self._grid != "config":
             lookup("grids", self._grid)
+        config = named(config)
         Conventions.of(config)  # what cannot be read is told in our words
         native = native_config(config)
         ours = described(sampler, self._grid)
         self.register_to_config(**native, **({OURS: ours} if ours else {}))
         self._known: tuple[FrozenDict, Conventions] | None = None
         self._sampler = sampler_of(sampler, moments, self._units.process)
+        self._moments = shape_of(moments)
         self.num_inference_steps: int | None = None
         self._run: Run | None = None
         self._step_index: int | None = None
@@ -133,6 +135,9 @@ class Scheduler(SchedulerMixin, ConfigMixin):
     ) -> Any:
         """The scheduler for a config, that of a pipeline's scheduler; see the class for what is chosen."""
         check_instance("config", config, Mapping, "a scheduler's config, such as pipe.scheduler.config")
+        check_changes(changes, config)
+        if changes.get("_class_name") is None:
+            config = named(config, isinstance(config, FrozenDict))
         made = Scheduler(sampler, grid, moments, **{**config, **changes})
         return (made, {}) if return_unused_kwargs else made
 
@@ -224,7 +229,7 @@ class Scheduler(SchedulerMixin, ConfigMixin):
         else:
             grid = of_steps(units, config, self._sampler, self._grid, num_inference_steps, mu)
         own = timesteps is None and sigmas is None and self._grid is None
-        self._run = run = Run(self._sampler, units.process, grid, own)
+        self._run = run = Run(self._sampler, units.process, grid, own, self._moments)
         asked = torch.tensor([e.t for e in run.entries], dtype=torch.float64)
         labels = units.timestep(asked)
         whole = units.kind == "table" and bool((labels == labels.round()).all())

@@ -25,8 +25,8 @@ TABLES = (
     "EulerAncestralDiscreteScheduler",
     "EulerDiscreteScheduler",
     "HeunDiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
     "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
     "LCMScheduler",
     "LMSDiscreteScheduler",
     "PNDMScheduler",
@@ -43,6 +43,9 @@ FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "F
 
 EDMS = ("EDMDPMSolverMultistepScheduler", "EDMEulerScheduler")
 """Schedulers of EDM's preconditioned networks, whose timesteps are ¼·log σ."""
+
+ACCEPTED = (*TABLES, *FLOWS, *EDMS)
+"""Schedulers in whose place one of this library can stand; of those with the same settings, the plainest first."""
 
 LAST = 2.0**-24
 """ᾱ_N of a table rescaled to zero terminal SNR: above 0, as most of its own schedulers have it."""
@@ -89,17 +92,22 @@ def kind_of(config: Mapping[str, Any]) -> str:
         UserError: for a class of another kind.
     """
     name = config.get("_class_name") or _by_keys(config)
+    if name is not None and name not in ACCEPTED:
+        raise UserError(f"the scheduler class {str(name)!r:.60} is not accepted. {accepted()}")
     if name in FLOWS and config.get("invert_sigmas"):
         raise UserError("invert_sigmas must be false: with it σ counts the data, not the noise")
     if name in FLOWS or config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
         return "flow"
     if name in EDMS:
         return "edm"
-    if name is not None and name not in TABLES:
-        raise unknown("scheduler class", str(name), (*TABLES, *FLOWS, *EDMS))
     if config.get("timestep_type", "discrete") != "discrete":
         raise UserError(f"timestep_type must be 'discrete', got {config['timestep_type']!r}")
     return "table"
+
+
+def accepted() -> str:
+    """The accepted classes, as a sentence."""
+    return f"Accepted are {', '.join(sorted(ACCEPTED))} (docs/schedulers.md)."
 
 
 def _by_keys(config: Mapping[str, Any]) -> str | None:

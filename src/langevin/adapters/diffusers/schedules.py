@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._errors import UserError, check_integer, unknown
+from ..._errors import UserError, check_instance, check_integer, unknown
 from ...processes import (
     DDPM,
     EDM,
@@ -117,6 +117,26 @@ def table_of_betas(config: Mapping[str, Any], where: str) -> tuple[float, ...]:
     return zero_terminal_snr(betas) if table.rescale_betas_zero_snr else betas
 
 
+def given(scheduler: Any) -> dict[str, Any] | None:
+    """The configuration of a scheduler that is given as one, or as the scheduler itself.
+
+    Raises:
+        UserError: for what is neither, and for a configuration that does not name its class, as that of a scheduler
+            that was made does not.
+    """
+    from .directory import package
+
+    if scheduler is None:
+        return None
+    if isinstance(scheduler, package("diffusers").SchedulerMixin):
+        return {**scheduler.config, "_class_name": type(scheduler).__name__}
+    what = "a scheduler of diffusers, as DDPMScheduler(), or its configuration with _class_name"
+    check_instance("scheduler", scheduler, Mapping, what)
+    if not isinstance(scheduler.get("_class_name"), str):
+        raise UserError(f"scheduler must be {what}, got one of {len(scheduler)} settings without _class_name")
+    return dict(scheduler)
+
+
 def complete(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The settings of a scheduler, those left out at the defaults of its class."""
     return dict(scheduler(config, where).config)
@@ -185,10 +205,15 @@ def native_grid(model: Any, steps: int) -> Tensor:
     config, more = own.config, {}
     if about.get("tokens") and config.get("use_dynamic_shifting"):
         more["mu"] = _mu(config, about["tokens"])
-    if about.get("tokens") and about["pipeline"].startswith("Flux") and not config.get("use_flow_sigmas"):
-        own.set_timesteps(sigmas=[1 - i / steps for i in range(steps)], **more)
-    else:
-        own.set_timesteps(steps, **more)
+    try:
+        if about.get("tokens") and about["pipeline"].startswith("Flux") and not config.get("use_flow_sigmas"):
+            own.set_timesteps(sigmas=[1 - i / steps for i in range(steps)], **more)
+        else:
+            own.set_timesteps(steps, **more)
+    except (ValueError, RuntimeError, IndexError):
+        most, name = int(config.get("num_train_timesteps", 1000)), type(own).__name__
+        accepted = f"at most {most}, the training steps of its {name}" if steps > most else f"one that its {name} takes"
+        raise UserError(f"steps must be {accepted}, got {steps}") from None
     if isinstance(model.process, RectifiedFlow):
         times = own.sigmas.double()
     elif isinstance(model.process, DDPM):
