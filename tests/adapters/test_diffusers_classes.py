@@ -40,11 +40,14 @@ def test_made_and_loaded_configs(name: str) -> None:
     assert nameless._units == loaded._units
 
 
-@pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "TCDScheduler"])
+@pytest.mark.parametrize("name", MADE)
 def test_converted_configs(name: str) -> None:
     """What a scheduler of diffusers takes over from another one's config, and keeps beside its own, is of no matter."""
-    config = getattr(diffusers, name).from_config(diffusers.DDIMScheduler(clip_sample=False).config).config
-    assert type(Scheduler.from_config(config)).__name__ == name
+    config: dict[str, Any] = diffusers.DDIMScheduler(clip_sample=False, sample_max_value=2.0).config
+    config = getattr(diffusers, name).from_config(config).config
+    assert type(Scheduler.from_config(config)).__name__ == SAME.get(name, name)
+    with pytest.raises(UserError, match="no such class has just these settings"):
+        Scheduler.from_config(diffusers.IPNDMScheduler.from_config(config).config)
 
 
 REFUSED = [

@@ -24,8 +24,8 @@ def named(config: Mapping[str, Any], made: bool = False) -> dict[str, Any]:
     """A config with the name of its class, which diffusers writes when it saves or loads one, not when it makes one.
 
     The config of a scheduler that was made has each setting of its class: the class is the accepted one that has these
-    and no others; of several, one with the defaults that were used, then the first. A config by hand is of the class of
-    its kind that has most of its keys.
+    and no others, but for what another accepted scheduler left behind; of several, one with the defaults that were
+    used, then the first. A config by hand is of the class of its kind that has most of its keys.
 
     Args:
         config: with a name or without.
@@ -40,7 +40,7 @@ def named(config: Mapping[str, Any], made: bool = False) -> dict[str, Any]:
     known = {name: values for name in ACCEPTED if (values := defaults(name)) is not None}
     if made or DEFAULTED in config:
         used = set(config.get(DEFAULTED, ()))
-        equal = [name for name in known if known[name].keys() == keys]
+        equal = [name for name in known if known[name].keys() == keys] or _begun(config, known)
         if not equal:
             raise UserError(
                 f"config must be of an accepted scheduler, and no such class has just these settings: "
@@ -59,6 +59,18 @@ def named(config: Mapping[str, Any], made: bool = False) -> dict[str, Any]:
 
     found = max((name for name in fitting if name in known), key=fits) if keys else PLAIN[kind]
     return {**config, "_class_name": found}
+
+
+def _begun(config: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The accepted classes with whose settings, all and in order, a config begins, if others' accepted settings follow.
+
+    A scheduler of diffusers that is made of another one's config keeps what it does not take behind its own settings.
+    """
+    keys = [key for key in config if not key.startswith("_")]
+    every = {key for values in known.values() for key in values}
+    begun = [name for name, values in known.items() if keys[: len(values)] == list(values) and every >= set(keys)]
+    most = max((len(known[name]) for name in begun), default=0)
+    return [name for name in begun if len(known[name]) == most]
 
 
 def check_changes(changes: Mapping[str, Any], config: Mapping[str, Any]) -> None:
