@@ -96,6 +96,7 @@ def test_largest_distance() -> None:
             largest_distance(wrong)
 
 
+@pytest.mark.slow
 def test_annealing_finds_the_weights_that_one_level_cannot() -> None:
     """Two far components of weights 0.8 and 0.2: annealed, their shares are right; at one level alone, the start's.
 
