@@ -16,6 +16,7 @@ from langevin.nn import create_network, default
 from langevin.objectives import LogNormal, SecondMoment, Stratified
 from langevin.training import EMAConfig, Learner, OptimiserConfig
 from langevin.training.learner import learning_rate
+from support import thinned
 
 PROCESS = processes.VP()
 WORLD = worlds.random_mixture(2, 4, rms=0.7, seed=2)
@@ -142,7 +143,7 @@ def gaps(head: Denoiser) -> dict[str, float]:
     return {"head": mean(found), "isotropic": mean(one), "constant": mean(each)}
 
 
-@pytest.mark.parametrize("kind", VARIANCE_HEADS)
+@pytest.mark.parametrize("kind", thinned(VARIANCE_HEADS, 2))
 def test_learns_the_posterior_variance(kind):
     """After a few seconds nearer to each coordinate's posterior variance than any number for all x_t can be."""
     head, _ = learned(kind, WORLD.denoiser(PROCESS), 300, 32)

@@ -92,7 +92,7 @@ def flows():
 
 
 @pytest.mark.parametrize("process", SOME)
-@pytest.mark.parametrize("sampler", thinned([name for name, law in PHASE_SAMPLERS.items() if law.order], 2))
+@pytest.mark.parametrize("sampler", thinned([name for name, law in PHASE_SAMPLERS.items() if law.order], 4))
 def test_order(flows, process, sampler):
     """Error against a 1e-12 reference from t = 0.9 to 0.2: the slope over two doublings is within 0.25."""
     q, law, world = PHASES[process], PHASE_SAMPLERS[sampler], mixture(2)

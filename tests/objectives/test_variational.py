@@ -60,6 +60,7 @@ def test_expectation_is_the_bound(times):
     assert abs(float(loss.mean() - expected)) < 4 * math.hypot(float(loss.std()) / math.sqrt(n), error)
 
 
+@pytest.mark.slow
 def test_any_stride_of_any_law():
     """A continuous law in 8 steps: the mean of the bound over 200 offsets of the grid is the loss's expectation."""
     process, n = processes.VP(), 40_000

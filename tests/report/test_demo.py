@@ -233,6 +233,7 @@ def test_a_trained_model_is_used_again(made: tuple[Path, Results], monkeypatch: 
     assert "in an earlier run" in (out / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_other_settings_are_not_passed_off_as_these(made: tuple[Path, Results]) -> None:
     out, _ = made
     for part, change in {"budget": BudgetConfig(steps=7), "seed": 1}.items():

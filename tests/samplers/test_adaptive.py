@@ -191,6 +191,7 @@ def test_a_field_that_is_zero_is_crossed_in_growing_steps():
     assert len(watched.calls) <= 12 * 8  # from a first step of 1e-6
 
 
+@pytest.mark.slow
 def test_phase_space():
     """A flow with a velocity of its own, against SciPy's 1e-12 reference."""
     process = processes.PhaseSpace()

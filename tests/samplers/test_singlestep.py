@@ -216,6 +216,7 @@ def test_orders_of_other_settings(rule, order):
     assert abs(slope(rule, processes.VP(), (40, 80, 160)) - order) < 0.25
 
 
+@pytest.mark.slow
 def test_order_of_prk():
     """Pseudo Runge–Kutta of order 4 has order 2, and 4 where σ/α is linear in time, as EDM's."""
     assert abs(slope(samplers.PRK(), processes.VP(), (64, 128, 256)) - 2) < 0.25
