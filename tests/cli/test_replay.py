@@ -93,6 +93,18 @@ def test_pictures_of_other_commands_come_back(place: Path, words: str, monkeypat
     assert set(said.inputs) == {"photo.png"} | ({"mask.png"} if "mask" in words else set())
 
 
+def test_samples_of_a_diffusers_pipeline_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `sample` takes, replay takes."""
+    diffusers = pytest.importorskip("diffusers")
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    unet = diffusers.UNet2DModel(sample_size=8, norm_num_groups=4, block_out_channels=(8, 8), **blocks)
+    diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler()).save_pretrained("pipeline")
+    assert main(["sample", "pipeline", "-n", "2", "--steps", "2", "--images", "--out", "s"]) == 0
+    assert drawn_again(tmp_path / "s/images/00001.png")[1]["same_bytes"] is True
+
+
 def test_without_metadata_nothing_is_said(place: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """The same pixels, and a file that is told to say nothing."""
     monkeypatch.chdir(place)

@@ -40,14 +40,5 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str | None = No
 
 
 def load_denoiser(path: str | os.PathLike[str], *, own: bool = True, device: torch.device | str | None = None) -> Any:
-    """The model of a directory, for what needs the denoiser of a network, or anything that makes data.
-
-    Args:
-        path: as of ``load``.
-        own: whether it must be a denoiser of the data themselves, by a network; else any that is sampled will do.
-        device: as of ``load``.
-
-    Raises:
-        UserError: as ``load``, and for a model of another kind.
-    """
+    """``models.load_denoiser``, of a pipeline of diffusers too."""
     return as_denoiser(load(path, device=device), path, own=own)

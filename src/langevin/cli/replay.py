@@ -151,7 +151,8 @@ def check(said: Provenance, asked: Any, inputs: Mapping[str, str]) -> None:
 
 def sample_again(said: Provenance, asked: Any, alone: bool, device: str | None) -> bytes:
     """The PNG of one sample, drawn in the batch it was drawn in, or alone."""
-    from .. import models, training
+    from .. import training
+    from ..adapters.loading import load_denoiser
     from ..denoisers.conditions import KINDS
     from ..generate import generate
     from ..report import Bar
@@ -162,7 +163,7 @@ def sample_again(said: Provenance, asked: Any, alone: bool, device: str | None) 
     if not 0 <= index < asked.n:
         raise UserError(f"the picture says it is sample {index} of {asked.n}, which cannot be")
     recipe = asked.sampling.recipe()
-    model = models.load_denoiser(asked.model, own=False, device=device)
+    model = load_denoiser(asked.model, own=False, device=device)
     given = conditions(asked.given, asked.label, model, asked.text_encoder)
     begin = index // recipe.batch * recipe.batch
     first, end = (index, index + 1) if alone else (begin, min(begin + recipe.batch, asked.n))
@@ -233,14 +234,15 @@ def looked_at(options: Options, asked: Any, content: bytes, nearest_file: Path) 
         return {}
     import torch
 
-    from .. import data, likelihood, models, training
+    from .. import data, likelihood, training
+    from ..adapters.loading import load_denoiser
     from ..generate.provenance import pixels_of
     from ..metrics.memorisation import nearest_neighbours
     from ..report import Bar
     from ..storage import files
     from .sample import value_range
 
-    model = models.load_denoiser(asked.model, own=False, device=device_named(options.device))
+    model = load_denoiser(asked.model, own=False, device=device_named(options.device))
     low, high = value_range(model.output)
     pixels: np.ndarray = pixels_of(content)
     x = low + torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() * ((high - low) / 255)
