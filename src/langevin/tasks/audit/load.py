@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib
-import importlib.util
 import inspect
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ..._errors import UserError, nearest, shown, unknown
@@ -17,6 +15,7 @@ from ...denoisers import Denoiser
 from ...processes import Process, create_process
 from ...samplers import Sampler, create_sampler
 from ...worlds import World
+from ..own_files import module_of
 from .belief import Believer, world_named
 from .drive import Driven, setting
 from .guider import Guidance, Guider, Ours
@@ -138,7 +137,7 @@ def attribute(where: str, name: str) -> Any:
     Raises:
         UserError: for what is not there or does not run.
     """
-    module = file(where) if where.endswith(".py") else imported(where)
+    module = module_of(where, "thing") if where.endswith(".py") else imported(where)
     found: Any = module
     for part in name.split("."):
         try:
@@ -161,21 +160,6 @@ def imported(where: str) -> Any:
         raise UserError(f"thing must be in a module that can be imported, got {where!r}: {error}{hint}") from None
     except Exception as error:  # whatever somebody's module raises
         raise UserError(f"{where!r} cannot be imported: {type(error).__name__}: {error}") from error
-
-
-def file(path: str) -> Any:
-    """A module of a file, which is run."""
-    if not Path(path).is_file():
-        raise UserError(f"thing must be in a file that exists, got {path!r}")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever somebody's file raises
-        raise UserError(f"{path!r} does not run: {type(error).__name__}: {error}") from error
-    return module
 
 
 def kind_of(made: Any) -> str | None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +19,7 @@ from ...distributions import Noise
 from ...metrics.sliced import sliced_wasserstein
 from ...operators import Measurement
 from ...processes import VP
+from ..own_files import module_of
 from .common import Watched
 from .problems import OPERATORS, Setting
 from .run import Method
@@ -321,18 +320,7 @@ def load_solver(text: str) -> tuple[str, Method]:
     path, _, name = text.rpartition(":")
     if not path.endswith(".py") or not name:
         raise UserError(f"solver must be FILE.py:FUNCTION, got {text!r}")
-    if not Path(path).is_file():
-        raise UserError(f"solver must be in a file that exists, got {path!r}")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever somebody's file raises
-        raise UserError(
-            f"solver must be in a file that runs, got {type(error).__name__} in {path!r}: {error}"
-        ) from error
+    module = module_of(path, "solver")
     made = getattr(module, name, None)
     if not callable(made):
         raise UserError(f"solver must be a function of {path!r}, got {name!r}, which is not one")
