@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..._errors import UserError
 from .text import Prompts
 
 
-class Adapted(nn.Module):
+class Adapted(nn.Module, ABC):
     """A network of diffusers, asked as this library asks.
 
     Args:
@@ -69,9 +70,9 @@ class Adapted(nn.Module):
     def forward(self, x: Tensor, time: Tensor, condition: Mapping[str, Tensor] | None = None) -> Tensor:
         return self.ask(x, time if self.scale == 1.0 else time * self.scale, condition or {})
 
+    @abstractmethod
     def ask(self, x: Tensor, time: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """The network's output at a time as it was trained with."""
-        raise NotImplementedError
 
 
 class UNet(Adapted):

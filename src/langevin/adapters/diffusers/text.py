@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from ..._errors import UserError, shown
 
 
-class Prompts(nn.Module):
+class Prompts(nn.Module, ABC):
     """What the text encoders of a pipeline make of prompts, as rows of numbers that a denoiser is bound to.
 
     A row holds all parts, flattened, one behind another: the tokens' features, a pooled vector, a mask. ``parts`` reads
@@ -35,9 +36,9 @@ class Prompts(nn.Module):
         self.register_buffer("none", torch.zeros_like(row) if zeros else row, persistent=False)
         self.none: Tensor
 
+    @abstractmethod
     def encode(self, texts: list[str]) -> dict[str, Tensor]:
         """The parts of prompts, ``(B, …)`` each."""
-        raise NotImplementedError
 
     @property
     def size(self) -> int:
