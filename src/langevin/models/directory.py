@@ -28,6 +28,7 @@ from ..denoisers import (
 from ..storage import files
 from ..storage.untrusted import hints, reading, settings, typed
 from . import kinds, parts
+from .header import modelspec
 from .load_network import load_network
 from .solvers import solvers_of
 from .timing import CLOCK, SECONDS, timeless
@@ -80,23 +81,6 @@ def save(denoiser: Any, path: str | os.PathLike[str]) -> None:
     """
     check_path("path", path)
     files.publish(Path(path), contents(denoiser))
-
-
-def modelspec(config: Mapping[str, Any]) -> dict[str, str]:
-    """What the header of the weights says of them, by the keys that tools of others show (modelspec 1.0.1)."""
-    data, shape = config.get("data") or {}, config.get("shape") or []
-    said = {
-        "format": "pt",
-        "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"langevin/{config['network']['name']}",
-        "modelspec.implementation": "langevin",
-        "modelspec.title": f"{data.get('name', 'own data')}, {config['kind']}",
-    }
-    if len(shape) == 3:
-        said["modelspec.resolution"] = f"{shape[2]}x{shape[1]}"
-    if "parameterization" in config:
-        said["modelspec.prediction_type"] = str(config["parameterization"].get("prediction"))
-    return said
 
 
 def contents(model: Any) -> dict[str, bytes]:
