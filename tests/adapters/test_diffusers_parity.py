@@ -19,10 +19,10 @@ from langevin.samplers import Multistep
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-import tiny_pipelines as tiny  # noqa: E402
+import small_pipelines as small  # noqa: E402
 from langevin.adapters.diffusers import Scheduler  # noqa: E402
 
-SD = {**tiny.LATENT, "steps_offset": 1}
+SD = {**small.SD_TABLE, "steps_offset": 1}
 PEERS: dict[str, tuple[Any, Any]] = {
     "ddim": (lambda: diffusers.DDIMScheduler(**SD, clip_sample=False, set_alpha_to_one=False), "ddim"),
     "ddim to data": (lambda: diffusers.DDIMScheduler(**SD, clip_sample=False), "ddim"),
@@ -50,11 +50,6 @@ def close(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = 1e-4) -> 
     assert float((ours - theirs).abs().max()) < tolerance * float(theirs.abs().max())
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return tmp_path_factory.mktemp("tokenizer")
-
-
 def picture(seed: int = 3) -> torch.Tensor:
     return torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
 
@@ -74,38 +69,38 @@ def both(pipe: Any, sampler: Any, **more: Any) -> None:
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_text_to_image(name: str, folder: Any) -> None:
+def test_text_to_image(name: str) -> None:
     make, sampler = PEERS[name]
-    both(tiny.stable_diffusion(diffusers.StableDiffusionPipeline, make(), folder), sampler)
+    both(small.stable_diffusion(diffusers.StableDiffusionPipeline, make()), sampler)
 
 
 @pytest.mark.parametrize("strength", [0.3, 0.65, 1.0])
 @pytest.mark.parametrize("name", ["ddim", "dpmpp", "unipc"])
-def test_image_to_image(name: str, strength: float, folder: Any) -> None:
+def test_image_to_image(name: str, strength: float) -> None:
     """Entered in the midst of the grid, by a begin index."""
     make, sampler = PEERS[name]
-    pipe = tiny.stable_diffusion(diffusers.StableDiffusionImg2ImgPipeline, make(), folder)
+    pipe = small.stable_diffusion(diffusers.StableDiffusionImg2ImgPipeline, make())
     both(pipe, sampler, image=picture(), strength=strength)
 
 
 @pytest.mark.parametrize("strength", [0.3, 0.65, 1.0])
 @pytest.mark.parametrize("name", ["ddim", "dpmpp", "deis"])
-def test_inpainting(name: str, strength: float, folder: Any) -> None:
+def test_inpainting(name: str, strength: float) -> None:
     """What is known is put into the state after every step, noised to the time of the next."""
     make, sampler = PEERS[name]
-    pipe = tiny.stable_diffusion(diffusers.StableDiffusionInpaintPipeline, make(), folder)
+    pipe = small.stable_diffusion(diffusers.StableDiffusionInpaintPipeline, make())
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., 4:12, :8] = 1
     both(pipe, sampler, image=picture(), mask_image=mask, strength=strength, height=16, width=16)
 
 
-def test_euler_starts_too_low(folder: Any) -> None:
+def test_euler_starts_too_low() -> None:
     """With linspace and trailing spacing the peer starts with variance σ² where states of unit data have σ² + 1.
 
     On the table of latent diffusion σ = 14.6, and the two starts differ by a factor of 1.0023. Ours is the variance of
     the process: given their start, the two agree.
     """
-    pipe = tiny.stable_diffusion(diffusers.StableDiffusionPipeline, diffusers.EulerDiscreteScheduler(**SD), folder)
+    pipe = small.stable_diffusion(diffusers.StableDiffusionPipeline, diffusers.EulerDiscreteScheduler(**SD))
     start = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5))
     theirs = run(pipe, latents=start)
     top = float(pipe.scheduler.sigmas.max())
@@ -114,14 +109,15 @@ def test_euler_starts_too_low(folder: Any) -> None:
     close(run(pipe, latents=start * top / (top**2 + 1) ** 0.5), theirs)
 
 
-PROMPT = {"prompt_embeds": (1, 5, 16), "pooled_prompt_embeds": (1, 16)}
+PROMPT = {"prompt_embeds": (1, 5, 64), "pooled_prompt_embeds": (1, 32)}
+FLUX_PROMPT = {"prompt_embeds": (1, 5, 32), "pooled_prompt_embeds": (1, 32)}
 PROMPTS = {**PROMPT, **{f"negative_{name}": size for name, size in PROMPT.items()}}
 SHIFTS = [{"shift": 3.0}, {"use_dynamic_shifting": True, "shift_terminal": 0.02}, {"use_karras_sigmas": True}]
 
 
 def run_flow(pipe: Any, prompts: dict[str, Any] = PROMPTS, **more: Any) -> torch.Tensor:
     settings = {"num_inference_steps": 7, "output_type": "latent", "generator": torch.Generator().manual_seed(5)}
-    return pipe(**tiny.embeds(**prompts), height=16, width=16, **{**settings, **more}).images
+    return pipe(**small.embeds(**prompts), height=16, width=16, **{**settings, **more}).images
 
 
 @pytest.mark.parametrize("config", SHIFTS, ids=str)
@@ -132,7 +128,7 @@ def test_flow(config: dict[str, Any], sampler: str) -> None:
     ours = Scheduler.from_config(native.config, sampler=sampler, grid="config")
     given = Scheduler.from_config(native.config, sampler=sampler)
     text, image = (
-        tiny.stable_diffusion_3(kind, native)
+        small.stable_diffusion_3(kind, native)
         for kind in (diffusers.StableDiffusion3Pipeline, diffusers.StableDiffusion3Img2ImgPipeline)
     )
     more = {"sigmas": [1.0, 0.8, 0.35, 0.1], "num_inference_steps": 4}
@@ -148,26 +144,26 @@ def test_flow(config: dict[str, Any], sampler: str) -> None:
 @pytest.mark.parametrize("config", [*SHIFTS[:2], {}], ids=str)
 def test_flux(config: dict[str, Any]) -> None:
     """A pipeline that always gives ``sigmas`` and ``mu``, whether its scheduler takes a shift of the size or not."""
-    pipe = tiny.flux(diffusers.FlowMatchEulerDiscreteScheduler(**config))
-    theirs = run_flow(pipe, PROMPT)
+    pipe = small.flux(False, diffusers.FlowMatchEulerDiscreteScheduler(**config), encoders=False)
+    theirs = run_flow(pipe, FLUX_PROMPT)
     for sampler, same in (("euler", True), (None, False), ("dpmpp-2m", False), ("deis", False), ("unipc", False)):
         pipe.scheduler = Scheduler.from_config(pipe.scheduler.config, sampler=sampler)
-        ours = run_flow(pipe, PROMPT)
+        ours = run_flow(pipe, FLUX_PROMPT)
         assert ours.isfinite().all()
         assert len(pipe.scheduler.timesteps) == 7
         if same:
             close(ours, theirs, 1e-5)
     # A grid takes the place of the sigmas that the pipeline gives of itself.
     pipe.scheduler = Scheduler.from_config(pipe.scheduler.config, sampler="ddim", grid=[0.9, 0.6, 0.3, 0.0])
-    run_flow(pipe, PROMPT, num_inference_steps=3)
+    run_flow(pipe, FLUX_PROMPT, num_inference_steps=3)
     assert pipe.scheduler.timesteps.tolist() == pytest.approx([900, 600, 300])
 
 
 def test_heun_of_a_flow() -> None:
     """Heun's method, where the peer's two calls a step are ours; the last step is Euler's for both."""
     native = diffusers.FlowMatchHeunDiscreteScheduler(shift=2.0)
-    network = tiny.flow_transformer()
-    features = tiny.embeds(encoder_hidden_states=(2, 5, 16), pooled_projections=(2, 16))
+    network = small.sd3_transformer()
+    features = small.embeds(encoder_hidden_states=(2, 5, 64), pooled_projections=(2, 32))
     results = []
     for scheduler in (native, Scheduler.from_config(native.config, sampler="heun", grid="config")):
         scheduler.set_timesteps(6)
@@ -185,11 +181,11 @@ def test_heun_of_a_flow() -> None:
 def test_pixels(kind: str) -> None:
     """Pipelines without a condition; DDPM's noise is our own, so it is compared where it adds none: at one step."""
     if kind == "ddim":
-        native = diffusers.DDIMScheduler(clip_sample=False, **tiny.LATENT)
-        pipe, sampler, steps = diffusers.DDIMPipeline(tiny.unet2d(), native), "ddim", 10
+        native = diffusers.DDIMScheduler(clip_sample=False, **small.SD_TABLE)
+        pipe, sampler, steps = diffusers.DDIMPipeline(small.unet2d(), native), "ddim", 10
     else:
-        native = diffusers.DDPMScheduler(**tiny.LATENT)
-        pipe, sampler, steps = diffusers.DDPMPipeline(tiny.unet2d(), native), "ddpm", 1
+        native = diffusers.DDPMScheduler(**small.SD_TABLE)
+        pipe, sampler, steps = diffusers.DDPMPipeline(small.unet2d(), native), "ddpm", 1
     pipe.set_progress_bar_config(disable=True)
     draw = lambda: (
         pipe(

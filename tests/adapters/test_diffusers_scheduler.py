@@ -25,12 +25,12 @@ from langevin.numerics.frame import GaussianFrame
 from langevin.samplers import GaussianRemainder
 
 diffusers = pytest.importorskip("diffusers")
-import tiny_pipelines as tiny  # noqa: E402
+import small_pipelines as small  # noqa: E402
 from langevin.adapters.diffusers import Scheduler  # noqa: E402
 from langevin.adapters.diffusers.scheduler_config import Conventions, prediction_of, process_of  # noqa: E402
 
 SHAPE = (2, 3, 4)
-CONFIG = {**tiny.LATENT, "clip_sample": False, "_class_name": "DDIMScheduler"}
+CONFIG = {**small.SD_TABLE, "clip_sample": False, "_class_name": "DDIMScheduler"}
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
 
 MIX = torch.randn(24, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 24**0.5
@@ -275,7 +275,7 @@ def test_small_steps_are_not_rounded_away(sampler: str) -> None:
 def test_add_noise() -> None:
     """αx + σε at lines of the schedule and at other timesteps, one or one a sample, as diffusers has it."""
     x, z = start().float(), start(seed=4).float()
-    native = diffusers.DDIMScheduler(**tiny.LATENT)
+    native = diffusers.DDIMScheduler(**small.SD_TABLE)
     scheduler = Scheduler.from_config(native.config)
     for when in (torch.tensor([999, 3, 500]), torch.tensor([250])):
         torch.testing.assert_close(scheduler.add_noise(x, z, when), native.add_noise(x, z, when), rtol=0, atol=2e-6)
@@ -298,7 +298,7 @@ def test_times_by_hand() -> None:
     levels = [10.0, 2.0, 0.5, 0.0]
     scheduler.set_timesteps(sigmas=np.array(levels))
     torch.testing.assert_close(scheduler.sigmas, torch.tensor(levels))
-    peer = diffusers.EulerDiscreteScheduler(**tiny.LATENT)
+    peer = diffusers.EulerDiscreteScheduler(**small.SD_TABLE)
     peer.set_timesteps(sigmas=levels)
     # Theirs is linear between the knots in log σ, ours a cubic: both are within a knot's curvature of each other.
     torch.testing.assert_close(scheduler.timesteps, peer.timesteps, rtol=0, atol=0.02)
@@ -424,7 +424,7 @@ def test_a_first_step_that_asks_nothing_on_a_grid_of_the_pipeline() -> None:
 def test_zero_terminal_snr() -> None:
     """A table rescaled to end without signal, asked from its last knot."""
     native = diffusers.DPMSolverMultistepScheduler(
-        **tiny.LATENT, rescale_betas_zero_snr=True, prediction_type="v_prediction", timestep_spacing="trailing"
+        **small.SD_TABLE, rescale_betas_zero_snr=True, prediction_type="v_prediction", timestep_spacing="trailing"
     )
     scheduler = Scheduler.from_config(native.config, sampler="dpmpp-2m", grid="config")
     results = []
@@ -484,7 +484,7 @@ def test_noise_of_a_generator() -> None:
 
 def test_predicted_data_are_bounded() -> None:
     """Clipping and dynamic thresholding of the config reach x̂_0, where the config's class has them."""
-    config = {**tiny.LATENT, "_class_name": "DDPMScheduler"}
+    config = {**small.SD_TABLE, "_class_name": "DDPMScheduler"}
     for more, most in (({}, 1.0), ({"clip_sample_range": 0.5}, 0.5), ({"thresholding": True}, 1.0)):
         scheduler = Scheduler.from_config({**config, **more}, sampler="ddim", grid="trailing")
         scheduler.set_timesteps(4)
@@ -523,8 +523,8 @@ def test_edm() -> None:
 
 def test_a_pipeline_is_saved_and_loaded_elsewhere(tmp_path: Path) -> None:
     """The files name a native scheduler of the same config; one call puts ours back, with sampler and grid."""
-    native = diffusers.UniPCMultistepScheduler(**tiny.LATENT, timestep_spacing="trailing")
-    pipe = diffusers.DDPMPipeline(tiny.unet2d(), native)
+    native = diffusers.UniPCMultistepScheduler(**small.SD_TABLE, timestep_spacing="trailing")
+    pipe = diffusers.DDPMPipeline(small.unet2d(), native)
     pipe.scheduler = Scheduler.from_config(native.config, sampler=samplers.DDIM(0.5), grid="trailing")
     assert isinstance(pipe.scheduler, Scheduler)
     assert "langevin" in repr(pipe.scheduler)

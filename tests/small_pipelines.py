@@ -18,7 +18,7 @@ def seeded(kind: Any, **options: Any) -> Any:
     with torch.no_grad():
         for p in made.parameters():
             p.add_(0.05 * torch.randn_like(p))
-    return made.eval()
+    return made.requires_grad_(False).eval()
 
 
 def clip_tokenizer(length: int = 8) -> Any:
@@ -170,19 +170,26 @@ def ldm(vq: bool = True) -> Any:
 SD_TABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
+def stable_diffusion(kind: Any, scheduler: Any) -> Any:
+    """A Stable Diffusion pipeline of a class of diffusers."""
+    return quiet(
+        kind(
+            vae=vae(),
+            text_encoder=clip(),
+            tokenizer=clip_tokenizer(),
+            unet=unet_condition(32),
+            scheduler=scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    )
+
+
 def sd(**scheduler: Any) -> Any:
     from diffusers import StableDiffusionPipeline
 
-    return StableDiffusionPipeline(
-        vae=vae(),
-        text_encoder=clip(),
-        tokenizer=clip_tokenizer(),
-        unet=unet_condition(32),
-        scheduler=plain_ddim(**SD_TABLE, **scheduler),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    return stable_diffusion(StableDiffusionPipeline, plain_ddim(**SD_TABLE, **scheduler))
 
 
 def sd_v() -> Any:
@@ -252,10 +259,10 @@ def pixart(sigma: bool = False, **more: Any) -> Any:
     return kind(tokenizer=t5_tokenizer(), text_encoder=t5(), vae=vae(), transformer=network, scheduler=plain_ddim())
 
 
-def sd3(third: bool = True) -> Any:
-    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+def sd3_transformer() -> Any:
+    from diffusers import SD3Transformer2DModel
 
-    network = seeded(
+    return seeded(
         SD3Transformer2DModel,
         sample_size=8,
         patch_size=2,
@@ -269,8 +276,19 @@ def sd3(third: bool = True) -> Any:
         pooled_projection_dim=32,
         pos_embed_max_size=8,
     )
+
+
+def stable_diffusion_3(kind: Any, scheduler: Any) -> Any:
+    """A Stable Diffusion 3 pipeline of a class of diffusers without text encoders: it is given ``prompt_embeds``."""
+    shifted = vae(scaling_factor=1.5, shift_factor=0.06)
+    return quiet(kind(sd3_transformer(), scheduler, shifted, *[None] * 6))
+
+
+def sd3(third: bool = True) -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
+
     return StableDiffusion3Pipeline(
-        transformer=network,
+        transformer=sd3_transformer(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae(scaling_factor=1.5, shift_factor=0.06),
         text_encoder=clip(projection=True),
@@ -282,7 +300,8 @@ def sd3(third: bool = True) -> Any:
     )
 
 
-def flux(guided: bool = True) -> Any:
+def flux(guided: bool = True, scheduler: Any = None, encoders: bool = True) -> Any:
+    """Without text encoders it is given ``prompt_embeds``."""
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 
     network = seeded(
@@ -298,21 +317,32 @@ def flux(guided: bool = True) -> Any:
         axes_dims_rope=(4, 4, 8),
         guidance_embeds=guided,
     )
-    return FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    made = FluxPipeline(
+        scheduler=scheduler or FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
         vae=vae(scaling_factor=0.4, shift_factor=0.1),
-        text_encoder=clip(),
-        tokenizer=clip_tokenizer(),
-        text_encoder_2=t5(),
-        tokenizer_2=t5_tokenizer(),
+        text_encoder=clip() if encoders else None,
+        tokenizer=clip_tokenizer() if encoders else None,
+        text_encoder_2=t5() if encoders else None,
+        tokenizer_2=t5_tokenizer() if encoders else None,
         transformer=network,
     )
+    return quiet(made)
+
+
+def embeds(**sizes: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    """Random features in place of prompts."""
+    return {name: torch.randn(size, generator=torch.Generator().manual_seed(9)) for name, size in sizes.items()}
+
+
+def quiet(pipeline: Any) -> Any:
+    """The pipeline without its bars."""
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def save(pipeline: Any, folder: Path) -> Path:
     """The directory of a pipeline, with what diffusers forgets of DiT's labels."""
-    pipeline.set_progress_bar_config(disable=True)
-    pipeline.save_pretrained(folder, safe_serialization=True)
+    quiet(pipeline).save_pretrained(folder, safe_serialization=True)
     index = json.loads((folder / "model_index.json").read_text())
     if type(pipeline).__name__ == "DiTPipeline" and "id2label" not in index:
         index["id2label"] = {"0": "tench, Tinca tinca", "1": "goldfish"}
