@@ -51,6 +51,7 @@ HEAVY = (
     "datasets",
     "diffusers",
     "matplotlib",
+    "peft",
     "PIL",
     "rich",
     "scipy",

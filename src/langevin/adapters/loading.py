@@ -8,13 +8,20 @@ from typing import Any
 import torch
 
 from .. import models
-from .._errors import check_path
+from .._errors import UserError, check_path
 from ..models.directory import as_denoiser
+from ..models.low_rank import is_adapter, load_adapter
 from .diffusers.directory import is_diffusers
 from .hub import find
 
 
-def load(path: str | os.PathLike[str], *, device: torch.device | str | None = None, revision: str | None = None) -> Any:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    device: torch.device | str | None = None,
+    revision: str | None = None,
+    base: str | os.PathLike[str] | None = None,
+) -> Any:
     """The model of a directory or of a repository of the Hub: this library's own, or one of diffusers.
 
     Nothing is unpickled and no code of it runs: JSON, vocabularies and safetensors are read, and checked against each
@@ -23,15 +30,24 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str | None = No
     Args:
         path: a directory as ``models.save`` or a training run writes it, or a pipeline or network of diffusers (see
             :func:`langevin.adapters.diffusers.load`, which takes more settings); if there is none of that name,
-            ``owner/name`` on the Hub.
+            ``owner/name`` or ``owner/name@revision`` on the Hub. Of a low-rank update (``langevin train --lora``), the
+            model that it is of, with the update in its weights.
         device: where the network goes; a CUDA device if there is one, else the CPU, if not given.
         revision: of a repository: a branch, a tag or a commit.
+        base: of a low-rank update, where the model is that it is of, if it no longer is where it was.
 
     Raises:
         UserError: if a file is missing, damaged, of an unknown format, or contradicts another; it names the file.
     """
     check_path("path", path)
-    folder = find(os.fspath(path), revision)
+    name = os.fspath(path)
+    if revision is None and not os.path.exists(name) and "@" in name:
+        name, _, revision = name.partition("@")
+    folder = find(name, revision)
+    if is_adapter(folder):
+        return load_adapter(folder, lambda where: load(where, device=device), None if base is None else os.fspath(base))
+    if base is not None:
+        raise UserError(f"base is of low-rank updates, but {name} is a whole model")
     if is_diffusers(folder):
         from .diffusers.loading import load as load_diffusers
 

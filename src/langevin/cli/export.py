@@ -31,11 +31,11 @@ class Options:
 def run(options: Options) -> None:
     """Export, and say how it is read there."""
     out = writable(options.out)
-    from .. import models
+    from ..adapters import load
     from ..adapters.diffusers.export import check_target, save
 
     check_target(out, "out")
-    model = models.load(options.model, device="cpu")
+    model = load(options.model, device="cpu")
     save(model, out)
     print(f"{out}: a pipeline, read by diffusers.DiffusionPipeline.from_pretrained({str(out)!r}).")
     if classes := model.condition_sizes.get("label"):

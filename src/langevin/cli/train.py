@@ -6,13 +6,13 @@ import shlex
 import warnings
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, Suppress, arg
 
 from .._errors import UserError
 from ..storage.untrusted import TooLarge
-from ..training import BudgetConfig, Config, ParallelConfig
+from ..training import BudgetConfig, Config, ParallelConfig, StartConfig
 from .entry import abandon
 from .options import Name, Whole, at_least_one, device_named, writable
 
@@ -46,6 +46,16 @@ class DataOptions:
     owner/name@revision of the Hub; the model is told its features as the condition sequence."""
 
 
+@dataclass(frozen=True)
+class StartOptions(StartConfig):
+    """A pretrained model that the run goes on from."""
+
+    model: Annotated[str | None, arg(name="from", metavar="DIR", help_behavior_hint="")] = None
+    """Go on from this pretrained model: a model directory, a pipeline of diffusers, or owner/name or
+    owner/name@revision of the Hub."""
+    weights: Suppress[str | None] = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options(Config):
     """Train a model and leave it in a directory that `langevin sample` reads.
@@ -58,6 +68,7 @@ class Options(Config):
     """A set by name (digits, moons, words, ...), a folder of images, a .npy or .npz file, or hf:NAME."""
     out: Annotated[Path, arg(metavar="DIR")]
     """Directory of the run."""
+    start: Annotated[StartOptions, arg(name="")] = field(default_factory=StartOptions)
     budget: Annotated[BudgetConfig, arg(name="")] = field(default_factory=BudgetConfig)
     work: Annotated[ParallelConfig, arg(name="")] = field(default_factory=ParallelConfig)
     data: Annotated[DataOptions, arg(name="")] = field(default_factory=DataOptions)
@@ -72,7 +83,10 @@ class Options(Config):
 
     def config(self) -> Config:
         """What the trainer is asked for."""
-        return Config(**{f.name: getattr(self, f.name) for f in fields(Config)})
+        start = StartConfig(**vars(self.start))
+        if start.model is not None and Path(start.model).expanduser().is_dir():  # a run may be moved
+            start = replace(start, model=str(Path(start.model).expanduser().resolve()))
+        return Config(**{f.name: getattr(self, f.name) for f in fields(Config) if f.name != "start"}, start=start)
 
 
 def run(options: Options) -> None:
@@ -87,6 +101,7 @@ def run(options: Options) -> None:
 
 def _run(options: Options, team: ProcessGroup, device: str | None) -> None:
     from .. import models, training
+    from ..adapters import loading
     from ..data import load
     from ..data.dataset import FEWEST_TO_MEASURE
     from ..data.hub import PREFIX
@@ -100,13 +115,19 @@ def _run(options: Options, team: ProcessGroup, device: str | None) -> None:
         raise UserError(f"minutes must be a number > 0, got {options.budget.minutes}")
     if options.budget.steps is not None and options.budget.minutes is not None:
         raise UserError("give steps or minutes, not both")
-    held = bool(training.checkpoints(out)) or (out / "config.json").exists()
+    held = bool(training.checkpoints(out)) or any((out / name).exists() for name in ("config.json", "model_index.json"))
     if held and not options.resume:
         raise UserError(f"{out} already holds a run; go on with --resume, or choose another --out")
-    config = options.config()
-    if options.data.size is not None:
+    config, read, base = options.config(), vars(options.data), None
+    if options.start.model is not None:
+        for name in ("codec", "recipe"):
+            if getattr(options, name) is not None:
+                raise UserError(f"{name} is of new models; a pretrained one (--from) brings its own")
+        base = loading.load(options.start.model, device=device)
+        read = _as_told(base, read)
+    elif options.data.size is not None:
         _check_memory(config, options.data)
-    dataset = load(options.source, **vars(options.data))
+    dataset = load(options.source, **read)
     if options.codec is not None:
         with Bar("encoding") as bar:
             dataset = models.encode(dataset, models.load(options.codec, device=device), progress=bar)
@@ -118,7 +139,17 @@ def _run(options: Options, team: ProcessGroup, device: str | None) -> None:
         )
     if options.recipe is not None and not options.resume:  # a run that is resumed has its own configuration
         config = training.recipe(options.recipe, dataset, config)
-    made = training.train(config, dataset, out, resume=options.resume, device=device, leave=abandon("langevin train"))
+    with Bar("preparing") as bar:
+        made = training.train(
+            config,
+            dataset,
+            out,
+            resume=options.resume,
+            device=device,
+            leave=abandon("langevin train"),
+            base=base,
+            progress=bar,
+        )
     if team.first and isinstance(made, Denoiser):
         here, samples = shlex.quote(str(out)), shlex.quote(str(out / "samples"))
         how, more = "", "" if dataset.info.tokens else f"\n  langevin evaluate {here}"
@@ -131,6 +162,19 @@ def _run(options: Options, team: ProcessGroup, device: str | None) -> None:
         if config.objective.times == "levels":
             how = f" --sampler annealed-langevin --steps {int(config.objective.times_options.get('count', 10)) + 1}"
         print(f"Next:\n  langevin sample {here} -n 64{how} --out {samples}{more}")
+
+
+def _as_told(base: Any, read: dict[str, Any]) -> dict[str, Any]:
+    """How data are read for a pretrained model: images of its size and its channels, where nothing else is said."""
+    about = getattr(base, "output", None)
+    if about is None or not about.is_image:
+        return read
+    channels, height, width = about.shape
+    return {
+        **read,
+        "size": read["size"] if read["size"] is not None or height != width else height,
+        "channels": channels if read["channels"] is None and channels in (1, 3) else read["channels"],
+    }
 
 
 def _check_memory(config: Config, data: DataOptions) -> None:

@@ -89,6 +89,11 @@ def contents(model: Any) -> dict[str, bytes]:
     Raises:
         UserError: for what is no model that can be saved.
     """
+    # A network from elsewhere is kept as those it comes from keep it.
+    own = getattr(getattr(model, "network", None), "contents", None)
+    if own is not None:
+        written: dict[str, bytes] = own(model)
+        return written
     kind = getattr(model, "kind", None)
     if kind in parts.PARTED:
         held = {f"{name}/{file}": data for name, part in model.parts.items() for file, data in contents(part).items()}

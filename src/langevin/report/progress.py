@@ -49,6 +49,9 @@ class Bar:
             if self._bar is None:
                 self._open(total)
             self._bar.update(self._task, completed=done)
+            if done == total:  # what comes after it, or another piece of work, has the line for itself
+                self._bar.stop()
+                self._bar, self._begun = None, now
         elif now - self._said > QUIET:
             self._said = now
             left = (now - self._begun) * (total - done) / max(done, 1)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ParallelConfig,
         PredictionConfig,
         ProcessConfig,
+        StartConfig,
     )
     from .distributed import ProcessGroup
     from .ema import EMA
@@ -41,6 +42,7 @@ _FILES = {
         "PredictionConfig",
         "ProcessConfig",
         "ParallelConfig",
+        "StartConfig",
     ),
     "ema": ("EMA",),
     "learner": ("Learner",),
@@ -70,6 +72,7 @@ __all__ = [
     "PredictionConfig",
     "ProcessConfig",
     "ProcessGroup",
+    "StartConfig",
     "accuracy",
     "build",
     "checkpoints",

@@ -247,7 +247,7 @@ def _restore(path: Path, state: dict[str, Any], learner: Learner) -> Progress:
         (AVERAGE, learner.ema.network, learner.ema.load),
     ):
         tensors = files.read_safetensors(path / name)
-        files.fit(path / name, tensors, network.state_dict())
+        files.fit(path / name, tensors, learner.kept(network))
         if not files.is_finite(tensors):
             raise UserError(f"{path / name} holds weights that are not finite")
         load(tensors)

@@ -115,6 +115,31 @@ class EMAConfig:
 
 
 @dataclass(frozen=True)
+class StartConfig:
+    """A pretrained model that a run goes on from."""
+
+    model: str | None = None
+    """Directory of a model or of a pipeline of diffusers, or owner/name or owner/name@revision of the Hub."""
+    lora: int | None = None
+    """Rank of low-rank updates (LoRA), which learn in place of the weights; if not given, all weights learn."""
+    layers: tuple[str, ...] = ()
+    """Endings of the names of the layers that get an update, or all; if not given, those of attention, or all where
+    there is none."""
+    train_text_encoder: bool = False
+    """Whether the model's own text encoders learn too; they stay as they are if not."""
+    caption: str | None = None
+    """Caption of every example that has none."""
+    prior: int = 0
+    """Samples of the pretrained model that are learned along with the data, so that it forgets less (prior
+    preservation, arXiv:2208.12242)."""
+    prior_caption: str | None = None
+    """Caption of these samples; if not given, they have none. Of a model that is told classes, they have its classes in
+    turn."""
+    weights: str | None = None
+    """SHA-256 of the pretrained model's weights; it is found out."""
+
+
+@dataclass(frozen=True)
 class BudgetConfig:
     """How long; steps or minutes, not both. If neither is given, a number of steps that suits the data; of images
     above 16 pixels it also follows the speed measured in the first steps, and is kept from then on."""
@@ -174,6 +199,7 @@ class Config:
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Arithmetic of the network; auto is bfloat16 where the machine gains from it. Weights and losses stay float32;
     under float16 the loss is scaled."""
+    start: StartConfig = field(default_factory=StartConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)
     prediction: PredictionConfig = field(default_factory=PredictionConfig)

@@ -61,9 +61,16 @@ class EMA:
         if width is None and not self.half_life > 0:
             raise UserError(f"half_life must be > 0 images, got {half_life}")
         self.batch = batch
-        self.network = copy.deepcopy(network).float().eval().requires_grad_(False)
-        self._shadow: list[Tensor] = list(self.network.parameters())
+        # Weights that do not learn are shared, not copied.
+        shared = {id(p): p for p in network.parameters() if not p.requires_grad and p.dtype == torch.float32}
+        self._learning = [p.requires_grad or id(p) not in shared for p in network.parameters()]
+        self.network = copy.deepcopy(network, shared).float().eval().requires_grad_(False)
+        self._shadow: list[Tensor] = self._of(self.network)
         self._like = self._shadow
+
+    def _of(self, network: nn.Module) -> list[Tensor]:
+        """The weights of a network that are averaged."""
+        return [p for p, learning in zip(network.parameters(), self._learning) if learning]
 
     def decay(self, step: int) -> float:
         """β of step n = 1, 2, …"""
@@ -73,31 +80,31 @@ class EMA:
 
     def shard(self, network: nn.Module) -> None:
         """Spread the average over a team as the network now is, whose weights are averaged."""
-        self._like = list(network.parameters())
-        self._shadow = [local(spread(mine, p)).clone() for mine, p in zip(self.network.parameters(), self._like)]
+        self._like = self._of(network)
+        self._shadow = [local(spread(mine, p)).clone() for mine, p in zip(self._of(self.network), self._like)]
 
     @torch.no_grad()
     def gather(self) -> None:
         """Put the average together in ``network``; every process of a team that shares it must call."""
         if self._like is self._shadow:
             return
-        for mine, part, like in zip(self.network.parameters(), self._shadow, self._like):
+        for mine, part, like in zip(self._of(self.network), self._shadow, self._like):
             mine.copy_(whole(_as(part, like)))
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over an average, by the names of ``network.state_dict()``."""
-        self.network.load_state_dict(tensors)
+        """Take over an average, by the names of ``network.state_dict()`` of weights that learn, and of buffers."""
+        self.network.load_state_dict(tensors, strict=False)  # those that do not learn are not kept in checkpoints
         if self._like is self._shadow:
             return
-        names = (name for name, _ in self.network.named_parameters())
+        names = (name for (name, _), kept in zip(self.network.named_parameters(), self._learning) if kept)
         for name, part, like in zip(names, self._shadow, self._like):
             part.copy_(local(spread(tensors[name], like)))
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         """Take in the weights after step n; buffers are copied."""
-        fresh = [local(p.detach()) for p in network.parameters()]
+        fresh = [local(p.detach()) for p in self._of(network)]
         torch._foreach_lerp_(self._shadow, fresh, 1 - self.decay(step))
         for mine, theirs in zip(self.network.buffers(), network.buffers()):
             mine.copy_(theirs)

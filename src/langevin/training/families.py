@@ -1,7 +1,7 @@
 """What can be trained: denoisers, codecs, generators, normalizing flows, noisy classifiers.
 
 A family settles what a configuration leaves open, and makes the untrained model with its objective. A new one is a
-subclass and a line of ``family_of``.
+subclass and a line of ``trained_from_scratch``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ..processes import Process, ScalarGaussian
 from ..storage.untrusted import parse_json
 from .config import Config, NetworkConfig, ObjectiveConfig, PredictionConfig, ProcessConfig
 from .model_types import default_process, model_type_of, rms
+from .suits import Suits, suits_of
 
 RESERVED = {"name", "shape", "times"}
 """What is no option of anything."""
@@ -42,6 +43,10 @@ class Settled:
 
 class Family(ABC):
     """One kind of model to train: how its configuration is settled, and how the model and its objective are made."""
+
+    def suits(self, config: Config, data: DataInfo) -> Suits:
+        """The numbers of a run that suit the data."""
+        return suits_of(data)
 
     @abstractmethod
     def settle(self, config: Config, data: DataInfo) -> Settled:
@@ -87,7 +92,7 @@ class Denoisers(Family):
         return Settled(made, process, prediction, objective)
 
     def objective(self, config: Config) -> Objective:
-        return _timed(config)
+        return timed(config)
 
     def model(self, config: Config, data: DataInfo) -> Any:
         process = _process(config)
@@ -229,7 +234,7 @@ class Classifiers(Family):
         return Settled(_as_config(made), ProcessConfig(name, options), prediction, objective)
 
     def objective(self, config: Config) -> Objective:
-        return _timed(config)
+        return timed(config)
 
     def model(self, config: Config, data: DataInfo) -> Any:
         network = nn.create_network({"name": config.network.name, **config.network.options})
@@ -243,8 +248,8 @@ UNIT = (0.0, 1.0)
 """Where the times lie that generators and discriminators are told."""
 
 
-def family_of(config: Config) -> Family:
-    """What a configuration trains, as its network and its objective say."""
+def trained_from_scratch(config: Config) -> Family:
+    """What a configuration trains from random weights, as its network and its objective say."""
     network, objective = config.network.name, config.objective.name
     if network in nn.CODECS:
         return Codecs()
@@ -315,7 +320,7 @@ def _as_config(made: Mapping[str, Any]) -> NetworkConfig:
     return NetworkConfig(str(made["name"]), {key: value for key, value in made.items() if key != "name"})
 
 
-def _timed(config: Config) -> Objective:
+def timed(config: Config) -> Objective:
     """An objective at times of a law."""
     times: dict[str, Any] = {"name": config.objective.times, **config.objective.times_options}
     if config.objective.stratified:

@@ -186,6 +186,7 @@ class Learner:
             if not self.team.first:  # the others use their whole copy at the end alone
                 self.ema.network.to("cpu")
         self.named = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+        self.frozen = {name for name, p in self.network.named_parameters() if not p.requires_grad}
         self.clip = math.inf if optimiser.clip is None else optimiser.clip
         self.turns = [Turn(name, player, optimiser) for name, player in objective.players(denoiser).items()]
         self._half = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision)
@@ -306,16 +307,21 @@ class Learner:
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Everything that is kept of the ``model``, its average (``ema``) and the ``optimizer``, by name.
 
-        Whole tensors on rank 0; every process of a team that shares them must call.
+        Whole tensors on rank 0; every process of a team that shares them must call. Weights of a pretrained model that
+        do not learn are not kept: they are where they came from.
         """
         self.ema.gather()
-        model = {name: whole(v) for name, v in self.network.state_dict().items()}
-        return {"model": model, "ema": self.ema.network.state_dict(), "optimizer": self.optimiser_state()}
+        model = {name: whole(v) for name, v in self.kept(self.network).items()}
+        return {"model": model, "ema": self.kept(self.ema.network), "optimizer": self.optimiser_state()}
+
+    def kept(self, network: nn.Module) -> dict[str, Tensor]:
+        """The state of the network, or of its average, but for the weights that do not learn."""
+        return {name: v for name, v in network.state_dict().items() if name not in self.frozen}
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over the weights of ``tensors()["model"]``."""
-        for name, mine in self.network.state_dict().items():
+        for name, mine in self.kept(self.network).items():
             mine.copy_(spread(tensors[name].to(mine.device), mine))
 
     def optimiser_state(self) -> dict[str, Tensor]:

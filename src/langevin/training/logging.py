@@ -60,15 +60,21 @@ def opening(
     if beside := [name for name in info.conditions if name != "label"]:
         classes += f", told {' and '.join(beside)}"
     count = sum(p.numel() for p in network.parameters())
+    learn = sum(p.numel() for p in network.parameters() if p.requires_grad)
     threads = torch.get_num_threads()
     where = f"{device.type}, {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else str(device)
     if processes > 1:
         where = f"{processes} processes ({where} each)"
+    start = config.start
+    part = f", {learn:,} of which learn" if learn < count else ""
     lines = [
         f"{info.name}: {train + held:,} {what} of {size}{colour}: {train:,} to train on, {held:,} held out; {classes}",
-        f"network {config.network.name} of {count:,} parameters; {config.batch} examples a step, {config.precision}, "
-        f"on {where}",
+        f"network {config.network.name} of {count:,} parameters{part}; {config.batch} examples a step, "
+        f"{config.precision}, on {where}",
     ]
+    if start.weights is not None:
+        rest = f", every second example one of {start.prior:,} samples of it" if start.prior else ""
+        lines.insert(1, f"going on from {start.model or 'a pretrained model'}{rest}")
     if what == "images" and train < FEW:
         lines.append(
             f"{train} images are few: expect the model to repeat them and to mix them, not to invent; some hundreds "

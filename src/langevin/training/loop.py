@@ -38,6 +38,7 @@ from .interrupts import Interrupts
 from .learner import Learner, learning_rate, precision
 from .loader import Loader, Order
 from .logging import SKIPPED, Bar, Metrics, Row, forecast, opening, skipped
+from .pretrained import base_of, identified, prepare, with_prior
 from .resolve import build
 from .resume import plan
 
@@ -57,6 +58,8 @@ def train(
     device: torch.device | str | None = None,
     quiet: bool = False,
     leave: Callable[[str], None] | None = None,
+    base: Any = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Any:
     """Train a denoiser and leave it in a directory that ``load`` reads.
 
@@ -83,6 +86,9 @@ def train(
         leave: for programs that do nothing else. After a second Ctrl-C Python regains control only when the computation
             under way returns; if that takes more than a second, this is called in another thread with the sentence that
             says how to go on, and may end the process (``os._exit``). If not given, the computation is waited for.
+        base: a pretrained model, as ``langevin.load`` gives it, to go on from: ``config.start`` says what of it learns.
+            A copy learns; ``dataset`` is the images, also where the model is one of codes.
+        progress: called as ``progress(done, total)`` while the data are encoded for ``base``, and its samples drawn.
 
     Returns:
         The denoiser of the averaged weights, as ``load(out)`` gives it; for a codec, an ``Autoencoder``.
@@ -102,7 +108,7 @@ def train(
     check_path("out", out)
     team = ProcessGroup.join(device)
     with team.guard():
-        return _train(config, dataset, Path(out).expanduser(), team, resume, quiet, leave)
+        return _train(config, dataset, Path(out).expanduser(), team, resume, quiet, leave, base, progress)
 
 
 def _train(
@@ -113,12 +119,18 @@ def _train(
     resume: bool,
     quiet: bool,
     leave: Callable[[str], None] | None,
+    pretrained: Any,
+    waiting: Callable[[int, int], None] | None,
 ) -> Any:
     used = [team.device] if team.device.type == "cuda" else []
     locked = files.lock(folder) if team.first else nullcontext()
     with locked, torch.random.fork_rng(used):
-        asked = config
-        config, last = plan(config, dataset.info, folder, resume)
+        asked, base = config, None
+        if pretrained is not None:
+            base = base_of(pretrained)
+            dataset = prepare(dataset, pretrained, config.start, waiting if team.first else None)
+            config = replace(config, start=identified(config.start, base))
+        config, last = plan(config, dataset.info, folder, resume, base)
         batch = config.batch
         assert batch is not None
         if batch < team.size * config.work.accumulate:
@@ -128,9 +140,11 @@ def _train(
         if sharded and team.size == 1 and last is None:
             raise UserError("shard-weights spreads weights over several processes, and this run has one; use torchrun")
         Metrics.check(config.output.tensorboard)
+        if pretrained is not None:
+            dataset = with_prior(dataset, pretrained, config.start, folder, config.seed, waiting)
         torch.manual_seed(config.seed)
         try:
-            denoiser, objective = build(config, dataset.info)
+            denoiser, objective = build(config, dataset.info, base)
         except UserError as error:
             raise (error if last is None else UserError(f"{last / checkpoint.STATE}: {error}")) from None
         config = replace(config, precision=precision(config.precision, team.device, denoiser.shape))  # type: ignore[arg-type]
@@ -203,6 +217,7 @@ class Run:
                 self.metrics = Metrics(self.out, self.progress.rows, self.config.output.tensorboard)
             with self.signals.watch():
                 self._open()
+                self._before()
                 self._loop()
                 self._finish()
         except (_Stop, KeyboardInterrupt):
@@ -304,6 +319,11 @@ class Run:
         if self.progress.step:
             spent = duration(self.progress.clock.seconds)
             self.bar.say(f"going on after step {self.progress.step}, {spent} of training")
+
+    def _before(self) -> None:
+        """Draw what a pretrained model makes, from the noises of every later picture."""
+        if self.config.start.weights is not None and not self.progress.step and self.config.output.sample_every != 0:
+            self._picture()
 
     def _measure(self, seconds: float) -> None:
         """Choose what was left to the speed of the first steps, once it is known, and say how long all will take.
@@ -439,6 +459,10 @@ class Run:
 
     def _finish(self) -> None:
         self._checkpoint()
+        if self.team.first and self.config.start.weights is not None:
+            together = pictures.before_after(self.out / "pictures")
+            if together is not None:
+                self.bar.say(f"{together} shows the samples of before and after, from the same noises")
         made = self._made()
         if made["skipped"]:
             self.bar.say(f"{made['skipped']} steps were skipped: their gradient was not finite.")
@@ -458,6 +482,7 @@ class Run:
         last = progress.rows[-1] if progress.rows else {}
         val = next((row["val_loss"] for row in reversed(progress.rows) if row["val_loss"] is not None), None)
         return {
+            **self.learner.denoiser.config,
             "objective": self.learner.objective.to_dict(),
             "steps": progress.step,
             "images": progress.step * int(self.config.batch or 0),
@@ -478,7 +503,9 @@ class Run:
         words = ["langevin", "train", str(source.pop("source"))]
         for option, value in source.items():
             words += [f"--{option}"] if value is True else [f"--{option}", str(value)]
-        if self.dataset.codec is not None:
+        if self.config.start.weights is not None:
+            words += ["--from", str(self.config.start.model)]
+        elif self.dataset.codec is not None:
             words += ["--codec", str(self.out / "codec")]
         command = shlex.join([*words, "--out", str(self.out), "--resume"])
         return f"the checkpoint of step {_step_of(self.saved)} is whole; go on with: {command}"

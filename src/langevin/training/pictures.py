@@ -281,6 +281,26 @@ def accuracy(
     return (process.sigma(times) / process.alpha(times)).tolist(), share
 
 
+def before_after(folder: Path) -> Path | None:
+    """The first and the last picture of a run beside each other, as ``before-after.png``; None if there are not two.
+
+    Args:
+        folder: ``pictures`` of a run.
+    """
+    from PIL import Image
+
+    steps = sorted(folder.glob("step-*.png"))
+    if len(steps) < 2:
+        return None
+    before, after = (Image.open(path).convert("RGB") for path in (steps[0], steps[-1]))
+    named = [_captioned(picture, [name], picture.width, 0) for picture, name in ((before, "before"), (after, "after"))]
+    sheet = Image.new("RGB", (before.width + after.width + CAPTION, max(p.height for p in named)), "white")
+    sheet.paste(named[0], (0, 0))
+    sheet.paste(named[1], (before.width + CAPTION, 0))
+    files.replace(folder / "before-after.png", png(sheet))
+    return folder / "before-after.png"
+
+
 def _beside(denoiser: Any, path: Path, seed: int, real: Tensor, condition: Mapping[str, Tensor]) -> Path:
     """Samples under the conditions of held-out examples: rows of eight pictures told, samples, and the images."""
     data: Any = denoiser.output

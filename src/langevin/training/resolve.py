@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from .._errors import UserError
@@ -14,7 +14,8 @@ from ..denoisers import NetworkDenoiser
 from ..objectives import Objective
 from .budget import period
 from .config import Config
-from .families import decode, family_of
+from .families import decode
+from .pretrained import family_of
 
 LARGEST = 2**40
 """Steps, and numbers of steps, at most."""
@@ -26,39 +27,22 @@ BATCH = 2**24
 """Examples a step at most."""
 
 
-@dataclass(frozen=True)
-class _Suits:
-    """What suits a kind of data."""
-
-    batch: int
-    lr: float
-    steps: int | None
-    warmup: int
-    every: int | None
-
-
-def _suits(data: DataInfo) -> _Suits:
-    if data.tokens and not data.is_image:
-        return _Suits(batch=128, lr=2e-3, steps=4000, warmup=100, every=1000)
-    if not data.is_image:
-        return _Suits(batch=512, lr=2e-3, steps=4000, warmup=100, every=1000)
-    if max(data.shape[1:]) <= 16:
-        return _Suits(batch=128, lr=2e-3, steps=1800, warmup=100, every=300)
-    # How long follows the speed of the first steps (``budget.choose``): a step may take 10 ms or 10 s.
-    return _Suits(batch=64 if max(data.shape[1:]) <= 64 else 32, lr=1e-3, steps=None, warmup=200, every=None)
-
-
-def resolve_config(config: Config, data: DataInfo) -> Config:
+def resolve_config(config: Config, data: DataInfo, base: NetworkDenoiser | None = None) -> Config:
     """The configuration with everything chosen that was left open, and checked.
 
     For images above 16 pixels the budget and the periods of output stay None unless they are given: ``train`` chooses
     them by the speed of the first steps (``budget.choose``), and a checkpoint holds what was chosen.
 
+    Args:
+        config: what is asked.
+        data: what is trained on.
+        base: the pretrained denoiser, of a run that goes on from one.
+
     Raises:
         UserError: for a value out of its range, named as it is on the command line.
     """
-    suits = _suits(data)
-    chosen = family_of(config).settle(config, data)
+    family = family_of(config, base)
+    suits, chosen = family.suits(config, data), family.settle(config, data)
     budget, every = config.budget, suits.every
     if budget.steps is None and budget.minutes is None:
         budget = replace(budget, steps=suits.steps)
@@ -152,7 +136,7 @@ def check(config: Config) -> None:
     need(whole(out.keep, 1), "output.keep", out.keep, "an integer of at least 1")
 
 
-def build(config: Config, data: DataInfo) -> tuple[Any, Objective]:
+def build(config: Config, data: DataInfo, base: NetworkDenoiser | None = None) -> tuple[Any, Objective]:
     """The untrained model (a denoiser, a codec, a generator, …) and the objective of a settled configuration.
 
     Weights come from torch's global generator, which the caller seeds.
@@ -160,7 +144,7 @@ def build(config: Config, data: DataInfo) -> tuple[Any, Objective]:
     Raises:
         UserError: for an unknown name or setting, and for a process, prediction or size that do not go together.
     """
-    return family_of(config).build(config, data)
+    return family_of(config, base).build(config, data)
 
 
 def check_memory(config: Config, data: DataInfo) -> None:
@@ -176,7 +160,7 @@ def check_memory(config: Config, data: DataInfo) -> None:
         denoiser.check_memory(-(-settled.batch // settled.work.accumulate), learning=True)
 
 
-def changed(asked: Config, settled: Config, data: DataInfo) -> list[str]:
+def changed(asked: Config, settled: Config, data: DataInfo, base: NetworkDenoiser | None = None) -> list[str]:
     """The settings a configuration names that differ from a settled one, save those a run may be continued with.
 
     What stands at its default was not asked for. A budget, output and the division of the work may change from one part
@@ -184,7 +168,9 @@ def changed(asked: Config, settled: Config, data: DataInfo) -> list[str]:
     """
     plain, given, kept = Config().to_dict(), asked.to_dict(), settled.to_dict()
     try:
-        same = resolve_config(asked, data).to_dict()  # as a network writes its options: blocks 1 may stand for [1, 1]
+        same = resolve_config(
+            asked, data, base
+        ).to_dict()  # as a network writes its options: blocks 1 may stand for [1, 1]
     except UserError:
         same = given
     for part in ("budget", "output", "work"):

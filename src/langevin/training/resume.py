@@ -9,17 +9,23 @@ from typing import Any
 
 from .._errors import UserError, shown
 from ..data import DataInfo
+from ..denoisers import NetworkDenoiser
 from ..models import directory
 from ..storage import files
 from . import checkpoint
 from .config import Config
 from .resolve import changed, check, resolve_config
 
+HELD = (directory.CONFIG, "model_index.json")
+"""Files that say that a directory holds a model already, of this library or of diffusers."""
+
 MADE = ("degrade", "text_encoder", "codec")
 """What makes examples of a source: another one of these, and they are other data."""
 
 
-def plan(config: Config, data: DataInfo, out: Path, resume: bool) -> tuple[Config, Path | None]:
+def plan(
+    config: Config, data: DataInfo, out: Path, resume: bool, base: NetworkDenoiser | None = None
+) -> tuple[Config, Path | None]:
     """The settled configuration, and the checkpoint to go on from, if there is one.
 
     A run that is resumed keeps its configuration; the budget, the output and the division of the work may be asked for
@@ -30,15 +36,16 @@ def plan(config: Config, data: DataInfo, out: Path, resume: bool) -> tuple[Confi
         data: what is trained on.
         out: the directory of the run.
         resume: go on from its last checkpoint.
+        base: the pretrained denoiser, of a run that goes on from one.
 
     Raises:
         UserError: for a directory that holds a run or none, other data, or another configuration.
     """
     there = checkpoint.found(out)
     if not resume:
-        if there or (out / directory.CONFIG).exists():
+        if there or any((out / name).exists() for name in HELD):
             raise UserError(f"{out} already holds a run; go on with --resume, or choose another --out")
-        return resolve_config(config, data), None
+        return resolve_config(config, data, base), None
     if not there:
         raise UserError(f"{out} holds no checkpoint to resume from; train without --resume")
     state = checkpoint.read_state(there[-1])
@@ -50,7 +57,13 @@ def plan(config: Config, data: DataInfo, out: Path, resume: bool) -> tuple[Confi
             raise UserError(f"the configuration lacks {', '.join(lost)}")
     except (UserError, TypeError) as error:
         raise UserError(f"{file}: {error}") from None
-    checkpoint.weighs(there[-1], kept)
+    if base is None and kept.start.weights is not None:
+        raise UserError(f"{out} went on from the model {kept.start.model!r}: give it again (--from {kept.start.model})")
+    if base is not None and config.start.weights != kept.start.weights:
+        began = "random weights" if kept.start.weights is None else f"the model {kept.start.model!r}"
+        raise UserError(f"{out} went on from {began}, whose weights are not those of the model given (--from)")
+    if base is None:
+        checkpoint.weighs(there[-1], kept)
     known, given = state["data"], data.to_dict()
     other = [key for key in {**known, **given} if key != "source" and known.get(key) != given.get(key)]
     if other:
@@ -61,7 +74,7 @@ def plan(config: Config, data: DataInfo, out: Path, resume: bool) -> tuple[Confi
     if made:
         were, are = (", ".join(f"{key} {shown(d.get(key))}" for key in made) for d in (known["source"], data.source))
         raise UserError(f"{out} was trained on data made otherwise: {were} ({file}); those given have {are}")
-    if differ := changed(config, kept, data):
+    if differ := changed(config, kept, data, base):
         raise UserError(f"{out} is resumed with its own configuration, but another is asked for: {'; '.join(differ)}")
     plain = Config()
     anew = lambda asked, default: {k: v for k, v in vars(asked).items() if v != getattr(default, k)}

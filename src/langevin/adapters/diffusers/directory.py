@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..._errors import UserError, unknown
+from ...data import DataInfo
 from ...storage import files
 from ...storage.untrusted import reading, room
 
@@ -19,6 +22,9 @@ INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.
 
 OWN, OWN_MOMENTS = "langevin/description.json", "langevin/data.safetensors"
 """What a model of this library keeps beside the pipeline that was made of it."""
+
+KEPT = (".json", ".safetensors", ".txt", ".model")
+"""Endings of the files of a component that are copied."""
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".msgpack")
 """Endings of weights that are not read: unpickling them runs their author's code, or they are of other libraries."""
@@ -174,3 +180,58 @@ def _weights(folder: Path) -> tuple[torch.dtype, str | None]:
         for tensor in files.outline(folder / name).values():
             counts[tensor.dtype] += tensor.numel() if tensor.is_floating_point() else 0
     return counts.most_common(1)[0][0] if counts.total() else torch.float32, variant
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The pipeline that a network is of.
+
+    Attributes:
+        folder: its directory.
+        index: its index.
+        name: of the component that denoises.
+        encoders: names of the text encoders, in order.
+    """
+
+    folder: Path
+    index: Mapping[str, Any]
+    name: str
+    encoders: tuple[str, ...] = ()
+
+
+def pipeline_files(origin: Origin, parts: Mapping[str, Any], null_label: int | None, model: Any) -> dict[str, bytes]:
+    """What a directory of a pipeline holds, by file: some components as they now are, the others as they were.
+
+    Args:
+        origin: the pipeline.
+        parts: models of diffusers and transformers by the names of their components.
+        null_label: the class that stands for none, if there is one.
+        model: the denoiser, or ``Latent``, whose data are described.
+    """
+    held: dict[str, bytes] = {}
+    for name, entry in origin.index.items():
+        if name in parts or not (isinstance(entry, list) and len(entry) == 2 and entry[0] is not None):
+            continue
+        where = component(origin.folder, name)
+        names = [path.name for path in sorted(where.iterdir()) if path.suffix in KEPT and path.is_file()]
+        if where == origin.folder:  # as in the oldest repositories, whose scheduler lies beside its index
+            names = [SCHEDULER] if name == "scheduler" else []
+        held |= {f"{name}/{file}": (where / file).read_bytes() for file in names}
+    for name, part in parts.items():
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            part.save_pretrained(folder, safe_serialization=True)
+            held |= {f"{name}/{path.name}": path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    base = getattr(model, "base", model)
+    return {**held, **described(null_label, base.data), INDEX: files.as_json(dict(origin.index))}
+
+
+def described(null_label: int | None, data: DataInfo | None) -> dict[str, bytes]:
+    """The files of what diffusers has no place for, by name."""
+    own = {
+        "langevin": 1,
+        "kind": "diffusers",
+        "null_label": null_label,
+        "data": None if data is None else data.to_dict(),
+    }
+    moments = {} if data is None else data.tensors()
+    return {**({OWN_MOMENTS: files.as_safetensors(moments)} if moments else {}), OWN: files.as_json(own)}

@@ -16,7 +16,7 @@ from ...denoisers import AffineParameterization, NetworkDenoiser
 from ...nn.unet2d import NARROW, UNet2D, as_diffusers
 from ...processes import DDPM, RectifiedFlow, cosine_betas, linear_betas, scaled_linear_betas
 from ...storage import files
-from .directory import CONFIG, INDEX, OWN, OWN_MOMENTS, SCHEDULER
+from .directory import CONFIG, INDEX, OWN, OWN_MOMENTS, SCHEDULER, described
 
 WRITTEN = "0.30.0"
 """The oldest version of diffusers that reads what is written."""
@@ -96,6 +96,10 @@ def contents(model: Any) -> dict[str, bytes]:
     Raises:
         UserError: as ``save``.
     """
+    own = getattr(getattr(model, "network", None), "contents", None)
+    if own is not None:  # it is of a pipeline, or an update of one
+        written: dict[str, bytes] = own(model)
+        return written
     check(model)
     config, weights = as_diffusers(model.network)
     variance = "learned_range" if model.variance else "fixed_small"
@@ -108,20 +112,12 @@ def contents(model: Any) -> dict[str, bytes]:
         "scheduler": ["diffusers", scheduler["_class_name"]],
         "unet": ["diffusers", "UNet2DModel"],
     }
-    own = {
-        "langevin": 1,
-        "kind": "diffusers",
-        "null_label": classes,
-        "data": None if model.data is None else model.data.to_dict(),
-    }
-    moments = {} if model.data is None else model.data.tensors()
     version = {"_diffusers_version": WRITTEN}
     return {
         f"unet/{WEIGHTS}": files.as_safetensors(weights),
         f"unet/{CONFIG}": files.as_json({**config, **version}),
         f"scheduler/{SCHEDULER}": files.as_json({**scheduler, **version}),
-        **({OWN_MOMENTS: files.as_safetensors(moments)} if moments else {}),
-        OWN: files.as_json(own),
+        **described(classes, model.data),
         INDEX: files.as_json(index),
     }
 

@@ -19,7 +19,7 @@ from ...storage.untrusted import reading
 from ..hub import find
 from . import networks, text
 from .codec import Codec, reduction
-from .directory import CONFIG, INDEX, OWN, SCHEDULER, component, is_diffusers, make, read_index
+from .directory import CONFIG, INDEX, OWN, SCHEDULER, Origin, component, is_diffusers, make, read_index
 from .export import read_own
 from .schedules import Noising, complete, given, noising, shift
 
@@ -87,6 +87,7 @@ class _Pipeline:
     ) -> None:
         self.folder, self.index, self.size, self.given = folder, index, size, scheduler
         self.name = str(index.get("_class_name"))
+        self.named: tuple[str, ...] = ()  # the text encoders that are asked
 
     def has(self, name: str) -> bool:
         """Whether the index has a component that is not left out."""
@@ -124,6 +125,7 @@ class _Pipeline:
         sides = self._sides(trained, ratio, ratio * networks.multiple(kind, network.config))
         shape = (channels, sides[0] // ratio, sides[1] // ratio)
         adapted = _KINDS[kind](self, network, noise, sides)
+        adapted.origin = Origin(self.folder, self.index, which, self.named)
         out = int(network.config.get("out_channels") or channels)
         out = channels if kind == "FluxTransformer2DModel" else out
         if out not in (channels, 2 * channels):
@@ -153,7 +155,7 @@ class _Pipeline:
                 reading_as,
                 shape,
                 "range" if out == 2 * channels else None,
-                None if codec is not None else described or self._data(shape, names),
+                described if codec is not None else described or self._data(shape, names),
                 config=config,
             )
         if codec is None:
@@ -227,6 +229,7 @@ class _Pipeline:
         for n in needs:
             if not self.has(f"text_encoder{n}") or not self.has(f"tokenizer{n}"):
                 raise UserError(f"{self.folder} has no text_encoder{n} and tokenizer{n}, which its denoiser needs")
+        self.named = tuple(f"text_encoder{n}" for n in numbers if self.has(f"text_encoder{n}"))
         with reading(self.folder):
             return kind(self.tokenizers(*numbers), self.encoders(*numbers), **more)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..._errors import UserError
+from .directory import INDEX, Origin, pipeline_files
 from .text import Prompts
 
 
@@ -40,11 +41,29 @@ class Adapted(nn.Module, ABC):
         captions = {} if prompts is None else {"caption": prompts.size}
         self.sizes: dict[str, int] = {**captions, **(sizes or {})}
         self.config = {"diffusers": type(network).__name__, "conditions": self.sizes}
+        self.origin: Origin | None = None
 
     @property
     def readers(self) -> dict[str, Callable[[Any], Tensor]]:
         """Conditions that are read in a way of this network's own, when they are bound."""
         return {} if self.prompts is None else {"caption": self.prompts.read}
+
+    def parts(self) -> dict[str, nn.Module]:
+        """What may learn, by the names of the pipeline's components: the network, then its text encoders."""
+        if self.origin is None:
+            return {"": self.network}
+        encoders = [] if self.prompts is None else [e for e in self.prompts.encoders if not isinstance(e, nn.Identity)]
+        return {self.origin.name: self.network, **dict(zip(self.origin.encoders, encoders))}
+
+    def contents(self, model: Any) -> dict[str, bytes]:
+        """What a directory of the pipeline holds, by file, with the weights that the network now has.
+
+        Raises:
+            UserError: for a network that is of no pipeline.
+        """
+        if self.origin is None or INDEX not in {path.name for path in self.origin.folder.iterdir()}:
+            raise UserError(f"a {type(self.network).__name__} alone is not kept: load the pipeline that it is of")
+        return pipeline_files(self.origin, self.parts(), self.null_label, model)
 
     def text(self, condition: Mapping[str, Tensor], batch: int) -> dict[str, Tensor]:
         """The parts of the captions of a batch, in the network's dtype."""

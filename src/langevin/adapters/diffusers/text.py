@@ -11,13 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from ..._errors import UserError, shown
+from ...nn.text import decode_text
+
+KEPT = 2**28
+"""Numbers of the rows that are kept at most: a gigabyte."""
+
+
+def texts_of(tokens: Tensor) -> list[str | None]:
+    """The captions of tokens ``(B, L)`` of ``nn.text``; None for a sample that has none."""
+    return [None if int(row[0]) < 0 else decode_text(row) for row in tokens.cpu()]
 
 
 class Prompts(nn.Module, ABC):
     """What the text encoders of a pipeline make of prompts, as rows of numbers that a denoiser is bound to.
 
     A row holds all parts, flattened, one behind another: the tokens' features, a pooled vector, a mask. ``parts`` reads
-    rows back; one of not-a-numbers is no prompt, and stands for the empty one.
+    rows back; one of not-a-numbers is no prompt, and stands for the empty one. Rows are kept for the prompts that come
+    again, and made anew when an encoder learns, with gradients where they are asked for.
 
     Args:
         tokenizers: one an encoder.
@@ -32,9 +42,9 @@ class Prompts(nn.Module, ABC):
         with torch.no_grad():
             none = self.encode([""])
         self.sizes = {name: tuple(value.shape[1:]) for name, value in none.items()}
-        row = self._row(none)
-        self.register_buffer("none", torch.zeros_like(row) if zeros else row, persistent=False)
-        self.none: Tensor
+        self.zeros = zeros
+        self._kept: dict[str, Tensor] = {}
+        self._version = -1
 
     @abstractmethod
     def encode(self, texts: list[str]) -> dict[str, Tensor]:
@@ -43,7 +53,32 @@ class Prompts(nn.Module, ABC):
     @property
     def size(self) -> int:
         """Numbers of a row."""
-        return int(self.none.shape[1])
+        return sum(map(math.prod, self.sizes.values()))
+
+    @property
+    def like(self) -> Tensor:
+        """An empty tensor of the dtype and on the device of rows."""
+        first = next(self.parameters())
+        return torch.empty(0, dtype=torch.float32, device=first.device)
+
+    def row(self, text: str | None) -> Tensor:
+        """The row ``(1, size)`` of a prompt; None is no prompt.
+
+        An encoder that learns is asked anew after each of its steps, and with gradients if these are asked for.
+        """
+        if text is None:
+            text = ""
+            if self.zeros:
+                return torch.zeros(1, self.size, dtype=self.like.dtype, device=self.like.device)
+        if torch.is_grad_enabled() and any(p.requires_grad for p in self.encoders.parameters()):
+            return self._row(self.encode([text]))
+        version = sum(p._version for p in self.encoders.parameters())
+        if version != self._version or sum(row.numel() for row in self._kept.values()) > KEPT:
+            self._kept, self._version = {}, version
+        if text not in self._kept:
+            with torch.no_grad():
+                self._kept[text] = self._row(self.encode([text]))
+        return self._kept[text].to(self.like.device)
 
     def read(self, value: Any) -> Tensor:
         """A condition ``caption`` as rows ``(B, size)``: of a text, of a list of texts (None for no prompt), or rows.
@@ -51,9 +86,12 @@ class Prompts(nn.Module, ABC):
         Raises:
             UserError: for anything else.
         """
-        if isinstance(value, Tensor) and value.is_floating_point() and value.shape[-1] == self.size:
+        if isinstance(value, Tensor) and value.shape[-1:] and value.ndim <= 2:
             rows = value if value.ndim == 2 else value[None]
-            return rows.to(self.none)
+            if rows.is_floating_point() and rows.shape[-1] == self.size:
+                return rows.to(self.like)
+            if not rows.is_floating_point() and rows.dtype != torch.bool:
+                value = texts_of(rows)
         texts = [value] if isinstance(value, str) else value
         if (
             not isinstance(texts, (list, tuple))
@@ -61,21 +99,18 @@ class Prompts(nn.Module, ABC):
             or not all(text is None or isinstance(text, str) for text in texts)
         ):
             raise UserError(f"caption must be a text, or a list of texts, one a sample, got {shown(value)}")
-        different = list(dict.fromkeys(text for text in texts if text is not None))
-        rows = self.none.new_full((len(texts), self.size), math.nan)
-        with torch.no_grad():
-            found = {text: self._row(self.encode([text]))[0] for text in different}
-        for i, text in enumerate(texts):
-            if text is not None:
-                rows[i] = found[text]
-        return rows
+        gone = self.like.new_full((1, self.size), math.nan)
+        found = {text: gone if text is None else self.row(text) for text in dict.fromkeys(texts)}
+        return torch.cat([found[text] for text in texts])
 
-    def parts(self, rows: Tensor | None, batch: int) -> dict[str, Tensor]:
-        """The parts of rows ``(B, size)``, or of no prompt at all."""
-        if rows is None:
-            rows = self.none.expand(batch, self.size)
+    def parts(self, captions: Tensor | None, batch: int) -> dict[str, Tensor]:
+        """The parts of captions, rows ``(B, size)`` or tokens of ``nn.text`` ``(B, L)``, or of no prompt at all."""
+        if captions is None:
+            rows = self.row(None).expand(batch, self.size)
         else:
-            rows = torch.where(rows[:, :1].isnan(), self.none.to(rows), rows)
+            rows = self.read(captions)
+            gone = rows[:, :1].isnan()
+            rows = torch.where(gone, self.row(None), rows) if bool(gone.any()) else rows
         lengths = [math.prod(size) for size in self.sizes.values()]
         pieces = rows.split(lengths, dim=1)
         return {name: piece.unflatten(1, size) for (name, size), piece in zip(self.sizes.items(), pieces)}
