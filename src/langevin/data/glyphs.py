@@ -74,9 +74,9 @@ CAPTION = 104
 
 WORDINGS = (
     "a {size} {colour} {looks} {what} on {ground}{place}",
-    "a {size} {colour} {what} in {a_looks} face on a {ground} background{place}",
+    "a {size} {colour} {what} in {a_looks} face on {a_ground} background{place}",
     "a {size} {looks} {what} in {colour} on {ground}{place}",
-    "on a {ground} background, a {size} {colour} {looks} {what}{place}",
+    "on {a_ground} background, a {size} {colour} {looks} {what}{place}",
 )
 
 
@@ -145,11 +145,16 @@ class Glyph:
             size=self.size,
             colour=self.colour,
             looks=looks,
-            a_looks=f"{'an' if looks[0] in 'aeiou' else 'a'} {looks}",
+            a_looks=_with_article(looks),
             what=f"{'digit' if self.character.isdigit() else 'letter'} {self.character}",
             ground=self.background,
+            a_ground=_with_article(self.background),
             place=f", {where.get(self.place, f'at the {self.place}')}" if self.says_place else "",
         )
+
+
+def _with_article(words: str) -> str:
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
 def held_out(size: int, colour: int, character: int) -> bool:
@@ -284,7 +289,7 @@ def pictures(shown: Sequence[Glyph], side: int, progress: bool = True) -> np.nda
 @register(
     "data",
     "glyphs",
-    title="Glyphs: letters and digits in colour, many faces, sizes and places, with captions (made)",
+    title="Letters and digits in colour, many faces, sizes and places, with captions (made)",
     proof="exact: tests/data/test_glyphs.py",
 )
 def glyphs(options: Options | None = None) -> Dataset:
@@ -292,12 +297,11 @@ def glyphs(options: Options | None = None) -> Dataset:
 
     20,000 to train on and 2,000 held out, 36 classes, 32×32 pixels unless ``size`` says otherwise (16 to 64); at
     another size an example is the same picture in another resolution. The condition ``caption`` is a sentence such as
-    "a small green serif letter Q on blue"; ``Split.attributes`` has the words of each example by name, those of
-    :attr:`Glyph.attributes`.
+    "a small green serif letter Q on blue"; ``Split.attributes`` has the words of each example by name.
 
     Half of the held-out examples show a face of STIX, a family that is never trained on (``part`` is ``family``); the
-    others a combination of size, colour and character that is never trained on, as the large green Q (``combination``,
-    see :func:`held_out`).
+    others a combination of size, colour and character that is never trained on, as the large green Q
+    (``combination``): one in twelve, and every two of the three occur together in training.
 
     The pictures are made once and kept in the cache; the same bytes with the same versions of matplotlib and Pillow.
 
