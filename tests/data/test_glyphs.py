@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 
 import matplotlib
 import numpy as np
@@ -61,7 +61,7 @@ def test_captions_say_what_the_attributes_are(everything):
         assert [w for w in words if w in SIZES] == [told["size"]]
         assert ("bold" in words) == (told["weight"] == "bold")
         assert ("italic" in words) == (told["slant"] == "italic")
-        for article, next_word in zip(words, words[1:]):
+        for article, next_word in pairwise(words):
             if article in ("a", "an"):
                 assert (article == "an") == (next_word[0] in "aeiou"), glyph.caption
         assert [s for s in ("sans serif", "monospace") if s in glyph.caption] == [told["style"]] * (
