@@ -14,7 +14,7 @@ from . import folder as _folder
 from . import hub as _hub
 from .dataset import Dataset, Options
 
-CAPTIONED = ("glyphs",)
+CAPTIONED = ("emoji", "glyphs")
 """Names of sets with captions."""
 
 
