@@ -18,8 +18,11 @@ import torch
 import langevin
 from langevin import Noise, objectives, processes, samplers, worlds
 from langevin._registry import methods
+from langevin.nn.text import decode_text
 from langevin.numerics.frame import GaussianFrame
+from langevin.report.sheet import sheet
 from langevin.samplers.gaussian.noise_grid import time_warp
+from langevin.training import png
 
 HERE = Path(__file__).parent
 IMAGES = HERE / "img"
@@ -464,6 +467,17 @@ def sliced_w2(x: torch.Tensor, y: torch.Tensor) -> float:
     return float(((x @ directions).sort(0).values - (y @ directions).sort(0).values).square().mean().sqrt())
 
 
+def glyphs(name: str) -> None:
+    """Letters to train on, and a row of held-out combinations of size, colour and letter."""
+    data = langevin.data.load("glyphs", limit=500)
+    unseen = [i for i, part in enumerate(data.test.attributes["part"]) if part == "combination"]
+    parts = [data.train.batch(torch.arange(16)), data.test.batch(torch.tensor(unseen[:8]))]
+    x = torch.cat([part["x"] for part in parts])
+    texts = [decode_text(tokens) for part in parts for tokens in part["caption"]]
+    (IMAGES / f"{name}.png").write_bytes(png(sheet(x, texts, 8)))
+    print(f"docs/img/{name}.png")
+
+
 def save(figure: plt.Figure, name: str) -> None:
     """One PNG, small enough to keep in the repository."""
     IMAGES.mkdir(exist_ok=True)
@@ -506,6 +520,7 @@ def main() -> None:
     exact_error("exact-error")
     particles("particles")
     guidance("guidance")
+    glyphs("glyphs")
 
 
 if __name__ == "__main__":

@@ -13,11 +13,15 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageFont
 
 from langevin import UserError, data
+from langevin._registry import methods
 from langevin.cli.entry import main
 from langevin.data import brain, packages
+from langevin.data.catalogue import CATALOGUE, packages_of
 from langevin.data.packages import PACKAGES, Package
+from langevin.report.sheet import LINES, sheet, wrapped
 
 
 @pytest.fixture
@@ -110,10 +114,56 @@ def test_the_command_lists_and_refuses(tmp_path, monkeypatch, capsys):
     assert "Did you mean 'mnist'?" in capsys.readouterr().err
     assert main(["data", "show", "mnist", "--out", str(tmp_path / "a.png")]) == 2
     assert "`langevin data get mnist`" in capsys.readouterr().err
-    assert main(["data", "show", "moons", "--out", str(tmp_path / "a.png")]) == 2
-    assert "is no data of images" in capsys.readouterr().err
-    assert main(["data", "show", "digits", "--count", "9", "--out", str(tmp_path / "a.png")]) == 0
-    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+    assert main(["data", "show", "digits", "--count", "0", "--out", str(tmp_path / "a.png")]) == 2
+    assert "--count must be from 1 to 1024, got 0" in capsys.readouterr().err
+    assert main(["data", "get", "digits"]) == 0
+    assert "digits comes with langevin: there is nothing to fetch" in capsys.readouterr().out
+
+
+def test_the_list_says_what_each_set_holds(tmp_path, monkeypatch, capsys):
+    """Every registered set has an entry, and what is written of those that are here is what is loaded."""
+    monkeypatch.setenv("LANGEVIN_CACHE", str(tmp_path))
+    assert {row.name for row in methods("data")} == set(CATALOGUE)
+    assert main(["data", "list"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for name, entry in CATALOGUE.items():
+        assert f"{entry.train:,} to train on and {entry.test:,} held out" in said
+        for package in packages_of(name):
+            assert package.licence in entry.licence
+            assert f"{package.client} {package.name} {package.version}" in said
+            assert f"`langevin data get {name}`" in said
+    for name in ("digits", "digits-17", "moons", "heartbeat"):
+        found, entry = data.load(name), CATALOGUE[name]
+        assert (len(found.train), len(found.test), found.info.shape) == (entry.train, entry.test, entry.shape)
+
+
+def test_a_sheet_of_each_kind(tmp_path, capsys):
+    """Images with what is told of them, points as a plot, sequences as text."""
+    size = lambda: Image.open(tmp_path / "a.png").size
+    show = lambda name, *more: main(["data", "show", name, *more, "--out", str(tmp_path / "a.png")])
+    assert show("digits", "--count", "9", "--held-out") == 0
+    assert "9 held-out examples of 1,438 to train on, 359 held out" in capsys.readouterr().out
+    # Three of 128 pixels in a row with gaps of 8, and under each a line of 15 for its class and two gaps.
+    assert size() == (3 * 136 + 8, 3 * (128 + 15 + 16) + 8)
+    assert show("moons") == 0
+    assert size() == (600, 600)
+    assert show("words", "--count", "2") == 0
+    said = capsys.readouterr().out
+    assert [len(line) for line in said.splitlines()[-3:-1]] == [32, 32]
+    assert "Licence: PSF." in said
+
+
+def test_texts_under_pictures_keep_their_width():
+    font = ImageFont.load_default(12)
+    lines = wrapped("a large green letter Q in a serif face " + "w" * 40, font, 128)
+    assert max(font.getlength(line) for line in lines) <= 128
+    assert "".join(lines).replace(" ", "") == "alargegreenletterQinaserifface" + "w" * 40
+    cut = wrapped("word " * 100, font, 128)
+    assert len(cut) == LINES
+    assert cut[-1].endswith("…")
+    assert wrapped("", font, 128) == [""]
+    with pytest.raises(UserError, match="a text each"):
+        sheet(torch.zeros(3, 1, 4, 4), ["one"])
 
 
 def test_mnist(fetched):

@@ -213,3 +213,10 @@ def test_moments_of_classes(tmp_path, size, flip) -> None:
     ):
         with pytest.raises(UserError, match=words):
             replace(info, **change)
+
+
+def test_attributes_are_one_an_example() -> None:
+    x = torch.zeros(3, 2)
+    assert Split(x, attributes={"colour": ["red", "blue", "red"]}).attributes["colour"][1] == "blue"
+    with pytest.raises(UserError, match="attribute 'colour' must have 3 values, one an example; got 2"):
+        Split(x, attributes={"colour": ["red", "blue"]})

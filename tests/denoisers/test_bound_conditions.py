@@ -141,6 +141,12 @@ def test_what_is_asked_for() -> None:
     found = asked_conditions(sizes, 4, {"image": picture}, first=5)
     assert found["label"].tolist() == [2, 0, 1, 2]
     assert found["image"] is picture
+    # A text says itself what is to be drawn: a class in turn beside it would say something else.
+    for name, text in {"caption": torch.zeros(8, dtype=torch.int64), "sequence": torch.zeros(3, 2)}.items():
+        told = {"label": 3, name: 2}
+        assert asked_conditions(told, 4, {name: text}).keys() == {name}
+        assert asked_conditions(told, 4, {name: text, "label": 1})["label"] == 1
+        assert asked_conditions(told, 4, {name: None})["label"].tolist() == [0, 1, 2, 0]
     assert asked_conditions({"image": 1}, 4, {"image": None}) == {}
     assert asked_conditions({"image": 1}, 4) == {}
     with pytest.raises(UserError, match="vector was given, but this model takes label, image"):

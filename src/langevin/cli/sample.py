@@ -155,11 +155,11 @@ def own_device(name: str | None) -> str | None:
 def request(place: str, model: NetworkDenoiser, recipe: Recipe, n: int, size: int, given: Mapping[str, Any]) -> Request:
     """What shards are to hold."""
     from ..adapters import hub
-    from ..denoisers.conditions import KINDS
+    from ..denoisers.conditions import KINDS, labels_in_turn
     from ..generate import Request, model_digest
     from ..storage import files
 
-    label = given.get("label", "in turn" if class_names(model) else None)
+    label = given.get("label", "in turn" if labels_in_turn(model.condition_sizes, given) else None)
     beside = {}
     for name, value in given.items():
         if name == "label":

@@ -87,10 +87,11 @@ class Dataset:
 
 @dataclass
 class Examples:
-    """One split as a loader read it: ``x`` and conditions as in :class:`Split`."""
+    """One split as a loader read it: ``x``, conditions and attributes as in :class:`Split`."""
 
     x: Tensor | Sequence[Tensor]
     conditions: dict[str, Tensor] = field(default_factory=dict)
+    attributes: dict[str, list[str]] = field(default_factory=dict)
 
 
 def assemble(
@@ -134,7 +135,14 @@ def assemble(
     if options.flip and len(shape) != 3:
         raise UserError(f"{name}: flip mirrors images; these are points of shape {shape}.")
     degrade = None if options.degrade is None else Degradation.parse(options.degrade)
-    learn = Split(train.x, train.conditions, flip=options.flip, crop=window if ragged else None, degrade=degrade)
+    learn = Split(
+        train.x,
+        train.conditions,
+        flip=options.flip,
+        crop=window if ragged else None,
+        degrade=degrade,
+        attributes=train.attributes,
+    )
     low, high = (0.0, len(tokens) - 1.0) if tokens else (-1.0, 1.0)
     ranged = levels is not None if tokens else bounded
     info = DataInfo(
@@ -161,7 +169,8 @@ def assemble(
     if skipped:
         path, reason = skipped[0]
         warnings.warn(f"{name}: {len(skipped)} files skipped (first: {path}: {reason})", stacklevel=3)
-    return Dataset(info, learn, Split(test.x, test.conditions, degrade=degrade), tuple(skipped))
+    held = Split(test.x, test.conditions, degrade=degrade, attributes=test.attributes)
+    return Dataset(info, learn, held, tuple(skipped))
 
 
 def _shapes(
@@ -251,4 +260,8 @@ def subset(part: Examples, limit: int | None) -> Examples:
     keep = limited([str(i) for i in range(len(part.x))], np.zeros(len(part.x), dtype=bool), limit)
     index = torch.from_numpy(keep)
     x = part.x[index] if isinstance(part.x, Tensor) else [part.x[i] for i in keep]
-    return Examples(x, {name: value[index] for name, value in part.conditions.items()})
+    return Examples(
+        x,
+        {name: value[index] for name, value in part.conditions.items()},
+        {name: [value[i] for i in keep] for name, value in part.attributes.items()},
+    )

@@ -14,6 +14,9 @@ from . import folder as _folder
 from . import hub as _hub
 from .dataset import Dataset, Options
 
+CAPTIONED = ("emoji", "glyphs")
+"""Names of sets with captions."""
+
 
 def load(
     source: str | os.PathLike[str],
@@ -63,7 +66,7 @@ def load(
     name = os.fspath(source)
     known = {m.name: m.make for m in methods("data")}
     if name in known:
-        if text_encoder is not None:
+        if text_encoder is not None and name not in CAPTIONED:
             raise UserError(f"text_encoder is for data with captions, which {name} has none of")
         made: Dataset = known[name](options)
         return made

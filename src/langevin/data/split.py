@@ -33,6 +33,7 @@ class Split:
             (seed, index, draw).
         crop: side of a square window, placed at random for each (seed, index, draw); the image stays whole if ``None``.
         degrade: damage whose result is the condition ``image`` (and ``mask``), drawn for each (seed, index, draw).
+        attributes: what is known of each example and told to no network, N texts by name, such as its ``colour``.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Split:
         flip: bool = False,
         crop: int | None = None,
         degrade: Degradation | None = None,
+        attributes: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         if conditions is not None and not isinstance(conditions, Mapping):
             raise UserError(f"conditions must be a mapping such as {{'label': labels}}, got {shown(conditions)}")
@@ -55,6 +57,10 @@ class Split:
                 raise UserError(f"crop cannot cut windows of images that have a condition {name!r} of their own")
         if degrade is not None and "image" in self.conditions:
             raise UserError("degrade makes the condition 'image', which these data have already")
+        self.attributes = dict(attributes or {})
+        for name, told in self.attributes.items():
+            if len(told) != len(x):
+                raise UserError(f"attribute {name!r} must have {len(x)} values, one an example; got {len(told)}.")
         self._x = x
         self.flip = flip
         self.crop = crop

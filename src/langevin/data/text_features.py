@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError, nearest
+from ..nn.text import encode_texts
 from ..storage.untrusted import JSON_BYTES, contents, parse_json, reading, reason, room
 from ._progress import track
 from .captions import LONGEST
+from .dataset import Options
 
 TEXT_PARTS = {
     "clip": "CLIPTextModel",
@@ -141,6 +143,13 @@ def encode_captions(texts: Sequence[str | None], encoder: str, title: str, progr
     if all(text is None for text in texts):
         raise UserError(f"text_encoder was given, but {title} has no captions")
     return TextFeatures(encoder)(texts, progress=progress)
+
+
+def caption_conditions(texts: Sequence[str], options: Options, title: str, length: int) -> dict[str, Tensor]:
+    """What captions become, by name: ``caption``, int16 ``(N, length)``, or the ``sequence`` of an encoder."""
+    if options.text_encoder is not None:
+        return {"sequence": encode_captions(texts, options.text_encoder, title, options.progress)}
+    return {"caption": encode_texts(texts, length).to(torch.int16)}
 
 
 def _transformers(name: str) -> Any:

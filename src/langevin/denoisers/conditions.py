@@ -117,10 +117,19 @@ def rows_of(condition: Mapping[str, Tensor], rows: slice | Tensor) -> dict[str, 
     return {name: value[rows] for name, value in condition.items()}
 
 
+def labels_in_turn(sizes: Mapping[str, int], given: Mapping[str, Any]) -> bool:
+    """Whether samples are asked for the classes 0…K−1 in turn: of a model with labels that is given none and no text.
+
+    A caption, or the features of one, says itself what is to be drawn; a class beside it would say something else.
+    """
+    told = {name for name, value in given.items() if value is not None}
+    return "label" in sizes and not told & {"label", "caption", "sequence"}
+
+
 def asked_conditions(
     sizes: Mapping[str, int], n: int, given: Mapping[str, Any] | None = None, first: int = 0
 ) -> dict[str, Any]:
-    """The conditions of ``n`` samples: what was given, and for labels that were not, the classes 0…K−1 in turn.
+    """The conditions of ``n`` samples: what was given, and the classes 0…K−1 in turn where neither one nor a text was.
 
     Args:
         sizes: the conditions that a model takes, as ``NetworkDenoiser.condition_sizes``.
@@ -140,11 +149,11 @@ def asked_conditions(
         shape: tuple[int, ...] = tuple(getattr(asked[name], "shape", ()))
         if name != "label" and len(shape) == len(KINDS[name].axes) + 1 and shape[0] not in (1, n):
             raise UserError(f"{name} must be one for all samples or {n}, one each; got {shape[0]}")
-    if "label" not in sizes:
+    if labels_in_turn(sizes, asked):
+        return {"label": torch.arange(first, first + n) % sizes["label"], **asked}
+    if "label" not in asked:
         return asked
     count = sizes["label"]
-    if "label" not in asked:
-        return {"label": torch.arange(first, first + n) % count, **asked}
     label = as_labels(asked["label"])
     if label.shape not in ((), (n,)):
         raise UserError(f"label must be an integer, or {n} of them, got {label.dtype} {tuple(label.shape)}")

@@ -69,7 +69,7 @@ class Request:
     Args:
         n: samples, in 1…2³¹.
         shard_size: samples of a shard (of the last, what is left); a multiple of the recipe's batch.
-        label: of all samples; ``"in turn"``, or None for a model without labels.
+        label: of all samples; ``"in turn"``, or None where none is told.
         recipe: how they are drawn. Its batch belongs to the request: samples are drawn in full batches that begin at
             multiples of it, so that not even rounding depends on n, on shards, on processes, or on where a run was
             killed.

@@ -134,7 +134,7 @@ def generate(
         recipe: how.
         n: how many, at least 1.
         given: conditions by name, for all samples or ``(n, …)`` one each; a model that takes labels and is given none
-            is asked for its labels 0…K−1 in turn, and every other condition that is not given is absent.
+            and no text is asked for its labels 0…K−1 in turn, and all else that is not given is absent.
         first: index of the first of them, of its noise and, in turn, of its label.
         progress: called as ``progress(done, total)``.
         guide: what makes a denoiser of the model and the conditions of all samples, by name; classifier-free guidance

@@ -52,6 +52,7 @@ class Stream(int, Enum):
     """What is random in the i-th step of a degradation."""
 
     POSE = "brain", 0
+    GLYPH = "glyphs", 0
     PHANTOM = "ellipses", 0
     PHANTOM_COUNT = "ellipses", 1
     MASK = "shared", 2**50
