@@ -269,6 +269,7 @@ BAD = {
     "no such layer": ({"lora": 2, "layers": ("attn9",)}, "layers must be endings of names.*'attn9'"),
     "no encoder": ({"train_text_encoder": True}, "train-text-encoder is of pipelines"),
     "a caption": ({"caption": "a"}, "caption was given, but the pretrained model takes label"),
+    "captions alone": ({"prior_captions": "a"}, "prior-captions"),
     "prior": ({"prior": -1}, "prior must be a number of samples"),
 }
 

@@ -132,9 +132,9 @@ class StartConfig:
     prior: int = 0
     """Samples of the pretrained model that are learned along with the data, so that it forgets less (prior
     preservation, arXiv:2208.12242)."""
-    prior_caption: str | None = None
-    """Caption of these samples; if not given, they have none. Of a model that is told classes, they have its classes in
-    turn."""
+    prior_captions: str | None = None
+    """Caption of these samples, or a text file with one a line, taken in turn; if not given, they have none. Of a model
+    that is told classes, they have its classes in turn."""
     weights: str | None = None
     """SHA-256 of the pretrained model's weights; it is found out."""
 

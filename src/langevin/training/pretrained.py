@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,6 +16,7 @@ from torch import Tensor
 from .. import samplers
 from .._errors import UserError, check_instance
 from ..data import DataInfo, Dataset, Split
+from ..data.captions import read_text, tokens
 from ..denoisers import NetworkDenoiser
 from ..denoisers.conditions import absent, asked_conditions
 from ..distributions import Noise
@@ -114,10 +116,12 @@ class Pretrained(Family):
             raise UserError(
                 "train-text-encoder is of pipelines with text encoders of their own, which this model has not"
             )
+        if start.prior_captions is not None and not start.prior:
+            raise UserError("prior-captions are those of samples of the model: give prior, how many, too")
         if start.prior < 0:
             raise UserError(f"prior must be a number of samples of at least 0, got {start.prior}")
         takes = self.base.conditions()
-        for name, caption in (("caption", start.caption), ("prior-caption", start.prior_caption)):
+        for name, caption in (("caption", start.caption), ("prior-captions", start.prior_captions)):
             if caption is not None and "caption" not in takes:
                 told = ", ".join(takes) or "no condition"
                 raise UserError(f"{name} was given, but the pretrained model takes {told}")
@@ -333,18 +337,32 @@ def with_prior(
     if not start.prior:
         return dataset
     base, file = base_of(model), out / PRIOR
-    caption = start.prior_caption
-    given = {} if caption is None else {"caption": encode_texts([caption], len(caption.encode()) + 1)}
     if not file.exists():
-        bound = base.given(asked_conditions(base.condition_sizes, start.prior, given))
-        made = samplers.sample(bound, n=start.prior, steps=PRIOR_STEPS, seed=seed, batch=64, progress=progress)
-        files.replace(file, files.as_safetensors({"x": made.float().cpu()}))
-    x = files.read_safetensors(file)["x"]
-    if x.shape != (start.prior, *base.shape):
+        told = asked_conditions(base.condition_sizes, start.prior, _prior_captions(start, base))
+        made = samplers.sample(
+            base.given(told), n=start.prior, steps=PRIOR_STEPS, seed=seed, batch=64, progress=progress
+        )
+        held = {name: torch.as_tensor(value) for name, value in told.items()}
+        files.replace(file, files.as_safetensors({"x": made.float().cpu(), **held}))
+    held = files.read_safetensors(file)
+    x = held.pop("x", torch.empty(0))
+    if x.shape != (start.prior, *base.shape) or not held.keys() <= set(base.conditions()):
         raise UserError(f"{file} must hold {start.prior} samples of shape {tuple(base.shape)}, got {tuple(x.shape)}")
-    conditions = {}
-    if "label" in base.condition_sizes:
-        conditions["label"] = torch.arange(start.prior) % base.condition_sizes["label"]
-    if caption is not None:
-        conditions["caption"] = _captioned(None, caption, start.prior)
-    return replace(dataset, train=WithPrior(dataset.train, x, conditions))
+    return replace(dataset, train=WithPrior(dataset.train, x, held))
+
+
+def _prior_captions(start: StartConfig, base: NetworkDenoiser) -> dict[str, Tensor]:
+    """The captions of the samples of a pretrained model, as tokens.
+
+    Raises:
+        UserError: for a file without a caption, or that is not read.
+    """
+    given = start.prior_captions
+    if given is None:
+        return {}
+    texts = [given]
+    if os.path.isfile(given):
+        texts = [line.strip() for line in read_text(given).splitlines() if line.strip()]
+        if not texts:
+            raise UserError(f"prior-captions must be a caption, or a file with one a line, got {given}, an empty file")
+    return {"caption": tokens([texts[i % len(texts)] for i in range(start.prior)], given)}  # type: ignore[dict-item]

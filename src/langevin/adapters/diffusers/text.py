@@ -70,7 +70,7 @@ class Prompts(nn.Module, ABC):
             text = ""
             if self.zeros:
                 return torch.zeros(1, self.size, dtype=self.like.dtype, device=self.like.device)
-        if torch.is_grad_enabled() and any(p.requires_grad for p in self.encoders.parameters()):
+        if self._learning():
             return self._row(self.encode([text]))
         version = sum(p._version for p in self.encoders.parameters())
         if version != self._version or sum(row.numel() for row in self._kept.values()) > KEPT:
@@ -99,8 +99,12 @@ class Prompts(nn.Module, ABC):
             or not all(text is None or isinstance(text, str) for text in texts)
         ):
             raise UserError(f"caption must be a text, or a list of texts, one a sample, got {shown(value)}")
-        gone = self.like.new_full((1, self.size), math.nan)
-        found = {text: gone if text is None else self.row(text) for text in dict.fromkeys(texts)}
+        found: dict[str | None, Tensor] = {None: self.like.new_full((1, self.size), math.nan)}
+        different = [text for text in dict.fromkeys(texts) if text is not None]
+        if self._learning() and different:
+            found |= zip(different, self._row(self.encode(different)).split(1))
+        else:  # each alone, so that a row is of its text whatever stands beside it
+            found |= {text: self.row(text) for text in different}
         return torch.cat([found[text] for text in texts])
 
     def parts(self, captions: Tensor | None, batch: int) -> dict[str, Tensor]:
@@ -114,6 +118,10 @@ class Prompts(nn.Module, ABC):
         lengths = [math.prod(size) for size in self.sizes.values()]
         pieces = rows.split(lengths, dim=1)
         return {name: piece.unflatten(1, size) for (name, size), piece in zip(self.sizes.items(), pieces)}
+
+    def _learning(self) -> bool:
+        """Whether gradients of the encoders are asked for."""
+        return torch.is_grad_enabled() and any(p.requires_grad for p in self.encoders.parameters())
 
     def _row(self, parts: dict[str, Tensor]) -> Tensor:
         return torch.cat([part.float().flatten(1) for part in parts.values()], 1)
