@@ -105,6 +105,14 @@ train digits --out o --recipe ncsnv3
 train digits --out o --device cuda:99
 train digits --out o --stesp 5
 train digits --out o --work.accumulate 0
+train digits --out o --lora 4
+train digits --out o --from nowhere/at/all
+train digits --out o --from text.txt
+train digits --out o --from MODEL --codec MODEL
+train digits --out o --from MODEL --network.name dit
+train digits --out o --from MODEL --lora 0
+train digits --out o --from MODEL --lora 2 --layers nothing
+train digits --out o --from MODEL --caption apple
 
 # sample: the model
 sample
