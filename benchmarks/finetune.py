@@ -123,9 +123,9 @@ def untrained(words: Sequence[str], vae: Any) -> Any:
     )
     unet = UNet2DConditionModel(
         sample_size=SIZE // 2,
-        block_out_channels=(48, 96),
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(32, 64),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=64,
         attention_head_dim=4,
         norm_num_groups=8,
@@ -155,10 +155,11 @@ def pretrained(data: Dataset, folder: Path, minutes: float) -> Path:
     if (out / "model_index.json").exists():
         return out
     words = sorted({word for text in texts(data.train, len(data.train)) for word in text.split() if len(word) > 1})
-    x = data.train.batch(torch.arange(4096))["x"]
-    untrained(words, autoencoder(x)).save_pretrained(folder / "untrained", safe_serialization=True)
+    if not (folder / "untrained" / "model_index.json").exists():
+        vae = autoencoder(data.train.batch(torch.arange(4096))["x"])
+        untrained(words, vae).save_pretrained(folder / "untrained", safe_serialization=True)
     config = Config(
-        batch=64,
+        batch=32,
         start=StartConfig(model=str(folder / "untrained"), train_text_encoder=True),
         optimiser=OptimiserConfig(lr=2e-3, warmup=100),
         budget=BudgetConfig(minutes=minutes),

@@ -10,6 +10,9 @@ noise, the root mean square over pixels in units of the data's: medians over sam
 taken down to the network's lowest time, and then to its x̂_0, by order 3 in 400 steps; the last row of each block is how
 far it is from the same in half the steps, about eight times its own error.
 
+A latent model of diffusers is taken in the same way, with ``--captions``; its distances are between codes. ``--tune``
+adds a solver that was learned for this network, guidance and number of evaluations from other noises (docs/tune.md).
+
 Theirs: each class in each spacing of times it offers, at as many steps as the evaluations pay for. Those that add noise
 are not to follow the path, and are left out. Ours: the default as it is, with the moments of the data, and with moments
 of 256 pictures that the pipeline has drawn itself.
@@ -23,6 +26,8 @@ import logging
 import statistics
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -35,7 +40,10 @@ import record
 from langevin import Noise, guidance, samplers
 from langevin.adapters.diffusers import Scheduler
 from langevin.adapters.diffusers.scheduler_config import Conventions
-from langevin.denoisers import Denoiser, gaussian_frame
+from langevin.denoisers import Denoiser, Transform, gaussian_frame
+from langevin.distributions import Dirac
+from langevin.processes import ScalarGaussian
+from langevin.report import Bar
 
 Network = Callable[[Tensor, Tensor], Tensor]
 """What a pipeline asks: the state and the timestep."""
@@ -73,6 +81,36 @@ def network_of(model: Denoiser, units: Conventions) -> Network:
         return noise - mean if units.kind == "flow" else noise
 
     return network
+
+
+def told(model: Denoiser, labels: int, captions: list[str], n: int, w: float) -> Denoiser:
+    """The model under a condition a sample, in turn, with guidance."""
+    if captions:
+        given: dict[str, Any] = {"caption": [captions[i % len(captions)] for i in range(n)]}
+    elif labels:
+        given = {"label": torch.arange(n) % labels}
+    else:
+        return model
+    return model.given(given) if w == 1 else guidance.classifier_free(model, guidance_scale=w, **given)
+
+
+@dataclass(frozen=True, eq=False)
+class On(Transform):
+    """A denoiser on another process: the belief at a noise-to-signal ratio is the same; differentiable in x and t."""
+
+    base: Denoiser
+    to: ScalarGaussian
+
+    @property
+    def process(self) -> Any:
+        return self.to
+
+    def __call__(self, x_t: Tensor, t: Tensor | float) -> Dirac:
+        own: Any = self.base.process
+        t = torch.as_tensor(t, dtype=torch.float64)
+        there = own.time(self.to.log_snr(t).clamp_min(float(own.log_snr(1.0))))
+        scale = own.sigma(there) / self.to.sigma(t)
+        return Dirac(self.base((x_t * scale).to(x_t.dtype), there).mean)
 
 
 def walk(scheduler: Any, network: Network, x: Tensor, flow: bool) -> tuple[Tensor, int]:
@@ -154,11 +192,17 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--reference", type=int, default=400, help="steps of the converged path")
     parser.add_argument("--best", type=int, default=5, help="how many of theirs are shown")
+    parser.add_argument("--captions", type=Path, help="a file of captions, one a line, of a model that is told them")
+    parser.add_argument("--tune", type=int, default=0, help="noises that `langevin tune` learns from; 0 leaves it out")
+    parser.add_argument("--minutes", type=float, default=4.0, help="of that at most, for each network and guidance")
+    parser.add_argument("--name", default="pipelines", help="of the record")
     parser.add_argument("--record", action="store_true")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     diffusers.logging.set_verbosity_error()
-    model = langevin.load(args.model)
+    loaded = langevin.load(args.model)
+    model = loaded.base if isinstance(loaded, langevin.models.Latent) else loaded
+    captions = args.captions.read_text().splitlines() if args.captions else []
     classes = len(model.data.classes) if "label" in model.conditions() else 0
     scale = float(torch.as_tensor(gaussian_frame(model).std)) if gaussian_frame(model) else 1.0
     table = Table(
@@ -168,7 +212,7 @@ def main() -> None:
         table.add_column(column, justify="left" if column in ("network", "scheduler") else "right")
     with torch.no_grad():
         for kind, w in itertools.product(args.kinds, args.guidance):
-            figures, limit = measured(model, classes, kind, w, args)
+            figures, limit = measured(model, classes, captions, kind, w, args)
             rows = sorted(figures.items(), key=lambda row: statistics.mean(row[1][1]))
             foreign = [row for row in rows if not row[0].startswith("langevin")][: args.best]
             for name, (asked, errors) in [*(r for r in rows if r[0].startswith("langevin")), *foreign]:
@@ -181,35 +225,46 @@ def main() -> None:
                 f"{limit / scale:.1e}",
                 end_section=True,
             )
-    record.show("pipelines", table, width=150)
+    record.show(args.name, table, width=150)
 
 
 def measured(
-    model: Denoiser, classes: int, kind: str, w: float, args: argparse.Namespace
+    model: Denoiser, classes: int, captions: list[str], kind: str, w: float, args: argparse.Namespace
 ) -> tuple[dict[str, tuple[int, list[float]]], float]:
     """The medians of every scheduler, a seed each; how far the reference is from one of half the steps."""
     config = KINDS[kind]
     units = Conventions.of(config)
     figures: dict[str, tuple[int, list[float]]] = {}
-    limit = 0.0
+    limit, tuned = 0.0, None
+    if args.tune:
+        n = args.tune + args.tune // 2
+        with Bar(f"tuning, {kind}, guidance {w:g}") as bar, torch.enable_grad():
+            moved = On(told(model, classes, captions, n, w), units.process)
+            tuned = langevin.calibration.tune(
+                moved,
+                args.evaluations,
+                n=args.tune,
+                held_out=args.tune // 2,
+                seed=1,
+                minutes=args.minutes,
+                progress=bar,
+            )
     for seed in range(args.seeds):
         noise = Noise(100 + seed, args.samples)
-        bound = model
-        if classes:
-            labels = torch.arange(args.samples) % classes
-            bound = (
-                model.given(label=labels) if w == 1 else guidance.classifier_free(model, guidance_scale=w, label=labels)
-            )
+        bound = told(model, classes, captions, args.samples, w)
         network = network_of(bound, units)
         start = noise.normal(model.shape).float()
         coarse, end = (converged(config, units, network, start, n) for n in (args.reference // 2, args.reference))
         limit = max(limit, distance(coarse, end))
         ours = {"langevin, default": {}, "langevin, default, the data's moments": {"moments": gaussian_frame(model)}}
-        drawn = samplers.moments_from(draw(model, classes, config, units), tuple(model.shape))
+        drawn = samplers.moments_from(draw(model, classes, captions, config, units), tuple(model.shape))
         ours["langevin, default, moments of 256 drawn"] = {"moments": drawn}
         made = [(name, Scheduler.from_config(config, **more)) for name, more in ours.items()]
         for _, scheduler in made:
             scheduler.set_timesteps(args.evaluations)
+        if tuned is not None:  # outside the pipeline's loop: it asks about states beside its path
+            x = langevin.sample(On(bound, units.process), tuned, steps=args.evaluations, start=start)
+            figures.setdefault("langevin, tuned", (args.evaluations, []))[1].append(distance(x, end))
         for name, scheduler in [*made, *theirs(kind, args.evaluations)]:
             try:
                 x, asked = walk(scheduler, network, start, units.kind == "flow")
@@ -221,11 +276,11 @@ def measured(
     return figures, limit
 
 
-def draw(model: Denoiser, classes: int, config: dict[str, Any], units: Conventions) -> Tensor:
+def draw(model: Denoiser, classes: int, captions: list[str], config: dict[str, Any], units: Conventions) -> Tensor:
     """256 pictures of the pipeline itself, without guidance, by the default at 12 evaluations."""
     scheduler = Scheduler.from_config(config)
     scheduler.set_timesteps(12)
-    bound = model.given(label=torch.arange(256) % classes) if classes else model
+    bound = told(model, classes, captions, 256, 1.0)
     noise = Noise(7, 256).normal(model.shape).float()
     x, _ = walk(scheduler, network_of(bound, units), noise, units.kind == "flow")
     return x.flatten(1).double()
