@@ -14,6 +14,7 @@ disadvantage. Solvers take the default settings of their rows.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,9 @@ try:
     from record import show
 except ImportError:  # imported by a test as benchmarks.restoration
     from benchmarks.record import show
+
+METHODS = tuple(row.name for row in langevin.methods("inverse") if row.name not in ("exact", "smc"))
+"""All that take a network: but the exact posterior, which is of worlds, and particles, which take 64 times as long."""
 
 WEIGHTS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Of total variation, tried on training images."""
@@ -183,6 +187,43 @@ def slice_table(model: langevin.denoisers.Denoiser, options: argparse.Namespace)
     return shown
 
 
+class Kept(dict[str, list[str]]):
+    """Figures of an earlier, interrupted run of the same command, in a file."""
+
+    def __init__(self, path: Path | None) -> None:
+        super().__init__(json.loads(path.read_text()) if path is not None and path.exists() else {})
+        self.path = path
+
+    def __setitem__(self, key: str, value: list[str]) -> None:
+        super().__setitem__(key, value)
+        if self.path is not None:
+            self.path.write_text(json.dumps(self))
+
+
+def restored(
+    model: langevin.denoisers.Denoiser,
+    task: Task,
+    y: Tensor,
+    truth: Tensor,
+    method: str,
+    title: str,
+    options: argparse.Namespace,
+) -> list[str]:
+    """The figures of a method."""
+    begun = time.perf_counter()
+    try:
+        with Bar(title) as bar:
+            how = {"std": task.std, "method": method, "n": options.n, "steps": options.steps, "progress": bar}
+            x = langevin.restore(model, task.operator, y.float(), batch=options.batch, **how).double().cpu()
+    except langevin.UserError as error:  # dps-squared divides by the noise
+        print(f"{title}: {error}")
+        return ["needs noise" if not task.std else "refused", "", "", ""]
+    took = (time.perf_counter() - begun) / len(truth)
+    x = x[:, None] if x.ndim == truth.ndim else x
+    one, mean = x[:, 0], x.mean(1)
+    return [f"{psnr(one, truth):.2f}", f"{psnr(mean, truth):.2f}", f"{ssim(mean, truth):.3f}", f"{took:.2f}"]
+
+
 def table(kind: str, model: langevin.denoisers.Denoiser, tasks: list[Task], options: argparse.Namespace) -> Table:
     """Every task by every method."""
     found = langevin.data.load(model.data.name, size=model.shape[-1] if kind in ("mri", "ct") else None)
@@ -192,6 +233,7 @@ def table(kind: str, model: langevin.denoisers.Denoiser, tasks: list[Task], opti
     shown = Table(
         "task", "method", "PSNR, a sample", f"PSNR, mean of {options.n}", "SSIM of the mean", "s an image", box=None
     )
+    kept = Kept(options.kept)
     for task in tasks:
         y = operators.measure(task.operator, truth, task.std, seed=0).y
         plain = task.start(y)
@@ -204,15 +246,10 @@ def table(kind: str, model: langevin.denoisers.Denoiser, tasks: list[Task], opti
             "", f"TV, {weight:g}", f"{psnr(smooth, truth):.2f}", "", f"{ssim(smooth, truth):.3f}", f"{took:.2f}"
         )
         for method in options.methods:
-            begun = time.perf_counter()
-            with Bar(f"{task.name}: {method}") as bar:
-                how = {"std": task.std, "method": method, "n": options.n, "steps": options.steps, "progress": bar}
-                x = langevin.restore(model, task.operator, y.float(), batch=options.batch, **how).double().cpu()
-            took = (time.perf_counter() - begun) / count
-            x = x[:, None] if x.ndim == truth.ndim else x
-            one, mean = x[:, 0], x.mean(1)
-            figures = f"{psnr(one, truth):.2f}", f"{psnr(mean, truth):.2f}", f"{ssim(mean, truth):.3f}", f"{took:.2f}"
-            shown.add_row("", method, *figures)
+            key = f"{task.name}: {method}"
+            if key not in kept:
+                kept[key] = restored(model, task, y, truth, method, key, options)
+            shown.add_row("", method, *kept[key])
     return shown
 
 
@@ -226,7 +263,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--coils", type=int, default=1)
-    parser.add_argument("--methods", nargs="+", default=["pigdm", "dps", "ddrm", "diffpir"])
+    parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--kept", type=Path, help="a JSON file that keeps the figures of a run that is interrupted")
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     model = langevin.load(options.model)
