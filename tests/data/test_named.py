@@ -18,7 +18,7 @@ POINTS = ("moons", "swissroll", "checkerboard", "mixture")
 
 def test_registry_and_load_agree() -> None:
     assert {m.name for m in methods("data")} == {
-        *("digits", "digits-17", "mnist", "heartbeat", "brain-mri", "ellipses", "emoji", "glyphs", "words"),
+        *("digits", "digits-17", "mnist", "heartbeat", "brain-mri", "ellipses", "emoji", "formulas", "glyphs", "words"),
         *POINTS,
     }
 

@@ -49,7 +49,8 @@ def sheet(x: Tensor, texts: Sequence[str], columns: int = 0, *, low: float = -1.
         )
     font = ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), LETTERS)
     columns = columns or math.ceil(math.sqrt(len(x)))
-    scale = max(1, math.ceil(CELL / max(x.shape[2:])))
+    # A wide picture is enlarged until its shorter side is half of that.
+    scale = max(1, math.ceil(CELL / max(x.shape[2:])), math.ceil(CELL / 2 / min(x.shape[2:])))
     height, width = (side * scale for side in x.shape[2:])
     wide = max(width, CELL)
     lines = [wrapped(text, font, wide) for text in texts]
