@@ -18,7 +18,8 @@ POINTS = ("moons", "swissroll", "checkerboard", "mixture")
 
 def test_registry_and_load_agree() -> None:
     assert {m.name for m in methods("data")} == {
-        *("digits", "digits-17", "mnist", "heartbeat", "brain-mri", "ellipses", "emoji", "formulas", "glyphs", "words"),
+        *("digits", "digits-17", "mnist", "heartbeat", "brain-mri", "ellipses", "words"),
+        *("emoji", "formulas", "glyphs", "glyphs-system"),
         *POINTS,
     }
 

@@ -38,6 +38,7 @@ CATALOGUE = {
     "emoji": Entry(12_072, 2_092, (3, 32, 32), "MIT, Apache 2.0, CC BY 4.0 and CC BY-SA 4.0, by style"),
     "formulas": Entry(5_000, 500, (1, 32, 128), "BaKoMa (fonts)"),
     "glyphs": Entry(20_000, 2_000, (3, 32, 32), "Bitstream Vera, STIX and BaKoMa (fonts)"),
+    "glyphs-system": Entry(20_000, 2_000, (3, 32, 32), "of the fonts installed here, and as glyphs"),
     "heartbeat": Entry(10_000, 1_000, (20,)),
     "mixture": Entry(20_000, 5_000, (2,)),
     "mnist": Entry(9_003, 997, (1, 28, 28), "MIT"),
