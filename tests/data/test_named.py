@@ -19,7 +19,7 @@ POINTS = ("moons", "swissroll", "checkerboard", "mixture")
 def test_registry_and_load_agree() -> None:
     assert {m.name for m in methods("data")} == {
         *("digits", "digits-17", "mnist", "heartbeat", "brain-mri", "ellipses", "words"),
-        *("emoji", "formulas", "glyphs", "glyphs-system"),
+        *("avatars", "emoji", "formulas", "glyphs", "glyphs-system"),
         *POINTS,
     }
 

@@ -30,6 +30,7 @@ class Entry:
 
 
 CATALOGUE = {
+    "avatars": Entry(4_000, 400, (3, 32, 32), "MIT"),
     "brain-mri": Entry(2_040, 9, (1, 64, 64), "BSD"),
     "checkerboard": Entry(20_000, 5_000, (2,)),
     "digits": Entry(1_438, 359, (1, 8, 8), "BSD"),

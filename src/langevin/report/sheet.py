@@ -24,7 +24,7 @@ GAP = 8
 LETTERS, LINE = 12, 15
 """Height of the letters and of a line of text, in pixels."""
 
-LINES = 5
+LINES = 8
 """Lines under a picture at most; what is left of a longer text is cut off."""
 
 
