@@ -68,6 +68,9 @@ def test_each_is_a_function_of_its_index_and_the_pairs_are_held_out():
     pairs = {(s, c) for s, c in product(range(12), range(6)) if held_out(s, c)}
     held = {(list(HAIR)[s], list(HAIR_COLOURS)[c]) for s, c in pairs}
     assert len(held) == 12
+    # Each style lacks a colour, and each colour as many styles.
+    assert len({style for style, _ in held}) == 12
+    assert {sum(colour == one for _, one in held) for colour in HAIR_COLOURS} == {2}
     seen = {(one.hair, one.hair_colour) for one in everything[:TRAIN]}
     assert seen == set(product(HAIR, HAIR_COLOURS)) - held
     for part, is_held in (("new", False), ("pair", True)):
@@ -83,8 +86,9 @@ def test_colours_are_those_of_the_words(parts):
     Colours of a kind differ by more than 40 from each other; shades lie over parts of what they fill.
     """
     rgb = lambda colour: np.array(ImageColor.getrgb(colour), dtype=float)
-    for one in avatars_at(torch.arange(0, TRAIN + TEST, 110)):
-        x = svg.render(drawing(one, parts), 64, GROUNDS[one.background]).transpose(1, 2, 0).astype(float)
+    shown = avatars_at(torch.arange(0, TRAIN + TEST, 110))
+    for one, picture in zip(shown, pictures(shown, parts, 64)):
+        x = picture.transpose(1, 2, 0).astype(float)
         assert np.abs(x[0, 0] - rgb(GROUNDS[one.background])).max() <= 1
         for kind, name in ((HAIR_COLOURS, one.hair_colour), (CLOTHES_COLOURS, one.clothes_colour), (SKINS, one.skin)):
             filled = {k: int((np.linalg.norm(x - rgb(v), axis=2) < 12).sum()) for k, v in kind.items()}

@@ -287,10 +287,10 @@ def avatars(options: Options | None = None) -> Dataset:
         none = [np.zeros(len(part), dtype=bool) for part in rows]
         rows = [p[limited([str(i) for i in range(len(p))], z, options.limit)] for p, z in zip(rows, none)]
         images = [torch.from_numpy(pictures(avatars_at(part), parts, side, options.progress)) for part in rows]
+    shown = [avatars_at(part) for part in rows]
+    told = caption_conditions([[one.caption for one in part] for part in shown], options, "avatars", CAPTION)
     made = []
-    for index, image in zip(rows, images):
-        shown = avatars_at(index)
-        told = caption_conditions([one.caption for one in shown], options, "avatars", CAPTION)
-        named = [one.attributes for one in shown]
-        made.append(Examples(image, told, {key: [row[key] for row in named] for key in named[0]}))
+    for part, image, text in zip(shown, images, told):
+        named = [one.attributes for one in part]
+        made.append(Examples(image, text, {key: [row[key] for row in named] for key in named[0]}))
     return assemble("avatars", made, options, levels=256)

@@ -213,11 +213,11 @@ def formulas(options: Options | None = None) -> Dataset:
         chosen = [limited(key, np.zeros(len(key), dtype=bool), options.limit).tolist() for key in keys]
         shown = ([shown[0][i] for i in chosen[0]], [shown[1][i] for i in chosen[1]])
         images = [torch.from_numpy(pictures(part, height, options.progress)) for part in shown]
+    told = caption_conditions([[one.markup for one in part] for part in shown], options, "formulas", CAPTION)
     parts = []
-    for part, image in zip(shown, images):
-        told = caption_conditions([one.markup for one in part], options, "formulas", CAPTION)
+    for part, image, text in zip(shown, images, told):
         attributes = {"part": [one.part for one in part], "markup": [one.markup for one in part]}
-        parts.append(Examples(image, told, attributes))
+        parts.append(Examples(image, text, attributes))
     return assemble("formulas", parts, options, levels=256)
 
 

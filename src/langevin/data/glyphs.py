@@ -352,13 +352,13 @@ def _glyphs(name: str, faces: tuple[Face, ...], options: Options) -> Dataset:
         images = [x[:TRAIN], x[TRAIN:]]
     else:
         images = [torch.from_numpy(pictures(part, side, options.progress)) for part in shown]
+    told = caption_conditions([[glyph.caption for glyph in part] for part in shown], options, name, CAPTION)
     parts = []
-    for part, image in zip(shown, images):
+    for part, image, text in zip(shown, images, told):
         label = torch.tensor([CHARACTERS.index(glyph.character) for glyph in part])
-        told = caption_conditions([glyph.caption for glyph in part], options, name, CAPTION)
         named = [glyph.attributes for glyph in part]
         attributes = {key: [row[key] for row in named] for key in named[0]}
-        parts.append(Examples(image, {"label": label, **told}, attributes))
+        parts.append(Examples(image, {"label": label, **text}, attributes))
     return assemble(name, parts, options, classes=tuple(CHARACTERS), levels=256)
 
 
