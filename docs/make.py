@@ -478,6 +478,18 @@ def glyphs(name: str) -> None:
     print(f"docs/img/{name}.png")
 
 
+def formulas(name: str) -> None:
+    """Formulas to train on, and a row of held-out ones with a fraction right under a root."""
+    data = langevin.data.load("formulas", limit=60)
+    nested = [i for i, part in enumerate(data.test.attributes["part"]) if part == "nested"]
+    parts = [(data.train, list(range(8))), (data.test, nested[:4])]
+    x = torch.cat([split.batch(torch.tensor(rows))["x"] for split, rows in parts])
+    (IMAGES / f"{name}.png").write_bytes(
+        png(sheet(x, [s.attributes["markup"][i] for s, rows in parts for i in rows], 4))
+    )
+    print(f"docs/img/{name}.png")
+
+
 def save(figure: plt.Figure, name: str) -> None:
     """One PNG, small enough to keep in the repository."""
     IMAGES.mkdir(exist_ok=True)
@@ -521,6 +533,7 @@ def main() -> None:
     particles("particles")
     guidance("guidance")
     glyphs("glyphs")
+    formulas("formulas")
 
 
 if __name__ == "__main__":

@@ -75,6 +75,8 @@ def test_an_archive_is_fetched_once_and_read(tmp_path, monkeypatch, kind):
     assert len(commands) == 1
     assert ("pack" if kind == "npm" else "download") in commands[0]
     assert package.read("package/a.txt") == b"hello"
+    assert package.read_all("package/", ".txt") == {"package/a.txt": b"hello"}
+    assert package.read_all("package/", ".json") == package.read_all("a", ".txt") == {}
 
 
 def test_another_content_is_refused(tmp_path, monkeypatch):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
+from dataclasses import replace
 from itertools import combinations, pairwise, product
 
 import matplotlib
@@ -13,8 +15,8 @@ import pytest
 import torch
 
 from langevin import UserError, data
+from langevin.data import faces, made
 from langevin.data import glyphs as made_of
-from langevin.data import made
 from langevin.data.dataset import limited
 from langevin.data.faces import CHARACTERS, FACES, LONG_SIDE, MARGIN, Face, digest
 from langevin.data.glyphs import COLOURS, SIZES, TEST, TRAIN, coverage, glyphs_at, held_out, pictures
@@ -234,6 +236,46 @@ def test_fonts_that_are_not_there_or_draw_nothing():
         digest((gone,))
     with pytest.raises(UserError, match=r"DejaVuSans\.ttf draws nothing for ' '"):
         FACES[0].letter(" ")
+
+
+@pytest.mark.parametrize("face", [face for face in FACES if face.family.startswith("DejaVu")], ids=lambda f: f.file)
+def test_the_tables_of_a_font_say_what_it_looks_like(face):
+    """Of the fonts of matplotlib whose looks are known, those whose files say so themselves."""
+    found = faces.read_face(str(face.path))
+    assert found is not None
+    assert (found.style, found.bold, found.italic) == (face.style, face.bold, face.italic)
+
+
+def test_fonts_that_are_no_latin_text_are_left_out(tmp_path):
+    (tmp_path / "a.ttf").write_text("no font")
+    for path in (tmp_path / "a.ttf", tmp_path / "gone.ttf", FACES[0].path.parent / "STIXNonUni.ttf"):
+        assert faces.read_face(str(path)) is None
+
+
+def test_the_fonts_of_the_machine_are_added(tmp_path, monkeypatch):
+    """A family of another name is drawn and split by that name; one that ships with matplotlib is not there twice."""
+    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda fontext: [str(f.path) for f in FACES])
+    assert faces.system_faces() == ()
+    own = [shutil.copy(face.path, tmp_path / f"own-{face.file}") for face in FACES if face.family.startswith("DejaVu")]
+    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda fontext: [str(path) for path in own])
+    assert faces.system_faces() == ()
+    read = faces.read_face
+    installed = lambda path: replace(found, family=f"Own {found.family}") if (found := read(path)) else None
+    monkeypatch.setattr(faces, "read_face", installed)
+    more = faces.system_faces()
+    assert len(more) == len({(face.family, face.bold, face.italic) for face in more}) == 12
+    split = {face.family: made_of.held_out_family(face.family) for face in (*FACES, *more)}
+    assert split["STIX"]
+    assert not split["DejaVu Sans"]
+    shares = [made_of.held_out_family(f"Family {k}") for k in range(4000)]
+    assert abs(sum(shares) - 1000) < 5 * (4000 * 3 / 16) ** 0.5
+    shown = glyphs_at(torch.tensor([*range(400), *range(TRAIN, TRAIN + 200)]), (*FACES, *more))
+    for part in ("family", "train"):
+        wanted = {family for family, held in split.items() if held is (part == "family")}
+        assert {glyph.face.family for glyph in shown if glyph.part == part} == wanted
+    found = data.load("glyphs-system", size=16, limit=20)
+    assert found.info.name == "glyphs-system"
+    assert set(found.train.attributes["family"]) - {face.family for face in FACES}
 
 
 def test_the_cache(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import torch
 from langevin import data
 from langevin._errors import UserError
 from langevin._registry import methods
+from langevin.data.loading import CAPTIONED
 from langevin.data.toys import RING_MEANS, RING_STD
 from support import with_labels
 
@@ -18,9 +19,15 @@ POINTS = ("moons", "swissroll", "checkerboard", "mixture")
 
 def test_registry_and_load_agree() -> None:
     assert {m.name for m in methods("data")} == {
-        *("digits", "digits-17", "mnist", "heartbeat", "brain-mri", "ellipses", "emoji", "glyphs", "words"),
+        *("digits", "digits-17", "mnist", "heartbeat", "brain-mri", "ellipses", "words"),
+        *("avatars", "emoji", "formulas", "glyphs", "glyphs-system"),
         *POINTS,
     }
+
+
+def test_sets_with_captions_are_those_that_take_a_text_encoder() -> None:
+    """By their titles, which say so."""
+    assert set(CAPTIONED) == {m.name for m in methods("data") if "caption" in m.title} | {"glyphs-system"}
 
 
 def test_digits_are_scikit_learns_scans_split_once_for_all() -> None:

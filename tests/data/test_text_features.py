@@ -19,7 +19,7 @@ from langevin.cli import main
 from langevin.cli.given import conditions
 from langevin.data import text_features
 from langevin.data.text_features import TextFeatures
-from langevin.nn.text import encode_texts
+from langevin.nn.text import decode_text, encode_texts
 
 transformers = pytest.importorskip("transformers")
 
@@ -299,6 +299,21 @@ def test_captions_of_an_array_file_and_of_the_hub(encoders: Path, tmp_path: Path
             batch = split.all()
             number = ((batch["x"][:, 0, 0, 0] + 1) * 127.5).round().long()
             assert torch.equal(batch["sequence"].nan_to_num(9), expected[number].float().nan_to_num(9))
+
+
+def test_captions_of_data_by_name(encoders: Path) -> None:
+    name = str(encoders / "bert")
+    found = data.load("glyphs", size=16, limit=5, text_encoder=name)
+    texts = data.load("glyphs", size=16, limit=5)
+    assert "caption" not in found.info.conditions
+    assert found.info.source == {"source": "glyphs", "size": 16, "limit": 5, "text_encoder": name}
+    for split, plain in ((found.train, texts.train), (found.test, texts.test)):
+        captions = [decode_text(tokens) for tokens in plain.all()["caption"]]
+        made = split.all()["sequence"]
+        assert made.shape[1:] == found.info.conditions["sequence"]
+        for row, caption in zip(made, captions):
+            states = own(encoders / "bert", caption)
+            assert (row[: len(states)] - states).abs().max() < ROUNDING * states.abs().max()
 
 
 def test_data_that_have_no_captions_are_refused(encoders: Path, tmp_path: Path) -> None:

@@ -30,13 +30,16 @@ class Entry:
 
 
 CATALOGUE = {
+    "avatars": Entry(4_000, 400, (3, 32, 32), "MIT"),
     "brain-mri": Entry(2_040, 9, (1, 64, 64), "BSD"),
     "checkerboard": Entry(20_000, 5_000, (2,)),
     "digits": Entry(1_438, 359, (1, 8, 8), "BSD"),
     "digits-17": Entry(1_438, 359, (1, 8, 8), "BSD"),
     "ellipses": Entry(5_000, 500, (1, 64, 64)),
     "emoji": Entry(12_072, 2_092, (3, 32, 32), "MIT, Apache 2.0, CC BY 4.0 and CC BY-SA 4.0, by style"),
+    "formulas": Entry(5_000, 500, (1, 32, 128), "BaKoMa (fonts)"),
     "glyphs": Entry(20_000, 2_000, (3, 32, 32), "Bitstream Vera, STIX and BaKoMa (fonts)"),
+    "glyphs-system": Entry(20_000, 2_000, (3, 32, 32), "of the fonts installed here, and as glyphs"),
     "heartbeat": Entry(10_000, 1_000, (20,)),
     "mixture": Entry(20_000, 5_000, (2,)),
     "mnist": Entry(9_003, 997, (1, 28, 28), "MIT"),

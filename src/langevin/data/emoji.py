@@ -231,10 +231,10 @@ def emoji(options: Options | None = None) -> Dataset:
     else:
         shown, test = [shown[i] for i in chosen], test[chosen]
         x = torch.from_numpy(pictures(shown, side, options.progress))
+    index = [np.flatnonzero(mask).tolist() for mask in (~test, test)]
+    told = caption_conditions([[shown[i].caption for i in rows] for rows in index], options, "emoji", CAPTION)
     parts = []
-    for mask in (~test, test):
-        rows = np.flatnonzero(mask).tolist()
-        told = caption_conditions([shown[i].caption for i in rows], options, "emoji", CAPTION)
+    for rows, text in zip(index, told):
         named = [shown[i].attributes for i in rows]
-        parts.append(Examples(x[rows], told, {name: [row[name] for row in named] for name in named[0]}))
+        parts.append(Examples(x[rows], text, {name: [row[name] for row in named] for name in named[0]}))
     return assemble("emoji", parts, options, levels=256)

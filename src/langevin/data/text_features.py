@@ -145,11 +145,19 @@ def encode_captions(texts: Sequence[str | None], encoder: str, title: str, progr
     return TextFeatures(encoder)(texts, progress=progress)
 
 
-def caption_conditions(texts: Sequence[str], options: Options, title: str, length: int) -> dict[str, Tensor]:
-    """What captions become, by name: ``caption``, int16 ``(N, length)``, or the ``sequence`` of an encoder."""
+def caption_conditions(
+    parts: Sequence[Sequence[str]], options: Options, title: str, length: int
+) -> list[dict[str, Tensor]]:
+    """What the captions of each part of data become, by name: ``caption`` or, of an encoder, ``sequence``.
+
+    Captions are int16 ``(N, length)``; a sequence is as long in every part.
+    """
+    texts = [text for part in parts for text in part]
     if options.text_encoder is not None:
-        return {"sequence": encode_captions(texts, options.text_encoder, title, options.progress)}
-    return {"caption": encode_texts(texts, length).to(torch.int16)}
+        name, made = "sequence", encode_captions(texts, options.text_encoder, title, options.progress)
+    else:
+        name, made = "caption", encode_texts(texts, length).to(torch.int16)
+    return [{name: own} for own in made.split([len(part) for part in parts])]
 
 
 def _transformers(name: str) -> Any:

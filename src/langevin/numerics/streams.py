@@ -53,6 +53,7 @@ class Stream(int, Enum):
 
     POSE = "brain", 0
     GLYPH = "glyphs", 0
+    AVATAR = "avatars", 0
     PHANTOM = "ellipses", 0
     PHANTOM_COUNT = "ellipses", 1
     MASK = "shared", 2**50

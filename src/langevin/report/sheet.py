@@ -24,7 +24,7 @@ GAP = 8
 LETTERS, LINE = 12, 15
 """Height of the letters and of a line of text, in pixels."""
 
-LINES = 5
+LINES = 8
 """Lines under a picture at most; what is left of a longer text is cut off."""
 
 
@@ -49,7 +49,8 @@ def sheet(x: Tensor, texts: Sequence[str], columns: int = 0, *, low: float = -1.
         )
     font = ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), LETTERS)
     columns = columns or math.ceil(math.sqrt(len(x)))
-    scale = max(1, math.ceil(CELL / max(x.shape[2:])))
+    # A wide picture is enlarged until its shorter side is half of that.
+    scale = max(1, math.ceil(CELL / max(x.shape[2:])), math.ceil(CELL / 2 / min(x.shape[2:])))
     height, width = (side * scale for side in x.shape[2:])
     wide = max(width, CELL)
     lines = [wrapped(text, font, wide) for text in texts]

@@ -1,0 +1,229 @@
+"""Formulas with their markup: black on white, by matplotlib's mathtext."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from .._errors import UserError
+from .._registry import register
+from ..storage.untrusted import room
+from . import _hash
+from ._progress import track
+from .dataset import Dataset, Examples, Options, assemble, limited
+from .made import kept
+from .text_features import caption_conditions
+
+TRAIN, TEST = 5_000, 500
+SEED = 0
+
+WIDE = 4
+"""Width of a picture, in heights."""
+
+EM = 0.36
+"""Height of the font (1 em) as a share of the picture's height, for a formula that fits."""
+
+EDGE = 0.04
+"""The share of the picture's height that stays empty around a formula."""
+
+FINER = 4
+"""A formula is drawn with so many times as many pixels, and each pixel is the mean of what it then holds."""
+
+CAPTION = 96
+"""Tokens of a caption: markup of 95 bytes, and its end."""
+
+HELD_OUT = 20
+"""Of formulas without a fraction under a root, one in so many is held out."""
+
+NESTED = r"\sqrt{\frac"
+"""What is never trained on: a root of a fraction, though roots and fractions are, and fractions with roots in them."""
+
+LETTERS = ("a", "b", "c", "k", "m", "n", "p", "q", "t", "u", "v", "x", "y", "z")
+GREEK = (r"\alpha", r"\beta", r"\gamma", r"\theta", r"\lambda", r"\mu", r"\pi", r"\sigma", r"\phi", r"\omega")
+OPERATORS = ("+", "-", r"\cdot ", r"\times ")
+RELATIONS = ("=", "<", r"\leq ", r"\approx ")
+FUNCTIONS = (r"\sin", r"\cos", r"\log", r"\exp")
+
+
+class Formula(NamedTuple):
+    """A formula and the part of the data it belongs to: ``train``, or why it is held out, ``new`` or ``nested``."""
+
+    markup: str
+    part: str
+
+
+class _Draw:
+    """Choices that are a function of (seed, index, how many were made before)."""
+
+    def __init__(self, index: int) -> None:
+        self.u = iter(_hash.uniform(SEED, index, np.arange(512)).tolist())
+
+    def one(self, options: Sequence[str]) -> str:
+        return options[self.below(len(options))]
+
+    def below(self, count: int) -> int:
+        return int(next(self.u) * count)
+
+    def atom(self) -> str:
+        kind = self.below(6)
+        return str(self.below(10)) if kind < 2 else self.one(LETTERS) if kind < 5 else self.one(GREEK)
+
+    def term(self, depth: int) -> str:
+        """A term with so many levels below it at most."""
+        kind = self.below(9) if depth else 0
+        if kind < 2:
+            return self.atom()
+        inner = functools.partial(self.expression, depth - 1)
+        made: Sequence[Callable[[], str]] = (
+            lambda: rf"\frac{{{inner()}}}{{{inner()}}}",
+            lambda: rf"\sqrt{{{inner()}}}",
+            lambda: f"{self.one(LETTERS)}^{{{inner()}}}",
+            lambda: f"{self.one(LETTERS)}_{{{self.atom()}}}",
+            lambda: f"{self.one(FUNCTIONS)}({inner()})",
+            lambda: rf"\sum_{{{(i := self.one(('i', 'j', 'k')))}={self.below(2)}}}^{{{self.one(LETTERS)}}}x_{{{i}}}",
+            lambda: rf"\int_{{{self.atom()}}}^{{{self.atom()}}}{inner()}\,dx",
+        )
+        return made[kind - 2]()
+
+    def expression(self, depth: int) -> str:
+        made = self.term(depth)
+        while self.below(4) == 0:
+            made += self.one(OPERATORS) + self.term(depth)
+        return made
+
+    def formula(self) -> str:
+        made = self.expression(2)
+        return made + self.one(RELATIONS) + self.expression(1) if self.below(2) else made
+
+
+@functools.cache
+def formulas_in_order() -> tuple[list[Formula], list[Formula]]:
+    """Those to train on and those held out, each once, in the order of their indices.
+
+    A formula is held out by what it is: always with a fraction right under a root, else by a hash of its markup.
+    """
+    train: list[Formula] = []
+    test: dict[str, list[Formula]] = {"new": [], "nested": []}
+    seen = set()
+    index = -1
+    while len(train) < TRAIN or any(len(part) < TEST // 2 for part in test.values()):
+        index += 1
+        try:
+            markup = _Draw(index).formula()
+        except StopIteration:  # longer than its numbers
+            continue
+        if not 5 <= len(markup) < CAPTION or markup in seen:
+            continue
+        seen.add(markup)
+        if NESTED in markup:
+            test["nested"].append(Formula(markup, "nested"))
+        elif _hash.text(f"formulas/{markup}") % HELD_OUT == 0:
+            test["new"].append(Formula(markup, "new"))
+        else:
+            train.append(Formula(markup, "train"))
+    held = [one for pair in zip(test["new"], test["nested"]) for one in pair]
+    return train[:TRAIN], held[:TEST]
+
+
+def render(markup: str, height: int) -> np.ndarray:
+    """A formula in the middle of a picture, uint8 ``(1, height, 4·height)``, black on white.
+
+    Of the usual size where it fits, else as large as it can be.
+
+    Raises:
+        UserError: for what mathtext cannot read.
+    """
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.mathtext import MathTextParser
+    from PIL import Image
+
+    font = FontProperties(size=FINER * EM * height, math_fontfamily="cm")
+    try:
+        # At 72 dots an inch a point is a pixel.
+        ink = np.asarray(MathTextParser("agg").parse(f"${markup}$", 72, font).image)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"mathtext cannot read {markup!r}: {str(error).strip().splitlines()[-1]}") from None
+    rows, columns = (np.flatnonzero(ink.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        raise UserError(f"{markup!r} draws nothing")
+    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    least = 2 * EDGE * height
+    scale = min(1 / FINER, (height - least) / ink.shape[0], (WIDE * height - least) / ink.shape[1])
+    tall, wide = (max(1, round(side * scale)) for side in ink.shape)
+    small = np.asarray(Image.fromarray(ink).resize((wide, tall), Image.Resampling.BOX))
+    x = np.full((1, height, WIDE * height), 255, np.uint8)
+    top, left = (height - tall) // 2, (WIDE * height - wide) // 2
+    x[0, top : top + tall, left : left + wide] -= small
+    return x
+
+
+def pictures(shown: Sequence[Formula], height: int, progress: bool = True) -> np.ndarray:
+    """The pictures of formulas, uint8 ``(N, 1, height, 4·height)``."""
+
+    def rendered() -> Iterator[np.ndarray]:
+        for one in shown:
+            yield render(one.markup, height)
+
+    x = np.empty((len(shown), 1, height, WIDE * height), np.uint8)
+    for i, picture in enumerate(track(rendered(), len(shown), "formulas", progress)):
+        x[i] = picture
+    return x
+
+
+@register(
+    "data",
+    "formulas",
+    title="Formulas, black on white, with their markup as captions (made)",
+    proof="exact: tests/data/test_formulas.py",
+)
+def formulas(options: Options | None = None) -> Dataset:
+    r"""Random formulas as matplotlib's mathtext draws them, with their markup as the caption, as in arXiv:2210.05147.
+
+    5,000 to train on and 500 held out, each once. Grey pictures four times as wide as high, 32×128 unless ``size``,
+    the height, says otherwise (32 to 64). Letters and digits, sums of terms, fractions, roots, powers, indices,
+    functions, sums and integrals, up to two levels deep.
+
+    Half of the held-out formulas are drawn as those to train on are (``part`` of ``Split.attributes`` is ``new``); the
+    others have a fraction right under a root, which is never trained on (``nested``).
+
+    Raises:
+        UserError: for a size out of its range, colour, windows of pictures or mirrored ones.
+    """
+    options = options or Options()
+    height = options.size or 32
+    if options.channels not in (None, 1) or options.crop != "center" or options.flip or not 32 <= height <= 64:
+        raise UserError(
+            "formulas: images are grey, whole and never mirrored, with a size (their height) of 32 to 64; got other "
+            "options."
+        )
+    shown = formulas_in_order()
+    room(WIDE * height**2 * (TRAIN + TEST), f"formulas at size {height}")
+    if options.limit is None:
+        whole = lambda: pictures([*shown[0], *shown[1]], height, options.progress)
+        x = torch.from_numpy(kept(f"formulas-{height}", _decides(), whole))
+        images = [x[:TRAIN], x[TRAIN:]]
+    else:
+        keys = [[one.markup for one in part] for part in shown]
+        chosen = [limited(key, np.zeros(len(key), dtype=bool), options.limit).tolist() for key in keys]
+        shown = ([shown[0][i] for i in chosen[0]], [shown[1][i] for i in chosen[1]])
+        images = [torch.from_numpy(pictures(part, height, options.progress)) for part in shown]
+    told = caption_conditions([[one.markup for one in part] for part in shown], options, "formulas", CAPTION)
+    parts = []
+    for part, image, text in zip(shown, images, told):
+        attributes = {"part": [one.part for one in part], "markup": [one.markup for one in part]}
+        parts.append(Examples(image, text, attributes))
+    return assemble("formulas", parts, options, levels=256)
+
+
+def _decides() -> tuple[str, ...]:
+    """All that decides what the pictures are: the libraries that draw, and the code."""
+    import matplotlib
+    import PIL
+
+    return matplotlib.__version__, PIL.__version__, hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
