@@ -158,6 +158,10 @@ class OutputConfig:
     """Checkpoints kept, at least 1."""
     tensorboard: bool = False
     """Write TensorBoard logs too (pip install "langevin[log]")."""
+    wandb: bool = False
+    """Log to Weights & Biases too (pip install "langevin[log]"); WANDB_MODE=offline sends nothing."""
+    wandb_project: str | None = None
+    """Project of Weights & Biases; if not given, WANDB_PROJECT of the environment, else langevin."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from ..objectives import ImplicitScoreMatching, SlicedScoreMatching
 from ..processes import Learning
 from ..storage import files
 from . import budget as budgets
-from . import checkpoint, pictures
+from . import checkpoint, loggers, pictures
 from .checkpoint import Progress
 from .config import Config
 from .distributed import ProcessGroup
@@ -63,8 +63,8 @@ def train(
     ``out`` gets ``config.json``, ``model.safetensors`` (the moving average), ``data.safetensors``, ``metrics.csv``,
     ``pictures/``, ``checkpoints/`` and ``clock.json``. Everything drawn is a function of the seed, the step and the
     place in the batch, so a run that was interrupted after any step and resumed ends with the same files, byte for
-    byte, as one that was not, on the same platform and versions; only ``clock.json`` and TensorBoard's log tell the
-    time. (A budget in minutes is a wish about the clock, and so is what it trains.)
+    byte, as one that was not, on the same platform and versions; only ``clock.json`` and the logs of TensorBoard and
+    Weights & Biases tell the time. (A budget in minutes is a wish about the clock, and so is what it trains.)
 
     Under ``torchrun`` or ``accelerate launch`` the processes share each batch, and the result is the same up to the
     order of float additions: each row keeps its noise, its time, its dropout and its weight, and the sums of gradients
@@ -127,7 +127,7 @@ def _train(
         sharded = config.work.shard_weights
         if sharded and team.size == 1 and last is None:
             raise UserError("shard-weights spreads weights over several processes, and this run has one; use torchrun")
-        Metrics.check(config.output.tensorboard)
+        loggers.check(config.output)
         torch.manual_seed(config.seed)
         try:
             denoiser, objective = build(config, dataset.info)
@@ -200,7 +200,9 @@ class Run:
         self._compare()
         try:
             if first:
-                self.metrics = Metrics(self.out, self.progress.rows, self.config.output.tensorboard)
+                told = loggers.opened(self.out, self.progress.step, self.config.output, self.quiet)
+                self.metrics = Metrics(self.out, self.progress.rows, told)
+                self.metrics.settings(self.config)
             with self.signals.watch():
                 self._open()
                 self._loop()
@@ -319,6 +321,8 @@ class Run:
             return
         self.marks = None
         self.config = budgets.choose(self.config, self.dataset.info.shape, len(self.dataset.train), speed)
+        if self.metrics is not None:
+            self.metrics.settings(self.config)
         budget, progress = self.config.budget, self.progress
         self.bar.plan(budget.steps, budget.minutes)
         if budget.steps is not None:
