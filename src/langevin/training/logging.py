@@ -50,7 +50,7 @@ def opening(
 
     from ..data.dataset import FEWEST_TO_MEASURE
 
-    info, train, held = dataset.info, len(dataset.train), len(dataset.test)
+    info, train, held = dataset.info, dataset.examples, len(dataset.test)
     what = "images" if info.is_image else "sequences" if info.tokens else "points"
     if dataset.codec is not None:
         what = "codes"
@@ -64,8 +64,17 @@ def opening(
     where = f"{device.type}, {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else str(device)
     if processes > 1:
         where = f"{processes} processes ({where} each)"
+    there = (
+        f"{info.name}: {train + held:,} {what} of {size}{colour}: {train:,} to train on, {held:,} held out; {classes}"
+    )
+    if (stream := dataset.stream) is not None:
+        many = "" if stream.count is None else f", {stream.count:,} to train on"
+        there = (
+            f"{info.name}: {what} of {size}{colour}, streamed{many}, {held:,} held out; {classes}; range, mean and "
+            f"covariance are those of the first {len(dataset.train):,}"
+        )
     lines = [
-        f"{info.name}: {train + held:,} {what} of {size}{colour}: {train:,} to train on, {held:,} held out; {classes}",
+        there,
         f"network {config.network.name} of {count:,} parameters; {config.batch} examples a step, {config.precision}, "
         f"on {where}",
     ]

@@ -36,7 +36,7 @@ from .config import Config
 from .distributed import ProcessGroup
 from .interrupts import Interrupts
 from .learner import Learner, learning_rate, precision
-from .loader import Loader, Order
+from .loader import InOrder, Loader, Order
 from .logging import SKIPPED, Bar, Metrics, Row, forecast, opening, skipped
 from .resolve import build
 from .resume import plan
@@ -186,9 +186,12 @@ class Run:
     def go(self) -> Any:
         budget, first = self.config.budget, self.team.first
         size, work = int(self.config.batch or 0), self.config.work
-        order = Order(len(self.dataset.train), self.config.seed)
+        seed, train, stream = self.config.seed, self.dataset.train, self.dataset.stream
         self.rows = self.team.share(size)
-        self.batches = Loader(self.dataset.train, order, size, self.rows, self.config.seed, work.workers)
+        if stream is None:
+            self.batches = Loader(train, Order(len(train), seed), size, self.rows, seed, work.workers)
+        else:
+            self.batches = Loader(stream, InOrder(), size, self.rows, seed, work.workers)
         self.saved: Path | None = next(iter(checkpoint.found(self.out)[::-1]), None)
         self.busy, self.images = 0.0, 0
         self.marks: list[float] | None = []  # when steps ended, until the speed is known
@@ -320,7 +323,7 @@ class Run:
         if speed is None:
             return
         self.marks = None
-        self.config = budgets.choose(self.config, self.dataset.info.shape, len(self.dataset.train), speed)
+        self.config = budgets.choose(self.config, self.dataset.info.shape, self.dataset.examples, speed)
         if self.metrics is not None:
             self.metrics.settings(self.config)
         budget, progress = self.config.budget, self.progress

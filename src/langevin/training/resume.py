@@ -15,7 +15,7 @@ from . import checkpoint
 from .config import Config
 from .resolve import changed, check, resolve_config
 
-MADE = ("degrade", "text_encoder", "codec")
+MADE = ("degrade", "text_encoder", "codec", "streaming")
 """What makes examples of a source: another one of these, and they are other data."""
 
 
