@@ -24,6 +24,7 @@ OUTPUT = OutputConfig(log_every=2, validate_every=4, validate_on=20, sample_ever
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     for name in ("WANDB_PROJECT", "WANDB_NAME", "WANDB_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
