@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import pytest
 import torch
 
 from langevin.data import DataInfo, Dataset, Split
-from langevin.training import BudgetConfig, Config, NetworkConfig, OutputConfig
+from langevin.training import BudgetConfig, Config, Learner, NetworkConfig, OutputConfig
+from langevin.training.loop import Run
 
 
 def points(count: int = 90, classes: int = 3) -> Dataset:
@@ -49,7 +56,7 @@ def same_files(a: Path, b: Path, but: tuple[str, ...] = ()) -> None:
     """Two runs have left the same files, equal byte for byte (atol = 0).
 
     All of them: weights, average, optimiser, state, metrics, pictures, configuration. ``clock.json`` alone tells the
-    time, and TensorBoard's log does.
+    time, and the logs of TensorBoard and Weights & Biases do.
     """
     apart = {"clock.json", *but}
     names = [{p.relative_to(run) for p in run.rglob("*") if p.is_file()} for run in (a, b)]
@@ -58,3 +65,36 @@ def same_files(a: Path, b: Path, but: tuple[str, ...] = ()) -> None:
     for name in sorted(names[0]):
         if name.name not in apart:
             assert (a / name).read_bytes() == (b / name).read_bytes(), name
+
+
+class Killed(BaseException):
+    """What nothing catches: as a SIGKILL, but that the test goes on."""
+
+
+@contextmanager
+def killed(step: int, part: int = 0) -> Iterator[None]:
+    """The run ends without a word in the given step, before its micro-batch ``part`` is taken."""
+    plain, seen = Learner._backward, [0]
+
+    def backward(self: Learner, *given: Any) -> Any:
+        if seen[0] == (step - 1) * self.parts + part:
+            raise Killed
+        seen[0] += 1
+        return plain(self, *given)
+
+    with mock.patch.object(Learner, "_backward", backward), pytest.raises(Killed):
+        yield
+
+
+@contextmanager
+def interrupted(step: int) -> Iterator[None]:
+    """Ctrl-C in the given step."""
+    plain = Run._step
+
+    def stepping(self: Run) -> Any:
+        if self.progress.step + 1 == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(self)
+
+    with mock.patch.object(Run, "_step", stepping), pytest.raises(KeyboardInterrupt):
+        yield

@@ -218,7 +218,7 @@ def test_evaluate_and_calibrate_fetch_no_data_that_only_the_model_names(
 ) -> None:
     """A directory may be anybody's: its data on the Hub are fetched once the caller has named them."""
     fetched = []
-    monkeypatch.setattr("langevin.data.hub._splits", lambda name: fetched.append(name) or _gone(name))
+    monkeypatch.setattr("langevin.data.hub._splits", lambda name, _: fetched.append(name) or _gone(name))
     moved = tmp_path / "moved"
     shutil.copytree(model, moved)
     config = json.loads((moved / "config.json").read_text())

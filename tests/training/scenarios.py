@@ -93,7 +93,7 @@ def remove(root: Path) -> None:
 
 def metrics(root: Path, rows: int) -> None:
     row = {"step": 0.0, "loss": 0.1, "val_loss": None, "lr": 0.01, "skipped": 0.0}
-    told = reports.Metrics(root, [{**row, "step": float(k)} for k in range(rows)], False)
+    told = reports.Metrics(root, [{**row, "step": float(k)} for k in range(rows)])
     for k in range(rows, rows + 3):
         told.add({**row, "step": float(k)}, speed=1.0)
 

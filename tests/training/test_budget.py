@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from test_resume import interrupted
 
 from langevin import models, nn, training
 from langevin.data import DataInfo, Dataset, Split
 from langevin.training import BudgetConfig, Config, NetworkConfig, OutputConfig, budget, resolve
 from langevin.training import logging as reports
 from langevin.training.logging import Bar
-from tiny_runs import points, same_files, tiny
+from tiny_runs import interrupted, points, same_files, tiny
 
 
 def photos(count: int = 20, side: int = 18, held: int = 4) -> Dataset:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -24,7 +20,6 @@ from langevin.storage import files
 from langevin.training import (
     Config,
     EMAConfig,
-    Learner,
     NetworkConfig,
     ObjectiveConfig,
     OutputConfig,
@@ -33,45 +28,11 @@ from langevin.training import (
     ProcessConfig,
 )
 from langevin.training.loader import Loader
-from langevin.training.loop import Run
 from support import thinned
-from tiny_runs import points, same_files, tiny
+from tiny_runs import interrupted, killed, points, same_files, tiny
 
 STEPS = 9
 OUTPUT = OutputConfig(log_every=2, validate_every=4, validate_on=20, sample_every=0, checkpoint_every=3, keep=2)
-
-
-class Killed(BaseException):
-    """What nothing catches: as a SIGKILL, but that the test goes on."""
-
-
-@contextmanager
-def killed(step: int, part: int = 0) -> Iterator[None]:
-    """The run ends without a word in the given step, before its micro-batch ``part`` is taken."""
-    plain, seen = Learner._backward, [0]
-
-    def backward(self: Learner, *given: Any) -> Any:
-        if seen[0] == (step - 1) * self.parts + part:
-            raise Killed
-        seen[0] += 1
-        return plain(self, *given)
-
-    with mock.patch.object(Learner, "_backward", backward), pytest.raises(Killed):
-        yield
-
-
-@contextmanager
-def interrupted(step: int) -> Iterator[None]:
-    """Ctrl-C in the given step."""
-    plain = Run._step
-
-    def stepping(self: Run) -> Any:
-        if self.progress.step + 1 == step:
-            os.kill(os.getpid(), signal.SIGINT)
-        return plain(self)
-
-    with mock.patch.object(Run, "_step", stepping), pytest.raises(KeyboardInterrupt):
-        yield
 
 
 def run(config: Config, out: Path, dataset: data.Dataset | None = None, **named: Any) -> Any:

@@ -374,14 +374,3 @@ def test_pictures(tmp_path: Path) -> None:
     names = sorted(p.name for p in (tmp_path / "pictures").iterdir())
     assert names == ["step-0000002.png", "step-0000004.png"]
     assert Image.open(tmp_path / "pictures" / names[0]).size == (600, 600)
-
-
-def test_tensorboard(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
-    config = tiny(4, output=OutputConfig(sample_every=0, log_every=2, tensorboard=True))
-    training.train(config, points(), tmp_path, quiet=True)
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    board = EventAccumulator(str(tmp_path / "tensorboard"))
-    board.Reload()
-    assert [e.step for e in board.Scalars("loss")] == [2, 4]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_FILES = ("card", "diffusers", "hub", "loading", "networks", "pickles", "pipeline")
+_FILES = ("card", "checkpoints", "diffusers", "hub", "loading", "networks", "pickles", "pipeline")
 
 
 def __getattr__(name: str) -> Any:

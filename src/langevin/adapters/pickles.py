@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +47,33 @@ def convert(
     Raises:
         UserError: if the file cannot be read, holds code, no tensors, or several mappings of them and no key.
     """
-    path = Path(path)
-    if not run_code:
-        if code := pickles.foreign(path):
-            more = f" and {len(code) - SHOWN} more" * (len(code) > SHOWN)
-            raise UserError(
-                f"{path} is more than tensors: reading it would run {', '.join(code[:SHOWN])}{more}. Nothing was run. "
-                "If you trust its author with all your files, --run-code runs it"
-            )
-        tensors, about = _chosen(_loaded(path), key, path)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            tensors, about = _apart(path, key, Path(folder))
+    tensors, about = read(Path(path), key=key, run_code=run_code)
     files.replace(Path(out), files.as_safetensors(tensors))
     return about
+
+
+def read(
+    path: Path, *, key: str | None = None, run_code: bool = False, prefer: Sequence[str] = ()
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors that ``convert`` writes, and what it says of them.
+
+    Args:
+        path, key, run_code: as of ``convert``.
+        prefer: keys of which the first that is there is taken where none is given.
+
+    Raises:
+        UserError: as ``convert``.
+    """
+    if run_code:
+        with tempfile.TemporaryDirectory() as folder:
+            return _apart(path, key, prefer, Path(folder))
+    if code := pickles.foreign(path):
+        more = f" and {len(code) - SHOWN} more" * (len(code) > SHOWN)
+        raise UserError(
+            f"{path} is more than tensors: reading it would run {', '.join(code[:SHOWN])}{more}. Nothing was run. "
+            "If you trust its author with all your files, --run-code runs it"
+        )
+    return _chosen(_loaded(path), key, prefer, path)
 
 
 def _loaded(path: Path) -> Any:
@@ -68,12 +81,13 @@ def _loaded(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _chosen(held: Any, key: str | None, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _chosen(held: Any, key: str | None, prefer: Sequence[str], path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The mapping of tensors that is asked for, each tensor with memory of its own."""
     found = dict(_mappings(held))
     if not found:
         raise UserError(f"{path} holds no mapping of tensors by name")
     largest = sorted(found, key=lambda name: -sum(v.numel() for v in found[name][0].values()))
+    key = next((name for name in prefer if name in found), None) if key is None else key
     if key is None and len(found) > 1:
         listed = ", ".join(f"{name or '(top)'} ({len(found[name][0])} tensors)" for name in largest[:SHOWN])
         raise UserError(f"{path} holds {len(found)} mappings of tensors; choose one with --key: {listed}")
@@ -109,9 +123,11 @@ def _mappings(held: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str,
         yield from _mappings(v, f"{where}/{k}".lstrip("/"), depth + 1)
 
 
-def _apart(path: Path, key: str | None, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _apart(
+    path: Path, key: str | None, prefer: Sequence[str], folder: Path
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The same of a file that is unpickled with its code, in another process."""
-    words = [sys.executable, "-m", __spec__.name, str(path.resolve()), str(folder), *([] if key is None else [key])]
+    words = [sys.executable, "-m", __spec__.name, str(path.resolve()), str(folder), json.dumps([key, list(prefer)])]
     made = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     if not (folder / "about.json").exists():
         last = made.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"it ended with {made.returncode}"]
@@ -122,7 +138,7 @@ def _apart(path: Path, key: str | None, folder: Path) -> tuple[dict[str, Tensor]
     return files.read_safetensors(folder / "tensors.safetensors"), about
 
 
-def _with_code(path: Path, folder: Path, key: str | None) -> None:
+def _with_code(path: Path, folder: Path, key: str | None, prefer: Sequence[str]) -> None:
     """Unpickle with all that is in the file; what is found is left in the folder."""
     import pickle
 
@@ -136,7 +152,7 @@ def _with_code(path: Path, folder: Path, key: str | None) -> None:
                 raise
             with open(path, "rb") as file:
                 held = pickle.load(file)
-        tensors, about = _chosen(held, key, path)
+        tensors, about = _chosen(held, key, prefer, path)
         files.write(folder / "tensors.safetensors", files.as_safetensors(tensors))
     except Exception as error:
         about = {"error": f"{path} cannot be unpickled: {reason(error)}"}
@@ -146,4 +162,4 @@ def _with_code(path: Path, folder: Path, key: str | None) -> None:
 
 
 if __name__ == "__main__":
-    _with_code(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None)
+    _with_code(Path(sys.argv[1]), Path(sys.argv[2]), *json.loads(sys.argv[3]))

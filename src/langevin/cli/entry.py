@@ -37,7 +37,7 @@ COMMANDS = {
     "compress": "Code images with a model into a file, exactly or to a quality.",
     "decompress": "Images out of a file of `langevin compress`.",
     "league": "Solvers of inverse problems against exact posteriors: one table.",
-    "convert": "Foreign weights (.pt, .pth, .ckpt, .pkl) to safetensors, without running the code in them.",
+    "convert": "Foreign weights (.pt, .pth, .ckpt, .pkl) to safetensors or a model, without running code in them.",
     "export": "Write a model as a pipeline of diffusers.",
     "data": "What data there are by name; fetch a set, show a sheet of it.",
     "methods": "List every method: its paper, its place in the code, its proof.",

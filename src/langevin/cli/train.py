@@ -44,6 +44,8 @@ class DataOptions:
     text_encoder: Name = None
     """Encode the captions once by this frozen text encoder of transformers, a directory or owner/name or
     owner/name@revision of the Hub; the model is told its features as the condition sequence."""
+    streaming: bool = False
+    """Read hf:NAME while training instead of fetching it whole first: for data that no memory or disk holds."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def _run(options: Options, team: ProcessGroup, device: str | None) -> None:
     if options.codec is not None:
         with Bar("encoding") as bar:
             dataset = models.encode(dataset, models.load(options.codec, device=device), progress=bar)
-    if 1 < len(dataset.train) < FEW:
+    if 1 < dataset.examples < FEW:
         warnings.warn(
             f"{dataset.info.name}: {len(dataset.train)} examples to train on; a network copies so few instead of "
             "learning what they have in common",

@@ -18,6 +18,7 @@ from . import _hash
 from .degradations import Degradation
 from .description import EVENT, FULL_COVARIANCE, DataInfo
 from .split import Split, class_moments, leading, moments, spectrum
+from .streaming import Streamed
 
 HELD_OUT = 10
 """One example in this many is held out where a source brings no split of its own."""
@@ -40,6 +41,7 @@ class Options:
     limit: int | None = None
     degrade: str | None = None
     text_encoder: str | None = None
+    streaming: bool = False
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -75,7 +77,8 @@ class Dataset:
     """Examples with their description.
 
     ``skipped`` lists the files that could not be used as ``(path, reason)``; they are in neither split. ``codec`` is
-    what the examples are codes of, if they are (``models.encode``).
+    what the examples are codes of, if they are (``models.encode``). Of data that are streamed, ``stream`` is what is
+    trained on, and ``train`` holds the first examples, which the description is measured on.
     """
 
     info: DataInfo
@@ -83,6 +86,12 @@ class Dataset:
     test: Split
     skipped: tuple[tuple[str, str], ...] = ()
     codec: Any = None
+    stream: Streamed | None = None
+
+    @property
+    def examples(self) -> int:
+        """To train on: those in memory, and of a stream all, as far as the data say how many."""
+        return len(self.train) if self.stream is None else self.stream.count or len(self.train)
 
 
 @dataclass

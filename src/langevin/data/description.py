@@ -44,6 +44,7 @@ SOURCE = {
     "degrade": str | None,
     "codec": str | None,
     "text_encoder": str | None,
+    "streaming": bool,
 }
 """What a description says of where the data came from: the arguments of :func:`langevin.data.load`."""
 

@@ -28,6 +28,7 @@ def load(
     limit: int | None = None,
     degrade: str | None = None,
     text_encoder: str | None = None,
+    streaming: bool = False,
     progress: bool = True,
 ) -> Dataset:
     """Load data, from [−1, 1] images or points, with a training and a held-out split.
@@ -46,6 +47,9 @@ def load(
         text_encoder: a text encoder of Hugging Face `transformers`, a directory or ``owner/name`` or
             ``owner/name@revision`` of the Hub: captions become the condition ``sequence``, its last hidden states, in
             the place of ``caption``; see ``data.text_features``.
+        streaming: read Hugging Face data while they are trained on, never as a whole: for more than memory or the disk
+            hold. The first 2,048 examples are kept in memory, and the description is theirs; held out are the first
+            1,024 of the test or validation split, or of the only split. With ``limit`` only so many are fetched.
         progress: show a bar when decoding takes longer than two seconds.
 
     Raises:
@@ -61,10 +65,13 @@ def load(
         limit=limit,
         degrade=degrade,
         text_encoder=text_encoder,
+        streaming=streaming,
         progress=progress,
     )
     name = os.fspath(source)
     known = {m.name: m.make for m in methods("data")}
+    if streaming and not name.startswith(_hub.PREFIX) and (name in known or not _hub.is_saved(name)):
+        raise UserError(f"streaming is for data of Hugging Face, hf:NAME or a folder saved by save_to_disk, not {name}")
     if name in known:
         if text_encoder is not None and name not in CAPTIONED:
             raise UserError(f"text_encoder is for data with captions, which {name} has none of")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,14 +92,17 @@ class Split:
             bits whatever was read before, and an example's augmentation does not depend on its batch.
         """
         self._check(indices)
-        key = indices.numpy()
-        if self.crop is None:
-            x = self._take(indices)
-        else:
-            top, left = (_hash.uniform(seed, stream, key, draw) for stream in (_TOP, _LEFT))
-            x = self._windows(indices, top, left)
+        told = {name: held[indices] for name, held in self.conditions.items()}
+        return self.augmented(self._take(indices), told, indices, seed=seed, draw=draw)
+
+    def augmented(
+        self, x: Any, told: Mapping[str, Tensor], indices: Tensor, *, seed: int, draw: int
+    ) -> dict[str, Tensor]:
+        """Examples as they are held (with ``crop`` a list) and their conditions, augmented as those at ``indices``."""
+        if self.crop is not None:
+            x = self._windows(x, *(_hash.uniform(seed, stream, indices.numpy(), draw) for stream in (_TOP, _LEFT)))
         mirror = self.mirrored(indices, seed, draw) if self.flip else None
-        return self._with_conditions(x, indices, mirror, Noise(seed, indices, draw=draw))
+        return self._with_conditions(x, told, mirror, Noise(seed, indices, draw=draw))
 
     def mirrored(self, indices: Tensor, seed: int, draw: int) -> Tensor:
         """Which of the examples are mirrored at a visit, bool ``(B,)``."""
@@ -107,9 +111,10 @@ class Split:
     def plain(self, indices: Tensor) -> dict[str, Tensor]:
         """The examples at ``indices`` without augmentation (windows in the centre), as ``batch``."""
         self._check(indices)
-        half = np.full(len(indices), 0.5)
-        x = self._take(indices) if self.crop is None else self._windows(indices, half, half)
-        return self._with_conditions(x, indices, None, Noise(0, indices))
+        x, half = self._take(indices), np.full(len(indices), 0.5)
+        x = x if self.crop is None else self._windows(x, half, half)
+        told = {name: held[indices] for name, held in self.conditions.items()}
+        return self._with_conditions(x, told, None, Noise(0, indices))
 
     def all(self) -> dict[str, Tensor]:
         """Every example without augmentation, as ``batch``."""
@@ -121,24 +126,26 @@ class Split:
         if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < len(self):
             raise UserError(f"indices must be in 0…{len(self) - 1}; got {int(indices.min())}…{int(indices.max())}.")
 
-    def _with_conditions(self, x: Tensor, indices: Tensor, mirror: Tensor | None, noise: Noise) -> dict[str, Tensor]:
+    def _with_conditions(
+        self, x: Tensor, told: Mapping[str, Tensor], mirror: Tensor | None, noise: Noise
+    ) -> dict[str, Tensor]:
         found = {"x": scaled(_mirrored(x, mirror))}
-        for name, held in self.conditions.items():
-            value = held[indices]
+        for name, value in told.items():
             value = value.long() if name == "caption" else value.float() if value.dtype == torch.float16 else value
             found[name] = scaled(_mirrored(value, mirror)) if name in PICTURES else value
         return found if self.degrade is None else {**found, **self.degrade(found["x"], noise)}
 
-    def _take(self, indices: Tensor) -> Tensor:
+    def _take(self, indices: Tensor) -> Any:
+        """The examples as they are held: stacked, but for those that windows are to be cut from."""
         if isinstance(self._x, Tensor):
             return self._x[indices]
-        return torch.stack([self._x[i] for i in indices.tolist()])
+        images = [self._x[i] for i in indices.tolist()]
+        return images if self.crop is not None else torch.stack(images)
 
-    def _windows(self, indices: Tensor, top: np.ndarray, left: np.ndarray) -> Tensor:
+    def _windows(self, images: Tensor | Sequence[Tensor], top: np.ndarray, left: np.ndarray) -> Tensor:
         side = self.crop or 0
         windows = []
-        for i, u, v in zip(indices.tolist(), top, left):
-            image = self._x[i]
+        for image, u, v in zip(images, top, left):
             y = int(u * (image.shape[-2] - side + 1))
             x = int(v * (image.shape[-1] - side + 1))
             windows.append(image[..., y : y + side, x : x + side])

@@ -68,6 +68,8 @@ def encode(
     info = dataset.info
     if tuple(info.shape) != codec.shape:
         raise UserError(f"the codec is for data of shape {codec.shape}, got {info.shape}")
+    if dataset.stream is not None:
+        raise UserError("codes are made once, before training, so data cannot be streamed; leave out streaming")
     if dataset.train.crop is not None:
         raise UserError("codes are made once, so crop='random' cannot be; use crop='center'")
     total = len(dataset.train) * (2 if dataset.train.flip else 1) + len(dataset.test)

@@ -7,8 +7,10 @@ from .backbone import Backbone
 from .coupling import CouplingFlow
 from .create import BACKBONES, CODECS, ENCODERS, FLOWS, SUITS, create_network, default, outline, takes
 from .dit import DiT
+from .edm_unet import EDMUNet
 from .encoder import Encoder
 from .layers import attention
+from .lucidrains import LucidrainsUNet
 from .mlp import MLP
 from .text import TextEncoder, decode_text, encode_text, encode_texts
 from .transformer import Transformer
@@ -27,7 +29,9 @@ __all__ = [
     "Backbone",
     "CouplingFlow",
     "DiT",
+    "EDMUNet",
     "Encoder",
+    "LucidrainsUNet",
     "TextEncoder",
     "Transformer",
     "UNet",

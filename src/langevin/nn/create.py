@@ -15,14 +15,18 @@ from .backbone import Backbone
 from .conditioning import NONE, PLANES
 from .coupling import CouplingFlow
 from .dit import DiT
+from .edm_unet import EDMUNet
 from .encoder import Encoder
+from .lucidrains import LucidrainsUNet
 from .mlp import MLP
 from .transformer import Transformer
 from .unet import UNet
 from .unet2d import UNet2D
 from .vae import VAE
 
-BACKBONES: dict[str, type[Backbone]] = {kind.name: kind for kind in (MLP, UNet, UNet2D, DiT, Transformer)}
+BACKBONES: dict[str, type[Backbone]] = {
+    kind.name: kind for kind in (MLP, UNet, UNet2D, LucidrainsUNet, EDMUNet, DiT, Transformer)
+}
 
 CODECS: dict[str, type[VAE]] = {VAE.name: VAE}
 """Networks that are no backbones: they encode and decode."""
@@ -127,8 +131,8 @@ def default(
     Args:
         shape: the event shape.
         conditions: what it is told beside the time, with their sizes: ``{"label": 10}`` for ten classes.
-        name: ``mlp``, ``transformer``, ``unet``, ``unet2d``, ``dit``, ``vae``, ``coupling`` or ``encoder``; None
-            chooses by the shape.
+        name: ``mlp``, ``transformer``, ``unet``, ``unet2d``, ``edm-unet``, ``lucidrains``, ``dit``, ``vae``,
+            ``coupling`` or ``encoder``; None chooses by the shape.
         options: further options of the network; they override what is chosen here.
 
     Raises:
@@ -158,6 +162,15 @@ def default(
         unet = _unet(*shape[1:], options.get("multipliers"))
         chosen |= {key: unet[key] for key in ("size", "width", "multipliers", "attention")}
         chosen |= {"head": math.gcd(32, unet["width"] * unet["multipliers"][-1])}
+    elif name == "edm-unet" and len(shape) == 3:
+        unet = _unet(*shape[1:], options.get("multipliers"))
+        chosen |= {key: unet[key] for key in ("width", "multipliers", "attention")} | {"size": min(shape[1:])}
+    elif name == "lucidrains" and len(shape) == 3:
+        unet = _unet(*shape[1:])
+        wide = [unet["width"] * m for m in (1, *unet["multipliers"])]
+        levels = len(wide) - 1
+        chosen |= {"width": unet["width"], "widths": wide, "full": [False] * (levels - 1) + [True]}
+        chosen |= {"heads": [4] * levels, "head": [32] * levels}
     elif name == "dit" and len(shape) == 3:
         # A patch for about 8x8 tokens, the largest power of two that divides both sides.
         patch = max(

@@ -22,8 +22,9 @@ class NetworkConfig:
     """The network."""
 
     name: str | None = None
-    """Backbone: unet, unet2d (for diffusers), dit, mlp or transformer; vae, an autoencoder; coupling, a normalizing
-    flow; encoder, of image classifiers; if not given, one that suits the data."""
+    """Backbone: unet, unet2d (for diffusers), dit, mlp or transformer, edm-unet or lucidrains (of other programs); vae,
+    an autoencoder; coupling, a normalizing flow; encoder, of image classifiers; if not given, one that suits the
+    data."""
     options: Options = field(default_factory=dict)
     """Its settings as KEY VALUE pairs, a value as JSON: width 96 multipliers [1,2,2]."""
 
@@ -183,6 +184,10 @@ class OutputConfig:
     """Checkpoints kept, at least 1."""
     tensorboard: bool = False
     """Write TensorBoard logs too (pip install "langevin[log]")."""
+    wandb: bool = False
+    """Log to Weights & Biases too (pip install "langevin[log]"); WANDB_MODE=offline sends nothing."""
+    wandb_project: str | None = None
+    """Project of Weights & Biases; if not given, WANDB_PROJECT of the environment, else langevin."""
 
 
 @dataclass(frozen=True)

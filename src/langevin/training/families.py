@@ -296,8 +296,9 @@ def conditions(options: dict[str, Any], data: DataInfo, network: str | None) -> 
     encoded = json.dumps(dict.fromkeys((key for key in left if key in more), "encoder"))
     kept = json.dumps({key: size for key, size in sizes.items() if size and key in takes})
     read = f"--network.options pictures '{encoded}' to read by an encoder, or " if encoded != "{}" else ""
+    some, too = (", ".join(takes), " too") if takes else ("no conditions", "")
     raise UserError(
-        f"network {name!r} takes {', '.join(takes)}, but data {data.name!r} have {', '.join(left)} too; give {read}"
+        f"network {name!r} takes {some}, but data {data.name!r} have {', '.join(left)}{too}; give {read}"
         f"--network.options conditions '{kept}' to leave {'it' if len(left) == 1 else 'them'} out"
     )
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..data import Split
-from ..distributions import Noise, Stream
+from ..data.order import permutation
+from ..data.streaming import Streamed
 
 AHEAD = 2
 """Batches read ahead by a worker."""
@@ -31,10 +32,7 @@ class Order:
     def permutation(self, epoch: int) -> Tensor:
         """The examples of an epoch, int64 ``(N,)``."""
         if self._kept is None or self._kept[0] != epoch:
-            # Two words a key: 64 random bits, so that ties do not happen; a stable sort decides them if they do.
-            keys = Noise(self.seed, self.examples, draw=epoch).fold_in(Stream.ORDER).uniform((2,))
-            rough = torch.argsort(keys[:, 1], stable=True)
-            self._kept = (epoch, rough[torch.argsort(keys[rough, 0], stable=True)])
+            self._kept = (epoch, permutation(self.examples, self.seed, epoch))
         return self._kept[1]
 
     def batch(self, first: int, size: int) -> Tensor:
@@ -48,14 +46,22 @@ class Order:
         return torch.cat(parts)
 
 
+class InOrder:
+    """The positions of a stream, which shuffles its examples itself."""
+
+    def batch(self, first: int, size: int) -> Tensor:
+        """first … first + size − 1."""
+        return torch.arange(first, first + size)
+
+
 class Loader:
     """This process's rows of the batch of a step: a pure function of (seed, step), whoever reads them.
 
-    Data are in memory, so what a thread takes over is to pick, to cut, to mirror and to make floats; the indices of a
-    batch are settled before. A run that stops forgets what was read ahead.
+    Of data in memory a thread takes over to pick, to cut, to mirror and to make floats, of a stream also to read and to
+    decode; the indices of a batch are settled before. A run that stops forgets what was read ahead.
 
     Args:
-        split: examples.
+        split: examples, in memory or streamed.
         order: which of them a batch holds.
         batch: examples a step, over all processes.
         rows: this process's.
@@ -63,7 +69,9 @@ class Loader:
         workers: threads; with 0 a batch is read when it is asked for.
     """
 
-    def __init__(self, split: Split, order: Order, batch: int, rows: slice, seed: int, workers: int = 0) -> None:
+    def __init__(
+        self, split: Split | Streamed, order: Order | InOrder, batch: int, rows: slice, seed: int, workers: int = 0
+    ) -> None:
         self.split, self.order, self.batch, self.rows, self.seed = split, order, batch, rows, seed
         self.workers = workers
         self._pool = ThreadPoolExecutor(workers, "langevin-batches") if workers else None

@@ -1,16 +1,15 @@
-"""What a run tells while it goes: a bar, ``metrics.csv``, TensorBoard."""
+"""What a run tells while it goes: a bar, ``metrics.csv``, and the loggers that are asked for."""
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._duration import duration, left_column, remaining, spent_column
-from .._errors import UserError
 from ..storage import files
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from ..data import Dataset
     from .config import Config
+    from .loggers import Logger
 
 COLUMNS = ("step", "loss", "val_loss", "lr", "skipped")
 """Of metrics.csv; ``skipped`` counts the steps so far whose loss or gradient was not finite."""
@@ -50,7 +50,7 @@ def opening(
 
     from ..data.dataset import FEWEST_TO_MEASURE
 
-    info, train, held = dataset.info, len(dataset.train), len(dataset.test)
+    info, train, held = dataset.info, dataset.examples, len(dataset.test)
     what = "images" if info.is_image else "sequences" if info.tokens else "points"
     if dataset.codec is not None:
         what = "codes"
@@ -67,8 +67,17 @@ def opening(
         where = f"{processes} processes ({where} each)"
     start = config.start
     part = f", {learn:,} of which learn" if learn < count else ""
+    there = (
+        f"{info.name}: {train + held:,} {what} of {size}{colour}: {train:,} to train on, {held:,} held out; {classes}"
+    )
+    if (stream := dataset.stream) is not None:
+        many = "" if stream.count is None else f", {stream.count:,} to train on"
+        there = (
+            f"{info.name}: {what} of {size}{colour}, streamed{many}, {held:,} held out; {classes}; range, mean and "
+            f"covariance are those of the first {len(dataset.train):,}"
+        )
     lines = [
-        f"{info.name}: {train + held:,} {what} of {size}{colour}: {train:,} to train on, {held:,} held out; {classes}",
+        there,
         f"network {config.network.name} of {count:,} parameters{part}; {config.batch} examples a step, "
         f"{config.precision}, on {where}",
     ]
@@ -132,53 +141,39 @@ def _hour(seconds: float) -> str:
 
 
 class Metrics:
-    """``metrics.csv``, and TensorBoard's log if asked for.
+    """``metrics.csv``, and the loggers that are asked for.
 
     Args:
         out: the run's directory.
         rows: those of the part of the run that is being continued: the file begins with them, whatever it held.
-        tensorboard: write ``out/tensorboard`` too.
+        loggers: TensorBoard, Weights & Biases, both or none.
     """
 
-    def __init__(self, out: Path, rows: list[Row], tensorboard: bool) -> None:
-        self.path = out / "metrics.csv"
+    def __init__(self, out: Path, rows: list[Row], loggers: Sequence[Logger] = ()) -> None:
+        self.path, self.loggers = out / "metrics.csv", loggers
         files.replace(self.path, (",".join(COLUMNS) + "\n" + "".join(map(line, rows))).encode())
-        self._board: Any = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
 
-            step = int(rows[-1]["step"] or 0) if rows else 0
-            self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1 if step else None)
-
-    @staticmethod
-    def check(tensorboard: bool) -> None:
-        """Refuse what is not installed, before any work."""
-        if tensorboard and importlib.util.find_spec("tensorboard") is None:
-            raise UserError('output.tensorboard needs the package tensorboard: pip install "langevin[log]"')
+    def settings(self, config: Config) -> None:
+        """Tell the loggers the settled configuration."""
+        for logger in self.loggers:
+            logger.settings(config.to_dict())
 
     def add(self, row: Row, speed: float) -> None:
-        """Append a row; the board is told the images/s too."""
+        """Append a row; the loggers are told the images/s too."""
         files.append(self.path, line(row).encode())  # what is torn off by a full disk is whole again after a resume
-        if self._board is not None:
-            for column in COLUMNS[1:]:
-                if row.get(column) is not None:
-                    self._board.add_scalar(column, row[column], int(row["step"] or 0))
-            self._board.add_scalar("images_per_second", speed, int(row["step"] or 0))
+        known = {column: value for column in COLUMNS[1:] if (value := row.get(column)) is not None}
+        for logger in self.loggers:
+            logger.scalars({**known, "images_per_second": speed}, int(row["step"] or 0))
 
     def picture(self, path: Path, step: int) -> None:
-        """Show a saved picture, or text, on the board."""
-        if self._board is not None and path.suffix == ".txt":
-            self._board.add_text("samples", "    " + path.read_text().replace("\n", "\n    "), step)
-        elif self._board is not None:
-            import numpy as np
-            from PIL import Image
-
-            self._board.add_image("samples", np.asarray(Image.open(path)), step, dataformats="HWC")
+        """Show a saved picture, or text, where the run is logged."""
+        for logger in self.loggers:
+            logger.picture(path, step)
 
     def close(self) -> None:
-        """Finish the board's file."""
-        if self._board is not None:
-            self._board.close()
+        """Finish what the loggers wrote."""
+        for logger in self.loggers:
+            logger.close()
 
 
 class Bar:

@@ -30,13 +30,13 @@ from ..objectives import ImplicitScoreMatching, SlicedScoreMatching
 from ..processes import Learning
 from ..storage import files
 from . import budget as budgets
-from . import checkpoint, pictures
+from . import checkpoint, loggers, pictures
 from .checkpoint import Progress
 from .config import Config
 from .distributed import ProcessGroup
 from .interrupts import Interrupts
 from .learner import Learner, learning_rate, precision
-from .loader import Loader, Order
+from .loader import InOrder, Loader, Order
 from .logging import SKIPPED, Bar, Metrics, Row, forecast, opening, skipped
 from .pretrained import base_of, identified, prepare, with_prior
 from .resolve import build
@@ -66,8 +66,8 @@ def train(
     ``out`` gets ``config.json``, ``model.safetensors`` (the moving average), ``data.safetensors``, ``metrics.csv``,
     ``pictures/``, ``checkpoints/`` and ``clock.json``. Everything drawn is a function of the seed, the step and the
     place in the batch, so a run that was interrupted after any step and resumed ends with the same files, byte for
-    byte, as one that was not, on the same platform and versions; only ``clock.json`` and TensorBoard's log tell the
-    time. (A budget in minutes is a wish about the clock, and so is what it trains.)
+    byte, as one that was not, on the same platform and versions; only ``clock.json`` and the logs of TensorBoard and
+    Weights & Biases tell the time. (A budget in minutes is a wish about the clock, and so is what it trains.)
 
     Under ``torchrun`` or ``accelerate launch`` the processes share each batch, and the result is the same up to the
     order of float additions: each row keeps its noise, its time, its dropout and its weight, and the sums of gradients
@@ -139,7 +139,7 @@ def _train(
         sharded = config.work.shard_weights
         if sharded and team.size == 1 and last is None:
             raise UserError("shard-weights spreads weights over several processes, and this run has one; use torchrun")
-        Metrics.check(config.output.tensorboard)
+        loggers.check(config.output)
         if pretrained is not None:
             dataset = with_prior(dataset, pretrained, config.start, folder, config.seed, waiting)
         torch.manual_seed(config.seed)
@@ -200,9 +200,12 @@ class Run:
     def go(self) -> Any:
         budget, first = self.config.budget, self.team.first
         size, work = int(self.config.batch or 0), self.config.work
-        order = Order(len(self.dataset.train), self.config.seed)
+        seed, train, stream = self.config.seed, self.dataset.train, self.dataset.stream
         self.rows = self.team.share(size)
-        self.batches = Loader(self.dataset.train, order, size, self.rows, self.config.seed, work.workers)
+        if stream is None:
+            self.batches = Loader(train, Order(len(train), seed), size, self.rows, seed, work.workers)
+        else:
+            self.batches = Loader(stream, InOrder(), size, self.rows, seed, work.workers)
         self.saved: Path | None = next(iter(checkpoint.found(self.out)[::-1]), None)
         self.busy, self.images = 0.0, 0
         self.marks: list[float] | None = []  # when steps ended, until the speed is known
@@ -214,7 +217,9 @@ class Run:
         self._compare()
         try:
             if first:
-                self.metrics = Metrics(self.out, self.progress.rows, self.config.output.tensorboard)
+                told = loggers.opened(self.out, self.progress.step, self.config.output, self.quiet)
+                self.metrics = Metrics(self.out, self.progress.rows, told)
+                self.metrics.settings(self.config)
             with self.signals.watch():
                 self._open()
                 self._before()
@@ -338,7 +343,9 @@ class Run:
         if speed is None:
             return
         self.marks = None
-        self.config = budgets.choose(self.config, self.dataset.info.shape, len(self.dataset.train), speed)
+        self.config = budgets.choose(self.config, self.dataset.info.shape, self.dataset.examples, speed)
+        if self.metrics is not None:
+            self.metrics.settings(self.config)
         budget, progress = self.config.budget, self.progress
         self.bar.plan(budget.steps, budget.minutes)
         if budget.steps is not None:

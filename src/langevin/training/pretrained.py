@@ -199,6 +199,8 @@ def prepare(
     base, known = base_of(model), model.output
     shape = tuple(base.shape) if known is None else tuple(known.shape)
     info = dataset.info
+    if dataset.stream is not None:
+        raise UserError("streaming is of new models: data that a pretrained one is told are in memory; give --limit")
     if tuple(info.shape) != shape:
         hint = ""
         if len(shape) == 3 and info.is_image:
@@ -294,7 +296,8 @@ class WithPrior(Split):
             visit = draw * -(-self.half // own) + turn
             parts.append((place[first][some], self.split.batch(indices[first][some] % own, seed=seed, draw=visit)))
         rest = (indices[~first] - self.half) % len(self._x)
-        parts.append((place[~first], self._with_conditions(self._take(rest), rest, None, Noise(0, rest))))
+        told = {name: held[rest] for name, held in self.conditions.items()}
+        parts.append((place[~first], self._with_conditions(self._take(rest), told, None, Noise(0, rest))))
         return _put_together([part for part in parts if len(part[0])], len(indices))
 
     def plain(self, indices: Tensor) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from .resolve import changed, check, resolve_config
 HELD = (directory.CONFIG, "model_index.json")
 """Files that say that a directory holds a model already, of this library or of diffusers."""
 
-MADE = ("degrade", "text_encoder", "codec")
+MADE = ("degrade", "text_encoder", "codec", "streaming")
 """What makes examples of a source: another one of these, and they are other data."""
 
 
