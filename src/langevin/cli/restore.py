@@ -37,7 +37,8 @@ class Options:
     input: Annotated[Positional[str], arg(metavar="IN")]
     """A picture, or a folder of pictures."""
     model: Annotated[str, arg(metavar="MODEL")]
-    """A model directory, or owner/name on the Hub, of grey or colour images."""
+    """A model directory, a pipeline of diffusers, or owner/name on the Hub, of grey or colour images; a latent model
+    takes pictures of its own size."""
     task: Annotated[str, arg(metavar="TASK")]
     """What was done: inpaint, super-resolution=2, blur=1.5, colourise, jpeg=20, uncrop=0.5, fourier=4, radon=30, ..."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("restored")
@@ -51,7 +52,8 @@ class Options:
     simulate: bool = False
     """The input is whole: damage it, restore it, and measure the result against it."""
     method: Name = None
-    """By its name (`langevin methods --category inverse`); pigdm if not given, diffpir for what is not linear."""
+    """By its name (`langevin methods --category inverse`); pigdm if not given, diffpir for what is not linear
+    and for latent models."""
     method_options: Annotated[dict[str, str], arg(metavar="KEY VALUE ...", help_behavior_hint="")] = field(
         default_factory=dict
     )
@@ -158,9 +160,10 @@ def run(options: Options) -> None:
             left_out = "nothing is known" if bool(free[0, 0]) else "nothing is to be restored"
             raise UserError(f"mask {mask} is {'white' if bool(free[0, 0]) else 'black'} everywhere: {left_out}")
         jobs[name] = job(options, model, (height, width), free)
-        method = options.method or restoring.default_method(jobs[name][0])
+        inner = restoring.on_states(model, jobs[name][0])
+        method = options.method or restoring.default_method(inner)
         restoring.check_options(*restoring.method_named(method), settings)
-        restoring.check_method(method, jobs[name][0])
+        restoring.check_method(method, inner)
     left, begun = results.left(found), time.monotonic()
     with files.lock(out):
         for number, (name, path) in enumerate(left):
@@ -171,7 +174,7 @@ def run(options: Options) -> None:
             own = told.counted()
             title = f"restoring {name}" + (f" ({number + 1} of {len(left)})" if len(left) > 1 else "")
             with Bar(title) as bar:
-                x = restoring.restore(
+                x = restoring.solve(
                     larger(own, shape, options.overlap, options.batch),
                     operator,
                     y,

@@ -66,7 +66,7 @@ def purify(
         ``(B, *shape)``, in x's dtype, not clipped where gradients are on: a clip has none.
     """
     denoiser, seen = fit_image(model, x, name="x", overlap=overlap, batch=batch)
-    if getattr(model, "codec", None) is not None:
+    if model.autoencoder is not None:
         raise UserError("model must be of the images themselves to purify them, got one of codes")
     process: ScalarGaussian = require(denoiser.process, ScalarGaussian, "purify")
     told = bound(denoiser, condition, guidance_scale)
