@@ -140,6 +140,12 @@ def test_a_pipeline_keeps_them_in_a_folder_of_its_own(name: str, saved: dict[str
     assert isinstance(langevin.samplers.resolve(told, steps=2)[0], LearnedSolver)
     assert not isinstance(langevin.samplers.resolve(told, steps=3)[0], LearnedSolver)
     assert langevin.sample(told, n=2, steps=2).shape == (2, *shape)
+    with pytest.warns(
+        UserWarning, match=r"for states of shape \[.*\], the model's are \[.*\]: it is not used"
+    ) as caught:
+        larger = langevin.adapters.diffusers.load(folder, device="cpu", size=2 * shape[1])
+    assert len(caught) == 3
+    assert not larger.learned_variances
     with torch.no_grad():
         next(again.network.parameters()).add_(1.0)
     assert stamp(again) != stamp(model)
@@ -187,6 +193,7 @@ def test_stamps() -> None:
     assert is_foreign(foreign)
     assert not is_foreign(model)
     assert stamp(foreign)["weights"] == checksum(foreign.network)
+    assert stamp(foreign)["shape"] == [2, 2, 2]
     first = checksum(foreign.network)
     with torch.no_grad():
         foreign.network.state_dict(keep_vars=True)[next(iter(foreign.network.state_dict()))].view(-1)[0] += 1e-3

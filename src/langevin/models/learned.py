@@ -38,11 +38,16 @@ def place(folder: Path, model: Any) -> Path:
 
 
 def stamp(model: Any) -> dict[str, Any]:
-    """What tells a model from what it was: its steps of training, and for want of these a checksum of its weights."""
+    """What tells a model from what it was: its steps of training, and for want of these a checksum of its weights.
+
+    A pipeline is loaded for images of any size, so that its shape belongs to it.
+    """
     config = getattr(model, "config", {})
     steps = config.get("steps")
     made: dict[str, Any] = {"trained_steps": None if steps is None else int(steps)}
-    return {**made, "weights": checksum(model.network)} if is_foreign(model) else made
+    if not is_foreign(model):
+        return made
+    return {**made, "weights": checksum(model.network), "shape": list(model.shape)}
 
 
 def checksum(network: torch.nn.Module) -> str:
@@ -64,9 +69,13 @@ def is_current(path: Path, made: Mapping[str, Any], now: Mapping[str, Any], agai
         again: what to do, for the warning.
     """
     then, steps = made.get("trained_steps"), now.get("trained_steps")
-    same = made.get("weights") == now.get("weights")
-    if then == steps and same:
+    if then != steps:
+        why = f"after {then} steps of training, the model has had {steps}"
+    elif made.get("weights") != now.get("weights"):
+        why = "for other weights"
+    elif made.get("shape") != now.get("shape"):
+        why = f"for states of shape {made.get('shape')}, the model's are {now.get('shape')}"
+    else:
         return True
-    why = f"after {then} steps of training, the model has had {steps}" if then != steps else "for other weights"
     warnings.warn(f"{path} was learned {why}: it is not used; {again}", stacklevel=4)
     return False

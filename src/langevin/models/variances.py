@@ -74,14 +74,16 @@ def save_head(head: VarianceHead, folder: Path) -> None:
     files.publish(folder, {WEIGHTS: weights, CONFIG: files.as_json(config)})
 
 
-def _head(folder: Path, model: NetworkDenoiser) -> tuple[VarianceHead, Mapping[str, Any]]:
-    """The head of a directory, checked, and the stamp of the model when it was learned."""
+def _head(folder: Path, model: NetworkDenoiser) -> VarianceHead | None:
+    """The head of a directory, checked; None, with a warning, for one of a model that has changed since."""
     file = folder / CONFIG
     config = {"files": {}, **files.read_json(files.place(folder, CONFIG))}
     keys = {"langevin", "kind", "head", "network", "sigma_data", "low", "high", "trained_steps", "training", "files"}
-    files.only(file, config, {*keys, "weights"} if "weights" in config else keys)
+    files.only(file, config, {*keys, "weights", "shape"} if "weights" in config else keys)
     if config["langevin"] != VERSION or config["kind"] != "variance-head" or str(config["head"]) not in VARIANCE_HEADS:
         raise UserError(f"{file}: not a head this version of langevin reads")
+    if not is_current(folder, config, stamp(model), "calibrate again"):
+        return None
     with reading(file):
         held = files.digests(file, config["files"], {WEIGHTS})
         std = typed(float, config["sigma_data"], "sigma_data")
@@ -96,7 +98,7 @@ def _head(folder: Path, model: NetworkDenoiser) -> tuple[VarianceHead, Mapping[s
     with reading(file):
         head = VARIANCE_HEADS[config["head"]](model, network, std, low, high, config=config["training"])
     network.eval().to(model.device)
-    return head, {name: config.get(name) for name in ("trained_steps", "weights")}
+    return head
 
 
 def variances_of(folder: Path, model: NetworkDenoiser) -> dict[str, Callable[[Denoiser], Denoiser]]:
@@ -115,7 +117,7 @@ def variances_of(folder: Path, model: NetworkDenoiser) -> dict[str, Callable[[De
             read |= {"analytic": found, "residual": found.residual()}
     for kind in VARIANCE_HEADS:
         if files.place(folder / kind, CONFIG).exists():
-            head, made = _head(folder / kind, model)
-            if is_current(folder / kind, made, stamp(model), "calibrate again"):
+            head = _head(folder / kind, model)
+            if head is not None:
                 read[kind] = head.onto
     return read
