@@ -6,6 +6,7 @@ Where the decoder is a matrix S, y = A(S z) + n is a linear problem for the code
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,12 +14,13 @@ import torch
 import langevin
 from langevin import UserError, denoisers, processes, samplers, worlds
 from langevin._registry import methods
-from langevin.operators import Decoded, Inpaint, Matrix, Measurement, Saturate, measure
+from langevin.data import DataInfo
+from langevin.operators import Decoded, Inpaint, Matrix, Measurement, PoissonNoise, Saturate, measure
 from langevin.samplers import PSLD
 from langevin.samplers.inverse.latent import glued
-from langevin.tasks.restore import on_states, solve
+from langevin.tasks.restore import codec_residual, default_method, on_states, solve
 from langevin.tasks.restore.latent import LATENT
-from linear_codec import Problem, orthonormal
+from linear_codec import Problem, linear_codec, orthonormal
 from support import sliced_w2, thinned, w2_floor
 
 D, K = 8, 4
@@ -176,6 +178,33 @@ def test_known_pixels_come_back(name: str) -> None:
     torch.testing.assert_close(run(2), x, rtol=1e-9, atol=1e-9)
     bare = solve(MODEL, A, A(x0), 0.0, method=name, n=3, steps=6)
     assert not torch.equal(bare[..., known], x[..., known])
+
+
+def test_decoded_images_are_clipped_and_can_come_back() -> None:
+    """As images are that are read; the derivative is that without the clip, so that no pixel is stuck at an end."""
+    codec = linear_codec(SKEW)
+    operator = Decoded(A, replace(codec, data=DataInfo("linear", (D,), -0.1, 0.1)))
+    z = WORLD.sample(3).requires_grad_()
+    x = operator.decode(z)
+    torch.testing.assert_close(x, (z @ SKEW.mT).clamp(-0.1, 0.1), rtol=0, atol=1e-12)
+    v = WORLD.sample(3, 1) @ SKEW.mT
+    (back,) = torch.autograd.grad(operator(z), z, v)
+    torch.testing.assert_close(back, INNER.adjoint(v), rtol=0, atol=1e-12)
+
+
+def test_the_method_that_is_taken() -> None:
+    assert default_method(on_states(MODEL, A)) == "ldps"
+    assert default_method(on_states(MODEL, A), PoissonNoise(50)) == "daps"
+
+
+def test_what_the_codec_loses() -> None:
+    """For orthonormal columns D(E(x)) is the projection on their span; of what they span nothing is lost."""
+    p = normal()
+    x = torch.randn(5, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    span = x @ p.matrix @ p.matrix.mT
+    lost = float((MASK * (x - span)).square().mean().sqrt())
+    assert codec_residual(p.model, A, x) == pytest.approx(lost, rel=1e-9)
+    assert codec_residual(p.model, A, span) < 1e-12
 
 
 def test_rows_of_latent_models() -> None:

@@ -52,8 +52,8 @@ class Options:
     simulate: bool = False
     """The input is whole: damage it, restore it, and measure the result against it."""
     method: Name = None
-    """By its name (`langevin methods --category inverse`); pigdm if not given, diffpir for what is not linear
-    and for latent models."""
+    """By its name (`langevin methods --category inverse`); pigdm if not given, diffpir for what is not linear,
+    ldps for latent models."""
     method_options: Annotated[dict[str, str], arg(metavar="KEY VALUE ...", help_behavior_hint="")] = field(
         default_factory=dict
     )
@@ -194,6 +194,7 @@ def run(options: Options) -> None:
             kept = None if free is None or std > 0 else free
             if kept is not None:
                 x = torch.where(kept, x, given_x.to(x))
+            lost = None if model.autoencoder is None else restoring.codec_residual(model, operator, x)
             made = [pictures.to_pixels(one, model) for one in x]
             if kept is not None:
                 made = [pictures.keep(one, given_pixels, kept) for one in made]
@@ -211,6 +212,7 @@ def run(options: Options) -> None:
                 "residual": round(found_fit.residual, 6),
                 "residual_over_std" if std > 0 else "residual_over_range": round(found_fit.relative, 4),
                 "share_outside_range": round(found_fit.outside or 0.0, 6),
+                **({} if lost is None else {"codec_residual": round(lost, 6)}),
                 **({"std_shown_white": float(spread.max())} if several else {}),
                 **figures(x, mean, spread, whole, kept),
             }
@@ -225,7 +227,7 @@ def run(options: Options) -> None:
             results.write(name, path, [*made, *(more if several else ())], columns, record)
             print(said(name, record))
             if not found_fit.enough:
-                print(f"warning: {name}: {advice(found_fit, options.steps)}", file=sys.stderr)
+                print(f"warning: {name}: {advice(found_fit, options.steps, lost)}", file=sys.stderr)
     skipped = f", {len(found) - len(left)} were there" if len(left) < len(found) else ""
     print(
         f"{out}: {len(left)} image{'s' * (len(left) != 1)} restored by {method}, {options.n} "
@@ -233,8 +235,14 @@ def run(options: Options) -> None:
     )
 
 
-def advice(found: Fit, steps: int) -> str:
-    """What a run that does not fit is told."""
+def advice(found: Fit, steps: int, lost: float | None = None) -> str:
+    """What a run that does not fit is told.
+
+    Args:
+        found: how well it fits.
+        steps: that it took.
+        lost: the residual of the codec alone, of a latent model.
+    """
     why = []
     if found.strange:
         why.append(f"{100 * (found.outside or 0.0):.0f} % of the samples lie far outside the range of the data")
@@ -243,6 +251,8 @@ def advice(found: Fit, steps: int) -> str:
         share = found.relative
         much = f"{share:.1f} times {times}" if found.std else f"{100 * share:.1f} % of {times}"
         why.append(f"the samples do not explain the measurement, the residual is {much}")
+    if not found.fits and lost is not None:
+        why[-1] += f" ({found.residual:.3g}, where the model's codec alone leaves {lost:.3g})"
     return (
         f"{' and '.join(why)}. Take more steps than {steps}, another method, or a larger std if the noise is larger "
         "(docs/restore.md says what each needs)."

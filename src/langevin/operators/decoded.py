@@ -16,6 +16,11 @@ class Autoencoder(Protocol):
     """What makes codes of data and data of codes; ``langevin.models.Autoencoder`` is one."""
 
     @property
+    def data(self) -> Any:
+        """The description of the data, with their range ``low`` to ``high`` or None."""
+        ...
+
+    @property
     def shape(self) -> Shape:
         """Event shape of the data."""
         ...
@@ -69,8 +74,16 @@ class Decoded(Operator):
         return self.operator.measured(tuple(self.codec.shape))
 
     def decode(self, z: Tensor) -> Tensor:
-        """D(z), ``(B, *shape)`` of codes ``(B, *latent)``, in their dtype; not clipped to the range of the data."""
+        """D(z), ``(B, *shape)`` of codes ``(B, *latent)``, in their dtype, clipped to the range of the data.
+
+        Means of pixels that are black or white may lie far beyond the range, as the first and the last bin of a decoder
+        that is integrated over bins have no end. The derivative is that without the clip: what is clipped at the wrong
+        end can come back, and where it is right there is no residual to follow.
+        """
         found: Tensor = self.codec.decode(z.to(self.codec.device, self.codec.dtype)).mean
+        data = self.codec.data
+        if data.low is not None and data.high is not None:
+            found = found + (found.clamp(data.low, data.high) - found).detach()
         return found.to(z)
 
     def encode(self, x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import latent, methods, split_gibbs, twisted
 from .fit import Fit, fit
-from .latent import on_states
+from .latent import codec_residual, on_states
 from .league import Row, Setting, league, load_solver, settings
 from .run import check_method, check_model, check_options, default_method, method_named, restore, solve
 
@@ -15,6 +15,7 @@ __all__ = [
     "check_method",
     "check_model",
     "check_options",
+    "codec_residual",
     "default_method",
     "fit",
     "latent",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from ..._registry import register
@@ -46,6 +47,22 @@ class Codes(Transform):
 def on_states(model: Denoiser, operator: Operator) -> Operator:
     """The operator on what a model has as states: itself, or of a latent model what it measures of decoded codes."""
     return operator if model.autoencoder is None else Decoded(operator, model.autoencoder)
+
+
+@torch.no_grad()
+def codec_residual(model: Denoiser, operator: Operator, x: Tensor) -> float:
+    """Root mean square of A(x) − A(D(E(x))), in units of the measurement: what the codec alone loses of images.
+
+    A latent model explains a measurement no better than by about that much, however many steps it takes.
+
+    Args:
+        model: a latent model.
+        operator: A, of the data.
+        x: images ``(B, *shape)`` near those that are restored.
+    """
+    decoded = Decoded(operator, model.autoencoder)
+    seen = x.to(model.device, torch.promote_types(model.dtype, torch.float32))
+    return float((operator(seen) - decoded(decoded.encode(seen))).double().square().mean().sqrt())
 
 
 @register("inverse", "ldps", title="Latent DPS", arxiv="2307.00619", proof=_PROOF)

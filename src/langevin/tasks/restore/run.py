@@ -55,7 +55,8 @@ LINEAR = (
 def default_method(operator: Operator, noise: MeasurementNoise | float = 0.0) -> str:
     """What is taken where no method is named: ``pigdm`` for linear operators and Gaussian noise.
 
-    For other operators it is ``diffpir``, which asks for no more than a derivative; for other noise ``daps``.
+    For other operators it is ``diffpir``, which asks for no more than a derivative; for other noise ``daps``. For
+    latent models it is ``ldps``, which asks the decoder once an evaluation.
 
     Args:
         operator: on the states of the model, see ``on_states``.
@@ -63,6 +64,8 @@ def default_method(operator: Operator, noise: MeasurementNoise | float = 0.0) ->
     """
     if isinstance(noise, MeasurementNoise) and not isinstance(noise, GaussianNoise):
         return "daps"
+    if isinstance(operator, Decoded):
+        return "ldps"
     return "pigdm" if isinstance(operator, LinearOperator) else "diffpir"
 
 
