@@ -226,7 +226,8 @@ def run(options: Options) -> None:
                 columns += [("mean", more[0]), ("std", more[1])]
             results.write(name, path, [*made, *(more if several else ())], columns, record)
             print(said(name, record))
-            if not found_fit.enough:
+            within = lost is not None and found_fit.residual <= lost  # a latent model's codec does no better
+            if found_fit.strange or not (found_fit.fits or within):
                 print(f"warning: {name}: {advice(found_fit, options.steps, lost)}", file=sys.stderr)
     skipped = f", {len(found) - len(left)} were there" if len(left) < len(found) else ""
     print(
