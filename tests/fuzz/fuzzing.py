@@ -355,7 +355,9 @@ def readers() -> dict[str, Reader]:
             json=True,
         ),
         "solver": Reader(
-            beside(root / "dots", "solver-2.json", lambda p: solvers_of(p, 4)), (_json(SOLVER),), json=True
+            beside(root / "dots", "solver-2.json", lambda p: solvers_of(p, {"trained_steps": 4})),
+            (_json(SOLVER),),
+            json=True,
         ),
         "calibration": Reader(
             beside(root / "dots", "calibration.json", lambda p: variances_of(p, dots)),

@@ -292,6 +292,7 @@ EXEMPT = {
     "samplers/projection": "it needs a measurement: tests/samplers/test_inverse.py",
     "samplers/repaint": "it needs a measurement: tests/samplers/test_inverse.py",
     "samplers/dps": "it needs a measurement: tests/samplers/test_inverse.py",
+    "samplers/psld": "it needs a measurement of decoded codes: tests/tasks/test_restore_codes.py",
     "samplers/mcg": "it needs a measurement: tests/samplers/test_inverse.py",
     "samplers/pigdm": "it needs a measurement: tests/samplers/test_inverse.py",
     "samplers/ddrm": "it needs a measurement: tests/samplers/test_inverse.py",

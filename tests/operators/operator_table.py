@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from langevin import operators as O
+from linear_codec import linear_codec
 
 
 def f64(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -86,5 +87,6 @@ NONLINEAR = {
     "saturate": Row(O.Saturate(3), (2, 5)),
     "nonlinear": Row(O.Nonlinear(lambda x: x.square().sum(1), lambda s: s[1:]), (3, 4)),
     "chain-nonlinear": Row(O.Saturate(2) @ O.SuperResolution(2), (1, 4, 4)),
+    "decoded": Row(O.Decoded(O.SuperResolution(2), linear_codec(f64(16, 6), shape=(1, 4, 4))), (6,)),
     "reshaped-nonlinear": Row(O.Reshaped(O.Phase(1), (1, 3, 4)), (12,)),
 }

@@ -58,3 +58,14 @@ def load(
 def load_denoiser(path: str | os.PathLike[str], *, own: bool = True, device: torch.device | str | None = None) -> Any:
     """``models.load_denoiser``, of a pipeline of diffusers too."""
     return as_denoiser(load(path, device=device), path, own=own)
+
+
+def load_network(path: str | os.PathLike[str], *, device: torch.device | str | None = None) -> Any:
+    """The model of a directory for what acts on a network's belief: a denoiser of a network, or of codes by one.
+
+    Raises:
+        UserError: as ``load``, and for a model of another kind.
+    """
+    model = load_denoiser(path, own=False, device=device)
+    as_denoiser(model.belief_of if model.autoencoder is not None else model, path, own=True)
+    return model

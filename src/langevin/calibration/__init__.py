@@ -1,6 +1,6 @@
 """What is learned about a trained model: optimal variances, and a solver for one number of evaluations."""
 
 from .solver import tune, tune_model
-from .variances import calibrate_model, train_head
+from .variances import calibrate_model, of_states, train_head
 
-__all__ = ["calibrate_model", "train_head", "tune", "tune_model"]
+__all__ = ["calibrate_model", "of_states", "train_head", "tune", "tune_model"]

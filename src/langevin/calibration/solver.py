@@ -17,6 +17,8 @@ from .._errors import UserError, check_integer
 from ..denoisers import Denoiser, NetworkDenoiser, gaussian_frame
 from ..denoisers.conditions import asked_conditions
 from ..models.conditional import bind
+from ..models.learned import place, stamp
+from ..models.parts import Latent
 from ..models.solvers import name_of
 from ..numerics.frame import GaussianFrame
 from ..processes import ScalarGaussian, require
@@ -147,7 +149,7 @@ def bound(model: NetworkDenoiser, count: int, guidance_scale: float, label: int 
 
 
 def tune_model(
-    model: NetworkDenoiser,
+    model: NetworkDenoiser | Latent,
     steps: int,
     folder: str | os.PathLike[str],
     *,
@@ -164,12 +166,13 @@ def tune_model(
     """Tune a model as ``langevin.load`` gives it, and write ``solver-N.json`` into a directory, whole or not at all.
 
     A model directory is loaded with the files of this kind that it holds, and ``langevin.sample`` picks the one that
-    fits what is asked.
+    fits what is asked. Of a latent model the denoiser of codes is tuned, and the file lies in the folder ``denoiser``;
+    of a pipeline of diffusers it lies in a folder ``langevin`` beside the components.
 
     Args:
         model: what it is for; solvers it carries already are not looked at.
         steps: each one evaluation of the guided model.
-        folder: a model directory.
+        folder: the directory that the model was loaded from.
         guidance_scale: w.
         label: the one class it is for; if not given, all in turn.
         n, held_out, seed, minutes, batch, progress: see ``tune``.
@@ -178,8 +181,10 @@ def tune_model(
     Returns:
         The sampler and the file.
     """
-    denoiser, called = bound(replace(model, solvers=()), n + held_out, float(guidance_scale), label)
-    with files.lock(Path(folder)):
+    own: Any = model.belief_of
+    denoiser, called = bound(replace(own, solvers=()), n + held_out, float(guidance_scale), label)
+    where = place(Path(folder), model)
+    with files.lock(where):
         sampler = tune(
             denoiser,
             steps,
@@ -193,8 +198,8 @@ def tune_model(
             progress=progress,
         )
         assert sampler.use is not None
-        record = {**sampler.use.made, "trained_steps": model.config.get("steps"), **(made or {})}
+        record = {**sampler.use.made, **stamp(own), **(made or {})}
         sampler = replace(sampler, use=replace(sampler.use, made=record))
-        file = Path(folder) / name_of(steps, float(guidance_scale), label)
+        file = where / name_of(steps, float(guidance_scale), label)
         files.replace(file, files.as_json(solver_to_dict(sampler)))
         return sampler, file

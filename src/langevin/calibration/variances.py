@@ -16,7 +16,10 @@ from .. import nn
 from .._errors import UserError, check_integer, unknown
 from ..data import Dataset
 from ..denoisers import VARIANCE_HEADS, Calibration, Denoiser, NetworkDenoiser, VarianceHead, calibrate
-from ..models.variances import save_calibration, save_head, trained_steps
+from ..models.codes import Codes, encode
+from ..models.learned import place, stamp
+from ..models.parts import Latent
+from ..models.variances import save_calibration, save_head
 from ..objectives import LogNormal, SecondMoment, Stratified
 from ..storage import files
 from ..training import checkpoint
@@ -35,8 +38,15 @@ from ..training.learner import Learner
 from ..training.loop import Run
 
 
+def of_states(model: NetworkDenoiser | Latent, dataset: Dataset) -> tuple[Any, Dataset]:
+    """The denoiser that is calibrated, and the data it is calibrated on: of a latent model, encoded by its codec."""
+    if model.autoencoder is None or isinstance(dataset.train, Codes):
+        return model.belief_of, dataset
+    return model.belief_of, encode(dataset, model.autoencoder)
+
+
 def calibrate_model(
-    model: NetworkDenoiser,
+    model: NetworkDenoiser | Latent,
     dataset: Dataset,
     folder: str | os.PathLike[str],
     *,
@@ -49,31 +59,34 @@ def calibrate_model(
 ) -> tuple[Calibration, Path]:
     """Estimate Γ of a model on the training split, and write ``calibration.json`` whole or not at all.
 
-    A model directory is loaded with it, and ``denoisers.with_variance(model, "analytic")`` uses it.
+    A model directory is loaded with it, and ``denoisers.with_variance(model, "analytic")`` uses it. Of a latent model
+    it is Γ of the denoiser of codes, on data that its codec encodes. See ``tune_model`` for where the file lies.
 
     Args:
         model: as ``langevin.load`` gives it.
-        dataset: of the shape of the model.
-        folder: a model directory.
+        dataset: of the shape of the model, or of the codes of a latent one (``models.encode``).
+        folder: the directory that the model was loaded from.
         times, n, seed, batch, progress: see ``denoisers.calibrate``; n is 2048 if not given.
         made: kept in the file beside what ``calibrate`` says of itself.
 
     Returns:
         What was found, and the file.
     """
+    where = place(Path(folder), model)
+    own, dataset = of_states(model, dataset)
     n = 2048 if n is None else n
     count = max(1, min(n, len(dataset.train)))
     index = torch.arange(count) * len(dataset.train) // count
     condition = dataset.train.batch(index, seed=seed)
     x0 = condition.pop("x")
     low, high = dataset.info.low, dataset.info.high
-    with files.lock(Path(folder)):
+    with files.lock(where):
         found = calibrate(
-            model, x0, condition, times=times, n=n, seed=seed, batch=batch, low=low, high=high, progress=progress
+            own, x0, condition, times=times, n=n, seed=seed, batch=batch, low=low, high=high, progress=progress
         )
-        record = {"data": dataset.info.name, "trained_steps": model.config.get("steps"), **found.made, **(made or {})}
+        record = {"data": dataset.info.name, **stamp(own), **found.made, **(made or {})}
         found = replace(found, made=record)
-        return found, save_calibration(found, Path(folder))
+        return found, save_calibration(found, where)
 
 
 def head_config(model: Denoiser, std: float, *, steps: int, seed: int, batch: int) -> Config:
@@ -107,8 +120,12 @@ def head_config(model: Denoiser, std: float, *, steps: int, seed: int, batch: in
 class _HeadRun(Run):
     """A run whose outcome is a head."""
 
+    def _model(self) -> Any:
+        """The head itself, of codes too: it is not decoded."""
+        return replace(self.learner.average, config=self._made())
+
     def _keep(self) -> None:
-        save_head(replace(self.learner.average, config=self._made()), self.out)  # type: ignore[arg-type]
+        save_head(self._model(), self.out)
 
     def _resume(self) -> str:
         """How to go on."""
@@ -117,7 +134,7 @@ class _HeadRun(Run):
 
 def train_head(
     kind: str,
-    model: Denoiser,
+    model: NetworkDenoiser | Latent,
     dataset: Dataset,
     folder: str | os.PathLike[str],
     *,
@@ -134,8 +151,8 @@ def train_head(
     Args:
         kind: ``sn`` or ``npr``.
         model: gives the mean; never changed.
-        dataset: the training split is learned.
-        folder: a model directory.
+        dataset: the training split is learned; as of ``calibrate_model``.
+        folder: the directory that the model was loaded from.
         steps: optimiser steps.
         seed: of the weights, of the order of the data and of all noise.
         batch: examples a step.
@@ -151,14 +168,16 @@ def train_head(
         raise unknown("head", kind, VARIANCE_HEADS)
     for name, number in (("steps", steps), ("batch", batch)):
         check_integer(name, number, 1)
+    where = place(Path(folder), model)
+    model, dataset = of_states(model, dataset)
     if dataset.info.mean is None:
         raise UserError(f"the moments of data {dataset.info.name!r} are unknown; a head needs them")
-    info, out = dataset.info, Path(folder) / kind
+    info, out = dataset.info, where / kind
     std = float(getattr(getattr(model, "parameterization", None), "sigma_data", 0)) or info.std
     config = head_config(model, std, steps=steps, seed=seed, batch=batch)
     team = ProcessGroup.join(model.device)
     used = [team.device] if team.device.type == "cuda" else []
-    locked = files.lock(Path(folder)) if team.first else nullcontext()
+    locked = files.lock(where) if team.first else nullcontext()
     with locked, torch.random.fork_rng(used):
         torch.manual_seed(seed)
         network = nn.create_network({"name": config.network.name, **config.network.options}).to(team.device)
@@ -186,4 +205,5 @@ def train_head(
 def _stale(out: Path, model: Denoiser) -> bool:
     """Whether the head in a directory was begun beside a model of another number of steps."""
     file = files.place(out, "config.json")
-    return not file.exists() or bool(files.read_json(file).get("trained_steps") != trained_steps(model))
+    now = stamp(model)
+    return not file.exists() or any(files.read_json(file).get(name) != now[name] for name in now)

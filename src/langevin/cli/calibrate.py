@@ -26,11 +26,13 @@ class Options:
     Estimates how much a clean example varies around the model's guess at every noise (Analytic-DPM's Gamma) and writes
     MODEL/calibration.json and MODEL/calibration.png. With --heads it also trains small networks that give a variance
     for each coordinate (SN-DPM, NPR-DPM) into MODEL/sn and MODEL/npr; the model's own weights never change. Samples
-    are drawn with them by `langevin sample MODEL --variance analytic` (residual, sn, npr).
+    are drawn with them by `langevin sample MODEL --variance analytic` (residual, sn, npr). Of a latent model they are
+    the variances of codes, estimated on encoded data, and lie in MODEL/denoiser; of a pipeline of diffusers they lie in
+    MODEL/langevin.
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """A model directory, or owner/name on the Hub (the files then go into its local copy)."""
+    """A model directory, a pipeline of diffusers, or owner/name on the Hub (the files then go into its local copy)."""
     data: Annotated[Positional[str | None], arg(metavar="DATA", help_behavior_hint="")] = None
     """Data to estimate on, read as the model's own were; the model's own training examples if not given."""
     n: Annotated[int, arg(aliases=("-n",), metavar="N")] = 2048
@@ -65,17 +67,20 @@ def run(options: Options) -> None:
             raise unknown("head", head, VARIANCE_HEADS)
     if options.steps is not None and not heads:
         raise UserError("steps are those of heads; name them with --heads sn,npr")
-    from .. import calibration, models
+    from .. import calibration
+    from ..adapters import hub, loading
     from ..generate import versions
-    from ..models.directory import find
+    from ..models import learned
     from ..report import Bar
     from ..storage import files
     from .evaluate import dataset_of
 
-    folder, device = writable(find(options.model), "model"), device_named(options.device)
-    model = models.load_denoiser(folder, device=device)
-    dataset = dataset_of(model, options.data, option="DATA", text_encoder=options.text_encoder)
-    with files.lock(folder), Bar("calibrating") as bar:
+    folder, device = writable(hub.find(options.model), "model"), device_named(options.device)
+    model = loading.load_network(folder, device=device)
+    _, dataset = calibration.of_states(
+        model, dataset_of(model, options.data, option="DATA", text_encoder=options.text_encoder)
+    )
+    with files.lock(learned.place(folder, model)), Bar("calibrating") as bar:
         found, file = calibration.calibrate_model(
             model,
             dataset,
@@ -93,7 +98,7 @@ def run(options: Options) -> None:
     for head in heads:
         calibration.train_head(head, model, dataset, folder, steps=options.steps or 2000, seed=options.seed)
     names = ["analytic", *heads]
-    print(f"{file}, {picture}{''.join(f', {folder / head}/' for head in heads)} hold it.")
+    print(f"{file}, {picture}{''.join(f', {file.parent / head}/' for head in heads)} hold it.")
     words = ["langevin", "sample", options.model, "--steps", "10", "--variance", names[-1]]
     print(f"Next:\n  {shlex.join(words)} -n 64 --out samples")
 

@@ -25,7 +25,8 @@ class Options:
     out: Annotated[Path, arg(aliases=("-o",), metavar="FILE")]
     """The file to write."""
     model: Annotated[str, arg(metavar="MODEL")]
-    """A model directory, or owner/name on the Hub, of data with levels (8-bit images, digits)."""
+    """A model directory, a pipeline of diffusers, or owner/name on the Hub, of data with levels (8-bit images, digits);
+    a latent model has no probability of pixels to code them with."""
     step: Number = None
     """Send the noisy sample of this time, in (0, 1]: the smaller, the more bytes and the better the images."""
     quality: Number = None
@@ -42,13 +43,13 @@ def run(options: Options) -> None:
     at_least_one(limit=options.limit)
     if options.step is not None and options.quality is not None:
         raise UserError(f"step and quality exclude each other, got {options.step} and {options.quality}")
-    from .. import models
+    from ..adapters import loading
     from ..report import Bar
     from ..storage import files
     from ..tasks.compress import compress, images
     from ..tasks.compress.chain import checked
 
-    model = models.load_denoiser(options.model, device="cpu")
+    model = loading.load_denoiser(options.model, own=False, device="cpu")
     exact = options.step is None and options.quality is None
     levels, items = images.read(options.input, checked(model), limit=options.limit, exact=exact)
     with Bar("coding") as bar:

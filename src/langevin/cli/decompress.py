@@ -31,7 +31,7 @@ def run(options: Options) -> None:
     """Read, decode, write."""
     out = options.out.expanduser()
     out = writable(out, file=out.suffix in (".png", ".npy"))
-    from .. import models
+    from ..adapters import loading
     from ..report import Bar
     from ..tasks.compress import DECODERS, container, decompress, images
     from ..tasks.compress.chain import checked
@@ -46,7 +46,7 @@ def run(options: Options) -> None:
         header = container.unpack(content)[0]
         images.check_items(header.items, header.count, header.shape)
         images.check_out(out, len(header.items) or header.count)
-        model = models.load_denoiser(options.model, device="cpu")
+        model = loading.load_denoiser(options.model, own=False, device="cpu")
         with Bar("decoding") as bar:
             received = decompress(model, content, progress=bar)
     except UserError as error:

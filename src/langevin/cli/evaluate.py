@@ -95,7 +95,7 @@ def run(options: Options) -> None:
             given = {name: held[name] for name in model.condition_sizes if name in held}
         with Bar("sampling") as bar:
             made = generate(model, recipe, n, given=given, progress=bar)
-        samples, labels, drawn = made.x, made.label, made.record
+        samples, labels, drawn = made.x, made.label if dataset.info.classes else None, made.record
         if dataset.train.degrade is not None and held is not None:
             restored = {"psnr": _restored(made.x, held["x"], dataset.info)}
     else:

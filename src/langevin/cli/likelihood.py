@@ -30,6 +30,8 @@ NOISES = ("none", "uniform", "normal")
 class Options:
     """Bits a dimension of held-out data under a trained model: the exact likelihood, the variational bound, or both.
 
+    Of a latent model it is the bound by its encoder and decoder with the exact likelihood of the codes.
+
     Writes DIR/likelihood.csv (a line for each example), DIR/histogram.png and DIR/likelihood.json, which says how it
     was measured.
     """
@@ -90,17 +92,21 @@ def run(options: Options) -> None:
     from ..report import Bar
     from ..storage import files
 
-    model = loading.load_denoiser(options.model, device=device)
-    exactly = options.exact or (not options.bound and isinstance(model.process, ScalarGaussian))
-    bounded = options.bound or not exactly
-    _consistent(options, exactly, bounded)
+    model = loading.load_network(options.model, device=device)
+    latent = model.autoencoder is not None
+    exactly = not latent and (options.exact or (not options.bound and isinstance(model.process, ScalarGaussian)))
+    bounded = not latent and (options.bound or not exactly)
+    if latent:
+        _consistent_latent(options)
+    else:
+        _consistent(options, exactly, bounded)
     split = _held_out(options, model)
     count = len(split) if options.n is None else min(options.n, len(split))
     batch = split.batch(torch.arange(count))
     x, labels = batch["x"], batch.get("label")
     denoiser = _told(options, model, batch)
     stepping = denoiser if options.variance is None else with_variance(denoiser, options.variance)
-    leveled = model.data is not None and model.data.levels is not None
+    leveled = model.output is not None and model.output.levels is not None
     found: dict[str, Any] = {}
     common: dict[str, Any] = {"seed": options.seed, "batch": options.batch}
     with files.lock(out):
@@ -115,6 +121,18 @@ def run(options: Options) -> None:
                     probes=options.probes or 1,
                     dequantise=None if noise == "none" else noise,
                     draws=options.draws,
+                    progress=bar,
+                    **common,
+                )
+        if latent:
+            with Bar("bound of the latent model") as bar:
+                found["bound"] = likelihood.latent_diffusion_bound(
+                    denoiser,
+                    x,
+                    draws=options.draws,
+                    evaluations=options.evaluations,
+                    divergence=None if options.probes is None else "hutchinson",
+                    probes=options.probes or 1,
                     progress=bar,
                     **common,
                 )
@@ -143,6 +161,9 @@ def run(options: Options) -> None:
         bits, nats = _with_error(mean, "bits_per_dim", 4), _with_error(mean, "nats", 2)
         of = "one example, which tells no error" if count == 1 else f"{count} examples"
         print(f"{name}{told}: {bits} bits/dim ({nats} nats), {of}")
+        if latent:
+            open_, codes = float(value.reconstruction.mean()), float(value.kl.mean())
+            print(f"  the decoder leaves {open_:.2f} nats open, codes cost {codes:.2f}")
         print(f"  {_protocol(value)}")
     print(f"{out} holds likelihood.csv, histogram.png and likelihood.json.")
 
@@ -157,20 +178,34 @@ def _consistent(options: Options, exactly: bool, bounded: bool) -> None:
         raise UserError(f"{', '.join(given)} belong to {which}; give it too, or leave them out")
 
 
+def _consistent_latent(options: Options) -> None:
+    """Refuse what is not measured of a latent model."""
+    plain = Options(model="", data="")
+    given = [
+        name for name in ("exact", "steps", "variance", "dequantise") if getattr(options, name) != getattr(plain, name)
+    ]
+    if given:
+        raise UserError(
+            f"{given[0]} must be left out for a latent model: of its images there is the bound by its encoder, its "
+            "decoder and the probability flow of its codes"
+        )
+
+
 def _held_out(options: Options, model: NetworkDenoiser) -> Split:
     """The held-out split of the data, read as the model's own were."""
     from .. import data
 
-    read = {} if model.data is None else dict(model.data.source)
+    known = model.output
+    read = {} if known is None else dict(known.source)
     read.pop("source", None)
     read.pop("text_encoder", None)
     if not options.unconditional and (encoder := text_encoder_of(model, options.text_encoder)) is not None:
         read["text_encoder"] = encoder
     dataset = data.load(options.data, **read)
-    if dataset.info.shape != tuple(model.shape):
-        raise UserError(f"data must have shape {tuple(model.shape)} as the model has, got {dataset.info.shape}")
-    if model.data is not None and dataset.info.levels != model.data.levels:
-        raise UserError(f"data must have the {model.data.levels} levels of the model's, got {dataset.info.levels}")
+    if dataset.info.shape != tuple(model.output_shape):
+        raise UserError(f"data must have shape {tuple(model.output_shape)} as the model has, got {dataset.info.shape}")
+    if known is not None and dataset.info.levels != known.levels:
+        raise UserError(f"data must have the {known.levels} levels of the model's, got {dataset.info.levels}")
     return dataset.test
 
 
@@ -220,6 +255,8 @@ def _table(found: dict[str, Any], labels: Tensor | None) -> str:
         columns[f"{name}_bits_per_dim"] = value.bits_per_dim.tolist()
         if name == "exact":
             columns["exact_stderr_nats"] = value.stderr.tolist()
+        if hasattr(value, "reconstruction"):
+            columns["reconstruction_nats"], columns["codes_nats"] = value.reconstruction.tolist(), value.kl.tolist()
     count = len(next(iter(columns.values())))
     if labels is not None:
         columns = {"label": labels.tolist(), **columns}

@@ -57,6 +57,11 @@ def job(
         raise UserError(
             f"what is restored must have at least {width} × {height} pixels, the model's, got {shape[2]} × {shape[1]}"
         )
+    if model.autoencoder is not None and shape[1:] != (height, width):
+        raise UserError(
+            f"what is restored must have {width} × {height} pixels, the size of this latent model, got {shape[2]} × "
+            f"{shape[1]}: crop or resize the picture, since the codes of neighbouring tiles would not meet"
+        )
     mask = None if free is None else ~free
     operator = operators.create(options.task, shape, mask=mask, seed=options.seed)
     if isinstance(operator, operators.Inpaint):
@@ -144,7 +149,7 @@ def larger(model: Any, shape: tuple[int, ...], overlap: int | None, batch: int) 
     """The model itself, or in tiles for a larger picture."""
     from ..denoisers import tiled
 
-    return model if tuple(model.shape) == tuple(shape) else tiled(model, shape, overlap, batch=batch)
+    return model if tuple(model.output_shape) == tuple(shape) else tiled(model, shape, overlap, batch=batch)
 
 
 def enlarged(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -64,11 +64,12 @@ def run(options: Options) -> None:
     from ..adapters import loading
     from ..generate import model_digest
     from ..tasks import pictures, prepare
-    from ..tasks.purify import purify
+    from ..tasks.purify import check_model, purify
 
     rule = samplers.create_sampler(options.sampler or "ancestral")
     found = pictures.find(options.input, out)
-    model = loading.load_denoiser(options.model, device=device_named(options.device))
+    model = loading.load_denoiser(options.model, own=False, device=device_named(options.device))
+    check_model(model)
     pictures.image_model(model)
     given = conditions([], options.label, model)
     pictures.check_sizes(found, model)

@@ -37,7 +37,8 @@ class Options:
     input: Annotated[Positional[str], arg(metavar="IN")]
     """A picture, or a folder of pictures."""
     model: Annotated[str, arg(metavar="MODEL")]
-    """A model directory, or owner/name on the Hub, of grey or colour images."""
+    """A model directory, a pipeline of diffusers, or owner/name on the Hub, of grey or colour images; a latent model
+    takes pictures of its own size."""
     task: Annotated[str, arg(metavar="TASK")]
     """What was done: inpaint, super-resolution=2, blur=1.5, colourise, jpeg=20, uncrop=0.5, fourier=4, radon=30, ..."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("restored")
@@ -51,7 +52,8 @@ class Options:
     simulate: bool = False
     """The input is whole: damage it, restore it, and measure the result against it."""
     method: Name = None
-    """By its name (`langevin methods --category inverse`); pigdm if not given, diffpir for what is not linear."""
+    """By its name (`langevin methods --category inverse`); pigdm if not given, diffpir for what is not linear,
+    ldps for latent models."""
     method_options: Annotated[dict[str, str], arg(metavar="KEY VALUE ...", help_behavior_hint="")] = field(
         default_factory=dict
     )
@@ -158,9 +160,10 @@ def run(options: Options) -> None:
             left_out = "nothing is known" if bool(free[0, 0]) else "nothing is to be restored"
             raise UserError(f"mask {mask} is {'white' if bool(free[0, 0]) else 'black'} everywhere: {left_out}")
         jobs[name] = job(options, model, (height, width), free)
-        method = options.method or restoring.default_method(jobs[name][0])
+        inner = restoring.on_states(model, jobs[name][0])
+        method = options.method or restoring.default_method(inner)
         restoring.check_options(*restoring.method_named(method), settings)
-        restoring.check_method(method, jobs[name][0])
+        restoring.check_method(method, inner)
     left, begun = results.left(found), time.monotonic()
     with files.lock(out):
         for number, (name, path) in enumerate(left):
@@ -171,7 +174,7 @@ def run(options: Options) -> None:
             own = told.counted()
             title = f"restoring {name}" + (f" ({number + 1} of {len(left)})" if len(left) > 1 else "")
             with Bar(title) as bar:
-                x = restoring.restore(
+                x = restoring.solve(
                     larger(own, shape, options.overlap, options.batch),
                     operator,
                     y,
@@ -191,6 +194,7 @@ def run(options: Options) -> None:
             kept = None if free is None or std > 0 else free
             if kept is not None:
                 x = torch.where(kept, x, given_x.to(x))
+            lost = None if model.autoencoder is None else restoring.codec_residual(model, operator, x)
             made = [pictures.to_pixels(one, model) for one in x]
             if kept is not None:
                 made = [pictures.keep(one, given_pixels, kept) for one in made]
@@ -208,6 +212,7 @@ def run(options: Options) -> None:
                 "residual": round(found_fit.residual, 6),
                 "residual_over_std" if std > 0 else "residual_over_range": round(found_fit.relative, 4),
                 "share_outside_range": round(found_fit.outside or 0.0, 6),
+                **({} if lost is None else {"codec_residual": round(lost, 6)}),
                 **({"std_shown_white": float(spread.max())} if several else {}),
                 **figures(x, mean, spread, whole, kept),
             }
@@ -221,8 +226,9 @@ def run(options: Options) -> None:
                 columns += [("mean", more[0]), ("std", more[1])]
             results.write(name, path, [*made, *(more if several else ())], columns, record)
             print(said(name, record))
-            if not found_fit.enough:
-                print(f"warning: {name}: {advice(found_fit, options.steps)}", file=sys.stderr)
+            within = lost is not None and found_fit.residual <= lost  # a latent model's codec does no better
+            if found_fit.strange or not (found_fit.fits or within):
+                print(f"warning: {name}: {advice(found_fit, options.steps, lost)}", file=sys.stderr)
     skipped = f", {len(found) - len(left)} were there" if len(left) < len(found) else ""
     print(
         f"{out}: {len(left)} image{'s' * (len(left) != 1)} restored by {method}, {options.n} "
@@ -230,8 +236,14 @@ def run(options: Options) -> None:
     )
 
 
-def advice(found: Fit, steps: int) -> str:
-    """What a run that does not fit is told."""
+def advice(found: Fit, steps: int, lost: float | None = None) -> str:
+    """What a run that does not fit is told.
+
+    Args:
+        found: how well it fits.
+        steps: that it took.
+        lost: the residual of the codec alone, of a latent model.
+    """
     why = []
     if found.strange:
         why.append(f"{100 * (found.outside or 0.0):.0f} % of the samples lie far outside the range of the data")
@@ -240,6 +252,8 @@ def advice(found: Fit, steps: int) -> str:
         share = found.relative
         much = f"{share:.1f} times {times}" if found.std else f"{100 * share:.1f} % of {times}"
         why.append(f"the samples do not explain the measurement, the residual is {much}")
+    if not found.fits and lost is not None:
+        why[-1] += f" ({found.residual:.3g}, where the model's codec alone leaves {lost:.3g})"
     return (
         f"{' and '.join(why)}. Take more steps than {steps}, another method, or a larger std if the noise is larger "
         "(docs/restore.md says what each needs)."

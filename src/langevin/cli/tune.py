@@ -19,12 +19,13 @@ class Options:
     """Learn a solver for a model and a number of evaluations, which `langevin sample` then takes by default.
 
     Its time grid and coefficients are fitted to accurate trajectories of the model itself, from N noises, and judged by
-    half as many others. Writes MODEL/solver-STEPS.json, a few kilobytes. Samples are then drawn with it wherever
+    half as many others. Writes MODEL/solver-STEPS.json, a few kilobytes (of a latent model MODEL/denoiser/..., of a
+    pipeline of diffusers MODEL/langevin/..., no file of which is changed). Samples are then drawn with it wherever
     --steps is that, the guidance scale is the same, and neither --sampler nor --grid is given.
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """A model directory, or owner/name on the Hub (the file then goes into its local copy)."""
+    """A model directory, a pipeline of diffusers, or owner/name on the Hub (the file then goes into its local copy)."""
     steps: Annotated[int, arg(metavar="N")]
     """Steps to tune for, 1 to 64: each is one evaluation, a guided one asks the network twice."""
     guidance_scale: Annotated[float, arg(metavar="W")] = 1.0
@@ -49,13 +50,13 @@ def run(options: Options) -> None:
     check_guidance(options.guidance_scale)
     if options.minutes is not None and not options.minutes > 0:
         raise UserError(f"minutes must be a number > 0, got {options.minutes}")
-    from .. import calibration, models
+    from .. import calibration
+    from ..adapters import hub, loading
     from ..generate import versions
-    from ..models.directory import find
     from ..report import Bar
 
-    folder, device = writable(find(options.model), "model"), device_named(options.device)
-    model = models.load_denoiser(folder, device=device)
+    folder, device = writable(hub.find(options.model), "model"), device_named(options.device)
+    model = loading.load_network(folder, device=device)
     label = class_index(options.label, class_names(model))
     with Bar(f"tuning for {options.steps} evaluations") as bar:
         sampler, file = calibration.tune_model(

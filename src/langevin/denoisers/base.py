@@ -58,6 +58,11 @@ class Denoiser(ABC, Generic[P]):
         return self
 
     @property
+    def autoencoder(self) -> Any:
+        """What makes states of data and data of states where states are codes; None where states are the data."""
+        return None
+
+    @property
     def stages(self) -> tuple[Denoiser, ...]:
         """The denoisers that are sampled one after the other, each told what the one before made: this one alone."""
         return (self,)
@@ -167,6 +172,10 @@ class Derived(Denoiser):
 
     def read(self, x_t: Tensor) -> Tensor:
         return self.base.read(x_t)
+
+    @property
+    def autoencoder(self) -> Any:
+        return self.base.autoencoder
 
     @property
     def process(self) -> Process:  # type: ignore[override]

@@ -27,6 +27,7 @@ from .._errors import UserError
 from ..data._numpy import arrays
 from ..denoisers import VARIANCE_HEADS, NetworkDenoiser
 from ..models import directory
+from ..models.learned import PLACES
 from ..models.variances import CALIBRATION
 from ..storage import files
 from ..storage.untrusted import parse_json
@@ -241,8 +242,10 @@ def _fill(
 def model_digest(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of the files of a model that samples depend on: all but its checkpoints and what was found of it."""
     folder = directory.find(os.fspath(path))
-    names = [directory.CONFIG, directory.WEIGHTS, directory.MOMENTS, CALIBRATION, "solver-*.json"]
-    names += [f"{head}/{name}" for head in VARIANCE_HEADS for name in (directory.CONFIG, directory.WEIGHTS)]
+    learned = [CALIBRATION, "solver-*.json"]
+    learned += [f"{head}/{name}" for head in VARIANCE_HEADS for name in (directory.CONFIG, directory.WEIGHTS)]
+    names = [directory.CONFIG, directory.WEIGHTS, directory.MOMENTS]
+    names += [where + name for where in PLACES for name in learned]
     if (folder / "model_index.json").is_file():  # a pipeline of diffusers: a directory a component
         names += ["*.json", "*/*.json", "*.safetensors", "*/*.safetensors", "*/*.txt", "*/*.model"]
     found = hashlib.sha256()

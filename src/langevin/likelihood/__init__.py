@@ -5,6 +5,7 @@ from .continuous import ContinuousBound, continuous_bound
 from .dequantise import Dequantiser, LogisticNormal, TruncatedNormal, Uniform, learn_dequantiser
 from .exact import Exact, exact
 from .latent import LatentBound, latent_bound
+from .latent_diffusion import latent_diffusion_bound
 from .pairwise import PairwiseBound, pairs
 from .start_time import StartTime, fitted_start, start_time
 from .units import Units
@@ -28,6 +29,7 @@ __all__ = [
     "exact",
     "fitted_start",
     "latent_bound",
+    "latent_diffusion_bound",
     "learn_dequantiser",
     "pairs",
     "start_time",

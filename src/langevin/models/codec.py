@@ -53,6 +53,11 @@ class Autoencoder:
         """Where it computes."""
         return next(self.network.parameters()).device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it is given: that of its weights, float32 at least."""
+        return torch.promote_types(next(self.network.parameters()).dtype, torch.float32)
+
     def counted(self) -> Autoencoder:
         """The same with a counter of its own."""
         return replace(self, counter=EvaluationCounter())

@@ -29,6 +29,7 @@ from ..storage import files
 from ..storage.untrusted import hints, reading, settings, typed
 from . import kinds, parts
 from .header import modelspec
+from .learned import stamp
 from .load_network import load_network
 from .solvers import solvers_of
 from .timing import CLOCK, SECONDS, timeless
@@ -180,7 +181,7 @@ def _load(folder: Path, device: torch.device | str | None) -> Any:
         denoiser = _build(folder, config)
     _place(denoiser.network, device)
     files.agree(folder, config["files"])
-    solvers, variances = solvers_of(folder, denoiser.config.get("steps")), variances_of(folder, denoiser)
+    solvers, variances = solvers_of(folder, stamp(denoiser)), variances_of(folder, denoiser)
     config = {**denoiser.config, **_clock(folder)}
     return replace(denoiser, config=config, solvers=solvers, learned_variances=variances)
 

@@ -45,13 +45,17 @@ class Latent(Transform):
         return self.base
 
     @property
+    def autoencoder(self) -> Autoencoder:
+        return self.codec
+
+    @property
     def output(self) -> Any:
         return self.codec.data
 
     @torch.no_grad()
     def read(self, x_t: Tensor) -> Tensor:
         codes = self.base.read(x_t)
-        made = self.codec.decode(codes.to(self.codec.device, torch.float32)).mean
+        made = self.codec.decode(codes.to(self.codec.device, self.codec.dtype)).mean
         low, high = self.codec.data.low, self.codec.data.high
         return made if low is None else made.clamp(low, high)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .._errors import UserError
 from ..samplers import LearnedSolver, solver_from_dict
 from ..storage import files
+from .learned import is_current
 
 
 def name_of(steps: int, guidance_scale: float = 1.0, label: int | str | None = None) -> str:
@@ -21,10 +23,14 @@ BYTES, FILES = 2**20, 256
 """Size of a file and number of files beyond which they are refused."""
 
 
-def solvers_of(folder: Path, trained_steps: int | None = None) -> tuple[LearnedSolver, ...]:
-    """The learned solvers in a model directory, by name of their files.
+def solvers_of(folder: Path, stamp: Mapping[str, Any]) -> tuple[LearnedSolver, ...]:
+    """The learned solvers in a directory, by name of their files.
 
     One that was learned before the model was trained on is left out, with a warning.
+
+    Args:
+        folder: ``learned.place`` of the model.
+        stamp: ``learned.stamp`` of the model.
 
     Raises:
         UserError: for a file that is not one, naming it.
@@ -39,13 +45,6 @@ def solvers_of(folder: Path, trained_steps: int | None = None) -> tuple[LearnedS
             sampler = solver_from_dict(values)
         except UserError as error:
             raise UserError(f"{file}: {error} (remove it, or tune again)") from None
-        then = None if sampler.use is None else sampler.use.made.get("trained_steps")
-        if then != trained_steps:
-            warnings.warn(
-                f"{file} was learned after {then} steps of training, the model has had {trained_steps}: it is "
-                "not used; tune again",
-                stacklevel=3,
-            )
-            continue
-        read.append(sampler)
+        if is_current(file, {} if sampler.use is None else sampler.use.made, stamp, "tune again"):
+            read.append(sampler)
     return tuple(read)

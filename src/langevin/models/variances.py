@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from .._errors import UserError
 from ..denoisers import VARIANCE_HEADS, Calibration, Denoiser, NetworkDenoiser, VarianceHead
 from ..storage import files
 from ..storage.untrusted import reading, typed
+from .learned import is_current, stamp
 from .load_network import load_network
 from .timing import timeless
 
@@ -53,12 +53,6 @@ def _calibration(file: Path) -> Calibration:
         raise UserError(f"{file}: {error} (remove it, or calibrate again)") from None
 
 
-def trained_steps(model: Any) -> int | None:
-    """Steps of training a model has had; None if it does not say."""
-    steps = getattr(model, "config", {}).get("steps")
-    return None if steps is None else int(steps)
-
-
 def save_head(head: VarianceHead, folder: Path) -> None:
     """Write a head's directory, all of the old or all of the new."""
     network = getattr(head.network, "config", None)
@@ -74,20 +68,22 @@ def save_head(head: VarianceHead, folder: Path) -> None:
         "sigma_data": head.sigma_data,
         "low": head.low,
         "high": head.high,
-        "trained_steps": trained_steps(head.base),
+        **stamp(head.base),
         "training": timeless(head.config),
     }
     files.publish(folder, {WEIGHTS: weights, CONFIG: files.as_json(config)})
 
 
-def _head(folder: Path, model: NetworkDenoiser) -> tuple[VarianceHead, int | None]:
-    """The head of a directory, checked, and the steps of training the model had when it was learned."""
+def _head(folder: Path, model: NetworkDenoiser) -> VarianceHead | None:
+    """The head of a directory, checked; None, with a warning, for one of a model that has changed since."""
     file = folder / CONFIG
     config = {"files": {}, **files.read_json(files.place(folder, CONFIG))}
     keys = {"langevin", "kind", "head", "network", "sigma_data", "low", "high", "trained_steps", "training", "files"}
-    files.only(file, config, keys)
+    files.only(file, config, {*keys, "weights", "shape"} if "weights" in config else keys)
     if config["langevin"] != VERSION or config["kind"] != "variance-head" or str(config["head"]) not in VARIANCE_HEADS:
         raise UserError(f"{file}: not a head this version of langevin reads")
+    if not is_current(folder, config, stamp(model), "calibrate again"):
+        return None
     with reading(file):
         held = files.digests(file, config["files"], {WEIGHTS})
         std = typed(float, config["sigma_data"], "sigma_data")
@@ -102,7 +98,7 @@ def _head(folder: Path, model: NetworkDenoiser) -> tuple[VarianceHead, int | Non
     with reading(file):
         head = VARIANCE_HEADS[config["head"]](model, network, std, low, high, config=config["training"])
     network.eval().to(model.device)
-    return head, config["trained_steps"]
+    return head
 
 
 def variances_of(folder: Path, model: NetworkDenoiser) -> dict[str, Callable[[Denoiser], Denoiser]]:
@@ -117,23 +113,11 @@ def variances_of(folder: Path, model: NetworkDenoiser) -> dict[str, Callable[[De
     file = folder / CALIBRATION
     if file.exists():
         found = _calibration(file)
-        if _current(file, found.made.get("trained_steps"), model):
+        if is_current(file, found.made, stamp(model), "calibrate again"):
             read |= {"analytic": found, "residual": found.residual()}
     for kind in VARIANCE_HEADS:
         if files.place(folder / kind, CONFIG).exists():
-            head, steps = _head(folder / kind, model)
-            if _current(folder / kind, steps, model):
+            head = _head(folder / kind, model)
+            if head is not None:
                 read[kind] = head.onto
     return read
-
-
-def _current(path: Path, steps: int | None, model: NetworkDenoiser) -> bool:
-    """Whether what was learned is of the model as it is; if not, a warning says so."""
-    had = trained_steps(model)
-    if steps != had:
-        warnings.warn(
-            f"{path} was learned after {steps} steps of training, the model has had {had}: it is not used; "
-            "calibrate again",
-            stacklevel=4,
-        )
-    return steps == had

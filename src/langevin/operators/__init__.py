@@ -16,6 +16,7 @@ from .base import (
 from .blur import Blur, gaussian_blur, motion_blur
 from .colourise import Colourise
 from .create import NAMED, Named, create
+from .decoded import Decoded
 from .fourier import Fourier, cartesian_mask, coil_maps
 from .inpaint import Inpaint
 from .jpeg import JPEG
@@ -35,6 +36,7 @@ __all__ = [
     "Blur",
     "Chain",
     "Colourise",
+    "Decoded",
     "Dense",
     "Fourier",
     "GaussianNoise",

@@ -4,7 +4,7 @@ from . import grids, particles
 from .blend import Blended, Replayed
 from .estimate import estimate_moments, moments_from
 from .gaussian.solver import GaussianRemainder
-from .inverse import DAPS, DDRM, DPS, MCG, DiffPIR, PiGDM, Projection, RePaint, SplitGibbs, time_travel
+from .inverse import DAPS, DDRM, DPS, MCG, PSLD, DiffPIR, PiGDM, Projection, RePaint, SplitGibbs, time_travel
 from .inversion import decode, encode, encoded, lerp, slerp
 from .jump import Jump
 from .learned.file_format import solver_from_dict, solver_to_dict
@@ -59,6 +59,7 @@ __all__ = [
     "PLMS",
     "PNDM",
     "PRK",
+    "PSLD",
     "RK45",
     "SSCS",
     "STEPS",

@@ -96,7 +96,7 @@ def fit_image(
     if tuple(x.shape[1:]) == shape:
         return model, x
     larger = len(shape) == 3 and x.shape[1] == shape[0] and x.shape[2] >= shape[1] and x.shape[3] >= shape[2]
-    if not larger or getattr(model, "codec", None) is not None:
+    if not larger or model.autoencoder is not None:
         also = f", or images ({shape[0]}, H, W) of at least that size" if len(shape) == 3 else ""
         raise UserError(f"{name} must have the model's shape {shape}{also}, got {tuple(image.shape)}")
     return tiled(model, tuple(x.shape[1:]), overlap, batch=batch), x
@@ -133,9 +133,9 @@ def as_mask(mask: Tensor | None, x: Tensor) -> Tensor | None:
 def to_states(model: Denoiser, denoiser: Denoiser, x: Tensor) -> Tensor:
     """Images as clean states: themselves, or the codes of a latent model."""
     dtype = torch.promote_types(denoiser.dtype, torch.float32)
-    codec = getattr(model, "codec", None)
+    codec = model.autoencoder
     if codec is not None:
-        x = codec.encode(x.to(codec.device, torch.float32)).mean
+        x = codec.encode(x.to(codec.device, codec.dtype)).mean
     return x.to(denoiser.device, dtype)
 
 

@@ -18,6 +18,19 @@ from ..samplers import Ancestral, Sampler, create_sampler, trajectory
 from .prepare import bound, fit_image, steps_below, value_range
 
 
+def check_model(model: Denoiser) -> None:
+    """Refuse a latent model.
+
+    Raises:
+        UserError: for a model of codes, which an image would be encoded into.
+    """
+    if model.autoencoder is not None:
+        raise UserError(
+            "model must be of the images themselves to purify them, got one of codes: its codec alone changes an image "
+            "by more than what is to be taken out"
+        )
+
+
 @register(
     "tasks",
     "purify",
@@ -66,8 +79,7 @@ def purify(
         ``(B, *shape)``, in x's dtype, not clipped where gradients are on: a clip has none.
     """
     denoiser, seen = fit_image(model, x, name="x", overlap=overlap, batch=batch)
-    if getattr(model, "codec", None) is not None:
-        raise UserError("model must be of the images themselves to purify them, got one of codes")
+    check_model(model)
     process: ScalarGaussian = require(denoiser.process, ScalarGaussian, "purify")
     told = bound(denoiser, condition, guidance_scale)
     rule: Sampler = Ancestral() if sampler is None else create_sampler(sampler) if isinstance(sampler, str) else sampler

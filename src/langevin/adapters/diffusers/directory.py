@@ -15,16 +15,19 @@ import torch
 
 from ..._errors import UserError, unknown
 from ...data import DataInfo
+from ...models.learned import FOLDER
 from ...storage import files
 from ...storage.untrusted import reading, room
 
 INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"
 
-OWN, OWN_MOMENTS = "langevin/description.json", "langevin/data.safetensors"
+OWN, OWN_MOMENTS = f"{FOLDER}/description.json", f"{FOLDER}/data.safetensors"
 """What a model of this library keeps beside the pipeline that was made of it."""
 
 KEPT = (".json", ".safetensors", ".txt", ".model")
 """Endings of the files of a component that are copied."""
+LEARNED = tuple(f"{FOLDER}/{name}" for name in ("solver-*.json", "calibration.*", "sn/*", "npr/*"))
+"""What ``langevin tune`` and ``langevin calibrate`` keep there."""
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".msgpack")
 """Endings of weights that are not read: unpickling them runs their author's code, or they are of other libraries."""
@@ -80,7 +83,7 @@ def patterns(index: Mapping[str, Any]) -> list[str]:
     held = [name for name, value in index.items() if isinstance(value, list) and value and value[0] is not None]
     wanted = [name for name in held if name not in ("safety_checker", "feature_extractor", "image_encoder")]
     inner = [f"{name}/{ending}" for name in wanted for ending in ("*.json", "*.safetensors", "*.txt", "*.model")]
-    return [INDEX, CONFIG, SCHEDULER, "diffusion_pytorch_model*.safetensors", OWN, OWN_MOMENTS, *inner]
+    return [INDEX, CONFIG, SCHEDULER, "diffusion_pytorch_model*.safetensors", OWN, OWN_MOMENTS, *LEARNED, *inner]
 
 
 def make(folder: Path, library: str, name: str) -> Any:

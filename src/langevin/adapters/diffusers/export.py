@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ...denoisers import AffineParameterization, NetworkDenoiser
 from ...nn.unet2d import NARROW, UNet2D, as_diffusers
 from ...processes import DDPM, RectifiedFlow, cosine_betas, linear_betas, scaled_linear_betas
 from ...storage import files
-from .directory import CONFIG, INDEX, OWN, OWN_MOMENTS, SCHEDULER, described
+from .directory import CONFIG, INDEX, LEARNED, OWN, OWN_MOMENTS, SCHEDULER, described
 
 WRITTEN = "0.30.0"
 """The oldest version of diffusers that reads what is written."""
@@ -71,7 +72,8 @@ def check_target(folder: Path, name: str) -> None:
     kept = [path for path in sorted(folder.glob("*")) if not path.name.startswith(".") and path.name != "README.md"]
     inner = [inside for path in kept if path.is_dir() and path.name in tops for inside in sorted(path.rglob("*"))]
     found = [path.relative_to(folder).as_posix() for path in (*kept, *inner)]
-    strange = [file for file in found if file not in WRITES and file not in tops]
+    learned = lambda file: any(fnmatch(file, name) or fnmatch(f"{file}/", name) for name in LEARNED)
+    strange = [file for file in found if file not in WRITES and file not in tops and not learned(file)]
     if found and not strange and not _is_own(folder / OWN):
         strange = [found[0]]
     if strange:

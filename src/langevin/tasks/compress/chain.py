@@ -37,8 +37,14 @@ def checked(model: NetworkDenoiser) -> DataInfo:
     """The data of a model that can code.
 
     Raises:
-        UserError: for a model without levels, with a condition bound, or of a process that is not scalar-Gaussian.
+        UserError: for a latent model, one without levels, one with a condition bound, or of a process that is not
+            scalar-Gaussian.
     """
+    if getattr(model, "autoencoder", None) is not None:
+        raise UserError(
+            "model must be of the images themselves to code them, got a latent one: exact coding needs a probability "
+            "of every level, and a latent model says of an image what its decoder, which loses detail, makes of codes"
+        )
     if not isinstance(model, NetworkDenoiser) or not isinstance(model.process, ScalarGaussian):
         raise UserError(
             f"coding needs a network on a process x_t = αx_0 + σε, got {type(model).__name__} on "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from . import methods, split_gibbs, twisted
+from . import latent, methods, split_gibbs, twisted
 from .fit import Fit, fit
+from .latent import codec_residual, on_states
 from .league import Row, Setting, league, load_solver, settings
-from .run import check_method, check_model, check_options, default_method, method_named, restore
+from .run import check_method, check_model, check_options, default_method, method_named, restore, solve
 
 __all__ = [
     "Fit",
@@ -14,14 +15,18 @@ __all__ = [
     "check_method",
     "check_model",
     "check_options",
+    "codec_residual",
     "default_method",
     "fit",
+    "latent",
     "league",
     "load_solver",
     "method_named",
     "methods",
+    "on_states",
     "restore",
     "settings",
+    "solve",
     "split_gibbs",
     "twisted",
 ]

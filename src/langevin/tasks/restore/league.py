@@ -21,6 +21,7 @@ from ...operators import Measurement
 from ...processes import VP
 from ..own_files import module_of
 from .common import Watched
+from .latent import LATENT
 from .problems import OPERATORS, Setting
 from .run import Method
 
@@ -294,7 +295,7 @@ def solvers_named(names: Sequence[str]) -> dict[str, Method]:
     Raises:
         UserError: for a name that is not known, with the nearest.
     """
-    registered = {row.name: row.make for row in rows("inverse")}
+    registered = {row.name: row.make for row in rows("inverse") if row.name not in LATENT}
     found: dict[str, Method] = {}
     if all(".py:" in name for name in names):
         found.update(registered)
@@ -306,6 +307,10 @@ def solvers_named(names: Sequence[str]) -> dict[str, Method]:
             found.update(registered)
         elif name in registered:
             found[name] = registered[name]
+        elif name in LATENT:
+            raise UserError(
+                f"solver {name!r} is for latent models, and the league's problems are of the data themselves"
+            )
         else:
             raise unknown("solver", name, [*registered, "all"])
     return found

@@ -14,9 +14,10 @@ from ..._errors import UserError, check_instance, check_integer, nearest, shown,
 from ..._registry import methods as rows
 from ...denoisers import Denoiser, check_is_denoiser
 from ...distributions import Noise
-from ...operators import GaussianNoise, LinearOperator, Measurement, MeasurementNoise, Operator
+from ...operators import Decoded, GaussianNoise, Inpaint, LinearOperator, Measurement, MeasurementNoise, Operator
 from ...processes import ScalarGaussian
 from .common import Watched
+from .latent import LATENT, Codes, on_states
 
 Method = Callable[..., Tensor]
 """``method(denoiser, measurement, *, noise, steps, **options) -> x``."""
@@ -48,26 +49,53 @@ LINEAR = (
     "repaint",
     "ddrm",
 )
-"""Methods of linear operators alone."""
+"""Methods of operators that are linear in the states."""
 
 
 def default_method(operator: Operator, noise: MeasurementNoise | float = 0.0) -> str:
     """What is taken where no method is named: ``pigdm`` for linear operators and Gaussian noise.
 
-    For other operators it is ``diffpir``, which asks for no more than a derivative; for other noise ``daps``.
+    For other operators it is ``diffpir``, which asks for no more than a derivative; for other noise ``daps``. For
+    latent models it is ``ldps``, which asks the decoder once an evaluation.
+
+    Args:
+        operator: on the states of the model, see ``on_states``.
+        noise: its law, or its standard deviation.
     """
     if isinstance(noise, MeasurementNoise) and not isinstance(noise, GaussianNoise):
         return "daps"
+    if isinstance(operator, Decoded):
+        return "ldps"
     return "pigdm" if isinstance(operator, LinearOperator) else "diffpir"
 
 
 def check_method(name: str, operator: Operator) -> None:
-    """Refuse a method of linear operators for another operator, with those that take it."""
+    """Refuse a method that does not take an operator on the states (see ``on_states``), with those that do.
+
+    Raises:
+        UserError: for a method of linear operators and another operator, of which the decoder of a latent model makes
+            every one; for a method of latent models and another model; for PSLD and an operator that is not linear.
+    """
+    left_out = (*LINEAR, "exact") if isinstance(operator, Decoded) else (*LINEAR, *LATENT, "exact")
+    others = ", ".join(row.name for row in rows("inverse") if row.name not in left_out)
+    if isinstance(operator, Decoded) and name in left_out:
+        raise UserError(
+            f"method must take operators that are not linear for a latent model, since its decoder is not, got "
+            f"{name!r}; those that do: {others}"
+        )
+    if name in LATENT and not isinstance(operator, Decoded):
+        raise UserError(
+            f"method {name!r} is for latent models, got a model of the data themselves; those for it: {others}"
+        )
     if name in LINEAR and not isinstance(operator, LinearOperator):
-        others = [row.name for row in rows("inverse") if row.name not in (*LINEAR, "exact")]
         raise UserError(
             f"operator must be linear here, got {operator!r}, which is not: method {name!r} needs a linear one. Those "
-            f"of any operator: {', '.join(others)}"
+            f"of any operator: {others}"
+        )
+    if name == "psld" and isinstance(operator, Decoded) and not isinstance(operator.operator, LinearOperator):
+        raise UserError(
+            f"operator must be linear in the data for method 'psld', which takes its transpose, got "
+            f"{operator.operator!r}; method 'ldps' takes any"
         )
 
 
@@ -92,6 +120,8 @@ _FORWARDS: dict[str, set[str]] = {
     "dps": _GRID,
     "dps-squared": _GRID,
     "dps-likelihood": _GRID,
+    "ldps": _GRID,
+    "psld": _GRID,
     "mcg": _GRID,
     "projection": _GRID,
     "ddrm": _GRID,
@@ -99,6 +129,68 @@ _FORWARDS: dict[str, set[str]] = {
     "split-gibbs-published": {"levels", "inner", "coupling"},
 }
 """What methods with ``**options`` hand on."""
+
+
+def solve(
+    model: Denoiser,
+    operator: Operator,
+    y: Tensor,
+    std: float | MeasurementNoise = 0.05,
+    *,
+    method: str | Method | None = None,
+    n: int = 8,
+    steps: int = 50,
+    seed: int = 0,
+    batch: int = 64,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> Tensor:
+    """``restore`` as the method itself leaves the samples: pixels that are known without noise are not put back."""
+    check_model(model)
+    check_instance("operator", operator, Operator, "a langevin.operators operator")
+    for name, value in (("n", n), ("steps", steps), ("batch", batch)):
+        check_integer(name, value, 1)
+    if progress is not None and not callable(progress):
+        raise UserError(f"progress must be a function of (done, total), got {shown(progress)}")
+    inner = on_states(model, operator)
+    name, rule = method_named(default_method(inner, std) if method is None else method)
+    check_options(name, rule, options)
+    if not callable(method):
+        check_method(name, inner)
+    shape = tuple(model.output_shape)
+    if isinstance(y, Tensor) and tuple(y.shape) == operator.measured(shape):
+        y = y[None]
+    measurement = Measurement(operator, y, std)
+    operator.check(shape, y)
+    check_measures_something(operator, shape)
+    total, done = len(y) * n, 0
+    noise, parts = Noise(seed, total), []
+    measurement = Measurement(inner, y.to(model.device), measurement.noise)
+    states = model if model.autoencoder is None else Codes(model)
+    which = torch.arange(total) // n
+    for first in range(0, total, batch):
+        index = slice(first, min(first + batch, total))
+        own, size = noise.rows(index), min(first + batch, total) - first
+        asked = 0
+
+        def tick(size: int = size, before: int = done) -> None:
+            nonlocal asked
+            asked = min(asked + 1, steps - 1)
+            if progress is not None:
+                progress(before + asked * size, total * steps)
+
+        watched = states if progress is None else Watched(states, tick)
+        told = watched.rows(which[index]) if len(y) > 1 else watched
+        rows_of = measurement.rows(which[index].to(model.device))
+        with torch.no_grad():
+            x = rule(told, rows_of, noise=own, steps=steps, **options)
+        x = _checked(x, (size, *states.shape), name)
+        parts.append(x if states is model else model.read(x))
+        done += size * steps
+        if progress is not None:
+            progress(done, total * steps)
+    x = torch.cat(parts).to(model.dtype)
+    return x if len(y) == 1 else x.reshape(len(y), n, *shape)
 
 
 def restore(
@@ -117,10 +209,11 @@ def restore(
 ) -> Tensor:
     """Samples of p(x | y) for a measurement y = A(x) + n of data that the model knows.
 
-    Sample j of measurement i depends on (seed, i·n + j) alone: not on ``batch``.
+    Sample j of measurement i depends on (seed, i·n + j) alone: not on ``batch``. Of a latent model the method draws
+    codes z given y = A(D(z)) + n, with its decoder D, and they are decoded.
 
     Args:
-        model: a denoiser of the data themselves, conditions bound; ``langevin.load`` gives one.
+        model: a denoiser of the data or a latent model, conditions bound; ``langevin.load`` gives one.
         operator: A; ``langevin.operators`` has them.
         y: one measurement, ``(*measured)`` or ``(1, *measured)``, or several, ``(B, *measured)``.
         std: standard deviation of the noise, ≥ 0, in units of y, or its law (``operators.PoissonNoise``). 0 is a
@@ -139,67 +232,49 @@ def restore(
         ``(n, *shape)`` for one measurement, ``(B, n, *shape)`` for several.
 
     Raises:
-        UserError: for what cannot be met: a model of tokens or of codes, an operator that does not fit the data, an
-            operator that is not linear for a method that needs one, an unknown method or option.
+        UserError: for what cannot be met: a model of tokens or stages, an operator that does not fit the data, an
+            operator that is not linear for a method that needs one, a method that a latent model has no use for, an
+            unknown method or option.
     """
-    check_model(model)
-    check_instance("operator", operator, Operator, "a langevin.operators operator")
-    for name, value in (("n", n), ("steps", steps), ("batch", batch)):
-        check_integer(name, value, 1)
-    if progress is not None and not callable(progress):
-        raise UserError(f"progress must be a function of (done, total), got {shown(progress)}")
-    name, solve = method_named(default_method(operator, std) if method is None else method)
-    check_options(name, solve, options)
-    if not callable(method):
-        check_method(name, operator)
-    shape = tuple(model.shape)
-    if isinstance(y, Tensor) and tuple(y.shape) == operator.measured(shape):
-        y = y[None]
-    measurement = Measurement(operator, y, std)
-    operator.check(shape, y)
-    check_measures_something(operator, shape)
-    total, done = len(y) * n, 0
-    noise, parts = Noise(seed, total), []
-    measurement = Measurement(operator, y.to(model.device), measurement.noise)
-    which = torch.arange(total) // n
-    for first in range(0, total, batch):
-        index = slice(first, min(first + batch, total))
-        own, size = noise.rows(index), min(first + batch, total) - first
-        asked = 0
+    x = solve(
+        model,
+        operator,
+        y,
+        std,
+        method=method,
+        n=n,
+        steps=steps,
+        seed=seed,
+        batch=batch,
+        progress=progress,
+        **options,
+    )
+    exact = std == 0 or (isinstance(std, GaussianNoise) and std.std == 0)
+    return _kept(x, operator, y, tuple(model.output_shape)) if exact and isinstance(operator, Inpaint) else x
 
-        def tick(size: int = size, before: int = done) -> None:
-            nonlocal asked
-            asked = min(asked + 1, steps - 1)
-            if progress is not None:
-                progress(before + asked * size, total * steps)
 
-        watched = model if progress is None else Watched(model, tick)
-        told = watched.rows(which[index]) if len(y) > 1 else watched
-        rows_of = measurement.rows(which[index].to(model.device))
-        with torch.no_grad():
-            x = solve(told, rows_of, noise=own, steps=steps, **options)
-        parts.append(_checked(x, (size, *shape), name))
-        done += size * steps
-        if progress is not None:
-            progress(done, total * steps)
-    x = torch.cat(parts).to(model.dtype)
-    return x if len(y) == 1 else x.reshape(len(y), n, *shape)
+def _kept(x: Tensor, operator: Inpaint, y: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Samples with what a mask let through put back, bit for bit."""
+    known = y.reshape(-1, 1, *shape).to(x)
+    each = x.reshape(len(known), -1, *shape)
+    return torch.where(operator.mask.to(x.device) > 0, known, each).reshape(x.shape)
 
 
 def check_model(model: Denoiser) -> None:
-    """Refuse a model whose states are not the data that are measured.
+    """Refuse a model that is neither of the data that are measured nor of their codes.
 
     Raises:
-        UserError: for what is no denoiser, and for one of tokens, of codes or of stages.
+        UserError: for what is no denoiser, and for one of tokens or of stages.
     """
     check_is_denoiser(model, "model")
     if not isinstance(model.process, ScalarGaussian):
         raise UserError(
             f"model must be one of real numbers under Gaussian noise, got one of {type(model.process).__name__}"
         )
-    if len(model.stages) > 1 or tuple(model.output_shape) != tuple(model.shape):
+    coded = model.autoencoder is not None
+    if len(model.stages) > 1 or (tuple(model.output_shape) != tuple(model.shape) and not coded):
         raise UserError(
-            f"model must be one of the data themselves, got one of codes or stages: its states are "
+            f"model must be of the data themselves or of their codes, got one of stages: its states are "
             f"{tuple(model.shape)}, its data {tuple(model.output_shape)}"
         )
 
