@@ -31,7 +31,7 @@ class Options:
 def run(options: Options) -> None:
     """Export, and say how it is read there."""
     out = writable(options.out)
-    from ..adapters import load
+    from ..adapters.loading import load
     from ..adapters.diffusers.export import check_target, save
 
     check_target(out, "out")
