@@ -44,6 +44,10 @@ class Pooled(Transform):
     part: exact.FastMean
     scale: float
 
+    @property
+    def extrapolation(self) -> float:
+        return max(1.0, 2 * self.scale - 1)
+
     def mean(self, y: Tensor, rho: float | Tensor) -> Tensor:
         """In σ-coordinates."""
         plain = self.whole(y, rho)

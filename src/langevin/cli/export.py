@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from .._errors import UserError
 from .options import writable
 
 
@@ -31,10 +32,14 @@ class Options:
 def run(options: Options) -> None:
     """Export, and say how it is read there."""
     out = writable(options.out)
-    from ..adapters.loading import load
+    from ..adapters.diffusers.directory import is_diffusers
     from ..adapters.diffusers.export import check_target, save
+    from ..adapters.hub import find
+    from ..adapters.loading import load
 
     check_target(out, "out")
+    if is_diffusers(find(options.model)):
+        raise UserError(f"{options.model} is a pipeline of diffusers already")
     model = load(options.model, device="cpu")
     save(model, out)
     print(f"{out}: a pipeline, read by diffusers.DiffusionPipeline.from_pretrained({str(out)!r}).")

@@ -86,6 +86,14 @@ class Denoiser(ABC, Generic[P]):
         """Whether the belief is a trained network's, and so has its errors; exact if not."""
         return any(child.trained for child in self.children)
 
+    @property
+    def extrapolation(self) -> float:
+        """How far beyond its parts guidance takes the belief: Σ|w| of the weights they are summed with, 1 without.
+
+        Guidance of scale w ≥ 1 has 2w − 1. What solvers integrate varies so much faster.
+        """
+        return max([1.0, *(child.extrapolation for child in self.children)])
+
     def learned_solvers(self, guidance_scale: float = 1.0) -> tuple[LearnedFor, ...]:
         """The samplers learned for this model that fit what is bound, used under this guidance scale."""
         return ()

@@ -36,6 +36,10 @@ class ProjectedGuidance(Pooled):
     momentum: Tensor | None = None
     seen: list[Tensor] | None = None
 
+    @property
+    def extrapolation(self) -> float:
+        return max(1.0, 2 * self.scale - 1) * super().extrapolation
+
     def pool(self, beliefs: Sequence[Distribution], x_t: Tensor, t: Tensor) -> Distribution:
         other, conditional = (b.mean for b in beliefs)
         difference = conditional - other

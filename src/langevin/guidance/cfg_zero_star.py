@@ -26,6 +26,10 @@ class ZeroStar(Pooled):
     scale: float
     zero_above: float | None
 
+    @property
+    def extrapolation(self) -> float:
+        return max(1.0, 2 * self.scale - 1) * super().extrapolation
+
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
         t = as_time(t)
         if self.zero_above is None:

@@ -26,6 +26,10 @@ class ClassifierGuided(Tilted):
     scale: float
     asks_belief: ClassVar[bool] = False
 
+    @property
+    def extrapolation(self) -> float:
+        return max(1.0, 2 * self.scale - 1) * super().extrapolation
+
     def log_factor(self, x_t: Tensor, t: Tensor, belief: Distribution) -> Tensor:
         logits = self.classifier(x_t, t)
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x_t):

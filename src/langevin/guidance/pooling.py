@@ -74,6 +74,10 @@ class LinearPooling(Pooled):
         """The part with the largest weight, which says what data these are: under guidance, those of the condition."""
         return self.parts[max(range(len(self.parts)), key=lambda i: self.weights[i])]
 
+    @property
+    def extrapolation(self) -> float:
+        return max(1.0, sum(map(abs, self.weights))) * super().extrapolation
+
     def learned_solvers(self, guidance_scale: float = 1.0) -> tuple[LearnedFor, ...]:
         # A solver is learned for a network under guidance against that network without a label.
         if len(self.parts) != 2 or not math.isclose(sum(self.weights), 1.0):

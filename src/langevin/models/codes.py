@@ -31,6 +31,10 @@ class Codes(Split):
         super().__init__(mean[: len(split)])
         self.split, self.mean, self.std, self.flip = split, mean, std, split.flip
 
+    @property
+    def labels(self) -> Tensor | None:
+        return self.split.labels
+
     def batch(self, indices: Tensor, *, seed: int = 0, draw: int = 0) -> dict[str, Tensor]:
         found = self.split.batch(indices, seed=seed, draw=draw)
         noise = Noise(seed, indices, draw=draw).fold_in(Stream.CODES)

@@ -38,6 +38,9 @@ PEFT_CONFIG, PEFT_WEIGHTS, DIFFUSERS_WEIGHTS = (
 """The files that peft reads (``PeftModel.from_pretrained``), and that pipelines of diffusers read
 (``load_lora_weights``)."""
 
+READ = ("diffusers", "shift")
+"""What a model's record says of how its pipeline asks it, which stays true of the model with an update."""
+
 ADAPTER = "default"
 """peft's name of an adapter that has none."""
 
@@ -264,7 +267,7 @@ def load_adapter(folder: Path, load: Callable[[str], Any], base: str | None = No
         denoiser,
         network=network.merged().eval().to(device),
         data=data,
-        config={**denoiser.config, **training},
+        config={**{key: denoiser.config[key] for key in READ if key in denoiser.config}, **training},
         solvers=(),
         learned_variances={},
     )

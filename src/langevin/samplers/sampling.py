@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import singledispatch
 
 import torch
@@ -18,7 +19,7 @@ from ..processes import PhaseSpace, Process, ScalarGaussian, TableChain
 from ..storage.untrusted import room
 from . import grids
 from . import tolerance as accuracy
-from .gaussian.solver import GaussianRemainder
+from .gaussian.solver import GaussianRemainder, order_under
 from .jump import Jump
 from .learned.sampler import find_learned_solver
 from .linear.ancestral import Ancestral
@@ -31,9 +32,9 @@ from .tolerance import Chosen
 def default_sampler(process: Process | Denoiser) -> Sampler:
     """The sampler taken when none is named: for a process, or for a denoiser, from which it takes the data's moments.
 
-    Scalar-Gaussian processes get the Gaussian-remainder solver, phase space the same on what a state says about the
-    data, at one evaluation a step; every other process gets ancestral sampling from the whole belief, which is exact
-    for the true one.
+    Scalar-Gaussian processes get the Gaussian-remainder solver, under guidance at the order that ``order_under`` says;
+    phase space the same on what a state says about the data, at one evaluation a step; every other process gets
+    ancestral sampling from the whole belief, which is exact for the true one.
     """
     return Ancestral()
 
@@ -50,7 +51,10 @@ def _(process: PhaseSpace) -> Sampler:
 
 @default_sampler.register
 def _(denoiser: Denoiser) -> Sampler:
-    return default_sampler(denoiser.process).for_model(denoiser)
+    rule = default_sampler(denoiser.process)
+    if isinstance(rule, GaussianRemainder):
+        rule = replace(rule, order=order_under(denoiser.extrapolation))
+    return rule.for_model(denoiser)
 
 
 @default_sampler.register

@@ -135,7 +135,7 @@ class StartConfig:
     preservation, arXiv:2208.12242)."""
     prior_captions: str | None = None
     """Caption of these samples, or a text file with one a line, taken in turn; if not given, they have none. Of a model
-    that is told classes, they have its classes in turn."""
+    that is told classes, they are in turn of its classes that the data do not show, or of all."""
     weights: str | None = None
     """SHA-256 of the pretrained model's weights; it is found out."""
 

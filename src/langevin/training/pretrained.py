@@ -21,7 +21,7 @@ from ..denoisers import NetworkDenoiser
 from ..denoisers.conditions import absent, asked_conditions
 from ..distributions import Noise
 from ..models.codes import encode
-from ..models.low_rank import LowRank, fingerprint, layers_of, parts_of
+from ..models.low_rank import READ, LowRank, fingerprint, layers_of, parts_of
 from ..models.parts import Latent
 from ..nn.text import encode_texts
 from ..objectives import Objective
@@ -158,7 +158,7 @@ class Pretrained(Family):
             network=network,
             data=data,
             condition={},
-            config={key: value for key, value in base.config.items() if key in ("diffusers", "shift")},
+            config={key: value for key, value in base.config.items() if key in READ},
             solvers=(),
             learned_variances={},
             class_label=None,
@@ -341,7 +341,8 @@ def with_prior(
         return dataset
     base, file = base_of(model), out / PRIOR
     if not file.exists():
-        told = asked_conditions(base.condition_sizes, start.prior, _prior_captions(start, base))
+        given = {**_prior_captions(start), **_prior_labels(start.prior, base, dataset.train.labels)}
+        told = asked_conditions(base.condition_sizes, start.prior, given)
         made = samplers.sample(
             base.given(told), n=start.prior, steps=PRIOR_STEPS, seed=seed, batch=64, progress=progress
         )
@@ -354,7 +355,17 @@ def with_prior(
     return replace(dataset, train=WithPrior(dataset.train, x, held))
 
 
-def _prior_captions(start: StartConfig, base: NetworkDenoiser) -> dict[str, Tensor]:
+def _prior_labels(count: int, base: NetworkDenoiser, seen: Tensor | None) -> dict[str, Tensor]:
+    """The classes of the samples of a pretrained model: in turn, those that the data do not show, or all."""
+    classes = torch.arange(base.condition_sizes.get("label", 0))
+    if not len(classes):
+        return {}
+    others = classes if seen is None else classes[~torch.isin(classes, seen)]
+    others = others if len(others) else classes
+    return {"label": others[torch.arange(count) % len(others)]}
+
+
+def _prior_captions(start: StartConfig) -> dict[str, Tensor]:
     """The captions of the samples of a pretrained model, as tokens.
 
     Raises:

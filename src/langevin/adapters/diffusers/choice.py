@@ -22,7 +22,10 @@ def sampler_of(sampler: Sampler | str | None, moments: GaussianFrame | Tensor | 
         UserError: for a sampler that is none, does not fit the process, or takes no moments.
     """
     chosen = create_sampler(sampler) if isinstance(sampler, str) else sampler
-    chosen = default_sampler(process) if chosen is None else chosen
+    if chosen is None:
+        chosen = default_sampler(process)
+        if isinstance(chosen, GaussianRemainder):  # a pipeline guides where the scheduler does not see it
+            chosen = replace(chosen, order=3)
     check_sampler(chosen)
     chosen.check(process)
     if isinstance(chosen, GaussianRemainder) and chosen.eta:  # a first step whose noise a pipeline would not know
