@@ -3,11 +3,11 @@
     langevin train digits --out runs/digits --minutes 4
     python benchmarks/finetune.py runs/digits --record         # five minutes on one core
 
-The style is new to the model: threes that are dark on light where all its digits are light on dark. Sixty of them, under
-their class, are learned by all weights or by low-rank updates, with samples of the model's other classes learned along
-(``--prior``) or without. A classifier that was trained on other pictures says how many of the threes that are drawn are
-in the style. What was forgotten is said by the Fréchet distance of samples of the other nine classes to held-out
-digits, before and after, from the same noises.
+The style is new to the model: threes that are dark on light, where all its digits are light on dark. Sixty of them,
+under their class, are learned by all weights or by low-rank updates, with samples of the model's other classes learned
+along (``--prior``) or without. A classifier that was trained on other pictures says how many of the threes that are
+drawn are in the style. What was forgotten is said by the Fréchet distance of samples of the other nine classes to
+held-out digits, before and after, from the same noises.
 """
 
 from __future__ import annotations

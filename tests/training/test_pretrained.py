@@ -289,7 +289,7 @@ def test_what_else_is_refused(base: Path, tmp_path: Path) -> None:
         train(other, points(), out, base=model)
     with pytest.raises(UserError, match=r"start\.model must say where"):
         train(Config(start=StartConfig(lora=2)), points(), out, base=model)
-    with pytest.raises(UserError, match=r"start\.prior is of runs that go on from"):
+    with pytest.raises(UserError, match=r"prior is of runs that go on from"):
         train(Config(start=StartConfig(prior=2)), points(), out)
     with pytest.raises(UserError, match="base must be a model with a denoiser of a network"):
         train(Config(), points(), out, base=3)

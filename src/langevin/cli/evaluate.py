@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -93,6 +94,7 @@ def run(options: Options) -> None:
         if not given and set(model.condition_sizes) - {"label"}:
             held = dataset.test.batch(torch.arange(n) % len(dataset.test))
             given = {name: held[name] for name in model.condition_sizes if name in held}
+        given = {**_labels_of(model, dataset, n), **given}
         with Bar("sampling") as bar:
             made = generate(model, recipe, n, given=given, progress=bar)
         samples, labels, drawn = made.x, made.label if dataset.info.classes else None, made.record
@@ -248,8 +250,40 @@ def dataset_of(
         raise UserError(f"data must have shape {model.output_shape} as the model has, got {dataset.info.shape}")
     mine = class_names(model)
     if classes and mine and dataset.info.classes and list(dataset.info.classes) != mine:
+        if set(dataset.info.classes) <= set(mine):  # as a model that went on from another was told them
+            return _renamed(dataset, mine)
         raise UserError(f"data must have the classes of the model, {mine}, got {list(dataset.info.classes)}")
     return dataset
+
+
+def _renamed(dataset: Dataset, classes: list[str]) -> Dataset:
+    """The data with the classes of a model, of which they have some."""
+    from ..data.dataset import by_name
+
+    splits = []
+    for split in (dataset.train, dataset.test):
+        some = copy.copy(split)
+        assert split.labels is not None
+        some.conditions = {
+            **split.conditions,
+            "label": by_name(split.labels, dataset.info.classes, classes, "the model's"),
+        }
+        splits.append(some)
+    info = replace(dataset.info, classes=tuple(classes), class_mean=None, class_cov=None)
+    return replace(dataset, info=info, train=splits[0], test=splits[1])
+
+
+def _labels_of(model: Any, dataset: Dataset, n: int) -> dict[str, Tensor]:
+    """The classes of samples that are measured against data without classes, or with some of the model's alone."""
+    import torch
+
+    if "label" not in model.condition_sizes:
+        return {}
+    held = dataset.test.labels
+    if held is None:
+        return {"label": torch.full((n,), -1)}
+    some = len(held.unique()) < model.condition_sizes["label"]
+    return {"label": held[torch.arange(n) % len(held)]} if some else {}
 
 
 def _read(path: Path, info: DataInfo) -> tuple[Tensor, Tensor | None]:

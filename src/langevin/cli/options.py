@@ -145,6 +145,8 @@ def class_index(name: str | None, classes: Sequence[str], option: str = "label")
         raise UserError(f"{option} {name!r} was given, but this model was trained without labels")
     if name in classes:
         return classes.index(name)
+    if name == "none":
+        return -1
     if name.lstrip("-").isdecimal():
         if not 0 <= int(name) < len(classes):
             raise UserError(f"{option} must lie in 0…{len(classes) - 1}, got {name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import warnings
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -54,7 +55,7 @@ class StartOptions(StartConfig):
 
     model: Annotated[str | None, arg(name="from", metavar="DIR", help_behavior_hint="")] = None
     """Go on from this pretrained model: a model directory, a pipeline of diffusers, or owner/name or
-    owner/name@revision of the Hub."""
+    owner/name@revision of the Hub. If nothing else is said, for 1,000 steps of at most 32 examples."""
     weights: Suppress[str | None] = None
 
 
@@ -125,6 +126,7 @@ def _run(options: Options, team: ProcessGroup, device: str | None) -> None:
         for name in ("codec", "recipe"):
             if getattr(options, name) is not None:
                 raise UserError(f"{name} is of new models; a pretrained one (--from) brings its own")
+        training.check_start(config.start)
         base = loading.load(options.start.model, device=device)
         read = _as_told(base, read)
     elif options.data.size is not None:
@@ -133,7 +135,7 @@ def _run(options: Options, team: ProcessGroup, device: str | None) -> None:
     if options.codec is not None:
         with Bar("encoding") as bar:
             dataset = models.encode(dataset, models.load(options.codec, device=device), progress=bar)
-    if 1 < dataset.examples < FEW:
+    if 1 < dataset.examples < FEW and base is None:
         warnings.warn(
             f"{dataset.info.name}: {len(dataset.train)} examples to train on; a network copies so few instead of "
             "learning what they have in common",
@@ -172,6 +174,8 @@ def _as_told(base: Any, read: dict[str, Any]) -> dict[str, Any]:
     if about is None or not about.is_image:
         return read
     channels, height, width = about.shape
+    colour = {1: " in grey", 3: " in colour"}.get(channels, "")
+    print(f"pictures are read at {height} x {width}{colour}, as the pretrained model makes them", file=sys.stderr)
     return {
         **read,
         "size": read["size"] if read["size"] is not None or height != width else height,

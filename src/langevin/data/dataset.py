@@ -91,7 +91,7 @@ class Dataset:
     @property
     def examples(self) -> int:
         """To train on: those in memory, and of a stream all, as far as the data say how many."""
-        return len(self.train) if self.stream is None else self.stream.count or len(self.train)
+        return self.train.own if self.stream is None else self.stream.count or len(self.train)
 
 
 @dataclass
@@ -211,6 +211,27 @@ def _of_classes(learn: Split, info: DataInfo, known: dict[str, Tensor]) -> dict[
         turn = Cosines((channels, height, width), known["colours"]).to
     means, covs = class_moments(learn, len(info.classes), mean, cov, turn)
     return {"class_mean": means, "class_cov": covs}
+
+
+def by_name(label: Tensor, names: Sequence[str], known: Sequence[str], whose: str) -> Tensor:
+    """Labels of classes with these names as their places among others.
+
+    Args:
+        label: int64 ``(N,)``, places in ``names``.
+        names: of the classes of the data.
+        known: of those wanted.
+        whose: these are, for messages.
+
+    Raises:
+        UserError: for a class that is not among those wanted.
+    """
+    if strange := [name for name in names if name not in known]:
+        some = f"{', '.join(known[:8])}{', …' if len(known) > 8 else ''}"
+        raise UserError(
+            f"the class {strange[0]!r} of these data is none of {whose} ({some}); name the folders as those, or put "
+            "all images into one folder, which has no classes"
+        )
+    return torch.tensor([known.index(name) for name in names])[label]
 
 
 def count_nonfinite(x: Tensor) -> int:

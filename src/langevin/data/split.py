@@ -75,6 +75,11 @@ class Split:
     def __len__(self) -> int:
         return len(self._x)
 
+    @property
+    def own(self) -> int:
+        """How many of the examples are the data's own."""
+        return len(self)
+
     def __repr__(self) -> str:
         made = [f"degraded ({self.degrade})"] if self.degrade is not None else []
         return f"Split({', '.join([f'{len(self)} examples', *self.conditions, *made])})"

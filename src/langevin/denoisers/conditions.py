@@ -157,7 +157,7 @@ def asked_conditions(
     label = as_labels(asked["label"])
     if label.shape not in ((), (n,)):
         raise UserError(f"label must be an integer, or {n} of them, got {label.dtype} {tuple(label.shape)}")
-    if not bool(((label >= 0) & (label < count)).all()):
+    if not bool(((label >= -1) & (label < count)).all()):
         raise UserError(f"label must lie in 0…{count - 1}, got {sorted(set(label.reshape(-1).tolist()))[:8]}")
     return asked
 

@@ -26,6 +26,9 @@ PROJECTIONS = (
 )
 """The endings of the names of attention's layers: ours, diffusers' and those of text encoders."""
 
+SHARE = 0.2
+"""Of the layers, that attention must have to be updated alone."""
+
 KIND, FORMAT = "adapter", 3
 """The kind of such a directory, and the version of its format, which is that of model directories."""
 
@@ -65,8 +68,8 @@ def layers_of(part: nn.Module, endings: Sequence[str] = ()) -> list[str]:
 
     Args:
         part: the module.
-        endings: of their names; those of attention if there are none, or all where a module has no attention; ``all``
-            is every layer.
+        endings: of their names; those of attention if there are none, or all layers where these are fewer than a fifth
+            of them, as in convolutional networks; ``all`` is every layer.
 
     Raises:
         UserError: for an ending that no layer has.
@@ -82,7 +85,7 @@ def layers_of(part: nn.Module, endings: Sequence[str] = ()) -> list[str]:
                 f"network has {', '.join(sorted({name.rpartition('.')[2] for name in known})[:12])}, …"
             )
     found = [name for name in known if any(ends(name, ending) for ending in endings or PROJECTIONS)]
-    return found or known
+    return found if endings or len(found) >= SHARE * len(known) else known
 
 
 class LowRank(nn.Module):
@@ -267,7 +270,11 @@ def load_adapter(folder: Path, load: Callable[[str], Any], base: str | None = No
         denoiser,
         network=network.merged().eval().to(device),
         data=data,
-        config={**{key: denoiser.config[key] for key in READ if key in denoiser.config}, **training},
+        config={
+            **{key: denoiser.config[key] for key in READ if key in denoiser.config},
+            "update": f"of rank {rank}, of the model {about['path']}",
+            **training,
+        },
         solvers=(),
         learned_variances={},
     )

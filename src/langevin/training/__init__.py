@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .loader import Order
     from .loop import train
     from .pictures import accuracy, image, image_grid, pairs, png, scatter, text
+    from .pretrained import check_start
     from .recipes import RECIPES, recipe
     from .resolve import build, resolve_config
 
@@ -49,6 +50,7 @@ _FILES = {
     "loop": ("train",),
     "loader": ("Order",),
     "pictures": ("accuracy", "image", "image_grid", "pairs", "png", "scatter", "text"),
+    "pretrained": ("check_start",),
     "recipes": ("RECIPES", "recipe"),
     "resolve": ("build", "resolve_config"),
     "distributed": ("ProcessGroup",),
@@ -75,6 +77,7 @@ __all__ = [
     "StartConfig",
     "accuracy",
     "build",
+    "check_start",
     "checkpoints",
     "image",
     "image_grid",

@@ -125,7 +125,7 @@ class StartConfig:
     """Rank of low-rank updates (LoRA), which learn in place of the weights; if not given, all weights learn."""
     layers: tuple[str, ...] = ()
     """Endings of the names of the layers that get an update, or all; if not given, those of attention, or all where
-    there is none."""
+    these are few."""
     train_text_encoder: bool = False
     """Whether the model's own text encoders learn too; they stay as they are if not."""
     caption: str | None = None

@@ -24,8 +24,8 @@ from ..objectives import Objective
 from ..processes import Process, ScalarGaussian
 from ..storage.untrusted import parse_json
 from .config import Config, NetworkConfig, ObjectiveConfig, PredictionConfig, ProcessConfig
+from .defaults import Defaults, defaults_of
 from .model_types import default_process, model_type_of, rms
-from .suits import Suits, suits_of
 
 RESERVED = {"name", "shape", "times"}
 """What is no option of anything."""
@@ -44,9 +44,9 @@ class Settled:
 class Family(ABC):
     """One kind of model to train: how its configuration is settled, and how the model and its objective are made."""
 
-    def suits(self, config: Config, data: DataInfo) -> Suits:
+    def defaults(self, config: Config, data: DataInfo) -> Defaults:
         """The numbers of a run that suit the data."""
-        return suits_of(data)
+        return defaults_of(data)
 
     @abstractmethod
     def settle(self, config: Config, data: DataInfo) -> Settled:

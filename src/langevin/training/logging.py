@@ -84,7 +84,7 @@ def opening(
     if start.weights is not None:
         rest = f", every second example one of {start.prior:,} samples of it" if start.prior else ""
         lines.insert(1, f"going on from {start.model or 'a pretrained model'}{rest}")
-    if what == "images" and train < FEW:
+    if what == "images" and train < FEW and start.weights is None:
         lines.append(
             f"{train} images are few: expect the model to repeat them and to mix them, not to invent; some hundreds "
             "are a beginning"

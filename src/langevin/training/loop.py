@@ -38,7 +38,7 @@ from .interrupts import Interrupts
 from .learner import Learner, learning_rate, precision
 from .loader import InOrder, Loader, Order
 from .logging import SKIPPED, Bar, Metrics, Row, forecast, opening, skipped
-from .pretrained import base_of, identified, prepare, with_prior
+from .pretrained import base_of, prepare, with_checksum, with_prior
 from .resolve import build
 from .resume import plan
 
@@ -129,7 +129,7 @@ def _train(
         if pretrained is not None:
             base = base_of(pretrained)
             dataset = prepare(dataset, pretrained, config.start, waiting if team.first else None)
-            config = replace(config, start=identified(config.start, base))
+            config = replace(config, start=with_checksum(config.start, base))
         config, last = plan(config, dataset.info, folder, resume, base)
         batch = config.batch
         assert batch is not None

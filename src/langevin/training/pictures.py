@@ -196,7 +196,8 @@ def draw(model: Any, path: Path, seed: int, reference: Reference) -> Path:
     if set(beside) - {"label"}:
         return _beside(model, path, seed, reference["x"], beside)
     written = bool(data.tokens) and not data.is_image
-    classes = min(10, len(data.classes)) if "label" in model.conditions() else 0
+    told = "label" in model.conditions() and ("label" in reference or not reference)
+    classes = min(10, len(data.classes)) if told else 0
     count = (classes or 8) * max(2, min(8, 256 // max(data.shape[1:]))) if data.is_image else 20 if written else 2000
     label = torch.arange(count) % classes if classes else None
     x = _sampled(model if label is None else model.given(label=label), count, seed)

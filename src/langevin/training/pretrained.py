@@ -17,6 +17,7 @@ from .. import samplers
 from .._errors import UserError, check_instance
 from ..data import DataInfo, Dataset, Split
 from ..data.captions import read_text, tokens
+from ..data.dataset import by_name
 from ..denoisers import NetworkDenoiser
 from ..denoisers.conditions import absent, asked_conditions
 from ..distributions import Noise
@@ -28,12 +29,12 @@ from ..objectives import Objective
 from ..processes import Learning
 from ..storage import files
 from .config import Config, NetworkConfig, ObjectiveConfig, PredictionConfig, ProcessConfig, StartConfig
+from .defaults import Defaults, defaults_of
 from .families import Family, Settled, decode, timed, trained_from_scratch
 from .model_types import MODEL_TYPES
-from .suits import Suits, suits_of
 
-STEPS, BATCH = 1000, 32
-"""Of a run that says nothing else: optimiser steps, and examples a step at most."""
+STEPS, BATCH, EVERY = 1000, 32, 250
+"""Of a run that says nothing else: optimiser steps, examples a step at most, and steps between outputs."""
 
 PRIOR = "prior.safetensors"
 """The file of a run that keeps the samples of the pretrained model."""
@@ -55,7 +56,7 @@ def family_of(config: Config, base: NetworkDenoiser | None) -> Family:
         raise UserError(f"the run goes on from {start.model!r}, which must be given as base=langevin.load(…)")
     for name in vars(plain):
         if getattr(start, name) != getattr(plain, name):
-            raise UserError(f"start.{name.replace('_', '-')} is of runs that go on from a pretrained model (--from)")
+            raise UserError(f"{name.replace('_', '-')} is of runs that go on from a pretrained model (--from)")
     return trained_from_scratch(config)
 
 
@@ -69,14 +70,17 @@ class Pretrained(Family):
     def __init__(self, base: NetworkDenoiser) -> None:
         self.base = base
 
-    def suits(self, config: Config, data: DataInfo) -> Suits:
-        """Short runs, at a rate that falls with the square root of the parameters: 1e-4 for the updates of 10⁹, and a
-        tenth of that where all weights learn, as is usual for Stable Diffusion; 1e-3 at most."""
-        own = suits_of(data)
+    def defaults(self, config: Config, data: DataInfo) -> Defaults:
+        """Short runs, at a rate that falls with the square root of the number of parameters.
+
+        Low-rank updates of a model of 10⁹ parameters learn at 1e-4, as is usual for Stable Diffusion, and smaller ones
+        at up to 1e-3; where all weights learn it is a tenth of that.
+        """
+        own = defaults_of(data)
         count = sum(p.numel() for p in self.base.network.parameters())
         rate = min(1e-3, 1e-4 * (1e9 / count) ** 0.5)
         lr = rate if config.start.lora is not None else rate / 10
-        return replace(own, batch=min(own.batch, BATCH), lr=lr, steps=STEPS, warmup=20, every=None)
+        return replace(own, batch=min(own.batch, BATCH), lr=lr, steps=STEPS, warmup=20, every=EVERY)
 
     def settle(self, config: Config, data: DataInfo) -> Settled:
         base, plain = self.base, Config()
@@ -106,20 +110,13 @@ class Pretrained(Family):
     def _check(self, start: StartConfig) -> None:
         if isinstance(self.base.process, Learning):
             raise UserError("the pretrained model has a process that learns, which cannot be trained on with --from")
-        if start.lora is not None and start.lora < 1:
-            raise UserError(f"lora must be a rank of at least 1, got {start.lora}")
-        if start.lora is None and start.layers:
-            raise UserError("layers are those that get a low-rank update: give lora, its rank, too")
+        check_start(start)
         if start.lora is not None and start.model is None:
             raise UserError("start.model must say where the pretrained model is: an update (lora) is kept without it")
         if start.train_text_encoder and len(parts_of(self.base.network)) < 2:
             raise UserError(
                 "train-text-encoder is of pipelines with text encoders of their own, which this model has not"
             )
-        if start.prior_captions is not None and not start.prior:
-            raise UserError("prior-captions are those of samples of the model: give prior, how many, too")
-        if start.prior < 0:
-            raise UserError(f"prior must be a number of samples of at least 0, got {start.prior}")
         takes = self.base.conditions()
         for name, caption in (("caption", start.caption), ("prior-captions", start.prior_captions)):
             if caption is not None and "caption" not in takes:
@@ -165,6 +162,22 @@ class Pretrained(Family):
         )
 
 
+def check_start(start: StartConfig) -> None:
+    """Refuse settings that no pretrained model fits.
+
+    Raises:
+        UserError: with the setting as it is called on the command line.
+    """
+    if start.lora is not None and start.lora < 1:
+        raise UserError(f"lora must be a rank of at least 1, got {start.lora}")
+    if start.lora is None and start.layers:
+        raise UserError("layers are those that get a low-rank update: give lora, its rank, too")
+    if start.prior_captions is not None and not start.prior:
+        raise UserError("prior-captions are those of samples of the model: give prior, how many, too")
+    if start.prior < 0:
+        raise UserError(f"prior must be a number of samples of at least 0, got {start.prior}")
+
+
 def base_of(model: Any) -> NetworkDenoiser:
     """The denoiser that learns of a pretrained model.
 
@@ -177,7 +190,7 @@ def base_of(model: Any) -> NetworkDenoiser:
     return found
 
 
-def identified(start: StartConfig, base: NetworkDenoiser) -> StartConfig:
+def with_checksum(start: StartConfig, base: NetworkDenoiser) -> StartConfig:
     """The settings with the checksum of the model's weights."""
     return replace(start, weights=fingerprint(base.network))
 
@@ -243,21 +256,10 @@ def _told(dataset: Dataset, base: NetworkDenoiser, known: DataInfo | None, capti
 
 
 def _labels(label: Tensor, names: tuple[str, ...], known: tuple[str, ...], count: int) -> Tensor:
-    """Labels by the model's own numbers of their names.
-
-    Raises:
-        UserError: for a class that the model does not know.
-    """
+    """Labels by the model's own numbers of their names."""
     if not known and len(names) == count:
         return label
-    if strange := [name for name in names if name not in known]:
-        some = f"{', '.join(known[:8])}{', …' if len(known) > 8 else ''}"
-        raise UserError(
-            f"the class {strange[0]!r} of these data is none of the pretrained model's ({some}); name the folders as "
-            "those, or put all images into one folder, which has no classes"
-        )
-    place = torch.tensor([known.index(name) for name in names])
-    return place[label]
+    return by_name(label, names, known, "the pretrained model's")
 
 
 def _captioned(held: Tensor | None, caption: str, count: int) -> Tensor:
@@ -281,6 +283,10 @@ class WithPrior(Split):
     def __init__(self, split: Split, x: Tensor, conditions: Mapping[str, Tensor]) -> None:
         super().__init__(x, conditions)
         self.split, self.flip, self.half = split, False, max(len(split), len(x))
+
+    @property
+    def own(self) -> int:
+        return len(self.split)
 
     def __len__(self) -> int:
         return 2 * self.half
@@ -332,7 +338,7 @@ def with_prior(
     Args:
         dataset: as the model is told it.
         model: as ``langevin.load`` gives it; of a latent one the samples are codes.
-        start: ``prior``, how many, and ``prior_caption`` are read of it.
+        start: ``prior``, how many, and ``prior_captions`` are read of it.
         out: the directory of the run.
         seed: of the samples.
         progress: called as ``progress(done, total)``.

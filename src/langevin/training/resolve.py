@@ -42,16 +42,16 @@ def resolve_config(config: Config, data: DataInfo, base: NetworkDenoiser | None 
         UserError: for a value out of its range, named as it is on the command line.
     """
     family = family_of(config, base)
-    suits, chosen = family.suits(config, data), family.settle(config, data)
-    budget, every = config.budget, suits.every
+    defaults, chosen = family.defaults(config, data), family.settle(config, data)
+    budget, every = config.budget, defaults.every
     if budget.steps is None and budget.minutes is None:
-        budget = replace(budget, steps=suits.steps)
+        budget = replace(budget, steps=defaults.steps)
     if every is None and budget.steps is not None:
         every = min(1000, period(budget.steps))
     pick = lambda value, default: default if value is None else value
     settled = replace(
         config,
-        batch=pick(config.batch, suits.batch),
+        batch=pick(config.batch, defaults.batch),
         network=chosen.network,
         process=chosen.process,
         prediction=chosen.prediction,
@@ -62,8 +62,8 @@ def resolve_config(config: Config, data: DataInfo, base: NetworkDenoiser | None 
         ),
         optimiser=replace(
             config.optimiser,
-            lr=pick(config.optimiser.lr, suits.lr),
-            warmup=pick(config.optimiser.warmup, suits.warmup),
+            lr=pick(config.optimiser.lr, defaults.lr),
+            warmup=pick(config.optimiser.warmup, defaults.warmup),
         ),
         budget=budget,
         output=replace(

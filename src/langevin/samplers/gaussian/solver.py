@@ -201,16 +201,15 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
         return State(frame.back(c, k.alpha[1]).to(x).reshape(x.shape), s, memory, belief)
 
 
-ORDERS = ((1.0, 4), (5.0, 3), (math.inf, 2))
-"""The order up to so much extrapolation: guided by more than a scale of 3, it is 2, as is usual for guided sampling
-(arXiv:2211.01095 §5)."""
+ORDERS = ((1.0, 4), (9.0, 3), (math.inf, 2))
+"""The order up to so much extrapolation: 3 under guidance, and 2 beyond a scale of 5 (arXiv:2211.01095 §5)."""
 
 
 def order_under(extrapolation: float) -> int:
     """The order of the interpolation under guidance that goes so far beyond the models it is made of.
 
     What is interpolated varies faster by that much, and a polynomial of high order through points that are too far
-    apart swings between them: on exact worlds at scale 4, order 4 is up to 30 times as far off as order 2.
+    apart swings between them: on exact worlds at scale 4, order 4 is up to 30 times as far off as order 3.
 
     Args:
         extrapolation: that of the denoiser, at least 1.

@@ -8,7 +8,7 @@ from ..data import DataInfo
 
 
 @dataclass(frozen=True)
-class Suits:
+class Defaults:
     """Numbers of a run.
 
     Attributes:
@@ -26,12 +26,12 @@ class Suits:
     every: int | None
 
 
-def suits_of(data: DataInfo) -> Suits:
+def defaults_of(data: DataInfo) -> Defaults:
     if data.tokens and not data.is_image:
-        return Suits(batch=128, lr=2e-3, steps=4000, warmup=100, every=1000)
+        return Defaults(batch=128, lr=2e-3, steps=4000, warmup=100, every=1000)
     if not data.is_image:
-        return Suits(batch=512, lr=2e-3, steps=4000, warmup=100, every=1000)
+        return Defaults(batch=512, lr=2e-3, steps=4000, warmup=100, every=1000)
     if max(data.shape[1:]) <= 16:
-        return Suits(batch=128, lr=2e-3, steps=1800, warmup=100, every=300)
+        return Defaults(batch=128, lr=2e-3, steps=1800, warmup=100, every=300)
     # How long follows the speed of the first steps (``budget.choose``): a step may take 10 ms or 10 s.
-    return Suits(batch=64 if max(data.shape[1:]) <= 64 else 32, lr=1e-3, steps=None, warmup=200, every=None)
+    return Defaults(batch=64 if max(data.shape[1:]) <= 64 else 32, lr=1e-3, steps=None, warmup=200, every=None)
