@@ -163,6 +163,17 @@ def test_a_convolution_has_an_update() -> None:
         torch.testing.assert_close(plain(x), expected, rtol=0, atol=100 * ROUNDING * float(expected.abs().max()))
 
 
+def test_which_layers_get_an_update() -> None:
+    """Attention's where it is a fair part of the network, all layers where it is not, and those that are asked for."""
+    made = lambda shape, name: langevin.nn.create_network(langevin.nn.default(shape, name=name, time_range=(0, 1)))
+    dit, unet = made((3, 16, 16), "dit"), made((3, 16, 16), "unet")
+    assert layers_of(dit)
+    assert all(name.endswith(("attention.qkv", "attention.out")) for name in layers_of(dit))
+    every = [name for name, layer in unet.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
+    assert layers_of(unet) == layers_of(unet, ["all"]) == every
+    assert layers_of(unet, ["qkv"]) == [name for name in every if name.endswith(".qkv")]
+
+
 def test_what_does_not_learn_is_not_kept_in_checkpoints(base: Path, tmp_path: Path) -> None:
     tuned(base, tmp_path / "lora", lora=2)
     tuned(base, tmp_path / "whole")

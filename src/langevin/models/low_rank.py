@@ -112,7 +112,6 @@ class LowRank(nn.Module):
         check_integer("rank", rank, 1)
         self.network, self.rank, self.base, self.weights = network, rank, base, weights
         self.layers = {name: list(chosen) for name, chosen in layers.items()}
-        network.requires_grad_(False)
         for name, part in self.adapted().items():
             _peft().inject_adapter_in_model(self._peft_config(name), part, adapter_name=ADAPTER)
 
