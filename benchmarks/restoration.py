@@ -217,7 +217,7 @@ def restored(
             x = langevin.restore(model, task.operator, y.float(), batch=options.batch, **how).double().cpu()
     except langevin.UserError as error:  # dps-squared divides by the noise
         print(f"{title}: {error}")
-        return ["needs noise" if not task.std else "refused", "", "", ""]
+        return ["diverged" if "finite" in str(error) else "needs noise", "", "", ""]
     took = (time.perf_counter() - begun) / len(truth)
     x = x[:, None] if x.ndim == truth.ndim else x
     one, mean = x[:, 0], x.mean(1)

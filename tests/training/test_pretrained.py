@@ -20,7 +20,7 @@ from torch import nn
 
 import langevin
 from langevin import UserError
-from langevin.data import Dataset
+from langevin.data import Dataset, Split
 from langevin.models.low_rank import LowRank, fingerprint, layers_of
 from langevin.training import BudgetConfig, Config, OutputConfig, StartConfig, train
 from langevin.training.loop import Run
@@ -232,12 +232,32 @@ def test_samples_of_the_model_come_every_second_time() -> None:
 
 def test_captions_of_two_lengths_stand_together() -> None:
     text = langevin.nn.encode_texts
-    from langevin.data import Split
-
     short = Split(torch.zeros(2, 2), {"caption": text(["ab", None], 3)})
     both = WithPrior(short, torch.ones(2, 2), {"caption": text(["abcdef"] * 2, 7)})
     found = both.batch(torch.arange(4))["caption"]
     assert torch.equal(found, text(["ab", None, "abcdef", "abcdef"], 7))
+
+
+def test_an_example_that_comes_round_is_augmented_anew() -> None:
+    """Ten pictures among a hundred samples come ten times an epoch, mirrored or not each time by a draw of its own.
+
+    That all ten visits of all ten pictures agree with the first has a probability of 2⁻⁹⁰.
+    """
+    x = torch.arange(10.0)[:, None, None, None] + torch.tensor([0.0, 0.5])
+    both = WithPrior(Split(x, flip=True), torch.zeros(100, 1, 1, 2), {})
+    visits = both.batch(torch.arange(100), seed=1, draw=2)["x"].reshape(10, 10, 2)
+    assert torch.equal(visits.sort(-1).values, x.reshape(1, 10, 2).expand(10, -1, -1))
+    assert not torch.equal(visits, visits[:1].expand(10, -1, -1))
+    assert torch.equal(both.plain(torch.arange(100))["x"], x.repeat(10, 1, 1, 1))
+
+
+def test_samples_are_of_the_classes_that_the_data_do_not_show(base: Path, tmp_path: Path) -> None:
+    data = points()
+    (some,) = [torch.nonzero(data.train.labels == 1)[:, 0]]  # type: ignore[arg-type]
+    one = replace(data, train=Split(data.train.batch(some)["x"], {"label": data.train.labels[some]}))  # type: ignore[index]
+    tuned(base, tmp_path / "run", dataset=one, prior=4)
+    held = load_file(tmp_path / "run" / "prior.safetensors")
+    assert held["label"].tolist() == [0, 2, 0, 2]
 
 
 def test_samples_are_the_models_own(base: Path, tmp_path: Path) -> None:

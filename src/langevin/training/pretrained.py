@@ -292,22 +292,24 @@ class WithPrior(Split):
         return 2 * self.half
 
     def batch(self, indices: Tensor, *, seed: int = 0, draw: int = 0) -> dict[str, Tensor]:
-        own, place = len(self.split), torch.arange(len(indices))
-        first = indices < self.half
         # An example that comes round several times in an epoch is augmented anew each time.
-        turns = indices[first] // own
-        parts = []
+        turns = -(-self.half // self.own)
+        return self._joined(indices, lambda some, turn: self.split.batch(some, seed=seed, draw=draw * turns + turn))
+
+    def plain(self, indices: Tensor) -> dict[str, Tensor]:
+        return self._joined(indices, lambda some, turn: self.split.plain(some))
+
+    def _joined(self, indices: Tensor, read: Callable[[Tensor, int], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Examples of the data, read with the number of times they have come in the epoch, and samples between them."""
+        place, first = torch.arange(len(indices)), indices < self.half
+        turns, parts = indices[first] // self.own, []
         for turn in turns.unique().tolist():
             some = turns == turn
-            visit = draw * -(-self.half // own) + turn
-            parts.append((place[first][some], self.split.batch(indices[first][some] % own, seed=seed, draw=visit)))
+            parts.append((place[first][some], read(indices[first][some] % self.own, turn)))
         rest = (indices[~first] - self.half) % len(self._x)
         told = {name: held[rest] for name, held in self.conditions.items()}
         parts.append((place[~first], self._with_conditions(self._take(rest), told, None, Noise(0, rest))))
         return _put_together([part for part in parts if len(part[0])], len(indices))
-
-    def plain(self, indices: Tensor) -> dict[str, Tensor]:
-        return self.batch(indices)
 
 
 def _put_together(parts: list[tuple[Tensor, dict[str, Tensor]]], count: int) -> dict[str, Tensor]:
