@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ import small_pipelines as small  # noqa: E402
 
 CLOSE = 5e-5
 WORDS = ("a red apple", "a green pear")
-QUICK = OutputConfig(log_every=2, validate_every=0, sample_every=0, checkpoint_every=2)
+QUICK = OutputConfig(log_every=2, validate_every=2, validate_on=4, sample_every=0, checkpoint_every=2)
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +149,20 @@ def test_the_text_encoder_learns_or_does_not(place: Path, tmp_path: Path) -> Non
     made = tuned(base, tmp_path / "again", data, train_text_encoder=True)
     assert torch.equal(images(made, caption=WORDS[0]), images(langevin.load(tmp_path / "again"), caption=WORDS[0]))
     assert torch.equal(images(made), images(langevin.load(tmp_path / "again")))
+
+
+def test_no_class_stays_no_class(tmp_path: Path) -> None:
+    """A U-Net of ours with classes, exported, learns on: the class behind the others is still that of none."""
+    options = langevin.nn.default((3, 16, 16), {"label": 2}, name="unet2d", time_range=(0, 999))
+    reading = langevin.denoisers.AffineParameterization("v", sigma_data=0.5, time="index", scale_input=False)
+    network = langevin.nn.create_network(options)
+    mine = langevin.denoisers.NetworkDenoiser(network, langevin.processes.DDPM(), reading, (3, 16, 16))
+    mine = replace(mine, data=DataInfo("plain", (3, 16, 16), -1.0, 1.0, ("a", "b"), 256))
+    adapter.save(mine, tmp_path / "base")
+    tuned(tmp_path / "base", tmp_path / "run", pictures((3, 16, 16), classes=("a", "b")), steps=1)
+    again = langevin.load(tmp_path / "run", device="cpu")
+    assert again.condition_sizes == {"label": 2}
+    assert again.network.null_label == 2
 
 
 def test_tokens_of_a_caption_are_its_text(place: Path) -> None:

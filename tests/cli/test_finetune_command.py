@@ -27,8 +27,11 @@ def pictures(folder: Path, classes: tuple[str, ...]) -> Path:
 def test_a_folder_without_classes(langevin: Run, model: Path, tmp_path: Path) -> None:
     """Read at the model's size; sampled without a class, and measured so."""
     out = tmp_path / "run"
-    said = langevin("train", pictures(tmp_path / "photos", ()), "--from", model, "--lora", 2, "--out", out, *QUICK)
+    shown = [*QUICK[:-3], 3, *QUICK[-2:]]
+    said = langevin("train", pictures(tmp_path / "photos", ()), "--from", model, "--lora", 2, "--out", out, *shown)
     assert said.code == 0, said.err
+    width, height = Image.open(out / "pictures" / "step-0000003.png").size
+    assert width == height  # eight rows of eight, and not ten columns under the names of classes
     assert "read at 8 x 8 in grey, as the pretrained model makes them" in said.err
     assert f"going on from {model}" in said.err
     assert "copies so few" not in said.err
@@ -41,7 +44,9 @@ def test_a_folder_without_classes(langevin: Run, model: Path, tmp_path: Path) ->
         assert np.abs(held["x"] - none).max() > 0
     measured = langevin("evaluate", out, "-n", 16, "--steps", 2, "--features", "pixels")
     assert measured.code == 0, measured.err
-    assert json.loads((out / "evaluation.json").read_text())["measures"]
+    held = json.loads((out / "evaluation.json").read_text())
+    assert held["measures"]
+    assert held["samples"]["label"] == "given"
     about = langevin("info", out)
     assert f"of rank 2, of the model {model}" in about.out
 
