@@ -32,7 +32,7 @@ def test_a_folder_without_classes(langevin: Run, model: Path, tmp_path: Path) ->
     assert said.code == 0, said.err
     width, height = Image.open(out / "pictures" / "step-0000003.png").size
     assert width == height  # eight rows of eight, and not ten columns under the names of classes
-    assert "read at 8 x 8 in grey, as the pretrained model makes them" in said.err
+    assert "of 8 x 8 in grey: " in said.err
     assert f"going on from {model}" in said.err
     assert "copies so few" not in said.err
     drawn = langevin("sample", out, "-n", 8, "--label", "none", "--out", tmp_path / "drawn")

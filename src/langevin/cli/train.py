@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import warnings
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -174,8 +173,6 @@ def _as_told(base: Any, read: dict[str, Any]) -> dict[str, Any]:
     if about is None or not about.is_image:
         return read
     channels, height, width = about.shape
-    colour = {1: " in grey", 3: " in colour"}.get(channels, "")
-    print(f"pictures are read at {height} x {width}{colour}, as the pretrained model makes them", file=sys.stderr)
     return {
         **read,
         "size": read["size"] if read["size"] is not None or height != width else height,

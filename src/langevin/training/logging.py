@@ -83,7 +83,8 @@ def opening(
     ]
     if start.weights is not None:
         rest = f", every second example one of {start.prior:,} samples of it" if start.prior else ""
-        lines.insert(1, f"going on from {start.model or 'a pretrained model'}{rest}")
+        as_it = ", whose size and colours the pictures are read in" if what != "points" and what != "sequences" else ""
+        lines.insert(1, f"going on from {start.model or 'a pretrained model'}{as_it}{rest}")
     if what == "images" and train < FEW and start.weights is None:
         lines.append(
             f"{train} images are few: expect the model to repeat them and to mix them, not to invent; some hundreds "

@@ -25,7 +25,7 @@ def sampler_of(sampler: Sampler | str | None, moments: GaussianFrame | Tensor | 
     if chosen is None:
         chosen = default_sampler(process)
         if isinstance(chosen, GaussianRemainder):  # a pipeline guides where the scheduler does not see it
-            chosen = replace(chosen, order=3)
+            chosen = replace(chosen, order=2)
     check_sampler(chosen)
     chosen.check(process)
     if isinstance(chosen, GaussianRemainder) and chosen.eta:  # a first step whose noise a pipeline would not know

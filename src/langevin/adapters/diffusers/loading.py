@@ -80,6 +80,8 @@ def with_learned(model: Any, folder: Path) -> Any:
     if isinstance(model, Autoencoder):
         return model
     own, where = model.belief_of, place(folder, model)
+    if not where.is_dir():
+        return model
     found = replace(own, solvers=solvers_of(where, stamp(own)), learned_variances=variances_of(where, own))
     return replace(model, base=found) if isinstance(model, Latent) else found
 

@@ -43,8 +43,8 @@ class Prompts(nn.Module, ABC):
             none = self.encode([""])
         self.sizes = {name: tuple(value.shape[1:]) for name, value in none.items()}
         self.zeros = zeros
-        self._kept: dict[str, Tensor] = {}
-        self._version = -1
+        self._kept: dict[str, Tensor] = {"": self._row(none)}
+        self._version = self._steps()
 
     @abstractmethod
     def encode(self, texts: list[str]) -> dict[str, Tensor]:
@@ -72,7 +72,7 @@ class Prompts(nn.Module, ABC):
                 return torch.zeros(1, self.size, dtype=self.like.dtype, device=self.like.device)
         if self._learning():
             return self._row(self.encode([text]))
-        version = sum(p._version for p in self.encoders.parameters())
+        version = self._steps()
         if version != self._version or sum(row.numel() for row in self._kept.values()) > KEPT:
             self._kept, self._version = {}, version
         if text not in self._kept:
@@ -113,11 +113,14 @@ class Prompts(nn.Module, ABC):
             rows = self.row(None).expand(batch, self.size)
         else:
             rows = self.read(captions)
-            gone = rows[:, :1].isnan()
-            rows = torch.where(gone, self.row(None), rows) if bool(gone.any()) else rows
+            rows = torch.where(rows[:, :1].isnan(), self.row(None), rows)
         lengths = [math.prod(size) for size in self.sizes.values()]
         pieces = rows.split(lengths, dim=1)
         return {name: piece.unflatten(1, size) for (name, size), piece in zip(self.sizes.items(), pieces)}
+
+    def _steps(self) -> int:
+        """What grows with each step that the encoders learn."""
+        return sum(p._version for p in self.encoders.parameters())
 
     def _learning(self) -> bool:
         """Whether gradients of the encoders are asked for."""
