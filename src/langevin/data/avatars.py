@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import TypeVar
 from xml.etree import ElementTree
 
@@ -20,13 +18,10 @@ from .._errors import UserError
 from .._registry import register
 from ..distributions import Noise
 from ..numerics.streams import Stream
-from ..storage.untrusted import room
 from . import svg
-from ._progress import track
-from .dataset import Dataset, Examples, Options, assemble, limited
-from .made import kept
+from .dataset import Dataset, Options
+from .made import chosen, code_of, drawn_set, side_of, stacked
 from .packages import package
-from .text_features import caption_conditions
 
 T = TypeVar("T")
 
@@ -34,6 +29,9 @@ PACKAGE = "python-avatars"
 PARTS = "python_avatars/avatar_parts/"
 
 TRAIN, TEST = 4_000, 400
+COUNTS = (0, TRAIN, TRAIN + TEST)
+"""The indices at which the faces to train on and those held out begin, and the end."""
+
 SEED = 0
 
 SKINS = {"pale": "#ffdbb4", "light": "#edb98a", "brown": "#c27d4b", "dark": "#614335"}
@@ -239,14 +237,8 @@ def read_parts() -> dict[str, bytes]:
 def pictures(shown: Sequence[Avatar], parts: Mapping[str, bytes], side: int, progress: bool = True) -> np.ndarray:
     """The pictures of some faces, uint8 ``(N, 3, side, side)``."""
 
-    def rendered() -> Iterator[np.ndarray]:
-        for one in shown:
-            yield svg.render(drawing(one, parts), side, GROUNDS[one.background])
-
-    x = np.empty((len(shown), 3, side, side), np.uint8)
-    for i, picture in enumerate(track(rendered(), len(shown), "avatars", progress)):
-        x[i] = picture
-    return x
+    frames = (svg.render(drawing(one, parts), side, GROUNDS[one.background]) for one in shown)
+    return stacked(frames, len(shown), "avatars", progress)
 
 
 @register(
@@ -270,27 +262,10 @@ def avatars(options: Options | None = None) -> Dataset:
             without resvg-py.
     """
     options = options or Options()
-    side = options.size or 32
-    if options.channels not in (None, 3) or options.crop != "center" or not 16 <= side <= 64:
-        raise UserError("avatars: images are in colour and whole, with a size of 16 to 64; got other options.")
-    version = svg.renderer().__version__
+    side = side_of("avatars", options, 16, 64, mirrored=True)
+    words = (package(PACKAGE).sha256, svg.renderer().__version__, code_of(__file__, str(svg.__file__)))
     parts = read_parts()
-    room(3 * side**2 * (TRAIN + TEST), f"avatars at size {side}")
-    rows = [torch.arange(first, last) for first, last in pairwise((0, TRAIN, TRAIN + TEST))]
-    if options.limit is None:
-        code = hashlib.sha256(b"".join(Path(str(file)).read_bytes() for file in (__file__, svg.__file__)))
-        words = (package(PACKAGE).sha256, version, code.hexdigest())
-        whole: Callable[[], np.ndarray] = lambda: pictures(avatars_at(torch.cat(rows)), parts, side, options.progress)
-        x = torch.from_numpy(kept(f"avatars-{side}", words, whole))
-        images = [x[:TRAIN], x[TRAIN:]]
-    else:
-        none = [np.zeros(len(part), dtype=bool) for part in rows]
-        rows = [p[limited([str(i) for i in range(len(p))], z, options.limit)] for p, z in zip(rows, none)]
-        images = [torch.from_numpy(pictures(avatars_at(part), parts, side, options.progress)) for part in rows]
-    shown = [avatars_at(part) for part in rows]
-    told = caption_conditions([[one.caption for one in part] for part in shown], options, "avatars", CAPTION)
-    made = []
-    for part, image, text in zip(shown, images, told):
-        named = [one.attributes for one in part]
-        made.append(Examples(image, text, {key: [row[key] for row in named] for key in named[0]}))
-    return assemble("avatars", made, options, levels=256)
+    rows = [torch.arange(first, last)[chosen(range(last - first), options.limit)] for first, last in pairwise(COUNTS)]
+    draw = lambda shown: pictures(shown, parts, side, options.progress)
+    shape = (3, side, side)
+    return drawn_set("avatars", [*map(avatars_at, rows)], draw, options, shape=shape, words=words, caption=CAPTION)

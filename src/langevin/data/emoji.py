@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from .._errors import UserError
 from .._registry import register
-from ..storage.untrusted import room
 from . import _hash, svg
-from ._progress import track
-from .dataset import Dataset, Examples, Options, assemble, limited
-from .made import kept
+from .dataset import Dataset, Options
+from .made import chosen, code_of, drawn_set, side_of, stacked
 from .packages import package
-from .text_features import caption_conditions
 
 OPENMOJI = "openmoji"
 
@@ -183,14 +176,7 @@ def emojis() -> list[Emoji]:
 def pictures(shown: Sequence[Emoji], side: int, progress: bool = True) -> np.ndarray:
     """The pictures of some emoji, uint8 ``(N, 3, side, side)``."""
 
-    def rendered() -> Iterator[np.ndarray]:
-        for one in shown:
-            yield svg.render(one.drawing, side)
-
-    x = np.empty((len(shown), 3, side, side), np.uint8)
-    for i, picture in enumerate(track(rendered(), len(shown), "emoji", progress)):
-        x[i] = picture
-    return x
+    return stacked((svg.render(one.drawing, side) for one in shown), len(shown), "emoji", progress)
 
 
 @register(
@@ -213,28 +199,11 @@ def emoji(options: Options | None = None) -> Dataset:
             been fetched; without resvg-py.
     """
     options = options or Options()
-    side = options.size or 32
-    if options.channels not in (None, 3) or options.crop != "center" or options.flip or not 16 <= side <= 64:
-        raise UserError(
-            "emoji: images are in colour, whole and never mirrored, with a size of 16 to 64; got other options."
-        )
-    version = svg.renderer().__version__
-    shown = emojis()
-    test = np.array([one.part != "train" for one in shown])
-    chosen = limited([f"{one.style}/{one.code}" for one in shown], test, options.limit)
-    room(3 * side**2 * len(chosen), f"emoji at size {side}")
-    if options.limit is None:
-        sums = [package(name).sha256 for name in (*ICONIFY.values(), OPENMOJI)]
-        code = hashlib.sha256(b"".join(Path(str(file)).read_bytes() for file in (__file__, svg.__file__)))
-        words = (*sums, version, code.hexdigest())
-        x = torch.from_numpy(kept(f"emoji-{side}", words, lambda: pictures(shown, side, options.progress)))
-    else:
-        shown, test = [shown[i] for i in chosen], test[chosen]
-        x = torch.from_numpy(pictures(shown, side, options.progress))
-    index = [np.flatnonzero(mask).tolist() for mask in (~test, test)]
-    told = caption_conditions([[shown[i].caption for i in rows] for rows in index], options, "emoji", CAPTION)
-    parts = []
-    for rows, text in zip(index, told):
-        named = [shown[i].attributes for i in rows]
-        parts.append(Examples(x[rows], text, {name: [row[name] for row in named] for name in named[0]}))
-    return assemble("emoji", parts, options, levels=256)
+    side = side_of("emoji", options, 16, 64)
+    sums = [package(name).sha256 for name in (*ICONIFY.values(), OPENMOJI)]
+    words = (*sums, svg.renderer().__version__, code_of(__file__, str(svg.__file__)))
+    every = emojis()
+    shown = [[one for one in every if (one.part == "train") is trained] for trained in (True, False)]
+    parts = [[part[i] for i in chosen((f"{one.style}/{one.code}" for one in part), options.limit)] for part in shown]
+    draw = lambda some: pictures(some, side, options.progress)
+    return drawn_set("emoji", parts, draw, options, shape=(3, side, side), words=words, caption=CAPTION)

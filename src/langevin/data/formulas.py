@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from .._errors import UserError
 from .._registry import register
-from ..storage.untrusted import room
 from . import _hash
-from ._progress import track
-from .dataset import Dataset, Examples, Options, assemble, limited
-from .made import kept
-from .text_features import caption_conditions
+from .dataset import Dataset, Options
+from .made import chosen, code_of, drawn_set, side_of, stacked
 
 TRAIN, TEST = 5_000, 500
 SEED = 0
@@ -56,6 +50,16 @@ class Formula(NamedTuple):
 
     markup: str
     part: str
+
+    @property
+    def caption(self) -> str:
+        """The markup."""
+        return self.markup
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """The part and the markup."""
+        return {"part": self.part, "markup": self.markup}
 
 
 class _Draw:
@@ -166,14 +170,7 @@ def render(markup: str, height: int) -> np.ndarray:
 def pictures(shown: Sequence[Formula], height: int, progress: bool = True) -> np.ndarray:
     """The pictures of formulas, uint8 ``(N, 1, height, 4·height)``."""
 
-    def rendered() -> Iterator[np.ndarray]:
-        for one in shown:
-            yield render(one.markup, height)
-
-    x = np.empty((len(shown), 1, height, WIDE * height), np.uint8)
-    for i, picture in enumerate(track(rendered(), len(shown), "formulas", progress)):
-        x[i] = picture
-    return x
+    return stacked((render(one.markup, height) for one in shown), len(shown), "formulas", progress)
 
 
 @register(
@@ -196,29 +193,11 @@ def formulas(options: Options | None = None) -> Dataset:
         UserError: for a size out of its range, colour, windows of pictures or mirrored ones.
     """
     options = options or Options()
-    height = options.size or 32
-    if options.channels not in (None, 1) or options.crop != "center" or options.flip or not 32 <= height <= 64:
-        raise UserError(
-            "formulas: images are grey, whole and never mirrored, with a size (their height) of 32 to 64; got other "
-            "options."
-        )
-    shown = formulas_in_order()
-    room(WIDE * height**2 * (TRAIN + TEST), f"formulas at size {height}")
-    if options.limit is None:
-        whole = lambda: pictures([*shown[0], *shown[1]], height, options.progress)
-        x = torch.from_numpy(kept(f"formulas-{height}", _decides(), whole))
-        images = [x[:TRAIN], x[TRAIN:]]
-    else:
-        keys = [[one.markup for one in part] for part in shown]
-        chosen = [limited(key, np.zeros(len(key), dtype=bool), options.limit).tolist() for key in keys]
-        shown = ([shown[0][i] for i in chosen[0]], [shown[1][i] for i in chosen[1]])
-        images = [torch.from_numpy(pictures(part, height, options.progress)) for part in shown]
-    told = caption_conditions([[one.markup for one in part] for part in shown], options, "formulas", CAPTION)
-    parts = []
-    for part, image, text in zip(shown, images, told):
-        attributes = {"part": [one.part for one in part], "markup": [one.markup for one in part]}
-        parts.append(Examples(image, text, attributes))
-    return assemble("formulas", parts, options, levels=256)
+    height = side_of("formulas", options, 32, 64, grey=True, side=" (their height)")
+    parts = [[part[i] for i in chosen((one.markup for one in part), options.limit)] for part in formulas_in_order()]
+    draw = lambda shown: pictures(shown, height, options.progress)
+    shape = (1, height, WIDE * height)
+    return drawn_set("formulas", parts, draw, options, shape=shape, words=_decides(), caption=CAPTION)
 
 
 def _decides() -> tuple[str, ...]:
@@ -226,4 +205,4 @@ def _decides() -> tuple[str, ...]:
     import matplotlib
     import PIL
 
-    return matplotlib.__version__, PIL.__version__, hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    return matplotlib.__version__, PIL.__version__, code_of(__file__)

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .._errors import UserError
 from .._registry import register
 from ..distributions import Noise
 from ..numerics.streams import Stream
-from ..storage.untrusted import room
 from . import _hash
 from . import faces as _faces
 from ._progress import track
-from .dataset import Dataset, Examples, Options, assemble, limited
+from .dataset import Dataset, Options
 from .faces import CHARACTERS, FACES, LONG_SIDE, MARGIN, Face, digest, system_faces
-from .made import kept
-from .text_features import caption_conditions
+from .made import chosen, code_of, drawn_set, side_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,6 +29,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TRAIN, TEST = 20_000, 2_000
+COUNTS = (0, TRAIN, TRAIN + TEST)
+"""The indices at which the examples to train on and those held out begin, and the end."""
+
 SEED = 0
 
 SIZES = {"small": (0.30, 0.38), "medium": (0.48, 0.58), "large": (0.72, 0.86)}
@@ -337,41 +334,23 @@ def glyphs_system(options: Options | None = None) -> Dataset:
 
 
 def _glyphs(name: str, faces: tuple[Face, ...], options: Options) -> Dataset:
-    side = options.size or 32
-    if options.channels not in (None, 3) or options.crop != "center" or options.flip or not 16 <= side <= 64:
-        raise UserError(
-            f"{name}: images are in colour, whole and never mirrored, with a size of 16 to 64; got other options."
-        )
-    counts = (0, TRAIN, TRAIN + TEST)
-    rows = [torch.arange(first, last)[_chosen(last - first, options.limit)] for first, last in pairwise(counts)]
-    room(3 * side**2 * sum(map(len, rows)), f"{name} at size {side}")
-    shown = [glyphs_at(part, faces) for part in rows]
-    if options.limit is None:
-        whole = functools.partial(pictures, [*shown[0], *shown[1]], side, options.progress)
-        x = torch.from_numpy(kept(f"{name}-{side}", _decides(faces), whole))
-        images = [x[:TRAIN], x[TRAIN:]]
-    else:
-        images = [torch.from_numpy(pictures(part, side, options.progress)) for part in shown]
-    told = caption_conditions([[glyph.caption for glyph in part] for part in shown], options, name, CAPTION)
-    parts = []
-    for part, image, text in zip(shown, images, told):
-        label = torch.tensor([CHARACTERS.index(glyph.character) for glyph in part])
-        named = [glyph.attributes for glyph in part]
-        attributes = {key: [row[key] for row in named] for key in named[0]}
-        parts.append(Examples(image, {"label": label, **text}, attributes))
-    return assemble(name, parts, options, classes=tuple(CHARACTERS), levels=256)
-
-
-def _chosen(count: int, limit: int | None) -> np.ndarray:
-    """Which of so many examples a limit leaves."""
-    return limited([str(i) for i in range(count)], np.zeros(count, dtype=bool), limit)
+    side = side_of(name, options, 16, 64)
+    rows = [torch.arange(first, last)[chosen(range(last - first), options.limit)] for first, last in pairwise(COUNTS)]
+    return drawn_set(
+        name,
+        [glyphs_at(part, faces) for part in rows],
+        lambda shown: pictures(shown, side, options.progress),
+        options,
+        shape=(3, side, side),
+        words=_decides(faces),
+        caption=CAPTION,
+        classes=tuple(CHARACTERS),
+        label=lambda glyph: CHARACTERS.index(glyph.character),
+    )
 
 
 def _decides(faces: tuple[Face, ...]) -> tuple[str, ...]:
     """All that decides what the pictures are: the fonts, the library that draws, and the code."""
     import PIL
 
-    code = hashlib.sha256(
-        b"".join(Path(str(module.__file__)).read_bytes() for module in (_faces, sys.modules[__name__]))
-    )
-    return digest(faces), PIL.__version__, code.hexdigest()
+    return digest(faces), PIL.__version__, code_of(str(_faces.__file__), __file__)
