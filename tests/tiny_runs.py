@@ -88,7 +88,7 @@ def killed(step: int, part: int = 0) -> Iterator[None]:
 
 @contextmanager
 def interrupted(step: int) -> Iterator[None]:
-    """Ctrl-C in the given step."""
+    """Ctrl-C in the given step; what is raised then is in ``value`` of what is yielded."""
     plain = Run._step
 
     def stepping(self: Run) -> Any:
@@ -96,5 +96,5 @@ def interrupted(step: int) -> Iterator[None]:
             os.kill(os.getpid(), signal.SIGINT)
         return plain(self)
 
-    with mock.patch.object(Run, "_step", stepping), pytest.raises(KeyboardInterrupt):
-        yield
+    with mock.patch.object(Run, "_step", stepping), pytest.raises(KeyboardInterrupt) as caught:
+        yield caught

@@ -18,7 +18,7 @@ from langevin.data import DataInfo
 from langevin.operators import Decoded, Inpaint, Matrix, Measurement, PoissonNoise, Saturate, measure
 from langevin.samplers import PSLD
 from langevin.samplers.inverse.latent import glued
-from langevin.tasks.restore import codec_residual, default_method, on_states, solve
+from langevin.tasks.restore import codec_residual, default_method, on_states
 from langevin.tasks.restore.latent import LATENT
 from linear_codec import Problem, linear_codec, orthonormal
 from support import sliced_w2, thinned, w2_floor
@@ -136,7 +136,7 @@ def test_psld_recovers_a_code_that_is_determined(gamma: float) -> None:
     far = []
     for steps in (50, 800):
         more = {"n": 16, "steps": steps, "zeta": 0.5, "gamma": gamma, "norm": "squared"}
-        found = solve(p.model, A, A(x), 0.0, method="psld", **more)
+        found = langevin.restore(p.model, A, A(x), 0.0, put_back=False, method="psld", **more)
         far.append(float((found - x).square().sum(1).mean().sqrt()))
         mean, var = law(h, (A(x) @ u)[0], 0.8, samplers.grids.karras(p.process, steps), 0.5, gamma)
         expected = float(((mean - (z @ vt.mT)[0]) ** 2 + var).sum().sqrt())
@@ -176,7 +176,7 @@ def test_known_pixels_come_back(name: str) -> None:
     assert torch.equal(x[..., known], x0[:, None, known].expand(2, 3, -1))
     assert not torch.equal(x[..., ~known], x0[:, None, ~known].expand(2, 3, -1))
     torch.testing.assert_close(run(2), x, rtol=1e-9, atol=1e-9)
-    bare = solve(MODEL, A, A(x0), 0.0, method=name, n=3, steps=6)
+    bare = langevin.restore(MODEL, A, A(x0), 0.0, put_back=False, method=name, n=3, steps=6)
     assert not torch.equal(bare[..., known], x[..., known])
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import math
 import shutil
-import signal
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
@@ -21,11 +17,11 @@ from torch import nn
 import langevin
 from langevin import UserError
 from langevin.data import Dataset, Split
-from langevin.models.low_rank import LowRank, fingerprint, layers_of
-from langevin.training import BudgetConfig, Config, OutputConfig, StartConfig, train
-from langevin.training.loop import Run
+from langevin.models.learned import checksum
+from langevin.models.low_rank import LowRank, layers_of
+from langevin.training import BudgetConfig, Config, OptimiserConfig, OutputConfig, StartConfig, train
 from langevin.training.pretrained import WithPrior
-from tiny_runs import points, same_files, tiny
+from tiny_runs import interrupted, points, same_files, tiny
 
 pytest.importorskip("peft")
 ROUNDING = 2.0**-23
@@ -44,6 +40,7 @@ def tuned(base: Path, out: Path, steps: int = 8, dataset: Dataset | None = None,
     config = Config(
         batch=8,
         start=StartConfig(model=str(base), **start),
+        optimiser=OptimiserConfig(lr=1e-2),
         budget=BudgetConfig(steps=steps),
         output=OutputConfig(log_every=3, validate_every=4, validate_on=20, sample_every=0, checkpoint_every=3),
     )
@@ -54,7 +51,8 @@ def asked(model: Any) -> torch.Tensor:
     """The belief's mean at some states of noise."""
     x = torch.linspace(-2, 2, 12).reshape(6, 2)
     with torch.no_grad():
-        return model.given(label=1)(x, 0.3).mean
+        t = model.process.time(torch.tensor(math.log(4.0)))  # σ/α of a half
+        return model.given(label=1)(x, t).mean
 
 
 @pytest.mark.parametrize("start", [{}, {"lora": 2}], ids=["whole", "lora"])
@@ -65,7 +63,7 @@ def test_it_goes_on_from_where_the_model_was(base: Path, tmp_path: Path, start: 
     zero, which move by 1e-30 a step: the beliefs are equal to float32 rounding of their size.
     """
     before = langevin.load(base, device="cpu")
-    seen, mark = asked(before), fingerprint(before.network)
+    seen, mark = asked(before), checksum(before.network)
     config = Config(
         start=StartConfig(model=str(base), **start),
         budget=BudgetConfig(steps=3),
@@ -77,7 +75,7 @@ def test_it_goes_on_from_where_the_model_was(base: Path, tmp_path: Path, start: 
     config = replace(config, optimiser=replace(config.optimiser, lr=1e-2))
     moved = train(config, points(), tmp_path / "moved", device="cpu", quiet=True, base=before)
     assert float((asked(moved) - seen).abs().max()) > 100 * ROUNDING * float(seen.abs().max())
-    assert fingerprint(before.network) == mark
+    assert checksum(before.network) == mark
 
 
 def test_it_is_settled_by_the_model(base: Path, tmp_path: Path) -> None:
@@ -113,9 +111,8 @@ def test_an_update_is_what_the_formula_says(base: Path, tmp_path: Path) -> None:
             assert float((b @ a).abs().max()) > 0
             value = value + b @ a
         torch.testing.assert_close(weights[name], value, rtol=0, atol=3 * ROUNDING)
-    # A sum of W x and B (A x) is not bit for bit that of (W + B A) x: a few layers of 16 numbers of size one.
-    torch.testing.assert_close(asked(found), asked(made), rtol=0, atol=1e-5)
-    assert isinstance(made.network, LowRank)
+    assert torch.equal(asked(found), asked(made))  # what a run returns is what is loaded again
+    assert not isinstance(made.network, LowRank)
     assert made.data == found.data
 
 
@@ -127,7 +124,10 @@ def test_peft_reads_it(base: Path, tmp_path: Path) -> None:
     plain = langevin.load(base, device="cpu")
     theirs = PeftModel.from_pretrained(plain.network, str(tmp_path / "lora"))
     again = replace(plain, network=Taken(theirs, plain.network.config))
-    assert torch.equal(asked(again), asked(made))
+    # W x + B (A x) there, (W + B A) x here: sums of 16 products whose sizes add up to less than 10, so 16 · 2⁻²⁴ · 10 =
+    # 1e-5 a layer, of which there are three.
+    torch.testing.assert_close(asked(again), asked(made), rtol=0, atol=3e-5)
+    assert float((asked(langevin.load(base, device="cpu")) - asked(made)).abs().max()) > 3e-4
 
 
 class Taken(nn.Module):
@@ -184,26 +184,13 @@ def test_what_does_not_learn_is_not_kept_in_checkpoints(base: Path, tmp_path: Pa
     assert size("lora") < size("whole")
 
 
-@contextmanager
-def interrupted(step: int) -> Iterator[None]:
-    """Ctrl-C in the given step, and the sentence that says how to go on."""
-    plain = Run._step
-
-    def stepping(self: Run) -> Any:
-        if self.progress.step + 1 == step:
-            os.kill(os.getpid(), signal.SIGINT)
-        return plain(self)
-
-    with mock.patch.object(Run, "_step", stepping), pytest.raises(KeyboardInterrupt, match="--from"):
-        yield
-
-
 @pytest.mark.parametrize("start", [{}, {"lora": 2, "prior": 6}], ids=["whole", "lora and prior"])
 def test_an_interrupted_run_ends_with_the_same_bytes(base: Path, tmp_path: Path, start: dict[str, Any]) -> None:
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     tuned(base, straight, **start)
-    with interrupted(5):
+    with interrupted(5) as caught:
         tuned(base, broken, **start)
+    assert f"--from {base}" in str(caught.value)
     config = Config(start=StartConfig(model=str(base)))
     model = langevin.load(base, device="cpu")
     train(config, points(), broken, device="cpu", quiet=True, resume=True, base=model)
@@ -290,7 +277,7 @@ def test_data_with_more_than_the_model_takes(base: Path, tmp_path: Path) -> None
     """What a model is not told is said."""
     out = tmp_path / "plain"
     train(tiny(6), points(classes=0), out, device="cpu", quiet=True)
-    with pytest.warns(UserWarning, match="takes no condition: of these data it is not told label"):
+    with pytest.warns(UserWarning, match="takes no condition; label of these data is ignored"):
         tuned(out, tmp_path / "run")
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -223,6 +222,7 @@ def dataset_of(
     Without ``classes`` no sample is drawn for the data: their classes may be others, and captions are not encoded.
     """
     from .. import data
+    from ..data.dataset import with_classes
     from ..data.hub import PREFIX
 
     info: DataInfo | None = model.output
@@ -249,28 +249,9 @@ def dataset_of(
     if dataset.info.shape != model.output_shape:
         raise UserError(f"data must have shape {model.output_shape} as the model has, got {dataset.info.shape}")
     mine = class_names(model)
-    if classes and mine and dataset.info.classes and list(dataset.info.classes) != mine:
-        if set(dataset.info.classes) <= set(mine):  # as a model that went on from another was told them
-            return _renamed(dataset, mine)
-        raise UserError(f"data must have the classes of the model, {mine}, got {list(dataset.info.classes)}")
+    if classes and mine and dataset.info.classes:
+        return with_classes(dataset, mine, "the model's")
     return dataset
-
-
-def _renamed(dataset: Dataset, classes: list[str]) -> Dataset:
-    """The data with the classes of a model, of which they have some."""
-    from ..data.dataset import by_name
-
-    splits = []
-    for split in (dataset.train, dataset.test):
-        some = copy.copy(split)
-        assert split.labels is not None
-        some.conditions = {
-            **split.conditions,
-            "label": by_name(split.labels, dataset.info.classes, classes, "the model's"),
-        }
-        splits.append(some)
-    info = replace(dataset.info, classes=tuple(classes), class_mean=None, class_cov=None)
-    return replace(dataset, info=info, train=splits[0], test=splits[1])
 
 
 def _labels_of(model: Any, dataset: Dataset, n: int) -> dict[str, Tensor]:

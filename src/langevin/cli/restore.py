@@ -174,7 +174,7 @@ def run(options: Options) -> None:
             own = told.counted()
             title = f"restoring {name}" + (f" ({number + 1} of {len(left)})" if len(left) > 1 else "")
             with Bar(title) as bar:
-                x = restoring.solve(
+                x = restoring.restore(
                     larger(own, shape, options.overlap, options.batch),
                     operator,
                     y,
@@ -185,6 +185,7 @@ def run(options: Options) -> None:
                     seed=options.seed,
                     batch=options.batch,
                     progress=bar,
+                    put_back=False,  # ``fit`` judges the method
                     **settings,
                 ).cpu()
             law = operators.GaussianNoise(std)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -213,25 +214,34 @@ def _of_classes(learn: Split, info: DataInfo, known: dict[str, Tensor]) -> dict[
     return {"class_mean": means, "class_cov": covs}
 
 
-def by_name(label: Tensor, names: Sequence[str], known: Sequence[str], whose: str) -> Tensor:
-    """Labels of classes with these names as their places among others.
+def with_classes(dataset: Dataset, classes: Sequence[str], whose: str) -> Dataset:
+    """The data with the classes of a model, of which they have some; each keeps its name and gets the model's number.
 
     Args:
-        label: int64 ``(N,)``, places in ``names``.
-        names: of the classes of the data.
-        known: of those wanted.
+        dataset: with labels.
+        classes: names, in the model's order.
         whose: these are, for messages.
 
     Raises:
-        UserError: for a class that is not among those wanted.
+        UserError: for a class that the model does not have.
     """
-    if strange := [name for name in names if name not in known]:
-        some = f"{', '.join(known[:8])}{', …' if len(known) > 8 else ''}"
+    names = dataset.info.classes
+    if tuple(classes) == tuple(names):
+        return dataset
+    if strange := [name for name in names if name not in classes]:
+        some = f"{', '.join(classes[:8])}{', …' if len(classes) > 8 else ''}"
         raise UserError(
             f"the class {strange[0]!r} of these data is none of {whose} ({some}); name the folders as those, or put "
             "all images into one folder, which has no classes"
         )
-    return torch.tensor([known.index(name) for name in names])[label]
+    place = torch.tensor([list(classes).index(name) for name in names])
+    splits = []
+    for split in (dataset.train, dataset.test):
+        some_split = copy.copy(split)
+        some_split.conditions = {**split.conditions, "label": place[split.conditions["label"]]}
+        splits.append(some_split)
+    info = replace(dataset.info, classes=tuple(classes), class_mean=None, class_cov=None)
+    return replace(dataset, info=info, train=splits[0], test=splits[1])
 
 
 def count_nonfinite(x: Tensor) -> int:

@@ -28,6 +28,7 @@ from ..denoisers import (
 from ..storage import files
 from ..storage.untrusted import hints, reading, settings, typed
 from . import kinds, parts
+from .custom import CustomFormat
 from .header import modelspec
 from .learned import stamp
 from .load_network import load_network
@@ -90,11 +91,9 @@ def contents(model: Any) -> dict[str, bytes]:
     Raises:
         UserError: for what is no model that can be saved.
     """
-    # A network from elsewhere is kept as those it comes from keep it.
-    own = getattr(getattr(model, "network", None), "contents", None)
-    if own is not None:
-        written: dict[str, bytes] = own(model)
-        return written
+    network = getattr(model, "network", None)  # a model of parts may have none
+    if isinstance(network, CustomFormat):
+        return network.contents(model)
     kind = getattr(model, "kind", None)
     if kind in parts.PARTED:
         held = {f"{name}/{file}": data for name, part in model.parts.items() for file, data in contents(part).items()}
@@ -237,7 +236,7 @@ def _load_plain(folder: Path, config: Mapping[str, Any], device: torch.device | 
     with reading(folder / CONFIG, folder):
         kinds.check(config)
         trained(config["training"])
-        data = DataInfo.from_dict(config["data"], _moments(folder, config))
+        data = DataInfo.from_dict(config["data"], moments_of(folder, config))
         made = kinds.make(_network(folder, config), data, config)
     _place(made.network, device)
     files.agree(folder, config["files"])
@@ -302,7 +301,8 @@ def _place(network: torch.nn.Module, device: torch.device | str | None) -> None:
     network.eval().to(device)
 
 
-def _moments(folder: Path, config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def moments_of(folder: Path, config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The moments of the data that a configuration names, which lie beside it."""
     named, file = typed(list[str], config["moments"], "moments"), files.place(folder, MOMENTS)
     held = sorted(files.outline(file)) if named else []
     if held != sorted(named):
@@ -335,7 +335,7 @@ def _build(folder: Path, config: Mapping[str, Any]) -> NetworkDenoiser:
     network.check_shape(read.network_shapes(process, shape)[0])
     data = None
     if config["data"] is not None:
-        data = DataInfo.from_dict(config["data"], _moments(folder, config))
+        data = DataInfo.from_dict(config["data"], moments_of(folder, config))
         if tuple(data.shape) != shape:
             raise UserError(f"{file}: shape {shape} contradicts that of the data, {tuple(data.shape)}")
     return make_denoiser(

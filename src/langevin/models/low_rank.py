@@ -1,9 +1,8 @@
-"""Networks that learn a low-rank update of some of their layers, and directories that hold such an update alone."""
+"""LoRA: low-rank updates of some layers of a network, and directories that hold the updates alone."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,10 @@ from ..data import DataInfo
 from ..denoisers import NetworkDenoiser
 from ..storage import files
 from ..storage.untrusted import reading, typed
-from .parts import Latent
+from .custom import CustomFormat
+from .directory import CONFIG, FORMAT, MOMENTS, moments_of, trained
+from .learned import checksum
+from .parts import with_denoiser
 from .timing import timeless
 
 PROJECTIONS = (
@@ -29,10 +31,9 @@ PROJECTIONS = (
 SHARE = 0.2
 """Of the layers, that attention must have to be updated alone."""
 
-KIND, FORMAT = "adapter", 3
-"""The kind of such a directory, and the version of its format, which is that of model directories."""
+KIND = "adapter"
+"""The kind of such a directory."""
 
-CONFIG, MOMENTS = "config.json", "data.safetensors"
 PEFT_CONFIG, PEFT_WEIGHTS, DIFFUSERS_WEIGHTS = (
     "adapter_config.json",
     "adapter_model.safetensors",
@@ -40,6 +41,9 @@ PEFT_CONFIG, PEFT_WEIGHTS, DIFFUSERS_WEIGHTS = (
 )
 """The files that peft reads (``PeftModel.from_pretrained``), and that pipelines of diffusers read
 (``load_lora_weights``)."""
+
+PREFIX = "base_model.model."
+"""What peft writes before the names of tensors."""
 
 READ = ("diffusers", "shift")
 """What a model's record says of how its pipeline asks it, which stays true of the model with an update."""
@@ -52,15 +56,6 @@ def parts_of(network: nn.Module) -> dict[str, nn.Module]:
     """What of a network may learn, by name, what denoises first: all of it, under no name, if it does not say."""
     parts: Callable[[], dict[str, nn.Module]] = getattr(network, "parts", lambda: {"": network})
     return parts()
-
-
-def fingerprint(network: nn.Module) -> str:
-    """The SHA-256 of a network's parameters in float32, by name."""
-    found = hashlib.sha256()
-    for name, value in sorted(network.named_parameters()):
-        found.update(name.encode())
-        found.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
 
 
 def layers_of(part: nn.Module, endings: Sequence[str] = ()) -> list[str]:
@@ -88,7 +83,7 @@ def layers_of(part: nn.Module, endings: Sequence[str] = ()) -> list[str]:
     return found if endings or len(found) >= SHARE * len(known) else known
 
 
-class LowRank(nn.Module):
+class LowRank(nn.Module, CustomFormat):
     r"""A network with :math:`W + B A` in the place of some weights W, which stay as they are (arXiv:2106.09685 eq. 3).
 
     A is ``(r, in)`` and drawn at random, B is ``(out, r)`` and begins at zero, so the network begins as it was. peft
@@ -99,7 +94,7 @@ class LowRank(nn.Module):
         layers: the names of the layers, by the name of the part of the network they are in (see ``parts_of``).
         rank: r, at least 1.
         base: the directory or repository that the network is of.
-        weights: the ``fingerprint`` of the network.
+        weights: ``learned.checksum`` of the network.
     """
 
     foreign = True
@@ -112,7 +107,7 @@ class LowRank(nn.Module):
         check_integer("rank", rank, 1)
         self.network, self.rank, self.base, self.weights = network, rank, base, weights
         self.layers = {name: list(chosen) for name, chosen in layers.items()}
-        for name, part in self.adapted().items():
+        for name, part in self.updated().items():
             _peft().inject_adapter_in_model(self._peft_config(name), part, adapter_name=ADAPTER)
 
     def _peft_config(self, name: str) -> Any:
@@ -120,7 +115,7 @@ class LowRank(nn.Module):
             r=self.rank, lora_alpha=self.rank, target_modules=self.layers[name], base_model_name_or_path=self.base
         )
 
-    def adapted(self) -> dict[str, nn.Module]:
+    def updated(self) -> dict[str, nn.Module]:
         """The parts whose layers have an update, by name."""
         parts = parts_of(self.network)
         return {name: parts[name] for name in self.layers}
@@ -142,17 +137,17 @@ class LowRank(nn.Module):
         """The matrices A and B by the name of the part and of the layer, as peft calls them."""
         state = _peft().get_peft_model_state_dict
         given = {"adapter_name": ADAPTER, "save_embedding_layers": False}
-        return {name: dict(state(part, **given)) for name, part in self.adapted().items()}
+        return {name: dict(state(part, **given)) for name, part in self.updated().items()}
 
     def load(self, updates: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Take over the matrices of ``updates()``."""
-        for name, part in self.adapted().items():
+        for name, part in self.updated().items():
             _peft().set_peft_model_state_dict(part, dict(updates[name]), adapter_name=ADAPTER)
 
     def merged(self) -> nn.Module:
         """A copy of the network with W + BA as its weights, and no layers but its own."""
         copied = copy.deepcopy(self)
-        for part in copied.adapted().values():
+        for part in copied.updated().values():
             for name, layer in [m for m in part.named_modules() if hasattr(m[1], "get_base_layer")]:
                 layer.merge()
                 parent, _, leaf = name.rpartition(".")
@@ -161,20 +156,18 @@ class LowRank(nn.Module):
         return copied.network
 
     def contents(self, model: Any) -> dict[str, bytes]:
-        """What a directory of the update alone holds, by file; ``model`` is the denoiser or ``Latent`` it is of."""
+        """What a directory of the LoRA alone holds, by file."""
         held: dict[str, bytes] = {}
-        denoiser = model.base if isinstance(model, Latent) else model
+        denoiser = model.belief_of
         updates = {
             name: {key: v.float().cpu().contiguous() for key, v in update.items()}
             for name, update in self.updates().items()
         }
         for i, (name, update) in enumerate(updates.items()):
-            folder = f"{name}/" if i else ""
+            folder = _folder(i, name)
             settings = {k: sorted(v) if isinstance(v, set) else v for k, v in self._peft_config(name).to_dict().items()}
             held[folder + PEFT_CONFIG] = files.as_json(settings)
-            held[folder + PEFT_WEIGHTS] = files.as_safetensors(
-                {f"base_model.model.{key}": v for key, v in update.items()}
-            )
+            held[folder + PEFT_WEIGHTS] = files.as_safetensors({PREFIX + key: v for key, v in update.items()})
         if "" not in updates:
             whole = {f"{name}.{key}": v for name, update in updates.items() for key, v in update.items()}
             held[DIFFUSERS_WEIGHTS] = files.as_safetensors(whole)
@@ -204,7 +197,7 @@ def is_adapter(folder: Path) -> bool:
 
 
 def load_adapter(folder: Path, load: Callable[[str], Any], base: str | None = None) -> Any:
-    """The model of a directory of a low-rank update: the model it is of, with the update merged into its weights.
+    """The model of a directory of a LoRA: the model that it was trained on, with B A added to its weights.
 
     Args:
         folder: as a training run with ``--lora`` leaves it.
@@ -215,69 +208,96 @@ def load_adapter(folder: Path, load: Callable[[str], Any], base: str | None = No
         UserError: for files that are damaged or contradict each other, and a base that is not there or another.
     """
     file = files.place(folder, CONFIG)
+    config = _read(folder, file)
+    model = _base(folder, config["base"], load, base)
+    denoiser: NetworkDenoiser = model.belief_of
+    with reading(file):
+        network = _updated(folder, denoiser.network, config)
+        data = denoiser.data
+        if config["data"] is not None:
+            data = DataInfo.from_dict(config["data"], moments_of(folder, config))
+            if tuple(data.shape) != tuple(denoiser.shape):
+                raise UserError(f"data of shape {data.shape} are not those of the model, {denoiser.shape}")
+    files.agree(folder, config["files"])
+    stays = {key: denoiser.config[key] for key in READ if key in denoiser.config}
+    about = f"of rank {config['rank']}, of the model {config['base']['path']}"
+    tuned = replace(
+        denoiser,
+        network=network.merged().eval().to(denoiser.device),
+        data=data,
+        config={**stays, "lora": about, **config["training"]},
+        solvers=(),
+        learned_variances={},
+    )
+    return with_denoiser(model, tuned)
+
+
+def _read(folder: Path, file: Path) -> dict[str, Any]:
+    """``config.json`` of a LoRA, each value of its type."""
     config = {"files": {}, **files.read_json(file)}
     keys = {"langevin", "kind", "base", "rank", "layers", "data", "moments", "training", "files"}
     files.only(file, config, keys)
     if config["langevin"] != FORMAT:
         raise UserError(f"{file}: format {config['langevin']!r} is unknown; this version of langevin reads {FORMAT}")
-    names = [f"{name}/" if i else "" for i, name in enumerate(config["layers"])]
-    known = {folder + name for folder in names for name in (PEFT_CONFIG, PEFT_WEIGHTS)} | {DIFFUSERS_WEIGHTS, MOMENTS}
-    files.digests(file, config["files"], known)
     with reading(file):
-        about = typed(dict[str, str], config["base"], "base")
-        layers = typed(dict[str, list[str]], config["layers"], "layers")
-        rank, training = typed(int, config["rank"], "rank"), typed(dict, config["training"], "training")
+        about, layers = typed(dict[str, str], config["base"], "base"), config["layers"]
+        typed(dict[str, list[str]], layers, "layers")
+        rank = typed(int, config["rank"], "rank")
+        trained(typed(dict, config["training"], "training"))
         if set(about) != {"path", "weights"} or not layers or not 1 <= rank <= 2**16:
-            raise UserError(f"an adapter has a base, a rank and layers, got {shown(about)}, {rank}, {shown(layers)}")
-    where = about["path"] if base is None else base
+            raise UserError(f"a LoRA has a base, a rank and layers, got {shown(about)}, {rank}, {shown(layers)}")
+    names = [_folder(i, name) + held for i, name in enumerate(layers) for held in (PEFT_CONFIG, PEFT_WEIGHTS)]
+    files.digests(file, config["files"], {*names, DIFFUSERS_WEIGHTS, MOMENTS})
+    return config
+
+
+def _base(folder: Path, about: Mapping[str, str], load: Callable[[str], Any], given: str | None) -> Any:
+    """The model that a LoRA was trained on, by its path, or where it is given."""
+    where = about["path"] if given is None else given
     try:
         model = load(where)
     except UserError as error:
-        more = "" if base is not None else "; give base=… if it lies elsewhere now"
-        raise UserError(
-            f"{folder} is an update of the model {where!r}, which cannot be loaded{more}: {error}"
-        ) from None
-    denoiser = model.base if isinstance(model, Latent) else model
-    if not isinstance(denoiser, NetworkDenoiser) or fingerprint(denoiser.network) != about["weights"]:
-        raise UserError(f"{folder} is an update of another model than {where!r} now is: its weights differ")
-    parts = parts_of(denoiser.network)
-    for name, chosen in layers.items():
+        what = f"{folder} holds a LoRA of the model {where!r}, which cannot be loaded"
+        more = "" if given is not None else "; give base=… if it lies elsewhere now"
+        raise UserError(f"{what}{more}: {error}") from None
+    denoiser = getattr(model, "belief_of", None)
+    if not isinstance(denoiser, NetworkDenoiser) or checksum(denoiser.network) != about["weights"]:
+        raise UserError(f"{folder} holds a LoRA of another model than {where!r} now is: its weights differ")
+    return model
+
+
+def _updated(folder: Path, network: nn.Module, config: Mapping[str, Any]) -> LowRank:
+    """A network with the matrices A and B of a directory."""
+    parts = parts_of(network)
+    for name, chosen in config["layers"].items():
         known = set() if name not in parts else {key for key, _ in parts[name].named_modules()}
         if lost := sorted(set(chosen) - known):
-            raise UserError(f"{file}: the model {where!r} has no layer {name}.{lost[0]}")
-    with reading(file):
-        network = LowRank(denoiser.network, layers, rank, about["path"], about["weights"])
+            raise UserError(f"the model {config['base']['path']!r} has no layer {name}.{lost[0]}")
+    about = config["base"]
+    made = LowRank(network, config["layers"], config["rank"], about["path"], about["weights"])
     updates = {}
-    for i, (name, expected) in enumerate(network.updates().items()):
-        weights = files.place(folder, (f"{name}/" if i else "") + PEFT_WEIGHTS)
+    for i, (name, expected) in enumerate(made.updates().items()):
+        weights = files.place(folder, _folder(i, name) + PEFT_WEIGHTS)
         found = files.read_safetensors(weights)
-        files.fit(weights, found, {f"base_model.model.{key}": v for key, v in expected.items()})
+        files.fit(weights, found, {PREFIX + key: v for key, v in expected.items()})
         if not files.is_finite(found):
             raise UserError(f"{weights} holds weights that are not finite")
-        updates[name] = {key.removeprefix("base_model.model."): v for key, v in found.items()}
-    network.load(updates)
-    data = denoiser.data
-    if config["data"] is not None:
-        moments = files.place(folder, MOMENTS)
-        with reading(file):
-            data = DataInfo.from_dict(config["data"], files.read_safetensors(moments) if config["moments"] else {})
-            if tuple(data.shape) != tuple(denoiser.shape):
-                raise UserError(f"data of shape {data.shape} are not those of the model, {denoiser.shape}")
-    files.agree(folder, config["files"])
-    device = denoiser.device
-    tuned = replace(
-        denoiser,
-        network=network.merged().eval().to(device),
-        data=data,
-        config={
-            **{key: denoiser.config[key] for key in READ if key in denoiser.config},
-            "update": f"of rank {rank}, of the model {about['path']}",
-            **training,
-        },
-        solvers=(),
-        learned_variances={},
-    )
-    return replace(model, base=tuned) if isinstance(model, Latent) else tuned
+        updates[name] = {key.removeprefix(PREFIX): v for key, v in found.items()}
+    made.load(updates)
+    return made
+
+
+def _folder(place: int, name: str) -> str:
+    """Where peft's files of a part lie: those of the first, which denoises, in the directory itself."""
+    return f"{name}/" if place else ""
+
+
+def merged(model: Any) -> Any:
+    """A model with a LoRA in its weights, as it is loaded again; another as it is."""
+    network = model.network
+    if not isinstance(network, LowRank):
+        return model
+    return with_denoiser(model, replace(model.belief_of, network=network.merged().eval()))
 
 
 def _peft() -> Any:

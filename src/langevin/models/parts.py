@@ -101,6 +101,11 @@ class Latent(Transform):
         return cls(parts["denoiser"], parts["codec"])
 
 
+def with_denoiser(model: Any, denoiser: NetworkDenoiser) -> Any:
+    """A model with another denoiser in the place of its own: of a latent one, the denoiser of its codes."""
+    return replace(model, base=denoiser) if isinstance(model, Latent) else denoiser
+
+
 @dataclass(frozen=True, eq=False)
 class Cascade(Denoiser):
     """Denoisers of which each is told, as the condition ``image``, what the one before it made (arXiv:2106.15282).

@@ -215,6 +215,11 @@ class Config:
     output: OutputConfig = field(default_factory=OutputConfig)
     work: ParallelConfig = field(default_factory=ParallelConfig)
 
+    @property
+    def pretrained(self) -> bool:
+        """Whether the run goes on from a pretrained model, whose checksum is known then."""
+        return self.start.weights is not None
+
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))

@@ -81,11 +81,11 @@ def opening(
         f"network {config.network.name} of {count:,} parameters{part}; {config.batch} examples a step, "
         f"{config.precision}, on {where}",
     ]
-    if start.weights is not None:
+    if config.pretrained:
         rest = f", every second example one of {start.prior:,} samples of it" if start.prior else ""
         as_it = ", whose size and colours the pictures are read in" if what != "points" and what != "sequences" else ""
         lines.insert(1, f"going on from {start.model or 'a pretrained model'}{as_it}{rest}")
-    if what == "images" and train < FEW and start.weights is None:
+    if what == "images" and train < FEW and not config.pretrained:
         lines.append(
             f"{train} images are few: expect the model to repeat them and to mix them, not to invent; some hundreds "
             "are a beginning"

@@ -24,6 +24,7 @@ from ..data import Dataset
 from ..denoisers import NetworkDenoiser
 from ..distributions import Noise, Stream
 from ..models import directory
+from ..models.low_rank import merged
 from ..models.parts import Latent
 from ..models.timing import CLOCK, SECONDS
 from ..objectives import ImplicitScoreMatching, SlicedScoreMatching
@@ -234,7 +235,7 @@ class Run:
             self.bar.close()
             if self.metrics is not None:
                 self.metrics.close()
-        model = self._model()
+        model = merged(self._model())
         model.network.to(self.team.device)
         return model.counted()
 
@@ -327,7 +328,7 @@ class Run:
 
     def _before(self) -> None:
         """Draw what a pretrained model makes, from the noises of every later picture."""
-        if self.config.start.weights is not None and not self.progress.step and self.config.output.sample_every != 0:
+        if self.config.pretrained and not self.progress.step and self.config.output.sample_every != 0:
             self._picture()
 
     def _measure(self, seconds: float) -> None:
@@ -466,7 +467,7 @@ class Run:
 
     def _finish(self) -> None:
         self._checkpoint()
-        if self.team.first and self.config.start.weights is not None:
+        if self.team.first and self.config.pretrained:
             together = pictures.before_after(self.out / "pictures")
             if together is not None:
                 self.bar.say(f"{together} shows the samples of before and after, from the same noises")
@@ -510,7 +511,7 @@ class Run:
         words = ["langevin", "train", str(source.pop("source"))]
         for option, value in source.items():
             words += [f"--{option}"] if value is True else [f"--{option}", str(value)]
-        if self.config.start.weights is not None:
+        if self.config.pretrained:
             words += ["--from", str(self.config.start.model)]
         elif self.dataset.codec is not None:
             words += ["--codec", str(self.out / "codec")]

@@ -17,12 +17,13 @@ from .. import samplers
 from .._errors import UserError, check_instance
 from ..data import DataInfo, Dataset, Split
 from ..data.captions import read_text, tokens
-from ..data.dataset import by_name
+from ..data.dataset import with_classes
 from ..denoisers import NetworkDenoiser
 from ..denoisers.conditions import absent, asked_conditions
 from ..distributions import Noise
 from ..models.codes import encode
-from ..models.low_rank import READ, LowRank, fingerprint, layers_of, parts_of
+from ..models.learned import checksum
+from ..models.low_rank import READ, LowRank, layers_of, parts_of
 from ..models.parts import Latent
 from ..nn.text import encode_texts
 from ..objectives import Objective
@@ -184,7 +185,7 @@ def base_of(model: Any) -> NetworkDenoiser:
     Raises:
         UserError: for what has none.
     """
-    base = model.base if isinstance(model, Latent) else model
+    base = getattr(model, "belief_of", model)
     check_instance("base", base, NetworkDenoiser, "a model with a denoiser of a network, as langevin.load(…) gives it")
     found: NetworkDenoiser = base
     return found
@@ -192,7 +193,7 @@ def base_of(model: Any) -> NetworkDenoiser:
 
 def with_checksum(start: StartConfig, base: NetworkDenoiser) -> StartConfig:
     """The settings with the checksum of the model's weights."""
-    return replace(start, weights=fingerprint(base.network))
+    return replace(start, weights=checksum(base.network))
 
 
 def prepare(
@@ -230,36 +231,28 @@ def prepare(
 
 def _told(dataset: Dataset, base: NetworkDenoiser, known: DataInfo | None, caption: str | None) -> Dataset:
     """The data with the conditions that the model takes."""
-    info, takes = dataset.info, base.condition_sizes
-    if left := [name for name in info.conditions if name not in takes]:
+    takes = base.condition_sizes
+    if left := [name for name in dataset.info.conditions if name not in takes]:
         what = ", ".join(takes) or "no condition"
-        warnings.warn(
-            f"the pretrained model takes {what}: of these data it is not told {', '.join(left)}", stacklevel=4
-        )
-    classes = () if known is None else tuple(known.classes)
+        warnings.warn(f"the pretrained model takes {what}; {', '.join(left)} of these data is ignored", stacklevel=4)
+    classes = () if known is None or "label" not in takes else tuple(known.classes)
+    if classes and dataset.info.classes:
+        dataset = with_classes(dataset, classes, "the pretrained model's")
     splits = []
     for split in (dataset.train, dataset.test):
-        held = {name: value for name, value in split.conditions.items() if name in takes}
-        if "label" in held:
-            held["label"] = _labels(held["label"], info.classes, classes, takes["label"])
-        if "caption" in takes and caption is not None:
-            held["caption"] = _captioned(held.get("caption"), caption, len(split))
         some = copy.copy(split)
-        some.conditions = held
+        some.conditions = {name: value for name, value in split.conditions.items() if name in takes}
+        if "caption" in takes and caption is not None:
+            some.conditions["caption"] = _captioned(some.conditions.get("caption"), caption, len(split))
         splits.append(some)
     shapes = {name: tuple(value.shape[1:]) for name, value in splits[0].conditions.items() if name != "label"}
     if splits[0].degrade is not None:
-        shapes |= {name: shape for name, shape in info.conditions.items() if name in ("image", "mask")}
-    moments = {} if classes == tuple(info.classes) else {"class_mean": None, "class_cov": None}
-    told = replace(info, classes=classes if "label" in takes else (), conditions=shapes, **moments)  # type: ignore[arg-type]
+        shapes |= {name: shape for name, shape in dataset.info.conditions.items() if name in ("image", "mask")}
+    own = dataset.info.classes if "label" in takes else ()
+    told = replace(dataset.info, classes=classes or own, conditions=shapes)
+    if told.classes != dataset.info.classes:
+        told = replace(told, class_mean=None, class_cov=None)
     return replace(dataset, info=told, train=splits[0], test=splits[1])
-
-
-def _labels(label: Tensor, names: tuple[str, ...], known: tuple[str, ...], count: int) -> Tensor:
-    """Labels by the model's own numbers of their names."""
-    if not known and len(names) == count:
-        return label
-    return by_name(label, names, known, "the pretrained model's")
 
 
 def _captioned(held: Tensor | None, caption: str, count: int) -> Tensor:

@@ -57,10 +57,10 @@ def plan(
             raise UserError(f"the configuration lacks {', '.join(lost)}")
     except (UserError, TypeError) as error:
         raise UserError(f"{file}: {error}") from None
-    if base is None and kept.start.weights is not None:
+    if base is None and kept.pretrained:
         raise UserError(f"{out} went on from the model {kept.start.model!r}: give it again (--from {kept.start.model})")
     if base is not None and config.start.weights != kept.start.weights:
-        began = "random weights" if kept.start.weights is None else f"the model {kept.start.model!r}"
+        began = "random weights" if not kept.pretrained else f"the model {kept.start.model!r}"
         raise UserError(f"{out} went on from {began}, whose weights are not those of the model given (--from)")
     if base is None:
         checkpoint.weighs(there[-1], kept)

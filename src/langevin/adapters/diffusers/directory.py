@@ -26,6 +26,7 @@ OWN, OWN_MOMENTS = f"{FOLDER}/description.json", f"{FOLDER}/data.safetensors"
 
 KEPT = (".json", ".safetensors", ".txt", ".model")
 """Endings of the files of a component that are copied."""
+
 LEARNED = tuple(f"{FOLDER}/{name}" for name in ("solver-*.json", "calibration.*", "sn/*", "npr/*"))
 """What ``langevin tune`` and ``langevin calibrate`` keep there."""
 
@@ -224,8 +225,7 @@ def pipeline_files(origin: Origin, parts: Mapping[str, Any], null_label: int | N
         with tempfile.TemporaryDirectory() as folder, quiet():
             part.save_pretrained(folder, safe_serialization=True)
             held |= {f"{name}/{path.name}": path.read_bytes() for path in sorted(Path(folder).iterdir())}
-    base = getattr(model, "base", model)
-    return {**held, **described(null_label, base.data), INDEX: files.as_json(dict(origin.index))}
+    return {**held, **described(null_label, model.belief_of.data), INDEX: files.as_json(dict(origin.index))}
 
 
 def described(null_label: int | None, data: DataInfo | None) -> dict[str, bytes]:

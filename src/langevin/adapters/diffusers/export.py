@@ -14,10 +14,12 @@ import torch
 from ..._errors import UserError, check_path
 from ...data import DataInfo
 from ...denoisers import AffineParameterization, NetworkDenoiser
+from ...models import directory
 from ...nn.unet2d import NARROW, UNet2D, as_diffusers
 from ...processes import DDPM, RectifiedFlow, cosine_betas, linear_betas, scaled_linear_betas
 from ...storage import files
 from .directory import CONFIG, INDEX, LEARNED, OWN, OWN_MOMENTS, SCHEDULER, described
+from .networks import Adapted
 
 WRITTEN = "0.30.0"
 """The oldest version of diffusers that reads what is written."""
@@ -98,10 +100,8 @@ def contents(model: Any) -> dict[str, bytes]:
     Raises:
         UserError: as ``save``.
     """
-    own = getattr(getattr(model, "network", None), "contents", None)
-    if own is not None:  # it is of a pipeline, or an update of one
-        written: dict[str, bytes] = own(model)
-        return written
+    if isinstance(getattr(model, "network", None), Adapted):  # it is of a pipeline already
+        return directory.contents(model)
     check(model)
     config, weights = as_diffusers(model.network)
     variance = "learned_range" if model.variance else "fixed_small"

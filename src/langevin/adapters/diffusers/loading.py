@@ -15,6 +15,7 @@ from ...data import DataInfo
 from ...denoisers import AffineParameterization, NetworkDenoiser
 from ...models import Autoencoder, Latent
 from ...models.learned import place, stamp
+from ...models.parts import with_denoiser
 from ...models.solvers import solvers_of
 from ...models.variances import variances_of
 from ...storage import files
@@ -83,7 +84,7 @@ def with_learned(model: Any, folder: Path) -> Any:
     if not where.is_dir():
         return model
     found = replace(own, solvers=solvers_of(where, stamp(own)), learned_variances=variances_of(where, own))
-    return replace(model, base=found) if isinstance(model, Latent) else found
+    return with_denoiser(model, found)
 
 
 def _alone(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ..._errors import UserError
+from ...models.custom import CustomFormat
 from .directory import INDEX, Origin, pipeline_files
 from .text import Prompts
 
 
-class Adapted(nn.Module, ABC):
+class Adapted(nn.Module, CustomFormat):
     """A network of diffusers, asked as this library asks.
 
     Args:

@@ -73,7 +73,7 @@ class Prompts(nn.Module, ABC):
         if self._learning():
             return self._row(self.encode([text]))
         version = self._steps()
-        if version != self._version or sum(row.numel() for row in self._kept.values()) > KEPT:
+        if version != self._version or len(self._kept) * self.size > KEPT:
             self._kept, self._version = {}, version
         if text not in self._kept:
             with torch.no_grad():

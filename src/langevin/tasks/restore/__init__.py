@@ -6,7 +6,7 @@ from . import latent, methods, split_gibbs, twisted
 from .fit import Fit, fit
 from .latent import codec_residual, on_states
 from .league import Row, Setting, league, load_solver, settings
-from .run import check_method, check_model, check_options, default_method, method_named, restore, solve
+from .run import check_method, check_model, check_options, default_method, method_named, restore
 
 __all__ = [
     "Fit",
@@ -26,7 +26,6 @@ __all__ = [
     "on_states",
     "restore",
     "settings",
-    "solve",
     "split_gibbs",
     "twisted",
 ]

@@ -131,7 +131,7 @@ _FORWARDS: dict[str, set[str]] = {
 """What methods with ``**options`` hand on."""
 
 
-def solve(
+def restore(
     model: Denoiser,
     operator: Operator,
     y: Tensor,
@@ -143,9 +143,40 @@ def solve(
     seed: int = 0,
     batch: int = 64,
     progress: Callable[[int, int], None] | None = None,
+    put_back: bool = True,
     **options: Any,
 ) -> Tensor:
-    """``restore`` as the method itself leaves the samples: pixels that are known without noise are not put back."""
+    """Samples of p(x | y) for a measurement y = A(x) + n of data that the model knows.
+
+    Sample j of measurement i depends on (seed, i·n + j) alone: not on ``batch``. Of a latent model the method draws
+    codes z given y = A(D(z)) + n, with its decoder D, and they are decoded.
+
+    Args:
+        model: a denoiser of the data or a latent model, conditions bound; ``langevin.load`` gives one.
+        operator: A; ``langevin.operators`` has them.
+        y: one measurement, ``(*measured)`` or ``(1, *measured)``, or several, ``(B, *measured)``.
+        std: standard deviation of the noise, ≥ 0, in units of y, or its law (``operators.PoissonNoise``). 0 is a
+            measurement without noise: known pixels are then kept.
+        method: a name (``langevin methods --category inverse``) or a function
+            ``method(denoiser, measurement, *, noise, steps, **options) -> x``; ``default_method`` if not given.
+        n: samples a measurement.
+        steps: evaluations of the model a sample, at most; of ``smc`` times its ``particles``. ``fit`` tells whether
+            they were enough.
+        seed: of the noise.
+        batch: samples carried at a time.
+        progress: called as ``progress(done, total)``, counting evaluations of samples.
+        put_back: whether pixels that ``Inpaint`` knows without noise are the measurement's to the bit; else they are as
+            the method leaves them.
+        options: of the method.
+
+    Returns:
+        ``(n, *shape)`` for one measurement, ``(B, n, *shape)`` for several.
+
+    Raises:
+        UserError: for what cannot be met: a model of tokens or stages, an operator that does not fit the data, an
+            operator that is not linear for a method that needs one, a method that a latent model has no use for, an
+            unknown method or option.
+    """
     check_model(model)
     check_instance("operator", operator, Operator, "a langevin.operators operator")
     for name, value in (("n", n), ("steps", steps), ("batch", batch)):
@@ -190,67 +221,9 @@ def solve(
         if progress is not None:
             progress(done, total * steps)
     x = torch.cat(parts).to(model.dtype)
-    return x if len(y) == 1 else x.reshape(len(y), n, *shape)
-
-
-def restore(
-    model: Denoiser,
-    operator: Operator,
-    y: Tensor,
-    std: float | MeasurementNoise = 0.05,
-    *,
-    method: str | Method | None = None,
-    n: int = 8,
-    steps: int = 50,
-    seed: int = 0,
-    batch: int = 64,
-    progress: Callable[[int, int], None] | None = None,
-    **options: Any,
-) -> Tensor:
-    """Samples of p(x | y) for a measurement y = A(x) + n of data that the model knows.
-
-    Sample j of measurement i depends on (seed, i·n + j) alone: not on ``batch``. Of a latent model the method draws
-    codes z given y = A(D(z)) + n, with its decoder D, and they are decoded.
-
-    Args:
-        model: a denoiser of the data or a latent model, conditions bound; ``langevin.load`` gives one.
-        operator: A; ``langevin.operators`` has them.
-        y: one measurement, ``(*measured)`` or ``(1, *measured)``, or several, ``(B, *measured)``.
-        std: standard deviation of the noise, ≥ 0, in units of y, or its law (``operators.PoissonNoise``). 0 is a
-            measurement without noise: known pixels are then kept.
-        method: a name (``langevin methods --category inverse``) or a function
-            ``method(denoiser, measurement, *, noise, steps, **options) -> x``; ``default_method`` if not given.
-        n: samples a measurement.
-        steps: evaluations of the model a sample, at most; of ``smc`` times its ``particles``. ``fit`` tells whether
-            they were enough.
-        seed: of the noise.
-        batch: samples carried at a time.
-        progress: called as ``progress(done, total)``, counting evaluations of samples.
-        options: of the method.
-
-    Returns:
-        ``(n, *shape)`` for one measurement, ``(B, n, *shape)`` for several.
-
-    Raises:
-        UserError: for what cannot be met: a model of tokens or stages, an operator that does not fit the data, an
-            operator that is not linear for a method that needs one, a method that a latent model has no use for, an
-            unknown method or option.
-    """
-    x = solve(
-        model,
-        operator,
-        y,
-        std,
-        method=method,
-        n=n,
-        steps=steps,
-        seed=seed,
-        batch=batch,
-        progress=progress,
-        **options,
-    )
+    x = x if len(y) == 1 else x.reshape(len(y), n, *shape)
     exact = std == 0 or (isinstance(std, GaussianNoise) and std.std == 0)
-    return _kept(x, operator, y, tuple(model.output_shape)) if exact and isinstance(operator, Inpaint) else x
+    return _kept(x, operator, y, shape) if put_back and exact and isinstance(operator, Inpaint) else x
 
 
 def _kept(x: Tensor, operator: Inpaint, y: Tensor, shape: tuple[int, ...]) -> Tensor:
