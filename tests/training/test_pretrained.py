@@ -152,7 +152,7 @@ def test_a_convolution_has_an_update() -> None:
     for p in made.parameters():
         if p.requires_grad:
             nn.init.normal_(p)
-    ((a, b),) = [tuple(made.updates()[""].values())]
+    ((a, b),) = [tuple(made.matrices()[""].values())]
     kernel = plain[0].base_layer.weight + torch.einsum("or,rihw->oihw", b[:, :, 0, 0], a)
     expected = nn.functional.conv2d(x, kernel, plain[0].base_layer.bias, padding=1)
     with torch.no_grad():
@@ -329,7 +329,7 @@ def test_directories_of_updates_are_held_against_each_other(base: Path, tmp_path
     train(tiny(3), points(), other, device="cpu", quiet=True)
     with pytest.raises(UserError, match="its weights differ"):
         langevin.load(lora, base=other)
-    with pytest.raises(UserError, match="base is of low-rank updates"):
+    with pytest.raises(UserError, match="base is for a LoRA"):
         langevin.load(base, base=other)
     file = lora / "adapter_model.safetensors"
     held = bytearray(file.read_bytes())

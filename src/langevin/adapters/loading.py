@@ -10,7 +10,8 @@ import torch
 from .. import models
 from .._errors import UserError, check_path
 from ..models.directory import as_denoiser
-from ..models.low_rank import is_adapter, load_adapter
+from ..models.low_rank import is_lora, load_lora
+from ..models.with_learned import with_learned
 from .diffusers.directory import is_diffusers
 from .hub import find
 
@@ -30,11 +31,11 @@ def load(
     Args:
         path: a directory as ``models.save`` or a training run writes it, or a pipeline or network of diffusers (see
             :func:`langevin.adapters.diffusers.load`, which takes more settings); if there is none of that name,
-            ``owner/name`` or ``owner/name@revision`` on the Hub. Of a low-rank update (``langevin train --lora``), the
-            model that it is of, with the update in its weights.
+            ``owner/name`` or ``owner/name@revision`` on the Hub. Of a LoRA (``langevin train --lora``) it is the model
+            that the LoRA was trained on, with the LoRA merged into its weights.
         device: where the network goes; a CUDA device if there is one, else the CPU, if not given.
         revision: of a repository: a branch, a tag or a commit.
-        base: of a low-rank update, where the model is that it is of, if it no longer is where it was.
+        base: of a LoRA, where the model is that it was trained on, if that is no longer where it was.
 
     Raises:
         UserError: if a file is missing, damaged, of an unknown format, or contradicts another; it names the file.
@@ -44,10 +45,11 @@ def load(
     if revision is None and not os.path.exists(name) and "@" in name:
         name, _, revision = name.partition("@")
     folder = find(name, revision)
-    if is_adapter(folder):
-        return load_adapter(folder, lambda where: load(where, device=device), None if base is None else os.fspath(base))
+    if is_lora(folder):
+        where = None if base is None else os.fspath(base)
+        return with_learned(load_lora(folder, lambda path: load(path, device=device), where), folder)
     if base is not None:
-        raise UserError(f"base is of low-rank updates, but {name} is a whole model")
+        raise UserError(f"base is for a LoRA, but {name} holds a whole model")
     if is_diffusers(folder):
         from .diffusers.loading import load as load_diffusers
 

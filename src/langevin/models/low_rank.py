@@ -29,7 +29,7 @@ PROJECTIONS = (
 """The endings of the names of attention's layers: ours, diffusers' and those of text encoders."""
 
 SHARE = 0.2
-"""Of the layers, that attention must have to be updated alone."""
+"""Of the layers, that attention must have for it alone to get matrices."""
 
 KIND = "adapter"
 """The kind of such a directory."""
@@ -46,7 +46,7 @@ PREFIX = "base_model.model."
 """What peft writes before the names of tensors."""
 
 READ = ("diffusers", "shift")
-"""What a model's record says of how its pipeline asks it, which stays true of the model with an update."""
+"""What a model's record says of how its pipeline asks it, which stays true with a LoRA."""
 
 ADAPTER = "default"
 """peft's name of an adapter that has none."""
@@ -59,7 +59,7 @@ def parts_of(network: nn.Module) -> dict[str, nn.Module]:
 
 
 def layers_of(part: nn.Module, endings: Sequence[str] = ()) -> list[str]:
-    """The linear and convolutional layers of a module that get an update.
+    """The linear and convolutional layers of a module that get matrices A and B.
 
     Args:
         part: the module.
@@ -107,7 +107,7 @@ class LowRank(nn.Module, CustomFormat):
         check_integer("rank", rank, 1)
         self.network, self.rank, self.base, self.weights = network, rank, base, weights
         self.layers = {name: list(chosen) for name, chosen in layers.items()}
-        for name, part in self.updated().items():
+        for name, part in self.adapted().items():
             _peft().inject_adapter_in_model(self._peft_config(name), part, adapter_name=ADAPTER)
 
     def _peft_config(self, name: str) -> Any:
@@ -115,8 +115,8 @@ class LowRank(nn.Module, CustomFormat):
             r=self.rank, lora_alpha=self.rank, target_modules=self.layers[name], base_model_name_or_path=self.base
         )
 
-    def updated(self) -> dict[str, nn.Module]:
-        """The parts whose layers have an update, by name."""
+    def adapted(self) -> dict[str, nn.Module]:
+        """The parts with layers that have matrices, by name."""
         parts = parts_of(self.network)
         return {name: parts[name] for name in self.layers}
 
@@ -133,21 +133,21 @@ class LowRank(nn.Module, CustomFormat):
     def forward(self, x: Tensor, time: Tensor, condition: Mapping[str, Tensor] | None = None) -> Tensor:
         return self.network(x, time, condition)
 
-    def updates(self) -> dict[str, dict[str, Tensor]]:
+    def matrices(self) -> dict[str, dict[str, Tensor]]:
         """The matrices A and B by the name of the part and of the layer, as peft calls them."""
         state = _peft().get_peft_model_state_dict
         given = {"adapter_name": ADAPTER, "save_embedding_layers": False}
-        return {name: dict(state(part, **given)) for name, part in self.updated().items()}
+        return {name: dict(state(part, **given)) for name, part in self.adapted().items()}
 
-    def load(self, updates: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Take over the matrices of ``updates()``."""
-        for name, part in self.updated().items():
-            _peft().set_peft_model_state_dict(part, dict(updates[name]), adapter_name=ADAPTER)
+    def load(self, matrices: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Take over the matrices of ``matrices()``."""
+        for name, part in self.adapted().items():
+            _peft().set_peft_model_state_dict(part, dict(matrices[name]), adapter_name=ADAPTER)
 
     def merged(self) -> nn.Module:
         """A copy of the network with W + BA as its weights, and no layers but its own."""
         copied = copy.deepcopy(self)
-        for part in copied.updated().values():
+        for part in copied.adapted().values():
             for name, layer in [m for m in part.named_modules() if hasattr(m[1], "get_base_layer")]:
                 layer.merge()
                 parent, _, leaf = name.rpartition(".")
@@ -159,17 +159,16 @@ class LowRank(nn.Module, CustomFormat):
         """What a directory of the LoRA alone holds, by file."""
         held: dict[str, bytes] = {}
         denoiser = model.belief_of
-        updates = {
-            name: {key: v.float().cpu().contiguous() for key, v in update.items()}
-            for name, update in self.updates().items()
+        found = {
+            name: {key: v.float().cpu().contiguous() for key, v in own.items()} for name, own in self.matrices().items()
         }
-        for i, (name, update) in enumerate(updates.items()):
+        for i, (name, own) in enumerate(found.items()):
             folder = _folder(i, name)
             settings = {k: sorted(v) if isinstance(v, set) else v for k, v in self._peft_config(name).to_dict().items()}
             held[folder + PEFT_CONFIG] = files.as_json(settings)
-            held[folder + PEFT_WEIGHTS] = files.as_safetensors({PREFIX + key: v for key, v in update.items()})
-        if "" not in updates:
-            whole = {f"{name}.{key}": v for name, update in updates.items() for key, v in update.items()}
+            held[folder + PEFT_WEIGHTS] = files.as_safetensors({PREFIX + key: v for key, v in own.items()})
+        if "" not in found:
+            whole = {f"{name}.{key}": v for name, own in found.items() for key, v in own.items()}
             held[DIFFUSERS_WEIGHTS] = files.as_safetensors(whole)
         moments = {} if denoiser.data is None else denoiser.data.tensors()
         if moments:
@@ -188,15 +187,15 @@ class LowRank(nn.Module, CustomFormat):
         return {**held, CONFIG: files.as_json(config)}
 
 
-def is_adapter(folder: Path) -> bool:
-    """Whether a directory holds a low-rank update of another model."""
+def is_lora(folder: Path) -> bool:
+    """Whether a directory holds a LoRA of another model."""
     try:
         return files.read_json(files.place(folder, CONFIG)).get("kind") == KIND
     except (UserError, OSError):
         return False
 
 
-def load_adapter(folder: Path, load: Callable[[str], Any], base: str | None = None) -> Any:
+def load_lora(folder: Path, load: Callable[[str], Any], base: str | None = None) -> Any:
     """The model of a directory of a LoRA: the model that it was trained on, with B A added to its weights.
 
     Args:
@@ -212,7 +211,7 @@ def load_adapter(folder: Path, load: Callable[[str], Any], base: str | None = No
     model = _base(folder, config["base"], load, base)
     denoiser: NetworkDenoiser = model.belief_of
     with reading(file):
-        network = _updated(folder, denoiser.network, config)
+        network = _with_matrices(folder, denoiser.network, config)
         data = denoiser.data
         if config["data"] is not None:
             data = DataInfo.from_dict(config["data"], moments_of(folder, config))
@@ -266,7 +265,7 @@ def _base(folder: Path, about: Mapping[str, str], load: Callable[[str], Any], gi
     return model
 
 
-def _updated(folder: Path, network: nn.Module, config: Mapping[str, Any]) -> LowRank:
+def _with_matrices(folder: Path, network: nn.Module, config: Mapping[str, Any]) -> LowRank:
     """A network with the matrices A and B of a directory."""
     parts = parts_of(network)
     for name, chosen in config["layers"].items():
@@ -275,15 +274,15 @@ def _updated(folder: Path, network: nn.Module, config: Mapping[str, Any]) -> Low
             raise UserError(f"the model {config['base']['path']!r} has no layer {name}.{lost[0]}")
     about = config["base"]
     made = LowRank(network, config["layers"], config["rank"], about["path"], about["weights"])
-    updates = {}
-    for i, (name, expected) in enumerate(made.updates().items()):
+    matrices = {}
+    for i, (name, expected) in enumerate(made.matrices().items()):
         weights = files.place(folder, _folder(i, name) + PEFT_WEIGHTS)
         found = files.read_safetensors(weights)
         files.fit(weights, found, {PREFIX + key: v for key, v in expected.items()})
         if not files.is_finite(found):
             raise UserError(f"{weights} holds weights that are not finite")
-        updates[name] = {key.removeprefix(PREFIX): v for key, v in found.items()}
-    made.load(updates)
+        matrices[name] = {key.removeprefix(PREFIX): v for key, v in found.items()}
+    made.load(matrices)
     return made
 
 
@@ -305,5 +304,5 @@ def _peft() -> Any:
     try:
         import peft
     except ImportError:
-        raise UserError('peft is needed for low-rank updates: pip install "langevin[lora]"') from None
+        raise UserError('peft is needed for LoRA: pip install "langevin[lora]"') from None
     return peft

@@ -122,9 +122,10 @@ class StartConfig:
     model: str | None = None
     """Directory of a model or of a pipeline of diffusers, or owner/name or owner/name@revision of the Hub."""
     lora: int | None = None
-    """Rank of low-rank updates (LoRA), which learn in place of the weights; if not given, all weights learn."""
+    """Rank of a LoRA, low-rank matrices that are added to the weights and learn in their place; if not given, all
+    weights learn."""
     layers: tuple[str, ...] = ()
-    """Endings of the names of the layers that get an update, or all; if not given, those of attention, or all where
+    """Endings of the names of the layers that the LoRA is for, or all; if not given, those of attention, or all where
     these are few."""
     train_text_encoder: bool = False
     """Whether the model's own text encoders learn too; they stay as they are if not."""

@@ -74,7 +74,7 @@ class Pretrained(Family):
     def defaults(self, config: Config, data: DataInfo) -> Defaults:
         """Short runs, at a rate that falls with the square root of the number of parameters.
 
-        Low-rank updates of a model of 10⁹ parameters learn at 1e-4, as is usual for Stable Diffusion, and smaller ones
+        A LoRA of a model of 10⁹ parameters learns at 1e-4, as is usual for Stable Diffusion, and smaller ones
         at up to 1e-3; where all weights learn it is a tenth of that.
         """
         own = defaults_of(data)
@@ -113,7 +113,7 @@ class Pretrained(Family):
             raise UserError("the pretrained model has a process that learns, which cannot be trained on with --from")
         check_start(start)
         if start.lora is not None and start.model is None:
-            raise UserError("start.model must say where the pretrained model is: an update (lora) is kept without it")
+            raise UserError("start.model must say where the pretrained model is: a LoRA is kept without it")
         if start.train_text_encoder and len(parts_of(self.base.network)) < 2:
             raise UserError(
                 "train-text-encoder is of pipelines with text encoders of their own, which this model has not"
@@ -172,7 +172,7 @@ def check_start(start: StartConfig) -> None:
     if start.lora is not None and start.lora < 1:
         raise UserError(f"lora must be a rank of at least 1, got {start.lora}")
     if start.lora is None and start.layers:
-        raise UserError("layers are those that get a low-rank update: give lora, its rank, too")
+        raise UserError("layers are those of a LoRA: give lora, its rank, too")
     if start.prior_captions is not None and not start.prior:
         raise UserError("prior-captions are those of samples of the model: give prior, how many, too")
     if start.prior < 0:

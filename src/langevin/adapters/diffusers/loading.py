@@ -14,10 +14,7 @@ from ..._errors import UserError, check_path, shown
 from ...data import DataInfo
 from ...denoisers import AffineParameterization, NetworkDenoiser
 from ...models import Autoencoder, Latent
-from ...models.learned import place, stamp
-from ...models.parts import with_denoiser
-from ...models.solvers import solvers_of
-from ...models.variances import variances_of
+from ...models.with_learned import with_learned
 from ...storage import files
 from ...storage.untrusted import reading
 from ..hub import find
@@ -73,18 +70,7 @@ def load(
     where = device if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
     for network in [made.network, *([made.codec.network] if isinstance(made, Latent) else [])]:
         network.eval().to(where)
-    return with_learned(made, folder)
-
-
-def with_learned(model: Any, folder: Path) -> Any:
-    """The model with the solvers and variances that were learned for it, in a folder of its directory."""
-    if isinstance(model, Autoencoder):
-        return model
-    own, where = model.belief_of, place(folder, model)
-    if not where.is_dir():
-        return model
-    found = replace(own, solvers=solvers_of(where, stamp(own)), learned_variances=variances_of(where, own))
-    return with_denoiser(model, found)
+    return made if isinstance(made, Autoencoder) else with_learned(made, folder)
 
 
 def _alone(folder: Path) -> dict[str, Any]:

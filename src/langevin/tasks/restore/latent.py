@@ -22,7 +22,7 @@ _PROOF = "exact: tests/tasks/test_restore_codes.py"
 
 
 @dataclass(frozen=True, eq=False)
-class Codes(Transform):
+class OnCodes(Transform):
     """The belief of a latent model about codes, whose states are read as they are and not decoded."""
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:

@@ -17,7 +17,7 @@ from ...distributions import Noise
 from ...operators import Decoded, GaussianNoise, Inpaint, LinearOperator, Measurement, MeasurementNoise, Operator
 from ...processes import ScalarGaussian
 from .common import Watched
-from .latent import LATENT, Codes, on_states
+from .latent import LATENT, OnCodes, on_states
 
 Method = Callable[..., Tensor]
 """``method(denoiser, measurement, *, noise, steps, **options) -> x``."""
@@ -197,7 +197,7 @@ def restore(
     total, done = len(y) * n, 0
     noise, parts = Noise(seed, total), []
     measurement = Measurement(inner, y.to(model.device), measurement.noise)
-    states = model if model.autoencoder is None else Codes(model)
+    states = model if model.autoencoder is None else OnCodes(model)
     which = torch.arange(total) // n
     for first in range(0, total, batch):
         index = slice(first, min(first + batch, total))
