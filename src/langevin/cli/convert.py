@@ -105,11 +105,7 @@ def _model(options: Options, source: Path, out: Path) -> None:
         str(options.source),
         key=options.key,
         run_code=options.run_code,
-        size=options.size,
-        objective=options.objective,
-        theta=options.theta,
-        precondition=options.precondition,
-        sigma_data=options.sigma_data,
+        **{name: getattr(options, name) for name in SETTINGS[str(options.source)]},
     )
     models.save(made, out)
     count = sum(p.numel() for p in made.network.parameters())

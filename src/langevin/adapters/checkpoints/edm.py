@@ -15,8 +15,9 @@ from torch import Tensor
 from ..._errors import UserError, unknown
 from ...data import DataInfo
 from ...denoisers import AffineParameterization, NetworkDenoiser, make_denoiser
+from ...models.load_network import filled
 from ...processes import EDM, VE, VP, Process
-from .weights import below, filled, shape_of
+from .weights import as_float32, below, shape_of
 
 KEYS = ("ema", "net", "model", "state_dict", "")
 """Where a file may have the state dict, the preferred first."""
@@ -60,7 +61,15 @@ PRECONDITIONS = {
 """c_noise is ¼ ln σ (edm), 999 t (vp) and ln ½σ (ve); the network of ve predicts −ε."""
 
 
-def model(tensors: Mapping[str, Tensor], file: Path, *, precondition: str, sigma_data: float) -> NetworkDenoiser:
+def check(precondition: str = "edm", sigma_data: float = 0.5) -> None:
+    """Refuse settings of ``model`` before the file is read."""
+    if precondition not in PRECONDITIONS:
+        raise unknown("precondition", precondition, PRECONDITIONS)
+
+
+def model(
+    tensors: Mapping[str, Tensor], file: Path, *, precondition: str = "edm", sigma_data: float = 0.5
+) -> NetworkDenoiser:
     """The denoiser of a state dict of ``EDMPrecond``, ``VPPrecond`` or ``VEPrecond``, or of the U-Net in one.
 
     What is learned of augmentation labels is left out: a sample has none.
@@ -74,8 +83,6 @@ def model(tensors: Mapping[str, Tensor], file: Path, *, precondition: str, sigma
     Raises:
         UserError: for tensors of another network.
     """
-    if precondition not in PRECONDITIONS:
-        raise unknown("precondition", precondition, PRECONDITIONS)
     row = PRECONDITIONS[precondition]
     mark = r"enc\.(\d+)x\2_conv\.weight"
     prefix, given = below(tensors, mark, file, "U-Net of EDM")
@@ -104,7 +111,7 @@ def model(tensors: Mapping[str, Tensor], file: Path, *, precondition: str, sigma
     for name in ("out_conv.weight", "out_conv.bias"):
         if name in weights:
             weights[name] = row.sign * weights[name]
-    network = filled(config, weights, file)
+    network = filled(config, as_float32(weights), file)
     shape = (config["channels"], size, size)
     return make_denoiser(
         network,

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._errors import UserError
+from ..._errors import UserError, unknown
 from ...data import DataInfo
 from ...denoisers import AffineParameterization, NetworkDenoiser, make_denoiser
+from ...models.load_network import filled
 from ...processes import DDPM
-from .weights import below, filled, shape_of
+from .weights import as_float32, below, shape_of
 
 KEYS = ("ema", "model", "")
 """Where a checkpoint of its ``Trainer`` has the diffusion, the preferred first; it may be given alone."""
@@ -33,8 +34,18 @@ RENAMED = (
 """Layers that have another name here; every other layer has the same."""
 
 
+def check(size: int | None = None, objective: str | None = None, theta: float = 10_000.0) -> None:
+    """Refuse settings of ``model`` before the file is read."""
+    if size is None:
+        raise UserError("size must be given: a U-Net of lucidrains takes images of any size, and its file names none")
+    if type(size) is not int or size < 1:
+        raise UserError(f"size must be a positive integer, got {size!r}")
+    if objective is not None and objective not in OBJECTIVES:
+        raise unknown("objective", objective, OBJECTIVES)
+
+
 def model(
-    tensors: Mapping[str, Tensor], file: Path, *, size: int | None, objective: str | None, theta: float
+    tensors: Mapping[str, Tensor], file: Path, *, size: int, objective: str | None = None, theta: float = 10_000.0
 ) -> NetworkDenoiser:
     """The denoiser of a state dict of ``GaussianDiffusion``, of its ``Trainer``'s average, or of its ``Unet`` in one.
 
@@ -52,8 +63,6 @@ def model(
     Raises:
         UserError: for tensors of another network, or what they do not tell and was not given.
     """
-    if size is None:
-        raise UserError("size must be given: a U-Net of lucidrains takes images of any size, and its file names none")
     prefix, weights = below(tensors, r"init_conv\.weight", file, "Unet of denoising-diffusion-pytorch")
     if "time_mlp.0.weights" in weights:
         raise UserError(f"{file} has learned or random sinusoids (time_mlp.0.weights), which are not read")
@@ -73,7 +82,7 @@ def model(
     if given == 2 * channels:  # the estimate comes first; it is zero where there is none
         weights["init_conv.weight"] = weights["init_conv.weight"][:, channels:].contiguous()
         given = channels
-    network = filled(_config(weights, given, channels, theta, file), weights, file)
+    network = filled(_config(weights, given, channels, theta, file), as_float32(weights), file)
     if objective is None:
         objective = _objective(tensors.get(f"{outer}loss_weight"), betas)
     if objective is None:

@@ -1,17 +1,14 @@
-"""Tensors of a state dict, taken from under a prefix and put into a network of ``langevin.nn``."""
+"""Tensors of a state dict, taken from under a prefix."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from ... import nn
 from ..._errors import UserError
-from ...storage import files
 
 
 def below(tensors: Mapping[str, Tensor], mark: str, file: Path, what: str) -> tuple[str, dict[str, Tensor]]:
@@ -46,16 +43,6 @@ def shape_of(tensors: Mapping[str, Tensor], name: str, axes: int, file: Path) ->
     return tuple(tensors[name].shape)
 
 
-def filled(config: Mapping[str, Any], tensors: Mapping[str, Tensor], file: Path) -> Any:
-    """The network of a configuration with these weights, in float32.
-
-    Raises:
-        UserError: for a configuration that cannot be met, or weights of another network, or that are not finite.
-    """
-    weights = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
-    network = nn.outline(config)
-    files.fit(file, weights, network.state_dict())
-    if not files.is_finite(weights):
-        raise UserError(f"{file} holds weights that are not finite")
-    network.load_state_dict(weights, assign=True)
-    return network.eval()
+def as_float32(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as they are kept here: real numbers in float32."""
+    return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
