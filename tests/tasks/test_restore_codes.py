@@ -19,7 +19,7 @@ from langevin.operators import Decoded, Inpaint, Matrix, Measurement, PoissonNoi
 from langevin.samplers import PSLD
 from langevin.samplers.inverse.latent import glued
 from langevin.tasks.restore import codec_residual, default_method, on_states
-from langevin.tasks.restore.latent import LATENT
+from langevin.tasks.restore.common import for_codes
 from linear_codec import Problem, linear_codec, orthonormal
 from support import sliced_w2, thinned, w2_floor
 
@@ -31,6 +31,10 @@ SKEW = orthonormal(D, K) @ torch.tensor([[1.0, 0.3, 0, 0], [0, 1, 0, -0.4], [0, 
 MODEL = Problem(WORLD, SKEW).model
 INNER = Matrix(MASK.double()[:, None] * SKEW)
 """The same measurement, of the codes themselves."""
+
+
+LATENT = [row.name for row in methods("inverse") if for_codes(row.make)]
+"""Methods of latent models alone."""
 
 
 def measured(std: float, n: int = 1) -> torch.Tensor:
@@ -209,7 +213,7 @@ def test_what_the_codec_loses() -> None:
 
 def test_rows_of_latent_models() -> None:
     """Those that tests/tasks/test_restore.py leaves out are tested here, by every noise process."""
-    assert set(LATENT) <= {row.name for row in methods("inverse")}
+    assert LATENT == ["ldps", "psld"]
     for process in (processes.VP(), processes.EDM(), processes.RectifiedFlow()):
         model = Problem(WORLD, SKEW, process).model
         for name in LATENT:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from ...denoisers import Denoiser, Transform, gaussian_frame
 from ...distributions import Distribution, Noise
-from ...operators import LinearOperator, Measurement
+from ...operators import Decoded, LinearOperator, Measurement, Operator
 from ...samplers import Sampler, sample
 
 
@@ -28,6 +28,45 @@ class Watched(Transform):
 
     def rows(self, index: slice | Tensor) -> Denoiser:
         return Watched(self.base.rows(index), self.call)
+
+
+F = TypeVar("F", bound=Callable[..., Tensor])
+
+Operators = Literal["any", "linear", "codes", "linear on codes", "of worlds"]
+"""What operators a method takes: any; those that are linear in the states of the model; those on the codes of a latent
+model; of these, those that are linear in the images; those of the data of an exact world."""
+
+
+def takes(operators: Operators) -> Callable[[F], F]:
+    """Say of a method what operators it takes, if not any."""
+
+    def mark(method: F) -> F:
+        _TAKEN[method] = operators
+        return method
+
+    return mark
+
+
+_TAKEN: dict[Callable[..., Tensor], Operators] = {}
+
+
+def taken_by(method: Callable[..., Tensor]) -> Operators:
+    """What operators a method takes."""
+    return _TAKEN.get(method, "any")
+
+
+def for_codes(method: Callable[..., Tensor]) -> bool:
+    """Whether a method is for latent models alone."""
+    return taken_by(method) in ("codes", "linear on codes")
+
+
+def fits(operators: Operators, operator: Operator) -> bool:
+    """Whether an operator on the states of any model (see ``on_states``) is one of these."""
+    coded = isinstance(operator, Decoded)
+    if operators == "linear on codes":
+        return isinstance(operator, Decoded) and isinstance(operator.operator, LinearOperator)
+    known = {"any": True, "linear": isinstance(operator, LinearOperator), "codes": coded, "of worlds": False}
+    return known[operators]
 
 
 def follow(denoiser: Denoiser, sampler: Sampler, noise: Noise, steps: int, **options: Any) -> Tensor:

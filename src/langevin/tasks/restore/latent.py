@@ -13,10 +13,7 @@ from ...denoisers import Denoiser, Transform
 from ...distributions import Distribution, Noise
 from ...operators import Decoded, Measurement, Operator
 from ...samplers import DPS, PSLD
-from .common import follow
-
-LATENT = ("ldps", "psld")
-"""Methods of latent models alone."""
+from .common import follow, takes
 
 _PROOF = "exact: tests/tasks/test_restore_codes.py"
 
@@ -66,6 +63,7 @@ def codec_residual(model: Denoiser, operator: Operator, x: Tensor) -> float:
 
 
 @register("inverse", "ldps", title="Latent DPS", arxiv="2307.00619", proof=_PROOF)
+@takes("codes")
 def ldps(
     denoiser: Denoiser, measurement: Measurement, *, noise: Noise, steps: int, zeta: float = 1.0, **options: Any
 ) -> Tensor:
@@ -74,6 +72,7 @@ def ldps(
 
 
 @register("inverse", "psld", title="PSLD", arxiv="2307.00619", proof=_PROOF)
+@takes("linear on codes")
 def psld(
     denoiser: Denoiser,
     measurement: Measurement,

@@ -20,8 +20,7 @@ from ...metrics.sliced import sliced_wasserstein
 from ...operators import Measurement
 from ...processes import VP
 from ..own_files import module_of
-from .common import Watched
-from .latent import LATENT
+from .common import Watched, for_codes
 from .problems import OPERATORS, Setting
 from .run import Method
 
@@ -295,7 +294,7 @@ def solvers_named(names: Sequence[str]) -> dict[str, Method]:
     Raises:
         UserError: for a name that is not known, with the nearest.
     """
-    registered = {row.name: row.make for row in rows("inverse") if row.name not in LATENT}
+    registered = {row.name: row.make for row in rows("inverse") if not for_codes(row.make)}
     found: dict[str, Method] = {}
     if all(".py:" in name for name in names):
         found.update(registered)
@@ -307,7 +306,7 @@ def solvers_named(names: Sequence[str]) -> dict[str, Method]:
             found.update(registered)
         elif name in registered:
             found[name] = registered[name]
-        elif name in LATENT:
+        elif any(row.name == name for row in rows("inverse")):
             raise UserError(
                 f"solver {name!r} is for latent models, and the league's problems are of the data themselves"
             )

@@ -34,7 +34,7 @@ from ...samplers import (
     time_travel,
 )
 from ...worlds import WorldDenoiser
-from .common import Watched, follow, std_of_data
+from .common import Watched, follow, std_of_data, takes
 
 _PROOF = "exact: tests/tasks/test_restore.py"
 _INVERSE = "exact: tests/samplers/test_inverse.py, tests/tasks/test_restore.py"
@@ -42,6 +42,7 @@ _GUIDED = "exact: tests/guidance/test_measurement_guidance.py, tests/tasks/test_
 
 
 @register("inverse", "exact", title="The posterior itself, in closed form", proof=_PROOF)
+@takes("of worlds")
 def exact(denoiser: Denoiser, measurement: Measurement, *, noise: Noise, steps: int = 1) -> Tensor:
     """Draws of ``World.posterior``: for exact worlds alone.
 
@@ -67,6 +68,7 @@ def exact(denoiser: Denoiser, measurement: Measurement, *, noise: Noise, steps: 
 
 
 @register("inverse", "pigdm", title="ΠGDM, r² of the data", proof=_GUIDED)
+@takes("linear")
 def pigdm(
     denoiser: Denoiser,
     measurement: Measurement,
@@ -91,12 +93,14 @@ def pigdm(
 
 
 @register("inverse", "pigdm-unit", title="ΠGDM, r² of unit data", proof=_GUIDED)
+@takes("linear")
 def pigdm_unit(denoiser: Denoiser, measurement: Measurement, *, noise: Noise, steps: int, **options: Any) -> Tensor:
     """``guidance.pigdm`` with the paper's r² = σ²/(α² + σ²), whatever the data."""
     return pigdm(denoiser, measurement, noise=noise, steps=steps, data_std=1.0, **options)
 
 
 @register("inverse", "pigdm-published", title="ΠGDM, the published step", proof=_INVERSE)
+@takes("linear")
 def pigdm_published(
     denoiser: Denoiser, measurement: Measurement, *, noise: Noise, steps: int, eta: float = 1.0, **options: Any
 ) -> Tensor:
@@ -105,6 +109,7 @@ def pigdm_published(
 
 
 @register("inverse", "moment-matching", title="Moment-matching posterior sampling", arxiv="2405.13712", proof=_GUIDED)
+@takes("linear")
 def moment_matching(
     denoiser: Denoiser,
     measurement: Measurement,
@@ -159,6 +164,7 @@ def dps_likelihood(
 
 
 @register("inverse", "mcg", title="Manifold-constrained gradient", arxiv="2206.00941", proof=_INVERSE)
+@takes("linear")
 def mcg(
     denoiser: Denoiser, measurement: Measurement, *, noise: Noise, steps: int, zeta: float = 1.0, **options: Any
 ) -> Tensor:
@@ -167,6 +173,7 @@ def mcg(
 
 
 @register("inverse", "projection", title="Projection on the measurement", arxiv="2011.13456", proof=_INVERSE)
+@takes("linear")
 def projection(
     denoiser: Denoiser,
     measurement: Measurement,
@@ -181,6 +188,7 @@ def projection(
 
 
 @register("inverse", "repaint", title="RePaint", arxiv="2201.09865", proof=_INVERSE)
+@takes("linear")
 def repaint(
     denoiser: Denoiser,
     measurement: Measurement,
@@ -221,6 +229,7 @@ def _prior(denoiser: Denoiser, noise: Noise) -> Tensor:
 
 
 @register("inverse", "ddrm", title="Denoising diffusion restoration models", arxiv="2201.11793", proof=_INVERSE)
+@takes("linear")
 def ddrm(
     denoiser: Denoiser,
     measurement: Measurement,

@@ -16,8 +16,8 @@ from ...denoisers import Denoiser, check_is_denoiser
 from ...distributions import Noise
 from ...operators import Decoded, GaussianNoise, Inpaint, LinearOperator, Measurement, MeasurementNoise, Operator
 from ...processes import ScalarGaussian
-from .common import Watched
-from .latent import LATENT, OnCodes, on_states
+from .common import Watched, fits, taken_by
+from .latent import OnCodes, on_states
 
 Method = Callable[..., Tensor]
 """``method(denoiser, measurement, *, noise, steps, **options) -> x``."""
@@ -37,19 +37,6 @@ def method_named(method: str | Method) -> tuple[str, Method]:
     if method not in known:
         raise unknown("method", method, known)
     return method, known[method]
-
-
-LINEAR = (
-    "pigdm",
-    "pigdm-unit",
-    "pigdm-published",
-    "moment-matching",
-    "mcg",
-    "projection",
-    "repaint",
-    "ddrm",
-)
-"""Methods of operators that are linear in the states."""
 
 
 def default_method(operator: Operator, noise: MeasurementNoise | float = 0.0) -> str:
@@ -76,27 +63,28 @@ def check_method(name: str, operator: Operator) -> None:
         UserError: for a method of linear operators and another operator, of which the decoder of a latent model makes
             every one; for a method of latent models and another model; for PSLD and an operator that is not linear.
     """
-    left_out = (*LINEAR, "exact") if isinstance(operator, Decoded) else (*LINEAR, *LATENT, "exact")
-    others = ", ".join(row.name for row in rows("inverse") if row.name not in left_out)
-    if isinstance(operator, Decoded) and name in left_out:
+    operators = taken_by(method_named(name)[1])
+    if fits(operators, operator) or (operators == "of worlds" and not isinstance(operator, Decoded)):
+        return  # a method of worlds looks at its model itself
+    others = ", ".join(row.name for row in rows("inverse") if fits(taken_by(row.make), operator))
+    if operators in ("linear", "of worlds") and isinstance(operator, Decoded):
         raise UserError(
             f"method must take operators that are not linear for a latent model, since its decoder is not, got "
             f"{name!r}; those that do: {others}"
         )
-    if name in LATENT and not isinstance(operator, Decoded):
-        raise UserError(
-            f"method {name!r} is for latent models, got a model of the data themselves; those for it: {others}"
-        )
-    if name in LINEAR and not isinstance(operator, LinearOperator):
+    if operators == "linear":
         raise UserError(
             f"operator must be linear here, got {operator!r}, which is not: method {name!r} needs a linear one. Those "
             f"of any operator: {others}"
         )
-    if name == "psld" and isinstance(operator, Decoded) and not isinstance(operator.operator, LinearOperator):
+    if not isinstance(operator, Decoded):
         raise UserError(
-            f"operator must be linear in the data for method 'psld', which takes its transpose, got "
-            f"{operator.operator!r}; method 'ldps' takes any"
+            f"method {name!r} is for latent models, got a model of the data themselves; those for it: {others}"
         )
+    raise UserError(
+        f"operator must be linear in the data for method {name!r}, which takes its transpose, got "
+        f"{operator.operator!r}; those of any operator: {others}"
+    )
 
 
 def check_options(name: str, method: Method, options: dict[str, Any]) -> None:
