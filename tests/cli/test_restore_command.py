@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 from said import Run
 
+from langevin import operators
 from langevin.cli.restore import figures
 
 
@@ -30,6 +32,11 @@ def mask(path: Path, height: int, width: int) -> np.ndarray:
 
 
 FAST = ["--steps", 4, "-n", 2]
+
+
+def test_the_help_names_every_task(langevin: Run) -> None:
+    words = re.split(r"[^\w-]+", langevin("restore", "--help").out)
+    assert {name for name in operators.NAMED if name not in words} == set()
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (11, 19)])

@@ -284,7 +284,7 @@ def _show(measures: dict[str, dict[str, Any]], drawn: dict[str, Any], dataset: D
     from rich.table import Table
     from rich.text import Text
 
-    how = drawn.get("rule") or drawn["file"]
+    how = f"sampler {drawn['sampler']}" if "sampler" in drawn else drawn.get("rule") or drawn["file"]
     calls = f", {drawn['evaluations']} evaluations each" if "evaluations" in drawn else ""
     print(f"{drawn['n']} samples ({how}{calls}) against {len(dataset.test)} held-out of {dataset.info.name}")
     table = Table()

@@ -119,7 +119,7 @@ def run(options: Options) -> None:
         write(out, drawn.x, drawn.label, model.output, record, class_names(model), options.images, made)
     print(
         f"{out}: {options.n} samples in {duration(drawn.seconds)}, {drawn.evaluations} network evaluations each "
-        f"({record['rule']})."
+        f"(sampler {record['sampler']})."
     )
 
 
@@ -195,7 +195,7 @@ def _shards(
     print(
         f"{out}: {asked.n} samples, {asked.count} shards, {drawn} of them drawn now in "
         f"{duration(time.monotonic() - begun)}, {record['evaluations']} network evaluations a sample "
-        f"({record['rule']})."
+        f"(sampler {record['sampler']})."
     )
 
 
