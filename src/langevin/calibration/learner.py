@@ -80,12 +80,12 @@ class Learner:
 def follow(on: LearnedSteps, denoiser: Denoiser, start: Tensor) -> Tensor:
     """All steps of a learned solver, ``(B, *shape)`` to ``(B, *shape)``."""
     shape = start.shape[1:]
-    z = first = on.along(start, 0)
+    z = first = on.along(start, on.ends[0])
     values: list[Tensor] = []
     for i in range(len(on.rows)):
         values.append(on.ask(z, i, denoiser, shape)[0])
         z = on.move(first, values, i)
-    return on.state(z, len(on.rows), shape)
+    return on.state(z, on.ends[-1], shape)
 
 
 def loss(part: Trajectories, x: Tensor) -> Tensor:

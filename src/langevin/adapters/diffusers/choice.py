@@ -11,8 +11,9 @@ from torch import Tensor
 from ..._errors import UserError, check_instance
 from ...numerics.frame import GaussianFrame
 from ...processes import Process
-from ...samplers import GaussianRemainder, Sampler, create_sampler, default_sampler, moments_from
+from ...samplers import GaussianRemainder, LearnedSolver, Sampler, create_sampler, default_sampler, moments_from
 from ...samplers.loop import check_sampler
+from .learned import AsAsked
 
 
 def sampler_of(sampler: Sampler | str | None, moments: GaussianFrame | Tensor | None, process: Process) -> Sampler:
@@ -30,6 +31,8 @@ def sampler_of(sampler: Sampler | str | None, moments: GaussianFrame | Tensor | 
     chosen.check(process)
     if isinstance(chosen, GaussianRemainder) and chosen.eta:  # a first step whose noise a pipeline would not know
         chosen = replace(chosen, prefix=False)
+    if isinstance(chosen, LearnedSolver) and chosen.table is not None:
+        chosen = AsAsked.of(chosen)
     if moments is None:
         return chosen
     if not isinstance(chosen, GaussianRemainder):

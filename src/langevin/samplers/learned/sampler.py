@@ -17,8 +17,8 @@ from ...denoisers import Denoiser, gaussian_frame
 from ...distributions import Noise
 from ...numerics.frame import GaussianFrame
 from ...processes import Process, ScalarGaussian, require
-from ..loop import OnGrid, Sampler, State
-from .steps import LearnedSteps
+from ..loop import OnGrid, Sampler, State, check_shared_time
+from .steps import LearnedSteps, Place
 from .table import SolverTable
 
 NARROWEST = 1e-3
@@ -30,10 +30,29 @@ IN_TURN = "in turn"
 
 
 class Memory(NamedTuple):
-    """z at the start and the values so far."""
+    """z at the start, the values so far, and z where the last step arrived."""
 
     start: Tensor
     values: tuple[Tensor, ...]
+    arrived: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedStep:
+    """A step of a table.
+
+    Attributes:
+        steps: of the table.
+        evaluation: which one is made; −1 for none.
+        here, there: where the states at both ends stand.
+        as_given: whether the state is where the network is asked.
+    """
+
+    steps: LearnedSteps
+    evaluation: int
+    here: Place
+    there: Place
+    as_given: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,17 +140,24 @@ class LearnedSolver(OnGrid[ScalarGaussian]):
 
     def for_model(self, denoiser: Denoiser) -> LearnedSolver:
         """The solver with the frame it was learned in."""
-        use = self.use
+        use, size = self.use, math.prod(denoiser.shape)
         if self.frame is not None:
+            if len(self.frame.mean) != size:
+                raise UserError(
+                    f"frame must be of {size} coordinates for data of shape {denoiser.shape}, "
+                    f"got {len(self.frame.mean)}"
+                )
             return replace(self, frame=self.frame.on(denoiser.device))
-        size = math.prod(denoiser.shape)
         known = gaussian_frame(denoiser, of_class=use is None or use.label != IN_TURN)
         if use is not None and use.assumed is not None:
             mean, variance = (torch.full((size,), v, dtype=torch.float64) for v in use.assumed)
             known = GaussianFrame(mean, variance, spectral=False)
         elif use is not None and use.frame is not None:
             if known is None:
-                raise UserError("a learned solver needs the covariance of the data, which this model does not carry")
+                raise UserError(
+                    "a learned solver needs the covariance of the data, which this model does not carry; "
+                    "solver.for_model(model) takes it from the model it was learned for"
+                )
             if not all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(use.frame, (known.std, known.largest))):
                 raise UserError(f"a learned solver was learned with other data than {known}; tune again")
         frame = GaussianFrame.unknown(size) if known is None else known.floor_variances(NARROWEST)
@@ -150,11 +176,15 @@ class LearnedSolver(OnGrid[ScalarGaussian]):
             )
         return super().plan(process, grid)
 
-    def tabulate(self, process: ScalarGaussian, grid: tuple[float, ...]) -> Mapping[tuple[Any, ...], Any]:
+    def tabulate(self, process: ScalarGaussian, grid: tuple[float, ...]) -> Mapping[tuple[Any, ...], LearnedStep]:
         assert self.table is not None
         assert self.frame is not None
         steps = LearnedSteps.of(self.table.tensors(), process, self.frame)
-        return {(t, i, s): (steps, i) for i, (t, s) in enumerate(itertools.pairwise(grid))}
+        ends = itertools.pairwise(steps.ends)
+        return {
+            (t, i, s): LearnedStep(steps, i, *there)
+            for i, ((t, s), there) in enumerate(zip(itertools.pairwise(grid), ends))
+        }
 
     def coefficients(self, process: ScalarGaussian, *key: Any) -> None:
         """None: a step off its own grid, or without the values before it, is of order 1."""
@@ -162,19 +192,26 @@ class LearnedSolver(OnGrid[ScalarGaussian]):
     def step(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> State:
         if self.frame is None:
             return self.for_model(denoiser).step(state, s, denoiser, noise)
+        check_shared_time(state.t, s, "a learned solver")
         memory: Memory | None = state.memory
-        asked, known = len(memory.values) if memory else 0, None
-        if not (state.t.ndim or s.ndim):
-            known = self.looked_up(denoiser.process, float(state.t), asked, float(s))
+        asked = len(memory.values) if memory else 0
+        known: LearnedStep | None = self.looked_up(denoiser.process, float(state.t), asked, float(s))
         if known is None:
             return self._first_order(state, s, denoiser)
-        steps, i = known
-        shape = state.x.shape[1:]
-        z = steps.along(state.x, i)
-        q, belief = steps.ask(z, i, denoiser, shape)
-        memory = Memory(z, (q,)) if memory is None else Memory(memory.start, (*memory.values, q))
-        moved = steps.move(memory.start, memory.values, i)
-        return State(steps.state(moved, i + 1, shape).to(state.x.dtype), s, memory, belief)
+        steps, i, shape = known.steps, known.evaluation, state.x.shape[1:]
+        z = steps.along(state.x, known.here)
+        if i < 0:  # to where the first question stands
+            return State(steps.state(z, known.there, shape).to(state.x.dtype), s)
+        if known.as_given:
+            belief = denoiser(state.x, state.t)
+            q = steps.value(z, i, belief)
+        else:
+            q, belief = steps.ask(z, i, denoiser, shape)
+        # What another sampler or a pipeline moved the state is kept.
+        start, values = (z, (q,)) if memory is None else (memory.start + (z - memory.arrived), (*memory.values, q))
+        moved = steps.move(start, values, i)
+        x = steps.state(moved, known.there, shape).to(state.x.dtype)
+        return State(x, s, Memory(start, values, moved), belief)
 
     def _first_order(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian]) -> State:
         assert self.frame is not None

@@ -86,22 +86,24 @@ class LearnedSteps:
         rows = [row[:, column].to(frame.mean.device) for row in weights(table, variances, frame.std)]
         return cls(frame, rows, [place(u) for u in asked], ends)
 
-    def along(self, x: Tensor, i: int) -> Tensor:
-        """z of a state at the i-th time of the grid."""
-        here = self.ends[i]
+    def along(self, x: Tensor, here: Place) -> Tensor:
+        """z of a state at a place."""
         return self.frame.to(x, here.alpha) / here.scale
 
-    def state(self, z: Tensor, i: int, shape: Sequence[int]) -> Tensor:
+    def state(self, z: Tensor, here: Place, shape: Sequence[int]) -> Tensor:
         """The state there."""
-        here = self.ends[i]
         return self.frame.back(z * here.scale, here.alpha).reshape(z.shape[0], *shape)
 
     def ask(self, z: Tensor, i: int, denoiser: Denoiser, shape: Sequence[int]) -> tuple[Tensor, Distribution]:
         """q_i, and the belief it is read off: what is asked is z where the i-th evaluation stands."""
         here = self.asked[i]
-        x = self.frame.back(z * here.scale, here.alpha)
-        belief = denoiser(x.reshape(z.shape[0], *shape), here.t)
-        return combine(here.read[0], z, (-here.read[1],), (self.frame.to(belief.mean),)), belief
+        belief = denoiser(self.state(z, here, shape), here.t)
+        return self.value(z, i, belief), belief
+
+    def value(self, z: Tensor, i: int, belief: Distribution) -> Tensor:
+        """q_i of a belief about z where the i-th evaluation stands."""
+        a, b = self.asked[i].read
+        return combine(a, z, (-b,), (self.frame.to(belief.mean),))
 
     def move(self, start: Tensor, values: Sequence[Tensor], i: int) -> Tensor:
         """z after evaluation i, of z at the start and the values so far."""
