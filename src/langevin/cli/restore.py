@@ -40,10 +40,11 @@ class Options:
     """A model directory, a pipeline of diffusers, or owner/name on the Hub, of grey or colour images; a latent model
     takes pictures of its own size."""
     task: Annotated[str, arg(metavar="TASK")]
-    """What was done, a name and its number. Pixels: inpaint (--mask), box=SHARE of the sides hidden, strokes=SHARE of the
-    pixels hidden, random=SHARE of the pixels known, uncrop=SHARE of the sides known. Pictures: super-resolution=FACTOR,
-    bicubic=FACTOR, blur=PIXELS, motion-blur=PIXELS, colourise, jpeg=QUALITY, saturate=GAIN. Scans: fourier=FOLD (one
-    line in so many), coils=COUNT, radon=VIEWS, compressed-sensing=SHARE of numbers, phase=OVERSAMPLING."""
+    """What was done, a name and its number. Pixels: inpaint (--mask), box=SHARE of the sides hidden, strokes=SHARE of
+    the pixels hidden, random=SHARE of the pixels known, uncrop=SHARE of the sides known. Pictures:
+    super-resolution=FACTOR, bicubic=FACTOR, blur=PIXELS, motion-blur=PIXELS, colourise, jpeg=QUALITY, saturate=GAIN.
+    Scans: fourier=FOLD (one line in so many), coils=COUNT, radon=VIEWS, compressed-sensing=SHARE of numbers,
+    phase=OVERSAMPLING."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("restored")
     """Where the results go."""
     mask: Name = None
