@@ -256,15 +256,17 @@ def measured(
         start = noise.normal(model.shape).float()
         coarse, end = (converged(config, units, network, start, n) for n in (args.reference // 2, args.reference))
         limit = max(limit, distance(coarse, end))
-        ours = {"langevin, default": {}, "langevin, default, the data's moments": {"moments": gaussian_frame(model)}}
+        ours: dict[str, dict[str, Any]] = {
+            "langevin, default": {},
+            "langevin, default, the data's moments": {"moments": gaussian_frame(model)},
+        }
         drawn = samplers.moments_from(draw(model, classes, captions, config, units), tuple(model.shape))
         ours["langevin, default, moments of 256 drawn"] = {"moments": drawn}
+        if tuned is not None:
+            ours["langevin, tuned"] = {"sampler": tuned.for_model(On(bound, units.process))}
         made = [(name, Scheduler.from_config(config, **more)) for name, more in ours.items()]
         for _, scheduler in made:
             scheduler.set_timesteps(args.evaluations)
-        if tuned is not None:  # outside the pipeline's loop: it asks about states beside its path
-            x = langevin.sample(On(bound, units.process), tuned, steps=args.evaluations, start=start)
-            figures.setdefault("langevin, tuned", (args.evaluations, []))[1].append(distance(x, end))
         for name, scheduler in [*made, *theirs(kind, args.evaluations)]:
             try:
                 x, asked = walk(scheduler, network, start, units.kind == "flow")

@@ -107,6 +107,17 @@ def test_flow_pipelines_ask_about_the_noise_itself() -> None:
     assert float(away) < 0.02 * float(expected.std())
 
 
+def test_a_grid_that_was_kept_goes() -> None:
+    """A config keeps the grid of the scheduler before; a learned solver takes its own."""
+    world = langevin.worlds.random_mixture(4, components=3, seed=1)
+    denoiser, network = network_of(world, TABLE)
+    solver = learned(TABLE, 0.0, gaussian_frame(denoiser)).for_model(denoiser)
+    before = Scheduler.from_config(TABLE, sampler="unipc", grid="trailing")
+    start = Noise(0, 3).normal((4,))
+    one, other = (walk(Scheduler.from_config(c, sampler=solver), network, start, True) for c in (TABLE, before.config))
+    assert torch.equal(one, other)
+
+
 def test_what_is_missing_is_said() -> None:
     world = langevin.worlds.random_mixture(4, components=3, seed=1)
     denoiser, _ = network_of(world, TABLE)

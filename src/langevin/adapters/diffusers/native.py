@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..._errors import UserError, shown
 from ..._registry import methods
-from ...samplers import GaussianRemainder, Sampler, create_sampler
+from ...samplers import GaussianRemainder, LearnedSolver, Sampler, create_sampler
 from .classes import defaults, native_class
 from .scheduler_config import FLOWS, Conventions
 
@@ -109,6 +109,8 @@ def remembered(
     if sampler is None and moments is not None and kept is not None:
         made = create_sampler(kept) if isinstance(kept, str) else kept
         kept, times = (kept, times) if isinstance(made, GaussianRemainder) else (None, None)
+    if isinstance(sampler, LearnedSolver) and sampler.table is not None:
+        times = None  # it has a grid of its own and takes no other
     sampler, grid = kept if sampler is None else sampler, times if grid is None else grid
     grid = None if isinstance(grid, str) and grid == "own" else grid
     if before is not None and grid is None and config.get("_class_name") in FLOWS:
