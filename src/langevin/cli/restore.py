@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -168,6 +168,8 @@ def run(options: Options) -> None:
         method = options.method or restoring.default_method(inner)
         restoring.check_options(*restoring.method_named(method), settings)
         restoring.check_method(method, inner)
+    if how is not None:  # the method and the noise that were chosen
+        results = replace(results, made=replace(how, settings={**how.settings, "method": method, "std": std}))
     left, begun = results.left(found), time.monotonic()
     with files.lock(out):
         for number, (name, path) in enumerate(left):

@@ -32,6 +32,9 @@ SHOWN, COLUMNS = 256, 20
 IMAGES = "images"
 """The directory of single images, and what the record calls their count."""
 
+CHOSEN = ("sampler", "process", "grid", "steps", "evaluations", "guidance_scale", "variance", "label")
+"""What pictures say of the request as it was resolved."""
+
 POINTS = 4096
 """Points, or lines of text, that are shown of shards."""
 
@@ -116,6 +119,8 @@ def run(options: Options) -> None:
         own = {"model": options.model, "trained_steps": model.config.get("steps")}
         record = {**own, **drawn.record, **typed, **chosen}
         made = None if options.no_metadata else provenance("sample", options, model)
+        if made is not None:
+            made = replace(made, settings={**made.settings, **{key: record[key] for key in CHOSEN}})
         write(out, drawn.x, drawn.label, model.output, record, class_names(model), options.images, made)
     print(
         f"{out}: {options.n} samples in {duration(drawn.seconds)}, {drawn.evaluations} network evaluations each "
@@ -264,7 +269,8 @@ def write(
         record[IMAGES] = len(x)
         single = _image_files(x, label, data, names)
         if made is not None:
-            single = {file: made.stamp(png, file, index=i) for i, (file, png) in enumerate(single.items())}
+            of = [None] * len(x) if label is None else [names[k] for k in label.tolist()]
+            single = {file: made.stamp(png, file, index=i, label=of[i]) for i, (file, png) in enumerate(single.items())}
         contents |= single
     stale = not images and _own_images(out)
     files.publish(out, {**contents, "sample.json": files.as_json(record)})

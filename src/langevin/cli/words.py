@@ -29,7 +29,29 @@ def provenance(command: str, options: Any, model: Any) -> Provenance:
     given = [text.partition("=")[2] for text in getattr(options, "given", ())]
     read = {path: checksum(path) for path in given if Path(path).is_file()}
     words = tuple(words_of(options, ("out", "no_metadata", "device")))
-    return Provenance(command, words, model_digest(options.model), inputs=read, device=str(model.device))
+    settings = settings_of(options, ("out", "no_metadata", "device", "input", "model"))
+    return Provenance(
+        command, words, model_digest(options.model), settings=settings, inputs=read, device=str(model.device)
+    )
+
+
+def settings_of(options: Any, without: Collection[str] = ()) -> dict[str, Any]:
+    """All options of a command as plain JSON, those at their defaults too; groups of options are one mapping.
+
+    Args:
+        options: a command's.
+        without: names of options that are left out.
+    """
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name in without:
+            continue
+        if dataclasses.is_dataclass(value):
+            found |= settings_of(value, without)
+        else:
+            found[field.name] = str(value) if isinstance(value, Path) else value
+    return found
 
 
 def words_of(options: Any, without: Collection[str] = ()) -> list[str]:

@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from .environment import versions
 KEYWORD = "langevin"
 """Of the text in a PNG file."""
 
-FORMAT = 1
+FORMAT = 2
 """Version of what is written; a reader refuses what it does not know."""
 
 
@@ -32,6 +33,8 @@ class Provenance:
         command: of ``langevin``, such as ``sample``.
         words: what followed it on the command line, without where results go.
         file: the picture, below the directory of the results.
+        settings: what was chosen, by the command where it was not asked for: seed, sampler, grid, steps, condition. To
+            be looked at; a picture is drawn again by its words.
         model: SHA-256 of the files of the model.
         inputs: SHA-256 of each file that was read, by the path that was given.
         index: of a sample, its number, of which its noise is a function.
@@ -44,13 +47,22 @@ class Provenance:
     words: tuple[str, ...]
     model: str
     file: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     index: int | None = None
     pixels: str = ""
     versions: Mapping[str, str] = field(default_factory=versions)
     device: str = "cpu"
 
-    def stamp(self, content: bytes, file: str, *, index: int | None = None, inputs: Sequence[str] = ()) -> bytes:
+    def stamp(
+        self,
+        content: bytes,
+        file: str,
+        *,
+        index: int | None = None,
+        inputs: Sequence[str] = (),
+        label: str | None = None,
+    ) -> bytes:
         """A PNG file with this in it.
 
         Args:
@@ -58,12 +70,14 @@ class Provenance:
             file: its name, below the directory of the results.
             index: number of the sample that it shows, if it shows one.
             inputs: files that it depends on.
+            label: name of the sample's class.
         """
         said = {
             "langevin": FORMAT,
             **asdict(self),
             "file": file,
             "index": index,
+            "settings": {**self.settings, **({} if label is None else {"label": label})},
             "inputs": {**self.inputs, **{path: checksum(path) for path in inputs}},
             "pixels": digest_of(pixels_of(content)),
         }
