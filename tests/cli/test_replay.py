@@ -108,13 +108,33 @@ def test_samples_of_a_diffusers_pipeline_come_back(tmp_path: Path, monkeypatch: 
 def test_a_picture_says_what_was_chosen(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seed, sampler, grid, steps and the sample's own class, though none of them was asked for."""
     monkeypatch.chdir(place)
-    assert main("sample model -n 3 --images --out chosen".split()) == 0
+    assert main(["sample", "model", "-n", "3", "--images", "--out", "chosen"]) == 0
     said = Provenance.of(place / "chosen/images/00002-2.png").settings
     assert said["label"] == "2"
     assert (said["seed"], said["sampler"], said["grid"], said["n"]) == (0, "default", "default", 3)
     assert said["steps"] == json.loads((place / "chosen/sample.json").read_text())["steps"]
     assert Provenance.of(place / "chosen/grid.png").settings["label"] == "in turn"
-    assert main("restore photo.png --model model --task inpaint --mask mask.png --steps 3 -n 1 --out r".split()) == 0
+    assert (
+        main(
+            [
+                "restore",
+                "photo.png",
+                "--model",
+                "model",
+                "--task",
+                "inpaint",
+                "--mask",
+                "mask.png",
+                "--steps",
+                "3",
+                "-n",
+                "1",
+                "--out",
+                "r",
+            ]
+        )
+        == 0
+    )
     said = Provenance.of(place / "r/photo.png").settings
     assert (said["task"], said["steps"], said["method"], said["std"]) == ("inpaint", 3, "pigdm", 0.0)
 
