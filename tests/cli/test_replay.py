@@ -114,27 +114,8 @@ def test_a_picture_says_what_was_chosen(place: Path, monkeypatch: pytest.MonkeyP
     assert (said["seed"], said["sampler"], said["grid"], said["n"]) == (0, "default", "default", 3)
     assert said["steps"] == json.loads((place / "chosen/sample.json").read_text())["steps"]
     assert Provenance.of(place / "chosen/grid.png").settings["label"] == "in turn"
-    assert (
-        main(
-            [
-                "restore",
-                "photo.png",
-                "--model",
-                "model",
-                "--task",
-                "inpaint",
-                "--mask",
-                "mask.png",
-                "--steps",
-                "3",
-                "-n",
-                "1",
-                "--out",
-                "r",
-            ]
-        )
-        == 0
-    )
+    command = ["restore", "photo.png", "--model", "model", "--task", "inpaint", "--mask", "mask.png"]
+    assert main([*command, "--steps", "3", "-n", "1", "--out", "r"]) == 0
     said = Provenance.of(place / "r/photo.png").settings
     assert (said["task"], said["steps"], said["method"], said["std"]) == ("inpaint", 3, "pigdm", 0.0)
 

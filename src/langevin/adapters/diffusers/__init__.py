@@ -10,6 +10,7 @@ from typing import Any
 
 _NAMES = {
     "Scheduler": "scheduler",
+    "estimate_moments": "moments",
     "is_diffusers": "directory",
     "load": "loading",
     "native_grid": "schedules",
@@ -17,7 +18,7 @@ _NAMES = {
 }
 """What this package offers, and the file that holds it."""
 
-__all__ = ["Scheduler", "is_diffusers", "load", "native_grid", "save"]
+__all__ = ["Scheduler", "estimate_moments", "is_diffusers", "load", "native_grid", "save"]
 
 
 def __getattr__(name: str) -> Any:

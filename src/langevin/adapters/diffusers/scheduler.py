@@ -62,9 +62,9 @@ class Scheduler(SchedulerMixin, ConfigMixin):
       its own such a step is asked about, as the pipeline wants it, and the output is not used.
     * **A first time without signal** (σ = 1 of a flow) is used by samplers that can; for others it is moved to
       the process's ``t_max``, 0.999 for a flow.
-    * **Moments** (mean and covariance of the data) make the default sampler better, and are given or taken as unknown.
-      They are not estimated on the way: a picture would depend on what was drawn beside and before it, and predictions
-      under guidance are not of the data's law.
+    * **Moments** (mean and covariance of the data) make the default sampler better, and are given or taken as unknown;
+      ``estimate_moments(pipe)`` estimates them once. They are not estimated on the way: a picture would depend on what
+      was drawn beside and before it, and predictions under guidance are not of the data's law.
     * **Noise** of stochastic samplers is a function of a key and of the position in the batch. The key is drawn once a
       run from ``generator``; of several generators, one a picture, each gives its picture a key, which then does not
       depend on its batch. The numbers are therefore not those of diffusers' stochastic schedulers; the laws are.
