@@ -12,8 +12,8 @@ from langevin.samplers import moments_from
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
-import small_pipelines as small  # noqa: E402
-from langevin.adapters.diffusers import Scheduler, estimate_moments  # noqa: E402
+import small_pipelines as small
+from langevin.adapters.diffusers import Scheduler, estimate_moments
 
 
 def quiet(pipe: Any) -> Any:

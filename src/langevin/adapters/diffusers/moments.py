@@ -40,9 +40,10 @@ def estimate_moments(pipe: Any, n: int = 64, *, steps: int = 12, seed: int = 0, 
         raise UserError(f"{name} must be left out: seed and steps say it")
     if "guidance_scale" in inspect.signature(type(pipe).__call__).parameters:
         call.setdefault("guidance_scale", 1.0)
-    own, drawn = pipe.scheduler, []
+    own = pipe.scheduler
+    drawn: list[Tensor] = []
     try:
-        while sum(map(len, drawn)) < n:
+        while sum(len(x) for x in drawn) < n:
             pipe.scheduler = scheduler = Scheduler.from_config(own.config, grid="own")
             ended = _watch(scheduler)
             pipe(**call, num_inference_steps=steps, generator=torch.Generator().manual_seed(seed + len(drawn)))
