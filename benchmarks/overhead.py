@@ -86,8 +86,8 @@ class Case:
     @functools.cached_property
     def denoiser(self) -> NetworkDenoiser:
         """The network read as ε on the table of a thousand linear β."""
-        reading = AffineParameterization("eps", time="index", scale_input=False)
-        return NetworkDenoiser(self.network, processes.DDPM(), reading, self.shape)
+        parameterization = AffineParameterization("eps", time="index", scale_input=False)
+        return NetworkDenoiser(self.network, processes.DDPM(), parameterization, self.shape)
 
 
 def cases(names: list[str]) -> Iterator[Case]:

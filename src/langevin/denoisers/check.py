@@ -220,7 +220,7 @@ def _findings(
         now = _score(denoiser, looks, some)
         others = list(_others(denoiser, process, looks, some))
         least = min((other.score for other in others), default=math.inf)
-        # A denoiser that is right may lose a little to another reading by chance, one that is worse than linear not.
+        # A denoiser that is right may lose a little to another guess by chance, one that is worse than linear not.
         if least < now - math.log(BETTER_THAN_WORSE if bad else BETTER):
             # Of conventions that are as good as each other, the one that changes least is meant.
             other = min((o for o in others if o.score < least + ALIKE), key=lambda o: o.changes)
@@ -264,10 +264,10 @@ def _constant(outputs: list[Tensor]) -> bool:
 
 def _raw(denoiser: NetworkDenoiser, **settings: Any) -> NetworkDenoiser:
     """A denoiser whose mean is the output of the network itself, asked as ``settings`` say."""
-    reading = denoiser.parameterization
-    assert isinstance(reading, AffineParameterization)
+    parameterization = denoiser.parameterization
+    assert isinstance(parameterization, AffineParameterization)
     return replace(
-        denoiser, parameterization=replace(reading, prediction="x0", **settings), counter=EvaluationCounter()
+        denoiser, parameterization=replace(parameterization, prediction="x0", **settings), counter=EvaluationCounter()
     )
 
 
@@ -315,18 +315,18 @@ def _others(denoiser: NetworkDenoiser, process: ScalarGaussian, looks: list[_Loo
             if _constant(outputs):  # read as EDM's, a network that returns 0 is the linear estimator
                 continue
             for prediction in PREDICTIONS:
-                reading = replace(own, prediction=prediction, time=time, scale_input=scaled)
+                parameterization = replace(own, prediction=prediction, time=time, scale_input=scaled)
                 for sign in (1.0, -1.0):
-                    if reading == own and sign == 1.0 and not turned:
+                    if parameterization == own and sign == 1.0 and not turned:
                         continue
                     ratios = []
                     for look, out in zip(looks, outputs):
-                        c, d = reading.mean(process, look.t)
+                        c, d = parameterization.mean(process, look.t)
                         square = _square(c * look.x_t + sign * d * out - x0)
                         ratios.append(square.mean() / look.linear.mean())
                     ratio = torch.stack(ratios)
                     if bool(ratio.isfinite().all()) and float(ratio.max()) <= MARGIN:
-                        yield _other(float(torch.log(ratio).mean() / 2), own, reading, turned, sign)
+                        yield _other(float(torch.log(ratio).mean() / 2), own, parameterization, turned, sign)
 
 
 def _other(

@@ -21,7 +21,7 @@ from .footprint import footprint
 from .parameterization import TIME_INPUTS, AffineParameterization, Parameterization, TimeInputs, Variance
 
 
-def _range(process: Process, reading: Parameterization, raw: Tensor, t: Tensor) -> Tensor:
+def _range(process: Process, parameterization: Parameterization, raw: Tensor, t: Tensor) -> Tensor:
     r"""Improved DDPM's learned range (arXiv:2102.09672 eq. 15) as a belief variance, at the table's own stride.
 
     The network gives :math:`v \in [-1, 1]` between log β̃ and log β of one step of the table; a process without one is
@@ -49,17 +49,17 @@ def _table(process: ScalarGaussian) -> int:
     return process.steps if isinstance(process, DDPM) else 1000
 
 
-def _posterior(process: Process, reading: Parameterization, raw: Tensor, t: Tensor) -> Tensor:
+def _posterior(process: Process, parameterization: Parameterization, raw: Tensor, t: Tensor) -> Tensor:
     r"""exp(raw) times :math:`σ^2 σ_d^2 / (σ^2 + α^2 σ_d^2)`, the posterior variance of normal data with std σ_d."""
     assert isinstance(process, ScalarGaussian)
-    assert isinstance(reading, AffineParameterization)
-    std = reading.sigma_data
+    assert isinstance(parameterization, AffineParameterization)
+    std = parameterization.sigma_data
     alpha2, sigma2 = process.alpha(t) ** 2, process.sigma(t) ** 2
     return torch.exp(raw) * expand(sigma2 * std**2 / (sigma2 + alpha2 * std**2), raw)
 
 
 VARIANCES: dict[str, Variance] = {"range": _range, "posterior": _posterior}
-"""Readings of a second set of output channels as a belief variance."""
+"""What a second set of output channels says of the variance of x_0."""
 
 
 KEPT = 4096
@@ -239,8 +239,8 @@ class NetworkDenoiser(Conditioned):
         Raises:
             UserError: with both numbers.
         """
-        network_shapes = self.parameterization.network_shapes(self.process, self.shape)[0]
-        x = torch.empty((batch, *network_shapes), dtype=self.dtype, device="meta")
+        given = self.parameterization.network_shapes(self.process, self.shape)[0]
+        x = torch.empty((batch, *given), dtype=self.dtype, device="meta")
         condition = {name: self._without_content(name, batch) for name in self.conditions()}
         self._fits(x, torch.empty(batch, device="meta"), condition, learning)
 

@@ -108,7 +108,7 @@ class PhaseParameterization(Parameterization):
     def check(self, process: Process) -> None:
         """Refuse a process without velocities."""
         if not isinstance(process, PhaseSpace):
-            raise UserError(f"a reading of velocities needs PhaseSpace, got {type(process).__name__}")
+            raise UserError(f"a parameterization of velocities needs PhaseSpace, got {type(process).__name__}")
 
     def network_shapes(self, process: Process, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
         """Positions, then velocities, along the first axis of the data."""

@@ -93,12 +93,12 @@ class Pretrained(Family):
         options: dict[str, Any] = {"conditions": {}, **about}
         name = options.pop("name", None) or options.pop("diffusers", type(base.network).__name__)
         process = base.process.to_dict()
-        reading = vars(base.parameterization)
+        made = vars(base.parameterization)
         prediction = PredictionConfig(
-            name=str(reading["prediction"]),
-            time=str(reading["time"]),
-            sigma_data=reading.get("sigma_data"),
-            scale_input=bool(reading.get("scale_input", True)),
+            name=str(made["prediction"]),
+            time=str(made["time"]),
+            sigma_data=made.get("sigma_data"),
+            scale_input=bool(made.get("scale_input", True)),
             variance=base.variance,
         )
         return Settled(
