@@ -63,7 +63,7 @@ def job(
             f"{shape[1]}: crop or resize the picture, since the codes of neighbouring tiles would not meet"
         )
     mask = None if free is None else ~free
-    operator = operators.create(options.task, shape, mask=mask, seed=options.seed)
+    operator = operators.create_operator(options.task, shape, mask=mask, seed=options.seed)
     if isinstance(operator, operators.Inpaint):
         free = ~(operator.mask > 0).expand(shape)[0]
     if not options.simulate and name in SIMULATED:
