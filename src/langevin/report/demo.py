@@ -179,7 +179,7 @@ def _model(
 
 
 def _differ(asked: Config, model: NetworkDenoiser) -> list[str]:
-    """The parts of a settled configuration that differ from the one a model was trained with."""
+    """The parts of a resolved configuration that differ from the one a model was trained with."""
     kept, wanted = dict(model.config.get("config", {})), asked.to_dict()
     if wanted["precision"] == "auto":
         wanted["precision"] = kept.get("precision")

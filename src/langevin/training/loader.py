@@ -58,7 +58,7 @@ class Loader:
     """This process's rows of the batch of a step: a pure function of (seed, step), whoever reads them.
 
     Of data in memory a thread takes over to pick, to cut, to mirror and to make floats, of a stream also to read and to
-    decode; the indices of a batch are settled before. A run that stops forgets what was read ahead.
+    decode; the indices of a batch are known before. A run that stops forgets what was read ahead.
 
     Args:
         split: examples, in memory or streamed.

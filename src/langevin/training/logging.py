@@ -155,7 +155,7 @@ class Metrics:
         files.replace(self.path, (",".join(COLUMNS) + "\n" + "".join(map(line, rows))).encode())
 
     def settings(self, config: Config) -> None:
-        """Tell the loggers the settled configuration."""
+        """Tell the loggers the resolved configuration."""
         for logger in self.loggers:
             logger.settings(config.to_dict())
 
