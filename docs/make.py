@@ -188,7 +188,7 @@ def fine_mixture(factor: float) -> worlds.GaussianMixture:
     return worlds.GaussianMixture(world.log_weights.exp(), world.means, covariances)
 
 
-def remainder_clock(name: str) -> None:
+def remainder_time_warp(name: str) -> None:
     """The density of evaluations of the Gaussian remainder, the spectrum it is made of, and ten evaluations."""
     process = processes.EDM()
     shown = {"ring": worlds.ring(), "64-D mixture": fine_mixture(1), "components four times finer": fine_mixture(4)}
@@ -526,7 +526,7 @@ def main() -> None:
     start_time("start-time")
     same_law("fokker-planck")
     variances("variance")
-    remainder_clock("remainder-clock")
+    remainder_time_warp("remainder-time-warp")
     remainder_error("remainder-error")
     vdm("vdm")
     exact_error("exact-error")

@@ -61,20 +61,20 @@ class LevelErrors:
 
 @dataclass(frozen=True)
 class DenoiserCheck:
-    """What ``check_denoiser`` found; printed, a small table and its findings.
+    """What ``check_denoiser`` found; printed, a small table and what is wrong.
 
     Args:
         levels: the errors, from little noise to much.
-        findings: a sentence for everything that looks wrong.
+        problems: a sentence for everything that looks wrong.
     """
 
     levels: tuple[LevelErrors, ...]
-    findings: tuple[str, ...]
+    problems: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
         """Whether nothing looks wrong."""
-        return not self.findings
+        return not self.problems
 
     def __str__(self) -> str:
         head = "     t   sigma/alpha   denoiser   linear   x_t/alpha   data mean"
@@ -84,7 +84,7 @@ class DenoiserCheck:
             for e in self.levels
         ]
         return "\n".join(
-            ["RMS error of the predicted x_0, a coordinate:", head, *lines, *(self.findings or ("It denoises.",))]
+            ["RMS error of the predicted x_0, a coordinate:", head, *lines, *(self.problems or ("It denoises.",))]
         )
 
 
@@ -133,9 +133,9 @@ def check_denoiser(denoiser: Denoiser, data: Tensor, *, seed: int = 0) -> Denois
     check_is_denoiser(denoiser)
     process: ScalarGaussian = require(denoiser.process, ScalarGaussian, "check_denoiser")
     x0 = _clean(data, denoiser.shape)
-    findings = []
+    problems = []
     if isinstance(denoiser, NetworkDenoiser) and noisy_mode(denoiser.network):
-        findings.append(
+        problems.append(
             "The network is in training mode, in which dropout or batch statistics change what it returns: call eval()."
         )
     noise = Noise(seed, len(x0))
@@ -150,8 +150,8 @@ def check_denoiser(denoiser: Denoiser, data: Tensor, *, seed: int = 0) -> Denois
             squares = (square, look.linear, _square(look.x_t / alpha - x0), _square(x0 - x0.mean(0)))
             own, linear, rescaled, mean = (float(v.mean().sqrt()) for v in squares)
             levels.append(LevelErrors(float(look.t), float(sigma / alpha), own, linear, rescaled, mean, worse))
-        findings += _findings(denoiser, process, x0, noise, levels)
-    return DenoiserCheck(tuple(levels), tuple(findings))
+        problems += _problems(denoiser, process, x0, noise, levels)
+    return DenoiserCheck(tuple(levels), tuple(problems))
 
 
 def _clean(data: Any, shape: tuple[int, ...]) -> Tensor:
@@ -207,7 +207,7 @@ def _squares(denoiser: Denoiser, look: _Look, x0: Tensor) -> Tensor:
     return _square(_mean(denoiser, look, len(x0)) - x0)
 
 
-def _findings(
+def _problems(
     denoiser: Denoiser, process: ScalarGaussian, x0: Tensor, noise: Noise, levels: list[LevelErrors]
 ) -> Iterator[str]:
     """What looks wrong."""
