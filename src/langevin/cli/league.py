@@ -57,7 +57,7 @@ class Options:
     out: Annotated[Path, arg(metavar="DIR")] = Path("league")
     """Where the files go; what an earlier call left there is overwritten."""
     seed: Annotated[int, arg(metavar="N")] = 0
-    """Of data, noise and exact samples."""
+    """Seed of data, noise and exact samples."""
 
 
 def run(options: Options) -> None:

@@ -146,7 +146,7 @@ class Accuracy:
         return cls(int(hits.sum()), len(hits))
 
     def __add__(self, other: Accuracy) -> Accuracy:
-        """Of both parts together."""
+        """The accuracy over two parts of a set together."""
         return Accuracy(self.right + other.right, self.count + other.count)
 
     @property

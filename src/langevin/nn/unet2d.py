@@ -20,7 +20,7 @@ from .layers import fraction, integer, integers, zero
 from .unet import Halving, conv
 
 EPS = 1e-5
-"""Of every group norm."""
+"""ε in the denominator of every group norm."""
 
 NARROW = 100.0
 """Ranges of time labels below this width are stretched to a thousand; others are indices of a table, or 1000·t."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .loggers import Logger
 
 COLUMNS = ("step", "loss", "val_loss", "lr", "skipped")
-"""Of metrics.csv; ``skipped`` counts the steps so far whose loss or gradient was not finite."""
+"""Columns of metrics.csv; ``skipped`` counts the steps so far whose loss or gradient was not finite."""
 
 Row = dict[str, float | None]
 

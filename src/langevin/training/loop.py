@@ -503,7 +503,7 @@ class Run:
         }
 
     def _resume(self) -> str:
-        """How to go on."""
+        """A sentence that says how the run is gone on with."""
         if self.saved is None:
             return "no checkpoint was written yet."
         source = {"source": self.dataset.info.name, **self.dataset.info.source}

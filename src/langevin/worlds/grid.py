@@ -48,12 +48,12 @@ class Grid:
 
     @property
     def widths(self) -> tuple[float, ...]:
-        """Of a cell, a dimension."""
+        """Width of a cell in each dimension."""
         return tuple((b - a) / n for a, b, n in zip(self.low, self.high, self.cells))
 
     @property
     def volume(self) -> float:
-        """Of a cell."""
+        """Volume of a cell."""
         return math.prod(self.widths)
 
     def _places(self, face: int | None) -> Tensor:

@@ -25,7 +25,7 @@ from .problems import OPERATORS, Setting
 from .run import Method
 
 DIMS, STDS, EVALUATIONS = (16, 64), (0.05, 0.3), (20, 100, 1000)
-"""Of the whole table."""
+"""Dimensions of the worlds, standard deviations of the noise, and evaluations of the whole table."""
 
 REFERENCES = {"exact": 1, "smc": 20}
 """Solvers that reach the posterior itself: each is run once, in so many steps, and stands in every column."""
