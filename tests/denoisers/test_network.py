@@ -23,7 +23,7 @@ def f64(v):
 
 
 class Exact(nn.Module):
-    """net = p x̂_0 + q ε̂ of an exact world, from (c_in x_t, the time label) alone."""
+    """net = p x̂_0 + q ε̂ of an exact world, from (c_in x_t, the time input) alone."""
 
     def __init__(self, world, process, parameterization, dtype=torch.float64):
         super().__init__()
@@ -85,7 +85,7 @@ def test_belief_is_the_worlds(name, prediction):
 
 @pytest.mark.parametrize("time", ["log_sigma", "index", "time"])
 @pytest.mark.parametrize("scale_input", [True, False])
-def test_time_label_and_input_scale(time, scale_input):
+def test_time_input_and_input_scale(time, scale_input):
     """Any label and any input scale: the network finds its way back to t and x_t."""
     process = PROCESSES["ddpm"]
     t = f64([0.001, 0.5, 1.0])

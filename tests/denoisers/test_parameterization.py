@@ -113,7 +113,7 @@ def test_published_readings():
     torch.testing.assert_close(d, -T, rtol=1e-12, atol=0)
 
 
-def test_time_labels():
+def test_time_inputs():
     """The index n − 1 of a table's knot n, 1000 t, and ¼ log σ/α within ±4."""
     ddpm = processes.DDPM()
     knots = torch.arange(0, 1001, dtype=torch.float64) / 1000
@@ -196,7 +196,7 @@ def test_accepts_the_others(name, prediction):
 
 REFUSED = [
     (lambda: AffineParameterization("epsilon"), "unknown prediction 'epsilon'. Did you mean 'eps'"),
-    (lambda: AffineParameterization(time="indx"), "unknown time label 'indx'. Did you mean 'index'"),
+    (lambda: AffineParameterization(time="indx"), "unknown time input 'indx'. Did you mean 'index'"),
     (lambda: AffineParameterization(sigma_data=0.0), "sigma_data must be > 0, got 0.0"),
     (lambda: AffineParameterization(sigma_data=math.nan), "sigma_data must be > 0, got nan"),
     (lambda: AffineParameterization(sigma_data=math.inf), "sigma_data must be > 0"),

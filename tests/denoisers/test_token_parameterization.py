@@ -201,8 +201,8 @@ def test_readings_are_readers() -> None:
 
 REFUSED = [
     (lambda: TokenParameterization("logit"), "unknown prediction 'logit'. Did you mean 'logits'"),
-    (lambda: TokenParameterization(time="index"), "time label must be 'time' for tokens, got 'index'"),
-    (lambda: TokenParameterization(time="tim"), "unknown time label 'tim'"),
+    (lambda: TokenParameterization(time="index"), "time input must be 'time' for tokens, got 'index'"),
+    (lambda: TokenParameterization(time="tim"), "unknown time input 'tim'"),
     (lambda: made(VP(), (2,), "logits", random(3, 2)), "needs a chain on tokens, got VP"),  # type: ignore[arg-type]
     (
         lambda: NetworkDenoiser(Fixed(random(3, 2)), Uniform(3), TokenParameterization(), (2,), variance="range"),

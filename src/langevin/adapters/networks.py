@@ -170,7 +170,7 @@ def denoiser(
         )
     if time is None:
         kinds = ((DDPM, "index"), ((EDM, VE), "sigma"))
-        time = next((label for kind, label in kinds if isinstance(process, kind)), "t")
+        time = next((told for kind, told in kinds if isinstance(process, kind)), "t")
         time = "log_sigma" if prediction == "edm" else time
     parameterization = AffineParameterization(prediction, sigma_data, time, scale_input)
     about = _data(data, shape, classes, low, high)

@@ -89,7 +89,7 @@ class DenoiserCheck:
 
 
 class _Reversed(nn.Module):
-    """The network told ``end − label``."""
+    """The network told ``end − time``."""
 
     def __init__(self, network: nn.Module, end: float) -> None:
         super().__init__()
@@ -343,7 +343,7 @@ def _other(
         if getattr(other, name) != getattr(own, name):
             settings.append(f"{name}={getattr(other, name)!r} in place of {getattr(own, name)!r}")
     if turned:
-        settings.append("the time told in reverse, its end less the label")
+        settings.append("the time told in reverse, its end less the time")
     if sign < 0:
         settings.append("the sign of the output turned")
     what = " and ".join(", ".join(names).rsplit(", ", 1)) if len(names) > 1 else names[0]

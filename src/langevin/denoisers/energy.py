@@ -41,11 +41,11 @@ class EnergyDenoiser(NetworkDenoiser):
         assert isinstance(parameterization, AffineParameterization)
         p, q = parameterization.coefficients(process, time)
         alpha, sigma, scale = process.alpha(time), process.sigma(time), parameterization.input_scale(process, time)
-        label = self._at(t).c_noise
+        c_noise = self._at(t).c_noise
         condition = {key: self._expanded(key, len(x_t), value) for key, value in self.condition.items()}
         x = (x_t * expand(scale, x_t)).to(self._first.dtype)
         learning = torch.is_grad_enabled()
-        u = self.network.potential(x, label.expand(len(x)), condition or None)  # type: ignore[operator]
+        u = self.network.potential(x, c_noise.expand(len(x)), condition or None)  # type: ignore[operator]
         self.counter.calls += 1
         u, square = (v.to(torch.float64) for v in (u, x_t.flatten(1).square().sum(1)))
         energy = (alpha / scale * u - p / 2 * square) / (sigma * (alpha * q - sigma * p))

@@ -82,7 +82,7 @@ class NetworkDenoiser(Conditioned):
     sampling loop keeps states in the network's dtype, float32 at least.
 
     Args:
-        network: takes ``(B, *event)`` in its own dtype, a time label ``(B,)`` in float32 at least, and a mapping of
+        network: takes ``(B, *event)`` in its own dtype, a time input ``(B,)`` in float32 at least, and a mapping of
             conditions; returns the channels that ``parameterization.network_shapes`` says, or twice as many with
             ``variance``.
         process: one that the parameterization takes: for ``AffineParameterization`` a scalar-Gaussian process.
@@ -168,9 +168,9 @@ class NetworkDenoiser(Conditioned):
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
         now = self._at(t)
-        x, label = self._prepare(x_t, now)
+        x, c_noise = self._prepare(x_t, now)
         try:
-            out = self.network(x, label, self._given(len(x)))
+            out = self.network(x, c_noise, self._given(len(x)))
         except TypeError as error:
             raise self._explained(error) from error
         self.counter.calls += 1
@@ -189,13 +189,13 @@ class NetworkDenoiser(Conditioned):
         return found
 
     def _inputs(self, t: Tensor) -> TimeInputs:
-        # Half precision tells 999 from 1000 no more: labels are float32 at least.
-        label = TIME_INPUTS[self.parameterization.time](self.process, t)
-        label = label.to(self.device, torch.promote_types(self.dtype, torch.float32))
-        return self.parameterization.inputs(self.process, t, label)
+        # Half precision tells 999 from 1000 no more: time inputs are float32 at least.
+        c_noise = TIME_INPUTS[self.parameterization.time](self.process, t)
+        c_noise = c_noise.to(self.device, torch.promote_types(self.dtype, torch.float32))
+        return self.parameterization.inputs(self.process, t, c_noise)
 
     def _prepare(self, x_t: Tensor, now: TimeInputs) -> tuple[Tensor, Tensor]:
-        """What the network is given of states, and its time label ``(B,)``."""
+        """What the network is given of states, and its time input ``(B,)``."""
         if not isinstance(x_t, Tensor):
             raise UserError(f"x_t must be a tensor of states (B, *state), got {shown(x_t)}")
         if x_t.shape[1:] != self._state or not x_t.ndim:
@@ -244,7 +244,7 @@ class NetworkDenoiser(Conditioned):
         condition = {name: self._without_content(name, batch) for name in self.conditions()}
         self._fits(x, torch.empty(batch, device="meta"), condition, learning)
 
-    def _fits(self, x: Tensor, label: Tensor, condition: Mapping[str, Tensor], learning: bool | None = None) -> None:
+    def _fits(self, x: Tensor, c_noise: Tensor, condition: Mapping[str, Tensor], learning: bool | None = None) -> None:
         """``check_memory`` of a batch at hand, once for a network and the largest batch."""
         if not getattr(self.network, "computes_only", False):
             return  # it may do more when it is called than compute, or keep tensors that are not its parameters
@@ -253,7 +253,7 @@ class NetworkDenoiser(Conditioned):
         known = _FITS.setdefault(self.network, {})
         if x.numel() <= known.get(learning, 0):
             return
-        size = footprint(self.network, x, label.expand(x.shape[0]), condition, learning=learning)
+        size = footprint(self.network, x, c_noise.expand(x.shape[0]), condition, learning=learning)
         there = torch.cuda.get_device_properties(self.device).total_memory if self.device.type == "cuda" else None
         what = f"{len(x)} × {tuple(x.shape[1:])} in the network{' with its gradients' if learning else ''}"
         room(size, what, there)

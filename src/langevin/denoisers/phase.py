@@ -96,7 +96,7 @@ class PhaseParameterization(Parameterization):
         if self.prediction not in PHASE_PREDICTIONS:
             raise unknown("prediction", self.prediction, PHASE_PREDICTIONS)
         if self.time not in TIME_INPUTS:
-            raise unknown("time label", self.time, TIME_INPUTS)
+            raise unknown("time input", self.time, TIME_INPUTS)
         if self.time == "sigma":
             raise UserError(
                 "time 'sigma' is for processes x_t = αx_0 + σε; on phase space take log_sigma, log_snr or t"
@@ -114,9 +114,9 @@ class PhaseParameterization(Parameterization):
         """Positions, then velocities, along the first axis of the data."""
         return (2 * shape[0], *shape[1:]), shape[0]
 
-    def inputs(self, process: Process, t: Tensor, label: Tensor) -> PhasePreconditioning:
+    def inputs(self, process: Process, t: Tensor, c_noise: Tensor) -> PhasePreconditioning:
         assert isinstance(process, PhaseSpace)
-        return PhasePreconditioning(t, label, self.input_scale(process, t), *self.mean(process, t))
+        return PhasePreconditioning(t, c_noise, self.input_scale(process, t), *self.mean(process, t))
 
     def precondition(self, process: Process, x_t: Tensor, now: PhasePreconditioning) -> Tensor:
         return (_rows(now.c_in, x_t) * x_t).flatten(1, 2)
