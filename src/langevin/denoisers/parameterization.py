@@ -15,7 +15,7 @@ from .._errors import UserError, check_numbers, unknown
 from ..distributions import Diagonal, Dirac, Distribution, Normal
 from ..processes import DDPM, Process, ScalarGaussian, SignalToNoise, expand
 
-Row = Callable[[ScalarGaussian, Tensor, float], tuple[Tensor, Tensor]]
+Coefficients = Callable[[ScalarGaussian, Tensor, float], tuple[Tensor, Tensor]]
 
 
 def _edm(process: ScalarGaussian, t: Tensor, sigma_data: float) -> tuple[Tensor, Tensor]:
@@ -24,7 +24,7 @@ def _edm(process: ScalarGaussian, t: Tensor, sigma_data: float) -> tuple[Tensor,
     return sigma / (sigma_data * total), -alpha * sigma_data / total
 
 
-PREDICTIONS: dict[str, Row] = {
+PREDICTIONS: dict[str, Coefficients] = {
     "eps": lambda process, t, _: (torch.zeros_like(t), torch.ones_like(t)),
     "x0": lambda process, t, _: (torch.ones_like(t), torch.zeros_like(t)),
     "v": lambda process, t, _: (-process.sigma(t), process.alpha(t)),

@@ -15,7 +15,7 @@ from ..distributions import Dirac
 from ..processes import PhaseSpace, Process, expand
 from .parameterization import TIME_INPUTS, Parameterization, TimeInputs, Variance, check_std
 
-Row = Callable[[PhaseSpace, Tensor, float], tuple[Tensor, Tensor]]
+PhaseCoefficients = Callable[[PhaseSpace, Tensor, float], tuple[Tensor, Tensor]]
 
 
 def _noise(process: PhaseSpace, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,7 +43,7 @@ def _mixed(process: PhaseSpace, t: Tensor, sigma_data: float) -> tuple[Tensor, T
     return _normal(process, t, sigma_data)[0], -1 / _noise(process, t)[1]
 
 
-PHASE_PREDICTIONS: dict[str, Row] = {"eps": _eps, "score": _score, "mixed": _mixed, "edm": _normal}
+PHASE_PREDICTIONS: dict[str, PhaseCoefficients] = {"eps": _eps, "score": _score, "mixed": _mixed, "edm": _normal}
 r"""(c, d) of x̂_0 = c·(x_t, v_t) + d·net. The network gives ε_v of :math:`(x_t, v_t) = K x_0 + L ε`; the score of v,
 :math:`-ε_v / L_{vv}`; what ε_v has beyond that of data N(0, σ_d²) (the mixed score of arXiv:2112.07068 §3.2); or the
 same in units of its standard deviation, as EDM's preconditioning does for scalar noise.

@@ -38,7 +38,7 @@ from .distributed import ProcessGroup
 from .interrupts import Interrupts
 from .learner import Learner, learning_rate, precision
 from .loader import InOrder, Loader, Order
-from .logging import SKIPPED, Bar, Metrics, Row, forecast, opening, skipped
+from .logging import SKIPPED, Bar, Metrics, MetricsRow, forecast, opening, skipped
 from .pretrained import base_of, prepare, with_checksum, with_prior
 from .resolve import build
 from .resume import plan
@@ -408,7 +408,7 @@ class Run:
         if not self.team.first:
             return
         val = self._validate() if validate else None
-        row: Row = {
+        row: MetricsRow = {
             "step": progress.step,
             "loss": loss,
             "val_loss": val if val is not None and math.isfinite(val) else None,
