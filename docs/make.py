@@ -34,7 +34,10 @@ def methods_table() -> str:
     lines = [
         "# Methods",
         "",
-        "Made from the registry by `make docs`; `langevin methods` prints the same rows.",
+        "Every method of the library has a row here: its name on the command line and in Python, the paper it is from,",
+        "and where its code is. Look here for a method you know by its name or its paper. The last column names the",
+        "tests that hold it, against exact truth, another implementation (parity) or real data. The page is made from",
+        "the registry by `make docs`; `langevin methods` prints the same rows.",
     ]
     category = ""
     for method in methods():
