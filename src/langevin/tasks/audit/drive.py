@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from . import truth
-from .conventions import Conventions, Level, exploding, read
+from .conventions import Level, SchedulerConventions, exploding, read
 from .subject import Path, Run, Subject, start
 
 FINER = 10
@@ -44,7 +44,7 @@ class Driven(Subject):
     make: Callable[..., Any]
     kind: str = "scheduler"
     order: float | None = None
-    conventions: Conventions = field(init=False)
+    conventions: SchedulerConventions = field(init=False)
 
     def __post_init__(self) -> None:
         with quiet():
@@ -141,7 +141,7 @@ class Driven(Subject):
         multiplies = one.shape == ONES.shape and distance(two, 2 * one) < 1e-6 and float(one.max() - one.min()) < 1e-6
         return float(one.flatten()[0]) if multiplies else 1.0
 
-    def own_level(self, made: Any, conventions: Conventions, index: int, level: Level, factor: float) -> Level:
+    def own_level(self, made: Any, conventions: SchedulerConventions, index: int, level: Level, factor: float) -> Level:
         """The level of the state before an evaluation: of the scheduler's own σ where it has one, else of the time."""
         sigmas = getattr(made, "sigmas", None)
         scaled = conventions.family == "edm" or abs(factor - 1) > 1e-9
@@ -155,7 +155,7 @@ class Driven(Subject):
         wanted = conventions.input_scale(level)
         return level[0] * wanted / factor, level[1] * wanted / factor
 
-    def last_level(self, made: Any, conventions: Conventions, scaled: bool) -> Level:
+    def last_level(self, made: Any, conventions: SchedulerConventions, scaled: bool) -> Level:
         """The level at which a run ends."""
         sigmas = getattr(made, "sigmas", None)
         if conventions.family != "angle" and sigmas is not None and len(sigmas) == len(made.timesteps) + 1:
