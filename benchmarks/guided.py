@@ -46,7 +46,7 @@ def main() -> None:
     table = Table("problem", "order", *(f"{n} steps" for n in STEPS), box=None)
     for case in cases(options):
         rule = default_sampler(case.denoiser)
-        unit = tolerance.accuracy.spread(case.denoiser.output, case.end)
+        unit = tolerance.accuracy.std_of(case.denoiser.output, case.end)
         for order in (2, 3, 4):
             figures = []
             for steps in STEPS:

@@ -86,8 +86,8 @@ class Case:
     @functools.cached_property
     def denoiser(self) -> NetworkDenoiser:
         """The network read as ε on the table of a thousand linear β."""
-        reading = AffineParameterization("eps", time="index", scale_input=False)
-        return NetworkDenoiser(self.network, processes.DDPM(), reading, self.shape)
+        parameterization = AffineParameterization("eps", time="index", scale_input=False)
+        return NetworkDenoiser(self.network, processes.DDPM(), parameterization, self.shape)
 
 
 def cases(names: list[str]) -> Iterator[Case]:
@@ -210,9 +210,9 @@ def langevin_loops(case: Case, every: bool) -> dict[str, Loop]:
     loops: dict[str, Loop] = {}
     for name, sampler in made.items():
         try:
-            suited = sampler.for_model(case.denoiser)
-            grid = own_grid(case, suited, case.denoiser)
-            loops[f"langevin: {name}"] = functools.partial(ours, case, suited, grid)
+            own = sampler.for_model(case.denoiser)
+            grid = own_grid(case, own, case.denoiser)
+            loops[f"langevin: {name}"] = functools.partial(ours, case, own, grid)
         except (langevin.UserError, TypeError) as reason:
             print(f"langevin: {name} is left out: {reason}")
     loops["langevin.sample, default"] = functools.partial(identity, case)

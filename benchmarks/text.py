@@ -153,15 +153,15 @@ def autoregressive(options: Options, dataset: Dataset, x: Tensor) -> tuple[float
     """Bits a character on x, standard error, parameters, seconds."""
     torch.manual_seed(options.seed)
     info = dataset.info
-    settled = training.resolve_config(
+    resolved = training.resolve_config(
         Config(optimiser=OptimiserConfig(lr=options.lr), budget=BudgetConfig(steps=options.steps)), info
     )
     network = Causal(len(info.tokens), info.dim, options.width, options.depth)
-    adam = torch.optim.AdamW(network.parameters(), betas=settled.optimiser.betas, weight_decay=0.0)
+    adam = torch.optim.AdamW(network.parameters(), betas=resolved.optimiser.betas, weight_decay=0.0)
     order, begun = training.Order(len(dataset.train), options.seed), time.monotonic()
     for step in trange(1, options.steps + 1, desc="autoregressive"):
         rows = dataset.train.batch(order.batch((step - 1) * options.batch, options.batch))["x"]
-        adam.param_groups[0]["lr"] = learning_rate(settled.optimiser, step, (step - 1) / options.steps)
+        adam.param_groups[0]["lr"] = learning_rate(resolved.optimiser, step, (step - 1) / options.steps)
         adam.zero_grad()
         network(rows).mean().backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -72,7 +72,7 @@ class Case:
     def median(self, steps: int) -> float:
         """The error of half of the samples, or more."""
         x = langevin.sample(self.denoiser, samplers.default_sampler(self.denoiser), steps=steps, noise=self.noise)
-        unit = accuracy.spread(self.denoiser.output, self.end)
+        unit = accuracy.std_of(self.denoiser.output, self.end)
         return float(accuracy.distances(x, self.end).median()) / unit
 
 

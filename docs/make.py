@@ -34,7 +34,10 @@ def methods_table() -> str:
     lines = [
         "# Methods",
         "",
-        "Made from the registry by `make docs`; `langevin methods` prints the same rows.",
+        "Every method of the library has a row here: its name on the command line and in Python, the paper it is from,",
+        "and where its code is. Look here for a method you know by its name or its paper. The last column names the",
+        "tests that hold it, against exact truth, another implementation (parity) or real data. The page is made from",
+        "the registry by `make docs`; `langevin methods` prints the same rows.",
     ]
     category = ""
     for method in methods():
@@ -188,7 +191,7 @@ def fine_mixture(factor: float) -> worlds.GaussianMixture:
     return worlds.GaussianMixture(world.log_weights.exp(), world.means, covariances)
 
 
-def remainder_clock(name: str) -> None:
+def remainder_time_warp(name: str) -> None:
     """The density of evaluations of the Gaussian remainder, the spectrum it is made of, and ten evaluations."""
     process = processes.EDM()
     shown = {"ring": worlds.ring(), "64-D mixture": fine_mixture(1), "components four times finer": fine_mixture(4)}
@@ -526,7 +529,7 @@ def main() -> None:
     start_time("start-time")
     same_law("fokker-planck")
     variances("variance")
-    remainder_clock("remainder-clock")
+    remainder_time_warp("remainder-time-warp")
     remainder_error("remainder-error")
     vdm("vdm")
     exact_error("exact-error")

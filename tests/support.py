@@ -52,10 +52,14 @@ class OracleNetwork(nn.Module):
     """A network that answers exactly: net = p·x̂_0 + q·ε̂ of a world, read back from (c_in x_t, ¼ log σ/α)."""
 
     def __init__(
-        self, world: langevin.worlds.World, process: ScalarGaussian, reading: AffineParameterization, dtype: torch.dtype
+        self,
+        world: langevin.worlds.World,
+        process: ScalarGaussian,
+        parameterization: AffineParameterization,
+        dtype: torch.dtype,
     ) -> None:
         super().__init__()
-        self.world, self.process, self.parameterization = world, process, reading
+        self.world, self.process, self.parameterization = world, process, parameterization
         self.anchor = nn.Parameter(torch.zeros((), dtype=dtype))
         self.config = {"conditions": {"label": world.classes}}
         self.calls = 0
@@ -80,8 +84,10 @@ def oracle(
 ) -> NetworkDenoiser:
     """The network denoiser of an exact world under a prediction."""
     spread = math.sqrt(float(world.cov.diagonal().mean()))
-    reading = AffineParameterization(prediction, sigma_data=spread)
-    return NetworkDenoiser(OracleNetwork(world, process, reading, dtype), process, reading, world.shape)
+    parameterization = AffineParameterization(prediction, sigma_data=spread)
+    return NetworkDenoiser(
+        OracleNetwork(world, process, parameterization, dtype), process, parameterization, world.shape
+    )
 
 
 def flow_reference(denoiser: langevin.denoisers.Denoiser, start: Tensor, t: float, s: float) -> Tensor:

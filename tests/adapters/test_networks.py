@@ -97,7 +97,7 @@ def test_a_scaled_input_draws_another_law():
     model = ddpm(scale_input=True)
     x = langevin.sample(model, n=4000, steps=20, seed=1)
     assert sliced_w2(x.double(), WORLD.sample(4000, 99)) > 3 * w2_floor(WORLD, 4000, 16)
-    assert langevin.check_denoiser(model, X0).findings == (
+    assert langevin.check_denoiser(model, X0).problems == (
         "The scaling of the input looks wrong: with scale_input=False in place of True, the error becomes 1.5 times "
         "smaller.",
     )
@@ -159,8 +159,8 @@ def test_wrong_conventions_are_named(case):
     check = langevin.check_denoiser(make(), X0)
     assert not check.ok
     with pytest.raises(AssertionError, match=words):
-        raise AssertionError(check.findings[0])
-    assert ("sign of the output" in check.findings[0]) == (case == "velocity to data")
+        raise AssertionError(check.problems[0])
+    assert ("sign of the output" in check.problems[0]) == (case == "velocity to data")
 
 
 def test_the_table_of_the_check():
@@ -197,8 +197,8 @@ def test_data_of_another_range_are_named():
         x.dtype
     )
     assert langevin.check_denoiser(ddpm(network), points).ok
-    (finding,) = langevin.check_denoiser(ddpm(network), (points + 1) / 2).findings
-    assert finding == "The range of the data looks wrong: scaled from [0, 1] to [-1, 1] they are denoised."
+    (problem,) = langevin.check_denoiser(ddpm(network), (points + 1) / 2).problems
+    assert problem == "The range of the data looks wrong: scaled from [0, 1] to [-1, 1] they are denoised."
 
 
 @dataclass
@@ -327,7 +327,7 @@ REFUSED = [
     (wrap(process="absorbing"), "process"),
     (wrap(prediction="epsilon"), "unknown prediction 'epsilon'. Did you mean 'eps'"),
     (wrap(prediction=None), "prediction must be the name"),
-    (wrap(time="timestep"), "unknown time label 'timestep'"),
+    (wrap(time="timestep"), "unknown time input 'timestep'"),
     (wrap(shape=None), "shape must be that of one datum"),
     (wrap(shape=(2.0,)), "shape must be that of one datum"),
     (wrap(classes=-1), "classes must be a number of classes"),

@@ -67,8 +67,8 @@ def test_the_score_has_no_curl(name: str) -> None:
 @pytest.mark.parametrize("scaled", [True, False])
 @pytest.mark.parametrize("process", [processes.VP(), processes.VE(0.05, 5.0)], ids=["vp", "ve"])
 def test_score_is_the_gradient_of_the_energy(prediction: str, scaled: bool, process: processes.ScalarGaussian) -> None:
-    reading = AffineParameterization(prediction, sigma_data=0.7, scale_input=scaled)
-    denoiser = make_denoiser(awake("mlp"), process, reading, (3,)).given(label=torch.tensor([0, 1, -1, 1]))
+    parameterization = AffineParameterization(prediction, sigma_data=0.7, scale_input=scaled)
+    denoiser = make_denoiser(awake("mlp"), process, parameterization, (3,)).given(label=torch.tensor([0, 1, -1, 1]))
     assert isinstance(denoiser, EnergyDenoiser)
     x = Noise(1, 4).normal((3,)).requires_grad_()
     t = torch.tensor([0.1, 0.3, 0.6, 0.9], dtype=torch.float64)
@@ -104,8 +104,8 @@ class Quadratic(Backbone):
 def gaussian() -> tuple[EnergyDenoiser, worlds.GaussianMixture]:
     variance = torch.tensor([0.2, 1.5], dtype=torch.float64)
     process = processes.VP()
-    reading = AffineParameterization("eps", time="time", scale_input=False)
-    denoiser = make_denoiser(Quadratic(process, variance).as_energy(), process, reading, (2,))
+    parameterization = AffineParameterization("eps", time="time", scale_input=False)
+    denoiser = make_denoiser(Quadratic(process, variance).as_energy(), process, parameterization, (2,))
     assert isinstance(denoiser, EnergyDenoiser)
     return denoiser, worlds.GaussianMixture(torch.ones(1), torch.zeros(1, 2), variance[None])
 

@@ -35,8 +35,8 @@ class Prior(nn.Module):
 
 
 def denoiser(process, probs):
-    reading = LevelParameterization(levels=len(probs), sigma_data=0.6)
-    return NetworkDenoiser(Prior(torch.tensor(probs, dtype=DOUBLE).log()), process, reading, (2,))
+    parameterization = LevelParameterization(levels=len(probs), sigma_data=0.6)
+    return NetworkDenoiser(Prior(torch.tensor(probs, dtype=DOUBLE).log()), process, parameterization, (2,))
 
 
 @pytest.mark.parametrize("process", [processes.VP(), processes.EDM(), processes.RectifiedFlow()])

@@ -23,11 +23,11 @@ def f64(v):
 
 
 class Exact(nn.Module):
-    """net = p x̂_0 + q ε̂ of an exact world, from (c_in x_t, the time label) alone."""
+    """net = p x̂_0 + q ε̂ of an exact world, from (c_in x_t, the time input) alone."""
 
-    def __init__(self, world, process, reading, dtype=torch.float64):
+    def __init__(self, world, process, parameterization, dtype=torch.float64):
         super().__init__()
-        self.world, self.process, self.parameterization = world, process, reading
+        self.world, self.process, self.parameterization = world, process, parameterization
         self.weight = nn.Parameter(torch.zeros((), dtype=dtype))
         self.config = {"conditions": {"label": world.classes}}
         self.seen = []
@@ -55,8 +55,8 @@ class Exact(nn.Module):
 
 
 def exact(process, prediction="edm", dtype=torch.float64, world=WORLD, **settings):
-    reading = AffineParameterization(prediction, sigma_data=0.6, **settings)
-    return NetworkDenoiser(Exact(world, process, reading, dtype), process, reading, world.shape)
+    parameterization = AffineParameterization(prediction, sigma_data=0.6, **settings)
+    return NetworkDenoiser(Exact(world, process, parameterization, dtype), process, parameterization, world.shape)
 
 
 READABLE = [
@@ -85,7 +85,7 @@ def test_belief_is_the_worlds(name, prediction):
 
 @pytest.mark.parametrize("time", ["log_sigma", "index", "time"])
 @pytest.mark.parametrize("scale_input", [True, False])
-def test_time_label_and_input_scale(time, scale_input):
+def test_time_input_and_input_scale(time, scale_input):
     """Any label and any input scale: the network finds its way back to t and x_t."""
     process = PROCESSES["ddpm"]
     t = f64([0.001, 0.5, 1.0])
@@ -100,7 +100,7 @@ def test_time_label_and_input_scale(time, scale_input):
 def test_a_network_of_its_own_dtype_in_a_float64_solver(dtype):
     """The network gets its dtype, the belief is float64: x̂_0 rounds by d·eps·|net| and by what x_t's rounding moves.
 
-    At EDM's reading |d·net| and dx̂_0/dx are of order one: five units of rounding of a state of size one.
+    With EDM's parameterization |d·net| and dx̂_0/dx are of order one: five units of rounding of a state of size one.
     """
     process = PROCESSES["vp"]
     t = f64([0.1, 0.5, 0.9])
@@ -371,7 +371,7 @@ def test_together_is_each_alone():
 
 
 def test_together_of_different_networks():
-    """Another network, process or reading is asked on its own; the order of the answers stays."""
+    """Another network, process or parameterization is asked on its own; the order of the answers stays."""
     process = PROCESSES["vp"]
     x = WORLD.sample(2, 1, process=process, t=0.5)
     one, two = exact(process, "v"), exact(process, "eps")

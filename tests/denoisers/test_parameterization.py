@@ -27,11 +27,11 @@ def level(name, t=T):
 @EACH
 def test_reads_back_what_the_network_was_asked_for(name, prediction):
     """c·x_t + d·(p x_0 + q ε) = x_0, to the rounding of its two terms."""
-    process, reading = PROCESSES[name], AffineParameterization(prediction, sigma_data=0.6)
+    process, parameterization = PROCESSES[name], AffineParameterization(prediction, sigma_data=0.6)
     alpha, sigma = level(name)
     x0, eps = 0.37, -1.4
-    p, q = reading.coefficients(process, T)
-    c, d = reading.mean(process, T)
+    p, q = parameterization.coefficients(process, T)
+    c, d = parameterization.mean(process, T)
     state, net = alpha * x0 + sigma * eps, p * x0 + q * eps
     size = (c * state).abs() + (d * net).abs() + 1
     # c and d divide by αq − σp, whose two terms may cancel too
@@ -42,23 +42,23 @@ def test_reads_back_what_the_network_was_asked_for(name, prediction):
 @EACH
 def test_finite_at_both_ends(name, prediction):
     """At t = 0 the state is the datum whatever a network says (σ' of a root is infinite there); at t = 1 it is read."""
-    process, reading = PROCESSES[name], AffineParameterization(prediction)
+    process, parameterization = PROCESSES[name], AffineParameterization(prediction)
     ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    c, d = reading.mean(process, ends)
+    c, d = parameterization.mean(process, ends)
     assert (float(c[0]), float(d[0])) == (1.0, 0.0)
     assert c.isfinite().all()
     assert d.isfinite().all()
     assert abs(float(d[1])) > 0
-    scale = reading.input_scale(process, ends)
+    scale = parameterization.input_scale(process, ends)
     assert scale.isfinite().all()
 
 
 @EACH
 def test_weight_is_that_of_the_networks_own_error(name, prediction):
     """|net error|² = w |x_0 error|², with x_0 error = d · net error."""
-    process, reading = PROCESSES[name], AffineParameterization(prediction, sigma_data=0.6)
-    _, d = reading.mean(process, T)
-    torch.testing.assert_close(reading.weight(process, T) * d**2, torch.ones_like(T), rtol=1e-10, atol=0)
+    process, parameterization = PROCESSES[name], AffineParameterization(prediction, sigma_data=0.6)
+    _, d = parameterization.mean(process, T)
+    torch.testing.assert_close(parameterization.weight(process, T) * d**2, torch.ones_like(T), rtol=1e-10, atol=0)
 
 
 @pytest.mark.parametrize("name", PROCESSES)
@@ -84,13 +84,13 @@ def test_published_weights(name):
 
 def test_edm_is_table_1():
     """c_skip, c_out, c_in and c_noise of arXiv:2206.00364 at σ = 80 t; unit variance in and out at every process."""
-    process, reading = processes.EDM(), AffineParameterization("edm", sigma_data=0.5)
+    process, parameterization = processes.EDM(), AffineParameterization("edm", sigma_data=0.5)
     sigma = 80 * T
     total = torch.sqrt(sigma**2 + 0.25)
-    c, d = reading.mean(process, T)
+    c, d = parameterization.mean(process, T)
     torch.testing.assert_close(c, 0.25 / total**2, rtol=1e-12, atol=0)
     torch.testing.assert_close(d, sigma * 0.5 / total, rtol=1e-12, atol=0)
-    torch.testing.assert_close(reading.input_scale(process, T), 1 / total, rtol=1e-12, atol=0)
+    torch.testing.assert_close(parameterization.input_scale(process, T), 1 / total, rtol=1e-12, atol=0)
     torch.testing.assert_close(TIME_INPUTS["log_sigma"](process, T), torch.log(sigma) / 4, rtol=1e-12, atol=1e-15)
     for name, other in PROCESSES.items():
         alpha, noise = level(name)
@@ -113,7 +113,7 @@ def test_published_readings():
     torch.testing.assert_close(d, -T, rtol=1e-12, atol=0)
 
 
-def test_time_labels():
+def test_time_inputs():
     """The index n − 1 of a table's knot n, 1000 t, and ¼ log σ/α within ±4."""
     ddpm = processes.DDPM()
     knots = torch.arange(0, 1001, dtype=torch.float64) / 1000
@@ -196,7 +196,7 @@ def test_accepts_the_others(name, prediction):
 
 REFUSED = [
     (lambda: AffineParameterization("epsilon"), "unknown prediction 'epsilon'. Did you mean 'eps'"),
-    (lambda: AffineParameterization(time="indx"), "unknown time label 'indx'. Did you mean 'index'"),
+    (lambda: AffineParameterization(time="indx"), "unknown time input 'indx'. Did you mean 'index'"),
     (lambda: AffineParameterization(sigma_data=0.0), "sigma_data must be > 0, got 0.0"),
     (lambda: AffineParameterization(sigma_data=math.nan), "sigma_data must be > 0, got nan"),
     (lambda: AffineParameterization(sigma_data=math.inf), "sigma_data must be > 0"),

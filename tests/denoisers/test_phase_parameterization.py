@@ -130,8 +130,8 @@ def test_hybrid_score_matching_finds_the_belief(prediction):
             return type("Belief", (), {"mean": belief.mean + self.config["height"] * bump})()
 
     def loss(height):
-        reading = PhaseParameterization(prediction, sigma_data=0.7)
-        moved = Moved(Says(0.0), process, reading, (2,), config={"height": height})
+        parameterization = PhaseParameterization(prediction, sigma_data=0.7)
+        moved = Moved(Says(0.0), process, parameterization, (2,), config={"height": height})
         return objectives.create_objective("simple")(moved, world.sample(noise), None, noise)
 
     slope = loss(1.0) - loss(-1.0)
@@ -225,8 +225,8 @@ def test_refusals():
 @pytest.mark.parametrize("shape", [(3,), (3, 4, 5)])
 def test_faces_are_the_shape_of_what_goes_in(shape):
     """And of channels that come out as many as the data have."""
-    process, reading = PROCESSES["short"], PhaseParameterization("eps")
+    process, parameterization = PROCESSES["short"], PhaseParameterization("eps")
     x, t = torch.zeros(2, 2, *shape, dtype=F64), torch.tensor(0.3, dtype=F64)
-    inside, channels = reading.network_shapes(process, shape)
-    assert reading.precondition(process, x, reading.inputs(process, t, t)).shape == (2, *inside)
+    inside, channels = parameterization.network_shapes(process, shape)
+    assert parameterization.precondition(process, x, parameterization.inputs(process, t, t)).shape == (2, *inside)
     assert channels == shape[0]

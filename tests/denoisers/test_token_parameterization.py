@@ -114,7 +114,7 @@ def test_the_last_step_is_not_the_published_one() -> None:
 
 
 def test_evidence_of_the_rest_makes_the_exact_belief() -> None:
-    """Asked for what the other position says, p(x_0^i = k | x_t^{-i}), the reading gives the posterior of a world."""
+    """Asked for what the other position says, p(x_0^i = k | x_t^{-i}), the belief is the posterior of a world."""
     chain = Uniform(3)
     probs = torch.softmax(random(9), 0).reshape(3, 3)
     world = worlds.TokenTable(probs)
@@ -201,8 +201,8 @@ def test_readings_are_readers() -> None:
 
 REFUSED = [
     (lambda: TokenParameterization("logit"), "unknown prediction 'logit'. Did you mean 'logits'"),
-    (lambda: TokenParameterization(time="index"), "time label must be 'time' for tokens, got 'index'"),
-    (lambda: TokenParameterization(time="tim"), "unknown time label 'tim'"),
+    (lambda: TokenParameterization(time="index"), "time input must be 'time' for tokens, got 'index'"),
+    (lambda: TokenParameterization(time="tim"), "unknown time input 'tim'"),
     (lambda: made(VP(), (2,), "logits", random(3, 2)), "needs a chain on tokens, got VP"),  # type: ignore[arg-type]
     (
         lambda: NetworkDenoiser(Fixed(random(3, 2)), Uniform(3), TokenParameterization(), (2,), variance="range"),

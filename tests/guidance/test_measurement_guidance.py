@@ -94,7 +94,7 @@ def test_pigdm_is_exact_on_isotropic_data():
             m = measure(OPERATORS["random"], world.sample(1, 2), std)
             exact = world.posterior(m.operator, m.y, std).denoiser(processes.VP())(states(), 0.6)
             for given in (delta, None):
-                found = pigdm(denoiser, m, data_std=given)(states(), 0.6)
+                found = pigdm(denoiser, m, sigma_data=given)(states(), 0.6)
                 assert (found.mean - exact.mean).abs().max() < 1e-10
                 assert (found.cov.dense((DIM,)) - exact.cov.dense((DIM,))).abs().max() < 1e-10
             published = pigdm(denoiser, m)(states(), 0.6).mean
@@ -230,7 +230,7 @@ def test_samplers_make_that_law(name, process):
     """
     world, m = normal_problem()
     denoiser, delta = world.denoiser(process), 0.5 if name.endswith("0.5") else 1.0
-    guided = dps(denoiser, m) if name == "dps" else pigdm(denoiser, m, data_std=delta)
+    guided = dps(denoiser, m) if name == "dps" else pigdm(denoiser, m, sigma_data=delta)
     one = torch.ones((), dtype=torch.float64)
     ends = tuple(float(torch.exp(process.log_snr(t) / 2)) for t in (process.t_max, process.t_min))
     gain = gains(H, C, S, delta)[name.split("-")[0]]
@@ -306,8 +306,8 @@ def test_refusals():
         dps(denoiser, m, norm="l2")
     with pytest.raises(ValueError, match="scale must be a finite"):
         dps(denoiser, m, scale=math.nan)
-    with pytest.raises(ValueError, match="data_std must be > 0"):
-        pigdm(denoiser, m, data_std=0.0)
+    with pytest.raises(ValueError, match="sigma_data must be > 0"):
+        pigdm(denoiser, m, sigma_data=0.0)
     with pytest.raises(ValueError, match="iterations must be"):
         moment_matching(denoiser, m, iterations=0)
     for make in (pigdm, moment_matching):

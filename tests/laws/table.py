@@ -283,7 +283,7 @@ PHASE_SAMPLERS = {
 
 EXEMPT = {
     "samplers/mala": "it needs a density, which networks have not: tests/samplers/test_langevin.py",
-    "samplers/denoising-mcmc": "it needs a density, which networks have not: tests/samplers/test_joint.py",
+    "samplers/denoising-mcmc": "it needs a density, which networks have not: tests/samplers/test_denoising_mcmc.py",
     "samplers/preconditioned-langevin": "its filter has the width of the data: tests/samplers/test_langevin.py",
     "samplers/splitting": "it splits off a guidance, and a plain denoiser has none: tests/samplers/test_splitting.py",
     "samplers/reverse-momentum": "it is for one guidance, which most denoisers have not: tests/guidance/test_apg.py",

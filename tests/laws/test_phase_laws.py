@@ -159,11 +159,11 @@ def test_any_split_and_one_step(process, sampler):
 
 
 class Oracle(torch.nn.Module):
-    """The network whose reading is the exact belief: asked of (x, v) and ¼ log r, as in ``support``."""
+    """The network whose output stands for the exact belief: asked of (x, v) and ¼ log r, as in ``support``."""
 
-    def __init__(self, world, process, reading, dtype):
+    def __init__(self, world, process, parameterization, dtype):
         super().__init__()
-        self.world, self.process, self.parameterization, self.config = world, process, reading, {}
+        self.world, self.process, self.parameterization, self.config = world, process, parameterization, {}
         self.anchor = torch.nn.Parameter(torch.zeros((), dtype=dtype))
 
     def forward(self, x, time, condition=None):
@@ -187,8 +187,8 @@ def test_network_precision(process, sampler, prediction):
     start = world.sample(32, 1, process=q, t=times[0])
     results = []
     for dtype in (torch.float64, torch.float32):
-        reading = PhaseParameterization(prediction, sigma_data=0.7)
-        model = NetworkDenoiser(Oracle(world, q, reading, dtype), q, reading, (2,))
+        parameterization = PhaseParameterization(prediction, sigma_data=0.7)
+        model = NetworkDenoiser(Oracle(world, q, parameterization, dtype), q, parameterization, (2,))
         if dtype == torch.float64 and law.evaluations is not None:
             exact = langevin.sample(world.denoiser(q), samplers.Euler(), start=start, grid=times)
             read = langevin.sample(model, samplers.Euler(), start=start, grid=times)

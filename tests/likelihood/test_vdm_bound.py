@@ -102,7 +102,7 @@ def test_units_levels_and_batches() -> None:
 
 def test_a_schedule_under_way_and_its_table_agree() -> None:
     """What the objective says of a batch is the same bound: its mean against the quadrature's, for one denoiser."""
-    reading = AffineParameterization("x0", sigma_data=0.7)
+    parameterization = AffineParameterization("x0", sigma_data=0.7)
 
     class Network(torch.nn.Module):
         def __init__(self) -> None:
@@ -112,7 +112,7 @@ def test_a_schedule_under_way_and_its_table_agree() -> None:
         def forward(self, x: torch.Tensor, time: torch.Tensor, condition: object) -> torch.Tensor:
             return self.weight * torch.tanh(x) * torch.sigmoid(2 - 2 * time)[:, None]
 
-    made = VDM().prepare(NetworkDenoiser(Network(), Learned((-5.0, 3.0)), reading, (3,)))
+    made = VDM().prepare(NetworkDenoiser(Network(), Learned((-5.0, 3.0)), parameterization, (3,)))
     x = MIXTURE.sample(4000, 9)
     from langevin import Noise
 

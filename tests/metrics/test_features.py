@@ -73,7 +73,7 @@ def test_classifier_separates_classes_it_did_not_see(digits: data.Dataset) -> No
 
 
 def test_hash_depends_on_values_shapes_and_types() -> None:
-    from langevin.metrics.readers import digest
+    from langevin.metrics.classifiers import digest
 
     a = np.arange(6.0)
     assert len({digest(a), digest(a + 1), digest(a.reshape(2, 3)), digest(a.view(np.int64)), digest(a, a)}) == 5

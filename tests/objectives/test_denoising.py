@@ -18,7 +18,7 @@ MEAN, STD = torch.tensor([0.3, -0.5], dtype=torch.float64), torch.tensor([0.4, 0
 
 
 class Exact(torch.nn.Module):
-    """The network whose reading as x_0 is the exact E[x_0 | x_t] of N(MEAN, STD²), moved by a bump."""
+    """The network whose output is the exact E[x_0 | x_t] of N(MEAN, STD²), moved by a bump."""
 
     def __init__(self, process: processes.ScalarGaussian, height: float) -> None:
         super().__init__()
@@ -53,8 +53,8 @@ def test_belief_mean_is_the_minimum(name: str, weight: str, law: object) -> None
     objective = objectives.create_objective({"name": weight, "times": law})
 
     def loss(height: float) -> Tensor:
-        reading = AffineParameterization("x0", sigma_data=0.7, time="time", scale_input=False)
-        return objective(NetworkDenoiser(Exact(process, height), process, reading, (2,)), x0, None, noise)  # type: ignore[arg-type]
+        parameterization = AffineParameterization("x0", sigma_data=0.7, time="time", scale_input=False)
+        return objective(NetworkDenoiser(Exact(process, height), process, parameterization, (2,)), x0, None, noise)  # type: ignore[arg-type]
 
     h = 1.0
     low, middle, high = loss(-h), loss(0.0), loss(h)

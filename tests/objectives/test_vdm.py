@@ -29,9 +29,9 @@ class Schedule(OracleNetwork):
 
 def learner(world: worlds.World = WORLD) -> NetworkDenoiser:
     """An exact denoiser under a schedule that learns."""
-    reading = AffineParameterization("x0", sigma_data=STD)
-    network = Schedule(world, Level(), reading, torch.float64)
-    denoiser = NetworkDenoiser(network, Learned((LOW, HIGH)), reading, world.shape)
+    parameterization = AffineParameterization("x0", sigma_data=STD)
+    network = Schedule(world, Level(), parameterization, torch.float64)
+    denoiser = NetworkDenoiser(network, Learned((LOW, HIGH)), parameterization, world.shape)
     made = VDM().prepare(denoiser)
     assert isinstance(made, NetworkDenoiser)
     return made
@@ -248,9 +248,9 @@ def test_the_label_is_given() -> None:
             label = torch.full((len(x),), -1) if condition is None else condition["label"]
             return super().forward(x, time, None) + label.reshape(-1, 1)
 
-    reading = AffineParameterization("x0", sigma_data=STD)
-    network = Told(WORLD, Level(), reading, torch.float64)
-    made = VDM().prepare(NetworkDenoiser(network, Learned((LOW, HIGH)), reading, WORLD.shape))
+    parameterization = AffineParameterization("x0", sigma_data=STD)
+    network = Told(WORLD, Level(), parameterization, torch.float64)
+    made = VDM().prepare(NetworkDenoiser(network, Learned((LOW, HIGH)), parameterization, WORLD.shape))
     x, noise = draws(64)
     own = VDM()(learner(), x, None, noise)
     torch.testing.assert_close(VDM()(made, x, {"label": torch.zeros(64, dtype=torch.int64)}, noise), own)

@@ -43,7 +43,7 @@ def shape_for(text: str) -> tuple[int, int, int]:
 @pytest.mark.parametrize("text", CASES)
 def test_made_by_name(text):
     shape = shape_for(text)
-    op = O.create(text, shape, mask=MASK if text == "inpaint" else None)
+    op = O.create_operator(text, shape, mask=MASK if text == "inpaint" else None)
     assert type(op) is CASES[text]
     x = f64(2, *shape)
     assert tuple(op(x).shape[1:]) == op.measured(shape)
@@ -58,7 +58,7 @@ def test_every_name_is_tried_and_helps():
 
 def test_they_are_what_they_say():
     x = f64(1, 1, 16, 16)
-    same = lambda text, op, **given: torch.equal(O.create(text, (1, 16, 16), **given)(x), op(x))
+    same = lambda text, op, **given: torch.equal(O.create_operator(text, (1, 16, 16), **given)(x), op(x))
     assert same("super-resolution=4", O.SuperResolution(4))
     assert same("bicubic=4", O.SuperResolution(4, "bicubic"))
     assert same("blur=2", O.gaussian_blur(2.0, "reflect"))
@@ -69,8 +69,8 @@ def test_they_are_what_they_say():
     assert same("fourier", O.Fourier(MASK), mask=MASK)
     assert same("compressed-sensing=0.5", O.compressed_sensing((1, 16, 16), 128, 3), seed=3)
     assert same("radon=7", O.Radon(7))
-    assert O.create("fourier=2", (2, 16, 16)).channels == 2
-    assert O.create("coils", (2, 16, 16)).coils.shape == (8, 16, 16)
+    assert O.create_operator("fourier=2", (2, 16, 16)).channels == 2
+    assert O.create_operator("coils", (2, 16, 16)).coils.shape == (8, 16, 16)
 
 
 @pytest.mark.parametrize(
@@ -99,12 +99,12 @@ def test_they_are_what_they_say():
 )
 def test_refused(text, given, message):
     with pytest.raises(UserError, match=message):
-        O.create(text, (1, 16, 16), **given)
+        O.create_operator(text, (1, 16, 16), **given)
 
 
 def test_data_that_are_no_images():
     for text in ("super-resolution=2", "blur=1", "radon=3", "fourier", "box", "jpeg=20", "phase"):
         with pytest.raises(UserError, match=r"(x|shape) must be"):
-            O.create(text, (64,))
-    assert O.create("saturate", (64,)).measured((64,)) == (64,)
+            O.create_operator(text, (64,))
+    assert O.create_operator("saturate", (64,)).measured((64,)) == (64,)
     assert not any(math.isnan(row.default or 0) and row.whole for row in O.NAMED.values())

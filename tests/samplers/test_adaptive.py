@@ -288,8 +288,8 @@ def test_where_no_smaller_step_is_left():
     process = processes.VP()
 
     class Stuck(type(samplers.RK45())):
-        def time(self, process, clock):
-            return torch.where(clock > 0.5, clock, 0.5)  # a time of the clock as coarse as this
+        def time(self, process, value):
+            return torch.where(value > 0.5, value, 0.5)  # a variable of the step as coarse as this
 
         def size(self, denoiser, x, t, s, first):
             return torch.full_like(t, 0.01)

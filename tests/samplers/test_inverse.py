@@ -56,7 +56,7 @@ def all_of(m):
         DDRM(m),
         DiffPIR(m),
         DAPS(m, flow=2, langevin=2),
-        DAPS(m, flow=2, langevin=0, data_std=0.7),
+        DAPS(m, flow=2, langevin=0, sigma_data=0.7),
         SplitGibbs(m, sweeps=2),
         SplitGibbs(m, compensated=False, steps=2),
     ]
@@ -294,9 +294,9 @@ def test_daps_by_hand(flow):
         low = float(VP.log_snr(VP.t_min))
         grid = [float(T), float(VP.time((float(VP.log_snr(T)) + low) / 2)), VP.t_min, 0.0]
     *_, last = langevin.trajectory(denoiser, samplers.DDIM(), grid=grid, start=x)
-    for rule, data_std in ((DAPS(m, flow, 0), None), (DAPS(m, flow, 0, data_std=0.5), 0.5)):
+    for rule, sigma_data in ((DAPS(m, flow, 0), None), (DAPS(m, flow, 0, sigma_data=0.5), 0.5)):
         ratio = float(VP.sigma(T) / VP.alpha(T)) ** 2
-        r2 = ratio if data_std is None else 0.25 * ratio / (0.25 + ratio)
+        r2 = ratio if sigma_data is None else 0.25 * ratio / (0.25 + ratio)
         mean, cov = exact_local(m, last.x[0], r2)
         found = one_step(rule, x.expand(n, -1), denoiser)
         law = float(VP.alpha(S)) ** 2 * cov + float(VP.sigma2(S)) * torch.eye(DIM)

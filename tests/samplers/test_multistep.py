@@ -159,11 +159,11 @@ def check_weights(process, sampler, times, s, start=None):
 @pytest.mark.parametrize("prediction", ["x0", "eps"])
 @pytest.mark.parametrize("eta", [0.3, 0.7, 1.0])
 def test_a_share_of_the_noise_is_the_integral_of_the_sde(process, prediction, eta):
-    """At any η the step is the exact solution of the reverse SDE while the reading stands still.
+    """At any η the step is the exact solution of the reverse SDE while the prediction stands still.
 
-    With f x dt + ½(1 + η²) g² ε̂/σ dt + η g dw, and n the factor by which x goes while the reading is 0 (α for ε̂, and
+    With f x dt + ½(1 + η²) g² ε̂/σ dt + η g dw, and n the factor by which x goes while the prediction is 0 (α for ε̂, and
     σ e^{η² log σ/α} for x̂_0, as ε̂ = (x − α x̂_0)/σ pulls), the noise has the variance n_s² ∫ η² g²/n² dt and the
-    reading the weight n_s ∫ ½(1 + η²) g²/(σ n) dt, with −α/σ before x̂_0. By adaptive quadrature in t, where g² comes
+    prediction the weight n_s ∫ ½(1 + η²) g²/(σ n) dt, with −α/σ before x̂_0. By adaptive quadrature in t, where g² comes
     from the process: 1e-7.
     """
     t, s = 0.62, 0.31

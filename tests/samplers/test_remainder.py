@@ -650,11 +650,11 @@ def test_order_4_is_blended_with_order_3_where_steps_are_long():
     frame = GaussianFrame(torch.zeros(3), torch.tensor([1.0, 0.3, 0.1]))
     warp = time_warp(frame)
     rest = Remainder(frame, 4, 0.0, warp.density.weight)
-    begin, along_path = warp.density.blend
+    begin, extent = warp.density.blend
     gap = lambda n: 1 / (n + warp.head + warp.tail(10))
     assert rest._orders(warp, gap(begin - 1)) == [(3, 1.0)]
-    assert rest._orders(warp, gap(begin + along_path + 1)) == [(4, 1.0)]
-    ((three, most), (four, some)) = rest._orders(warp, gap(begin + along_path / 4))
+    assert rest._orders(warp, gap(begin + extent + 1)) == [(4, 1.0)]
+    ((three, most), (four, some)) = rest._orders(warp, gap(begin + extent / 4))
     assert (three, four) == (3, 4)
     assert (most, some) == (pytest.approx(0.75), pytest.approx(0.25))
     # Every interval takes the shares of its own gap in the time warp.

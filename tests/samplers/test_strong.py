@@ -69,9 +69,12 @@ def test_a_refined_grid_walks_the_same_path(rule):
     ("one", "other"),
     thinned([("ddpm", "ddim, eta 1"), ("dpmpp-2m-sde", "ddim, eta 1"), ("reverse-diffusion", "multistep, eps")], 3),
 )
-def test_rules_on_one_clock_end_in_one_place(one, other):
-    """Both solve the reverse SDE, driven by W(σ²/α²), or by W(α²/σ²): they end where its solution does. At 1,024 steps
-    the strong error is about 1/1024 of the size of the data; on different clocks the paths have nothing in common."""
+def test_rules_of_one_brownian_time_end_in_one_place(one, other):
+    """Both solve the reverse SDE, driven by W(σ²/α²), or by W(α²/σ²): they end where its solution does.
+
+    At 1,024 steps the strong error is about 1/1024 of the size of the data; in different Brownian times the paths have
+    nothing in common.
+    """
     process = PROCESSES["vp"]
     ends = [endpoint(process, RULES[name][0], FINE) for name in (one, other)]
     assert (ends[0] - ends[1]).norm(dim=1).mean() < 0.01
@@ -79,7 +82,7 @@ def test_rules_on_one_clock_end_in_one_place(one, other):
 
 @pytest.mark.parametrize("rule", thinned([r for r in RULES if not r.startswith("euler") and "order 1" not in r], 6))
 def test_strong_order_in_log_snr(rule):
-    """Exponential integrators of the reverse equation, each on the clock of its noise.
+    """Exponential integrators of the reverse equation, each in the Brownian time of its noise.
 
     DDIM at η = 1 is the first of them. The values of x̂_0 along a path are as rough as the path, so that taking two of
     them leaves the strong order at 1.

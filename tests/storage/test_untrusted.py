@@ -676,7 +676,7 @@ def test_weights_are_compared_before_the_network_is_made(tmp_path: Path, monkeyp
     config["network"]["width"] = 16
     (tmp_path / "config.json").write_text(json.dumps(config))
     made: list[Any] = []
-    monkeypatch.setattr(nn, "create", lambda *args: made.append(args))
+    monkeypatch.setattr(nn, "create_network", lambda *args: made.append(args))
     monkeypatch.setattr(files, "read_safetensors", lambda *args: made.append(args))
     with pytest.raises(UserError, match="does not match its configuration"):
         models.load(tmp_path)

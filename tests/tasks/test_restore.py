@@ -334,7 +334,7 @@ def test_options_are_handed_on():
     y = RANDOM(WORLD.sample(1, 5))
     run = lambda **more: langevin.restore(MODEL, RANDOM, y, n=2, steps=5, **more)
     assert not torch.equal(run(), run(sampler=DDIM()))
-    assert torch.equal(run(method="pigdm-unit"), run(data_std=1.0))
+    assert torch.equal(run(method="pigdm-unit"), run(sigma_data=1.0))
     assert not torch.equal(run(method="dps"), run(method="dps", zeta=0.1))
     assert run(method="dps", grid=[1.0, 0.5, 0.0]).shape == (2, DIM)
 

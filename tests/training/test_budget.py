@@ -43,8 +43,8 @@ def asked(**changes: Any) -> Config:
 
 
 def chosen(side: int, examples: int, seconds: float, **given: Any) -> Config:
-    settled = training.resolve_config(Config(**given), photos(side=side).info)
-    return budget.choose(settled, (3, side, side), examples, seconds)
+    resolved = training.resolve_config(Config(**given), photos(side=side).info)
+    return budget.choose(resolved, (3, side, side), examples, seconds)
 
 
 # Seconds a step of the default network and batch on two idle cores of 2020 and on a large GPU.
@@ -96,9 +96,9 @@ def test_what_is_asked_for_is_obeyed() -> None:
     config = chosen(64, 200, 1.0, budget=BudgetConfig(minutes=7), output=OutputConfig(sample_every=0))
     assert (config.output.validate_every, config.output.sample_every, config.output.checkpoint_every) == (20, 0, 20)
     # With steps nothing is left to the clock: two runs of one request write the same files.
-    settled = training.resolve_config(Config(budget=BudgetConfig(steps=321)), photos(side=64).info)
-    assert not budget.is_open(settled)
-    assert settled.output.validate_every == 20
+    resolved = training.resolve_config(Config(budget=BudgetConfig(steps=321)), photos(side=64).info)
+    assert not budget.is_open(resolved)
+    assert resolved.output.validate_every == 20
     assert (
         training.resolve_config(Config(budget=BudgetConfig(steps=10**6)), photos().info).output.checkpoint_every == 1000
     )
@@ -258,7 +258,7 @@ def test_the_default_network_of_64_pixels_is_not_four_times_that_of_32() -> None
 
 
 def test_an_open_period_is_no_number() -> None:
-    """Only what the speed decides may be open in a settled configuration."""
-    settled = training.resolve_config(Config(), photos().info)
+    """Only what the speed decides may be open in a resolved configuration."""
+    resolved = training.resolve_config(Config(), photos().info)
     with pytest.raises(ValueError, match=r"output\.log-every"):
-        resolve.check(replace(settled, output=replace(settled.output, log_every=None)))  # type: ignore[arg-type]
+        resolve.check(replace(resolved, output=replace(resolved.output, log_every=None)))  # type: ignore[arg-type]

@@ -67,7 +67,7 @@ def test_every_process_trains(process: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("time", ["index", "nearest-index", "time", "t", "log_snr"])
-def test_time_labels_fit_the_network(time: str) -> None:
+def test_time_inputs_fit_the_network(time: str) -> None:
     """The network's features cover the range of the label it is told."""
     info = points().info
     config = training.resolve_config(

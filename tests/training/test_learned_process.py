@@ -43,8 +43,8 @@ def test_a_run(tmp_path: Path) -> None:
         x = samplers.sample(loaded, sampler, n=4, steps=5, seed=0)
         assert x.isfinite().all()
         assert torch.equal(x, samplers.sample(made, sampler, n=4, steps=5, seed=0))
-    settled = json.loads((tmp_path / "run" / "config.json").read_text())["training"]["config"]
-    assert settled["objective"]["times"] == "uniform"
+    resolved = json.loads((tmp_path / "run" / "config.json").read_text())["training"]["config"]
+    assert resolved["objective"]["times"] == "uniform"
 
 
 def test_resumed_as_if_never_stopped(tmp_path: Path) -> None:

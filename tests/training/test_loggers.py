@@ -78,13 +78,13 @@ def rows(out: Path) -> list[dict[str, float]]:
     return [{k: float(v) for k, v in zip(lines[0], line) if v} for line in lines[1:]]
 
 
-def settled_config(out: Path) -> dict[str, Any]:
+def resolved_config(out: Path) -> dict[str, Any]:
     """The configuration of the last checkpoint."""
     return json.loads((training.checkpoints(out)[-1] / "state.json").read_text())["config"]
 
 
 def test_weights_and_biases_is_told_what_the_run_says(tmp_path: Path, offline: None) -> None:
-    """Every row of metrics.csv, the pictures and the settled configuration; and the model is the same as without."""
+    """Every row of metrics.csv, the pictures and the resolved configuration; and the model is the same as without."""
     out = tmp_path / "run"
     config = tiny(6, output=replace(OUTPUT, sample_every=6))
     training.train(config, points(), tmp_path / "plain", quiet=True)
@@ -103,8 +103,8 @@ def test_weights_and_biases_is_told_what_the_run_says(tmp_path: Path, offline: N
     assert all(row["images_per_second"] > 0 for row in part["rows"].values())
     (picture,) = out.glob("wandb/offline-run-*/files/" + part["rows"][6]["samples.path"])
     assert picture.read_bytes() == (out / "pictures/step-0000006.png").read_bytes()
-    settled = settled_config(out)
-    assert {key: part["config"][key] for key in settled} == settled
+    resolved = resolved_config(out)
+    assert {key: part["config"][key] for key in resolved} == resolved
     assert (out / "model.safetensors").read_bytes() == (tmp_path / "plain/model.safetensors").read_bytes()
 
 
@@ -178,4 +178,4 @@ def test_tensorboard(tmp_path: Path) -> None:
     )
     assert [event.step for event in board.Images("samples")] == [4]
     text = board.Tensors("config/text_summary")[-1].tensor_proto.string_val[0].decode()
-    assert json.loads(text) == settled_config(tmp_path)
+    assert json.loads(text) == resolved_config(tmp_path)

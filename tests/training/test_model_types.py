@@ -110,7 +110,7 @@ BAD = [
     (replace(beats(), process=ProcessConfig("uniform", {"classes": "3"})), HEART, "must be that of the data, 2, got 3"),
     (beats(prediction=PredictionConfig("eps")), HEART, "unknown prediction 'eps'"),
     (beats(prediction=PredictionConfig(sigma_data=0.5)), HEART, "settings of real data"),
-    (beats(prediction=PredictionConfig(time="index")), HEART, "time label must be 'time' for tokens"),
+    (beats(prediction=PredictionConfig(time="index")), HEART, "time input must be 'time' for tokens"),
     (beats(objective=ObjectiveConfig("simple")), HEART, "weight 'simple'"),
     (beats(objective=ObjectiveConfig("x0")), HEART, "tokens are learned by 'd3pm'"),
     (beats(objective=ObjectiveConfig("d3pm", {"auxiliary": "-1"})), HEART, "auxiliary must be a number >= 0"),

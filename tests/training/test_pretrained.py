@@ -81,15 +81,15 @@ def test_it_goes_on_from_where_the_model_was(base: Path, tmp_path: Path, start: 
 def test_it_is_settled_by_the_model(base: Path, tmp_path: Path) -> None:
     """Network, process, prediction and loss are the model's; batch, steps and rate are those of short runs."""
     config = Config(start=StartConfig(model=str(base)), output=OutputConfig(sample_every=0))
-    settled = langevin.training.resolve_config(config, points().info, langevin.load(base, device="cpu"))
+    resolved = langevin.training.resolve_config(config, points().info, langevin.load(base, device="cpu"))
     told = langevin.load(base, device="cpu").config["config"]
-    same = settled.to_dict()
+    same = resolved.to_dict()
     assert (same["prediction"], same["objective"]) == (told["prediction"], told["objective"])
     assert same["process"] == {"name": "edm", "options": {"sigma_min": 0.002, "sigma_max": 80.0}}
     assert same["network"]["name"] == "mlp"
-    assert settled.budget.steps == 1000
-    assert settled.batch == 32
-    assert settled.optimiser.lr == pytest.approx(1e-4)  # a small network: the highest rate, a tenth of it for all
+    assert resolved.budget.steps == 1000
+    assert resolved.batch == 32
+    assert resolved.optimiser.lr == pytest.approx(1e-4)  # a small network: the highest rate, a tenth of it for all
 
 
 def test_an_update_is_what_the_formula_says(base: Path, tmp_path: Path) -> None:

@@ -52,13 +52,13 @@ def floor(folder: Path, **asked: Any) -> float:
 def gradient(parts: int, rows: torch.Tensor) -> tuple[dict[str, torch.Tensor], float]:
     """The sum over rows of the gradient, by micro-batches, and of the loss."""
     config, dataset = made(steps=1)
-    settled = training.resolve_config(config, dataset.info)
+    resolved = training.resolve_config(config, dataset.info)
     torch.manual_seed(0)
-    denoiser, objective = training.build(settled, dataset.info)
+    denoiser, objective = training.build(resolved, dataset.info)
     for p in denoiser.network.parameters():  # a new network ends in zeros, which no gradient passes
         p.data.add_(0.1 * torch.randn_like(p))
-    optimiser = replace(settled.optimiser, clip=None)
-    learner = Learner(denoiser, objective, optimiser=optimiser, ema=settled.ema, batch=len(rows), parts=parts)
+    optimiser = replace(resolved.optimiser, clip=None)
+    learner = Learner(denoiser, objective, optimiser=optimiser, ema=resolved.ema, batch=len(rows), parts=parts)
     batch, adam = dataset.train.batch(rows), learner.turns[0].adam
     with mock.patch.object(adam, "step"), mock.patch.object(adam, "zero_grad"):
         _, loss = learner.step(batch, Noise(0, rows, 1), number=1, rate=1e-3)

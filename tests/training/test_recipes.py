@@ -76,6 +76,6 @@ def test_from_recipe_to_samples(name: str, tmp_path: Path) -> None:
 
 def test_likelihood_takes_its_own_law() -> None:
     config = Config(objective=training.ObjectiveConfig("likelihood"), budget=BudgetConfig(steps=1))
-    settled = training.resolve_config(config, points().info)
-    assert settled.objective.times == "likelihood-importance"
-    training.build(settled, points().info)
+    resolved = training.resolve_config(config, points().info)
+    assert resolved.objective.times == "likelihood-importance"
+    training.build(resolved, points().info)

@@ -70,13 +70,13 @@ def _kind(about: Mapping[str, Any]) -> str:
 
 
 def _rows(part: Mapping[str, Any], conditions: Any) -> list[tuple[str, str]]:
-    process, reading = part.get("process"), part.get("prediction") or {}
+    process, prediction = part.get("process"), part.get("prediction") or {}
     training = part.get("training") or {}
     rows = [
         ("network", f"{part['network'].get('name')}, {part['parameters'] / 1e6:.2f} M parameters"),
         ("shape of a sample", " × ".join(map(str, part.get("shape") or []))),
         ("process", _said(process) if process else ""),
-        ("prediction", _said({k: v for k, v in reading.items() if v is not None})),
+        ("prediction", _said({k: v for k, v in prediction.items() if v is not None})),
         ("conditions", ", ".join(conditions) or "none"),
         ("training steps", f"{training['steps']:,}" if isinstance(training.get("steps"), int) else ""),
         ("examples seen", f"{training['images']:,}" if isinstance(training.get("images"), int) else ""),

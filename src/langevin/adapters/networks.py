@@ -170,12 +170,12 @@ def denoiser(
         )
     if time is None:
         kinds = ((DDPM, "index"), ((EDM, VE), "sigma"))
-        time = next((label for kind, label in kinds if isinstance(process, kind)), "t")
+        time = next((told for kind, told in kinds if isinstance(process, kind)), "t")
         time = "log_sigma" if prediction == "edm" else time
-    reading = AffineParameterization(prediction, sigma_data, time, scale_input)
+    parameterization = AffineParameterization(prediction, sigma_data, time, scale_input)
     about = _data(data, shape, classes, low, high)
     if isinstance(network, Backbone):
-        return NetworkDenoiser(network, process, reading, shape, variance, about)
+        return NetworkDenoiser(network, process, parameterization, shape, variance, about)
     if isinstance(network, nn.Module) and noisy_mode(network):
         warnings.warn(
             "network is in training mode, in which dropout or batch statistics change what it returns; call eval()",
@@ -184,9 +184,9 @@ def denoiser(
     like = _like(network, dtype, device)
     for whole in (False, True) if time == "index" else (time == "nearest-index",):
         if whole and time == "index":
-            reading = AffineParameterization(prediction, sigma_data, "nearest-index", scale_input)
+            parameterization = AffineParameterization(prediction, sigma_data, "nearest-index", scale_input)
         made = NetworkDenoiser(
-            Foreign(network, classes, null_label, whole, like), process, reading, shape, variance, about
+            Foreign(network, classes, null_label, whole, like), process, parameterization, shape, variance, about
         )
         try:
             _try(made)

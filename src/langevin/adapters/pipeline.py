@@ -46,7 +46,7 @@ class PipelineOutput:
 
     @property
     def samples(self) -> Any:
-        """The same."""
+        """The images, by the name that other pipelines give what they made."""
         return self.images
 
     def __getitem__(self, index: int) -> Any:

@@ -39,7 +39,7 @@ class Trajectories:
         return len(self.start)
 
     def rows(self, first: int, last: int) -> Trajectories:
-        """Some of them."""
+        """Trajectories ``first`` to ``last``, which is left out, with the conditions of their samples."""
         part = slice(first, last)
         return Trajectories(self.denoiser.rows(part), self.start[part], self.target[part], self.size)
 

@@ -128,7 +128,7 @@ class _HeadRun(Run):
         save_head(self._model(), self.out)
 
     def _resume(self) -> str:
-        """How to go on."""
+        """A sentence that says how the run is gone on with."""
         return "no checkpoint was written yet." if self.saved is None else "ask for it again to go on."
 
 

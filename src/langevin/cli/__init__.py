@@ -1,4 +1,4 @@
-"""The command line: ``langevin demo | train | sample | tune | evaluate | methods | info``."""
+"""The command line: one module a command; ``entry`` finds it by its name."""
 
 from .entry import main
 

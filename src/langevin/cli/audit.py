@@ -46,22 +46,22 @@ class Options:
     checks: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="")] = ()
     """Some checks of schedulers and samplers by their names, as 'order' or 'left over'; all if not given."""
     process: Annotated[str, arg(metavar="NAME")] = "vp"
-    """Of samplers and denoisers: the noise process (`langevin methods --category processes`)."""
+    """For samplers and denoisers: the noise process (`langevin methods --category processes`)."""
     prediction: Annotated[str, arg(metavar="NAME")] = "x0"
-    """Of a denoiser: what it returns: eps, x0, v, flow, score or edm."""
+    """For a denoiser: what it returns: eps, x0, v, flow, score or edm."""
     time: Name = None
-    """Of a denoiser: what it is told of the time: index, t, sigma, ..."""
+    """For a denoiser: what it is told of the time: index, t, sigma, ..."""
     world: Annotated[str, arg(metavar="NAME")] = "audit"
-    """Of a denoiser: the world whose belief is the truth: audit, ring, random-2 or random-16."""
+    """For a denoiser: the world whose belief is the truth: audit, ring, random-2 or random-16."""
     json: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Write the rows as JSON."""
     reports: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
-    """Of schedulers of diffusers alone: write a short script for each row that is WRONG, which shows the figure with
+    """For schedulers of diffusers alone: write a short script for each row that is WRONG, which shows the figure with
     diffusers, torch and numpy."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("audit")
     """Where the page of `langevin audit diffusers` goes."""
     defaults: bool = False
-    """Of all schedulers: their default settings alone."""
+    """For all schedulers: their default settings alone."""
 
 
 def run(options: Options) -> int:

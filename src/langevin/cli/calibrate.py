@@ -44,7 +44,7 @@ class Options:
     steps: Whole = None
     """Optimiser steps of each head; 2000 if not given."""
     seed: Annotated[int, arg(metavar="N")] = 0
-    """Of the noise, and of the heads."""
+    """Seed of the noise, and of the heads."""
     batch: Annotated[int, arg(metavar="N")] = 256
     """Examples carried at a time; the estimate does not depend on it."""
     text_encoder: Name = None

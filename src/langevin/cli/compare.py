@@ -59,7 +59,7 @@ class Options:
     out: Annotated[Path, arg(metavar="DIR")] = Path("comparison")
     """Where results go; those of an earlier call are replaced."""
     seed: Annotated[int, arg(metavar="N")] = 0
-    """Of the noises."""
+    """Seed of the noises."""
     batch: Annotated[int, arg(metavar="N")] = 256
     """Samples carried at a time."""
     device: Name = None

@@ -34,7 +34,7 @@ class Options:
     limit: Whole = None
     """At most this many images."""
     seed: Annotated[int, arg(metavar="N")] = 0
-    """Of the noise that both sides share."""
+    """Seed of the noise that both sides share."""
 
 
 def run(options: Options) -> None:

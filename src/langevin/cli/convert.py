@@ -33,15 +33,15 @@ class Options:
     """Which mapping of tensors, if the file holds several: state_dict, model/ema, ...; with --from that of the moving
     average if there is one."""
     size: Whole = None
-    """Of lucidrains: side of the images it was trained on, which its file does not tell."""
+    """For lucidrains: side of the images it was trained on, which its file does not tell."""
     objective: Literal["pred_noise", "pred_x0", "pred_v"] | None = None
-    """Of lucidrains: what the network predicts, if the weight of the loss in the file does not tell."""
+    """For lucidrains: what the network predicts, if the weight of the loss in the file does not tell."""
     theta: float = 10_000.0
-    """Of lucidrains: sinusoidal_pos_emb_theta of the network."""
+    """For lucidrains: sinusoidal_pos_emb_theta of the network."""
     precondition: Literal["edm", "vp", "ve"] = "edm"
-    """Of EDM: how its network is asked and read, EDMPrecond, VPPrecond or VEPrecond."""
+    """For EDM: how its network is asked and read, EDMPrecond, VPPrecond or VEPrecond."""
     sigma_data: float = 0.5
-    """Of EDM: sigma_data of EDMPrecond."""
+    """For EDM: sigma_data of EDMPrecond."""
     run_code: bool = False
     """Unpickle what is more than tensors, in another process: whatever its author put into the file runs as you."""
 

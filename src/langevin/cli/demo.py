@@ -33,7 +33,7 @@ class Options:
     samples: Annotated[int, arg(metavar="N")] = 2000
     """Samples of the default in 12 steps, at least 100; half as many of the others, 3 % of DDPM in 1000 steps."""
     seed: Annotated[int, arg(metavar="N")] = 0
-    """Of training, of the samples, and of the measures."""
+    """Seed of training, of the samples, and of the measures."""
     fresh: bool = False
     """Train anew, whatever DIR holds."""
     quick: bool = False

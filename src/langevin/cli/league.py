@@ -18,7 +18,7 @@ from .options import Whole, at_least_one, check_seed, console, writable
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..tasks.restore import Row
+    from ..tasks.restore import LeagueRow
 
 QUICK: dict[str, Any] = {"dims": (16,), "stds": (0.3,), "evaluations": (20,)}
 """What `--quick` runs of the whole."""
@@ -57,7 +57,7 @@ class Options:
     out: Annotated[Path, arg(metavar="DIR")] = Path("league")
     """Where the files go; what an earlier call left there is overwritten."""
     seed: Annotated[int, arg(metavar="N")] = 0
-    """Of data, noise and exact samples."""
+    """Seed of data, noise and exact samples."""
 
 
 def run(options: Options) -> None:
@@ -120,7 +120,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def as_csv(rows: Sequence[LeagueRow]) -> str:
     """A line for each row."""
     text = io.StringIO()
     made = [row.to_dict() for row in rows]
@@ -130,7 +130,7 @@ def as_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def floor(rows: Sequence[Row], name: str) -> float:
+def floor(rows: Sequence[LeagueRow], name: str) -> float:
     """The mean of a floor over the rows."""
     return sum(getattr(row, name) for row in rows) / len(rows)
 
@@ -145,7 +145,7 @@ def mean(values: Sequence[float], *, of_ratios: bool = False) -> float:
     return sum(kept) / len(kept)
 
 
-def summary(rows: Sequence[Row]) -> Table:
+def summary(rows: Sequence[LeagueRow]) -> Table:
     """A line for each solver, a group of columns for each number of evaluations, means over the settings."""
     from rich.table import Table
 

@@ -66,7 +66,7 @@ class Options:
     out: Annotated[Path, arg(metavar="DIR")] = Path("likelihood")
     """Where the files go; what an earlier call left there is overwritten."""
     seed: Annotated[int, arg(metavar="N")] = 0
-    """Of the noise: that of example i does not depend on any other, or on the batch."""
+    """Seed of the noise: that of example i does not depend on any other, or on the batch."""
     batch: Annotated[int, arg(metavar="N")] = 256
     """Examples carried at a time."""
     device: Name = None

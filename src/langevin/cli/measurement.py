@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..tasks.pictures import Picture
 
 
-class Asked(Protocol):
+class MeasurementOptions(Protocol):
     """The options of the command that a measurement depends on."""
 
     @property
@@ -34,7 +34,7 @@ ENLARGING = ("super-resolution", "bicubic")
 
 
 def job(
-    options: Asked, model: Denoiser, size: tuple[int, int], free: Tensor | None
+    options: MeasurementOptions, model: Denoiser, size: tuple[int, int], free: Tensor | None
 ) -> tuple[Operator, tuple[int, ...], Tensor | None]:
     """The operator for a picture of a size, the shape of what is restored, and where it is to be restored.
 
@@ -63,7 +63,7 @@ def job(
             f"{shape[1]}: crop or resize the picture, since the codes of neighbouring tiles would not meet"
         )
     mask = None if free is None else ~free
-    operator = operators.create(options.task, shape, mask=mask, seed=options.seed)
+    operator = operators.create_operator(options.task, shape, mask=mask, seed=options.seed)
     if isinstance(operator, operators.Inpaint):
         free = ~(operator.mask > 0).expand(shape)[0]
     if not options.simulate and name in SIMULATED:
@@ -129,7 +129,7 @@ def shown_measurement(y: Tensor, model: Denoiser) -> np.ndarray:
     return pictures.to_pixels(y, model)
 
 
-def measured(options: Asked, std: float, operator: Operator, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+def measured(options: MeasurementOptions, std: float, operator: Operator, x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The measurement: made of the whole picture, or the picture itself."""
     from ..operators import Inpaint, measure
 

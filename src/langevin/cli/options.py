@@ -49,7 +49,7 @@ class Sampling:
     """Variance of the belief, for ancestral sampling: small, large, or what `langevin calibrate` learned (analytic,
     residual, sn, npr); the model's own if not given."""
     seed: Annotated[int, arg(metavar="N")] = 0
-    """Of the noise: sample i is the same for any number of samples and any batch."""
+    """Seed of the noise: sample i is the same for any number of samples and any batch."""
     batch: Annotated[int, arg(metavar="N")] = 256
     """Samples carried at a time."""
 

@@ -44,7 +44,7 @@ class Options:
     overlap: Whole = None
     """Pixels that neighbouring tiles share; a quarter of a tile if not given."""
     seed: Annotated[int, arg(metavar="N")] = 0
-    """Of the noise, the same for every picture."""
+    """Seed of the noise, the same for every picture."""
     batch: Annotated[int, arg(metavar="N")] = 64
     """Tiles carried at a time."""
     no_metadata: bool = False

@@ -37,7 +37,7 @@ class Options:
     minutes: Number = None
     """Stop after this long; if not given, when the held-out noises gain nothing more."""
     seed: Annotated[int, arg(metavar="N")] = 0
-    """Of the noises."""
+    """Seed of the noises."""
     batch: Annotated[int, arg(metavar="N")] = 128
     """Samples of one gradient at a time; fewer take less memory."""
     device: Name = None

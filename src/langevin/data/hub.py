@@ -20,7 +20,7 @@ from .captions import COLUMNS, first_text
 from .dataset import Dataset, Options, adjust_split, held_out, limited
 from .folder import pictures
 from .images import Refused, decode, read_all, stack
-from .streaming import BUFFER, HELD, MEASURED, Example, Row, Streamed
+from .streaming import BUFFER, HELD, MEASURED, Example, SourceRow, Streamed
 
 PREFIX = "hf:"
 MARKS = ("dataset_dict.json", "state.json")
@@ -117,7 +117,7 @@ def _streamed(train: Any, test: Any | None, name: str, source: str, options: Opt
     length = made.info.conditions.get("caption", (0,))[0]
     channels, window = made.info.shape[0], options.crop == "random"
 
-    def example(row: Row) -> Example | str:
+    def example(row: SourceRow) -> Example | str:
         try:
             x = stack([decode(_content(row[image]), options.size, channels, window)], channels, ragged=True)[0]
         except Refused as refused:
@@ -150,7 +150,7 @@ def _shards(table: Any, columns: Sequence[str | None]) -> tuple[list[Any], Any]:
     return [encoded.shard(num_shards=count, index=i) for i in range(count)], encoded.features
 
 
-def _table(rows: list[Row], features: Any) -> Any:
+def _table(rows: list[SourceRow], features: Any) -> Any:
     import datasets
 
     return datasets.Dataset.from_list(rows, features=features)

@@ -31,9 +31,9 @@ KEPT = 3
 TRIES = 16
 """Rows in a row that may hold no usable picture."""
 
-Row = dict[str, Any]
+SourceRow = dict[str, Any]
 Example = tuple[Tensor, dict[str, Tensor]]
-Block = tuple[int, list[Row]]
+Block = tuple[int, list[SourceRow]]
 
 
 class Streamed:
@@ -58,8 +58,8 @@ class Streamed:
 
     def __init__(
         self,
-        shards: Sequence[Iterable[Row]],
-        example: Callable[[Row], Example | str],
+        shards: Sequence[Iterable[SourceRow]],
+        example: Callable[[SourceRow], Example | str],
         like: Split,
         *,
         apart: Mapping[int, int],
@@ -98,7 +98,7 @@ class Streamed:
         x = images if self.like.crop is not None else torch.stack(images)
         return self.like.augmented(x, told, indices, seed=seed, draw=draw)
 
-    def _usable(self, block: list[Row], place: int) -> Example:
+    def _usable(self, block: list[SourceRow], place: int) -> Example:
         refused = ""
         for i in range(min(TRIES, len(block))):
             found = self.example(block[(place + i) % len(block)])
@@ -107,7 +107,7 @@ class Streamed:
             refused = found
         raise UserError(f"{self.title}: {TRIES} rows in a row hold no usable picture; the last: {refused}")
 
-    def _find(self, position: int, seed: int) -> tuple[list[Row], int]:
+    def _find(self, position: int, seed: int) -> tuple[list[SourceRow], int]:
         """The block that holds a position, and its place there."""
         if self._seed != seed or not self._kept or position < self._kept[0][0]:
             self._seed, self._blocks = seed, self._from(seed, position)
@@ -132,7 +132,7 @@ class Streamed:
                 raise UserError(f"{self.title} says that it has {self.count} rows to train on, and has {length}")
             begin, epoch = begin + length, epoch + 1
 
-    def rows(self, seed: int, epoch: int, skip: int = 0) -> Iterator[Row]:
+    def rows(self, seed: int, epoch: int, skip: int = 0) -> Iterator[SourceRow]:
         """The rows of an epoch, shard after shard, but for the first ``skip``."""
         for shard in permutation(len(self.shards), seed, epoch).tolist():
             length = self._lengths.get(shard)
@@ -146,7 +146,7 @@ class Streamed:
             self._lengths[shard] = place
             skip = max(0, skip - place)
 
-    def _shard(self, shard: int) -> Iterator[Row]:
+    def _shard(self, shard: int) -> Iterator[SourceRow]:
         try:
             yield from islice(self.shards[shard], self.apart.get(shard, 0), None)
         except Exception as error:  # of the network, of a format, of a decoder: the library has one for each

@@ -1,4 +1,4 @@
-"""Beliefs about clean data: the reading of networks, and statistics of posteriors."""
+"""Beliefs about clean data: parameterizations of networks, exact and learned denoisers, statistics of posteriors."""
 
 from .base import Denoiser, Density, Derived, LearnedFor, Transform, check_is_denoiser
 from .check import DenoiserCheck, LevelErrors, check_denoiser

@@ -61,20 +61,20 @@ class LevelErrors:
 
 @dataclass(frozen=True)
 class DenoiserCheck:
-    """What ``check_denoiser`` found; printed, a small table and its findings.
+    """What ``check_denoiser`` found; printed, a small table and what is wrong.
 
     Args:
         levels: the errors, from little noise to much.
-        findings: a sentence for everything that looks wrong.
+        problems: a sentence for everything that looks wrong.
     """
 
     levels: tuple[LevelErrors, ...]
-    findings: tuple[str, ...]
+    problems: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
         """Whether nothing looks wrong."""
-        return not self.findings
+        return not self.problems
 
     def __str__(self) -> str:
         head = "     t   sigma/alpha   denoiser   linear   x_t/alpha   data mean"
@@ -84,12 +84,12 @@ class DenoiserCheck:
             for e in self.levels
         ]
         return "\n".join(
-            ["RMS error of the predicted x_0, a coordinate:", head, *lines, *(self.findings or ("It denoises.",))]
+            ["RMS error of the predicted x_0, a coordinate:", head, *lines, *(self.problems or ("It denoises.",))]
         )
 
 
 class _Reversed(nn.Module):
-    """The network told ``end − label``."""
+    """The network told ``end − time``."""
 
     def __init__(self, network: nn.Module, end: float) -> None:
         super().__init__()
@@ -133,9 +133,9 @@ def check_denoiser(denoiser: Denoiser, data: Tensor, *, seed: int = 0) -> Denois
     check_is_denoiser(denoiser)
     process: ScalarGaussian = require(denoiser.process, ScalarGaussian, "check_denoiser")
     x0 = _clean(data, denoiser.shape)
-    findings = []
+    problems = []
     if isinstance(denoiser, NetworkDenoiser) and noisy_mode(denoiser.network):
-        findings.append(
+        problems.append(
             "The network is in training mode, in which dropout or batch statistics change what it returns: call eval()."
         )
     noise = Noise(seed, len(x0))
@@ -150,8 +150,8 @@ def check_denoiser(denoiser: Denoiser, data: Tensor, *, seed: int = 0) -> Denois
             squares = (square, look.linear, _square(look.x_t / alpha - x0), _square(x0 - x0.mean(0)))
             own, linear, rescaled, mean = (float(v.mean().sqrt()) for v in squares)
             levels.append(LevelErrors(float(look.t), float(sigma / alpha), own, linear, rescaled, mean, worse))
-        findings += _findings(denoiser, process, x0, noise, levels)
-    return DenoiserCheck(tuple(levels), tuple(findings))
+        problems += _problems(denoiser, process, x0, noise, levels)
+    return DenoiserCheck(tuple(levels), tuple(problems))
 
 
 def _clean(data: Any, shape: tuple[int, ...]) -> Tensor:
@@ -207,7 +207,7 @@ def _squares(denoiser: Denoiser, look: _Look, x0: Tensor) -> Tensor:
     return _square(_mean(denoiser, look, len(x0)) - x0)
 
 
-def _findings(
+def _problems(
     denoiser: Denoiser, process: ScalarGaussian, x0: Tensor, noise: Noise, levels: list[LevelErrors]
 ) -> Iterator[str]:
     """What looks wrong."""
@@ -220,7 +220,7 @@ def _findings(
         now = _score(denoiser, looks, some)
         others = list(_others(denoiser, process, looks, some))
         least = min((other.score for other in others), default=math.inf)
-        # A denoiser that is right may lose a little to another reading by chance, one that is worse than linear not.
+        # A denoiser that is right may lose a little to another guess by chance, one that is worse than linear not.
         if least < now - math.log(BETTER_THAN_WORSE if bad else BETTER):
             # Of conventions that are as good as each other, the one that changes least is meant.
             other = min((o for o in others if o.score < least + ALIKE), key=lambda o: o.changes)
@@ -264,10 +264,10 @@ def _constant(outputs: list[Tensor]) -> bool:
 
 def _raw(denoiser: NetworkDenoiser, **settings: Any) -> NetworkDenoiser:
     """A denoiser whose mean is the output of the network itself, asked as ``settings`` say."""
-    reading = denoiser.parameterization
-    assert isinstance(reading, AffineParameterization)
+    parameterization = denoiser.parameterization
+    assert isinstance(parameterization, AffineParameterization)
     return replace(
-        denoiser, parameterization=replace(reading, prediction="x0", **settings), counter=EvaluationCounter()
+        denoiser, parameterization=replace(parameterization, prediction="x0", **settings), counter=EvaluationCounter()
     )
 
 
@@ -315,18 +315,18 @@ def _others(denoiser: NetworkDenoiser, process: ScalarGaussian, looks: list[_Loo
             if _constant(outputs):  # read as EDM's, a network that returns 0 is the linear estimator
                 continue
             for prediction in PREDICTIONS:
-                reading = replace(own, prediction=prediction, time=time, scale_input=scaled)
+                parameterization = replace(own, prediction=prediction, time=time, scale_input=scaled)
                 for sign in (1.0, -1.0):
-                    if reading == own and sign == 1.0 and not turned:
+                    if parameterization == own and sign == 1.0 and not turned:
                         continue
                     ratios = []
                     for look, out in zip(looks, outputs):
-                        c, d = reading.mean(process, look.t)
+                        c, d = parameterization.mean(process, look.t)
                         square = _square(c * look.x_t + sign * d * out - x0)
                         ratios.append(square.mean() / look.linear.mean())
                     ratio = torch.stack(ratios)
                     if bool(ratio.isfinite().all()) and float(ratio.max()) <= MARGIN:
-                        yield _other(float(torch.log(ratio).mean() / 2), own, reading, turned, sign)
+                        yield _other(float(torch.log(ratio).mean() / 2), own, parameterization, turned, sign)
 
 
 def _other(
@@ -343,7 +343,7 @@ def _other(
         if getattr(other, name) != getattr(own, name):
             settings.append(f"{name}={getattr(other, name)!r} in place of {getattr(own, name)!r}")
     if turned:
-        settings.append("the time told in reverse, its end less the label")
+        settings.append("the time told in reverse, its end less the time")
     if sign < 0:
         settings.append("the sign of the output turned")
     what = " and ".join(", ".join(names).rsplit(", ", 1)) if len(names) > 1 else names[0]

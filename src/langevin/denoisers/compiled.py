@@ -25,7 +25,7 @@ class Compiled(nn.Module):
 
     @property
     def config(self) -> Any:
-        """That of the network."""
+        """The configuration of the network inside."""
         return getattr(self.network, "config", {})
 
     def forward(self, x: Tensor, time: Tensor, condition: Mapping[str, Tensor] | None = None) -> Tensor:

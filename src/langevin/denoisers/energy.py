@@ -36,16 +36,16 @@ class EnergyDenoiser(NetworkDenoiser):
 
         .. math:: E = \frac{α\,U(c_{in} x)/c_{in} - \tfrac12 p\,|x|^2}{σ\,(α q - σ p)}
         """
-        process, reading, time = self.process, self.parameterization, as_time(t)
+        process, parameterization, time = self.process, self.parameterization, as_time(t)
         assert isinstance(process, ScalarGaussian)
-        assert isinstance(reading, AffineParameterization)
-        p, q = reading.coefficients(process, time)
-        alpha, sigma, scale = process.alpha(time), process.sigma(time), reading.input_scale(process, time)
-        label = self._at(t).c_noise
+        assert isinstance(parameterization, AffineParameterization)
+        p, q = parameterization.coefficients(process, time)
+        alpha, sigma, scale = process.alpha(time), process.sigma(time), parameterization.input_scale(process, time)
+        c_noise = self._at(t).c_noise
         condition = {key: self._expanded(key, len(x_t), value) for key, value in self.condition.items()}
         x = (x_t * expand(scale, x_t)).to(self._first.dtype)
         learning = torch.is_grad_enabled()
-        u = self.network.potential(x, label.expand(len(x)), condition or None)  # type: ignore[operator]
+        u = self.network.potential(x, c_noise.expand(len(x)), condition or None)  # type: ignore[operator]
         self.counter.calls += 1
         u, square = (v.to(torch.float64) for v in (u, x_t.flatten(1).square().sum(1)))
         energy = (alpha / scale * u - p / 2 * square) / (sigma * (alpha * q - sigma * p))
@@ -57,9 +57,9 @@ class EnergyDenoiser(NetworkDenoiser):
 
 
 def make_denoiser(
-    network: nn.Module, process: Process, reading: Parameterization, shape: tuple[int, ...], **settings: Any
+    network: nn.Module, process: Process, parameterization: Parameterization, shape: tuple[int, ...], **settings: Any
 ) -> NetworkDenoiser:
     """The denoiser of a network: ``EnergyDenoiser`` if it is the gradient of a scalar, else ``NetworkDenoiser``."""
-    conservative = getattr(network, "energy", False) and isinstance(reading, AffineParameterization)
+    conservative = getattr(network, "energy", False) and isinstance(parameterization, AffineParameterization)
     kind = EnergyDenoiser if conservative else NetworkDenoiser
-    return kind(network, process, reading, shape, **settings)
+    return kind(network, process, parameterization, shape, **settings)

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 def footprint(
     network: nn.Module,
     x: Tensor,
-    label: Tensor,
+    c_noise: Tensor,
     condition: Mapping[str, Tensor] | None = None,
     *,
     learning: bool = False,
@@ -28,16 +28,16 @@ def footprint(
     and let go. Kernels may need more for themselves, so the machine needs at least this.
 
     Args:
-        network: called as ``network(x, label, condition)``.
+        network: called as ``network(x, c_noise, condition)``.
         x: the batch, or one like it; its content is not read, nor is that of the others.
-        label: times ``(B,)``.
+        c_noise: time inputs ``(B,)``.
         condition: conditions by name.
         learning: with what the backward pass keeps, and with the gradients.
     """
     with torch.no_grad():
         like = lambda value: torch.empty(value.shape, dtype=value.dtype, device="meta")
         held = {name: like(value) for name, value in [*network.named_parameters(), *network.named_buffers()]}
-        asked, time = like(x), like(label)
+        asked, time = like(x), like(c_noise)
         given = {name: like(value) for name, value in condition.items()} if condition else None
     there = [*held.values(), asked, time, *(given or {}).values()]
     for name, value in network.named_parameters():

@@ -82,8 +82,8 @@ class VarianceHead(Transform):
         guess = (mean - skip * x_t) / size
         seen = torch.cat((x_t / expand(total, x_t), mean / self.sigma_data, guess), 1)
         first = next(self.network.parameters())
-        label = TIME_INPUTS["log_sigma"](process, t).to(first.device, torch.float32)
-        log = self.network(seen.to(first.dtype), label.expand(len(x_t)), None).to(mean.dtype)
+        c_noise = TIME_INPUTS["log_sigma"](process, t).to(first.device, torch.float32)
+        log = self.network(seen.to(first.dtype), c_noise.expand(len(x_t)), None).to(mean.dtype)
         self.counter.calls += 1
         return guess, torch.exp(log.clamp(LOWEST, HIGHEST)), skip, size
 

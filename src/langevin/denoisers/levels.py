@@ -49,7 +49,7 @@ class LevelParameterization(Parameterization):
         if self.prediction != "levels":
             raise unknown("prediction", self.prediction, ("levels",))
         if self.time not in TIME_INPUTS:
-            raise unknown("time label", self.time, TIME_INPUTS)
+            raise unknown("time input", self.time, TIME_INPUTS)
         if type(self.levels) is not int or not 2 <= self.levels <= 4096:
             raise UserError(f"levels must be an integer in [2, 4096], got {self.levels!r}")
         check_numbers(low=self.low, high=self.high)

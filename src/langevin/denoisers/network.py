@@ -21,7 +21,7 @@ from .footprint import footprint
 from .parameterization import TIME_INPUTS, AffineParameterization, Parameterization, TimeInputs, Variance
 
 
-def _range(process: Process, reading: Parameterization, raw: Tensor, t: Tensor) -> Tensor:
+def _range(process: Process, parameterization: Parameterization, raw: Tensor, t: Tensor) -> Tensor:
     r"""Improved DDPM's learned range (arXiv:2102.09672 eq. 15) as a belief variance, at the table's own stride.
 
     The network gives :math:`v \in [-1, 1]` between log β̃ and log β of one step of the table; a process without one is
@@ -49,17 +49,17 @@ def _table(process: ScalarGaussian) -> int:
     return process.steps if isinstance(process, DDPM) else 1000
 
 
-def _posterior(process: Process, reading: Parameterization, raw: Tensor, t: Tensor) -> Tensor:
+def _posterior(process: Process, parameterization: Parameterization, raw: Tensor, t: Tensor) -> Tensor:
     r"""exp(raw) times :math:`σ^2 σ_d^2 / (σ^2 + α^2 σ_d^2)`, the posterior variance of normal data with std σ_d."""
     assert isinstance(process, ScalarGaussian)
-    assert isinstance(reading, AffineParameterization)
-    std = reading.sigma_data
+    assert isinstance(parameterization, AffineParameterization)
+    std = parameterization.sigma_data
     alpha2, sigma2 = process.alpha(t) ** 2, process.sigma(t) ** 2
     return torch.exp(raw) * expand(sigma2 * std**2 / (sigma2 + alpha2 * std**2), raw)
 
 
 VARIANCES: dict[str, Variance] = {"range": _range, "posterior": _posterior}
-"""Readings of a second set of output channels as a belief variance."""
+"""What a second set of output channels says of the variance of x_0."""
 
 
 KEPT = 4096
@@ -82,7 +82,7 @@ class NetworkDenoiser(Conditioned):
     sampling loop keeps states in the network's dtype, float32 at least.
 
     Args:
-        network: takes ``(B, *event)`` in its own dtype, a time label ``(B,)`` in float32 at least, and a mapping of
+        network: takes ``(B, *event)`` in its own dtype, a time input ``(B,)`` in float32 at least, and a mapping of
             conditions; returns the channels that ``parameterization.network_shapes`` says, or twice as many with
             ``variance``.
         process: one that the parameterization takes: for ``AffineParameterization`` a scalar-Gaussian process.
@@ -168,9 +168,9 @@ class NetworkDenoiser(Conditioned):
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
         now = self._at(t)
-        x, label = self._prepare(x_t, now)
+        x, c_noise = self._prepare(x_t, now)
         try:
-            out = self.network(x, label, self._given(len(x)))
+            out = self.network(x, c_noise, self._given(len(x)))
         except TypeError as error:
             raise self._explained(error) from error
         self.counter.calls += 1
@@ -189,13 +189,13 @@ class NetworkDenoiser(Conditioned):
         return found
 
     def _inputs(self, t: Tensor) -> TimeInputs:
-        # Half precision tells 999 from 1000 no more: labels are float32 at least.
-        label = TIME_INPUTS[self.parameterization.time](self.process, t)
-        label = label.to(self.device, torch.promote_types(self.dtype, torch.float32))
-        return self.parameterization.inputs(self.process, t, label)
+        # Half precision tells 999 from 1000 no more: time inputs are float32 at least.
+        c_noise = TIME_INPUTS[self.parameterization.time](self.process, t)
+        c_noise = c_noise.to(self.device, torch.promote_types(self.dtype, torch.float32))
+        return self.parameterization.inputs(self.process, t, c_noise)
 
     def _prepare(self, x_t: Tensor, now: TimeInputs) -> tuple[Tensor, Tensor]:
-        """What the network is given of states, and its time label ``(B,)``."""
+        """What the network is given of states, and its time input ``(B,)``."""
         if not isinstance(x_t, Tensor):
             raise UserError(f"x_t must be a tensor of states (B, *state), got {shown(x_t)}")
         if x_t.shape[1:] != self._state or not x_t.ndim:
@@ -239,12 +239,12 @@ class NetworkDenoiser(Conditioned):
         Raises:
             UserError: with both numbers.
         """
-        network_shapes = self.parameterization.network_shapes(self.process, self.shape)[0]
-        x = torch.empty((batch, *network_shapes), dtype=self.dtype, device="meta")
+        given = self.parameterization.network_shapes(self.process, self.shape)[0]
+        x = torch.empty((batch, *given), dtype=self.dtype, device="meta")
         condition = {name: self._without_content(name, batch) for name in self.conditions()}
         self._fits(x, torch.empty(batch, device="meta"), condition, learning)
 
-    def _fits(self, x: Tensor, label: Tensor, condition: Mapping[str, Tensor], learning: bool | None = None) -> None:
+    def _fits(self, x: Tensor, c_noise: Tensor, condition: Mapping[str, Tensor], learning: bool | None = None) -> None:
         """``check_memory`` of a batch at hand, once for a network and the largest batch."""
         if not getattr(self.network, "computes_only", False):
             return  # it may do more when it is called than compute, or keep tensors that are not its parameters
@@ -253,7 +253,7 @@ class NetworkDenoiser(Conditioned):
         known = _FITS.setdefault(self.network, {})
         if x.numel() <= known.get(learning, 0):
             return
-        size = footprint(self.network, x, label.expand(x.shape[0]), condition, learning=learning)
+        size = footprint(self.network, x, c_noise.expand(x.shape[0]), condition, learning=learning)
         there = torch.cuda.get_device_properties(self.device).total_memory if self.device.type == "cuda" else None
         what = f"{len(x)} × {tuple(x.shape[1:])} in the network{' with its gradients' if learning else ''}"
         room(size, what, there)

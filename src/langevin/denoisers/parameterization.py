@@ -15,7 +15,7 @@ from .._errors import UserError, check_numbers, unknown
 from ..distributions import Diagonal, Dirac, Distribution, Normal
 from ..processes import DDPM, Process, ScalarGaussian, SignalToNoise, expand
 
-Row = Callable[[ScalarGaussian, Tensor, float], tuple[Tensor, Tensor]]
+Coefficients = Callable[[ScalarGaussian, Tensor, float], tuple[Tensor, Tensor]]
 
 
 def _edm(process: ScalarGaussian, t: Tensor, sigma_data: float) -> tuple[Tensor, Tensor]:
@@ -24,7 +24,7 @@ def _edm(process: ScalarGaussian, t: Tensor, sigma_data: float) -> tuple[Tensor,
     return sigma / (sigma_data * total), -alpha * sigma_data / total
 
 
-PREDICTIONS: dict[str, Row] = {
+PREDICTIONS: dict[str, Coefficients] = {
     "eps": lambda process, t, _: (torch.zeros_like(t), torch.ones_like(t)),
     "x0": lambda process, t, _: (torch.ones_like(t), torch.zeros_like(t)),
     "v": lambda process, t, _: (-process.sigma(t), process.alpha(t)),
@@ -52,7 +52,7 @@ def _index(process: Process, t: Tensor) -> Tensor:
 
 
 def _inner(process: Process, t: Tensor) -> Tensor:
-    """Times between the smallest and the largest at which a network was trained, where every label is finite."""
+    """Times between the smallest and the largest at which a network was trained, where every time input is finite."""
     return t.clamp(process.t_min, process.t_max)
 
 
@@ -90,7 +90,7 @@ TIME_INPUTS: dict[str, Callable[[Process, Tensor], Tensor]] = {
 
 
 def time_range(time: str, process: Process) -> list[float] | None:
-    """Where the labels of a row of ``TIME_INPUTS`` lie, or None where a network's default range holds them."""
+    """Where the time inputs of a row of ``TIME_INPUTS`` lie, or None where a network's default range holds them."""
     if time in ("sigma", "log_snr"):
         return sorted(TIME_INPUTS[time](process, torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist())
     index = [0.0, 999.0]
@@ -151,9 +151,9 @@ class Parameterization(ABC):
     def network_shapes(self, process: Process, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
         """For data of an event shape: the event shape the network is given, and the channels it must return."""
 
-    def inputs(self, process: Process, t: Tensor, label: Tensor) -> TimeInputs:
+    def inputs(self, process: Process, t: Tensor, c_noise: Tensor) -> TimeInputs:
         """What depends on time alone, computed once for every time."""
-        return TimeInputs(t, label)
+        return TimeInputs(t, c_noise)
 
     @abstractmethod
     def precondition(self, process: Process, x_t: Tensor, now: Any) -> Tensor:
@@ -209,7 +209,7 @@ class AffineParameterization(Parameterization):
         if self.prediction not in PREDICTIONS:
             raise unknown("prediction", self.prediction, PREDICTIONS)
         if self.time not in TIME_INPUTS:
-            raise unknown("time label", self.time, TIME_INPUTS)
+            raise unknown("time input", self.time, TIME_INPUTS)
         check_std(self.sigma_data)
         if not isinstance(self.scale_input, bool | None):
             raise UserError(f"scale_input must be True, False or None, got {self.scale_input!r}")
@@ -231,9 +231,9 @@ class AffineParameterization(Parameterization):
     def network_shapes(self, process: Process, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
         return shape, shape[0]
 
-    def inputs(self, process: Process, t: Tensor, label: Tensor) -> Preconditioning:
+    def inputs(self, process: Process, t: Tensor, c_noise: Tensor) -> Preconditioning:
         assert isinstance(process, ScalarGaussian)
-        return Preconditioning(t, label, self.input_scale(process, t), *self.mean(process, t))
+        return Preconditioning(t, c_noise, self.input_scale(process, t), *self.mean(process, t))
 
     def precondition(self, process: Process, x_t: Tensor, now: Preconditioning) -> Tensor:
         scale = now.c_in if isinstance(now.c_in, float) else expand(now.c_in, x_t)

@@ -15,7 +15,7 @@ from ..distributions import Dirac
 from ..processes import PhaseSpace, Process, expand
 from .parameterization import TIME_INPUTS, Parameterization, TimeInputs, Variance, check_std
 
-Row = Callable[[PhaseSpace, Tensor, float], tuple[Tensor, Tensor]]
+PhaseCoefficients = Callable[[PhaseSpace, Tensor, float], tuple[Tensor, Tensor]]
 
 
 def _noise(process: PhaseSpace, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,7 +43,7 @@ def _mixed(process: PhaseSpace, t: Tensor, sigma_data: float) -> tuple[Tensor, T
     return _normal(process, t, sigma_data)[0], -1 / _noise(process, t)[1]
 
 
-PHASE_PREDICTIONS: dict[str, Row] = {"eps": _eps, "score": _score, "mixed": _mixed, "edm": _normal}
+PHASE_PREDICTIONS: dict[str, PhaseCoefficients] = {"eps": _eps, "score": _score, "mixed": _mixed, "edm": _normal}
 r"""(c, d) of x̂_0 = c·(x_t, v_t) + d·net. The network gives ε_v of :math:`(x_t, v_t) = K x_0 + L ε`; the score of v,
 :math:`-ε_v / L_{vv}`; what ε_v has beyond that of data N(0, σ_d²) (the mixed score of arXiv:2112.07068 §3.2); or the
 same in units of its standard deviation, as EDM's preconditioning does for scalar noise.
@@ -96,7 +96,7 @@ class PhaseParameterization(Parameterization):
         if self.prediction not in PHASE_PREDICTIONS:
             raise unknown("prediction", self.prediction, PHASE_PREDICTIONS)
         if self.time not in TIME_INPUTS:
-            raise unknown("time label", self.time, TIME_INPUTS)
+            raise unknown("time input", self.time, TIME_INPUTS)
         if self.time == "sigma":
             raise UserError(
                 "time 'sigma' is for processes x_t = αx_0 + σε; on phase space take log_sigma, log_snr or t"
@@ -108,15 +108,15 @@ class PhaseParameterization(Parameterization):
     def check(self, process: Process) -> None:
         """Refuse a process without velocities."""
         if not isinstance(process, PhaseSpace):
-            raise UserError(f"a reading of velocities needs PhaseSpace, got {type(process).__name__}")
+            raise UserError(f"a parameterization of velocities needs PhaseSpace, got {type(process).__name__}")
 
     def network_shapes(self, process: Process, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
         """Positions, then velocities, along the first axis of the data."""
         return (2 * shape[0], *shape[1:]), shape[0]
 
-    def inputs(self, process: Process, t: Tensor, label: Tensor) -> PhasePreconditioning:
+    def inputs(self, process: Process, t: Tensor, c_noise: Tensor) -> PhasePreconditioning:
         assert isinstance(process, PhaseSpace)
-        return PhasePreconditioning(t, label, self.input_scale(process, t), *self.mean(process, t))
+        return PhasePreconditioning(t, c_noise, self.input_scale(process, t), *self.mean(process, t))
 
     def precondition(self, process: Process, x_t: Tensor, now: PhasePreconditioning) -> Tensor:
         return (_rows(now.c_in, x_t) * x_t).flatten(1, 2)

@@ -82,8 +82,8 @@ class TokenParameterization(Parameterization):
             raise unknown("prediction", self.prediction, HEADS)
         if self.time != "time":
             if self.time not in TIME_INPUTS:
-                raise unknown("time label", self.time, TIME_INPUTS)
-            raise UserError(f"time label must be 'time' for tokens, got {self.time!r}")
+                raise unknown("time input", self.time, TIME_INPUTS)
+            raise UserError(f"time input must be 'time' for tokens, got {self.time!r}")
 
     def check(self, process: Process) -> None:
         if not isinstance(process, Chain):

@@ -1,4 +1,4 @@
-"""Laws, and the noise they are sampled with."""
+"""Probability distributions of a batch of events, and the noise they are sampled with."""
 
 from ..numerics.streams import Stream
 from .brownian import BrownianPath, as_path

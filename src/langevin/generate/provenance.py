@@ -19,7 +19,7 @@ from ..storage.untrusted import parse_json, reading, settings
 from .environment import versions
 
 KEYWORD = "langevin"
-"""Of the text in a PNG file."""
+"""Keyword of the text in a PNG file."""
 
 FORMAT = 2
 """Version of what is written; a reader refuses what it does not know."""

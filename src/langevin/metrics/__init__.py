@@ -1,5 +1,6 @@
 """Distances between samples and real data, and scores of what samples are good for, each with its protocol."""
 
+from .classifiers import Accuracy, Classifier, label_agreement, svc, train_on_synthetic
 from .crps import crps
 from .evaluate import evaluate
 from .features import Features, feature_space
@@ -10,7 +11,6 @@ from .memorisation import Memorisation, memorisation, nearest_neighbours
 from .parts import Parts
 from .precision_recall import PrecisionRecall, precision_recall
 from .psnr import psnr
-from .readers import Accuracy, Classifier, label_agreement, svc, train_on_synthetic
 from .sliced import sliced_floor, sliced_wasserstein
 from .ssim import ssim
 

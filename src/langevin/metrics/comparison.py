@@ -14,6 +14,7 @@ from torch import Tensor
 from .._errors import UserError
 from ..data import Dataset, Split
 from ..data.dataset import FEWEST_TO_MEASURE
+from .classifiers import MOST, Accuracy, Classifier, rate, svc
 from .features import Features, feature_space
 from .frechet import FeatureSums, frechet_distance
 from .inception_score import ScoreSums, deal, inception_score, over_splits
@@ -21,7 +22,6 @@ from .kernel import Estimate, kernel_distance
 from .memorisation import against, nearest_neighbours
 from .parts import BLOCK, Parts
 from .precision_recall import precision_recall
-from .readers import MOST, Accuracy, Classifier, rate, svc
 from .reliability import Interval, around, frechet_note, noise_like, ratio_interval, score_note, wilson
 from .sliced import sliced_between, sliced_floor, sliced_wasserstein
 
@@ -189,21 +189,21 @@ class Comparison:
             },
         )
 
-    def reading(self) -> Iterator[tuple[str, Result]]:
+    def label_measures(self) -> Iterator[tuple[str, Result]]:
         train, train_labels = _some(self.dataset.train, MOST, self.seed)
         assert train_labels is not None
         assert self.test_labels is not None
         if len(train_labels.unique()) < 2:
             return
-        reader = svc(train, train_labels, seed=self.seed)
-        known = Accuracy.of(reader.read(self.test) == self.test_labels)
+        classifier = svc(train, train_labels, seed=self.seed)
+        known = Accuracy.of(classifier.predict(self.test) == self.test_labels)
         real = known.rate.value
         # What calling everything by the commonest class would get.
         chance = float(self.test_labels.bincount().max()) / len(self.test_labels)
         hits = [Accuracy() for _ in self.dataset.info.classes]
         for x, asked in self.samples.blocks():
             assert asked is not None
-            right = reader.read(x) == asked
+            right = classifier.predict(x) == asked
             hits = [before + Accuracy.of(right[asked == k]) for k, before in enumerate(hits)]
         whole = sum(hits, Accuracy())
         agreement = whole.rate
@@ -215,7 +215,7 @@ class Comparison:
         if blind:
             for name in ("label-agreement", "train-synthetic-test-real"):
                 refused = {"value": None, "real": real}
-                yield name, _noted(refused, note, self._reader_protocol(reader, "train"))
+                yield name, _noted(refused, note, self._classifier_protocol(classifier, "train"))
             return
         classes = torch.tensor(sorted(self.labels))
         noise = self.noise[:256]
@@ -227,9 +227,9 @@ class Comparison:
                 "stderr": agreement.stderr,
                 "interval": list(wilson(whole.right, whole.count)),
                 "real": real,
-                "noise": rate(reader.read(noise) == asked_of_noise).value,
+                "noise": rate(classifier.predict(noise) == asked_of_noise).value,
                 "by_class": [part.rate.value if part.count else None for part in hits],
-                "protocol": self._reader_protocol(reader, "train"),
+                "protocol": self._classifier_protocol(classifier, "train"),
             },
         )
         if len(self.labels) < 2:
@@ -240,7 +240,7 @@ class Comparison:
         x, asked = self.samples.some(keep)
         assert asked is not None
         taught = svc(x, asked, seed=self.seed)
-        tested = Accuracy.of(taught.read(self.test) == self.test_labels)
+        tested = Accuracy.of(taught.predict(self.test) == self.test_labels)
         accuracy = tested.rate
         yield (
             "train-synthetic-test-real",
@@ -249,12 +249,12 @@ class Comparison:
                 "stderr": accuracy.stderr,
                 "interval": list(wilson(tested.right, tested.count)),
                 "real": real,
-                "protocol": self._reader_protocol(taught, "samples"),
+                "protocol": self._classifier_protocol(taught, "samples"),
             },
         )
 
-    def _reader_protocol(self, reader: Classifier, trained: str) -> Result:
-        return self.protocol(**reader.protocol, trained_from=trained)
+    def _classifier_protocol(self, classifier: Classifier, trained: str) -> Result:
+        return self.protocol(**classifier.protocol, trained_from=trained)
 
 
 def _noted(row: Result, note: str | None, protocol: Result) -> Result:

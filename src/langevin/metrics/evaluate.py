@@ -13,10 +13,10 @@ from ..data import DataInfo, Dataset
 from ..data._progress import track
 from ..data.dataset import FEWEST_TO_MEASURE
 from ._inputs import labels_of, rows
+from .classifiers import WIDEST
 from .comparison import Comparison, Result
 from .features import Features, parse
 from .parts import Parts
-from .readers import WIDEST
 
 FEW = 200
 """Held-out examples below which it is said how few they are."""
@@ -70,7 +70,7 @@ def evaluate(
     jobs: list[Callable[[], Iterator[tuple[str, Result]]]] = [partial(comparison.in_features, name) for name in names]
     jobs += [comparison.sliced, comparison.memory]
     if asked:
-        jobs.append(comparison.reading)
+        jobs.append(comparison.label_measures)
     return {key: value for job in track(jobs, len(jobs), "evaluate", progress) for key, value in job()}
 
 

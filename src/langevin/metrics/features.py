@@ -16,7 +16,7 @@ from .._errors import UserError, nearest
 from ..data import DataInfo, Dataset
 from ..storage.pickles import foreign
 from ._inputs import rows
-from .readers import MOST, SEEDS, digest, front_end
+from .classifiers import MOST, SEEDS, digest, front_end
 
 SPACES = ("pixels", "pca:K", "classifier", "inception", "inception:FILE")
 

@@ -34,7 +34,7 @@ class FeatureSums:
         return cls(len(x), mean, (x - mean).T @ (x - mean))
 
     def __add__(self, other: FeatureSums) -> FeatureSums:
-        """Of both parts together, around their common mean: nothing cancels (Chan et al. 1979)."""
+        """The moments of two parts of a set together, around their common mean: nothing cancels (Chan et al. 1979)."""
         if self.mean.shape != other.mean.shape:
             raise UserError(f"features must be equally wide; got {len(self.mean)} and {len(other.mean)}.")
         count = self.count + other.count

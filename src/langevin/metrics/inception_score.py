@@ -38,7 +38,7 @@ class ScoreSums:
         return cls(len(p), p.sum(0), torch.xlogy(p, p).sum())
 
     def __add__(self, other: ScoreSums) -> ScoreSums:
-        """Of both parts together."""
+        """The statistics of two parts of a set together."""
         if self.total.shape != other.total.shape:
             raise UserError(f"probabilities must be of one set of classes; got {len(self.total)}, {len(other.total)}.")
         return ScoreSums(self.count + other.count, self.total + other.total, self.certainty + other.certainty)

@@ -31,7 +31,7 @@ class Parts:
 
     @classmethod
     def of(cls, x: Tensor, label: Tensor | None = None) -> Parts:
-        """Those of a tensor."""
+        """A tensor and its labels as one part."""
         return cls(len(x), lambda: [(x, label)])
 
     def __len__(self) -> int:

@@ -122,7 +122,7 @@ def about(model: Any) -> dict[str, Any]:
     said = {
         "network": dict(getattr(model.network, "config", {})),
         "parameters": sum(p.numel() for p in model.network.parameters()),
-        **({"kind": kind, **kinds.KINDS[kind].more(model)} if kind in kinds.KINDS else _reading(model)),
+        **({"kind": kind, **kinds.KINDS[kind].more(model)} if kind in kinds.KINDS else _prediction(model)),
         "shape": list(model.shape),
         "conditions": list(model.conditions()),
         "data": None if model.data is None else model.data.to_dict(),
@@ -131,7 +131,7 @@ def about(model: Any) -> dict[str, Any]:
     return {**said, "config": told.get("config")}
 
 
-def _reading(denoiser: NetworkDenoiser) -> dict[str, Any]:
+def _prediction(denoiser: NetworkDenoiser) -> dict[str, Any]:
     return {"process": denoiser.process.to_dict(), "prediction": {**vars(denoiser.parameterization)}}
 
 
@@ -323,16 +323,16 @@ def _build(folder: Path, config: Mapping[str, Any]) -> NetworkDenoiser:
             raise UserError(f"{file}: {key} must be a JSON {kind.__name__}, got {type(config[key]).__name__}")
     shape = event(config["shape"])
     trained(config["training"])
-    reader = PARAMETERIZATIONS[config["kind"]]
-    files.only(file, config["parameterization"], set(hints(reader)))
-    read = reader(**settings(reader, config["parameterization"], "parameterization"))
+    kind_of = PARAMETERIZATIONS[config["kind"]]
+    files.only(file, config["parameterization"], set(hints(kind_of)))
+    parameterization = kind_of(**settings(kind_of, config["parameterization"], "parameterization"))
     if str(config["network"].get("name")) in (*nn.CODECS, *nn.FLOWS, *nn.ENCODERS):
         raise UserError(f"{file}: network {config['network'].get('name')!r} is no denoiser's")
     # What a file of weights bears out comes before what a few numbers ask for.
     network = _network(folder, config)
     process = processes.create_process(config["process"])
-    read.check(process)
-    network.check_shape(read.network_shapes(process, shape)[0])
+    parameterization.check(process)
+    network.check_shape(parameterization.network_shapes(process, shape)[0])
     data = None
     if config["data"] is not None:
         data = DataInfo.from_dict(config["data"], moments_of(folder, config))
@@ -341,7 +341,7 @@ def _build(folder: Path, config: Mapping[str, Any]) -> NetworkDenoiser:
     return make_denoiser(
         network,
         process,
-        read,
+        parameterization,
         shape,
         variance=config["variance"],
         data=data,

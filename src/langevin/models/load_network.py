@@ -19,7 +19,7 @@ def load_network(file: Path, config: Any) -> torch.nn.Module:
 
     Args:
         file: a safetensors file.
-        config: name and options, as ``nn.create`` takes them.
+        config: name and options, as ``nn.create_network`` takes them.
 
     Raises:
         UserError: for a configuration that cannot be met, or a file that is damaged or of another network.

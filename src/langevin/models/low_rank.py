@@ -122,7 +122,7 @@ class LowRank(nn.Module, CustomFormat):
 
     @property
     def config(self) -> Any:
-        """That of the network."""
+        """The configuration of the network inside."""
         return self.network.config
 
     @property

@@ -82,7 +82,7 @@ class Backbone(nn.Module):
 
         Args:
             x: ``(B, *shape)``, scaled to about unit variance by the caller.
-            time: ``(B,)``, any real noise label, best in float32: finer than bfloat16 tells apart.
+            time: ``(B,)``, the time input, any real numbers, best in float32: finer than bfloat16 tells apart.
             condition: see :meth:`check_condition`; a missing key is absent for the whole batch.
         """
         if not self.energy:

@@ -48,7 +48,7 @@ class Conditioning(nn.Module):
             features, ``(B, V)``. ``sequence``: features of a token, ``(B, L, F)``, any L. ``caption``: tokens at most,
             ``(B, L)``, see ``nn.text``. ``image``, ``mask``: channels, ``(B, C, H, W)`` of any size, which is brought
             to that of x.
-        time_range: where the time label lies; (−3, 3) holds ¼·log(σ/α) of σ/α from 6e-6 to 1.6e5, (0, 999) the
+        time_range: where the time input lies; (−3, 3) holds ¼·log(σ/α) of σ/α from 6e-6 to 1.6e5, (0, 999) the
             index of a table.
         takes: the conditions a network of this kind can take.
         text: settings of the encoder of captions, those of ``nn.text.TextEncoder``.

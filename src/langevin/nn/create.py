@@ -84,7 +84,7 @@ def outline(config: Mapping[str, Any]) -> Any:
     """The network of a configuration without its weights: on the meta device, to be compared with a file's.
 
     Raises:
-        UserError: as ``create``.
+        UserError: as :func:`create_network`.
     """
     with torch.device("meta"):
         network = _make(config)

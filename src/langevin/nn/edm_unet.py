@@ -76,7 +76,7 @@ def doubled(x: Tensor, taps: Sequence[float]) -> Tensor:
 class Level(Conditioning):
     r"""The embedding of the noise level and the class.
 
-    Waves are sines and cosines of c·n, :math:`c = a\,t + b` of the label t, n geometric from 1 to 10⁻⁴, or random.
+    Waves are sines and cosines of c·n, :math:`c = a\,t + b` of the time t, n geometric from 1 to 10⁻⁴, or random.
     ``song`` has SiLU(W_2 SiLU(W_1 (waves + E_label))), ``adm`` SiLU(W_2 SiLU(W_1 waves) + E_label).
 
     Args:
@@ -86,7 +86,7 @@ class Level(Conditioning):
         random: whether frequencies are random, of standard deviation 16, and kept with the weights.
         scale, shift: a and b.
         conditions: ``label`` alone.
-        time_range: where the label of the time lies.
+        time_range: where the time input lies.
     """
 
     def __init__(
@@ -233,8 +233,8 @@ class EDMUNet(Backbone):
         taps: of the filter that changes sizes, an even number of them.
         dropout: share of features dropped in a block while training.
         conditions: ``label`` alone, the number of classes.
-        scale, shift: the network is told scale · label of the time + shift.
-        time_range: where the label of the time lies; it is taken as it is.
+        scale, shift: the network is told scale · time + shift.
+        time_range: where the time input lies; it is taken as it is.
     """
 
     name = "edm-unet"

@@ -18,7 +18,7 @@ from .layers import attention as attend
 from .layers import fraction, integer, integers, zero
 
 INDICES = 999.0
-"""A range of time labels is brought to 0 … 999, the indices of a table of a thousand steps."""
+"""A range of time inputs is brought to 0 … 999, the indices of a table of a thousand steps."""
 
 
 class Index(Conditioning):
@@ -30,7 +30,7 @@ class Index(Conditioning):
         width: features of the embedding.
         features: of the sinusoids.
         theta: the slowest wave's period over that of the fastest.
-        time_range: where the label of the time lies.
+        time_range: where the time input lies.
     """
 
     def __init__(self, width: int, features: int, theta: float, time_range: Sequence[float]) -> None:
@@ -153,7 +153,7 @@ class LucidrainsUNet(Backbone):
         theta: the slowest wave's period over that of the fastest, > 1.
         dropout: share of features dropped in the first half of a block while training.
         conditions: none, or of size 0.
-        time_range: where the label of the time lies; it is brought to 0 … 999. An index n − 1 of a table is as it is
+        time_range: where the time input lies; it is brought to 0 … 999. An index n − 1 of a table is as it is
             with (0, 999), whatever the length of the table.
     """
 

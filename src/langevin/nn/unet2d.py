@@ -20,17 +20,17 @@ from .layers import fraction, integer, integers, zero
 from .unet import Halving, conv
 
 EPS = 1e-5
-"""Of every group norm."""
+"""ε in the denominator of every group norm."""
 
 NARROW = 100.0
-"""Ranges of time labels below this width are stretched to a thousand; others are indices of a table, or 1000·t."""
+"""Ranges of time inputs below this width are stretched to a thousand; others are indices of a table, or 1000·t."""
 
 
-def sinusoids(label: Tensor, features: int) -> Tensor:
+def sinusoids(time: Tensor, features: int) -> Tensor:
     r"""cos, then sin, of :math:`n · 10^{-4 i / h}` for i < h = features/2, in float32 (arXiv:1706.03762 §3.5)."""
     half = features // 2
-    frequency = torch.exp(torch.arange(half, device=label.device, dtype=torch.float32) * (-math.log(1e4) / half))
-    angle = label.float()[:, None] * frequency
+    frequency = torch.exp(torch.arange(half, device=time.device, dtype=torch.float32) * (-math.log(1e4) / half))
+    angle = time.float()[:, None] * frequency
     return torch.cat([angle.cos(), angle.sin()], 1)
 
 
@@ -41,7 +41,7 @@ class TimeAndClass(Conditioning):
         width: features of the embedding.
         features: of the sinusoids.
         conditions: ``label`` alone.
-        time_range: where the label of the time lies.
+        time_range: where the time input lies.
     """
 
     def __init__(self, width: int, features: int, conditions: Mapping[str, int], time_range: Sequence[float]) -> None:
@@ -185,7 +185,7 @@ class UNet2D(Halving):
         groups: groups of every group norm.
         dropout: share of features dropped in a block while training.
         conditions: ``label`` alone, the number of classes.
-        time_range: where the label of the time lies. An index of a table, or 1000·t, is taken as it is, as diffusers
+        time_range: where the time input lies. An index of a table, or 1000·t, is taken as it is, as diffusers
             does; a narrow range, such as that of t, is stretched to a thousand.
     """
 

@@ -1,0 +1,1 @@
+"""What several folders compute alike: the Gaussian frame, interpolation and quadrature, the named streams of noise."""

@@ -77,7 +77,7 @@ class Objective(ABC):
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """The objective as plain JSON, for ``create``."""
+        """The objective as plain JSON, for ``create_objective``."""
 
 
 class Timed(Objective):

@@ -120,9 +120,9 @@ class VDM(Timed):
             raise UserError(f"objective 'vdm' learns the process 'learned', got {denoiser.process}; use 'likelihood'")
         if self.times not in (Uniform(), Stratified()):
             raise UserError(f"objective 'vdm' draws times uniform from t_min to 1, got {self.times}")
-        label = getattr(getattr(denoiser, "parameterization", None), "time", "log_sigma")
-        if label != "log_sigma":
-            raise UserError(f"objective 'vdm' needs a network that is told log_sigma, got prediction.time {label!r}")
+        time = getattr(getattr(denoiser, "parameterization", None), "time", "log_sigma")
+        if time != "log_sigma":
+            raise UserError(f"objective 'vdm' needs a network that is told log_sigma, got prediction.time {time!r}")
 
     def prepare(self, denoiser: NetworkDenoiser) -> NetworkDenoiser:
         """The denoiser with a schedule that learns: a part of its network, so that it is averaged and kept with it."""

@@ -15,7 +15,7 @@ from .base import (
 )
 from .blur import Blur, gaussian_blur, motion_blur
 from .colourise import Colourise
-from .create import NAMED, Named, create
+from .create import NAMED, Named, create_operator
 from .decoded import Decoded
 from .fourier import Fourier, cartesian_mask, coil_maps
 from .inpaint import Inpaint
@@ -63,7 +63,7 @@ __all__ = [
     "coil_maps",
     "compressed_sensing",
     "conjugate_gradients",
-    "create",
+    "create_operator",
     "free_form_mask",
     "gaussian_blur",
     "measure",

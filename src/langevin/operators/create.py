@@ -80,10 +80,10 @@ NAMED = {
     "phase": Named(lambda v, s, m, r: Phase(v), "amplitudes of the Fourier transform, oversampled so often", 2.0),
     "saturate": Named(lambda v, s, m, r: Saturate(v), "multiplied by a gain and cut off at -1 and 1", 2.0),
 }
-"""What :func:`create` makes, by name."""
+"""What :func:`create_operator` makes, by name."""
 
 
-def create(text: str, shape: Shape, *, mask: Tensor | None = None, seed: int = 0) -> Operator:
+def create_operator(text: str, shape: Shape, *, mask: Tensor | None = None, seed: int = 0) -> Operator:
     """The operator that a text stands for, on data of a shape.
 
     Args:

@@ -1,4 +1,4 @@
-"""q: how data become noise."""
+"""The forward process q: how data become noise."""
 
 from __future__ import annotations
 

@@ -3,6 +3,6 @@
 from .comparisons import HEADLINE, TRIALS, Trial
 from .demo import Job, demo, demo_config
 from .progress import Bar
-from .results import Results, Row
+from .results import Results, TrialResult
 
-__all__ = ["HEADLINE", "TRIALS", "Bar", "Job", "Results", "Row", "Trial", "demo", "demo_config"]
+__all__ = ["HEADLINE", "TRIALS", "Bar", "Job", "Results", "Trial", "TrialResult", "demo", "demo_config"]

@@ -24,7 +24,7 @@ from .comparisons import HEADLINE, TRIALS, Trial
 from .forecast import forecast
 from .page import page
 from .progress import Bar
-from .results import Results, Row
+from .results import Results, TrialResult
 
 MODEL, PAGE, FIGURES = "model", "report.html", "report.json"
 
@@ -179,7 +179,7 @@ def _model(
 
 
 def _differ(asked: Config, model: NetworkDenoiser) -> list[str]:
-    """The parts of a settled configuration that differ from the one a model was trained with."""
+    """The parts of a resolved configuration that differ from the one a model was trained with."""
     kept, wanted = dict(model.config.get("config", {})), asked.to_dict()
     if wanted["precision"] == "auto":
         wanted["precision"] = kept.get("precision")
@@ -201,13 +201,13 @@ def _row(
     dataset: Dataset,
     features: Sequence[str | Features],
     say: Callable[[str], None],
-) -> Row:
+) -> TrialResult:
     recipe = replace(trial.recipe, seed=job.seed, batch=BATCH)
     count = trial.count(job.samples)
     with Bar(f"sampling: {trial.title}, {recipe.steps} steps") as bar:
         drawn = generate(model, recipe, count, progress=bar)
     measures = metrics.evaluate(drawn.x, drawn.label, dataset, seed=job.seed, features=features, progress=False)
-    row = Row(trial, drawn, measures)
+    row = TrialResult(trial, drawn, measures)
     agreement = row.value("label-agreement")
     read = "" if agreement is None else f", {agreement:.1%} read as asked"
     say(f"{trial.title} with {drawn.evaluations} evaluations: {count} samples in {duration(drawn.seconds)}{read}")

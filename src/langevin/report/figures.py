@@ -6,7 +6,7 @@ import io
 import re
 from typing import TYPE_CHECKING, Any
 
-from .results import Neighbours, Row
+from .results import Neighbours, TrialResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,7 +58,7 @@ def losses(rows: list[dict[str, float | None]]) -> str:
         return svg(figure, "losses")
 
 
-def quality(rows: list[Row]) -> str:
+def quality(rows: list[TrialResult]) -> str:
     """Two measures against the evaluations a sample costs, each sampler beside the floor of its own count."""
     with style():
         figure, (left, right) = figure_of(2, 8.6, 3.4)

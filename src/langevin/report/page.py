@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._duration import duration
 from . import figures, images
-from .results import Results, Row
+from .results import Results, TrialResult
 from .table import MEASURES, anchor, glossary, table
 
 COLUMNS, BESIDE = 16, 5
@@ -280,7 +280,7 @@ def _ink(png: bytes, text: str) -> str:
     return f'<img class="ink" alt="{escape(text)}" src="{images.embedded(png)}">'
 
 
-def _interval(row: Row, measure: str) -> str:
+def _interval(row: TrialResult, measure: str) -> str:
     """The 95 % interval of a card's figure, as it is written."""
     found = row.interval(measure)
     if found is None:

@@ -14,7 +14,7 @@ from .comparisons import Trial
 
 
 @dataclass(frozen=True)
-class Row:
+class TrialResult:
     """A trial with what it drew and how that measured (as ``metrics.evaluate`` gives it)."""
 
     trial: Trial
@@ -98,8 +98,8 @@ class Results:
     place: str
     reused: bool
     losses: list[dict[str, float | None]]
-    rows: list[Row]
-    headline: Row
+    rows: list[TrialResult]
+    headline: TrialResult
     neighbours: Neighbours
     strip: Strip
     seconds: dict[str, float]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from html import escape
 
-from .results import Row
+from .results import TrialResult
 
 Cell = Callable[[float], str]
 
@@ -81,7 +81,7 @@ def glossary() -> str:
     return f'<dl class="meanings">\n{inner}\n</dl>'
 
 
-def table(rows: list[Row], headline: Row) -> str:
+def table(rows: list[TrialResult], headline: TrialResult) -> str:
     """Sampler × evaluations × quality × time, as HTML; what real scans get stands under each value, notes below."""
     links = [f'<a href="#{anchor(measure)}">{escape(title)}</a>' for measure, title, _ in MEASURES]
     heads = ["sampler", "evaluations", *links, "samples", "ms a sample"]
@@ -97,7 +97,7 @@ def table(rows: list[Row], headline: Row) -> str:
     )
 
 
-def _line(row: Row, marked: bool, notes: list[str]) -> str:
+def _line(row: TrialResult, marked: bool, notes: list[str]) -> str:
     n = row.drawn.record["n"]
     cells = [escape(row.trial.title), f"{row.drawn.evaluations:,}"]
     for measure, title, written in MEASURES:

@@ -106,7 +106,7 @@ def check_tolerance(tolerance: object) -> float:
     return float(tolerance)  # type: ignore[arg-type]
 
 
-def spread(data: Any, ends: Tensor) -> float:
+def std_of(data: Any, ends: Tensor) -> float:
     """The standard deviation of a coordinate of the data, root mean square over coordinates.
 
     From the covariance that a description of the data has; from the ends of paths ``(P, *shape)`` where it has none.
@@ -165,7 +165,7 @@ def fewest(probe: Probe, data: Any, tolerance: float) -> Chosen:
             if n not in ends:
                 ends[n], calls[n] = probe(n)
         each = distances(ends[steps], ends[finer])
-        return float(each.kthvalue(min(RANK, len(each))).values) / spread(data, ends[finer])
+        return float(each.kthvalue(min(RANK, len(each))).values) / std_of(data, ends[finer])
 
     before, order, steps, last = math.nan, LEAST_ORDER, 2, 0
     ends[2], calls[2] = probe(2)

@@ -1,4 +1,4 @@
-"""What people do with a model."""
+"""What people do with a model: restore, edit, compress, compare, audit, purify, find anomalies, draw guided samples."""
 
 from __future__ import annotations
 

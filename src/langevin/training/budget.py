@@ -67,7 +67,7 @@ def choose(config: Config, shape: Sequence[int], examples: int, seconds: float) 
     The number of steps is what is useful for the data or what fits into the time goal, whichever is less.
 
     Args:
-        config: settled, but for what is chosen here.
+        config: resolved, but for what is chosen here.
         shape: of an example.
         examples: in the training split.
         seconds: a step.

@@ -195,7 +195,7 @@ class OutputConfig:
 class Config:
     """A training run.
 
-    What is not given is chosen for the data by ``resolve_config``: a run's checkpoint holds the settled configuration.
+    What is not given is chosen for the data by ``resolve_config``: a run's checkpoint holds the resolved configuration.
     """
 
     seed: int = 0

@@ -1,6 +1,6 @@
 """What can be trained: denoisers, codecs, generators, normalizing flows, noisy classifiers.
 
-A family settles what a configuration leaves open, and makes the untrained model with its objective. A new one is a
+A family resolves what a configuration leaves open, and makes the untrained model with its objective. A new one is a
 subclass and a line of ``trained_from_scratch``.
 """
 
@@ -32,7 +32,7 @@ RESERVED = {"name", "shape", "times"}
 
 
 @dataclass(frozen=True)
-class Settled:
+class ResolvedParts:
     """The parts of a configuration that depend on what is trained."""
 
     network: NetworkConfig
@@ -42,14 +42,14 @@ class Settled:
 
 
 class Family(ABC):
-    """One kind of model to train: how its configuration is settled, and how the model and its objective are made."""
+    """One kind of model to train: how its configuration is resolved, and how the model and its objective are made."""
 
     def defaults(self, config: Config, data: DataInfo) -> Defaults:
         """The numbers of a run that suit the data."""
         return defaults_of(data)
 
     @abstractmethod
-    def settle(self, config: Config, data: DataInfo) -> Settled:
+    def resolve(self, config: Config, data: DataInfo) -> ResolvedParts:
         """What was left open, chosen for the data.
 
         Raises:
@@ -58,10 +58,10 @@ class Family(ABC):
 
     @abstractmethod
     def model(self, config: Config, data: DataInfo) -> Any:
-        """The untrained model of a settled configuration."""
+        """The untrained model of a resolved configuration."""
 
     def objective(self, config: Config) -> Objective:
-        """The objective of a settled configuration."""
+        """The objective of a resolved configuration."""
         return objectives.create_objective({"name": config.objective.name, **config.objective.options})
 
     def build(self, config: Config, data: DataInfo) -> tuple[Any, Objective]:
@@ -77,7 +77,7 @@ class Family(ABC):
 class Denoisers(Family):
     """A denoiser on a process, of a kind of ``model_types``."""
 
-    def settle(self, config: Config, data: DataInfo) -> Settled:
+    def resolve(self, config: Config, data: DataInfo) -> ResolvedParts:
         if config.objective.name in objectives.TIMELESS:
             raise UserError(f"objective {config.objective.name!r} learns a codec: give --network.name vae")
         name = config.process.name or default_process(data)
@@ -89,7 +89,7 @@ class Denoisers(Family):
         objective = replace(config.objective, times_options=decode(config.objective.times_options))
         objective = kind.objective(objective, prediction)
         made = _network(config, kind.make_parameterization(prediction, data), data)
-        return Settled(made, process, prediction, objective)
+        return ResolvedParts(made, process, prediction, objective)
 
     def objective(self, config: Config) -> Objective:
         return timed(config)
@@ -125,14 +125,14 @@ class Plain(Family):
         if data.tokens:
             raise UserError(f"{self.what}, for data of real numbers; got {data!r}")
 
-    def settle(self, config: Config, data: DataInfo) -> Settled:
+    def resolve(self, config: Config, data: DataInfo) -> ResolvedParts:
         self.check(config, data)
         objective = replace(config.objective, name=self.name, options=decode(config.objective.options))
-        return Settled(self.network(config, data), config.process, config.prediction, objective)
+        return ResolvedParts(self.network(config, data), config.process, config.prediction, objective)
 
     @abstractmethod
     def network(self, config: Config, data: DataInfo) -> NetworkConfig:
-        """The network, settled."""
+        """The network, resolved."""
 
 
 class Codecs(Plain):
@@ -154,17 +154,17 @@ class Generators(Plain):
 
     name, what = "gan", "objective 'gan' learns a generator"
 
-    def settle(self, config: Config, data: DataInfo) -> Settled:
-        settled = super().settle(config, data)
-        options: dict[str, Any] = dict(settled.objective.options)
+    def resolve(self, config: Config, data: DataInfo) -> ResolvedParts:
+        resolved = super().resolve(config, data)
+        options: dict[str, Any] = dict(resolved.objective.options)
         asked = options.pop("discriminator", {})
         if not isinstance(asked, Mapping):
             raise UserError(f"objective.options discriminator must be a mapping of network settings, got {asked!r}")
-        told: Any = settled.network.options.get("conditions", {})
+        told: Any = resolved.network.options.get("conditions", {})
         options["discriminator"] = nn.default(
             data.shape, **{"name": scalars(data), "conditions": told, "out_channels": 1, "time_range": UNIT, **asked}
         )
-        return replace(settled, objective=replace(settled.objective, options=options))
+        return replace(resolved, objective=replace(resolved.objective, options=options))
 
     def network(self, config: Config, data: DataInfo) -> NetworkConfig:
         options = {"time_range": UNIT, **decode(config.network.options)}
@@ -209,7 +209,7 @@ class NormalizingFlows(Plain):
 class Classifiers(Family):
     """A classifier of noisy data."""
 
-    def settle(self, config: Config, data: DataInfo) -> Settled:
+    def resolve(self, config: Config, data: DataInfo) -> ResolvedParts:
         if not data.classes or data.tokens:
             raise UserError(f"objective 'cross-entropy' learns the classes of real data, got data {data!r}")
         if config.prediction != replace(PredictionConfig(), sigma_data=config.prediction.sigma_data):
@@ -231,7 +231,7 @@ class Classifiers(Family):
                 f"network of a classifier of these data must be {scalars(data)}, got {config.network.name!r}"
             )
         made = nn.default(data.shape, name=scalars(data), **network)
-        return Settled(_as_config(made), ProcessConfig(name, options), prediction, objective)
+        return ResolvedParts(_as_config(made), ProcessConfig(name, options), prediction, objective)
 
     def objective(self, config: Config) -> Objective:
         return timed(config)

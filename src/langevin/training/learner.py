@@ -40,7 +40,7 @@ def learning_rate(config: OptimiserConfig, step: int, progress: float) -> float:
     r"""The rate of step n = 1, 2, …: linear in n up to ``warmup``, then constant or :math:`\tfrac12 (1 + \cos π p)`.
 
     Args:
-        config: settled.
+        config: resolved.
         step: n.
         progress: p in [0, 1], the share of the budget that is spent.
     """
@@ -149,7 +149,7 @@ class Learner:
     Args:
         denoiser: its network is trained in place.
         objective: gives the losses.
-        optimiser: settled settings of AdamW.
+        optimiser: resolved settings of AdamW.
         ema: settings of the moving average.
         batch: samples a step, over all processes.
         precision: ``float32``, ``bfloat16`` or ``float16``.

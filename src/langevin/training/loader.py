@@ -14,7 +14,7 @@ from ..data.streaming import Streamed
 AHEAD = 2
 """Batches read ahead by a worker."""
 
-Rows = dict[str, Tensor]
+Batch = dict[str, Tensor]
 
 
 class Order:
@@ -58,7 +58,7 @@ class Loader:
     """This process's rows of the batch of a step: a pure function of (seed, step), whoever reads them.
 
     Of data in memory a thread takes over to pick, to cut, to mirror and to make floats, of a stream also to read and to
-    decode; the indices of a batch are settled before. A run that stops forgets what was read ahead.
+    decode; the indices of a batch are known before. A run that stops forgets what was read ahead.
 
     Args:
         split: examples, in memory or streamed.
@@ -75,9 +75,9 @@ class Loader:
         self.split, self.order, self.batch, self.rows, self.seed = split, order, batch, rows, seed
         self.workers = workers
         self._pool = ThreadPoolExecutor(workers, "langevin-batches") if workers else None
-        self._ahead: dict[int, Future[Rows]] = {}
+        self._ahead: dict[int, Future[Batch]] = {}
 
-    def __getitem__(self, step: int) -> Rows:
+    def __getitem__(self, step: int) -> Batch:
         if self._pool is None:
             return self._read(step, self._indices(step))
         for n in range(step, step + 1 + AHEAD * self.workers):
@@ -88,7 +88,7 @@ class Loader:
     def _indices(self, step: int) -> Tensor:
         return self.order.batch((step - 1) * self.batch, self.batch)[self.rows]
 
-    def _read(self, step: int, indices: Tensor) -> Rows:
+    def _read(self, step: int, indices: Tensor) -> Batch:
         return self.split.batch(indices, seed=self.seed, draw=step)
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ class Logger(Protocol):
     """What is told of a run while it goes. Only the process of rank 0 has one."""
 
     def settings(self, values: Mapping[str, Any]) -> None:
-        """The settled configuration; a later one, of which a part was still to be chosen, takes its place."""
+        """The resolved configuration; a later one, of which a part was still to be chosen, takes its place."""
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Numbers of a step, by name."""

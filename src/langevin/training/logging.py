@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from .loggers import Logger
 
 COLUMNS = ("step", "loss", "val_loss", "lr", "skipped")
-"""Of metrics.csv; ``skipped`` counts the steps so far whose loss or gradient was not finite."""
+"""Columns of metrics.csv; ``skipped`` counts the steps so far whose loss or gradient was not finite."""
 
-Row = dict[str, float | None]
+MetricsRow = dict[str, float | None]
 
 
 SKIPPED = "skipped.txt"
 """Where a run lists the files of its data that could not be used."""
 
 
-def line(row: Row) -> str:
+def line(row: MetricsRow) -> str:
     """A row as one line of CSV; what was not measured is empty. Floats are written so that they read back the same.
 
     Nothing in it depends on the clock: the file of a run that was interrupted is that of one that was not.
@@ -150,16 +150,16 @@ class Metrics:
         loggers: TensorBoard, Weights & Biases, both or none.
     """
 
-    def __init__(self, out: Path, rows: list[Row], loggers: Sequence[Logger] = ()) -> None:
+    def __init__(self, out: Path, rows: list[MetricsRow], loggers: Sequence[Logger] = ()) -> None:
         self.path, self.loggers = out / "metrics.csv", loggers
         files.replace(self.path, (",".join(COLUMNS) + "\n" + "".join(map(line, rows))).encode())
 
     def settings(self, config: Config) -> None:
-        """Tell the loggers the settled configuration."""
+        """Tell the loggers the resolved configuration."""
         for logger in self.loggers:
             logger.settings(config.to_dict())
 
-    def add(self, row: Row, speed: float) -> None:
+    def add(self, row: MetricsRow, speed: float) -> None:
         """Append a row; the loggers are told the images/s too."""
         files.append(self.path, line(row).encode())  # what is torn off by a full disk is whole again after a resume
         known = {column: value for column in COLUMNS[1:] if (value := row.get(column)) is not None}

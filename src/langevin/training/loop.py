@@ -38,7 +38,7 @@ from .distributed import ProcessGroup
 from .interrupts import Interrupts
 from .learner import Learner, learning_rate, precision
 from .loader import InOrder, Loader, Order
-from .logging import SKIPPED, Bar, Metrics, Row, forecast, opening, skipped
+from .logging import SKIPPED, Bar, Metrics, MetricsRow, forecast, opening, skipped
 from .pretrained import base_of, prepare, with_checksum, with_prior
 from .resolve import build
 from .resume import plan
@@ -408,7 +408,7 @@ class Run:
         if not self.team.first:
             return
         val = self._validate() if validate else None
-        row: Row = {
+        row: MetricsRow = {
             "step": progress.step,
             "loss": loss,
             "val_loss": val if val is not None and math.isfinite(val) else None,
@@ -503,7 +503,7 @@ class Run:
         }
 
     def _resume(self) -> str:
-        """How to go on."""
+        """A sentence that says how the run is gone on with."""
         if self.saved is None:
             return "no checkpoint was written yet."
         source = {"source": self.dataset.info.name, **self.dataset.info.source}

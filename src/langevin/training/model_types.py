@@ -57,15 +57,15 @@ class Kind(ABC):
 
     @abstractmethod
     def prediction(self, config: Config, data: DataInfo) -> PredictionConfig:
-        """What the network is asked for, settled."""
+        """What the network is asked for, resolved."""
 
     @abstractmethod
     def objective(self, config: ObjectiveConfig, prediction: PredictionConfig) -> ObjectiveConfig:
-        """What is made small and at which times, settled but for the decoding of options."""
+        """What is made small and at which times, resolved but for the decoding of options."""
 
     @abstractmethod
     def make_parameterization(self, prediction: PredictionConfig, data: DataInfo) -> Parameterization:
-        """The parameterization of a settled prediction."""
+        """The parameterization of a resolved prediction."""
 
 
 class Real(Kind):

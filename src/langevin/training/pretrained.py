@@ -31,7 +31,7 @@ from ..processes import Learning
 from ..storage import files
 from .config import Config, NetworkConfig, ObjectiveConfig, PredictionConfig, ProcessConfig, StartConfig
 from .defaults import Defaults, defaults_of
-from .families import Family, Settled, decode, timed, trained_from_scratch
+from .families import Family, ResolvedParts, decode, timed, trained_from_scratch
 from .model_types import MODEL_TYPES
 
 STEPS, BATCH, EVERY = 1000, 32, 250
@@ -83,7 +83,7 @@ class Pretrained(Family):
         lr = rate if config.start.lora is not None else rate / 10
         return replace(own, batch=min(own.batch, BATCH), lr=lr, steps=STEPS, warmup=20, every=EVERY)
 
-    def settle(self, config: Config, data: DataInfo) -> Settled:
+    def resolve(self, config: Config, data: DataInfo) -> ResolvedParts:
         base, plain = self.base, Config()
         for name in ("network", "process", "prediction"):
             if getattr(config, name) != getattr(plain, name):
@@ -93,15 +93,15 @@ class Pretrained(Family):
         options: dict[str, Any] = {"conditions": {}, **about}
         name = options.pop("name", None) or options.pop("diffusers", type(base.network).__name__)
         process = base.process.to_dict()
-        reading = vars(base.parameterization)
+        made = vars(base.parameterization)
         prediction = PredictionConfig(
-            name=str(reading["prediction"]),
-            time=str(reading["time"]),
-            sigma_data=reading.get("sigma_data"),
-            scale_input=bool(reading.get("scale_input", True)),
+            name=str(made["prediction"]),
+            time=str(made["time"]),
+            sigma_data=made.get("sigma_data"),
+            scale_input=bool(made.get("scale_input", True)),
             variance=base.variance,
         )
-        return Settled(
+        return ResolvedParts(
             NetworkConfig(str(name), options),
             ProcessConfig(str(process.pop("name")), process),
             prediction,

@@ -42,14 +42,14 @@ def resolve_config(config: Config, data: DataInfo, base: NetworkDenoiser | None 
         UserError: for a value out of its range, named as it is on the command line.
     """
     family = family_of(config, base)
-    defaults, chosen = family.defaults(config, data), family.settle(config, data)
+    defaults, chosen = family.defaults(config, data), family.resolve(config, data)
     budget, every = config.budget, defaults.every
     if budget.steps is None and budget.minutes is None:
         budget = replace(budget, steps=defaults.steps)
     if every is None and budget.steps is not None:
         every = min(1000, period(budget.steps))
     pick = lambda value, default: default if value is None else value
-    settled = replace(
+    resolved = replace(
         config,
         batch=pick(config.batch, defaults.batch),
         network=chosen.network,
@@ -73,8 +73,8 @@ def resolve_config(config: Config, data: DataInfo, base: NetworkDenoiser | None 
             checkpoint_every=pick(config.output.checkpoint_every, every),
         ),
     )
-    check(settled)
-    return settled
+    check(resolved)
+    return resolved
 
 
 def _dropout(config: Config, network: Mapping[str, Any]) -> dict[str, float]:
@@ -90,7 +90,7 @@ def _dropout(config: Config, network: Mapping[str, Any]) -> dict[str, float]:
 
 
 def check(config: Config) -> None:
-    """Refuse a settled configuration with a value out of its range.
+    """Refuse a resolved configuration with a value out of its range.
 
     Raises:
         UserError: that names the setting as it is called on the command line.
@@ -137,7 +137,7 @@ def check(config: Config) -> None:
 
 
 def build(config: Config, data: DataInfo, base: NetworkDenoiser | None = None) -> tuple[Any, Objective]:
-    """The untrained model (a denoiser, a codec, a generator, …) and the objective of a settled configuration.
+    """The untrained model (a denoiser, a codec, a generator, …) and the objective of a resolved configuration.
 
     Weights come from torch's global generator, which the caller seeds.
 
@@ -153,20 +153,20 @@ def check_memory(config: Config, data: DataInfo) -> None:
     Raises:
         UserError: with both numbers; or as ``resolve_config`` and ``build``.
     """
-    settled = resolve_config(config, data)
-    denoiser, _ = build(settled, data)
+    resolved = resolve_config(config, data)
+    denoiser, _ = build(resolved, data)
     if isinstance(denoiser, NetworkDenoiser):
-        assert settled.batch is not None
-        denoiser.check_memory(-(-settled.batch // settled.work.accumulate), learning=True)
+        assert resolved.batch is not None
+        denoiser.check_memory(-(-resolved.batch // resolved.work.accumulate), learning=True)
 
 
-def changed(asked: Config, settled: Config, data: DataInfo, base: NetworkDenoiser | None = None) -> list[str]:
-    """The settings a configuration names that differ from a settled one, save those a run may be continued with.
+def changed(asked: Config, resolved: Config, data: DataInfo, base: NetworkDenoiser | None = None) -> list[str]:
+    """The settings a configuration names that differ from a resolved one, save those a run may be continued with.
 
     What stands at its default was not asked for. A budget, output and the division of the work may change from one part
     of a run to the next.
     """
-    plain, given, kept = Config().to_dict(), asked.to_dict(), settled.to_dict()
+    plain, given, kept = Config().to_dict(), asked.to_dict(), resolved.to_dict()
     try:
         same = resolve_config(
             asked, data, base

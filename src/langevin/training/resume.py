@@ -1,4 +1,4 @@
-"""What a run goes on from: a new configuration, settled, or the last checkpoint, held against what is asked."""
+"""What a run goes on from: a new configuration, resolved, or the last checkpoint, held against what is asked."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MADE = ("degrade", "text_encoder", "codec", "streaming")
 def plan(
     config: Config, data: DataInfo, out: Path, resume: bool, base: NetworkDenoiser | None = None
 ) -> tuple[Config, Path | None]:
-    """The settled configuration, and the checkpoint to go on from, if there is one.
+    """The resolved configuration, and the checkpoint to go on from, if there is one.
 
     A run that is resumed keeps its configuration; the budget, the output and the division of the work may be asked for
     anew, and anything else that is asked for must agree.

@@ -48,12 +48,12 @@ class Grid:
 
     @property
     def widths(self) -> tuple[float, ...]:
-        """Of a cell, a dimension."""
+        """Width of a cell in each dimension."""
         return tuple((b - a) / n for a, b, n in zip(self.low, self.high, self.cells))
 
     @property
     def volume(self) -> float:
-        """Of a cell."""
+        """Volume of a cell."""
         return math.prod(self.widths)
 
     def _places(self, face: int | None) -> Tensor:
@@ -70,7 +70,7 @@ class Grid:
         return self._places(None)
 
     @cached_property
-    def network_shapes(self) -> tuple[Tensor, ...]:
+    def faces(self) -> tuple[Tensor, ...]:
         """Centres of the inner faces, a set ``(M, d)`` for each dimension they lie across."""
         return tuple(self._places(i) for i in range(len(self.cells)))
 
@@ -193,8 +193,8 @@ def _rates(grid: Grid, equation: Equation, t: Tensor, down: bool) -> Any:
     index = np.arange(math.prod(grid.cells)).reshape(grid.cells)
     spread = equation.diffusion2(t).to(torch.float64).expand(len(grid.cells)) / 2
     rows, columns, rates = [], [], []
-    for axis, (h, network_shapes) in enumerate(zip(grid.widths, grid.network_shapes)):
-        f = equation.drift(network_shapes, t)[:, axis].to(torch.float64).numpy() * (-1 if down else 1)
+    for axis, (h, faces) in enumerate(zip(grid.widths, grid.faces)):
+        f = equation.drift(faces, t)[:, axis].to(torch.float64).numpy() * (-1 if down else 1)
         if not np.isfinite(f).all():
             raise UserError(f"equation must have a finite drift on the grid; at t = {float(t):g} it has none")
         up, back = _fitted(f, float(spread[axis]), h)

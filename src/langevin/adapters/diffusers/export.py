@@ -137,29 +137,32 @@ def _obstacle(model: Any) -> str | None:
     if not isinstance(model, NetworkDenoiser):
         what = getattr(model, "kind", type(model).__name__)
         return f"it is a {what}, of which diffusers has no network with the blocks of this library"
-    network, reading = model.network, model.parameterization
+    network, parameterization = model.network, model.parameterization
     name = getattr(network, "config", {}).get("name", type(network).__name__)
     if not isinstance(network, UNet2D):
         more = ", which reads the time by other waves than DiTTransformer2DModel" if name == "dit" else ""
         return f"--network.name {name}{more} maps onto none of its networks"
     if network.energy:
         return "--network.options energy true makes its output a gradient"
-    if not isinstance(reading, AffineParameterization) or reading.prediction not in TYPES:
-        return f"--prediction.name {reading.prediction} is read by none of its schedulers with these networks"
-    if reading.scale_input:
+    if not isinstance(parameterization, AffineParameterization) or parameterization.prediction not in TYPES:
+        return f"--prediction.name {parameterization.prediction} is read by none of its schedulers with these networks"
+    if parameterization.scale_input:
         return "--prediction.scale-input divides the input by its standard deviation, which its pipelines do not"
     if not isinstance(model.process, (DDPM, RectifiedFlow)):
         return f"--process {type(model.process).__name__} is neither a table of β (ddpm) nor a rectified flow (flow)"
     flow = isinstance(model.process, RectifiedFlow)
-    if (reading.prediction == "flow") != flow:
-        return f"--prediction.name {reading.prediction} on the process {model.process} is read by no scheduler of its"
+    if (parameterization.prediction == "flow") != flow:
+        name = parameterization.prediction
+        return f"--prediction.name {name} on the process {model.process} is read by no scheduler of its"
     low, high = network.config["time_range"]
     told = {"index": low == 0 and high - low >= NARROW} if not flow else {"time": low == 0 and high - low >= NARROW}
     told |= {"t": (low, high) == (0, 1)} if flow else {}
-    if not told.get(reading.time):
-        return f"--prediction.time {reading.time} is not what its pipelines tell a network ({' or '.join(told)})"
-    if model.variance not in (None, "range") or (model.variance and reading.prediction != "eps"):
-        return f"--prediction.variance {model.variance} is read by none of its schedulers with {reading.prediction}"
+    if not told.get(parameterization.time):
+        known = " or ".join(told)
+        return f"--prediction.time {parameterization.time} is not what its pipelines tell a network ({known})"
+    if model.variance not in (None, "range") or (model.variance and parameterization.prediction != "eps"):
+        name = parameterization.prediction
+        return f"--prediction.variance {model.variance} is read by none of its schedulers with {name}"
     data = model.data
     if data is not None and (data.low, data.high) != (-1.0, 1.0):
         return f"its data lie in [{data.low}, {data.high}], pipelines make images of [-1, 1]"

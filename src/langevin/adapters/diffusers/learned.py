@@ -29,7 +29,7 @@ class AsAsked(LearnedSolver):
 
     @classmethod
     def of(cls, solver: LearnedSolver) -> AsAsked:
-        """The same solver."""
+        """A learned solver as one whose state is what the network is shown."""
         return cls(**{f.name: getattr(solver, f.name) for f in fields(solver)})
 
     def default_grid(self, process: Process, steps: int) -> Tensor | None:

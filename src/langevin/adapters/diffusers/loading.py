@@ -134,7 +134,7 @@ class _Pipeline:
                 f"{self.folder}: {kind} takes {channels} channels and returns {out}: it denoises no whole state, as "
                 "networks for inpainting or upscaling do not"
             )
-        reading_as = AffineParameterization(noise.prediction, noise.sigma_data, noise.time)
+        parameterization = AffineParameterization(noise.prediction, noise.sigma_data, noise.time)
         tokens = shape[1] * shape[2] // int(network.config.get("patch_size", 1) or 1) ** 2
         if kind == "FluxTransformer2DModel":
             tokens = shape[1] * shape[2] // 4
@@ -153,7 +153,7 @@ class _Pipeline:
             base = NetworkDenoiser(
                 adapted,
                 noise.process,
-                reading_as,
+                parameterization,
                 shape,
                 "range" if out == 2 * channels else None,
                 described if codec is not None else described or self._data(shape, names),

@@ -33,7 +33,7 @@ TRAINED = 10**5
 
 
 @dataclass(frozen=True)
-class Table:
+class BetaTable:
     """The settings of a table of β, as schedulers keep them."""
 
     num_train_timesteps: int = 1000
@@ -98,8 +98,8 @@ def noising(config: Mapping[str, Any], where: str) -> Noising:
 
 def table_of_betas(config: Mapping[str, Any], where: str) -> tuple[float, ...]:
     """β_1…β_N of a configuration, settings that are left out at diffusers' defaults."""
-    names = Table.__dataclass_fields__
-    table = Table(**settings(Table, {k: v for k, v in config.items() if k in names and v is not None}, where))
+    names = BetaTable.__dataclass_fields__
+    table = BetaTable(**settings(BetaTable, {k: v for k, v in config.items() if k in names and v is not None}, where))
     n, ends = table.num_train_timesteps, (table.beta_start, table.beta_end)
     if table.trained_betas is not None:
         betas = tuple(float(b) for b in table.trained_betas)

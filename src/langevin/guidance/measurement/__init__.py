@@ -1,4 +1,8 @@
-"""Guidance by a measurement y = A(x_0) + n: what the likelihood is taken to be once x_0 is known by a belief alone."""
+"""Guidance by a measurement y = A(x_0) + n: what the likelihood is taken to be once x_0 is known by a belief alone.
+
+``dps``, ``pigdm`` and ``moment_matching`` change the belief, and go with any sampler. The steps of the papers that
+change the state instead (the sampler ``DPS``, say) are in ``samplers.inverse``.
+"""
 
 from __future__ import annotations
 

@@ -21,12 +21,12 @@ from .base import Measured, check_measurement, check_rows, evidence
 class PiGDMGuided(Measured):
     """The base, tilted by N(y; A x̂_0, r² A Aᵀ + s² I)."""
 
-    data_std: float
+    sigma_data: float
 
     def variance(self, t: Tensor) -> Tensor:
         """r² of times, in float64."""
         process: ScalarGaussian = self.base.process  # type: ignore[assignment]
-        return believed_variance(process, t, self.data_std)
+        return believed_variance(process, t, self.sigma_data)
 
     def log_factor(self, x_t: Tensor, t: Tensor, belief: Distribution) -> Tensor:
         mean = belief.mean
@@ -35,9 +35,9 @@ class PiGDMGuided(Measured):
         return evidence(self.measurement, mean, self.variance(t), self.measurement.std**2)
 
 
-def believed_variance(process: ScalarGaussian, t: Tensor, data_std: float) -> Tensor:
+def believed_variance(process: ScalarGaussian, t: Tensor, sigma_data: float) -> Tensor:
     """δ²σ²/(δ²α² + σ²), the variance of x_0 given x_t for normal data of standard deviation δ."""
-    square = data_std**2
+    square = sigma_data**2
     return square * process.sigma2(t) / (square * process.alpha(t) ** 2 + process.sigma2(t))
 
 
@@ -47,7 +47,7 @@ def believed_variance(process: ScalarGaussian, t: Tensor, data_std: float) -> Te
     title="ΠGDM: pseudoinverse guidance",
     proof="exact: tests/guidance/test_measurement_guidance.py",
 )
-def pigdm(denoiser: Denoiser, measurement: Measurement, *, data_std: float | None = 1.0) -> Denoiser:
+def pigdm(denoiser: Denoiser, measurement: Measurement, *, sigma_data: float | None = 1.0) -> Denoiser:
     r"""Pseudoinverse-guided diffusion (Song, Vahdat, Mardani and Kautz, ICLR 2023, eq. 7–8):
 
     .. math::
@@ -66,24 +66,24 @@ def pigdm(denoiser: Denoiser, measurement: Measurement, *, data_std: float | Non
     Args:
         denoiser: the belief, on a scalar-Gaussian process, differentiable in x_t.
         measurement: by a linear operator, with Gaussian noise.
-        data_std: δ > 0; None for that of the model's data.
+        sigma_data: δ > 0; None for that of the model's data.
 
     Raises:
         UserError: for an operator that is not linear, noise that is not Gaussian.
     """
     check_measurement(denoiser, measurement)
     _ = measurement.linear, measurement.std
-    return PiGDMGuided(denoiser, measurement, known_std(denoiser, data_std))
+    return PiGDMGuided(denoiser, measurement, known_std(denoiser, sigma_data))
 
 
-def known_std(denoiser: Denoiser, data_std: float | None) -> float:
+def known_std(denoiser: Denoiser, sigma_data: float | None) -> float:
     """A standard deviation of the data that was given, or that of the model's data."""
-    if data_std is not None:
-        check_numbers(data_std=data_std)
-        if not 0 < data_std < math.inf:
-            raise UserError(f"data_std must be > 0, got {data_std}")
-        return float(data_std)
+    if sigma_data is not None:
+        check_numbers(sigma_data=sigma_data)
+        if not 0 < sigma_data < math.inf:
+            raise UserError(f"sigma_data must be > 0, got {sigma_data}")
+        return float(sigma_data)
     frame = gaussian_frame(denoiser)
     if frame is None:
-        raise UserError("data_std must be given: this model does not know the mean and covariance of its data")
+        raise UserError("sigma_data must be given: this model does not know the mean and covariance of its data")
     return float(frame.std)

@@ -117,8 +117,8 @@ class Remainder:
         """
         if self.eta or self.order < 4:
             return [(min(self.order, 2) if self.eta else self.order, 1.0)]
-        begin, along_path = v.density.blend
-        share = min(1.0, max(0.0, (v.evaluations(gap) - begin) / along_path))
+        begin, extent = v.density.blend
+        share = min(1.0, max(0.0, (v.evaluations(gap) - begin) / extent))
         return [(order, part) for order, part in ((3, 1 - share), (4, share)) if part]
 
     def _integral(self, start: float, stop: float, places: Array) -> Array:

@@ -1,4 +1,9 @@
-"""Samplers of a posterior: rules that change x_s by a measurement."""
+"""Samplers of a posterior: rules that change x_s by a measurement, as their papers published them.
+
+``gradient_steps``: DPS, ΠGDM, MCG. ``ddrm``: DDRM. ``diffpir``: DiffPIR. ``daps``: DAPS. ``split_gibbs``: split Gibbs.
+``projection`` and ``repaint``: measured pixels put back, RePaint. ``latent``: PSLD. ``base``: what they share.
+The same likelihoods as guidance, which goes with any sampler, are in ``guidance.measurement``.
+"""
 
 from __future__ import annotations
 

@@ -55,21 +55,21 @@ class DAPS(MeasuredSampler):
         langevin: steps of Langevin dynamics on x_0, which need no evaluation; 0 draws exactly, where A is linear and
             the noise Gaussian.
         step_size: of that dynamics, a share of the inverse of the largest curvature.
-        data_std: δ; r_t² is then δ²σ²/(δ²α² + σ²). None is the published r_t = σ_t/α_t.
+        sigma_data: δ; r_t² is then δ²σ²/(δ²α² + σ²). None is the published r_t = σ_t/α_t.
     """
 
     flow: int = 5
     langevin: int = 100
     step_size: float = 0.5
-    data_std: float | None = None
+    sigma_data: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_integer("flow", self.flow, 1)
         check_integer("langevin", self.langevin, 0)
         check_share(1e-6, 1.0, step_size=self.step_size)
-        if self.data_std is not None:
-            check_share(1e-12, data_std=self.data_std)
+        if self.sigma_data is not None:
+            check_share(1e-12, sigma_data=self.sigma_data)
         if self.langevin == 0 and not is_linear_gaussian(self.measurement):
             raise UserError(
                 f"langevin must be at least 1 for {self.measurement.operator!r}: exact draws (0) need a linear "
@@ -80,10 +80,10 @@ class DAPS(MeasuredSampler):
         process = denoiser.process
         clean = to_clean(process, state, denoiser, noise, self.flow, DDIM())
         measurement = self.rows(clean.x)
-        if self.data_std is None:
+        if self.sigma_data is None:
             variance = level(process, state.t) ** 2
         else:
-            variance = believed_variance(process, state.t, self.data_std)
+            variance = believed_variance(process, state.t, self.sigma_data)
         own = noise.fold_in(Stream.COUPLED)
         if self.langevin == 0:
             x0 = given_measurement(measurement, clean.x, variance, own)

@@ -121,21 +121,21 @@ class PiGDM(MeasuredSampler):
     Args:
         measurement: by a linear operator, with Gaussian noise.
         eta: share of noise in the step.
-        data_std: δ of r² = δ²σ²/(δ²α² + σ²); 1 in the paper.
+        sigma_data: δ of r² = δ²σ²/(δ²α² + σ²); 1 in the paper.
     """
 
     eta: float = 1.0
-    data_std: float = 1.0
+    sigma_data: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _ = self.measurement.linear, self.measurement.std
         check_eta(self.eta)
-        check_share(data_std=self.data_std)
+        check_share(sigma_data=self.sigma_data)
 
     def step(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> State:
         process, measurement = denoiser.process, self.rows(state.x)
-        variance = believed_variance(process, state.t, known_std(denoiser, self.data_std))
+        variance = believed_variance(process, state.t, known_std(denoiser, self.sigma_data))
         weight = 0.0 if measurement.std == 0 else measurement.std**2 / variance
 
         def along(x0: Tensor) -> Tensor:

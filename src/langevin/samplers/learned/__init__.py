@@ -1,0 +1,1 @@
+"""Solvers learned for one model and one number of evaluations: the table, its file, its steps, the sampler."""

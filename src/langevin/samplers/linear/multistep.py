@@ -26,7 +26,7 @@ RULES = ("exact", "midpoint", "linear", "flat")
 
 @dataclass(frozen=True)
 class Multistep(Linear[ScalarGaussian]):
-    r"""A linear reading of the belief, interpolated through the last values and integrated exactly.
+    r"""A linear function of the belief, interpolated through the last values and integrated exactly.
 
     .. math:: x_s = \frac{n_s}{n_t} x_t + n_s \sum_j f_j \int_t^s l_j(v)\,dm
 

@@ -34,7 +34,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Prediction:
-    r"""A linear reading f = p x̂_0 + q ε̂ of the belief in which the flow is a plain integral.
+    r"""A linear function f = p x̂_0 + q ε̂ of the belief in which the flow is a plain integral.
 
     x/n has the derivative f with respect to a measure m, so :math:`x_s = \frac{n_s}{n_t} x_t + n_s \int_t^s f\,dm`.
     With u = log σ/α and a share η of the reverse SDE's noise:

@@ -24,7 +24,7 @@ from .langevin import check_steps, expand_rows
     "boomerang",
     title="Boomerang local sampling",
     arxiv="2210.12100",
-    proof="exact: tests/laws, tests/samplers/test_joint.py",
+    proof="exact: tests/laws, tests/samplers/test_denoising_mcmc.py",
 )
 @dataclass(frozen=True)
 class Boomerang(Sampler[ScalarGaussian]):

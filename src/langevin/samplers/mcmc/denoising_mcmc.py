@@ -26,7 +26,7 @@ from .langevin import adjusted, check_steps, known_density, point
     "denoising-mcmc",
     title="Denoising MCMC",
     arxiv="2209.14593",
-    proof="exact: tests/samplers/test_joint.py",
+    proof="exact: tests/samplers/test_denoising_mcmc.py",
 )
 @dataclass(frozen=True)
 class DenoisingMCMC(Sampler[ScalarGaussian]):

@@ -64,7 +64,7 @@ class Move:
         return Move(law.sample, lambda x: (kernel.log_prob(x) - law.log_prob(x)).to(torch.float64))
 
 
-Asked = tuple[Distribution, Tensor, Distribution | None]
+Evaluation = tuple[Distribution, Tensor, Distribution | None]
 """The belief, log ψ_t, and what else the proposal believes."""
 
 
@@ -80,7 +80,9 @@ class Proposal(ABC):
         """Refuse a process that lacks a power this proposal needs."""
         require(process, *self.needs)
 
-    def ask(self, denoiser: Denoiser, factor: Callable[[Tensor, Distribution], Tensor], x: Tensor, t: Tensor) -> Asked:
+    def ask(
+        self, denoiser: Denoiser, factor: Callable[[Tensor, Distribution], Tensor], x: Tensor, t: Tensor
+    ) -> Evaluation:
         """The belief, the factor and the proposal's own belief at (x_t, t)."""
         belief = denoiser(x, t)
         return belief, factor(x, belief), None
@@ -131,7 +133,9 @@ class Gradient(Translated):
 
     needs = ScalarGaussian, "a proposal by the gradient of a factor"
 
-    def ask(self, denoiser: Denoiser, factor: Callable[[Tensor, Distribution], Tensor], x: Tensor, t: Tensor) -> Asked:
+    def ask(
+        self, denoiser: Denoiser, factor: Callable[[Tensor, Distribution], Tensor], x: Tensor, t: Tensor
+    ) -> Evaluation:
         process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
         with torch.enable_grad():
             y = x.detach().requires_grad_()
@@ -160,7 +164,9 @@ class Shifted(Translated):
     def __post_init__(self) -> None:
         check_is_denoiser(self.denoiser, "proposal")
 
-    def ask(self, denoiser: Denoiser, factor: Callable[[Tensor, Distribution], Tensor], x: Tensor, t: Tensor) -> Asked:
+    def ask(
+        self, denoiser: Denoiser, factor: Callable[[Tensor, Distribution], Tensor], x: Tensor, t: Tensor
+    ) -> Evaluation:
         belief = denoiser(x, t)
         return belief, factor(x, belief), Dirac(self.denoiser(x, t).mean - belief.mean)
 
@@ -180,7 +186,9 @@ class Own(Proposal):
     def __post_init__(self) -> None:
         check_is_denoiser(self.denoiser, "proposal")
 
-    def ask(self, denoiser: Denoiser, factor: Callable[[Tensor, Distribution], Tensor], x: Tensor, t: Tensor) -> Asked:
+    def ask(
+        self, denoiser: Denoiser, factor: Callable[[Tensor, Distribution], Tensor], x: Tensor, t: Tensor
+    ) -> Evaluation:
         belief = denoiser(x, t)
         return belief, factor(x, belief), self.denoiser(x, t)
 

@@ -16,7 +16,7 @@ from ...distributions import Noise
 from ...processes import Process, ScalarGaussian
 from ..grids import log_snr
 from ..loop import Composite, Sampler, State
-from .singlestep import Row, Singlestep
+from .singlestep import Singlestep, StageWeights
 
 _PROOF = "exact: tests/laws, tests/samplers/test_singlestep.py; parity: tests/samplers/test_singlestep.py"
 
@@ -103,7 +103,7 @@ class DPMSolver(Singlestep):
     def nodes(self) -> tuple[float, ...]:
         return {1: (), 2: (self.r1 or 1 / 2,), 3: (self.r1 or 1 / 3, self.r2)}[self.order]
 
-    def weights(self, z: Tensor) -> tuple[Row, ...]:
+    def weights(self, z: Tensor) -> tuple[StageWeights, ...]:
         if self.order == 1:
             return ((1.0,),)
         first, second = moments(z)

@@ -31,7 +31,7 @@ from ...processes import Process, ScalarGaussian, expand, require
 from ..linear.step import Scalar, combine
 from ..loop import OnGrid, State
 
-Row = tuple["Tensor | float", ...]
+StageWeights = tuple["Tensor | float", ...]
 """Weights of the predictions made so far; they sum to 1."""
 
 
@@ -117,7 +117,7 @@ class Singlestep(Staged):
         """c_1, c_2, … in (0, 1], where the denoiser is asked after t itself."""
 
     @abstractmethod
-    def weights(self, z: Tensor) -> tuple[Row, ...]:
+    def weights(self, z: Tensor) -> tuple[StageWeights, ...]:
         """A row for every node and one for the end, of 1, 2, … weights; z = h for noise and −h for data."""
 
     def check(self, process: Process) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..._errors import UserError
 from ..._registry import register
-from .singlestep import Row, Singlestep
+from .singlestep import Singlestep, StageWeights
 
 SCHEMES: dict[str, tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]] = {
     "midpoint": ((1 / 2,), ((1,), (0, 1))),
@@ -43,7 +43,7 @@ class Tableau(Singlestep):
     def nodes(self) -> tuple[float, ...]:
         return SCHEMES[self.scheme][0]
 
-    def weights(self, z: Tensor) -> tuple[Row, ...]:
+    def weights(self, z: Tensor) -> tuple[StageWeights, ...]:
         return SCHEMES[self.scheme][1]
 
 

@@ -16,7 +16,7 @@ from ...processes import Process, ScalarGaussian, expand
 from ..loop import Sampler, State
 from .filters import WHOLE, Filter
 
-_PROOF = "exact: tests/laws, tests/samplers/test_reversal.py"
+_PROOF = "exact: tests/laws, tests/samplers/test_reverse_sde.py"
 
 
 def check_downwards(t: Tensor, s: Tensor, what: str) -> None:

@@ -12,15 +12,15 @@ from .belief import Believer, audit_belief
 from .checks import CHECKS, audit_subject
 from .guider import Guidance, audit_guidance
 from .load import KINDS, load
-from .report import Report, Row, Verdict, counted
+from .report import CheckResult, Report, Verdict, counted
 from .state import Entry, State, state_of_diffusers
 
 __all__ = [
     "CHECKS",
     "KINDS",
+    "CheckResult",
     "Entry",
     "Report",
-    "Row",
     "State",
     "Verdict",
     "audit",

@@ -8,7 +8,7 @@ import math
 import torch
 
 from . import truth
-from .reading import Level
+from .conventions import Level
 from .report import Said, none, said
 from .subject import Path, Run, Subject
 
@@ -190,7 +190,7 @@ def strayed(subject: Subject, steps: int) -> str:
 def curve(subject: Subject, level: Level) -> float:
     """What is the same for all levels of a family: α² + σ², α + σ, or α."""
     a, s = level
-    family = getattr(getattr(subject, "reading", None), "family", "")
+    family = getattr(getattr(subject, "conventions", None), "family", "")
     if family == "flow":
         return a + s
     return a if family == "edm" else math.hypot(a, s)

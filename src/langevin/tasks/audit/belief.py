@@ -50,14 +50,14 @@ class Believer:
         name: as it was asked for.
         network: ``f(x, time)``.
         process: with states αx_0 + σε.
-        reading: ``prediction`` and ``time`` of :func:`langevin.denoiser`.
+        conventions: ``prediction`` and ``time`` of :func:`langevin.denoiser`.
         world: the truth.
     """
 
     name: str
     network: Callable[..., Any]
     process: ScalarGaussian
-    reading: Mapping[str, Any]
+    conventions: Mapping[str, Any]
     world: World
 
     def __post_init__(self) -> None:
@@ -66,13 +66,13 @@ class Believer:
         if isinstance(self.network, Denoiser) and tuple(self.network.shape) != tuple(self.world.shape):
             own, of = tuple(self.network.shape), tuple(self.world.shape)
             raise UserError(f"world must have states of the denoiser's shape, {own}, got one of shape {of}")
-        self.denoiser = self.read(self.network, **self.reading)
+        self.denoiser = self.read(self.network, **self.conventions)
 
-    def read(self, network: Callable[..., Any], **reading: Any) -> Denoiser:
+    def read(self, network: Callable[..., Any], **conventions: Any) -> Denoiser:
         """A denoiser of a network by a convention."""
         if isinstance(network, Denoiser):
             return network
-        kept = {key: value for key, value in reading.items() if value is not None}
+        kept = {key: value for key, value in conventions.items() if value is not None}
         return wrapped(network, process=self.process, shape=self.world.shape, **kept)
 
     def excess(self, denoiser: Denoiser) -> dict[float, float]:
@@ -95,7 +95,7 @@ class Believer:
         """The same network by other conventions, each with a name; those that are refused are left out."""
         if isinstance(self.network, Denoiser):
             return
-        own = dict(self.reading)
+        own = dict(self.conventions)
         f = self.network
         kinds: list[tuple[str, Callable[..., Any], dict[str, Any]]] = []
         if isinstance(self.process, DDPM):
@@ -108,9 +108,9 @@ class Believer:
             if label != own.get("time"):
                 kinds.append((f"time {label}", f, {**own, "time": label}))
         kinds.append(("the other sign of its output", lambda x, t: -tensor(f(x, t)), own))
-        for name, network, reading in kinds:
+        for name, network, conventions in kinds:
             try:
-                yield name, self.read(network, **reading)
+                yield name, self.read(network, **conventions)
             except UserError:
                 continue
 
@@ -202,7 +202,7 @@ def audit_belief(believer: Believer) -> Report:
         except UserError as error:
             made = said("note", f"refused: {line(error)}")
         rows.append(made(name))
-    about = {"process": type(believer.process).__name__, **believer.reading}
+    about = {"process": type(believer.process).__name__, **believer.conventions}
     return Report(believer.name, "denoiser", tuple(rows), about, round(time.monotonic() - begun, 2))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from ..._errors import UserError
 from . import accuracy, behaviour, interface
 from .behaviour import line
-from .report import Report, Row, Said, none, said
+from .report import CheckResult, Report, Said, none, said
 from .subject import Subject
 
 CHECKS: dict[str, Callable[[Subject], Said]] = {
@@ -56,7 +56,7 @@ def about(subject: Subject) -> dict[str, object]:
         return {}
 
 
-def row(subject: Subject, name: str) -> Row:
+def row(subject: Subject, name: str) -> CheckResult:
     """One check; what cannot be measured is noted, and what no run of ten steps can tell is left to ``finite``."""
     try:
         if name not in ALONE and not subject.sound:

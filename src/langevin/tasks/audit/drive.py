@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from . import truth
-from .reading import Level, Reading, exploding, read
+from .conventions import Level, SchedulerConventions, exploding, read
 from .subject import Path, Run, Subject, start
 
 FINER = 10
@@ -44,12 +44,12 @@ class Driven(Subject):
     make: Callable[..., Any]
     kind: str = "scheduler"
     order: float | None = None
-    reading: Reading = field(init=False)
+    conventions: SchedulerConventions = field(init=False)
 
     def __post_init__(self) -> None:
         with quiet():
             made = self.make()
-            self.reading = read(made)
+            self.conventions = read(made)
             self.takes = frozenset(inspect.signature(type(made).step).parameters)
             self.begins = hasattr(made, "set_begin_index")
             self.every = int(getattr(made, "order", 1) or 1)
@@ -62,7 +62,7 @@ class Driven(Subject):
         """One whose table is ten times as long, of the same noise: β a tenth of what it was."""
         made = self.make()
         config = getattr(made, "config", None)
-        if self.reading.family not in ("table", "flow") or not isinstance(config, Mapping):
+        if self.conventions.family not in ("table", "flow") or not isinstance(config, Mapping):
             return made
         if "num_train_timesteps" not in config:
             return made
@@ -77,7 +77,7 @@ class Driven(Subject):
 
     def drive(self, made: Any, how: Run) -> Path:
         """A run of a scheduler, new or used."""
-        reading = read(made) if how.fine else self.reading
+        conventions = read(made) if how.fine else self.conventions
         made.set_timesteps(how.steps)
         times = list(made.timesteps)
         if how.begin and self.begins and how.told:
@@ -94,10 +94,10 @@ class Driven(Subject):
         x, scaled = torch.empty(0), False
         scale = getattr(made, "scale_model_input", None) or (lambda x, t: x)
         for i, t in enumerate(times):
-            level = reading.level(float(t))
+            level = conventions.level(float(t))
             factor = float(scale(ONES, t).flatten()[0]) if self.scales else 1.0
-            scaled = reading.family == "edm" or abs(factor - 1) > 1e-9
-            own = self.own_level(made, reading, how.begin + i, level, factor)
+            scaled = conventions.family == "edm" or abs(factor - 1) > 1e-9
+            own = self.own_level(made, conventions, how.begin + i, level, factor)
             if not i:
                 x = start(how, own).to(how.dtype)
             if how.rounded is not None:
@@ -109,7 +109,7 @@ class Driven(Subject):
             if how.stop is not None and i == how.stop:
                 return Path(states, levels, asked, asked_levels)
             given = scale(x, t)
-            out = reading.network(given.to(torch.float64), float(t), how.belief)
+            out = conventions.network(given.to(torch.float64), float(t), how.belief)
             if how.nudge == i:
                 out = out + 0.01
             out = out.to(how.dtype if how.rounded is None else how.rounded).to(how.dtype)
@@ -117,7 +117,7 @@ class Driven(Subject):
                 options["prev_timestep"] = times[i + 1] if i + 1 < len(times) else None
             x = first(made.step(out, t, x, **options))
         states.append(x)
-        levels.append(self.last_level(made, reading, scaled))
+        levels.append(self.last_level(made, conventions, scaled))
         return Path(states, levels, asked, asked_levels)
 
     @cached_property
@@ -141,25 +141,25 @@ class Driven(Subject):
         multiplies = one.shape == ONES.shape and distance(two, 2 * one) < 1e-6 and float(one.max() - one.min()) < 1e-6
         return float(one.flatten()[0]) if multiplies else 1.0
 
-    def own_level(self, made: Any, reading: Reading, index: int, level: Level, factor: float) -> Level:
+    def own_level(self, made: Any, conventions: SchedulerConventions, index: int, level: Level, factor: float) -> Level:
         """The level of the state before an evaluation: of the scheduler's own σ where it has one, else of the time."""
         sigmas = getattr(made, "sigmas", None)
-        scaled = reading.family == "edm" or abs(factor - 1) > 1e-9
-        if reading.family != "angle" and sigmas is not None and len(sigmas) == len(made.timesteps) + 1:
+        scaled = conventions.family == "edm" or abs(factor - 1) > 1e-9
+        if conventions.family != "angle" and sigmas is not None and len(sigmas) == len(made.timesteps) + 1:
             sigma = float(sigmas[index])
-            return exploding(sigma) if scaled else reading.own(sigma)
+            return exploding(sigma) if scaled else conventions.own(sigma)
         if not scaled:
             return level
-        if reading.family == "table":  # x_0 + σ ε, divided by √(1 + σ²) on the way to the network
+        if conventions.family == "table":  # x_0 + σ ε, divided by √(1 + σ²) on the way to the network
             return exploding(math.sqrt(max(0.0, 1 / factor**2 - 1)))
-        wanted = reading.input_scale(level)
+        wanted = conventions.input_scale(level)
         return level[0] * wanted / factor, level[1] * wanted / factor
 
-    def last_level(self, made: Any, reading: Reading, scaled: bool) -> Level:
+    def last_level(self, made: Any, conventions: SchedulerConventions, scaled: bool) -> Level:
         """The level at which a run ends."""
         sigmas = getattr(made, "sigmas", None)
-        if reading.family != "angle" and sigmas is not None and len(sigmas) == len(made.timesteps) + 1:
-            return exploding(float(sigmas[-1])) if scaled else reading.own(float(sigmas[-1]))
+        if conventions.family != "angle" and sigmas is not None and len(sigmas) == len(made.timesteps) + 1:
+            return exploding(float(sigmas[-1])) if scaled else conventions.own(float(sigmas[-1]))
         if (bar := getattr(made, "final_alpha_cumprod", None)) is not None:
             return math.sqrt(float(bar)), math.sqrt(max(0.0, 1 - float(bar)))
         return 1.0, 0.0
@@ -196,7 +196,7 @@ class Driven(Subject):
             return self.drive(type(made).from_config(json.loads(text)), how)
 
     def about(self) -> dict[str, Any]:
-        return {"family": self.reading.family, "prediction": self.reading.prediction, **super().about()}
+        return {"family": self.conventions.family, "prediction": self.conventions.prediction, **super().about()}
 
 
 def setting(made: Any, key: str) -> Any:

@@ -17,7 +17,7 @@ from ...worlds import GaussianMixture
 from . import truth
 from .behaviour import HALVES, line
 from .drive import distance, quiet
-from .report import Report, Row, Said, none, said
+from .report import CheckResult, Report, Said, none, said
 
 STEPS = 10
 """Of the run in which a guider is asked; at the middle one of them, unless it is said."""
@@ -226,4 +226,4 @@ def audit_guidance(guidance: Guidance) -> Report:
             made = said("note", f"could not be measured: {type(error).__name__}: {line(error)}")
         rows.append(made(name))
     about: dict[str, Any] = {"guidance_scale": guidance.scale}
-    return Report(guidance.name, "guider", tuple[Row, ...](rows), about, round(time.monotonic() - begun, 2))
+    return Report(guidance.name, "guider", tuple[CheckResult, ...](rows), about, round(time.monotonic() - begun, 2))

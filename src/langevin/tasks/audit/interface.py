@@ -12,8 +12,8 @@ from torch import Tensor
 
 from . import truth
 from .behaviour import line
+from .conventions import Level, exploding
 from .drive import Driven, distance, quiet
-from .reading import Level, exploding
 from .report import Said, none, said
 from .subject import Run, Subject
 
@@ -62,10 +62,10 @@ def training_noise(subject: Subject) -> Said:
 
     For tables, at whole times t: √ᾱ_t x_0 + √(1 − ᾱ_t) ε, or x_0 + σ_t ε where the states of the steps are scaled so.
     """
-    if not isinstance(subject, Driven) or subject.reading.family != "table":
+    if not isinstance(subject, Driven) or subject.conventions.family != "table":
         return none("it has no table of times")
     scaled = abs(subject.run(Run(10, 1)).levels[0][0] - 1) < 1e-6
-    count = len(subject.reading.level.bar)  # type: ignore[attr-defined]
+    count = len(subject.conventions.level.bar)  # type: ignore[attr-defined]
     with quiet():
         made = subject.make()
         add = noiser(made)
@@ -73,7 +73,7 @@ def training_noise(subject: Subject) -> Said:
             return none("it has none")
         worst, text = 0.0, ""
         for t in (0, count // 4, count // 2, count - 1):
-            alpha, sigma = subject.reading.level(t)
+            alpha, sigma = subject.conventions.level(t)
             level = exploding(sigma / alpha) if scaled else (alpha, sigma)
             try:
                 x = add(torch.tensor([t]))
@@ -166,7 +166,7 @@ def ending(subject: Subject) -> Said:
     if not isinstance(subject, Driven):
         return none("a grid says where it ends")
     a, s = subject.run(Run(10, 2)).levels[-1]
-    least, left = subject.reading.least, s / a
+    least, left = subject.conventions.least, s / a
     figure = f"σ/α = {left:.3g} is left after 10 steps"
     return said("ok" if left <= 1.01 * least else "WRONG", figure, f"at most {least:.3g}", left=left)
 

@@ -17,10 +17,10 @@ from ...samplers import Sampler, create_sampler
 from ...worlds import World
 from ..own_files import module_of
 from .belief import Believer, world_named
+from .conventions import SPECIAL, Unreadable
 from .drive import Driven, setting
 from .guider import Guidance, Guider, Ours
 from .ours import Sampling
-from .reading import SPECIAL, Unreadable
 from .subject import Subject
 
 KINDS = ("scheduler", "sampler", "guider", "denoiser")
@@ -79,9 +79,9 @@ def load(
         return guider(title, made, given)
     made = called(title, made, given)
     if what == "denoiser":
-        reading = {"prediction": prediction, "time": time}
+        conventions = {"prediction": prediction, "time": time}
         own = made.process if isinstance(made, Denoiser) else law
-        return Believer(title, made, own, reading, world_named(world))  # type: ignore[arg-type]
+        return Believer(title, made, own, conventions, world_named(world))  # type: ignore[arg-type]
     if what == "sampler":
         sampler, function = (made, None) if isinstance(made, Sampler) else (None, made)
         return Sampling(title, law, sampler, function)  # type: ignore[arg-type]

@@ -17,8 +17,8 @@ from ...numerics.frame import DataMoments
 from ...processes import ScalarGaussian
 from ...samplers import DPMSolver, GaussianRemainder, Multistep, Sampler, default_grid, trajectory
 from . import truth
+from .conventions import Level
 from .drive import distance
-from .reading import Level
 from .subject import Path, Run, Subject, start
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from .checks import CHECKS
-from .report import Row
+from .report import CheckResult
 from .state import Entry, State
 
 COMMAND = "langevin audit diffusers --out DIR"
@@ -49,7 +49,7 @@ def cells(entry: Entry) -> tuple[str, ...]:
     """One scheduler's; a check that was not made is a dash."""
     report = entry.report
     assert report is not None
-    found = {name: Row(name, "n/a", "") for name in CHECKS} | {row.check: row for row in report.rows}
+    found = {name: CheckResult(name, "n/a", "") for name in CHECKS} | {row.check: row for row in report.rows}
     order = value(found["order"], "order")
     declared = report.about.get("declared order")
     stochastic = bool(report.about.get("stochastic"))
@@ -64,13 +64,13 @@ def cells(entry: Entry) -> tuple[str, ...]:
     )
 
 
-def value(row: Row, name: str, digits: int = 2) -> str:
+def value(row: CheckResult, name: str, digits: int = 2) -> str:
     """A figure of a row."""
     number = row.values.get(name, math.nan)
     return f"{number:.{digits}f}" if math.isfinite(number) else "-"
 
 
-def figures(row: Row, beginning: str) -> list[str]:
+def figures(row: CheckResult, beginning: str) -> list[str]:
     """All figures of a row whose names begin so."""
     return [f"{v:.2f}" for key, v in row.values.items() if key.startswith(beginning)] or ["-"]
 
@@ -122,6 +122,6 @@ def as_markdown(state: State) -> str:
     )
 
 
-def sentence(row: Row) -> str:
+def sentence(row: CheckResult) -> str:
     """What a row found and what was expected."""
     return row.figure + (f" (expected: {row.expected})" if row.expected else "")

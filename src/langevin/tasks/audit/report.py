@@ -17,7 +17,7 @@ VERDICTS: tuple[Verdict, ...] = ("ok", "note", "WRONG", "n/a")
 
 
 @dataclass(frozen=True)
-class Row:
+class CheckResult:
     """One check of one thing.
 
     Attributes:
@@ -35,17 +35,17 @@ class Row:
     values: Mapping[str, float] = field(default_factory=dict)
 
 
-def said(verdict: Verdict, figure: str, expected: str = "", **values: float) -> Callable[[str], Row]:
+def said(verdict: Verdict, figure: str, expected: str = "", **values: float) -> Callable[[str], CheckResult]:
     """A row that still lacks the name of its check."""
-    return lambda check: Row(check, verdict, figure, expected, values)
+    return lambda check: CheckResult(check, verdict, figure, expected, values)
 
 
-def none(why: str) -> Callable[[str], Row]:
+def none(why: str) -> Callable[[str], CheckResult]:
     """The row of a check that has no meaning for a thing."""
     return said("n/a", why)
 
 
-Said = Callable[[str], Row]
+Said = Callable[[str], CheckResult]
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,16 @@ class Report:
 
     thing: str
     kind: str
-    rows: tuple[Row, ...]
+    rows: tuple[CheckResult, ...]
     about: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = math.nan
 
     @property
-    def wrong(self) -> tuple[Row, ...]:
+    def wrong(self) -> tuple[CheckResult, ...]:
         """The rows in which it was proven wrong."""
         return tuple(row for row in self.rows if row.verdict == "WRONG")
 
-    def row(self, check: str) -> Row:
+    def row(self, check: str) -> CheckResult:
         """The row of a check.
 
         Raises:
@@ -98,7 +98,7 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int)) else str(value)
 
 
-def counted(rows: Iterable[Row]) -> dict[str, int]:
+def counted(rows: Iterable[CheckResult]) -> dict[str, int]:
     """How many rows of each verdict."""
     found = [row.verdict for row in rows]
     return {verdict: found.count(verdict) for verdict in VERDICTS}

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from .report import Report, Row
+from .report import CheckResult, Report
 
 HEAD = '''"""diffusers {release}: {name}, {check}.
 {text}"""
@@ -120,7 +120,7 @@ print("two runs with generators of one seed differ by", float((one - two).abs().
 ALIASES = {"one step": "finite", "law": "moments"}
 
 
-def script(name: str, options: Mapping[str, Any], report: Report, row: Row) -> str | None:
+def script(name: str, options: Mapping[str, Any], report: Report, row: CheckResult) -> str | None:
     """The script that shows a row of a scheduler of diffusers; None if the check has none.
 
     Args:

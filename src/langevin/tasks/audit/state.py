@@ -9,8 +9,8 @@ from typing import Any
 
 from ..._errors import UserError
 from .checks import audit_subject
+from .conventions import SPECIAL
 from .load import load
-from .reading import SPECIAL
 from .report import Report, plain
 from .subject import Subject
 

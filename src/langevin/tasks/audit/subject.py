@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import truth
-from .reading import Level
+from .conventions import Level
 from .truth import Belief
 
 

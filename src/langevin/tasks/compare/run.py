@@ -27,7 +27,7 @@ from ...models.conditional import bind
 from ...processes import ScalarGaussian
 from ...samplers import Sampler
 from ...samplers.sampling import check_memory
-from ...samplers.tolerance import Counted, distances, is_deterministic, spread
+from ...samplers.tolerance import Counted, distances, is_deterministic, std_of
 from .results import Cell, Comparison, Side
 
 SAMPLERS = ("default", "dpmpp-2m", "unipc", "deis", "heun", "ddim")
@@ -288,7 +288,7 @@ class _Task:
                 for k in (REFERENCE, REFERENCE // 2)
             )
             told(self.paths * REFERENCE * 3 // 2)
-            reference, unit = fine, spread(belief.output, fine)
+            reference, unit = fine, std_of(belief.output, fine)
             unresolved = float(distances(half, fine).median()) / unit
         else:
             notes.append("There is no probability flow of x_t = αx_0 + σε here, so paths have no distance.")

@@ -23,7 +23,7 @@ PATHS = {"slerp": slerp, "lerp": lerp}
     "interpolate",
     title="Interpolation of latents",
     arxiv="2010.02502",
-    proof="exact: tests/tasks/test_edit.py, tests/samplers/test_latents.py",
+    proof="exact: tests/tasks/test_edit.py, tests/samplers/test_inversion.py",
 )
 def interpolate(
     model: Denoiser,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from . import latent, methods, split_gibbs, twisted
 from .fit import Fit, fit
 from .latent import codec_residual, on_states
-from .league import Row, Setting, league, load_solver, settings
+from .league import LeagueRow, Setting, league, load_solver, settings
 from .run import check_method, check_model, check_options, default_method, method_named, restore
 
 __all__ = [
     "Fit",
-    "Row",
+    "LeagueRow",
     "Setting",
     "check_method",
     "check_model",

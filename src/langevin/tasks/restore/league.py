@@ -25,14 +25,14 @@ from .problems import OPERATORS, Setting
 from .run import Method
 
 DIMS, STDS, EVALUATIONS = (16, 64), (0.05, 0.3), (20, 100, 1000)
-"""Of the whole table."""
+"""Dimensions of the worlds, standard deviations of the noise, and evaluations of the whole table."""
 
 REFERENCES = {"exact": 1, "smc": 20}
 """Solvers that reach the posterior itself: each is run once, in so many steps, and stands in every column."""
 
 
 @dataclass(frozen=True)
-class Row:
+class LeagueRow:
     """What a solver reached in one setting.
 
     Attributes:
@@ -122,7 +122,7 @@ class Problem:
         many = torch.cat((self.y[:1].expand(self.sizes.n, -1), self.y[1:].repeat_interleave(self.sizes.draws, 0)))
         return Measurement(self.setting.a, many, self.setting.std)
 
-    def judge(self, name: str, solver: Method, evaluations: int) -> Row:
+    def judge(self, name: str, solver: Method, evaluations: int) -> LeagueRow:
         """The solver's figures; of a reference if ``evaluations`` is 0."""
         own, sizes = self.setting, self.sizes
         measurement, calls = self.measurement, [0]
@@ -143,7 +143,7 @@ class Problem:
         seconds = time.monotonic() - begun
         if x is not None and not bool(x.isfinite().all()):
             x, note = None, "diverged"
-        row = Row(
+        row = LeagueRow(
             name,
             own.dim,
             own.operator,
@@ -225,8 +225,8 @@ def league(
     sizes: Sizes | None = None,
     seed: int = 0,
     workers: int = 1,
-    progress: Callable[[int, int, Row], None] | None = None,
-) -> list[Row]:
+    progress: Callable[[int, int, LeagueRow], None] | None = None,
+) -> list[LeagueRow]:
     """Every solver in every setting at every number of evaluations.
 
     Args:
@@ -248,9 +248,9 @@ def league(
     if workers > 1 and isinstance(names, Mapping):
         raise UserError("workers must be 1 for solvers that are functions; give their names or FILE.py:FUNCTION")
     total = len(problems) * sum(1 if name in REFERENCES else len(evaluations) for name in known)
-    found: list[Row] = []
+    found: list[LeagueRow] = []
 
-    def take(row: Row) -> None:
+    def take(row: LeagueRow) -> None:
         found.append(row)
         if progress is not None:
             progress(len(found), total, row)
@@ -272,7 +272,7 @@ def league(
 
 def judged(
     setting: Setting, solvers: Mapping[str, Method], evaluations: Sequence[int], sizes: Sizes, seed: int
-) -> Iterator[Row]:
+) -> Iterator[LeagueRow]:
     """The rows of one setting."""
     problem = Problem(setting, sizes, seed)
     for name, solver in solvers.items():
@@ -280,7 +280,9 @@ def judged(
             yield problem.judge(name, solver, count)
 
 
-def _judged(setting: Setting, names: Sequence[str], evaluations: Sequence[int], sizes: Sizes, seed: int) -> list[Row]:
+def _judged(
+    setting: Setting, names: Sequence[str], evaluations: Sequence[int], sizes: Sizes, seed: int
+) -> list[LeagueRow]:
     return list(judged(setting, solvers_named(names), evaluations, sizes, seed))
 
 

@@ -75,7 +75,7 @@ def pigdm(
     *,
     noise: Noise,
     steps: int,
-    data_std: float | None = None,
+    sigma_data: float | None = None,
     sampler: Sampler | None = None,
     **options: Any,
 ) -> Tensor:
@@ -83,12 +83,12 @@ def pigdm(
 
     Args:
         denoiser, measurement, noise, steps: see the module.
-        data_std: δ, instead of that of the model's data.
+        sigma_data: δ, instead of that of the model's data.
         sampler: instead of DDIM.
         options: ``grid``.
     """
-    std = std_of_data(denoiser) if data_std is None else data_std
-    guided = guidance.pigdm(denoiser, measurement, data_std=std)
+    std = std_of_data(denoiser) if sigma_data is None else sigma_data
+    guided = guidance.pigdm(denoiser, measurement, sigma_data=std)
     return follow(guided, sampler or DDIM(1.0), noise, steps, **options)
 
 
@@ -96,7 +96,7 @@ def pigdm(
 @takes("linear")
 def pigdm_unit(denoiser: Denoiser, measurement: Measurement, *, noise: Noise, steps: int, **options: Any) -> Tensor:
     """``guidance.pigdm`` with the paper's r² = σ²/(α² + σ²), whatever the data."""
-    return pigdm(denoiser, measurement, noise=noise, steps=steps, data_std=1.0, **options)
+    return pigdm(denoiser, measurement, noise=noise, steps=steps, sigma_data=1.0, **options)
 
 
 @register("inverse", "pigdm-published", title="ΠGDM, the published step", proof=_INVERSE)
@@ -273,7 +273,7 @@ def daps(
     steps: int,
     flow: int | None = None,
     langevin: int | None = None,
-    data_std: float | None = None,
+    sigma_data: float | None = None,
 ) -> Tensor:
     """``samplers.DAPS`` with the r² of the data; any differentiable operator, any noise with a density.
 
@@ -281,11 +281,11 @@ def daps(
         denoiser, measurement, noise, steps: see the module.
         flow: evaluations a level; 5, and fewer where there are fewer than 20, if not given.
         langevin: steps of Langevin dynamics a level; if not given, none where exact draws are possible, else 30.
-        data_std: δ of r² = δ²σ²/(δ²α² + σ²), instead of that of the model's data.
+        sigma_data: δ of r² = δ²σ²/(δ²α² + σ²), instead of that of the model's data.
     """
     if langevin is None:
         langevin = 0 if _linear_gaussian(measurement) else 30
-    std = std_of_data(denoiser) if data_std is None else data_std
+    std = std_of_data(denoiser) if sigma_data is None else sigma_data
     return _daps(denoiser, measurement, noise, steps, flow, langevin, std)
 
 
@@ -310,10 +310,10 @@ def _daps(
     steps: int,
     flow: int | None,
     langevin: int,
-    data_std: float | None,
+    sigma_data: float | None,
 ) -> Tensor:
     flow = max(1, min(5, steps // 4)) if flow is None else check_integer("flow", flow, 1, steps)
-    rule = DAPS(measurement, flow, langevin, data_std=data_std)
+    rule = DAPS(measurement, flow, langevin, sigma_data=sigma_data)
     return follow(denoiser, rule, noise, 0, grid=grids.karras(denoiser.process, steps // flow))
 
 

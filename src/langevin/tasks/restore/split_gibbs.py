@@ -47,10 +47,10 @@ def split_gibbs(
     """
     process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
     inner = (5 if denoiser.trained else 1) if inner is None else check_integer("inner", inner, 1)
-    data_std = std_of_data(denoiser)
+    sigma_data = std_of_data(denoiser)
     if coupling is None:
         noisy = isinstance(measurement.noise, GaussianNoise) and measurement.noise.std > 0
-        coupling = 0.99 * measurement.std / operator_norm(denoiser, measurement) if noisy else 0.02 * data_std
+        coupling = 0.99 * measurement.std / operator_norm(denoiser, measurement) if noisy else 0.02 * sigma_data
     if not 0 < coupling < math.inf:
         raise UserError(f"coupling must be > 0, got {coupling}")
     if steps < 2 * inner:
@@ -61,7 +61,7 @@ def split_gibbs(
     wanted = max(20, steps // 20) if levels is None else check_integer("levels", levels, 1)
     count = max(1, min(wanted, steps // inner - 1))
     sweeps = max(1, (steps // inner - 1) // count)
-    top = max(5 * data_std, 2 * coupling)
+    top = max(5 * sigma_data, 2 * coupling)
     shares = torch.linspace(1, 0, count, dtype=torch.float64)
     rho = coupling * (top / coupling) ** shares if count > 1 else torch.tensor([coupling], dtype=torch.float64)
     times = process.time(-2 * torch.log(rho)).clamp(min=1e-9)

@@ -1,4 +1,4 @@
-"""Chains over data and noise level, and the way up and back: exact laws on Gaussians and hills."""
+"""Denoising MCMC and boomerang, chains over data and noise level: exact laws on Gaussians and hills."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a scheduler of diffusers is read: which noise level a time of its stands for, and what its network returns."""
+"""The conventions of a scheduler of diffusers: which noise level a time stands for, and what its network returns."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Unreadable(Exception):
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How a scheduler is read.
+class SchedulerConventions:
+    """What a scheduler takes for granted of its network, of times and of noise levels.
 
     Attributes:
         family: table (an ᾱ for each time), flow (σ is the time), edm, angle.
@@ -116,7 +116,7 @@ SPECIAL = {
 """Schedulers of diffusers to which exact denoisers of pictures mean nothing, each with the reason."""
 
 
-def read(scheduler: Any) -> Reading:
+def read(scheduler: Any) -> SchedulerConventions:
     """How a scheduler is read, from its configuration and tables.
 
     Raises:
@@ -134,7 +134,7 @@ def read(scheduler: Any) -> Reading:
         if kind != "epsilon":
             raise Unreadable(f"prediction_type {kind!r} of EDM's preconditioning is not read here")
         scaled = lambda level: 1 / math.hypot(level[1], sigma_data * level[0])
-        return Reading(
+        return SchedulerConventions(
             "edm",
             "edm",
             lambda t: exploding(math.exp(4 * t)),
@@ -145,20 +145,22 @@ def read(scheduler: Any) -> Reading:
         )
     if name == "IPNDMScheduler":
         angle = lambda t: (math.cos(t * math.pi / 2), math.sin(t * math.pi / 2))
-        return Reading("angle", "v", angle, preserving)
+        return SchedulerConventions("angle", "v", angle, preserving)
     if name == "MiniMaxH3Scheduler":
-        return Reading("flow", "reversed-flow", lambda t: straight(1 - t), straight)
+        return SchedulerConventions("flow", "reversed-flow", lambda t: straight(1 - t), straight)
     count = float(get("num_train_timesteps") or 1000)
     flows = get("use_flow_sigmas", False) or (not hasattr(scheduler, "alphas_cumprod") and hasattr(scheduler, "sigmas"))
     if flows:
         prediction = "flow" if get("prediction_type") is None else PREDICTIONS.get(kind, kind)
-        return Reading("flow", prediction, lambda t: straight(t / count), straight)
+        return SchedulerConventions("flow", prediction, lambda t: straight(t / count), straight)
     if not hasattr(scheduler, "alphas_cumprod"):
         raise Unreadable("it has neither a table alphas_cumprod nor sigmas, so its noise levels are not known")
     if kind not in PREDICTIONS:
         raise Unreadable(f"prediction_type {kind!r} is not read here")
-    table = Table(scheduler.alphas_cumprod)
-    return Reading("table", PREDICTIONS[kind], table, preserving, least=math.exp(float(table.log_ratio[0])))
+    table = AlphaTable(scheduler.alphas_cumprod)
+    return SchedulerConventions(
+        "table", PREDICTIONS[kind], table, preserving, least=math.exp(float(table.log_ratio[0]))
+    )
 
 
 def value(config: Any, key: str, other: Any = None) -> Any:
@@ -166,7 +168,7 @@ def value(config: Any, key: str, other: Any = None) -> Any:
     return config.get(key, other) if isinstance(config, Mapping) else getattr(config, key, other)
 
 
-class Table:
+class AlphaTable:
     """(√ᾱ, √(1 − ᾱ)) at a time: at a whole number of the table itself, between two of them with log σ/α linear.
 
     Args:

@@ -1,4 +1,4 @@
-"""Classifiers that read samples: do they show what was asked, and can one learn from them?"""
+"""Classifiers of samples: do these show what was asked for, and can one learn from them?"""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Classifier:
     front: Any | None
     protocol: dict[str, Any]
 
-    def read(self, x: Tensor) -> Tensor:
+    def predict(self, x: Tensor) -> Tensor:
         """The class of each example ``(N, ...)``, int64 ``(N,)``."""
         flat = rows("x", x, least=1).numpy()
         seen = flat if self.front is None else self.front.transform(flat)
@@ -95,20 +95,20 @@ def digest(*arrays: np.ndarray) -> str:
     "metrics",
     "label-agreement",
     title="Agreement of a classifier of real data with the asked label",
-    proof="exact: tests/metrics/test_readers.py::test_agreement_counts_what_was_mislabelled",
+    proof="exact: tests/metrics/test_classifiers.py::test_agreement_counts_what_was_mislabelled",
 )
-def label_agreement(samples: Tensor, labels: Tensor, reader: Classifier) -> Estimate:
-    r"""The fraction of samples that ``reader`` (trained on real data) reads as the label they were asked for.
+def label_agreement(samples: Tensor, labels: Tensor, classifier: Classifier) -> Estimate:
+    r"""The fraction of samples that ``classifier`` (trained on real data) reads as the label they were asked for.
 
-    The standard error is binomial, :math:`\sqrt{p(1-p)/N}`; the reader's own errors bound the value.
+    The standard error is binomial, :math:`\sqrt{p(1-p)/N}`; the classifier's own errors bound the value.
 
     Args:
         samples: ``(N, ...)``.
         labels: asked labels, integer ``(N,)``.
-        reader: from :func:`svc` on the real training split.
+        classifier: from :func:`svc` on the real training split.
     """
     asked = labels_of("labels", labels, len(samples))
-    return rate(reader.read(samples) == asked)
+    return rate(classifier.predict(samples) == asked)
 
 
 @register(
@@ -116,7 +116,7 @@ def label_agreement(samples: Tensor, labels: Tensor, reader: Classifier) -> Esti
     "train-synthetic-test-real",
     title="Accuracy on real data after training on samples alone",
     arxiv="1706.02633",
-    proof="data: tests/metrics/test_readers.py::test_training_on_real_digits_is_the_ceiling",
+    proof="data: tests/metrics/test_classifiers.py::test_training_on_real_digits_is_the_ceiling",
 )
 def train_on_synthetic(
     samples: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor, *, seed: int = 0
@@ -130,7 +130,7 @@ def train_on_synthetic(
         real_labels: integer ``(M,)``.
         seed: of a subset, if there are more than 10,000 samples.
     """
-    return rate(svc(samples, labels, seed=seed).read(real) == labels_of("real_labels", real_labels, len(real)))
+    return rate(svc(samples, labels, seed=seed).predict(real) == labels_of("real_labels", real_labels, len(real)))
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Accuracy:
         return cls(int(hits.sum()), len(hits))
 
     def __add__(self, other: Accuracy) -> Accuracy:
-        """Of both parts together."""
+        """The accuracy over two parts of a set together."""
         return Accuracy(self.right + other.right, self.count + other.count)
 
     @property

@@ -1,4 +1,4 @@
-"""Classifiers that read samples."""
+"""Classifiers of samples, and what they say of these."""
 
 import math
 
@@ -8,7 +8,7 @@ from sklearn.svm import SVC
 
 from langevin import data
 from langevin._errors import UserError
-from langevin.metrics import label_agreement, readers, svc, train_on_synthetic
+from langevin.metrics import classifiers, label_agreement, svc, train_on_synthetic
 from support import with_labels
 
 
@@ -19,11 +19,11 @@ def digits() -> data.Dataset:
 
 def test_agreement_counts_what_was_mislabelled(digits: data.Dataset) -> None:
     x, y = with_labels(digits.train.all())
-    reader = svc(x, y)
-    assert float((reader.read(x) == y).double().mean()) == 1  # C = 10 separates the training split
+    classifier = svc(x, y)
+    assert float((classifier.predict(x) == y).double().mean()) == 1  # C = 10 separates the training split
     asked = y.clone()
     asked[:100] = (asked[:100] + 1) % 10
-    found = label_agreement(x, asked, reader)
+    found = label_agreement(x, asked, classifier)
     p = 1 - 100 / len(x)
     assert found.value == pytest.approx(p, abs=1e-12)
     assert found.stderr == pytest.approx(math.sqrt(p * (1 - p) / len(x)), rel=1e-12)
@@ -44,18 +44,18 @@ def test_wide_events_are_read_by_principal_components() -> None:
     g = torch.Generator().manual_seed(0)
     label = torch.arange(200) % 2
     x = 0.1 * torch.randn(200, 3, 32, 32, generator=g) + label.view(-1, 1, 1, 1)
-    reader = svc(x, label)
-    assert reader.protocol["features"] == "pca:64"
-    assert (reader.read(x) == label).all()
+    classifier = svc(x, label)
+    assert classifier.protocol["features"] == "pca:64"
+    assert (classifier.predict(x) == label).all()
     assert svc(x[..., :16, :16], label).protocol["features"] == "pixels"
 
 
 def test_large_sets_are_drawn_from(monkeypatch) -> None:
-    monkeypatch.setattr(readers, "MOST", 50)
+    monkeypatch.setattr(classifiers, "MOST", 50)
     x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
-    reader = svc(x, (x[:, 0] > 0).long())
-    assert reader.protocol["trained_on"] == 50
-    assert reader.protocol["C"] == 10
+    classifier = svc(x, (x[:, 0] > 0).long())
+    assert classifier.protocol["trained_on"] == 50
+    assert classifier.protocol["C"] == 10
 
 
 @pytest.mark.parametrize(
