@@ -26,9 +26,9 @@ FOLDERS = (
     "operators",
     "worlds",
     "guidance",
-    "samplers",
     "objectives",
     "likelihood",
+    "samplers",
     "nn",
     "data",
     "models",
@@ -41,7 +41,7 @@ FOLDERS = (
     "report",
     "cli",
 )
-"""A file imports from its own folder or one above it in this list; the command line, which draws reports, is below."""
+"""A file imports from its own folder or one above it in this list: a likelihood and an objective know no sampler."""
 
 ANYWHERE = ("_duration", "_errors", "_registry")
 """What every file may import; these import no folder themselves."""

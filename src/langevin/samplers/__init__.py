@@ -1,6 +1,8 @@
 """Update rules, combinators, time grids, and the one loop."""
 
-from . import grids, particles
+from ..processes import grids
+from ..processes.grids import check_grid
+from . import particles
 from .blend import Blended, Replayed
 from .estimate import estimate_moments, moments_from
 from .gaussian.solver import GaussianRemainder
@@ -27,8 +29,8 @@ from .linear.multistep import (
 from .linear.pndm import PNDM, StartWith
 from .linear.step import Linear
 from .linear.taylor import QuasiTaylor
-from .loop import Repeat, Sampler, State, Then, check_grid, trajectory
-from .mcmc.annealing import AnnealedLangevin, NoiseLevels, largest_distance, level_ratio, level_step_size
+from .loop import Repeat, Sampler, State, Then, trajectory
+from .mcmc.annealing import AnnealedLangevin, level_step_size
 from .mcmc.boomerang import Boomerang, boomerang
 from .mcmc.denoising_mcmc import DenoisingMCMC
 from .mcmc.langevin import MALA, Langevin, MomentumLangevin, PreconditionedLangevin
@@ -107,7 +109,6 @@ __all__ = [
     "MaximumLikelihoodSDE",
     "MomentumLangevin",
     "Multistep",
-    "NoiseLevels",
     "PhaseMultistep",
     "PhaseProjected",
     "PiGDM",
@@ -145,9 +146,7 @@ __all__ = [
     "estimate_moments",
     "find_learned_solver",
     "grids",
-    "largest_distance",
     "lerp",
-    "level_ratio",
     "level_step_size",
     "moments_from",
     "particles",

@@ -15,15 +15,15 @@ from .._errors import UserError, check_instance, check_integer, nearest, shown
 from .._registry import lookup
 from ..denoisers import Denoiser, Generator, check_is_denoiser
 from ..distributions import Noise, Stream
-from ..processes import PhaseSpace, Process, ScalarGaussian, TableChain
+from ..processes import PhaseSpace, Process, ScalarGaussian, TableChain, grids
+from ..processes.grids import check_grid, check_steps
 from ..storage.untrusted import room
-from . import grids
 from . import tolerance as accuracy
 from .gaussian.solver import GaussianRemainder, order_under
 from .jump import Jump
 from .learned.sampler import find_learned_solver
 from .linear.ancestral import Ancestral
-from .loop import Sampler, check_grid, check_sampler, check_start, trajectory
+from .loop import Sampler, check_sampler, check_start, trajectory
 from .phase import PhaseProjected
 from .tolerance import Chosen
 
@@ -113,10 +113,6 @@ def create_sampler(name: str, **settings: object) -> Sampler:
     return made
 
 
-STEP = 600
-"""Bytes that a step of a grid takes at least: its time as a number and as a tensor, and its coefficients."""
-
-
 def check_memory(n: int, denoiser: Denoiser) -> None:
     """Refuse more samples than memory holds twice: in batches, and put together.
 
@@ -174,8 +170,7 @@ def resolve(
             )
         return sampler, times
     asked, steps = steps, STEPS if steps is None else steps
-    check_integer("steps", steps, 1)
-    room(STEP * steps, f"a grid of {steps} steps")
+    check_steps(steps)
     own = sampler.default_grid(process, steps) if grid is None else lookup("grids", grid).make(process, steps)
     if asked is not None and grid is None and own is not None and len(own) != steps + 1:
         more = sampler.default_grid(process, steps + 1)
