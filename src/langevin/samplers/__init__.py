@@ -36,13 +36,14 @@ from .mcmc.denoising_mcmc import DenoisingMCMC
 from .mcmc.langevin import MALA, Langevin, MomentumLangevin, PreconditionedLangevin
 from .mcmc.momentum import HeavyBall
 from .phase import SSCS, PhaseMultistep, PhaseProjected
+from .plan import STEPS, Plan, create_sampler, default_grid, default_sampler, has_own_steps, resolve
 from .reverse_momentum import ReverseMomentum
 from .runge_kutta.adaptive import DOP853, RK45, DPMSolver12, DPMSolver23, DPMSolverAdaptive, ExplicitRungeKutta
 from .runge_kutta.churn import Churn, EDMEuler, EDMHeun
 from .runge_kutta.dpm_solver import DPMSolver, DPMSolverFast, DPMSolverPP2S, DPMSolverPP3S, InTurn
 from .runge_kutta.heun import Heun
 from .runge_kutta.tableau import PRK, RhoHeun, RhoKutta3, RhoMidpoint, RhoRK4, Tableau
-from .sampling import STEPS, choose_steps, create_sampler, default_grid, default_sampler, resolve, sample
+from .sampling import choose_steps, sample
 from .sde.filters import Filter, Frequency, Matrix
 from .sde.reverse_sde import AdaptiveSDE, ConsistentAnnealing, Preconditioned, ReverseDiffusion
 from .splitting import Splitting
@@ -112,6 +113,7 @@ __all__ = [
     "PhaseMultistep",
     "PhaseProjected",
     "PiGDM",
+    "Plan",
     "Preconditioned",
     "PreconditionedLangevin",
     "PredictorCorrector",
@@ -146,6 +148,7 @@ __all__ = [
     "estimate_moments",
     "find_learned_solver",
     "grids",
+    "has_own_steps",
     "lerp",
     "level_step_size",
     "moments_from",

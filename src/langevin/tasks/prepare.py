@@ -37,7 +37,7 @@ def steps_below(
     own = (
         rule.default_grid(denoiser.process, steps)
         if grid is None
-        else resolve(denoiser, rule, steps=steps, grid=grid)[1]
+        else resolve(denoiser, rule, steps=steps, grid=grid).grid
     )
     return cut(default_grid(denoiser.process, steps) if own is None else own, start)
 
