@@ -115,7 +115,7 @@ def test_bad_input(langevin: Run, model: Path, tmp_path: Path) -> None:
         ([a, "--mask", tmp_path / "text.png"], "text.png"),
         ([a, "--mask", tmp_path / "black.png"], "black.png is black everywhere: nothing may change"),
         ([a, "--source-label", "3"], "source-label is not taken by method 'sdedit'"),
-        ([a, "--method", "diffedit", "--source-label", "33"], "source-label must lie in 0…9, got 33"),
+        ([a, "--method", "diffedit", "--source-label", "33"], "source-label must lie in [0, 10), got 33"),
         ([a, "--mask", tmp_path / "none.png"], "mask must be a picture or a folder of them"),
         ([a, "--method", "blend"], "mask must be given for method 'blend'"),
         ([a, "--method", "blent"], "unknown edit 'blent'. Did you mean 'blend'"),

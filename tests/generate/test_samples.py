@@ -131,7 +131,7 @@ def test_a_model_without_labels() -> None:
     ("recipe", "n", "label", "said"),
     [
         (Recipe(), 0, None, "n must be an integer of at least 1"),
-        (Recipe(), 3, 10, "label must lie in 0…9, got"),
+        (Recipe(), 3, 10, r"label must lie in \[0, 10\) \(-1 is none\), got"),
         (Recipe(), 3, torch.tensor([0, 1]), "label must be an integer, or 3 of them"),
         (Recipe(), 3, torch.tensor(1.0), "label must hold integers"),
         (Recipe(options={"eta": 1.0}), 3, None, "settings of a named sampler"),
