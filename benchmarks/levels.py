@@ -63,9 +63,9 @@ def naive(steps: int) -> tuple[Denoiser, Tensor]:
     return learn(process, "score", {"name": "sliced-vr", "weight": "simple", "times": times}, steps), t
 
 
-def many(steps: int) -> tuple[Denoiser, samplers.NoiseLevels]:
+def many(steps: int) -> tuple[Denoiser, processes.NoiseLevels]:
     """The scores at all levels."""
-    levels = samplers.NoiseLevels.of(WORLD.sample(POINTS, 0), last=0.1)
+    levels = processes.NoiseLevels.of(WORLD.sample(POINTS, 0), last=0.1)
     times = {"name": "levels", "first": levels.first, "last": levels.last, "count": levels.count}
     return learn(levels.process(), "eps", {"name": "dsm", "times": times}, steps), levels
 
@@ -100,7 +100,7 @@ def chain(denoiser: Denoiser, t: Tensor, steps: int = 1000, size: float = 0.1) -
     return x
 
 
-def annealed(denoiser: Denoiser, levels: samplers.NoiseLevels, steps: int = 100) -> Tensor:
+def annealed(denoiser: Denoiser, levels: processes.NoiseLevels, steps: int = 100) -> Tensor:
     """The same number of chains, from level to level."""
     return langevin.sample(
         denoiser, samplers.AnnealedLangevin(steps), n=CHAINS, steps=levels.count + 1, seed=4, batch=CHAINS

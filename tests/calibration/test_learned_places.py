@@ -86,7 +86,7 @@ def test_a_solver_of_a_latent_model_is_that_of_its_denoiser(own: Path) -> None:
     assert "weights" not in found.use.made
     again = models.load(own, device="cpu")
     told = again.given(label=torch.arange(4))
-    rule = langevin.samplers.resolve(told, steps=steps)[0]
+    rule = langevin.samplers.resolve(told, steps=steps).sampler
     assert isinstance(rule, LearnedSolver)
     x = langevin.sample(told, n=4, steps=steps, seed=3)
     z = langevin.sample(again.base.given(label=torch.arange(4)), found, n=4, steps=steps, seed=3)
@@ -137,8 +137,8 @@ def test_a_pipeline_keeps_them_in_a_folder_of_its_own(name: str, saved: dict[str
     again = langevin.load(folder, device="cpu")
     assert sorted(again.learned_variances) == ["analytic", "residual", "sn"]
     told = again.given(label=torch.arange(2)) if "label" in again.conditions() else again
-    assert isinstance(langevin.samplers.resolve(told, steps=2)[0], LearnedSolver)
-    assert not isinstance(langevin.samplers.resolve(told, steps=3)[0], LearnedSolver)
+    assert isinstance(langevin.samplers.resolve(told, steps=2).sampler, LearnedSolver)
+    assert not isinstance(langevin.samplers.resolve(told, steps=3).sampler, LearnedSolver)
     assert langevin.sample(told, n=2, steps=2).shape == (2, *shape)
     with pytest.warns(
         UserWarning, match=r"for states of shape \[.*\], the model's are \[.*\]: it is not used"
@@ -153,7 +153,7 @@ def test_a_pipeline_keeps_them_in_a_folder_of_its_own(name: str, saved: dict[str
         left = langevin.adapters.diffusers.loading.with_learned(again, folder)
     assert len(caught) == 3
     assert not left.learned_variances
-    assert not isinstance(langevin.samplers.resolve(left, steps=2)[0], LearnedSolver)
+    assert not isinstance(langevin.samplers.resolve(left, steps=2).sampler, LearnedSolver)
 
 
 def images(shape: tuple[int, ...], count: int = 40) -> data.Dataset:

@@ -247,7 +247,7 @@ def test_a_broken_file_is_named(folder, content):
 
 def test_requests_of_models_that_are_refused(folder):
     model = models.load(folder, device="cpu")
-    with pytest.raises(UserError, match=r"label must lie in 0…2, got \[3\]"):
+    with pytest.raises(UserError, match=r"label must lie in \[0, 3\) \(-1 is none\), got \[3\]"):
         calibration.tune_model(model, 3, folder, label=3)
     with pytest.raises(UserError, match="guidance_scale must be a finite number"):
         calibration.tune_model(model, 3, folder, guidance_scale=math.nan)

@@ -118,8 +118,8 @@ SAMPLE = [
     (["-n", "many"], "'many'"),
     (["--batch", "0"], "batch must be an integer of at least 1, got 0"),
     (["--seed", "-1"], "seed must be an integer in [0, 2**64), got -1"),
-    (["--label", "10"], "label must lie in 0…9, got 10"),
-    (["--label", "-1"], "label must lie in 0…9, got -1"),
+    (["--label", "10"], "label must lie in [0, 10), got 10"),
+    (["--label", "-1"], "label must lie in [0, 10), got -1"),
     (["--label", "three"], "unknown label 'three'"),
     (["--guidance-scale", "inf"], "guidance_scale must be a finite number"),
     (["--guidence-scale", "2"], "unknown option '--guidence-scale'", "Did you mean '--guidance-scale'?"),
@@ -194,7 +194,7 @@ def test_evaluate_files_that_hold_no_samples(langevin: Run, model: Path, tmp_pat
         "values that are no finite float32": {"x": np.full_like(good, np.nan)},
         "label must be 20 integers, one a sample, got float64": {"x": good, "label": np.zeros(20)},
         "label must be 20 integers, one a sample, got int64 (7,)": {"x": good, "label": np.zeros(7, np.int64)},
-        "labels must be in 0…9; got 12": {"x": good, "label": np.full(20, 12)},
+        "labels must lie in [0, 10), got [12]": {"x": good, "label": np.full(20, 12)},
         "never read": {"x": np.array([object()] * 20)},
     }
     for phrase, arrays in bad.items():

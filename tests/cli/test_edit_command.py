@@ -115,7 +115,7 @@ def test_bad_input(langevin: Run, model: Path, tmp_path: Path) -> None:
         ([a, "--mask", tmp_path / "text.png"], "text.png"),
         ([a, "--mask", tmp_path / "black.png"], "black.png is black everywhere: nothing may change"),
         ([a, "--source-label", "3"], "source-label is not taken by method 'sdedit'"),
-        ([a, "--method", "diffedit", "--source-label", "33"], "source-label must lie in 0…9, got 33"),
+        ([a, "--method", "diffedit", "--source-label", "33"], "source-label must lie in [0, 10), got 33"),
         ([a, "--mask", tmp_path / "none.png"], "mask must be a picture or a folder of them"),
         ([a, "--method", "blend"], "mask must be given for method 'blend'"),
         ([a, "--method", "blent"], "unknown edit 'blent'. Did you mean 'blend'"),
@@ -167,6 +167,25 @@ def test_anomaly(langevin: Run, model: Path, tmp_path: Path) -> None:
     assert record["largest"] >= record["mean"] > 0
     assert f"AUROC {record['auroc']:.4f}" in said.out
     assert f"the largest difference is {record['largest']:.3g}; white in the maps is 2" in said.out
+
+
+@pytest.mark.parametrize("command", ["purify", "anomaly"])
+def test_given_is_what_the_model_is_told(langevin: Run, model: Path, tmp_path: Path, command: str) -> None:
+    """A label by its name and by ``--given`` are one condition, another class another picture; twice is refused."""
+    picture(tmp_path / "a.png", 8, 8)
+    made = {}
+    for name, how in {
+        "label": ["--label", 3],
+        "given": ["--given", "label=3"],
+        "other": ["--given", "label=4"],
+    }.items():
+        said = langevin(command, tmp_path / "a.png", "--model", model, "--out", tmp_path / name, "--steps", 6, *how)
+        assert said.code == 0, said.err
+        made[name] = read(tmp_path / name / "a.png")
+    np.testing.assert_array_equal(made["label"], made["given"])
+    assert (made["other"] != made["given"]).any()
+    words = [command, tmp_path / "a.png", "--model", model, "--out", tmp_path / "twice"]
+    assert "label was given twice" in langevin(*words, "--label", 3, "--given", "label=3").err
 
 
 def test_anomaly_refuses_what_shows_nothing(langevin: Run, model: Path, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ REFUSED = [
     ("vector=0.5", "vector must be (B, 2) or (2,), got shape (1,)"),
     ("vector=a,b", "vector must be numbers with commas between them, got 'a,b'"),
     ("vector=inf,0", "'vector' holds an infinity"),
-    ("label=3", "label must lie in 0…2, got 3"),
+    ("label=3", "label must lie in [0, 3), got 3"),
     ("label=cat", "unknown label 'cat'"),
     ("mask=HOME/eight.npz", "eight.npz is not a readable NumPy file"),
 ]

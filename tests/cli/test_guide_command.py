@@ -90,7 +90,7 @@ def test_cfg_plus_plus_by_itself(langevin: Run, model: Path, tmp_path: Path) -> 
     assert "4 samples by cfg-plus-plus guidance at 0.6 in" in said.out
     assert said.out.endswith(", 8 network evaluations each (sampler ddim).\n")
     loaded, rule = lib.load(str(model)), lib.samplers.DDIM()
-    times = lib.samplers.resolve(loaded, rule, steps=4)[1]
+    times = lib.samplers.resolve(loaded, rule, steps=4).grid
     guided = lib.guidance.cfg_plus_plus(loaded, label=3, scale=0.6, grid=times)
     x = lib.sample(guided, rule, n=4, steps=4, seed=0).clamp(-1, 1)
     with np.load(tmp_path / "out" / "samples.npz") as file:
@@ -161,8 +161,8 @@ def test_one_scale_in_the_help(langevin: Run) -> None:
         (["--also", "3"], "also (labels) is not taken by guidance 'classifier-free'"),
         (["--weak", "MODEL"], "weak is not taken by guidance 'classifier-free'"),
         (["--method", "apg", "--classifier", "MODEL"], "classifier is not taken by guidance 'apg'"),
-        (["--negative-label", "11"], "negative-label must lie in 0…9, got 11"),
-        (["--method", "conjunction", "--also", "11"], "also must lie in 0…9, got 11"),
+        (["--negative-label", "11"], "negative-label must lie in [0, 10), got 11"),
+        (["--method", "conjunction", "--also", "11"], "also must lie in [0, 10), got 11"),
         (["--threshold", "1.5"], "threshold must lie in (0, 1]"),
         (["--method", "apg", "--rescale", "0.5"], "rescale is not taken"),
         (["--interval", "5", "0.3"], "interval"),

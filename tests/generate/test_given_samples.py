@@ -109,7 +109,7 @@ def test_a_condition_that_training_never_hid_is_on_both_sides() -> None:
         ({"sequence": torch.zeros(3, 4)}, "sequence was given, but this model takes label, caption, image"),
         ({"vector": [1.0, float("nan")]}, "'vector' is partly not-a-number"),
         ({"label": [0, 1]}, "label must be an integer, or 6 of them"),
-        ({"label": 7}, r"label must lie in 0…2, got \[7\]"),
+        ({"label": 7}, r"label must lie in \[0, 3\) \(-1 is none\), got \[7\]"),
     ],
 )
 @pytest.mark.parametrize("batch", [4, 256])

@@ -55,6 +55,23 @@ def test_each_trial_costs_what_its_row_says(model: NetworkDenoiser, trial) -> No
     assert drawn.x.abs().max() <= 1
 
 
+@pytest.mark.parametrize("guided", [False, True])
+def test_a_request_is_resolved_once(model: NetworkDenoiser, guided: bool, monkeypatch) -> None:
+    """The plan that the record tells of is the one that is drawn by."""
+    asked = []
+    real = langevin.samplers.plan._resolve
+    monkeypatch.setattr(langevin.samplers.plan, "_resolve", lambda *a: asked.append(a) or real(*a))
+    recipe = Recipe("ddim", steps=3)
+
+    def guide(own, condition):
+        denoiser = own.given(condition)
+        return denoiser, langevin.generate.plan(denoiser, recipe)
+
+    drawn = generate(model, recipe, 2, guide=guide if guided else None)
+    assert len(asked) == 1
+    assert (drawn.record["steps"], drawn.record["rule"]) == (3, repr(langevin.samplers.DDIM()))
+
+
 def test_ddpm_is_asked_at_every_knot_of_its_table() -> None:
     (trial,) = (trial for trial in TRIALS if trial.id == "ddpm-1000")
     process = langevin.processes.create_process(trial.recipe.process)
@@ -114,7 +131,7 @@ def test_a_model_without_labels() -> None:
     ("recipe", "n", "label", "said"),
     [
         (Recipe(), 0, None, "n must be an integer of at least 1"),
-        (Recipe(), 3, 10, "label must lie in 0…9, got"),
+        (Recipe(), 3, 10, r"label must lie in \[0, 10\) \(-1 is none\), got"),
         (Recipe(), 3, torch.tensor([0, 1]), "label must be an integer, or 3 of them"),
         (Recipe(), 3, torch.tensor(1.0), "label must hold integers"),
         (Recipe(options={"eta": 1.0}), 3, None, "settings of a named sampler"),

@@ -128,7 +128,7 @@ REFUSED = [
     (lambda: apg(FREE, label=1, guidance_scale=2.0, eta=math.inf), "eta must be a finite number"),
     (lambda: apg(FREE, label=1, guidance_scale=2.0, norm_threshold=0), "norm_threshold must be > 0"),
     (lambda: apg(FREE, guidance_scale=2.0), "condition must be given"),
-    (lambda: apg(FREE, label=7, guidance_scale=2.0), r"label must be integers in \[0, 4\)"),
+    (lambda: apg(FREE, label=7, guidance_scale=2.0), r"label must lie in \[0, 4\)"),
     (lambda: apg(CHAIN, label=1, guidance_scale=2.0), "apg needs a process of real data"),
     (lambda: ReverseMomentum(3), "sampler must be a sampler"),
     (lambda: ReverseMomentum(samplers.DDIM(), math.nan), "beta must be a finite number"),

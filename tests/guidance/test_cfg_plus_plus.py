@@ -58,7 +58,7 @@ REFUSED = [
     (lambda: cfg_plus_plus(FREE, label=1, scale=0.5, grid=[1.0]), "grid must be at least two"),
     (lambda: cfg_plus_plus(FREE, label=1, scale=0.5, grid="karras"), "grid must be decreasing times"),
     (lambda: cfg_plus_plus(FREE, scale=0.5, grid=GRID), "condition must be given"),
-    (lambda: cfg_plus_plus(FREE, label=9, scale=0.5, grid=GRID), "label must be integers"),
+    (lambda: cfg_plus_plus(FREE, label=9, scale=0.5, grid=GRID), "label must lie in"),
     (
         lambda: cfg_plus_plus(FREE, label=1, scale=0.5, grid=GRID)(torch.zeros(1, 16, dtype=torch.float64), 0.7),
         "t must be a time of the grid that cfg_plus_plus was made for.*got 0.7",

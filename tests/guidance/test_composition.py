@@ -174,7 +174,7 @@ REFUSED = [
     (lambda: conjunction(FREE, {"label": 1}), "conditions must be a list such as"),
     (lambda: conjunction(FREE, [{"label": 1}], [1.0, 2.0]), "weights must be 1 numbers, one a member, got 2"),
     (lambda: conjunction(FREE, [{"label": 1}], [math.nan]), "weights must be a finite number"),
-    (lambda: conjunction(FREE, [{"label": 9}]), "label must be integers"),
+    (lambda: conjunction(FREE, [{"label": 9}]), "label must lie in"),
     (lambda: conjunction(FREE, [{"caption": 9}]), "'caption' is not one"),
     (lambda: negate(FREE, FREE, -0.5), "weight must be >= 0"),
     (lambda: negate(FREE, FREE, math.nan), "weight must be a finite number"),

@@ -94,7 +94,7 @@ REFUSED = [
     (lambda: classifier_free(FREE, label=1, guidance_scale=2.0, rescale="a"), "rescale must be a finite number"),
     (lambda: classifier_free(FREE, label=1, guidance_scale=2.0, negative=3), "negative must be a condition such as"),
     (lambda: classifier_free(FREE, label=1, guidance_scale=2.0, negative={}), "negative must be a condition such as"),
-    (lambda: classifier_free(FREE, label=1, guidance_scale=2.0, negative={"label": 9}), "label must be integers"),
+    (lambda: classifier_free(FREE, label=1, guidance_scale=2.0, negative={"label": 9}), "label must lie in"),
     (lambda: classifier_free(FREE, label=1, guidance_scale=2.0, negative={"image": 9}), "'image' is not one"),
     (
         lambda: classifier_free(

@@ -288,16 +288,16 @@ def test_where_no_smaller_step_is_left():
     process = processes.VP()
 
     class Stuck(type(samplers.RK45())):
-        def time(self, process, value):
+        def time(self, field, value):
             return torch.where(value > 0.5, value, 0.5)  # a variable of the step as coarse as this
 
-        def size(self, denoiser, x, t, s, first):
+        def size(self, field, x, t, s, first):
             return torch.full_like(t, 0.01)
 
     x = WORLD.sample(2, 3, process=process, t=0.5)
     times = torch.tensor([0.9, 0.5], dtype=F64)
     with pytest.raises(UserError, match=r"no smaller step left at t = 0\.5,"):
-        Stuck(1e-2, 1e-2)._cross(WORLD.denoiser(process), x, times, torch.full_like(times, 0.1))
+        Stuck(1e-2, 1e-2).cross(WORLD.denoiser(process), x, times, torch.full_like(times, 0.1))
 
 
 def test_the_step_from_pure_noise_keeps_the_direction():

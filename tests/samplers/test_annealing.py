@@ -11,7 +11,8 @@ import torch
 import langevin
 from langevin import processes, samplers, worlds
 from langevin._errors import UserError
-from langevin.samplers import AnnealedLangevin, NoiseLevels, largest_distance, level_ratio, level_step_size
+from langevin.processes import NoiseLevels, largest_distance, level_ratio
+from langevin.samplers import AnnealedLangevin, level_step_size
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def test_ratio_against_draws(dim: int) -> None:
     )
     z = langevin.Noise(0, 40_000).normal((1,))[:, 0]
     share = ((root + z / math.sqrt(2) - ratio * root).abs() < 3 * ratio / math.sqrt(2)).double().mean()
-    capped = ratio > samplers.mcmc.annealing.WIDEST - 1e-9
+    capped = ratio > processes.noise_levels.WIDEST - 1e-9
     assert capped == (dim == 12)
     if not capped:
         assert wanted == pytest.approx(0.5, abs=1e-12)

@@ -283,6 +283,22 @@ def test_steps_that_would_change_nothing():
     assert langevin.sample(denoiser, "dpm-fast", n=2).shape == (2, 2)
 
 
+def test_a_plan_is_the_request_it_was_made_of():
+    """To the bit; it says its steps, and what contradicts it is refused."""
+    denoiser = worlds.ring().denoiser(processes.VP())
+    for asked, steps in ((None, 4), ("heun", 4), ("dpm-23", None)):
+        plan = samplers.resolve(denoiser, asked, steps=steps)
+        assert torch.equal(langevin.sample(denoiser, plan, n=2), langevin.sample(denoiser, asked, n=2, steps=steps))
+        assert (plan.steps, plan.learned, plan.stages) == (steps or 1, False, (plan,))
+    for more in ({"steps": 4}, {"grid": "karras"}, {"tolerance": 0.1}):
+        with pytest.raises(UserError, match="plan"):
+            langevin.sample(denoiser, plan, **more)
+    up = samplers.resolve(denoiser, samplers.DDIM(), grid=[0.1, 0.5], upwards=True)
+    with pytest.raises(UserError, match="grid must decrease strictly to draw data"):
+        langevin.sample(denoiser, up)
+    assert langevin.sample(denoiser, up, start=torch.zeros(2, 2)).shape == (2, 2)
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

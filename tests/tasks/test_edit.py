@@ -302,7 +302,7 @@ TOKENS = worlds.TokenTable(torch.full((3, 3), 1 / 9, dtype=F64)).denoiser(proces
         ({"method": "sdedit", "options": {"repeats": 0}}, "repeats must be an integer from 1"),
         ({"method": "diffedit", "options": {"threshold": 1.0}}, r"threshold must lie in \(0, 1\)"),
         ({"caption": "a"}, "condition 'caption' is not one this model takes"),
-        ({"label": 7}, "label must be integers"),
+        ({"label": 7}, "label must lie in"),
         ({"image": X[:, :5]}, "image must have the model's shape"),
         ({"image": X.long()}, "image must be a floating tensor"),
         ({"image": X * torch.nan}, "image must be finite"),

@@ -25,7 +25,7 @@ def test_ncsnv2_of_digits() -> None:
     assert levels["first"] == pytest.approx(float(torch.pdist(x.double()).max()), rel=1e-6)
     assert levels["last"] == pytest.approx(0.02)
     ratio = (levels["first"] / levels["last"]) ** (1 / (levels["count"] - 1))  # type: ignore[operator]
-    assert samplers.level_ratio(64) * 0.97 < ratio <= samplers.level_ratio(64)
+    assert processes.level_ratio(64) * 0.97 < ratio <= processes.level_ratio(64)
     assert config.process.options["sigma_max"] == pytest.approx(levels["first"] * ratio)  # type: ignore[operator]
     assert (config.prediction.name, config.prediction.time, config.prediction.scale_input) == ("eps", "none", False)
     # 0.999 a step, once the run is long enough for it: a half-life of log 2/0.001 steps.

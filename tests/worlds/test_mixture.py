@@ -369,7 +369,7 @@ REFUSED = [
     (lambda: PLANE.denoiser(processes.PhaseSpace())(torch.ones(3, 2), 0.5), r"x must have shape \(B, 2\), got \(3,\)"),
     (lambda: PLANE.log_prob(torch.ones(3, 2), processes.VP()), "t must be given with a process"),
     (lambda: PLANE.log_prob(torch.ones(3, 2), processes.Absorbing(2), 0.5), "needs a process with `observe`"),
-    (lambda: PLANE.denoiser(processes.VP()).given(label=2), r"label must be integers in \[0, 2\)"),
+    (lambda: PLANE.denoiser(processes.VP()).given(label=2), r"label must lie in \[0, 2\)"),
     (lambda: PLANE.denoiser(processes.VP()).given(label=0.5), r"label must hold integers"),
     (lambda: PLANE.denoiser(processes.VP()).given(lable=1), "Did you mean 'label'"),
     (

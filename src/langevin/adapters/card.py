@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from .. import __version__
+from .._version import __version__
 
 HOME = "https://github.com/langevin-diffusion/langevin"
 

@@ -167,15 +167,10 @@ class Pipeline(ModelHubMixin, library_name="langevin", repo_url=HOME, tags=["dif
         denoiser = bind(self.model, condition, guidance_scale)
         if len(denoiser.stages) > 1 and callback_on_step_end is not None:
             raise UserError("callback_on_step_end is for models of one stage")
-        rule, times = samplers.resolve(denoiser.stages[-1], sampler, steps=num_inference_steps, grid=grid)
+        plan = samplers.resolve(denoiser, sampler, steps=num_inference_steps, grid=grid)
         if callback_on_step_end is not None:
-            rule = Told(rule, self._stepped(callback_on_step_end, times))
-        how: dict[str, Any] = (
-            {"sampler": sampler, "steps": num_inference_steps, "grid": grid}
-            if callback_on_step_end is None
-            else {"sampler": rule, "grid": times}
-        )
-        x = samplers.sample(denoiser, n=count, seed=_seed(seed, generator), batch=count, **how)
+            plan = replace(plan, sampler=Told(plan.sampler, self._stepped(callback_on_step_end, plan.grid)))
+        x = samplers.sample(denoiser, plan, n=count, seed=_seed(seed, generator), batch=count)
         made = self._as(x, output_type)
         return PipelineOutput(made) if return_dict else (made,)
 

@@ -21,8 +21,8 @@ from ..models.learned import place, stamp
 from ..models.parts import Latent
 from ..models.solvers import name_of
 from ..numerics.frame import GaussianFrame
-from ..processes import ScalarGaussian, require
-from ..samplers import LearnedSolver, grids, sample, solver_to_dict
+from ..processes import ScalarGaussian, grids, require
+from ..samplers import LearnedSolver, sample, solver_to_dict
 from ..samplers.gaussian.noise_grid import remainder_times
 from ..samplers.learned.sampler import NARROWEST, SolverUse
 from ..samplers.learned.steps import LearnedSteps

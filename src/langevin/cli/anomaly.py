@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from .._errors import UserError
 from .given import class_names, conditions
@@ -36,7 +36,9 @@ class Options:
     out: Annotated[Path, arg(metavar="DIR")] = Path("anomalies")
     """Where the results go."""
     label: Name = None
-    """The class that is healthy, by name or index; must be given."""
+    """The class that is healthy, by name or index."""
+    given: UseAppendAction[tuple[str, ...]] = ()
+    """Another condition that healthy images have, as NAME=VALUE; a label or one of these must be given."""
     strength: Annotated[float, arg(metavar="S")] = 1.0
     """The noise level sigma/alpha up to which images are encoded: the larger, the more may change."""
     steps: Annotated[int, arg(metavar="N")] = 50
@@ -73,7 +75,7 @@ def run(options: Options) -> None:
     found = pictures.find(options.input, out)
     model = loading.load_denoiser(options.model, own=False, device=device_named(options.device))
     pictures.image_model(model)
-    if options.label is None:
+    if options.label is None and not options.given:
         known = class_names(model)
         what = (
             f"the class that is healthy, such as --label {known[0]}; known: {', '.join(known)}"
@@ -83,12 +85,13 @@ def run(options: Options) -> None:
         raise UserError(
             f"label must be given, {what}. Encoded and decoded without one, every image comes back as it was"
         )
-    given = conditions([], options.label, model)
+    given = conditions(options.given, options.label, model)
     pictures.check_sizes(found, model)
     if len(prepare.steps_below(model, samplers.DDIM(), options.strength, options.steps)) < 3:
         raise UserError(f"strength must leave two steps or more, got {options.strength:g}; take more steps")
     names = ("label", "strength", "steps", "scale", "fixed_point", "truth", "overlap")
     asked = {"command": "anomaly", "model": model_digest(options.model), **{n: getattr(options, n) for n in names}}
+    asked["given"] = list(options.given)
     drawn = {name: pictures.mask_of(options.truth, name) for name, _ in found}
     beside = {name: [file] for name, file in drawn.items() if file is not None}
     results = pictures.Results(out, asked, beside=beside)

@@ -28,7 +28,7 @@ class Options:
     for each coordinate (SN-DPM, NPR-DPM) into MODEL/sn and MODEL/npr; the model's own weights never change. Samples
     are drawn with them by `langevin sample MODEL --variance analytic` (residual, sn, npr). Of a latent model they are
     the variances of codes, estimated on encoded data, and lie in MODEL/denoiser; of a pipeline of diffusers they lie in
-    MODEL/langevin.
+    MODEL/langevin. A model that takes conditions is told those of each example, so none are given here.
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]

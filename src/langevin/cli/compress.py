@@ -17,7 +17,8 @@ class Options:
     """Code images with a model into one file: exactly, or to a step or a quality.
 
     IN is an image, a folder of images, or data by name (their held-out part). Images of any size are cut into tiles of
-    the model's. `langevin decompress` needs the same model.
+    the model's. `langevin decompress` needs the same model. The model is asked without conditions, which the file would
+    have to hold for the decoder.
     """
 
     input: Annotated[Positional[str], arg(metavar="IN")]

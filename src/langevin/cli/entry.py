@@ -100,7 +100,7 @@ def _main(prog: str, words: list[str]) -> int:
         print(_contents())
         return 0
     if words[0] in ("-V", "--version"):
-        from .. import __version__
+        from .._version import __version__
 
         print(f"langevin {__version__}")
         return 0

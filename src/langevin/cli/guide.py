@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..denoisers import Denoiser, NetworkDenoiser, NoisyClassifier
     from ..generate import Recipe, Samples
     from ..report import Bar
+    from ..samplers import Plan
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,8 @@ def run(options: Options) -> None:
     recipe = options.sampling.recipe()
     import torch
 
-    from .. import samplers
     from ..adapters import loading
-    from ..generate import generate
+    from ..generate import generate, in_process, plan
     from ..guidance import noise_level
     from ..report import Bar
     from ..storage import files
@@ -91,6 +91,8 @@ def run(options: Options) -> None:
     early.refuse_others(classifier=options.classifier, weak=options.weak, labels=options.also or None)
     early.refuse_others(negative=options.negative_label)
     recipe = replace(recipe, sampler=recipe.sampler or METHODS[options.method].sampler)
+    if METHODS[options.method].on_grid and recipe.process is not None:
+        raise UserError(f"process must be the model's own for {options.method!r}, which is made for its steps")
     device = own_device(options.device)
     model = loading.load_denoiser(options.model, own=False, device=device)
     names = class_names(model)
@@ -116,23 +118,24 @@ def run(options: Options) -> None:
     if options.particles is not None and (options.method != "classifier" or options.label is None):
         raise UserError("particles are for --method classifier with one --label, whose law they reach")
 
-    told: list[bool] = []
-
-    def guide(own: NetworkDenoiser, condition: Mapping[str, Any]) -> Denoiser:
-        rule = samplers.create_sampler(recipe.sampler, **recipe.options) if recipe.sampler else None
-        times = samplers.resolve(own, rule, steps=recipe.steps, grid=recipe.grid)[1]
-        guided = asked.bind(own, {**beside, **condition}, classifier=classifier, weak=weak, grid=times)
-        if asked.interval is not None and not told:
-            told.append(True)
+    def guide(own: NetworkDenoiser, condition: Mapping[str, Any]) -> tuple[Denoiser, Plan]:
+        all_given = {**beside, **condition}
+        if METHODS[asked.method].on_grid:  # the steps must be known before there is a guided denoiser
+            how = plan(own, recipe)
+            guided = asked.bind(own, all_given, classifier=classifier, weak=weak, grid=how.grid)
+        else:
+            guided = in_process(asked.bind(own, all_given, classifier=classifier, weak=weak), recipe)
+            how = plan(guided, recipe)
+        if asked.interval is not None:
             low, high = asked.interval
-            levels = noise_level(own.process, times[:-1])
+            levels = noise_level(guided.process, how.grid[:-1])
             if not bool(((levels >= low) & (levels <= high)).any()):
                 warnings.warn(
                     f"interval {low:g} {high:g} holds no step: noise levels σ/α go from {float(levels.max()):.3g} to "
                     f"{float(levels.min()):.3g}, so nothing is guided",
                     stacklevel=2,
                 )
-        return guided
+        return guided, how
 
     with files.lock(out):
         about = {**asdict(asked), "scale": asked.weight, "classifier": options.classifier, "weak": options.weak}
@@ -141,7 +144,7 @@ def run(options: Options) -> None:
                 drawn = generate(model, recipe, options.n, given=given, progress=bar, guide=guide)
             else:
                 label = int(beside["label"][0]) if beside else given["label"]
-                single = guide(model, {**given, "label": label})
+                single, _ = guide(model, {**given, "label": label})
                 drawn, weights = reached(single, model, options, recipe, bar)
                 about |= weights
         label = beside.get("label", drawn.label)

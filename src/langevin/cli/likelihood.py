@@ -30,7 +30,8 @@ NOISES = ("none", "uniform", "normal")
 class Options:
     """Bits a dimension of held-out data under a trained model: the exact likelihood, the variational bound, or both.
 
-    Of a latent model it is the bound by its encoder and decoder with the exact likelihood of the codes.
+    Of a latent model it is the bound by its encoder and decoder with the exact likelihood of the codes. A model that
+    takes conditions is told those of each example, so none are given here.
 
     Writes DIR/likelihood.csv (a line for each example), DIR/histogram.png and DIR/likelihood.json, which says how it
     was measured.

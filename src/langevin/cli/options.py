@@ -148,8 +148,9 @@ def class_index(name: str | None, classes: Sequence[str], option: str = "label")
     if name == "none":
         return -1
     if name.lstrip("-").isdecimal():
-        if not 0 <= int(name) < len(classes):
-            raise UserError(f"{option} must lie in 0…{len(classes) - 1}, got {name}")
+        from ..denoisers.conditions import check_label
+
+        check_label(int(name), len(classes), option)
         return int(name)
     raise unknown(option, name, classes, f" An index in 0…{len(classes) - 1} will do too.")
 

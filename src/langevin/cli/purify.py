@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from .given import conditions
 from .options import Name, Whole, at_least_one, check_seed, device_named, writable
@@ -37,6 +37,8 @@ class Options:
     """The noise level sigma/alpha: enough to drown the change, too little to lose what is shown."""
     label: Name = None
     """The class to tell the model, if it is known."""
+    given: UseAppendAction[tuple[str, ...]] = ()
+    """Another condition that the model takes, as NAME=VALUE."""
     steps: Annotated[int, arg(metavar="N")] = 20
     """Steps of the whole grid; those below the strength are taken."""
     sampler: Name = None
@@ -71,11 +73,12 @@ def run(options: Options) -> None:
     model = loading.load_denoiser(options.model, own=False, device=device_named(options.device))
     check_model(model)
     pictures.image_model(model)
-    given = conditions([], options.label, model)
+    given = conditions(options.given, options.label, model)
     pictures.check_sizes(found, model)
     prepare.steps_below(model, rule, options.strength, options.steps)
     names = ("strength", "label", "steps", "sampler", "overlap", "seed")
     asked = {"command": "purify", "model": model_digest(options.model), **{n: getattr(options, n) for n in names}}
+    asked["given"] = list(options.given)
     how = None if options.no_metadata else provenance("purify", options, model)
     results = pictures.Results(out, asked, made=how)
     results.check(found)

@@ -31,7 +31,8 @@ class Options:
     guidance_scale: Annotated[float, arg(metavar="W")] = 1.0
     """Classifier-free guidance to tune for, uncond + W (cond - uncond)."""
     label: Name = None
-    """Class to tune for, by name or index; if not given, classes 0, 1, ... in turn."""
+    """Class to tune for, by name or index; if not given, classes 0, 1, ... in turn. Other conditions are absent: a
+    solver is kept for steps, guidance and class."""
     n: Annotated[int, arg(aliases=("-n",), metavar="N")] = 256
     """Noises to learn from."""
     minutes: Number = None

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
+from ..denoisers.conditions import check_label
 from ..nn.text import ABSENT, END, decode_text
 from ..storage.untrusted import reading, room
 from ._numpy import arrays, count_nonfinite
-from .dataset import Dataset, Examples, Options, adjust_split, assemble, check_labels, held_out, limited
+from .dataset import Dataset, Examples, Options, adjust_split, assemble, held_out, limited
 from .split import PICTURES
 from .text_features import encode_captions
 
@@ -227,5 +228,5 @@ def _classes(label: np.ndarray | None, count: int, title: str) -> tuple[str, ...
     if int(label.max()) >= count:
         raise UserError(f"{title}: labels must be classes 0…K−1; got {int(label.max())} for {count} examples.")
     classes = tuple(str(k) for k in range(int(label.max()) + 1))
-    check_labels(title, torch.from_numpy(label.astype(np.int64)), len(classes))
+    check_label(torch.from_numpy(label.astype(np.int64)), len(classes), f"{title}: labels")
     return classes

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError, shown
+from ..denoisers.conditions import check_label
 from ..numerics.frame import Cosines
 from . import _hash
 from .degradations import Degradation
@@ -129,7 +130,8 @@ def assemble(
             raise UserError(f"{name}: the {split} split is empty.")
         if isinstance(part.x, Tensor) and part.x.is_floating_point() and not torch.isfinite(part.x).all():
             raise UserError(f"{name}: x holds {count_nonfinite(part.x)} non-finite values (NaN or infinity).")
-        check_labels(name, part.conditions.get("label"), len(classes))
+        if "label" in part.conditions:
+            check_label(part.conditions["label"], len(classes), f"{name}: labels")
         if part.conditions.keys() != train.conditions.keys():
             raise UserError(f"{name}: both splits must have the same conditions, got {list(part.conditions)}")
         for key, value in part.conditions.items():
@@ -247,15 +249,6 @@ def with_classes(dataset: Dataset, classes: Sequence[str], whose: str) -> Datase
 def count_nonfinite(x: Tensor) -> int:
     """How many values are NaN or infinite."""
     return int((~torch.isfinite(x)).sum())
-
-
-def check_labels(name: str, labels: Tensor | None, classes: int) -> None:
-    """Refuse labels outside 0…classes − 1."""
-    if labels is None or len(labels) == 0:
-        return
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        raise UserError(f"{name}: labels must be in 0…{classes - 1} ({classes} classes); got {low}…{high}.")
 
 
 def held_out(keys: Sequence[str]) -> np.ndarray:

@@ -80,8 +80,7 @@ def as_condition(name: str, value: Any, size: int, device: torch.device, dtype: 
         raise UserError(f"{name} must be {kind.shape(size)}{at_most}, got shape {came}")
     if kind.integer:
         values = size if kind.values is None else kind.values
-        if not ((tensor >= -1) & (tensor < values)).all():
-            raise UserError(f"{name} must lie in [0, {values}) (-1 is none), got {tensor.unique().tolist()[:8]}")
+        check_label(tensor, values, name, absent=True)
     else:
         check_real(name, tensor)
     return tensor
@@ -157,13 +156,12 @@ def asked_conditions(
     label = as_labels(asked["label"])
     if label.shape not in ((), (n,)):
         raise UserError(f"label must be an integer, or {n} of them, got {label.dtype} {tuple(label.shape)}")
-    if not bool(((label >= -1) & (label < count)).all()):
-        raise UserError(f"label must lie in 0…{count - 1}, got {sorted(set(label.reshape(-1).tolist()))[:8]}")
+    check_label(label, count, absent=True)
     return asked
 
 
 def as_labels(value: Any) -> Tensor:
-    """Labels as integers ``()`` or ``(B,)``; their range is the caller's to check.
+    """Labels as integers ``()`` or ``(B,)``; ``check_label`` checks their range.
 
     Raises:
         UserError: for anything else.
@@ -176,3 +174,24 @@ def as_labels(value: Any) -> Tensor:
         got = shown(value) if label is None else f"{label.dtype} {tuple(label.shape)}"
         raise UserError(f"label must hold integers, () or (B,), got {got}")
     return label
+
+
+def check_label(label: Tensor | int, count: int | None, name: str = "label", *, absent: bool = False) -> None:
+    """Refuse labels outside [0, count).
+
+    Args:
+        label: one, or a tensor of any shape; an empty one is accepted.
+        count: how many there are; None where that is not known yet.
+        name: for messages.
+        absent: whether −1, which stands for none, is accepted.
+
+    Raises:
+        UserError: with the first eight that do not fit.
+    """
+    value = torch.as_tensor(label)
+    low, high = -1 if absent else 0, torch.inf if count is None else count
+    wrong = value[(value < low) | (value >= high)]
+    if wrong.numel():
+        accepted = "be at least 0" if count is None else f"lie in [0, {count})"
+        got = wrong.unique().tolist()[:8] if isinstance(label, Tensor) else label
+        raise UserError(f"{name} must {accepted}{' (-1 is none)' if absent else ''}, got {got}")

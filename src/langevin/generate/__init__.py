@@ -3,7 +3,7 @@
 from .environment import machine, versions
 from .provenance import Provenance
 from .request import REQUEST, Rank, Request
-from .samples import Recipe, Samples, generate, within
+from .samples import Recipe, Samples, generate, in_process, plan, within
 from .shards import Shards, fill, model_digest
 
 __all__ = [
@@ -16,8 +16,10 @@ __all__ = [
     "Shards",
     "fill",
     "generate",
+    "in_process",
     "machine",
     "model_digest",
+    "plan",
     "versions",
     "within",
 ]

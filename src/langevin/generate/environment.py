@@ -18,7 +18,7 @@ def versions() -> dict[str, str]:
 
 @cache  # every shard says them
 def _versions() -> dict[str, str]:
-    from .. import __version__
+    from .._version import __version__
 
     found = {"langevin": __version__, "python": platform.python_version()}
     for package in PACKAGES:

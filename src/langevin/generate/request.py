@@ -11,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from .._errors import UserError
+from .._version import __version__
 from ..storage import files
 from .samples import Recipe
 

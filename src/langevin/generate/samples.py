@@ -18,6 +18,7 @@ from ..denoisers import Denoiser, NetworkDenoiser
 from ..denoisers.conditions import as_labels, asked_conditions
 from ..distributions import Noise
 from ..models.conditional import bind
+from ..samplers import Plan
 from ..samplers.sampling import check_memory
 from .environment import versions
 
@@ -108,7 +109,7 @@ def within(
     if recipe.sampler is None and recipe.options:
         raise UserError(f"sampler-options are settings of a named sampler, got {dict(recipe.options)} and no sampler")
     condition = asked_conditions(model.condition_sizes, n, given)
-    denoiser = _denoiser(model, recipe, condition, None)
+    denoiser = in_process(bind(model, condition, recipe.guidance_scale), recipe)
     named = None if recipe.sampler is None else samplers.create_sampler(recipe.sampler, **recipe.options)
     chosen = samplers.choose_steps(denoiser, tolerance, named, grid=recipe.grid, n=n, seed=recipe.seed)
     return replace(recipe, steps=chosen.steps, sampler=recipe.sampler or "remainder"), chosen
@@ -122,7 +123,7 @@ def generate(
     given: Mapping[str, Any] | None = None,
     first: int = 0,
     progress: Callable[[int, int], None] | None = None,
-    guide: Callable[[NetworkDenoiser, Mapping[str, Any]], Denoiser] | None = None,
+    guide: Callable[[NetworkDenoiser, Mapping[str, Any]], tuple[Denoiser, Plan]] | None = None,
 ) -> Samples:
     """Draw samples of a model.
 
@@ -137,8 +138,8 @@ def generate(
             and no text is asked for its labels 0…K−1 in turn, and all else that is not given is absent.
         first: index of the first of them, of its noise and, in turn, of its label.
         progress: called as ``progress(done, total)``.
-        guide: what makes a denoiser of the model and the conditions of all samples, by name; classifier-free guidance
-            of the recipe's scale if not given.
+        guide: what makes a denoiser and its plan of the model and the conditions of all samples, by name;
+            classifier-free guidance of the recipe's scale, and ``plan`` of it, if not given.
 
     Raises:
         UserError: for a request that cannot be met, before any work.
@@ -148,34 +149,17 @@ def generate(
     check_memory(n, model)
     model = model.counted()
     condition = asked_conditions(model.condition_sizes, n, given, first)
-    denoiser = _denoiser(model, recipe, condition, guide)
-    name = recipe.sampler
-    if name is None and recipe.options:
-        raise UserError(f"sampler-options are settings of a named sampler, got {dict(recipe.options)} and no sampler")
-    named = None if name in (None, "learned") else samplers.create_sampler(str(name), **recipe.options)
+    if guide is None:
+        denoiser = in_process(bind(model, condition, recipe.guidance_scale), recipe)
+        how = plan(denoiser, recipe)
+    else:
+        denoiser, how = guide(model, condition)
     if recipe.variance is not None:
-        named = samplers.Ancestral() if name is None else named
-        if not isinstance(named, samplers.Ancestral) or named.belief is not denoisers.identity:
-            raise UserError(f"variance is read by the sampler 'ancestral' (DDIM's steps by its eta), not by {name!r}")
         denoiser = denoisers.with_variance(denoiser, recipe.variance)
-    if name == "learned" and recipe.grid is not None:
-        raise UserError(f"sampler 'learned' has a grid of its own, got {recipe.grid!r}")
-    rule, times = samplers.resolve(denoiser.stages[-1], named, steps=recipe.steps, grid=recipe.grid)
-    # A sampler may make fewer steps of its own, and the default one has a step that asks for nothing.
-    steps = min(samplers.STEPS if recipe.steps is None else recipe.steps, len(times) - 1)
-    learned = isinstance(rule, samplers.LearnedSolver)
-    if name == "learned" and not learned:
-        what = f"{steps} steps, this guidance and label"
-        raise UserError(
-            f"sampler 'learned' needs a solver learned for this model, {what}, and there is none; `langevin tune` "
-            "learns one"
-        )
     begun = time.perf_counter()
     x = samplers.sample(
         denoiser,
-        named,
-        steps=recipe.steps,
-        grid=recipe.grid,
+        how,
         noise=Noise(recipe.seed, torch.arange(first, first + n)),
         batch=recipe.batch,
         progress=progress,
@@ -186,11 +170,11 @@ def generate(
         "n": n,
         "label": _said(condition, given),
         **({"given": beside} if (beside := [name for name in condition if name != "label"]) else {}),
-        "sampler": name or ("ancestral" if recipe.variance else "learned" if learned else "default"),
-        "rule": repr(rule),
+        "sampler": recipe.sampler or ("ancestral" if recipe.variance else "learned" if how.learned else "default"),
+        "rule": repr(how.sampler),
         "process": repr(denoiser.process),
         "grid": recipe.grid or "default",
-        "steps": steps,
+        "steps": how.steps,
         "evaluations": evaluations,
         "guidance_scale": recipe.guidance_scale,
         "variance": recipe.variance,
@@ -213,13 +197,34 @@ def _said(condition: Mapping[str, Any], given: Mapping[str, Any] | None) -> int 
     return "in turn" if label is None else label if isinstance(label, int) else "given"
 
 
-def _denoiser(
-    model: NetworkDenoiser,
-    recipe: Recipe,
-    condition: Mapping[str, Any],
-    guide: Callable[[NetworkDenoiser, Mapping[str, Any]], Denoiser] | None,
-) -> Denoiser:
-    denoiser = bind(model, condition, recipe.guidance_scale) if guide is None else guide(model, condition)
+def plan(denoiser: Denoiser, recipe: Recipe) -> Plan:
+    """The sampler and the times that a recipe names, with the defaults of this denoiser.
+
+    Raises:
+        UserError: for names and settings that do not go together, or a learned solver that there is not.
+    """
+    name = recipe.sampler
+    if name is None and recipe.options:
+        raise UserError(f"sampler-options are settings of a named sampler, got {dict(recipe.options)} and no sampler")
+    named = None if name in (None, "learned") else samplers.create_sampler(str(name), **recipe.options)
+    if recipe.variance is not None:
+        named = samplers.Ancestral() if name is None else named
+        if not isinstance(named, samplers.Ancestral) or named.belief is not denoisers.identity:
+            raise UserError(f"variance is read by the sampler 'ancestral' (DDIM's steps by its eta), not by {name!r}")
+    if name == "learned" and recipe.grid is not None:
+        raise UserError(f"sampler 'learned' has a grid of its own, got {recipe.grid!r}")
+    found = samplers.resolve(denoiser, named, steps=recipe.steps, grid=recipe.grid)
+    if name == "learned" and not found.learned:
+        what = f"{found.steps} steps, this guidance and label"
+        raise UserError(
+            f"sampler 'learned' needs a solver learned for this model, {what}, and there is none; `langevin tune` "
+            "learns one"
+        )
+    return found
+
+
+def in_process(denoiser: Denoiser, recipe: Recipe) -> Denoiser:
+    """The same belief, on the process that a recipe samples in."""
     if recipe.process is None:
         return denoiser
     process = processes.create_process(recipe.process)

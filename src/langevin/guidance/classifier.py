@@ -12,7 +12,7 @@ from torch import Tensor
 from .._errors import UserError, check_numbers, shown
 from .._registry import register
 from ..denoisers import Denoiser, check_is_denoiser
-from ..denoisers.conditions import as_labels
+from ..denoisers.conditions import as_labels, check_label
 from ..distributions import Distribution
 from .tilt import Tilted
 
@@ -37,8 +37,7 @@ class ClassifierGuided(Tilted):
         label = self.label.to(logits.device)
         if label.shape[0] not in (1, len(x_t)):
             raise UserError(f"label was given for {label.shape[0]} samples, but the batch has {len(x_t)}")
-        if int(label.max()) >= logits.shape[1]:
-            raise UserError(f"label must be integers in [0, {logits.shape[1]}), got {int(label.max())}")
+        check_label(label, logits.shape[1])
         chosen = torch.log_softmax(logits, -1).gather(1, label.expand(len(x_t))[:, None])
         return self.scale * chosen[:, 0].to(torch.promote_types(x_t.dtype, torch.float32))
 
@@ -82,8 +81,7 @@ def classifier(
         raise UserError(f"classifier must be a function of (x_t, t), got {shown(classifier)}")
     check_numbers(scale=scale)
     labels = as_labels(label).reshape(-1)
-    if not len(labels) or int(labels.min()) < 0:
-        raise UserError(f"label must be integers >= 0, got {label}")
+    check_label(labels, None)
     theirs, ours = getattr(classifier, "process", denoiser.process), denoiser.process
     if theirs != ours:
         raise UserError(f"classifier must be of noisy data of {ours}, got one of {theirs}")

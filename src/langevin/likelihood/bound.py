@@ -11,15 +11,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .._errors import UserError, check_integer
+from .._errors import UserError
 from .._registry import lookup, register
 from ..denoisers import Denoiser, check_is_denoiser
 from ..distributions import Distribution, Noise, Stream
 from ..objectives.bound import Decoder, Discretised, decode, default_decoder, prior_term, step_term
-from ..processes import DDPM, Chain, Process, ScalarGaussian, TableChain
-from ..samplers import check_grid, grids
-from ..samplers.sampling import STEP
-from ..storage.untrusted import room
+from ..processes import DDPM, Chain, Process, ScalarGaussian, TableChain, grids
+from ..processes.grids import check_grid, check_steps
 from .units import Measured, Units, error_of_mean
 
 
@@ -266,8 +264,7 @@ def check_times(
 ) -> Tensor:
     """The grid that is asked for: decreasing, from above 0 to 0."""
     if steps is not None:
-        check_integer("steps", steps, 1)
-        room(STEP * steps, f"a grid of {steps} steps")
+        check_steps(steps)
     if grid is None:
         return default_grid(process, 100 if steps is None else steps, decoder)
     if isinstance(grid, str):

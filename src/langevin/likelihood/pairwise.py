@@ -15,7 +15,7 @@ from .._registry import register
 from ..denoisers import Denoiser
 from ..distributions import Noise, Stream
 from ..objectives.bound import Decoder, Discretised, decode, default_decoder, step_term
-from ..samplers import grids
+from ..processes import grids
 from .bound import check_data, check_levels, check_times
 from .units import Units
 

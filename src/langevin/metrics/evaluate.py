@@ -12,6 +12,7 @@ from .._errors import UserError
 from ..data import DataInfo, Dataset
 from ..data._progress import track
 from ..data.dataset import FEWEST_TO_MEASURE
+from ..denoisers.conditions import check_label
 from ._inputs import labels_of, rows
 from .classifiers import WIDEST
 from .comparison import Comparison, Result
@@ -123,8 +124,7 @@ def _checked(samples: Tensor, labels: Tensor | None, dataset: Dataset, least: in
     if not info.classes:
         raise UserError(f"labels were given, but data {info.name!r} has no classes.")
     asked = labels_of("labels", labels, len(samples))
-    if int(asked.max()) >= len(info.classes):
-        raise UserError(f"labels must be in 0…{len(info.classes) - 1}; got {int(asked.max())}.")
+    check_label(asked, len(info.classes), "labels")
     return asked
 
 

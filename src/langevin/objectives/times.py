@@ -14,8 +14,7 @@ from torch import Tensor
 from .._errors import UserError, unknown
 from .._registry import methods, register
 from ..distributions import Noise, Stream
-from ..processes import DDPM, Process, ScalarGaussian, SignalToNoise, require
-from ..samplers import NoiseLevels
+from ..processes import DDPM, NoiseLevels, Process, ScalarGaussian, SignalToNoise, require
 
 
 class TimestepDistribution(ABC):
@@ -234,7 +233,7 @@ class LikelihoodImportance(TimestepDistribution):
 class Levels(TimestepDistribution):
     r"""One of L noise levels, each as often: :math:`σ/α = first\,(last/first)^{i/(L-1)}` (arXiv:1907.05600 §4.1).
 
-    ``langevin.samplers.NoiseLevels`` finds them for data.
+    ``langevin.processes.NoiseLevels`` finds them for data.
 
     Args:
         first: the largest, > last.

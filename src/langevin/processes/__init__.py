@@ -8,6 +8,7 @@ from typing import Any
 from .._errors import UserError, shown
 from .._registry import lookup
 from ..storage.untrusted import settings as checked
+from . import grids
 from .base import (
     Observable,
     Observation,
@@ -26,6 +27,7 @@ from .gamma import GammaNoise
 from .gaussian import ScalarGaussian, VariancePreserving
 from .learned import Learned, Learning, MonotoneNetwork
 from .neighbours import Neighbours
+from .noise_levels import NoiseLevels, largest_distance, level_ratio
 from .phase import PhaseSpace, SufficientStatistic
 from .replacement import SCHEDULES, Absorbing, Replacement, Uniform
 from .schedules import EDM, VE, VP, Cosine, RectifiedFlow, SubVP
@@ -69,6 +71,7 @@ __all__ = [
     "MatrixChain",
     "MonotoneNetwork",
     "Neighbours",
+    "NoiseLevels",
     "Observable",
     "Observation",
     "PhaseSpace",
@@ -89,6 +92,9 @@ __all__ = [
     "cosine_betas",
     "create_process",
     "expand",
+    "grids",
+    "largest_distance",
+    "level_ratio",
     "linear_betas",
     "require",
     "scaled_linear_betas",

@@ -1,6 +1,8 @@
 """Update rules, combinators, time grids, and the one loop."""
 
-from . import grids, particles
+from ..processes import grids
+from ..processes.grids import check_grid
+from . import particles
 from .blend import Blended, Replayed
 from .estimate import estimate_moments, moments_from
 from .gaussian.solver import GaussianRemainder
@@ -27,20 +29,21 @@ from .linear.multistep import (
 from .linear.pndm import PNDM, StartWith
 from .linear.step import Linear
 from .linear.taylor import QuasiTaylor
-from .loop import Repeat, Sampler, State, Then, check_grid, trajectory
-from .mcmc.annealing import AnnealedLangevin, NoiseLevels, largest_distance, level_ratio, level_step_size
+from .loop import Repeat, Sampler, State, Then, trajectory
+from .mcmc.annealing import AnnealedLangevin, level_step_size
 from .mcmc.boomerang import Boomerang, boomerang
 from .mcmc.denoising_mcmc import DenoisingMCMC
 from .mcmc.langevin import MALA, Langevin, MomentumLangevin, PreconditionedLangevin
 from .mcmc.momentum import HeavyBall
 from .phase import SSCS, PhaseMultistep, PhaseProjected
+from .plan import STEPS, Plan, create_sampler, default_grid, default_sampler, has_own_steps, resolve
 from .reverse_momentum import ReverseMomentum
 from .runge_kutta.adaptive import DOP853, RK45, DPMSolver12, DPMSolver23, DPMSolverAdaptive, ExplicitRungeKutta
 from .runge_kutta.churn import Churn, EDMEuler, EDMHeun
 from .runge_kutta.dpm_solver import DPMSolver, DPMSolverFast, DPMSolverPP2S, DPMSolverPP3S, InTurn
 from .runge_kutta.heun import Heun
 from .runge_kutta.tableau import PRK, RhoHeun, RhoKutta3, RhoMidpoint, RhoRK4, Tableau
-from .sampling import STEPS, choose_steps, create_sampler, default_grid, default_sampler, resolve, sample
+from .sampling import choose_steps, sample
 from .sde.filters import Filter, Frequency, Matrix
 from .sde.reverse_sde import AdaptiveSDE, ConsistentAnnealing, Preconditioned, ReverseDiffusion
 from .splitting import Splitting
@@ -107,10 +110,10 @@ __all__ = [
     "MaximumLikelihoodSDE",
     "MomentumLangevin",
     "Multistep",
-    "NoiseLevels",
     "PhaseMultistep",
     "PhaseProjected",
     "PiGDM",
+    "Plan",
     "Preconditioned",
     "PreconditionedLangevin",
     "PredictorCorrector",
@@ -145,9 +148,8 @@ __all__ = [
     "estimate_moments",
     "find_learned_solver",
     "grids",
-    "largest_distance",
+    "has_own_steps",
     "lerp",
-    "level_ratio",
     "level_step_size",
     "moments_from",
     "particles",

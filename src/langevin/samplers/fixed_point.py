@@ -11,7 +11,8 @@ from .._errors import UserError, check_numbers
 from ..denoisers import Denoiser
 from ..distributions import Noise
 from ..processes import ScalarGaussian
-from .loop import Sampler, State, check_grid
+from ..processes.grids import check_grid
+from .loop import Sampler, State
 
 WINDOW = 6
 """Differences that Anderson's acceleration remembers."""

@@ -8,9 +8,9 @@ from torch import Tensor
 from .._errors import UserError, check_integer
 from ..denoisers import Denoiser
 from ..processes import Process, ScalarGaussian, require
+from ..processes.grids import check_grid, log_snr
 from .fixed_point import invert
-from .grids import log_snr
-from .loop import Sampler, State, check_grid, trajectory
+from .loop import Sampler, State, trajectory
 from .runge_kutta.dpm_solver import DPMSolver
 
 

@@ -17,6 +17,7 @@ from .._errors import UserError, check_instance, check_integer, shown
 from ..denoisers import Denoiser, check_is_denoiser
 from ..distributions import Distribution, Noise, Stream
 from ..processes import Process, require
+from ..processes.grids import check_grid
 
 P = TypeVar("P", bound=Process)
 
@@ -223,26 +224,6 @@ def check_shared_time(t: Tensor, s: Tensor, what: str) -> None:
             f"t and s must be one time for all samples with {what}, which remembers earlier values, got shapes "
             f"{tuple(t.shape)} and {tuple(s.shape)}; a sampler without a memory, such as DDIM, takes one a sample"
         )
-
-
-def check_grid(grid: Tensor | list[float]) -> Tensor:
-    """A grid as data: float64 ``(n + 1,)`` with n ≥ 1, finite, in [0, 1], no two neighbours equal."""
-    try:
-        grid = torch.as_tensor(grid, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
-        raise UserError(f"grid must be a 1-D tensor or a list of times in [0, 1], got {shown(grid)}") from None
-    if grid.ndim != 1 or grid.numel() < 2:
-        raise UserError(f"grid must be 1-D with at least two times, got shape {tuple(grid.shape)}")
-    grid = grid.cpu()
-    times = grid.tolist()  # a few numbers: looked at one by one they cost less than a tensor operation
-    if not all(0.0 <= v <= 1.0 for v in times):
-        raise UserError(f"grid must hold finite times in [0, 1], got {[round(v, 6) for v in times][:8]}")
-    for i in range(1, len(times)):
-        if times[i] == times[i - 1]:
-            raise UserError(
-                f"grid must move at every step; grid[{i}] = {times[i]:g} follows grid[{i - 1}] = {times[i - 1]:g}"
-            )
-    return grid
 
 
 def trajectory(

@@ -1,120 +1,22 @@
-"""``sample``: the loop run to its end, with a default for every process."""
+"""``sample``: the loop run to its end."""
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
-from dataclasses import replace
-from functools import singledispatch
 
 import torch
 from torch import Tensor
 
-from .._errors import UserError, check_instance, check_integer, nearest, shown
-from .._registry import lookup
+from .._errors import UserError, check_instance, check_integer, shown
 from ..denoisers import Denoiser, Generator, check_is_denoiser
 from ..distributions import Noise, Stream
-from ..processes import PhaseSpace, Process, ScalarGaussian, TableChain
+from ..processes import ScalarGaussian
 from ..storage.untrusted import room
-from . import grids
 from . import tolerance as accuracy
-from .gaussian.solver import GaussianRemainder, order_under
-from .jump import Jump
-from .learned.sampler import find_learned_solver
-from .linear.ancestral import Ancestral
-from .loop import Sampler, check_grid, check_sampler, check_start, trajectory
-from .phase import PhaseProjected
+from .loop import Sampler, check_start, trajectory
+from .plan import Plan, default_sampler, resolve
 from .tolerance import Chosen
-
-
-@singledispatch
-def default_sampler(process: Process | Denoiser) -> Sampler:
-    """The sampler taken when none is named: for a process, or for a denoiser, from which it takes the data's moments.
-
-    Scalar-Gaussian processes get the Gaussian-remainder solver, under guidance at the order that ``order_under`` says;
-    phase space the same on what a state says about the data, at one evaluation a step; every other process gets
-    ancestral sampling from the whole belief, which is exact for the true one.
-    """
-    return Ancestral()
-
-
-@default_sampler.register
-def _(process: ScalarGaussian) -> Sampler:
-    return GaussianRemainder()
-
-
-@default_sampler.register
-def _(process: PhaseSpace) -> Sampler:
-    return PhaseProjected()
-
-
-@default_sampler.register
-def _(denoiser: Denoiser) -> Sampler:
-    rule = default_sampler(denoiser.process)
-    if isinstance(rule, GaussianRemainder):
-        rule = replace(rule, order=order_under(denoiser.extrapolation))
-    return rule.for_model(denoiser)
-
-
-@default_sampler.register
-def _(denoiser: Generator) -> Sampler:
-    return Jump()
-
-
-@singledispatch
-def default_grid(process: Process, steps: int) -> Tensor:
-    """The grid taken when none is named: Karras ρ = 7 for scalar-Gaussian processes, quadratic in t in phase space.
-
-    Of a table of tokens, the knots nearest to uniform times; every other process gets uniform times.
-    """
-    return grids.uniform(process, steps)
-
-
-@default_grid.register
-def _(process: TableChain, steps: int) -> Tensor:
-    return grids.trailing(process, steps)
-
-
-@default_grid.register
-def _(process: ScalarGaussian, steps: int) -> Tensor:
-    return grids.karras(process, steps)
-
-
-@default_grid.register
-def _(process: PhaseSpace, steps: int) -> Tensor:
-    return grids.quadratic(process, steps)
-
-
-def create_sampler(name: str, **settings: object) -> Sampler:
-    """A sampler by its registered name, with its settings.
-
-    Raises:
-        UserError: for a name or a setting that is not known, with the nearest; one that is missing, or of another type.
-    """
-    make = lookup("samplers", name).make
-    known = inspect.signature(make).parameters
-    for key in settings:
-        if key not in known:
-            takes = f"It takes {', '.join(known)}." if known else "It takes none."
-            raise UserError(f"sampler {name!r} has no option {key!r}.{nearest(key, known)} {takes}")
-    if lacks := [key for key, p in known.items() if p.default is p.empty and key not in settings]:
-        if "measurement" in lacks:
-            raise UserError(
-                f"sampler {name!r} draws given a measurement, and has none here: use langevin restore --method {name}, "
-                f"in Python langevin.restore(…, method={name!r})"
-            )
-        raise UserError(f"sampler {name!r} needs a value for {', '.join(lacks)}")
-    try:
-        made: Sampler = make(**settings)
-    except TypeError as error:
-        given = ", ".join(f"{key} = {value!r}" for key, value in settings.items())
-        raise UserError(f"an option of sampler {name!r} has the wrong type, got {given}") from error
-    return made
-
-
-STEP = 600
-"""Bytes that a step of a grid takes at least: its time as a number and as a tensor, and its coefficients."""
 
 
 def check_memory(n: int, denoiser: Denoiser) -> None:
@@ -125,63 +27,6 @@ def check_memory(n: int, denoiser: Denoiser) -> None:
     """
     numbers = math.prod(denoiser.shape)
     room(n * (2 * numbers * denoiser.dtype.itemsize + 8), f"{n} samples of shape {tuple(denoiser.shape)}")
-
-
-STEPS = 10
-"""Steps of a grid where neither their number nor the grid is given."""
-
-
-def resolve(
-    denoiser: Denoiser,
-    sampler: Sampler | str | None = None,
-    *,
-    steps: int | None = None,
-    grid: Tensor | list[float] | str | None = None,
-    upwards: bool = False,
-) -> tuple[Sampler, Tensor]:
-    """What a request for samples stands for: the sampler, with what it takes of the model, and the times of its steps.
-
-    This is the one place where defaults are chosen: a solver learned for the model, the number of steps and the
-    guidance if there is one, else ``default_sampler``; ``STEPS`` steps; the sampler's own grid, else ``default_grid``.
-
-    Args:
-        denoiser: the belief, with its conditions bound.
-        sampler, steps, grid: see ``sample``.
-        upwards: whether the grid may rise, as it does for a start that is given.
-
-    Raises:
-        ValueError: for a request that cannot be met.
-    """
-    process = denoiser.process
-    if isinstance(sampler, str):
-        sampler = create_sampler(sampler)
-    if sampler is None and grid is None:
-        sampler = find_learned_solver(denoiser, STEPS if steps is None else steps)
-    sampler = default_sampler(denoiser) if sampler is None else sampler
-    check_sampler(sampler)
-    sampler.check(process)
-    sampler = sampler.for_model(denoiser)
-    if grid is not None and not isinstance(grid, str):
-        times = check_grid(grid)
-        if steps is not None and steps != len(times) - 1:
-            raise UserError(f"steps = {steps} contradicts a grid of {len(times) - 1} steps; give one of them")
-        rise = (times.diff() > 0).nonzero()
-        if not upwards and rise.numel():
-            i = int(rise[0]) + 1
-            raise UserError(
-                f"grid must decrease strictly to draw data; grid[{i}] = {times[i]:g} follows grid[{i - 1}] = "
-                f"{times[i - 1]:g} (to encode, give start)"
-            )
-        return sampler, times
-    asked, steps = steps, STEPS if steps is None else steps
-    check_integer("steps", steps, 1)
-    room(STEP * steps, f"a grid of {steps} steps")
-    own = sampler.default_grid(process, steps) if grid is None else lookup("grids", grid).make(process, steps)
-    if asked is not None and grid is None and own is not None and len(own) != steps + 1:
-        more = sampler.default_grid(process, steps + 1)
-        if more is not None and torch.equal(own, more):
-            raise UserError(f"steps must be left out: {sampler} makes its own number of steps, got {steps}")
-    return sampler, check_grid(default_grid(process, steps) if own is None else own)
 
 
 def choose_steps(
@@ -229,9 +74,9 @@ def choose_steps(
     start = told.process.prior(told.shape).sample(noise.step(0)).to(told.device)
 
     def end(steps: int, draw: int = 0) -> Tensor:
-        rule, times = resolve(told, sampler, steps=steps, grid=grid)
+        plan = resolve(told, sampler, steps=steps, grid=grid)
         own = noise.fold_in(draw) if draw else noise
-        *_, state = trajectory(counted, rule, grid=times, start=start, noise=own)
+        *_, state = trajectory(counted, plan.sampler, grid=plan.grid, start=start, noise=own)
         return told.read(state.x)
 
     def probe(steps: int) -> tuple[Tensor, int]:
@@ -246,7 +91,7 @@ def choose_steps(
 
 def sample(
     denoiser: Denoiser,
-    sampler: Sampler | str | None = None,
+    sampler: Sampler | str | Plan | None = None,
     *,
     n: int | None = None,
     steps: int | None = None,
@@ -265,7 +110,8 @@ def sample(
     Args:
         denoiser: the belief; conditions are bound with ``denoiser.given(…)``, one value or one a sample.
         sampler: an update rule or its registered name; if not given, one that was tuned for this model, number of steps
-            and guidance scale where the model carries such, else ``default_sampler(denoiser)``.
+            and guidance scale where the model carries such, else ``default_sampler(denoiser)``. Or the plan that
+            ``resolve`` made of such a request, which says the steps and the grid too.
         n: how many; 1 if neither ``n``, ``start`` nor ``noise`` says so.
         steps: steps of the grid, 10 if neither ``steps`` nor ``grid`` is given (a two-evaluation sampler such as Heun
             takes two evaluations a step).
@@ -298,9 +144,15 @@ def sample(
         key = seed if noise is None else noise.seed
         if grid is not None and not isinstance(grid, str):
             raise UserError("tolerance chooses the times: grid must be the name of one, or left out")
+        if isinstance(sampler, Plan):
+            raise UserError("tolerance chooses the steps, and a plan has them: give one of them")
         sampler = default_sampler(denoiser) if sampler is None else sampler
         steps = choose_steps(denoiser, tolerance, sampler, grid=grid, n=count, seed=key).steps
-    plans = [resolve(one, sampler, steps=steps, grid=grid, upwards=start is not None) for one in denoiser.stages]
+    if isinstance(sampler, Plan):
+        plan = sampler
+        plan.check(denoiser, steps, grid, upwards=start is not None)
+    else:
+        plan = resolve(denoiser, sampler, steps=steps, grid=grid, upwards=start is not None)
     if start is not None:
         check_start(start, denoiser)
         if not bool(start.isfinite().all()):
@@ -318,25 +170,25 @@ def sample(
         starts = "" if start is None else f", {start.shape[0]} starts"
         raise UserError(f"n, start and noise must agree on the number of samples, got {n}, {len(noise)} noises{starts}")
     check_integer("batch", batch, 1)
-    done, total = 0, n * sum(len(times) - 1 for _, times in plans)
+    done, total = 0, n * sum(len(stage.grid) - 1 for stage in plan.stages)
     parts = []
     with torch.no_grad():
         for first in range(0, n, batch):
             rows = slice(first, min(first + batch, n))
             part = noise.rows(rows).to(denoiser.device)
             made: Tensor | None = None
-            for i, (stage, (rule, times)) in enumerate(zip(denoiser.stages, plans)):
+            for i, (stage, how) in enumerate(zip(denoiser.stages, plan.stages)):
                 told = stage.rows(rows) if made is None else stage.rows(rows).given(image=made)
                 own = part.fold_in(Stream.STAGE + i) if i else part
                 x = stage.process.prior(stage.shape).sample(own.step(0)) if start is None or i else start[rows]
-                states = trajectory(told, rule, grid=times, start=x.to(stage.device), noise=own)
+                states = trajectory(told, how.sampler, grid=how.grid, start=x.to(stage.device), noise=own)
                 state = next(states)
                 for state in states:  # noqa: B007 (the last one is the result)
                     done += len(part)
                     if progress is not None:
                         progress(done, total)
                 x = stage.read(state.x)
-                made = _whole(x.to(stage.dtype), first, rule) if x.is_floating_point() else x
+                made = _whole(x.to(stage.dtype), first, how.sampler) if x.is_floating_point() else x
             assert made is not None
             parts.append(made)
     return torch.cat(parts)

@@ -126,6 +126,7 @@ class Method:
         scale: if none is given.
         most: the largest scale there is, for one that must lie in [0, most].
         sampler: the registered name of the one it is meant for, taken if none is named.
+        on_grid: whether it is made for the times of the sampler's steps.
     """
 
     make: Make
@@ -134,6 +135,7 @@ class Method:
     scale: float = 3.0
     most: float | None = None
     sampler: str | None = None
+    on_grid: bool = False
 
 
 OPTIONS = {
@@ -235,6 +237,7 @@ METHODS: dict[str, Method] = {
         scale=0.6,
         most=1.0,
         sampler="ddim",
+        on_grid=True,
     ),
     "conjunction": Method(_with_and_without(_conjunction), "several labels at once, --also LABEL", ("labels",)),
 }

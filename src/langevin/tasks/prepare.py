@@ -12,8 +12,8 @@ from .. import guidance
 from .._errors import UserError, check_integer, shown
 from ..denoisers import Denoiser, check_is_denoiser, tiled
 from ..models.conditional import bind
+from ..processes.grids import cut, time_of_level
 from ..samplers import Sampler, default_grid, resolve
-from ..samplers.grids import cut, time_of_level
 
 BEYOND = 1e-3
 """How far an image may leave the range of the model's data, as a share of it."""
@@ -37,7 +37,7 @@ def steps_below(
     own = (
         rule.default_grid(denoiser.process, steps)
         if grid is None
-        else resolve(denoiser, rule, steps=steps, grid=grid)[1]
+        else resolve(denoiser, rule, steps=steps, grid=grid).grid
     )
     return cut(default_grid(denoiser.process, steps) if own is None else own, start)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from .._errors import unknown
 from ..data import Dataset
-from ..samplers import NoiseLevels
+from ..processes import NoiseLevels
 from .config import Config, EMAConfig, ObjectiveConfig, PredictionConfig, ProcessConfig
 from .resolve import resolve_config
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._errors import UserError, check_integer, shown
 from ..denoisers import Denoiser
-from ..denoisers.conditions import as_labels
+from ..denoisers.conditions import as_labels, check_label
 from ..distributions import Distribution, Noise, Stream
 from ..numerics.frame import DataMoments
 from ..operators import Measurement, MeasurementNoise, Operator
@@ -181,12 +181,10 @@ class WorldDenoiser(Denoiser):
         if condition["label"] is None:
             return replace(self, label=None)
         label = as_labels(condition["label"]).reshape(-1)
+        check_label(label, self.world.classes, absent=True)
         possible = self.world.labels[self.world.log_weights > -torch.inf]
         if not (torch.isin(label, possible) | (label == -1)).all():
-            raise UserError(
-                f"label must be integers in [0, {self.world.classes}) of a component with weight > 0 (-1 is none), "
-                f"got {condition['label']}"
-            )
+            raise UserError(f"label must be that of a component with weight > 0, got {condition['label']}")
         return replace(self, label=label)
 
     def rows(self, index: slice | Tensor) -> WorldDenoiser:

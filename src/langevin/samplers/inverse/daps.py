@@ -13,7 +13,7 @@ from ...denoisers import Denoiser
 from ...distributions import Noise, Stream
 from ...guidance.measurement.pigdm import believed_variance
 from ...processes import ScalarGaussian, expand
-from ..grids import between
+from ...processes.grids import between
 from ..linear.ddim import DDIM
 from ..loop import State
 from .base import MeasuredSampler, check_share, given_measurement, is_linear_gaussian, level, walk

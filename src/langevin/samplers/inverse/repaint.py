@@ -12,7 +12,7 @@ from ..._registry import register
 from ...denoisers import Denoiser
 from ...distributions import Noise, Stream
 from ...processes import ScalarGaussian
-from ..grids import karras
+from ...processes.grids import karras
 from ..loop import Sampler, State
 from .projection import Projection
 

@@ -12,7 +12,7 @@ from ..._registry import register
 from ...denoisers import Denoiser
 from ...distributions import Noise, Stream
 from ...processes import Process, ScalarGaussian
-from ..grids import between
+from ...processes.grids import between
 from ..linear.ancestral import Ancestral
 from ..loop import Sampler, State
 from ..sde.reverse_sde import check_downwards

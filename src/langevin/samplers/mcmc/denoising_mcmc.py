@@ -14,7 +14,7 @@ from ..._registry import register
 from ...denoisers import Denoiser
 from ...distributions import Noise, Stream
 from ...processes import Process, ScalarGaussian, expand
-from ..grids import between
+from ...processes.grids import between
 from ..linear.ddim import DDIM
 from ..loop import Sampler, State
 from ..sde.reverse_sde import check_downwards

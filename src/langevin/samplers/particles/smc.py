@@ -15,7 +15,8 @@ from ..._registry import register
 from ...denoisers import Denoiser, Generator, check_is_denoiser
 from ...distributions import Dirac, Distribution, Noise, Stream
 from ..linear.ancestral import Ancestral
-from ..sampling import check_memory, resolve
+from ..plan import resolve
+from ..sampling import check_memory
 from .factors import POTENTIALS, Factor, Function, LogFactor, Track
 from .proposals import Move, Proposal, as_proposal
 from .resampling import effective, log_mean, normalised, systematic
@@ -180,7 +181,7 @@ def run(
     if len(denoiser.stages) > 1 or isinstance(denoiser, Generator):
         raise UserError(f"denoiser must have a reverse process, step by step, got {denoiser!r}")
     check_memory(n * len(indices), denoiser)
-    _, times = resolve(denoiser, Ancestral(), steps=steps, grid=grid)
+    times = resolve(denoiser, Ancestral(), steps=steps, grid=grid).grid
     if float(times[-1]) != 0:
         raise UserError(f"grid must end at t = 0, where the factor is the tilt itself, got {float(times[-1]):g}")
     group = max(1, batch // n)

@@ -14,7 +14,7 @@ from ..._registry import register
 from ...denoisers import Denoiser
 from ...distributions import Noise
 from ...processes import Process, ScalarGaussian
-from ..grids import log_snr
+from ...processes.grids import log_snr
 from ..loop import Composite, Sampler, State
 from .singlestep import Singlestep, StageWeights
 

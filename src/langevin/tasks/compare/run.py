@@ -25,7 +25,7 @@ from ...metrics.comparison import Comparison as Laws
 from ...metrics.evaluate import check_counts, check_real, few
 from ...models.conditional import bind
 from ...processes import ScalarGaussian
-from ...samplers import Sampler
+from ...samplers import Plan, Sampler
 from ...samplers.sampling import check_memory
 from ...samplers.tolerance import Counted, distances, is_deterministic, std_of
 from .results import Cell, Comparison, Side
@@ -224,42 +224,38 @@ class _Task:
         own = len(self.rules) * sum(self.budgets) * self.n
         return own + (self.paths * REFERENCE * 3 // 2 if self.flows else 0)
 
-    def resolved(
-        self, belief: Denoiser, rule: str | Sampler, steps: int, learned: bool = True
-    ) -> tuple[Sampler, Tensor]:
+    def resolved(self, belief: Denoiser, rule: str | Sampler, steps: int, learned: bool = True) -> Plan:
         """The sampler and its grid for so many steps."""
         if rule == "default":
             return samplers.resolve(belief, samplers.default_sampler(belief), steps=steps)
         if rule != "learned":
             made = samplers.create_sampler(rule) if isinstance(rule, str) else rule
             made.check(belief.process)
-            own, more = (made.default_grid(belief.process, k) for k in (steps, steps + 1))
-            fixed = own is not None and more is not None and torch.equal(own, more)
-            return samplers.resolve(belief, made, steps=None if fixed else steps)
-        found, times = samplers.resolve(belief, steps=steps)
-        if learned and not isinstance(found, samplers.LearnedSolver):
+            own = samplers.has_own_steps(made, belief.process, steps)
+            return samplers.resolve(belief, made, steps=None if own else steps)
+        found = samplers.resolve(belief, steps=steps)
+        if learned and not found.learned:
             raise UserError(f"no solver was learned for {steps} steps, this guidance and condition (langevin tune)")
-        return found, times
+        return found
 
-    def drawn(self, belief: Denoiser, plan: tuple[Sampler, Tensor], count: int) -> Tensor:
+    def drawn(self, belief: Denoiser, plan: Plan, count: int) -> Tensor:
         """The first so many samples."""
-        rule, times = plan
-        return samplers.sample(belief, rule, grid=times, noise=Noise(self.seed, count), batch=self.batch)
+        return samplers.sample(belief, plan, noise=Noise(self.seed, count), batch=self.batch)
 
-    def calls(self, belief: Denoiser, plan: tuple[Sampler, Tensor]) -> int:
+    def calls(self, belief: Denoiser, plan: Plan) -> int:
         """Evaluations that a sample takes."""
         counted = Counted(belief.rows(slice(0, 1)))
-        samplers.sample(counted, plan[0], grid=plan[1], noise=Noise(self.seed, 1))
+        samplers.sample(counted, plan, noise=Noise(self.seed, 1))
         return counted.calls
 
-    def fitted(self, belief: Denoiser, rule: str | Sampler, budget: int) -> tuple[tuple[Sampler, Tensor], int, int]:
+    def fitted(self, belief: Denoiser, rule: str | Sampler, budget: int) -> tuple[Plan, int, int]:
         """The most steps that keep a budget: the sampler on its grid, the steps, and the evaluations they take."""
         steps, before = budget, None
         while steps >= 1:
             plan = self.resolved(belief, rule, steps)
-            if before is not None and torch.equal(plan[1], before):
+            if before is not None and torch.equal(plan.grid, before):
                 break  # it makes its own number of steps
-            before = plan[1]
+            before = plan.grid
             calls = self.calls(belief, plan)
             if calls <= budget:
                 return plan, steps, calls
@@ -268,11 +264,11 @@ class _Task:
             steps = min(steps - 1, max(1, math.ceil(steps * (budget + 1) / (calls + 1))))
         raise UserError(f"it takes {calls} evaluations at least")
 
-    def noisy(self, belief: Denoiser, plan: tuple[Sampler, Tensor]) -> bool:
+    def noisy(self, belief: Denoiser, plan: Plan) -> bool:
         """Whether the sampler draws noise on its way."""
         two, noise = belief.rows(slice(0, 2)), Noise(self.seed, 2)
         start = two.process.prior(two.shape).sample(noise.step(0)).to(two.device)
-        end = lambda k: samplers.sample(two, plan[0], grid=plan[1], start=start, noise=noise.fold_in(k) if k else noise)
+        end = lambda k: samplers.sample(two, plan, start=start, noise=noise.fold_in(k) if k else noise)
         return not is_deterministic(end)
 
     def run(self, told: Callable[[int], None]) -> Side:
@@ -319,7 +315,7 @@ class _Task:
                 away = (distances(x[: self.paths], reference) / unit).cpu()
             x = self._clipped(x)
             cells.append(
-                Cell(name, repr(plan[0]), budget, steps, calls, network, seconds, away, self._laws(x), x[:SHOWN])
+                Cell(name, repr(plan.sampler), budget, steps, calls, network, seconds, away, self._laws(x), x[:SHOWN])
             )
             told(self.n * budget)
         if random:

@@ -13,8 +13,8 @@ from ..._registry import register
 from ...denoisers import Denoiser, batched
 from ...distributions import Noise, Stream
 from ...processes import ScalarGaussian
+from ...processes.grids import time_of_level
 from ...samplers import DDIM, Blended, Replayed, Sampler, encoded
-from ...samplers.grids import time_of_level
 from .base import EditMethod, Request
 
 EXTREME = 3.0

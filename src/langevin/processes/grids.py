@@ -7,13 +7,44 @@ from torch import Tensor
 
 from .._errors import UserError, check_integer, check_numbers, shown
 from .._registry import register
-from ..processes import DDPM, Process, ScalarGaussian, SignalToNoise, TableChain, check_process, require
+from ..storage.untrusted import room
+from .base import Process, SignalToNoise, check_process, require
+from .ddpm import DDPM
+from .gaussian import ScalarGaussian
+from .tables import TableChain
 
 _EXACT = "exact: tests/samplers/test_grids.py"
 
 
-def _steps(steps: int) -> int:
-    return check_integer("steps", steps, 1)
+STEP = 600
+"""Bytes that a step of a grid takes at least: its time as a number and as a tensor, and its coefficients."""
+
+
+def check_steps(steps: int) -> int:
+    """A number of steps: an integer ≥ 1, for a grid that memory can hold."""
+    check_integer("steps", steps, 1)
+    room(STEP * steps, f"a grid of {steps} steps")
+    return steps
+
+
+def check_grid(grid: Tensor | list[float]) -> Tensor:
+    """A grid as data: float64 ``(n + 1,)`` with n ≥ 1, finite, in [0, 1], no two neighbours equal."""
+    try:
+        grid = torch.as_tensor(grid, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"grid must be a 1-D tensor or a list of times in [0, 1], got {shown(grid)}") from None
+    if grid.ndim != 1 or grid.numel() < 2:
+        raise UserError(f"grid must be 1-D with at least two times, got shape {tuple(grid.shape)}")
+    grid = grid.cpu()
+    times = grid.tolist()  # a few numbers: looked at one by one they cost less than a tensor operation
+    if not all(0.0 <= v <= 1.0 for v in times):
+        raise UserError(f"grid must hold finite times in [0, 1], got {[round(v, 6) for v in times][:8]}")
+    for i in range(1, len(times)):
+        if times[i] == times[i - 1]:
+            raise UserError(
+                f"grid must move at every step; grid[{i}] = {times[i]:g} follows grid[{i - 1}] = {times[i - 1]:g}"
+            )
+    return grid
 
 
 def _end(times: Tensor) -> Tensor:
@@ -24,14 +55,14 @@ def _end(times: Tensor) -> Tensor:
 def uniform(process: Process, steps: int) -> Tensor:
     """t_i = t_max (1 − i/n), from ``t_max`` to 0."""
     check_process(process)
-    return process.t_max * torch.linspace(1, 0, _steps(steps) + 1, dtype=torch.float64)
+    return process.t_max * torch.linspace(1, 0, check_steps(steps) + 1, dtype=torch.float64)
 
 
 @register("grids", "quadratic", title="Quadratic in t", arxiv="2010.02502", proof=_EXACT)
 def quadratic(process: Process, steps: int) -> Tensor:
     """t_i = t_max (1 − i/n)², as DDIM's τ (arXiv:2010.02502, appendix D.2)."""
     check_process(process)
-    return process.t_max * torch.linspace(1, 0, _steps(steps) + 1, dtype=torch.float64) ** 2
+    return process.t_max * torch.linspace(1, 0, check_steps(steps) + 1, dtype=torch.float64) ** 2
 
 
 @register("grids", "shifted", title="Uniform in t, shifted towards noise", arxiv="2403.03206", proof=_EXACT)
@@ -50,7 +81,7 @@ def shifted(process: Process, steps: int, shift: float = 3.0) -> Tensor:
         raise UserError(f"shift must be > 0, got {shift}")
     check_process(process)
     first = process.t_max / (shift - (shift - 1) * process.t_max)  # which is moved to t_max
-    t = first * torch.linspace(1, 0, _steps(steps) + 1, dtype=torch.float64)
+    t = first * torch.linspace(1, 0, check_steps(steps) + 1, dtype=torch.float64)
     times = shift * t / (1 + (shift - 1) * t)
     times[0] = process.t_max
     return times
@@ -61,7 +92,7 @@ def log_snr(process: Process, steps: int) -> Tensor:
     """n times uniform in log-SNR from ``t_max`` to ``t_min``, then 0 (arXiv:2206.00927 §3.4)."""
     noisy: SignalToNoise = require(process, SignalToNoise, "grid 'log-snr'")
     low, high = noisy.log_snr(process.t_max), noisy.log_snr(process.t_min)
-    values = low + (high - low) * torch.linspace(0, 1, _steps(steps), dtype=torch.float64)
+    values = low + (high - low) * torch.linspace(0, 1, check_steps(steps), dtype=torch.float64)
     return _end(_clip(process, noisy.time(values)))
 
 
@@ -77,7 +108,7 @@ def karras(process: Process, steps: int, rho: float = 7.0) -> Tensor:
         raise UserError(f"rho must be > 0, got {rho}")
     top = torch.exp(-noisy.log_snr(process.t_max) / (2 * rho))
     bottom = torch.exp(-noisy.log_snr(process.t_min) / (2 * rho))
-    ratio = (top + torch.linspace(0, 1, _steps(steps), dtype=torch.float64) * (bottom - top)) ** rho
+    ratio = (top + torch.linspace(0, 1, check_steps(steps), dtype=torch.float64) * (bottom - top)) ** rho
     return _end(_clip(process, noisy.time(-2 * torch.log(ratio))))
 
 
@@ -136,7 +167,7 @@ def leading(process: Process, steps: int, offset: int = 0) -> Tensor:
     """Indices i·⌊N/n⌋ + offset of the table, downwards: it never sees the last knot (arXiv:2305.08891, Table 2)."""
     total = _table(process, "leading")
     check_integer("offset", offset, 0)
-    if _steps(steps) > total:
+    if check_steps(steps) > total:
         raise UserError(f"steps must be at most the {total} knots of the table, got {steps}")
     return _knots((torch.arange(steps).flip(0) * (total // steps) + offset).clamp_max(total - 1), total)
 
@@ -145,7 +176,7 @@ def leading(process: Process, steps: int, offset: int = 0) -> Tensor:
 def linspace(process: Process, steps: int) -> Tensor:
     """n indices evenly from N − 1 to 0, rounded (arXiv:2305.08891, Table 2)."""
     total = _table(process, "linspace")
-    if _steps(steps) > total:
+    if check_steps(steps) > total:
         raise UserError(f"steps must be at most the {total} knots of the table, got {steps}")
     if steps == 1:
         return _knots(torch.tensor([total - 1]), total)
@@ -156,7 +187,7 @@ def linspace(process: Process, steps: int) -> Tensor:
 def trailing(process: Process, steps: int) -> Tensor:
     """Indices round(N − i·N/n) − 1: it starts at the last knot (arXiv:2305.08891, Table 2)."""
     total = _table(process, "trailing")
-    if _steps(steps) > total:
+    if check_steps(steps) > total:
         raise UserError(f"steps must be at most the {total} knots of the table, got {steps}")
     return _knots((total - torch.arange(steps, dtype=torch.float64) * total / steps).round() - 1, total)
 
@@ -184,7 +215,7 @@ def dynamic(times: Tensor, cost: Tensor, steps: int) -> Tensor:
     count = times.numel()
     if times.ndim != 1 or cost.shape != (count, count):
         raise UserError(f"cost must be ({count}, {count}) for {count} times, got {tuple(cost.shape)}")
-    if not 1 <= _steps(steps) < count:
+    if not 1 <= check_steps(steps) < count:
         raise UserError(f"steps must be between 1 and {count - 1} for {count} times, got {steps}")
     pairs = torch.ones(count, count, dtype=torch.bool).triu(1)
     if cost[pairs].isnan().any():
@@ -226,7 +257,7 @@ def optimal(process: Process, steps: int, std: float = 0.5, candidates: int = 24
     check_integer("candidates", candidates, 2)
     if not 0 < std < float("inf"):
         raise UserError(f"std must be > 0, got {std}")
-    times = log_snr(process, max(candidates, _steps(steps) + 1))
+    times = log_snr(process, max(candidates, check_steps(steps) + 1))
     alpha, sigma = gaussian.alpha(times), gaussian.sigma(times)
     total = alpha**2 * std**2 + sigma**2
     (a_t, a_s), (b_t, b_s), (v_t, v_s) = ((f[:, None], f[None]) for f in (alpha, sigma, total))
