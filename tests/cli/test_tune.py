@@ -80,7 +80,7 @@ def test_tune_with_guidance_for_one_class(langevin: Run, copy: Path, tmp_path: P
         (["--steps", 3, "-n", 0], "n must be an integer of at least 1, got 0"),
         (["--steps", 3, "--minutes", 0], "minutes must be a number > 0, got 0"),
         (["--steps", 3, "--label", "eleven"], "unknown label 'eleven'"),
-        (["--steps", 3, "--guidance-scale", "nan"], "guidance_scale must be a finite number"),
+        (["--steps", 3, "--guidance-scale", "nan"], "guidance-scale must be a finite number"),
     ],
 )
 def test_bad_input_is_one_line(langevin: Run, model: Path, words: list, phrase: str) -> None:
