@@ -52,7 +52,7 @@ def test_tune_writes_a_file_that_sample_takes(langevin: Run, copy: Path, tmp_pat
         other, record = drawn(tmp_path / name)
         assert record["sampler"] == ("ddim" if name == "ddim" else "default")
         assert np.abs(other - x).max() > 1e-3
-    assert "LearnedSolver(3 evaluations)" in langevin(*plain, "--steps", 3, "--out", tmp_path / "again").out
+    assert "(sampler learned)" in langevin(*plain, "--steps", 3, "--out", tmp_path / "again").out
 
 
 @pytest.mark.slow
