@@ -44,7 +44,7 @@ def methods_table() -> str:
         if method.category != category:
             category = method.category
             lines += ["", f"## {category}", "", "| name | method | arXiv | where | proof |", "|---|---|---|---|---|"]
-        paper = f"[{method.arxiv}](https://arxiv.org/abs/{method.arxiv})" if method.arxiv else ""
+        paper = ", ".join(f"[{n}](https://arxiv.org/abs/{n})" for n in method.arxiv.split(", ") if n)
         lines.append(f"| `{method.name}` | {method.title} | {paper} | `{method.where}` | {method.proof} |")
     return "\n".join(lines) + "\n"
 

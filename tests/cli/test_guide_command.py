@@ -13,6 +13,7 @@ from said import Run
 
 import langevin as lib
 from langevin.cli import main
+from langevin.tasks.guide import METHODS
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,7 @@ def test_the_samples_are_the_library_s(langevin: Run, model: Path, tmp_path: Pat
     record = json.loads((out / "sample.json").read_text())
     assert record["guidance"]["method"] in said.out
     assert record["guidance"]["scale"] == words[words.index("--scale") + 1]
+    assert "guidance_scale" not in record  # the scale of guidance stands in one place
 
 
 def test_cfg_plus_plus_by_itself(langevin: Run, model: Path, tmp_path: Path) -> None:
@@ -152,7 +154,10 @@ def test_one_scale_in_the_help(langevin: Run) -> None:
     ("words", "message"),
     [
         (["--method", "apgg"], "Did you mean 'apg'?"),
-        (["--scale", "nan"], "guidance"),
+        *(
+            (["--method", method, "--scale", "nan"], "guide: scale must be a finite number, got nan")
+            for method in METHODS
+        ),
         (["--scale", "1000"], "guide: scale must lie in [-100, 100]"),
         (["--method", "cfg-plus-plus", "--scale", "3"], "scale must lie in [0, 1] for guidance 'cfg-plus-plus', got 3"),
         (["--method", "classifier"], "--classifier DIR"),
@@ -166,6 +171,9 @@ def test_one_scale_in_the_help(langevin: Run) -> None:
         (["--threshold", "1.5"], "threshold must lie in (0, 1]"),
         (["--method", "apg", "--rescale", "0.5"], "rescale is not taken"),
         (["--interval", "5", "0.3"], "interval"),
+        (["--label", "3", "--interval", "nan", "2"], "interval[0] must be a finite number, got nan"),
+        (["--rescale", "nan"], "rescale must be a finite number, got nan"),
+        (["--threshold", "nan"], "threshold must lie in (0, 1], a share such as 0.995, got nan"),
         (["--particles", "8"], "particles are for --method classifier"),
         (["--particles", "0"], "particles must be"),
         (["--label", "ten"], "unknown label"),

@@ -52,7 +52,7 @@ def test_tune_writes_a_file_that_sample_takes(langevin: Run, copy: Path, tmp_pat
         other, record = drawn(tmp_path / name)
         assert record["sampler"] == ("ddim" if name == "ddim" else "default")
         assert np.abs(other - x).max() > 1e-3
-    assert "LearnedSolver(3 evaluations)" in langevin(*plain, "--steps", 3, "--out", tmp_path / "again").out
+    assert "(sampler learned)" in langevin(*plain, "--steps", 3, "--out", tmp_path / "again").out
 
 
 @pytest.mark.slow
@@ -80,7 +80,7 @@ def test_tune_with_guidance_for_one_class(langevin: Run, copy: Path, tmp_path: P
         (["--steps", 3, "-n", 0], "n must be an integer of at least 1, got 0"),
         (["--steps", 3, "--minutes", 0], "minutes must be a number > 0, got 0"),
         (["--steps", 3, "--label", "eleven"], "unknown label 'eleven'"),
-        (["--steps", 3, "--guidance-scale", "nan"], "guidance_scale must be a finite number"),
+        (["--steps", 3, "--guidance-scale", "nan"], "guidance-scale must be a finite number"),
     ],
 )
 def test_bad_input_is_one_line(langevin: Run, model: Path, words: list, phrase: str) -> None:

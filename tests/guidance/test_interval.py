@@ -98,7 +98,7 @@ REFUSED = [
     (lambda: interval(FREE, FREE, (5.0, 0.3)), r"interval must have 0 <= low < high.*got \(5.0, 0.3\)"),
     (lambda: interval(FREE, FREE, (1.0, 1.0)), "interval must have"),
     (lambda: interval(FREE, FREE, (-1.0, 1.0)), "interval must have"),
-    (lambda: interval(FREE, FREE, (math.nan, 1.0)), "low must be a finite number"),
+    (lambda: interval(FREE, FREE, (math.nan, 1.0)), r"interval\[0\] must be a finite number"),
     (lambda: interval(FREE, FREE, (0.0, math.nan)), "interval must have"),
     (lambda: interval(FREE, FREE, 3.0), r"interval must be a pair \(low, high\)"),
     (lambda: interval(FREE, FREE, (1.0, 2.0, 3.0)), r"interval must be a pair \(low, high\)"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from langevin import UserError, processes, worlds
-from langevin.guidance import LinearPooling, classifier_free
+from langevin.guidance import LinearPooling, autoguidance, classifier_free, interval, negate, rescale
 from langevin.guidance.rescale import Rescaled
 from laws.table import mixture
 from support import oracle
@@ -29,6 +29,18 @@ def test_published_formula(share):
         torch.testing.assert_close(found[i], known, rtol=1e-12, atol=1e-13)
         if share == 1.0:
             torch.testing.assert_close(found[i].std(), positive[i].std(), rtol=1e-12, atol=0)
+
+
+def test_of_any_linear_guidance():
+    """Of classifier-free guidance the same as its setting, to the bit; of autoguidance the strong model's contrast."""
+    free = oracle(WORLD, PROCESS, "v")
+    x = WORLD.sample(4, 1, process=PROCESS, t=0.4)
+    setting = classifier_free(free, label=1, guidance_scale=5.0, rescale=0.7)
+    found = rescale(classifier_free(free, label=1, guidance_scale=5.0))
+    assert torch.equal(found(x, 0.4).mean, setting(x, 0.4).mean)
+    strong = free.given(label=1)
+    auto = rescale(autoguidance(strong, free, 5.0), 1.0)(x, 0.4).mean
+    torch.testing.assert_close(auto.std(1), strong(x, 0.4).mean.std(1), rtol=1e-12, atol=0)
 
 
 def test_of_v_at_high_noise():
@@ -104,6 +116,21 @@ REFUSED = [
             rescale=0.5,
         ),
         "rescale must be 0 for tokens",
+    ),
+    (lambda: rescale(classifier_free(FREE, label=1, guidance_scale=2.0), 1.5), r"share must lie in \[0, 1\], got 1.5"),
+    (lambda: rescale(classifier_free(FREE, label=1, guidance_scale=2.0), float("nan")), "share must be a finite"),
+    (lambda: rescale(classifier_free(FREE, label=1, guidance_scale=1.0)), "guided must be linear guidance"),
+    (lambda: rescale(classifier_free(FREE, label=1, guidance_scale=2.0, rescale=0.5)), "got Rescaled"),
+    (lambda: rescale(interval(FREE, FREE, (0.3, 5.0))), "guided must be linear guidance.*got Interval"),
+    (lambda: rescale(negate(FREE, FREE.given(label=1), 0.5)), "guided must be linear guidance towards its last part"),
+    (lambda: rescale(3), "got int"),
+    (
+        lambda: rescale(
+            classifier_free(
+                worlds.TokenTable(torch.ones(2, 2)).denoiser(processes.Absorbing(2)), label=1, guidance_scale=2.0
+            )
+        ),
+        "guided must not be of tokens",
     ),
 ]
 

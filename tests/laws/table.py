@@ -126,6 +126,7 @@ GUIDANCE = {
     "rescaled": Guide(
         lambda s: guidance.classifier_free(s.denoiser, label=s.label, guidance_scale=4.0, rescale=0.7), 2, tokens=False
     ),
+    "rescale": Guide(lambda s: guidance.rescale(guidance.autoguidance(s.given, s.denoiser, 2.0), 0.7), 2, tokens=False),
     "interval": Guide(
         lambda s: guidance.interval(
             s.given, guidance.classifier_free(s.denoiser, label=s.label, guidance_scale=4.0), (0.2, math.inf)

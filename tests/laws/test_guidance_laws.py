@@ -190,7 +190,7 @@ def test_on_tokens(guide, chain):
     for denoiser in (network, TOKENS.denoiser(q), independent(TOKENS.denoiser(q))):
         where = Setting(TOKENS, denoiser, 1, grid)
         if not row.tokens:
-            with pytest.raises(UserError, match=r"needs a process|must be 0 for tokens"):
+            with pytest.raises(UserError, match=r"needs a process|must be 0 for tokens|must not be of tokens"):
                 row.make(where)
             continue
         guided = row.make(where)

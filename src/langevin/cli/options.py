@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Suppress, arg
 
-from .._errors import UserError, unknown
+from .._errors import UserError, check_numbers, unknown
 from ..storage.untrusted import parse_json, reason
 
 if TYPE_CHECKING:
@@ -112,11 +111,12 @@ def check_guidance(scale: float, name: str = "guidance-scale") -> None:
         name: of the option.
 
     Raises:
-        UserError: for one beyond ±100; what is not finite is refused where guidance is made.
+        UserError: for one that is not finite, or beyond ±100.
     """
     from ..guidance.pooling import LARGEST
 
-    if LARGEST < abs(scale) < math.inf:
+    check_numbers(**{name: scale})
+    if abs(scale) > LARGEST:
         raise UserError(
             f"{name} must lie in [-{LARGEST:g}, {LARGEST:g}], got {scale:g} (1 is the plain conditional "
             "model, 2 to 10 are usual)"

@@ -176,7 +176,8 @@ def generate(
         "grid": recipe.grid or "default",
         "steps": how.steps,
         "evaluations": evaluations,
-        "guidance_scale": recipe.guidance_scale,
+        # A guidance of one's own has scales of its own, which the caller records.
+        **({"guidance_scale": recipe.guidance_scale} if guide is None else {}),
         "variance": recipe.variance,
         "seed": recipe.seed,
         "batch": recipe.batch,

@@ -12,6 +12,7 @@ from .interval import Interval, interval, noise_level
 from .measurement import dps, moment_matching, pigdm
 from .pooling import LinearPooling, Pooled, linear
 from .product import Product, product
+from .rescale import rescale
 from .threshold import threshold
 from .tilt import Moments, Tilted
 
@@ -39,6 +40,7 @@ __all__ = [
     "noise_level",
     "pigdm",
     "product",
+    "rescale",
     "threshold",
     "with_momentum",
 ]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._errors import UserError, check_numbers, shown
+from .._errors import UserError, shown
 from .._registry import register
 from ..denoisers import Denoiser, check_is_denoiser
 from .interval import check_interval, require_levels
 from .interval import interval as within
 from .pooling import LinearPooling, check_scale
-from .rescale import Rescaled
+from .rescale import Rescaled, check_share
 
 
 def sides(
@@ -81,9 +81,7 @@ def classifier_free(
         negative: a condition to be led away from, in place of none: ``{"label": 5}``.
     """
     scale = check_scale(guidance_scale=guidance_scale)
-    check_numbers(rescale=rescale)
-    if not 0 <= rescale <= 1:
-        raise UserError(f"rescale must lie in [0, 1], got {rescale}")
+    check_share(rescale=rescale)
     other, conditional, names = sides(denoiser, condition, named, negative)
     if interval is not None:
         check_interval(interval)

@@ -98,8 +98,8 @@ def check_interval(between: Sequence[float]) -> tuple[float, float]:
     if not isinstance(between, Sequence) or isinstance(between, str) or len(between) != 2:
         raise UserError(f"interval must be a pair (low, high) of noise levels σ/α, got {shown(between)}")
     low, high = between
-    check_numbers(low=low)
-    check_numbers(False, high=high)
+    check_numbers(**{"interval[0]": low})
+    check_numbers(False, **{"interval[1]": high})
     if not 0 <= low < high:
         raise UserError(f"interval must have 0 <= low < high, noise levels σ/α in this order, got ({low}, {high})")
     return float(low), float(high)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import guidance
-from .._errors import UserError, check_integer, shown, unknown
+from .._errors import UserError, check_integer, check_numbers, shown, unknown
 from ..denoisers import Denoiser, NetworkDenoiser, NoisyClassifier
 from ..models.conditional import dropout
 
@@ -44,6 +44,8 @@ class Guidance:
             check_integer("labels", label, 0)
         if self.threshold is not None and not 0 < self.threshold <= 1:
             raise UserError(f"threshold must lie in (0, 1], a share such as 0.995, got {self.threshold:g}")
+        if self.scale is not None:
+            check_numbers(scale=self.scale)
         own = METHODS[self.method]
         if own.most is not None and self.scale is not None and not 0 <= self.scale <= own.most:
             raise UserError(
