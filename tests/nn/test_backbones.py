@@ -12,6 +12,10 @@ import torch.nn.functional as F
 
 from langevin import UserError, methods
 from langevin.nn import (
+    BACKBONES,
+    CODECS,
+    ENCODERS,
+    FLOWS,
     MLP,
     VAE,
     CouplingFlow,
@@ -401,6 +405,11 @@ def test_registry_holds_the_networks():
     kinds = {"mlp": MLP, "unet": UNet, "dit": DiT, "transformer": Transformer, "vae": VAE, "coupling": CouplingFlow}
     kinds |= {"encoder": Encoder, "unet2d": UNet2D, "edm-unet": EDMUNet, "lucidrains": LucidrainsUNet}
     assert {m.name: m.make for m in methods("nn")} == kinds
+    assert {name: kind.name for name, kind in kinds.items()} == {name: name for name in kinds}
+    tables = [BACKBONES, CODECS, FLOWS, ENCODERS]
+    assert {name: kind for table in tables for name, kind in table.items()} == kinds
+    assert [sorted(table) for table in tables[1:]] == [["vae"], ["coupling"], ["encoder"]]
+    assert "encoder" not in BACKBONES
 
 
 LEVELS = torch.tensor([-1.5, -0.5, 0.5, 1.5])

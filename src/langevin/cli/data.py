@@ -58,13 +58,13 @@ def _list() -> None:
     from rich.table import Table
 
     from .._registry import methods
-    from ..data.catalogue import CATALOGUE, packages_of
+    from ..data.catalogue import packages_of
     from ..storage.untrusted import amount
 
     table = Table.grid("name", "what it is", padding=(0, 2))
     for row in methods("data"):
-        needs, entry = packages_of(row.name), CATALOGUE[row.name]
-        about = [entry.holds, *([f"licence {entry.licence}"] if entry.licence else [])]
+        needs, entry = packages_of(row.name), row.about
+        about = [] if entry is None else [entry.holds, *([f"licence {entry.licence}"] if entry.licence else [])]
         about += [f"{need.client} {need.name} {need.version}, {amount(need.size)}" for need in needs]
         about += [] if all(need.there for need in needs) else [f"`langevin data get {row.name}`"]
         table.add_row(row.name, f"{row.title}\n{'; '.join(about)}")
@@ -130,12 +130,12 @@ def _show(options: Options) -> None:
 def _about(name: str, info: DataInfo) -> None:
     """What a set is: its licence and the words of its loader."""
     from .._registry import methods
-    from ..data.catalogue import CATALOGUE
 
-    made = {row.name: row.make for row in methods("data")}.get(name)
-    if made is not None:
-        words = (inspect.getdoc(made) or "").split("\nRaises:")[0].replace("``", "").strip()
-        print(f"{words}\n\nLicence: {CATALOGUE[name].licence or 'none is needed'}.")
+    row = {row.name: row for row in methods("data")}.get(name)
+    if row is not None:
+        words = (inspect.getdoc(row.make) or "").split("\nRaises:")[0].replace("``", "").strip()
+        licence = f"\n\nLicence: {row.about.licence or 'none is needed'}." if row.about else ""
+        print(words + licence)
     print(info)
 
 

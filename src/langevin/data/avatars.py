@@ -19,6 +19,7 @@ from .._registry import register
 from ..distributions import Noise
 from ..numerics.streams import Stream
 from . import svg
+from .catalogue import Entry
 from .dataset import Dataset, Options
 from .made import chosen, code_of, drawn_set, side_of, stacked
 from .packages import package
@@ -246,6 +247,7 @@ def pictures(shown: Sequence[Avatar], parts: Mapping[str, bytes], side: int, pro
     "avatars",
     title="Cartoon faces put together of parts, with captions that name them (fetched)",
     proof="data: tests/data/test_avatars.py",
+    about=Entry(4_000, 400, (3, 32, 32), "MIT"),
 )
 def avatars(options: Options | None = None) -> Dataset:
     """Cartoon faces with captions such as "a sad face with dark skin and a pink bun, in a red shirt on white".

@@ -14,6 +14,7 @@ from .._errors import UserError
 from .._registry import register
 from ..distributions import Noise
 from ..numerics.streams import Stream
+from .catalogue import Entry
 from .dataset import Dataset, Examples, Options, assemble, subset
 from .packages import package
 
@@ -38,6 +39,7 @@ SEED = 0
     "brain-mri",
     title="Brain MRI: axial slices of the ICBM152 T1 template, grey (fetched)",
     proof="data: tests/data/test_fetched.py",
+    about=Entry(2_040, 9, (1, 64, 64), "BSD"),
 )
 def brain_mri(options: Options | None = None) -> Dataset:
     """Axial slices of the ICBM152 T1 template (Fonov et al. 2011): `langevin data get nilearn` fetches the volume.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .._registry import Table
 from .packages import PACKAGES, Package
 
 
@@ -29,25 +30,8 @@ class Entry:
         return f"{self.train:,} to train on and {self.test:,} held out, of {shape} numbers"
 
 
-CATALOGUE = {
-    "avatars": Entry(4_000, 400, (3, 32, 32), "MIT"),
-    "brain-mri": Entry(2_040, 9, (1, 64, 64), "BSD"),
-    "checkerboard": Entry(20_000, 5_000, (2,)),
-    "digits": Entry(1_438, 359, (1, 8, 8), "BSD"),
-    "digits-17": Entry(1_438, 359, (1, 8, 8), "BSD"),
-    "ellipses": Entry(5_000, 500, (1, 64, 64)),
-    "emoji": Entry(12_072, 2_092, (3, 32, 32), "MIT, Apache 2.0, CC BY 4.0 and CC BY-SA 4.0, by style"),
-    "formulas": Entry(5_000, 500, (1, 32, 128), "BaKoMa (fonts)"),
-    "glyphs": Entry(20_000, 2_000, (3, 32, 32), "Bitstream Vera, STIX and BaKoMa (fonts)"),
-    "glyphs-system": Entry(20_000, 2_000, (3, 32, 32), "of the fonts installed here, and as glyphs"),
-    "heartbeat": Entry(10_000, 1_000, (20,)),
-    "mixture": Entry(20_000, 5_000, (2,)),
-    "mnist": Entry(9_003, 997, (1, 28, 28), "MIT"),
-    "moons": Entry(20_000, 5_000, (2,)),
-    "swissroll": Entry(20_000, 5_000, (2,)),
-    "words": Entry(20_463, 2_623, (32,), "PSF"),
-}
-"""By name; the counts of ``words`` are those under Python 3.11."""
+CATALOGUE: Table[Entry] = Table("data", lambda row: row.about)
+"""What is registered with the data sets, by name."""
 
 
 def packages_of(name: str) -> list[Package]:

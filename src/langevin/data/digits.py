@@ -11,13 +11,20 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import register
 from . import _hash
+from .catalogue import Entry
 from .dataset import Dataset, Examples, Options, assemble, subset
 
 SPLIT_SEED = 0
 CLASSES = tuple(str(k) for k in range(10))
 
 
-@register("data", "digits", title="Digits: 1,797 real 8×8 scans, 10 classes", proof="data: tests/data/test_named.py")
+@register(
+    "data",
+    "digits",
+    title="Digits: 1,797 real 8×8 scans, 10 classes",
+    proof="data: tests/data/test_named.py",
+    about=Entry(1_438, 359, (1, 8, 8), "BSD"),
+)
 def digits(options: Options | None = None) -> Dataset:
     """The 1,797 scans of digits that ship with scikit-learn (UCI optical recognition, its test part).
 
@@ -34,6 +41,7 @@ def digits(options: Options | None = None) -> Dataset:
     "digits-17",
     title="Digits as tokens: 8×8 ordinals of 17 levels, 10 classes",
     proof="data: tests/data/test_token_sets.py",
+    about=Entry(1_438, 359, (1, 8, 8), "BSD"),
 )
 def digits_17(options: Options | None = None) -> Dataset:
     """The scans of ``digits`` with the same split, as int64 tokens 0…16: a pixel's grey level itself."""

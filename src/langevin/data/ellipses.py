@@ -11,6 +11,7 @@ from .._errors import UserError
 from .._registry import register
 from ..distributions import Noise
 from ..numerics.streams import Stream
+from .catalogue import Entry
 from .dataset import Dataset, Examples, Options, assemble
 
 TRAIN, TEST = 5_000, 500
@@ -24,6 +25,7 @@ MOST = 12
     "ellipses",
     title="Ellipse phantoms: bodies with organs, grey (made)",
     proof="exact: tests/data/test_ellipses.py",
+    about=Entry(5_000, 500, (1, 64, 64)),
 )
 def ellipses(options: Options | None = None) -> Dataset:
     """Random phantoms for computed tomography: a body, and 4 to 12 ellipses of other densities in it.

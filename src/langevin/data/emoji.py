@@ -14,6 +14,7 @@ import numpy as np
 
 from .._registry import register
 from . import _hash, svg
+from .catalogue import Entry
 from .dataset import Dataset, Options
 from .made import chosen, code_of, drawn_set, side_of, stacked
 from .packages import package
@@ -184,6 +185,7 @@ def pictures(shown: Sequence[Emoji], side: int, progress: bool = True) -> np.nda
     "emoji",
     title="Emoji in four styles, in colour, with their names as captions (fetched)",
     proof="data: tests/data/test_emoji.py",
+    about=Entry(12_072, 2_092, (3, 32, 32), "MIT, Apache 2.0, CC BY 4.0 and CC BY-SA 4.0, by style"),
 )
 def emoji(options: Options | None = None) -> Dataset:
     """Emoji of four designs on white, with captions such as "a red apple, openmoji style".

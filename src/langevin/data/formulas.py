@@ -11,6 +11,7 @@ import numpy as np
 from .._errors import UserError
 from .._registry import register
 from . import _hash
+from .catalogue import Entry
 from .dataset import Dataset, Options
 from .made import chosen, code_of, drawn_set, side_of, stacked
 
@@ -178,6 +179,7 @@ def pictures(shown: Sequence[Formula], height: int, progress: bool = True) -> np
     "formulas",
     title="Formulas, black on white, with their markup as captions (made)",
     proof="exact: tests/data/test_formulas.py",
+    about=Entry(5_000, 500, (1, 32, 128), "BaKoMa (fonts)"),
 )
 def formulas(options: Options | None = None) -> Dataset:
     r"""Random formulas as matplotlib's mathtext draws them, with their markup as the caption, as in arXiv:2210.05147.

@@ -19,6 +19,7 @@ from ..numerics.streams import Stream
 from . import _hash
 from . import faces as _faces
 from ._progress import track
+from .catalogue import Entry
 from .dataset import Dataset, Options
 from .faces import CHARACTERS, FACES, LONG_SIDE, MARGIN, Face, digest, system_faces
 from .made import chosen, code_of, drawn_set, side_of
@@ -295,6 +296,7 @@ def pictures(shown: Sequence[Glyph], side: int, progress: bool = True) -> np.nda
     "glyphs",
     title="Letters and digits in colour, many faces, sizes and places, with captions (made)",
     proof="exact: tests/data/test_glyphs.py",
+    about=Entry(20_000, 2_000, (3, 32, 32), "Bitstream Vera, STIX and BaKoMa (fonts)"),
 )
 def glyphs(options: Options | None = None) -> Dataset:
     """Capitals and digits in the faces that ship with matplotlib, in colour on a coloured ground, with captions.
@@ -320,6 +322,7 @@ def glyphs(options: Options | None = None) -> Dataset:
     "glyphs-system",
     title="Glyphs in the fonts of this machine too (made)",
     proof="exact: tests/data/test_glyphs.py",
+    about=Entry(20_000, 2_000, (3, 32, 32), "of the fonts installed here, and as glyphs"),
 )
 def glyphs_system(options: Options | None = None) -> Dataset:
     """The letters of ``glyphs`` in more faces: those installed on this machine beside those that ship with matplotlib.

@@ -6,6 +6,7 @@ import torch
 
 from .._errors import UserError
 from .._registry import register
+from .catalogue import Entry
 from .dataset import Dataset, Examples, Options, assemble, subset
 
 LENGTH, PERIOD = 20, 5
@@ -19,6 +20,7 @@ COUNT = 10_000
     title="Heartbeat: binary sequences of length 20 with a 1 in every fifth place",
     arxiv="1503.03585",
     proof="exact: tests/data/test_token_sets.py",
+    about=Entry(10_000, 1_000, (20,)),
 )
 def heartbeat(options: Options | None = None) -> Dataset:
     """Binary sequences of length 20 with a 1 in every fifth place, all five phases equally (arXiv:1503.03585 §3.1.2).

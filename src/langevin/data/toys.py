@@ -11,6 +11,7 @@ import torch
 
 from .._errors import UserError
 from .._registry import register
+from .catalogue import Entry
 from .dataset import Dataset, Examples, Options, assemble, subset
 
 TRAIN, TEST = 20_000, 5_000
@@ -44,7 +45,8 @@ def _toy(
             parts = [subset(part, options.limit) for part in parts]
             return assemble(name, parts, options, classes=classes, bounded=False)
 
-        return register("data", name, title=title, proof="exact: tests/data/test_named.py")(load)
+        about = Entry(TRAIN, TEST, (2,))
+        return register("data", name, title=title, proof="exact: tests/data/test_named.py", about=about)(load)
 
     return wrap
 

@@ -10,31 +10,24 @@ from typing import Any
 import torch
 
 from .._errors import UserError, unknown
+from .._registry import classes
 from ..storage.untrusted import room
 from .backbone import Backbone
 from .conditioning import NONE, PLANES
 from .coupling import CouplingFlow
-from .dit import DiT
-from .edm_unet import EDMUNet
 from .encoder import Encoder
-from .lucidrains import LucidrainsUNet
-from .mlp import MLP
-from .transformer import Transformer
-from .unet import UNet
-from .unet2d import UNet2D
 from .vae import VAE
 
-BACKBONES: dict[str, type[Backbone]] = {
-    kind.name: kind for kind in (MLP, UNet, UNet2D, LucidrainsUNet, EDMUNet, DiT, Transformer)
-}
+BACKBONES = classes("nn", Backbone, but=(Encoder,))
+"""Networks that answer with as many channels as they are asked for, of the same size."""
 
-CODECS: dict[str, type[VAE]] = {VAE.name: VAE}
+CODECS = classes("nn", VAE)
 """Networks that are no backbones: they encode and decode."""
 
-FLOWS: dict[str, type[CouplingFlow]] = {CouplingFlow.name: CouplingFlow}
+FLOWS = classes("nn", CouplingFlow)
 """Networks with an inverse and a density."""
 
-ENCODERS: dict[str, type[Encoder]] = {Encoder.name: Encoder}
+ENCODERS = classes("nn", Encoder)
 """Networks that return a few numbers of an image."""
 
 SUITS = {1: "mlp", 2: "transformer", 3: "unet"}

@@ -52,6 +52,22 @@ class Block(nn.Module):
         return x + gate2[:, None] * self.mlp(modulate(x, scale2, shift2))
 
 
+def stack_options(
+    width: int, depth: int, heads: int, ratio: int, dropout: float, multiple: int = 1
+) -> dict[str, int | float]:
+    """The settings of a stack of blocks, checked; ``multiple`` is what else must divide the width."""
+    options = {
+        "width": integer("width", width, multiple, 2**14, multiple=multiple),
+        "depth": integer("depth", depth, 1, 256),
+        "heads": integer("heads", heads, 1, 256),
+        "ratio": integer("ratio", ratio, 1, 16),
+        "dropout": fraction("dropout", dropout),
+    }
+    if width % heads:
+        raise UserError(f"heads must divide width = {width}, got {heads}")
+    return options
+
+
 @register(
     "nn",
     "dit",
@@ -99,18 +115,12 @@ class DiT(Backbone):
             channels=integer("channels", channels, 1, 10**4),
             out_channels=integer("out_channels", out, 1, 10**4),
             patch=integer("patch", patch, 1, 256),
-            width=integer("width", width, 4, 2**14, multiple=4),
-            depth=integer("depth", depth, 1, 256),
-            heads=integer("heads", heads, 1, 256),
-            ratio=integer("ratio", ratio, 1, 16),
-            dropout=fraction("dropout", dropout),
+            **stack_options(width, depth, heads, ratio, dropout, multiple=4),
             conditions=check_sizes(conditions, self.takes, pictures),
             pictures=pictures,
             text=text,
             time_range=time_range,
         )
-        if width % heads:
-            raise UserError(f"heads must divide width = {width}, got {heads}")
         self.channels, self.patch, self.width = channels, patch, width
         self.conditioning = Conditioning(width, conditions, time_range, text=text, pictures=pictures)
         self.stem = nn.Conv2d(channels + self.conditioning.planes, width, patch, stride=patch)

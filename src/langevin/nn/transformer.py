@@ -12,8 +12,8 @@ from .._errors import UserError
 from .._registry import register
 from .backbone import Backbone
 from .conditioning import NONE, Conditioning, Context, check_sizes
-from .dit import Block, modulate
-from .layers import fraction, integer, zero
+from .dit import Block, modulate, stack_options
+from .layers import integer, zero
 
 
 @register(
@@ -66,18 +66,12 @@ class Transformer(Backbone):
             channels=integer("channels", channels, 1, 10**5),
             out_channels=integer("out_channels", out, 1, 10**5),
             length=integer("length", length, 1, 10**5),
-            width=integer("width", width, 1, 2**14),
-            depth=integer("depth", depth, 1, 256),
-            heads=integer("heads", heads, 1, 256),
-            ratio=integer("ratio", ratio, 1, 16),
-            dropout=fraction("dropout", dropout),
+            **stack_options(width, depth, heads, ratio, dropout),
             conditions=check_sizes(conditions, self.takes, pictures),
             pictures=pictures,
             text=text,
             time_range=time_range,
         )
-        if width % heads:
-            raise UserError(f"heads must divide width = {width}, got {heads}")
         self.shape = (channels, length)
         self.conditioning = Conditioning(width, conditions, time_range, text=text, pictures=pictures)
         self.stem = nn.Conv1d(channels, width, 5, padding=2)

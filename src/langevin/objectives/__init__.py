@@ -1,16 +1,18 @@
 """How a denoiser is learned: a weight on the error of x̂_0, at times drawn from a law."""
 
+from .adversarial import Adversarial
 from .bound import Continuous, Decoder, Discretised, Tokens
+from .classification import CrossEntropy, MaximumLikelihood
 from .create import DEFAULT_TIMES, OBJECTIVES, TIMELESS, create_objective
 from .denoising import DenoisingLoss, Objective, Timed
 from .elbo import ELBO, Codec, elbo
 from .heads import SecondMoment
 from .importance import Importance
-from .matching import MATCHING, ExplicitScoreMatching, ImplicitScoreMatching, SlicedScoreMatching, SlicedVR
+from .matching import ExplicitScoreMatching, ImplicitScoreMatching, SlicedScoreMatching, SlicedVR
 from .players import Player
 from .times import Levels, LikelihoodImportance, LogNormal, Stratified, TableKnots, TimestepDistribution, Uniform
 from .tokens import D3PM
-from .variational import VARIATIONAL, Hybrid, Vlb
+from .variational import Hybrid, Vlb
 from .vdm import VDM
 from .weights import WEIGHTS
 
@@ -18,14 +20,14 @@ __all__ = [
     "D3PM",
     "DEFAULT_TIMES",
     "ELBO",
-    "MATCHING",
     "OBJECTIVES",
     "TIMELESS",
-    "VARIATIONAL",
     "VDM",
     "WEIGHTS",
+    "Adversarial",
     "Codec",
     "Continuous",
+    "CrossEntropy",
     "Decoder",
     "DenoisingLoss",
     "Discretised",
@@ -36,6 +38,7 @@ __all__ = [
     "Levels",
     "LikelihoodImportance",
     "LogNormal",
+    "MaximumLikelihood",
     "Objective",
     "Player",
     "SecondMoment",

@@ -8,15 +8,9 @@ from dataclasses import fields
 from typing import Any
 
 from .._errors import UserError, unknown
-from .adversarial import Adversarial
-from .classification import CrossEntropy, MaximumLikelihood
-from .denoising import DenoisingLoss, Objective
-from .elbo import ELBO
-from .matching import MATCHING
+from .._registry import Method, Table, classes
+from .denoising import DenoisingLoss, Objective, Timed
 from .times import LikelihoodImportance, LogNormal, Stratified, TimestepDistribution, Uniform, create_times
-from .tokens import D3PM
-from .variational import VARIATIONAL
-from .vdm import VDM
 from .weights import WEIGHTS
 
 
@@ -31,19 +25,17 @@ def _weighted(kind: type[DenoisingLoss]) -> Callable[..., Objective]:
     return make
 
 
-OBJECTIVES: dict[str, Callable[..., Objective]] = {
-    "cross-entropy": CrossEntropy,
-    "d3pm": D3PM,
-    "vdm": VDM,
-    **{name: _weighted(kind) for name, kind in {**MATCHING, **VARIATIONAL}.items()},
-}
+def _timed(row: Method) -> Callable[..., Objective] | None:
+    made: Any = row.make
+    if not isinstance(made, type) or not issubclass(made, Timed):
+        return None
+    return _weighted(made) if issubclass(made, DenoisingLoss) else made
+
+
+OBJECTIVES: Table[Callable[..., Objective]] = Table("objectives", _timed)
 """Objectives that are more than a weight, by name: called with ``times`` and their settings."""
 
-TIMELESS: dict[str, Callable[..., Objective]] = {
-    "elbo": ELBO,
-    "gan": Adversarial,
-    "maximum-likelihood": MaximumLikelihood,
-}
+TIMELESS = classes("objectives", Objective, but=(Timed,))
 """Objectives without times, by name: called with their settings alone."""
 
 DEFAULT_TIMES: dict[str, TimestepDistribution] = {

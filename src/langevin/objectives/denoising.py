@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from .._errors import UserError, nearest, unknown
+from .._registry import name_of
 from ..denoisers import Denoiser, NetworkDenoiser
 from ..distributions import Noise
 from .players import Player
@@ -157,5 +158,12 @@ class DenoisingLoss(Timed):
         if not torch.isfinite(weight).all():
             raise UserError(f"objective {self.weight!r} is {weight.tolist()} at t = {t.tolist()} of {denoiser.process}")
 
+    @property
+    def name(self) -> str:
+        """As in the registry: of the class, or of the weight for ``DenoisingLoss`` itself."""
+        return name_of("objectives", type(self)) or self.weight
+
     def to_dict(self) -> dict[str, Any]:
-        return {"name": self.weight, "times": self.times.to_dict(), **self.settings}
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("weight", "times", "settings")}
+        weight = {} if type(self) is DenoisingLoss else {"weight": self.weight}
+        return {"name": self.name, **weight, "times": self.times.to_dict(), **own, **self.settings}

@@ -56,15 +56,6 @@ class _ByParts(DenoisingLoss):
         """The estimate of (2σ² tr ∇s + |σ s|²)/D, ``(B,)``."""
         raise NotImplementedError
 
-    @property
-    def name(self) -> str:
-        """As in the registry."""
-        return next(name for name, kind in MATCHING.items() if kind is type(self))
-
-    def to_dict(self) -> dict[str, Any]:
-        own = {k: getattr(self, k) for k in self.__dataclass_fields__ if k not in ("weight", "times", "settings")}
-        return {"name": self.name, "weight": self.weight, "times": self.times.to_dict(), **own, **self.settings}
-
 
 def _slope(y: Tensor, x: Tensor, v: Tensor, learning: bool) -> Tensor:
     """vᵀ∂y/∂x."""
@@ -238,14 +229,4 @@ class ExplicitScoreMatching(DenoisingLoss):
     def to_dict(self) -> dict[str, Any]:
         if not isinstance(self.world, Mapping):
             raise UserError("a World given as an object cannot be written; give world as a mapping")
-        own = {"name": "explicit", "weight": self.weight, "times": self.times.to_dict()}
-        return {**own, "world": dict(self.world), **self.settings}
-
-
-MATCHING: dict[str, type[DenoisingLoss]] = {
-    "explicit": ExplicitScoreMatching,
-    "implicit": ImplicitScoreMatching,
-    "sliced": SlicedScoreMatching,
-    "sliced-vr": SlicedVR,
-}
-"""Objectives of score matching by name, beside the rows of ``WEIGHTS``."""
+        return {**super().to_dict(), "world": dict(self.world)}

@@ -90,11 +90,6 @@ class Vlb(DenoisingLoss):
         if not (s < t).all():
             raise UserError(f"times must tell {n} steps apart, got t = {t.tolist()} and s = {s.tolist()}")
 
-    @property
-    def name(self) -> str:
-        """As in the registry."""
-        return next(name for name, kind in VARIATIONAL.items() if kind is type(self))
-
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.name, "times": self.times.to_dict(), "steps": self.steps}
 
@@ -143,7 +138,3 @@ class Hybrid(Vlb):
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "weight": self.weight, "vlb": self.vlb, **self.settings}
-
-
-VARIATIONAL: dict[str, type[DenoisingLoss]] = {"vlb": Vlb, "hybrid": Hybrid}
-"""Objectives of the bound by name, beside the rows of ``WEIGHTS``."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
-from .._registry import register
+from .._registry import Table, register
 from ..denoisers import Denoiser
 from ..processes import Chain, PhaseSpace, ScalarGaussian, require
 
@@ -139,13 +139,5 @@ def min_snr(denoiser: Denoiser, t: Tensor, *, gamma: float = 5.0) -> Tensor:
     return dsm(denoiser, t).clamp_max(gamma)
 
 
-WEIGHTS: dict[str, Weight] = {
-    "simple": simple,
-    "x0": x0,
-    "hsm": hsm,
-    "dsm": dsm,
-    "likelihood": likelihood,
-    "edm": edm,
-    "min-snr": min_snr,
-}
-"""The weights by name."""
+WEIGHTS: Table[Weight] = Table("objectives", lambda row: None if isinstance(row.make, type) else row.make)
+"""The weights by name: the objectives that are functions."""

@@ -123,9 +123,9 @@ class Process(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """The process as plain JSON: the registry's name and its settings."""
-        from .._registry import methods
+        from .._registry import name_of
 
-        name = next((m.name for m in methods("processes") if m.make is type(self)), None)
+        name = name_of("processes", type(self))
         if name is None:
             raise UserError(f"{type(self).__name__} is not registered as a process, so it has no name to be written by")
         fields = getattr(self, "__dataclass_fields__", {}).items()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..._errors import UserError, shown
-from ..._registry import methods
+from ..._registry import name_of
 from ...samplers import GaussianRemainder, LearnedSolver, Sampler, create_sampler
 from .classes import defaults, native_class
 from .scheduler_config import FLOWS, Conventions
@@ -75,7 +75,7 @@ def described(sampler: Sampler | str | None, grid: Tensor | str | None) -> dict[
         return found
     if isinstance(sampler, str):
         return {**found, "sampler": sampler}
-    name = next((m.name for m in methods("samplers") if m.make is type(sampler)), None)
+    name = name_of("samplers", type(sampler))
     fields: tuple[Any, ...] = dataclasses.fields(sampler) if dataclasses.is_dataclass(sampler) else ()
     settings = {f.name: getattr(sampler, f.name) for f in fields if f.init}
     if name is None or not all(isinstance(v, (bool, int, float, str, type(None))) for v in settings.values()):
