@@ -10,9 +10,11 @@ from __future__ import annotations
 import argparse
 
 import torch
+from rich.table import Table
 
 from langevin import processes, samplers, worlds
 from langevin.denoisers import Transform
+from record import show
 
 WORLDS = {"ring": worlds.ring(), "mixture, 16-D": worlds.random_mixture(16, components=4, rms=0.7, seed=3)}
 WAYS = {
@@ -24,12 +26,12 @@ WAYS = {
 
 def main() -> None:
     """Encode, decode, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--record", action="store_true")
     steps = parser.parse_args().steps
     title = f"RMS of decode(encode(x)) − x, {steps} steps, float64"
-    print(f"| {title} | {' | '.join(WORLDS)} | evaluations a step of `encode` |")
-    print("|---" * (len(WORLDS) + 2) + "|")
+    table = Table(title, *WORLDS, "evaluations a step of `encode`")
     for name, (rule, fixed_point) in WAYS.items():
         cells, asked = [], []
         for world in WORLDS.values():
@@ -40,7 +42,8 @@ def main() -> None:
             asked.append(len(calls) / steps)
             back = samplers.decode(counted, z, sampler=rule, steps=steps)
             cells.append(f"{float((back - x).square().mean().sqrt()):.1e}")
-        print(f"| {name} | {' | '.join(cells)} | {' and '.join(f'{number:.1f}' for number in asked)} |")
+        table.add_row(name, *cells, " and ".join(f"{number:.1f}" for number in asked))
+    show("inversion", table)
 
 
 calls: list[float] = []
