@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
+from .._duration import duration
 from .options import Whole, at_least_one, check_seed, console, writable
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 QUICK: dict[str, Any] = {"dims": (16,), "stds": (0.3,), "evaluations": (20,)}
 """What `--quick` runs of the whole."""
 
+SETTINGS = "settings"
+"""The folder of finished settings, in that of the tables."""
+
 FAR = 10.0
 """A sliced W2 above which a solver has diverged: the data have a root mean square of 0.7."""
 
@@ -32,7 +36,9 @@ class Options:
     """Solvers of inverse problems against exact posteriors: distance, calibration, a two-sample test, and their floors.
 
     Prints the table; writes DIR/league.csv (a line for each solver, setting and number of evaluations) and
-    DIR/league.json, which says how it was measured.
+    DIR/league.json, which says how it was measured. As given it takes some ten minutes on two cores, with --evaluations
+    20 100 1000 more than an hour. Finished settings are kept in DIR/settings as they come: the same call goes on where
+    one was stopped.
     """
 
     quick: bool = False
@@ -47,7 +53,8 @@ class Options:
     stds: Annotated[tuple[float, ...], arg(metavar="X ...", help_behavior_hint="")] = ()
     """Standard deviations of the noise; 0.05 and 0.3 if not given."""
     evaluations: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="")] = ()
-    """Evaluations of the denoiser a sample; 20, 100 and 1000 if not given."""
+    """Evaluations of the denoiser a sample; 20 and 100 if not given. Time grows with them: 1000 takes ten times as long
+    as 100."""
     n: Whole = None
     """Samples of one posterior, for distance and test; 128 if not given."""
     pairs: Whole = None
@@ -55,7 +62,7 @@ class Options:
     workers: Whole = None
     """Settings worked on at a time; one a core if not given."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("league")
-    """Where the files go; what an earlier call left there is overwritten."""
+    """Where the files go. The tables are those of the last call; finished settings of every request are kept."""
     seed: Annotated[int, arg(metavar="N")] = 0
     """Seed of data, noise and exact samples."""
 
@@ -70,7 +77,7 @@ def run(options: Options) -> None:
     from ..report import Bar
     from ..storage import files
     from ..tasks.restore import league, settings
-    from ..tasks.restore.league import DIMS, EVALUATIONS, OPERATORS, STDS, Sizes, solvers_named
+    from ..tasks.restore.league import DIMS, EVALUATIONS, OPERATORS, STDS, Sizes, kept_settings, solvers_named
 
     plain: dict[str, Any] = QUICK if options.quick else {"dims": DIMS, "stds": STDS, "evaluations": EVALUATIONS}
     evaluations = options.evaluations or plain["evaluations"]
@@ -78,9 +85,18 @@ def run(options: Options) -> None:
         options.dims or plain["dims"], options.operators or tuple(OPERATORS), options.stds or plain["stds"]
     )
     at_least_one(**{f"evaluations[{i}]": count for i, count in enumerate(evaluations)})
-    solvers_named(options.solver or ("all",))
+    solvers = solvers_named(options.solver or ("all",))
     sizes = Sizes(options.n or Sizes.n, options.pairs or Sizes.pairs)
+    kept = kept_settings(out / SETTINGS, options.solver, solvers, evaluations, sizes, options.seed)
+    problems = list(dict.fromkeys(problems))
+    there = sum(1 for setting in problems if kept.read(setting) is not None)
     with files.lock(out):
+        print(
+            f"{len(problems)} setting{'s' * (len(problems) != 1)} (world, operator, noise), each with {len(solvers)} "
+            f"solver{'s' * (len(solvers) != 1)} at {listed(evaluations)} evaluations a sample"
+            + (f"; {there} were there" if there else ""),
+            flush=True,
+        )
         with Bar("league") as bar:
             rows = league(
                 list(options.solver) or None,
@@ -89,12 +105,16 @@ def run(options: Options) -> None:
                 sizes=sizes,
                 seed=options.seed,
                 workers=options.workers or cores(),
+                folder=kept.folder,
                 progress=lambda done, total, row: bar(done, total),
             )
         record = {
             "kind": "league",
             "sizes": vars(sizes),
             "seed": options.seed,
+            "solvers": kept.request["solvers"],
+            "evaluations": list(evaluations),
+            "settings_kept": there,
             "machine": machine(),
             "versions": versions(),
             "seconds": round(time.monotonic() - begun, 2),
@@ -110,7 +130,13 @@ def run(options: Options) -> None:
         f"(floor {floor(rows, 'calibration_floor'):.3f}). Half: how much of the truth lies in the central half of the "
         "samples (0.5 is right)."
     )
-    print(f"{out} holds league.csv and league.json: every setting by itself. {time.monotonic() - begun:.0f} s.")
+    print(f"{out} holds league.csv and league.json: every setting by itself. {duration(time.monotonic() - begun)}.")
+
+
+def listed(counts: Sequence[int]) -> str:
+    """Numbers in a sentence."""
+    *first, last = map(str, counts)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def cores() -> int:

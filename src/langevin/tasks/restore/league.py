@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,16 +20,19 @@ from torch import Tensor
 from ..._errors import UserError, check_integer, unknown
 from ..._registry import methods as rows
 from ...distributions import Noise
+from ...generate import versions
 from ...metrics.sliced import sliced_wasserstein
 from ...operators import Measurement
 from ...processes import VP
+from ...storage import files
 from ..own_files import module_of
 from .common import Watched, for_codes
+from .kept import KeptSettings
 from .problems import OPERATORS, Setting
 from .run import Method
 
-DIMS, STDS, EVALUATIONS = (16, 64), (0.05, 0.3), (20, 100, 1000)
-"""Dimensions of the worlds, standard deviations of the noise, and evaluations of the whole table."""
+DIMS, STDS, EVALUATIONS = (16, 64), (0.05, 0.3), (20, 100)
+"""Dimensions of the worlds, standard deviations of the noise, and evaluations of the table made in minutes; 1000 evaluations take more than an hour."""
 
 REFERENCES = {"exact": 1, "smc": 20}
 """Solvers that reach the posterior itself: each is run once, in so many steps, and stands in every column."""
@@ -70,6 +77,11 @@ class LeagueRow:
         """The row as plain numbers and text; None for a figure that is not there."""
         plain = lambda v: None if isinstance(v, float) and not math.isfinite(v) else v
         return {key: plain(value) for key, value in asdict(self).items()}
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> LeagueRow:
+        """The row that ``to_dict`` wrote."""
+        return cls(**{key: math.nan if value is None else value for key, value in values.items()})
 
 
 @dataclass(frozen=True)
@@ -225,6 +237,7 @@ def league(
     sizes: Sizes | None = None,
     seed: int = 0,
     workers: int = 1,
+    folder: Path | None = None,
     progress: Callable[[int, int, LeagueRow], None] | None = None,
 ) -> list[LeagueRow]:
     """Every solver in every setting at every number of evaluations.
@@ -237,37 +250,84 @@ def league(
         sizes: how much is drawn.
         seed: of data, noise and exact samples.
         workers: processes that work on a setting each; more than 1 for solvers by name.
-        progress: called as ``progress(done, total, row)``.
+        folder: where finished settings are kept as they come, and taken from if an earlier call of this request kept
+            them; for solvers by name.
+        progress: called as ``progress(done, total, row)`` of the rows that are still to be made.
     """
-    problems, sizes = settings() if problems is None else list(problems), sizes or Sizes()
+    problems = list(dict.fromkeys(settings() if problems is None else problems))
+    sizes = sizes or Sizes()
     for count in evaluations:
         check_integer("evaluations", count, 1)
     check_integer("workers", workers, 1)
     names = ["all"] if solvers is None else solvers
     known = solvers_named(names) if not isinstance(names, Mapping) else dict(names)
-    if workers > 1 and isinstance(names, Mapping):
-        raise UserError("workers must be 1 for solvers that are functions; give their names or FILE.py:FUNCTION")
-    total = len(problems) * sum(1 if name in REFERENCES else len(evaluations) for name in known)
-    found: list[LeagueRow] = []
+    if isinstance(names, Mapping) and (workers > 1 or folder is not None):
+        what = "workers must be 1" if workers > 1 else "folder must not be given"
+        raise UserError(f"{what} for solvers that are functions; give their names or FILE.py:FUNCTION")
+    kept = None if folder is None else kept_settings(folder, names, known, evaluations, sizes, seed)
+    there = [] if kept is None else [(setting, kept.read(setting)) for setting in problems]
+    found = {setting: [LeagueRow.of(row) for row in rows] for setting, rows in there if rows is not None}
+    left = [setting for setting in problems if setting not in found]
+    total, done = len(left) * rows_of_setting(known, evaluations), 0
 
     def take(row: LeagueRow) -> None:
-        found.append(row)
+        nonlocal done
+        done += 1
         if progress is not None:
-            progress(len(found), total, row)
+            progress(done, total, row)
 
-    if workers == 1 or len(problems) == 1:
-        for setting in problems:
+    def finish(setting: Setting, rows: list[LeagueRow]) -> None:
+        found[setting] = rows
+        if kept is not None:
+            kept.write(setting, [row.to_dict() for row in rows])
+
+    if workers == 1 or len(left) < 2:
+        for setting in left:
+            rows = []
             for row in judged(setting, known, evaluations, sizes, seed):
+                rows.append(row)
                 take(row)
-        return found
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(problems)), context, _one_thread) as pool:
-        jobs = [pool.submit(_judged, setting, list(names), evaluations, sizes, seed) for setting in problems]
-        for job in as_completed(jobs):
-            for row in job.result():
-                take(row)
-    order = {setting: i for i, setting in enumerate(problems)}
-    return sorted(found, key=lambda row: order[Setting(row.dim, row.operator, row.std)])
+            finish(setting, rows)
+    else:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(workers, len(left)), context, _as_worker) as pool:
+            jobs = {pool.submit(_judged, setting, list(names), evaluations, sizes, seed): setting for setting in left}
+            try:
+                for job in as_completed(jobs):
+                    finish(jobs[job], job.result())
+                    for row in job.result():
+                        take(row)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return [row for setting in problems for row in found[setting]]
+
+
+def rows_of_setting(solvers: Iterable[str], evaluations: Sequence[int]) -> int:
+    """How many rows a setting has."""
+    return sum(1 if name in REFERENCES else len(evaluations) for name in solvers)
+
+
+def kept_settings(
+    folder: Path, names: Iterable[str], solvers: Iterable[str], evaluations: Sequence[int], sizes: Sizes, seed: int
+) -> KeptSettings:
+    """The finished settings of a request: of these solvers, one's own with the checksums of their files, and versions.
+
+    Args:
+        folder: where they are.
+        names: of the solvers as they were given, some of them ``FILE.py:FUNCTION``.
+        solvers: their names.
+        evaluations, sizes, seed: see ``league``.
+    """
+    own = {name: path for path, _, name in (text.rpartition(":") for text in names if ".py:" in text)}
+    what = {name: _checksum(own[name]) if name in own else "registered" for name in solvers}
+    request = {"solvers": what, "evaluations": list(evaluations), "sizes": asdict(sizes), "seed": seed}
+    return KeptSettings(folder, {**request, "versions": versions()})
+
+
+def _checksum(path: str) -> str:
+    found: str = files.digest(files.read(Path(path)))["sha256"]
+    return found
 
 
 def judged(
@@ -286,8 +346,18 @@ def _judged(
     return list(judged(setting, solvers_named(names), evaluations, sizes, seed))
 
 
-def _one_thread() -> None:
+def _as_worker() -> None:
+    """One thread; ends at once when the user interrupts, and with the process whose worker this is."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def solvers_named(names: Sequence[str]) -> dict[str, Method]:
