@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -218,6 +219,54 @@ def test_publish(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     monkeypatch.setattr(Hub, "create_repo", refused)
     assert main([*words, str(tmp_path / "c"), "--push"]) == 2
     assert "me/digits cannot be pushed to: 401" in capsys.readouterr().err
+
+
+class Uploads:
+    """Stands for the Hub: a name without an owner is of its user, and what lies in an uploaded folder is kept."""
+
+    made: list[tuple[str, dict[str, Any]]] = []  # noqa: RUF012
+    files: dict[str, bytes] = {}  # noqa: RUF012
+
+    def __init__(self, token: str | None = None) -> None:
+        assert token == "a token"
+
+    def create_repo(self, repo_id: str, **options: Any) -> SimpleNamespace:
+        self.made.append((repo_id, options))
+        return SimpleNamespace(repo_id=repo_id if "/" in repo_id else f"me/{repo_id}")
+
+    def upload_folder(self, *, repo_id: str, folder_path: str | Path, **options: Any) -> str:
+        self.made.append((repo_id, options))
+        self.files.clear()
+        self.files.update({path.name: path.read_bytes() for path in Path(folder_path).iterdir()})
+        return f"https://huggingface.co/{repo_id}"
+
+
+@pytest.mark.parametrize("given", ["me/digits", "digits"])
+@pytest.mark.parametrize("by", ["push_to_hub", "save_pretrained"])
+def test_a_card_that_is_pushed_names_its_repository(
+    pipe: langevin.Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, by: str
+) -> None:
+    """With its owner, in the title and in the example, and with the figures that were given.
+
+    This once lost the owner: the mixin saves into a directory of its own and says no more than that.
+    """
+    monkeypatch.setattr("langevin.adapters.pipeline.HfApi", Uploads)
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Uploads)
+    Uploads.made.clear()
+    told: dict[str, Any] = {"evaluation": {"measures": {"precision": {"value": 0.5}}}, "samples": 2}
+    told |= {"private": True, "branch": "dev", "token": "a token"}
+    if by == "push_to_hub":
+        address = pipe.push_to_hub(given, **told)
+    else:
+        address = pipe.save_pretrained(tmp_path / "here", repo_id=given, push_to_hub=True, **told)
+    assert address == "https://huggingface.co/me/digits"
+    assert Uploads.made[0] == (given, {"private": True, "exist_ok": True})
+    assert Uploads.made[1][0] == "me/digits"
+    assert Uploads.made[1][1]["revision"] == "dev"
+    assert {"README.md", "config.json", "model.safetensors", "samples.png"} <= set(Uploads.files)
+    card = Uploads.files["README.md"].decode()
+    for words in ("\n# me/digits\n", 'Pipeline.from_pretrained("me/digits")', "| precision | 0.5 |"):
+        assert words in card
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from huggingface_hub import ModelHubMixin
+from huggingface_hub import HfApi, ModelHubMixin
 from torch import Tensor
 
 from .. import models, samplers, training
@@ -270,7 +271,7 @@ class Pipeline(ModelHubMixin, library_name="langevin", repo_url=HOME, tags=["dif
             evaluation: what ``langevin evaluate`` wrote, for the card.
             samples: images of the card's picture; 0 for none.
             config, model_card_kwargs: not used; ``huggingface_hub`` hands them over.
-            push_options: of ``push_to_hub``.
+            push_options: the others of ``push_to_hub``.
         """
         check_integer("samples", samples, 0)
         folder = Path(save_directory)
@@ -286,7 +287,57 @@ class Pipeline(ModelHubMixin, library_name="langevin", repo_url=HOME, tags=["dif
             about(without_paths(self.model)), name=name, licence=self.licence, evaluation=evaluation, picture=picture
         )
         files.replace(folder / "README.md", told.encode())
-        return self.push_to_hub(repo_id or folder.name, **push_options) if push_to_hub else None
+        if not push_to_hub:
+            return None
+        return self.push_to_hub(repo_id or folder.name, evaluation=evaluation, samples=samples, **push_options)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        evaluation: Mapping[str, Any] | None = None,
+        samples: int = 16,
+        commit_message: str = "Push model with langevin",
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        create_pr: bool | None = None,
+        allow_patterns: list[str] | str | None = None,
+        ignore_patterns: list[str] | str | None = None,
+        delete_patterns: list[str] | str | None = None,
+        config: Any = None,
+        model_card_kwargs: Any = None,
+    ) -> str:
+        """Push what ``save_pretrained`` writes to a repository of the Hub, which is made if it is not there.
+
+        The card names the repository as the Hub does, with its owner.
+
+        Args:
+            repo_id: ``owner/name``, or a name of your own repositories.
+            evaluation, samples: as of ``save_pretrained``.
+            commit_message, private, token, branch, create_pr: as of ``huggingface_hub``'s method of this name.
+            allow_patterns, ignore_patterns, delete_patterns: the same.
+            config, model_card_kwargs: not used; ``huggingface_hub`` knows them.
+
+        Returns:
+            The address of the commit.
+        """
+        api = HfApi(token=token)
+        name = api.create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id
+        with TemporaryDirectory() as place:
+            # The mixin's own would hand over the place alone, whose last part is the name without its owner.
+            self.save_pretrained(place, repo_id=name, evaluation=evaluation, samples=samples)
+            made = api.upload_folder(
+                repo_id=name,
+                folder_path=place,
+                commit_message=commit_message,
+                revision=branch,
+                create_pr=create_pr,
+                allow_patterns=allow_patterns,
+                ignore_patterns=ignore_patterns,
+                delete_patterns=delete_patterns,
+            )
+        return str(made)
 
 
 def without_paths(model: Any) -> Any:
