@@ -32,7 +32,8 @@ from .problems import OPERATORS, Setting
 from .run import Method
 
 DIMS, STDS, EVALUATIONS = (16, 64), (0.05, 0.3), (20, 100)
-"""Dimensions of the worlds, standard deviations of the noise, and evaluations of the table made in minutes; 1000 evaluations take more than an hour."""
+"""Dimensions of the worlds, standard deviations of the noise, and evaluations of the table that is made in minutes; 1000
+evaluations take more than an hour."""
 
 REFERENCES = {"exact": 1, "smc": 20}
 """Solvers that reach the posterior itself: each is run once, in so many steps, and stands in every column."""
@@ -81,7 +82,8 @@ class LeagueRow:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> LeagueRow:
         """The row that ``to_dict`` wrote."""
-        return cls(**{key: math.nan if value is None else value for key, value in values.items()})
+        figures: dict[str, Any] = {key: math.nan if value is None else value for key, value in values.items()}
+        return cls(**figures)
 
 
 @dataclass(frozen=True)
