@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from said import Run
 
-from langevin.tasks.restore.league import Problem, Row, league
+from langevin.tasks.restore.league import Problem, LeagueRow, league
 from langevin.tasks.restore.methods import pigdm
 from langevin.tasks.restore.run import Method
 
@@ -34,7 +34,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     made: list[tuple[str, str]] = []
     plain = Problem.judge
 
-    def judge(self: Problem, name: str, solver: Method, evaluations: int) -> Row:
+    def judge(self: Problem, name: str, solver: Method, evaluations: int) -> LeagueRow:
         if self.setting.operator == "random" and ("stop", "stop") in made:
             raise KeyboardInterrupt
         made.append((self.setting.operator, name))

@@ -32,7 +32,7 @@ from .problems import OPERATORS, Setting
 from .run import Method
 
 DIMS, STDS, EVALUATIONS = (16, 64), (0.05, 0.3), (20, 100)
-"""Dimensions of the worlds, standard deviations of the noise, and evaluations of the table that is made in minutes; 1000
+"""Dimensions of the worlds, standard deviations of the noise, and evaluations of the table made in minutes; 1000
 evaluations take more than an hour."""
 
 REFERENCES = {"exact": 1, "smc": 20}
