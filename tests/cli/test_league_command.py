@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from said import Run
 
-from langevin.tasks.restore.league import Problem, LeagueRow, league
+from langevin.tasks.restore.league import LeagueRow, Problem, league
 from langevin.tasks.restore.methods import pigdm
 from langevin.tasks.restore.run import Method
 
