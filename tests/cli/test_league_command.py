@@ -93,7 +93,7 @@ def test_what_is_kept_is_of_one_request(langevin: Run, tmp_path: Path, judged: l
     assert made("--evaluations", 4) == 2
     assert made("--n", 17) == 4
     assert made() == 0
-    mine.write_text(text.replace("steps=steps", "steps=steps, data_std=1.0"))
+    mine.write_text(text.replace("steps=steps", "steps=steps, sigma_data=1.0"))
     assert made() == 4
     mine.write_text(text)
     assert made() == 0
