@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,45 @@ def test_an_interval_without_a_step_is_told(langevin: Run, model: Path, tmp_path
     assert said.code == 0, said.err
     assert said.err.count("interval 1000 2000 holds no step") == 1
     assert "holds no step" not in langevin(*words, "--interval", 0.3, 5).err
+
+
+def test_a_finished_request_is_left(langevin: Run, model: Path, classifier: Path, tmp_path: Path) -> None:
+    """The same call draws nothing; another one, or one whose files are not whole any more, draws anew."""
+    out = tmp_path / "out"
+    base = ["guide", model, "--label", 3, "-n", 2, "--steps", 2, "--out", out]
+    other = tmp_path / "classifier"
+    shutil.copytree(classifier, other)
+    by_classifier = ["--method", "classifier", "--classifier", other]
+
+    def drew(*more: object) -> bool:
+        said = langevin(*base, *more)
+        assert said.code == 0, said.err
+        there = f"{out}: the 2 samples of this request are there; nothing was drawn.\n"
+        assert said.out == there or "2 samples by" in said.out
+        return said.out != there
+
+    assert drew()
+    first = (out / "samples.npz").read_bytes()
+    when = (out / "sample.json").stat().st_mtime_ns
+    assert not drew("--scale", 3, "--batch", 2)  # the default, and what changes no sample
+    assert (out / "sample.json").stat().st_mtime_ns == when
+    changes = (["--scale", 2], ["--seed", 1], ["--label", 4], ["--threshold", 0.9], ["--interval", 0.3, 5])
+    for more in (*changes, ["--negative-label", 1], ["--sampler", "ddim"], by_classifier):
+        assert drew(*more)
+        assert not drew(*more)
+    with open(other / "config.json", "a", encoding="utf-8") as file:
+        file.write("\n")
+    assert drew(*by_classifier)
+    assert drew("--images")
+    assert not drew("--images")
+    next((out / "images").iterdir()).unlink()
+    (out / "images").rename(tmp_path / "images")
+    assert drew("--images")
+    assert drew()
+    assert (out / "samples.npz").read_bytes() == first
+    (out / "samples.npz").write_bytes(first[:-1])
+    assert drew()
+    assert (out / "samples.npz").read_bytes() == first
 
 
 def test_one_scale_in_the_help(langevin: Run) -> None:

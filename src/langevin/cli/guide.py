@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from .._duration import duration
 from .._errors import UserError
 from .given import class_names, conditions
 from .options import Name, Number, Unscaled, Whole, at_least_one, check_guidance, class_index, writable
-from .sample import own_device, write
+from .sample import condition_checksum, own_device, own_images, write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +31,8 @@ class Options:
 
     Writes what `langevin sample` writes: DIR/samples.npz, a picture, and DIR/sample.json, which says how.
     A scale above 1 makes samples more typical of the condition and less varied; it does not sample p(x) p(y|x)^W. With
-    --particles a classifier's law itself is reached, by weighted particles.
+    --particles a classifier's law itself is reached, by weighted particles. The same call, once it is finished, draws
+    nothing.
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
@@ -63,7 +65,7 @@ class Options:
     given: UseAppendAction[tuple[str, ...]] = ()
     """Another condition that the model takes, as NAME=VALUE."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("guided")
-    """Where they go; what an earlier call left there is overwritten."""
+    """Where they go; samples of another request that an earlier call left there are overwritten."""
     images: bool = False
     """Write every sample as a PNG of its own too, in DIR/images."""
     sampling: Annotated[Unscaled, arg(name="")] = field(default_factory=Unscaled)
@@ -81,7 +83,7 @@ def run(options: Options) -> None:
     import torch
 
     from ..adapters import loading
-    from ..generate import generate, in_process, plan
+    from ..generate import generate, in_process, model_digest, plan
     from ..guidance import noise_level
     from ..report import Bar
     from ..storage import files
@@ -106,6 +108,7 @@ def run(options: Options) -> None:
         also,
         options.threshold,
     )
+    others = {"classifier": options.classifier, "weak": options.weak}
     classifier = None if options.classifier is None else load_classifier(options.classifier, device)
     weak = None if options.weak is None else loading.load_denoiser(options.weak, own=False, device=device)
     beside: dict[str, Any] = {}
@@ -117,6 +120,20 @@ def run(options: Options) -> None:
     given = conditions(options.given, None if beside else options.label, model)
     if options.particles is not None and (options.method != "classifier" or options.label is None):
         raise UserError("particles are for --method classifier with one --label, whose law they reach")
+    request = {
+        "command": "guide",
+        "model": model_digest(options.model),
+        **{name: None if place is None else model_digest(place) for name, place in others.items()},
+        **asdict(asked),
+        "scale": asked.weight,
+        "recipe": recipe.words(),
+        **{name: getattr(options, name) for name in ("n", "label", "particles", "images")},
+        "given": {name: v if isinstance(v, int) else condition_checksum(v) for name, v in given.items()},
+    }
+    request = json.loads(files.as_json(request))
+    if finished(out, request):
+        print(f"{out}: the {options.n} samples of this request are there; nothing was drawn.")
+        return
 
     def guide(own: NetworkDenoiser, condition: Mapping[str, Any]) -> tuple[Denoiser, Plan]:
         all_given = {**beside, **condition}
@@ -138,7 +155,7 @@ def run(options: Options) -> None:
         return guided, how
 
     with files.lock(out):
-        about = {**asdict(asked), "scale": asked.weight, "classifier": options.classifier, "weak": options.weak}
+        about = {**asdict(asked), "scale": asked.weight, **others}
         with Bar("sampling") as bar:
             if options.particles is None:
                 drawn = generate(model, recipe, options.n, given=given, progress=bar, guide=guide)
@@ -149,11 +166,26 @@ def run(options: Options) -> None:
                 about |= weights
         label = beside.get("label", drawn.label)
         record = {"model": options.model, "trained_steps": model.config.get("steps"), **drawn.record, "guidance": about}
+        record["request"] = request
         write(out, drawn.x, label, model.output, record, names, options.images)
     print(
         f"{out}: {options.n} samples by {options.method} guidance at {asked.weight:g} in {duration(drawn.seconds)}, "
         f"{drawn.evaluations} network evaluations each (sampler {record['sampler']})."
     )
+
+
+def finished(out: Path, request: Mapping[str, Any]) -> bool:
+    """Whether a directory holds the samples of a request, whole."""
+    from ..storage import files
+
+    try:
+        record = files.read_json(files.place(out, "sample.json"))
+        if record.get("request") != request:
+            return False
+        files.agree(out, record["files"])
+    except UserError:
+        return False
+    return not request["images"] or own_images(out)
 
 
 def load_classifier(place: str, device: str | None) -> NoisyClassifier:

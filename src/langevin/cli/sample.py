@@ -162,20 +162,25 @@ def request(place: str, model: NetworkDenoiser, recipe: Recipe, n: int, size: in
     from ..adapters import hub
     from ..denoisers.conditions import KINDS, labels_in_turn
     from ..generate import Request, model_digest
-    from ..storage import files
 
     label = given.get("label", "in turn" if labels_in_turn(model.condition_sizes, given) else None)
     beside = {}
     for name, value in given.items():
         if name == "label":
             continue
-        if isinstance(value, str):
-            beside[name] = files.digest(value.encode())["sha256"]
-            continue
-        if value.ndim != len(KINDS[name].axes):
+        if not isinstance(value, str) and value.ndim != len(KINDS[name].axes):
             raise UserError(f"{name} must be one for all samples where they are drawn in shards, got one each")
-        beside[name] = files.digest(f"{value.dtype} {tuple(value.shape)} ".encode() + value.numpy().tobytes())["sha256"]
+        beside[name] = condition_checksum(value)
     return Request(n, size, label, recipe, model.output_shape, model_digest(hub.find(place)), given=beside)
+
+
+def condition_checksum(value: str | Tensor) -> str:
+    """The SHA-256 of a condition: of a text, or of the type, shape and numbers of an array."""
+    from ..storage import files
+
+    text = value if isinstance(value, str) else f"{value.dtype} {tuple(value.shape)} "
+    found: str = files.digest(text.encode() + (b"" if isinstance(value, str) else value.numpy().tobytes()))["sha256"]
+    return found
 
 
 def _shards(
@@ -210,11 +215,11 @@ def _check_images(out: Path, model: NetworkDenoiser, shard_size: int | None) -> 
         raise UserError("images are written beside samples.npz; leave out --images, or --shard-size")
     if len(model.output_shape) != 3:
         raise UserError(f"images need a model of images; this one makes samples of shape {model.output_shape}")
-    if (out / IMAGES).exists() and not _own_images(out):
+    if (out / IMAGES).exists() and not own_images(out):
         raise UserError(f"out holds {out / IMAGES}, which this command did not write; choose another --out")
 
 
-def _own_images(out: Path) -> bool:
+def own_images(out: Path) -> bool:
     """Whether a directory's images are those that an earlier call says it wrote, and nothing else."""
     from ..storage import files
 
@@ -272,7 +277,7 @@ def write(
             of = [None] * len(x) if label is None else [names[k] for k in label.tolist()]
             single = {file: made.stamp(png, file, index=i, label=of[i]) for i, (file, png) in enumerate(single.items())}
         contents |= single
-    stale = not images and _own_images(out)
+    stale = not images and own_images(out)
     files.publish(out, {**contents, "sample.json": files.as_json(record)})
     if stale:
         files.remove(out / IMAGES)

@@ -27,7 +27,8 @@ class Empirical(World):
     Args:
         points: ``(N, *shape)``, floating, or int64 tokens.
         weights: ``(N,)``, ≥ 0; equal if not given.
-        labels: int64 ``(N,)``; each point its own if not given.
+        labels: int64 ``(N,)``; each point its own if not given, so that ``given(label=k)``, and what edits or guides by
+            ``label=k``, then means the point k alone.
         chunk: how many numbers are compared at a time, which bounds the memory.
     """
 
