@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, UseAppendAction, arg
 
 from .._duration import duration
-from .._errors import UserError
+from .._errors import UserError, check_numbers
 from .given import class_names, conditions
 from .options import Name, Number, Unscaled, Whole, at_least_one, check_guidance, class_index, writable
 from .sample import condition_checksum, own_device, own_images, write
@@ -77,6 +77,8 @@ def run(options: Options) -> None:
     """Guide, sample, write."""
     out = writable(options.out)
     at_least_one(n=options.n, particles=options.particles)
+    ends = {f"interval[{i}]": end for i, end in enumerate(options.interval or ())}
+    check_numbers(**ends, **({} if options.rescale is None else {"rescale": options.rescale}))
     if options.scale is not None:
         check_guidance(options.scale, "scale")
     recipe = options.sampling.recipe()
