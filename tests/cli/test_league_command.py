@@ -114,10 +114,10 @@ def test_a_killed_call_goes_on(langevin: Run, tmp_path: Path, number: signal.Sig
     """With workers: a signal to the call, after which no process of it is left, and the same call goes on."""
     out = tmp_path / "out"
     words = [str(w) for w in ("league", *WORDS[:-2], "--workers", 2, "--out", out)]
-    words[words.index("4") : words.index("6") + 1] = ["60", "90"]
+    words[words.index("4") : words.index("6") + 1] = ["40", "60"]
     call = subprocess.Popen([sys.executable, "-m", "langevin", *words], stdout=subprocess.PIPE, start_new_session=True)
-    end = time.monotonic() + 300
-    while not list((out / "settings").glob("*.json")):
+    end = time.monotonic() + 900
+    while not list((out / "settings").glob("[0-9]*.json")):  # and no file that is being written
         assert time.monotonic() < end
         assert call.poll() is None, "it was done before it could be stopped"
         time.sleep(0.02)
@@ -125,7 +125,7 @@ def test_a_killed_call_goes_on(langevin: Run, tmp_path: Path, number: signal.Sig
         os.killpg(call.pid, number)  # as a terminal does
     else:
         call.kill()
-    call.wait(30)
+    call.wait(300)
     while time.monotonic() < end:
         try:
             os.killpg(call.pid, 0)

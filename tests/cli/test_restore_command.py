@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from PIL import Image
 from said import Run
 
 from langevin import operators
+from langevin.cli.measurement import counts_as_picture, measured, noise_law
 from langevin.cli.restore import figures
+from langevin.tasks.restore import fit
 
 
 def picture(path: Path, height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -81,7 +84,9 @@ def test_a_smaller_picture_is_enlarged(langevin: Run, model: Path, tmp_path: Pat
     assert "psnr_of_the_mean" not in record
 
 
-@pytest.mark.parametrize("task", ["super-resolution=2", "blur=1", "jpeg=40", "uncrop=0.5", "fourier=2", "radon=6"])
+@pytest.mark.parametrize(
+    "task", ["super-resolution=2", "blur=1", "jpeg=40", "uncrop=0.5", "fourier=2", "radon=6", "radon=6:90"]
+)
 def test_every_task_of_grey_pictures(langevin: Run, model: Path, tmp_path: Path, task: str) -> None:
     picture(tmp_path / "a.png", 8, 8)
     words = ["restore", tmp_path / "a.png", "--model", model, "--task", task, "--simulate", "--out", tmp_path / "out"]
@@ -129,6 +134,49 @@ def test_what_does_not_fit_is_told(langevin: Run, model: Path, tmp_path: Path) -
     assert "do not explain" not in said.err
 
 
+def test_counts(langevin: Run, model: Path, tmp_path: Path) -> None:
+    """Poisson noise in place of a std: the record has it, and no pixel is kept, since none is known exactly."""
+    picture(tmp_path / "a.png", 8, 8)
+    mask(tmp_path / "m.png", 8, 8)
+    for i, words in enumerate(
+        (["--task", "blur=1", "--simulate"], ["--task", "inpaint", "--mask", tmp_path / "m.png"])
+    ):
+        out = tmp_path / f"{i}"
+        words = ["restore", tmp_path / "a.png", "--model", model, *words, "--noise", "poisson=40", "--out", out, *FAST]
+        said = langevin(*words)
+        assert said.code == 0, said.err
+        assert "1 image restored by daps" in said.out
+        record = json.loads((out / "a.json").read_text())
+        assert record["request"]["noise"] == "poisson=40"
+        assert "std" not in record["request"]
+        assert "residual_over_std" not in record
+        assert "0 images restored" in langevin(*words).out
+    made = [np.asarray(Image.open(tmp_path / "1" / f"a-{i}.png")) for i in range(2)]
+    assert (made[0] != made[1])[6:].any()
+
+
+@dataclass
+class Asking:
+    """Options that a measurement depends on."""
+
+    simulate: bool
+    task: str = "blur=1"
+    seed: int = 5
+
+
+def test_a_picture_says_its_counts() -> None:
+    """A pixel stands for gain·(x + 1) photons, to the nearest; of a whole picture they are drawn."""
+    x = torch.linspace(-1, 1, 64, dtype=torch.float64).reshape(1, 8, 8)
+    law, blur = noise_law("poisson=50", None, "blur"), operators.gaussian_blur(1.0)
+    y = measured(Asking(False), law, blur, x, (1, 8, 8))
+    torch.testing.assert_close(y[0], torch.round(50 * (x + 1)))
+    assert float((counts_as_picture(y[0], law) - x).abs().max()) <= 0.5 / 50 + 1e-12
+    drawn = measured(Asking(True), law, blur, x, (1, 8, 8))
+    assert torch.equal(drawn, operators.measure(blur, x[None], operators.PoissonNoise(50.0), 5).y)
+    exact = fit(operators.Measurement(blur, law.rate(blur(x[None])), law), x[None])
+    assert exact.residual < 1e-12
+
+
 def test_a_folder_goes_on(langevin: Run, model: Path, tmp_path: Path) -> None:
     for i, name in enumerate(("a", "deep/b")):
         picture(tmp_path / "in" / f"{name}.png", 8, 8, i)
@@ -161,6 +209,17 @@ def test_a_folder_goes_on(langevin: Run, model: Path, tmp_path: Path) -> None:
         (["--task", "inpaint", "--mask", "black.png"], "is black everywhere: nothing is to be restored"),
         (["--task", "inpaint", "--mask", "white.png"], "is white everywhere: nothing is known"),
         *((["--task", task], "take --task inpaint --mask") for task in ("random", "strokes=0.2", "box")),
+        (["--task", "blur=1", "--noise", "poison=3"], "noise must be poisson=GAIN"),
+        (["--task", "blur=1", "--noise", "poisson=0"], "got 'poisson=0'; Gaussian noise is --std"),
+        (["--task", "blur=1", "--noise", "poisson=5", "--std", "0.1"], "got 0.1 beside --noise poisson=5"),
+        (["--task", "radon=6", "--simulate", "--noise", "poisson=5"], "got --task radon; take --std"),
+        (
+            ["--task", "blur=1", "--noise", "poisson=5", "--method", "dps"],
+            "noise must be Gaussian for method 'dps', got PoissonNoise(gain=5.0, offset=1.0); methods of any noise: ",
+        ),
+        (["--task", "radon=6:200", "--simulate"], "operator radon=6:200: degrees must lie in (0, 180]"),
+        (["--task", "blur=1", "--method", "smc", "--method-options", "particle", "8"], "It takes particles."),
+        (["--task", "blur=1", "--method", "smc", "--method-options", "particles", "0"], "particles must be an integer"),
         (["--task", "blur=-1"], "operator blur=-1: std must be > 0"),
         (["--task", "super-resolution=0"], "operator super-resolution=0: factor must be > 1"),
         (["--task", "uncrop=2"], "operator uncrop=2: box must"),

@@ -31,6 +31,7 @@ CASES = {
     "fourier=4": O.Fourier,
     "coils=3": O.Fourier,
     "radon=30": O.Radon,
+    "radon=30:120": O.Radon,
     "phase": O.Phase,
     "saturate=3": O.Saturate,
 }
@@ -69,6 +70,8 @@ def test_they_are_what_they_say():
     assert same("fourier", O.Fourier(MASK), mask=MASK)
     assert same("compressed-sensing=0.5", O.compressed_sensing((1, 16, 16), 128, 3), seed=3)
     assert same("radon=7", O.Radon(7))
+    assert same("radon=4:120", O.Radon([0.0, 30.0, 60.0, 90.0]))
+    assert same("radon = 7 : 180", O.Radon(7))
     assert O.create_operator("fourier=2", (2, 16, 16)).channels == 2
     assert O.create_operator("coils", (2, 16, 16)).coils.shape == (8, 16, 16)
 
@@ -93,6 +96,14 @@ def test_they_are_what_they_say():
         ("super-resolution=5", {}, "factor must divide"),
         ("super-resolution=32", {}, "factor must divide"),
         ("radon=0", {}, "angles must be"),
+        ("radon=0:90", {}, "operator radon=0:90: views must be an integer of at least 1, got 0"),
+        ("radon=4:0", {}, r"degrees must lie in \(0, 180\], half a turn being the whole, got 0"),
+        ("radon=4:181", {}, r"degrees must lie in \(0, 180\], half a turn being the whole, got 181"),
+        ("radon=4:", {}, "operator radon takes a number after the colon, got ''"),
+        ("radon=4:wide", {}, "operator radon takes a number after the colon, got 'wide'"),
+        ("radon=4.5:90", {}, "operator radon takes an integer, got '4.5'"),
+        ("radon=:90", {}, "operator radon takes an integer, got ''"),
+        ("blur=2:3", {}, "operator blur takes one number, got 'blur=2:3'"),
         ("uncrop=1", {}, "box must be between"),
         ("fourier=0.5", {}, "acceleration must be"),
     ],

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..denoisers import Denoiser
-    from ..operators import Operator
+    from ..operators import MeasurementNoise, Operator
     from ..tasks.pictures import Picture
 
 
@@ -31,6 +31,53 @@ SIMULATED = ("compressed-sensing", "fourier", "coils", "radon", "phase")
 
 ENLARGING = ("super-resolution", "bicubic")
 """Tasks whose measurement is smaller than what is restored, by a factor."""
+
+
+KNOWN = ("inpaint", "uncrop", "box", "random", "strokes")
+"""Tasks whose measurement is some of the pixels."""
+
+STD = 0.02
+"""Standard deviation of the noise of other tasks, if none is given."""
+
+
+def noise_law(noise: str | None, std: float | None, task: str) -> MeasurementNoise:
+    """The law of the noise that is asked for.
+
+    Args:
+        noise: ``poisson=GAIN``, or None for Gaussian noise.
+        std: of Gaussian noise; if not given, 0 where pixels are known, else ``STD``.
+        task: its name, without a number.
+
+    Raises:
+        UserError: for what is no noise, both of them, or counts of what is no picture.
+    """
+    from ..operators import GaussianNoise, PoissonNoise
+    from ..operators.create import number_of
+
+    if noise is None:
+        return GaussianNoise((0.0 if task in KNOWN else STD) if std is None else std)
+    name, _, number = (part.strip() for part in noise.partition("="))
+    gain = number_of(number)
+    if name != "poisson" or gain is None or not gain > 0:
+        raise UserError(
+            f"noise must be poisson=GAIN, GAIN > 0 the counts that are expected of middle grey (white has twice as "
+            f"many), such as poisson=50, got {noise!r}; Gaussian noise is --std"
+        )
+    if std is not None:
+        raise UserError(f"std is of Gaussian noise, got {std:g} beside --noise {noise}; leave out one of them")
+    if task in SIMULATED:
+        raise UserError(
+            f"noise poisson is for measurements that are pictures, whose pixels are intensities, got --task {task}; "
+            "take --std"
+        )
+    return PoissonNoise(gain)
+
+
+def counts_as_picture(y: Tensor, law: MeasurementNoise) -> Tensor:
+    """A measurement in the range of pictures: of counts, the intensities that they stand for."""
+    from ..operators import PoissonNoise
+
+    return y / law.gain - law.offset if isinstance(law, PoissonNoise) else y
 
 
 def job(
@@ -129,12 +176,18 @@ def shown_measurement(y: Tensor, model: Denoiser) -> np.ndarray:
     return pictures.to_pixels(y, model)
 
 
+<<<<<<< HEAD
 def measured(options: MeasurementOptions, std: float, operator: Operator, x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The measurement: made of the whole picture, or the picture itself."""
     from ..operators import Inpaint, measure
+=======
+def measured(options: Asked, law: MeasurementNoise, operator: Operator, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The measurement: made of the whole picture, or the picture itself, or the counts that its pixels stand for."""
+    from ..operators import Inpaint, PoissonNoise, measure
+>>>>>>> h-c
 
     if options.simulate:
-        return measure(operator, x[None], std, options.seed).y
+        return measure(operator, x[None], law, options.seed).y
     wanted = operator.measured(shape)
     if len(wanted) == 3 and wanted[0] == 1 != x.shape[0]:  # a grey measurement of a picture in colour
         from ..operators import Colourise
@@ -142,7 +195,8 @@ def measured(options: MeasurementOptions, std: float, operator: Operator, x: Ten
         x = Colourise()(x[None])[0]
     if tuple(x.shape) != tuple(wanted):
         raise UserError(f"the picture must be {wanted} for this task, got {tuple(x.shape)}")
-    return operator(x[None]) if isinstance(operator, Inpaint) else x[None]
+    y = operator(x[None]) if isinstance(operator, Inpaint) else x[None]
+    return law.rate(y).round() if isinstance(law, PoissonNoise) else y
 
 
 def larger(model: Any, shape: tuple[int, ...], overlap: int | None, batch: int) -> Denoiser:

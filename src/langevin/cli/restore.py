@@ -13,7 +13,18 @@ from tyro.conf import Positional, UseAppendAction, arg
 from .._duration import duration
 from .._errors import UserError, unknown
 from .given import conditions
-from .measurement import bounds, enlarged, job, larger, measured, placed, shown_measurement, shown_std
+from .measurement import (
+    bounds,
+    counts_as_picture,
+    enlarged,
+    job,
+    larger,
+    measured,
+    noise_law,
+    placed,
+    shown_measurement,
+    shown_std,
+)
 from .options import Name, Number, Whole, at_least_one, check_seed, device_named, json_value, writable
 from .words import provenance
 
@@ -43,8 +54,8 @@ class Options:
     """What was done, a name and its number. Pixels: inpaint (--mask), box=SHARE of the sides hidden, strokes=SHARE of
     the pixels hidden, random=SHARE of the pixels known, uncrop=SHARE of the sides known. Pictures:
     super-resolution=FACTOR, bicubic=FACTOR, blur=PIXELS, motion-blur=PIXELS, colourise, jpeg=QUALITY, saturate=GAIN.
-    Scans: fourier=FOLD (one line in so many), coils=COUNT, radon=VIEWS, compressed-sensing=SHARE of numbers,
-    phase=OVERSAMPLING."""
+    Scans: fourier=FOLD (one line in so many), coils=COUNT, radon=VIEWS or radon=VIEWS:DEGREES (over so many of 180),
+    compressed-sensing=SHARE of numbers, phase=OVERSAMPLING."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("restored")
     """Where the results go."""
     mask: Name = None
@@ -53,11 +64,13 @@ class Options:
     std: Number = None
     """Standard deviation of the noise of the measurement, in units of the data, which lie in [-1, 1]. If not given, 0
     where pixels are known (inpaint, uncrop, box, random, strokes), which then come back byte for byte, else 0.02."""
+    noise: Annotated[str | None, arg(metavar="poisson=GAIN", help_behavior_hint="")] = None
+    """Counts in place of --std, of any task but scans: GAIN of middle grey are expected, twice as many of white."""
     simulate: bool = False
     """The input is whole: damage it, restore it, and measure the result against it."""
     method: Name = None
-    """By its name (`langevin methods --category inverse`); pigdm if not given, diffpir for what is not linear,
-    ldps for latent models."""
+    """By its name (`langevin methods --category inverse`); pigdm if not given, diffpir for what is not linear, daps
+    with --noise, ldps for latent models."""
     method_options: Annotated[dict[str, str], arg(metavar="KEY VALUE ...", help_behavior_hint="")] = field(
         default_factory=dict
     )
@@ -76,7 +89,7 @@ class Options:
     seed: Annotated[int, arg(metavar="N")] = 0
     """Seed of the noise, the same for every picture."""
     batch: Annotated[int, arg(metavar="N")] = 64
-    """Images, or tiles, carried at a time."""
+    """Images, or tiles, carried at a time; of smc each with its particles."""
     no_metadata: bool = False
     """Leave out of the pictures how they were made, which `langevin replay` draws them again by."""
     device: Name = None
@@ -86,14 +99,8 @@ class Options:
 REQUEST = ("task", "mask", "simulate", "label", "n", "steps", "overlap", "seed")
 """Options that results depend on, as the record has them."""
 
-KNOWN = ("inpaint", "uncrop", "box", "random", "strokes")
-"""Tasks whose measurement is some of the pixels."""
-
 INVENTED = ("box", "random", "strokes")
 """Tasks that choose where the damage is."""
-
-STD = 0.02
-"""Standard deviation of the noise of other tasks, if none is given."""
 
 INTERVAL = 0.9
 """The probability of the intervals whose coverage is told."""
@@ -119,8 +126,8 @@ def run(options: Options) -> None:
     task = options.task.partition("=")[0].strip()
     if task not in operators.NAMED:
         raise unknown("task", task, operators.NAMED)
-    std = (0.0 if task in KNOWN else STD) if options.std is None else options.std
-    operators.GaussianNoise(std)
+    law = noise_law(options.noise, options.std, task)
+    std = law.std if isinstance(law, operators.GaussianNoise) else None
     if options.method is not None:
         restoring.check_options(*restoring.method_named(options.method), settings)
     if (task == "inpaint") != (options.mask is not None):
@@ -146,7 +153,7 @@ def run(options: Options) -> None:
         "method": options.method,
         "method_options": settings,
         **{name: getattr(options, name) for name in REQUEST},
-        "std": std,
+        **({"std": std} if options.noise is None else {"noise": options.noise}),
         "given": list(options.given),
     }
     beside = {name: [mask] for name, mask in drawn.items() if mask is not None}
@@ -165,18 +172,22 @@ def run(options: Options) -> None:
             raise UserError(f"mask {mask} is {'white' if bool(free[0, 0]) else 'black'} everywhere: {left_out}")
         jobs[name] = job(options, model, (height, width), free)
         inner = restoring.on_states(model, jobs[name][0])
-        method = options.method or restoring.default_method(inner)
+        method = options.method or restoring.default_method(inner, law)
         restoring.check_options(*restoring.method_named(method), settings)
         restoring.check_method(method, inner)
+<<<<<<< HEAD
     if how is not None:  # the method and the noise that were chosen
         results = replace(results, made=replace(how, settings={**how.settings, "method": method, "std": std}))
+=======
+        restoring.check_noise(method, inner, law)
+>>>>>>> h-c
     left, begun = results.left(found), time.monotonic()
     with files.lock(out):
         for number, (name, path) in enumerate(left):
             operator, shape, free = jobs[name]
             picture, started = pictures.read(name, path, model), time.monotonic()
             given_x, given_pixels = placed(picture, operator, shape)
-            y = measured(options, std, operator, given_x, shape)
+            y = measured(options, law, operator, given_x, shape)
             own = told.counted()
             title = f"restoring {name}" + (f" ({number + 1} of {len(left)})" if len(left) > 1 else "")
             with Bar(title) as bar:
@@ -184,7 +195,7 @@ def run(options: Options) -> None:
                     larger(own, shape, options.overlap, options.batch),
                     operator,
                     y,
-                    std,
+                    law,
                     method=method,
                     n=options.n,
                     steps=options.steps,
@@ -194,11 +205,10 @@ def run(options: Options) -> None:
                     put_back=False,  # ``fit`` judges the method
                     **settings,
                 ).cpu()
-            law = operators.GaussianNoise(std)
             # Before known pixels are put in: what the solver itself has reached.
             found_fit = restoring.fit(operators.Measurement(operator, y.cpu(), law), x, bounds(model))
             whole = picture.x if options.simulate else None
-            kept = None if free is None or std > 0 else free
+            kept = None if free is None or std != 0 else free
             if kept is not None:
                 x = torch.where(kept, x, given_x.to(x))
             lost = None if model.autoencoder is None else restoring.codec_residual(model, operator, x)
@@ -217,7 +227,7 @@ def run(options: Options) -> None:
                 "calls": own.counter.calls,
                 "seconds": round(time.monotonic() - started, 3),
                 "residual": round(found_fit.residual, 6),
-                "residual_over_std" if std > 0 else "residual_over_range": round(found_fit.relative, 4),
+                "residual_over_std" if std else "residual_over_range": round(found_fit.relative, 4),
                 "share_outside_range": round(found_fit.outside or 0.0, 6),
                 **({} if lost is None else {"codec_residual": round(lost, 6)}),
                 **({"std_shown_white": float(spread.max())} if several else {}),
@@ -227,7 +237,8 @@ def run(options: Options) -> None:
             if free is not None:
                 columns.append(("to restore", np.repeat(free.numpy()[..., None].astype(np.uint8) * 255, shape[0], 2)))
             elif options.simulate and y.ndim == 4:
-                columns.append(("measured", enlarged(shown_measurement(y[0].cpu(), model), shape)))
+                seen = counts_as_picture(y[0].cpu(), law)
+                columns.append(("measured", enlarged(shown_measurement(seen, model), shape)))
             columns += [(f"sample {i}", one) for i, one in enumerate(made[: pictures.STRIP - 2])]
             if several:
                 columns += [("mean", more[0]), ("std", more[1])]

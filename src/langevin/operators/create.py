@@ -19,7 +19,7 @@ from .jpeg import JPEG
 from .masks import Uncrop, box_mask, free_form_mask, random_mask
 from .matrix import compressed_sensing
 from .nonlinear import Phase, Saturate
-from .radon import Radon
+from .radon import Radon, limited_angle
 from .super_resolution import SuperResolution
 
 
@@ -32,12 +32,14 @@ class Named:
         help: one line.
         default: the number if none is written; None where one must be, NaN where the name takes none.
         whole: whether it must be an integer.
+        second: of the number and a second one that may follow it after a colon; None where there is none.
     """
 
     make: Callable[[float, Shape, Tensor | None, int], Operator]
     help: str
     default: float | None = None
     whole: bool = False
+    second: Callable[[float, float], Operator] | None = None
 
 
 def _inpaint(value: float, shape: Shape, mask: Tensor | None, seed: int) -> Operator:
@@ -76,18 +78,34 @@ NAMED = {
     ),
     "fourier": Named(_fourier, "MRI: one in this many lines of the Fourier transform, or a mask that is given", 4.0),
     "coils": Named(_coils, "MRI with this many coils, one in 4 lines or a mask that is given", 8.0, True),
-    "radon": Named(lambda v, s, m, r: Radon(int(v)), "CT: this many views, evenly spaced", None, True),
+    "radon": Named(
+        lambda v, s, m, r: Radon(int(v)),
+        "CT: this many views, evenly spaced over 180 degrees; VIEWS:DEGREES over so many",
+        None,
+        True,
+        lambda views, degrees: limited_angle(int(views), degrees),
+    ),
     "phase": Named(lambda v, s, m, r: Phase(v), "amplitudes of the Fourier transform, oversampled so often", 2.0),
     "saturate": Named(lambda v, s, m, r: Saturate(v), "multiplied by a gain and cut off at -1 and 1", 2.0),
 }
 """What :func:`create_operator` makes, by name."""
 
 
+def number_of(text: str) -> float | None:
+    """A finite number as it is written; None for what is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
 def create_operator(text: str, shape: Shape, *, mask: Tensor | None = None, seed: int = 0) -> Operator:
     """The operator that a text stands for, on data of a shape.
 
     Args:
-        text: a name of ``NAMED``, with a number where it takes one: ``jpeg=20``.
+        text: a name of ``NAMED``, with a number where it takes one: ``jpeg=20``; of ``radon`` with a second one,
+            ``radon=30:120``.
         shape: of the data, ``(C, H, W)``.
         mask: for ``inpaint``, and for ``fourier`` and ``coils`` in place of theirs.
         seed: of what is random in the operator.
@@ -102,22 +120,26 @@ def create_operator(text: str, shape: Shape, *, mask: Tensor | None = None, seed
     if name not in NAMED:
         raise UserError(f"unknown operator {name!r}.{nearest(name, NAMED)} Known: {', '.join(NAMED)}.")
     row = NAMED[name]
-    value = row.default
+    value, extra = row.default, None
     if equals:
         if value is not None and math.isnan(value):
             raise UserError(f"operator {name} takes no number, got {text!r}")
-        try:
-            value = float(number)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value) or (row.whole and value != int(value)):
+        number, colon, last = number.partition(":")
+        value = number_of(number)
+        if value is None or (row.whole and value != int(value)):
             raise UserError(f"operator {name} takes {'an integer' if row.whole else 'a number'}, got {number!r}")
+        if colon and row.second is None:
+            raise UserError(f"operator {name} takes one number, got {text!r}")
+        extra = number_of(last)
+        if colon and extra is None:
+            raise UserError(f"operator {name} takes a number after the colon, got {last!r}")
     if value is None:
         raise UserError(f"operator {name} needs a number ({row.help}), such as {name}=4")
     if mask is not None and name not in ("inpaint", "fourier", "coils"):
         raise UserError(f"mask is for inpaint, fourier and coils; operator {name} takes none")
     try:
-        made = row.make(value, tuple(shape), mask, seed)
+        second = row.second if extra is not None else None
+        made = row.make(value, tuple(shape), mask, seed) if second is None else second(value, extra)
         made.measured(tuple(shape))
     except UserError as error:
         raise UserError(f"operator {text.strip()}: {error}") from None

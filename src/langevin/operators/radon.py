@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._errors import UserError, check_integer, shown
+from .._errors import UserError, check_integer, check_numbers, shown
 from .._registry import register
 from .base import LinearOperator, Shape
 from .images import image_shape
@@ -127,6 +127,20 @@ class Radon(LinearOperator):
                 at = index.clamp(0, detectors - 1).to(torch.int64).to(y.device)
                 image = image + filtered[:, i, at] * (width * weight * seen).to(y)
         return image[:, None]
+
+
+def limited_angle(views: int, degrees: float) -> Radon:
+    """So many views, evenly spaced in [0, degrees): a scan that does not go all the way round.
+
+    Args:
+        views: at least 1.
+        degrees: in (0, 180]; 180 is the whole, ``Radon(views)``.
+    """
+    check_integer("views", views, 1)
+    check_numbers(degrees=degrees)
+    if not 0 < degrees <= 180:
+        raise UserError(f"degrees must lie in (0, 180], half a turn being the whole, got {degrees:g}")
+    return Radon(torch.arange(views, dtype=torch.float64) * degrees / views)
 
 
 def covering(size: int) -> int:

@@ -208,6 +208,11 @@ def smc_product(
         settings: of ``smc``, but for ``proposal`` and ``potential``.
     """
     if isinstance(denoisers, LinearPooling):
+        if type(denoisers) is not LinearPooling:
+            raise UserError(
+                f"denoisers must be pooled linearly for their product, got {type(denoisers).__name__}; leave out "
+                "rescale"
+            )
         if weights is not None:
             raise UserError(f"weights must be left out of a pooling, which has its own, got {shown(weights)}")
         weights, denoisers = denoisers.weights, denoisers.parts

@@ -6,7 +6,7 @@ from . import latent, methods, split_gibbs, twisted
 from .fit import Fit, fit
 from .latent import codec_residual, on_states
 from .league import LeagueRow, Setting, league, load_solver, settings
-from .run import check_method, check_model, check_options, default_method, method_named, restore
+from .run import check_method, check_model, check_noise, check_options, default_method, method_named, restore
 
 __all__ = [
     "Fit",
@@ -14,6 +14,7 @@ __all__ = [
     "Setting",
     "check_method",
     "check_model",
+    "check_noise",
     "check_options",
     "codec_residual",
     "default_method",

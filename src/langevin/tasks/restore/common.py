@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...denoisers import Denoiser, Transform, gaussian_frame
 from ...distributions import Distribution, Noise
-from ...operators import Decoded, LinearOperator, Measurement, Operator
+from ...operators import Decoded, GaussianNoise, LinearOperator, Measurement, MeasurementNoise, Operator
 from ...samplers import Sampler, sample
 
 
@@ -53,6 +53,20 @@ _TAKEN: dict[Callable[..., Tensor], Operators] = {}
 def taken_by(method: Callable[..., Tensor]) -> Operators:
     """What operators a method takes."""
     return _TAKEN.get(method, "any")
+
+
+_ANY_NOISE: set[Callable[..., Tensor]] = set()
+
+
+def any_noise(method: F) -> F:
+    """Say of a method that it takes any noise with a density, and not Gaussian noise alone."""
+    _ANY_NOISE.add(method)
+    return method
+
+
+def takes_noise(method: Callable[..., Tensor], noise: MeasurementNoise) -> bool:
+    """Whether a method takes this law of the noise."""
+    return isinstance(noise, GaussianNoise) or method in _ANY_NOISE
 
 
 def for_codes(method: Callable[..., Tensor]) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...operators import GaussianNoise, Measurement
+from ...operators import GaussianNoise, Measurement, PoissonNoise
 
 FACTOR = 3.0
 """Residuals over the noise from which on samples do not fit; those of exact samples are 1."""
@@ -27,7 +27,7 @@ class Fit:
     """How well samples explain a measurement.
 
     Args:
-        residual: root mean square of y − A(x), in units of y.
+        residual: root mean square of y − A(x), in units of y; of counts, of y − gain·(A(x) + offset).
         std: standard deviation of the noise; None where it is not Gaussian.
         relative: the residual over std; where std is 0 or None over the range of y.
         outside: share of the samples' numbers that lie beyond the data's range by more than a tenth of it; None if the
@@ -74,7 +74,9 @@ def fit(measurement: Measurement, x: Tensor, bounds: tuple[float, float] | None 
         x: samples ``(n, *shape)``.
         bounds: of the data.
     """
-    residual = math.sqrt(float(measurement.residual(x).double().square().mean()))
+    clean = measurement.operator(x)
+    expected = measurement.noise.rate(clean) if isinstance(measurement.noise, PoissonNoise) else clean
+    residual = math.sqrt(float((measurement.y.to(clean) - expected).double().square().mean()))
     std = measurement.noise.std if isinstance(measurement.noise, GaussianNoise) else None
     against = std or float(measurement.y.max() - measurement.y.min()) or 1.0
     outside = None

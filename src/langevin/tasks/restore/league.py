@@ -322,14 +322,10 @@ def kept_settings(
         evaluations, sizes, seed: see ``league``.
     """
     own = {name: path for path, _, name in (text.rpartition(":") for text in names if ".py:" in text)}
-    what = {name: _checksum(own[name]) if name in own else "registered" for name in solvers}
+    checksum = lambda path: files.digest(files.read(Path(path)))["sha256"]
+    what = {name: checksum(own[name]) if name in own else "registered" for name in solvers}
     request = {"solvers": what, "evaluations": list(evaluations), "sizes": asdict(sizes), "seed": seed}
     return KeptSettings(folder, {**request, "versions": versions()})
-
-
-def _checksum(path: str) -> str:
-    found: str = files.digest(files.read(Path(path)))["sha256"]
-    return found
 
 
 def judged(

@@ -34,7 +34,7 @@ from ...samplers import (
     time_travel,
 )
 from ...worlds import WorldDenoiser
-from .common import Watched, follow, std_of_data, takes
+from .common import Watched, any_noise, follow, std_of_data, takes
 
 _PROOF = "exact: tests/tasks/test_restore.py"
 _INVERSE = "exact: tests/samplers/test_inverse.py, tests/tasks/test_restore.py"
@@ -43,6 +43,7 @@ _GUIDED = "exact: tests/guidance/test_measurement_guidance.py, tests/tasks/test_
 
 @register("inverse", "exact", title="The posterior itself, in closed form", proof=_PROOF)
 @takes("of worlds")
+@any_noise
 def exact(denoiser: Denoiser, measurement: Measurement, *, noise: Noise, steps: int = 1) -> Tensor:
     """Draws of ``World.posterior``: for exact worlds alone.
 
@@ -149,6 +150,7 @@ def dps_squared(
 
 
 @register("inverse", "dps-likelihood", title="DPS as a tilt by the likelihood", arxiv="2209.14687", proof=_GUIDED)
+@any_noise
 def dps_likelihood(
     denoiser: Denoiser,
     measurement: Measurement,
@@ -265,6 +267,7 @@ def diffpir(
 
 
 @register("inverse", "daps", title="DAPS, r² of the data", arxiv="2407.01521", proof=_INVERSE)
+@any_noise
 def daps(
     denoiser: Denoiser,
     measurement: Measurement,
@@ -290,6 +293,7 @@ def daps(
 
 
 @register("inverse", "daps-published", title="DAPS, r = σ/α", arxiv="2407.01521", proof=_INVERSE)
+@any_noise
 def daps_published(
     denoiser: Denoiser,
     measurement: Measurement,

@@ -16,7 +16,7 @@ from ...denoisers import Denoiser, check_is_denoiser
 from ...distributions import Noise
 from ...operators import Decoded, GaussianNoise, Inpaint, LinearOperator, Measurement, MeasurementNoise, Operator
 from ...processes import ScalarGaussian
-from .common import Watched, fits, taken_by
+from .common import Watched, fits, taken_by, takes_noise
 from .latent import OnCodes, on_states
 
 Method = Callable[..., Tensor]
@@ -85,6 +85,20 @@ def check_method(name: str, operator: Operator) -> None:
         f"operator must be linear in the data for method {name!r}, which takes its transpose, got "
         f"{operator.operator!r}; those of any operator: {others}"
     )
+
+
+def check_noise(name: str, operator: Operator, noise: MeasurementNoise) -> None:
+    """Refuse a method of Gaussian noise and another law, with those that take it.
+
+    Raises:
+        UserError: for such a method.
+    """
+    if not takes_noise(method_named(name)[1], noise):
+        rest = [row for row in rows("inverse") if takes_noise(row.make, noise) and fits(taken_by(row.make), operator)]
+        raise UserError(
+            f"noise must be Gaussian for method {name!r}, got {noise!r}; methods of any noise: "
+            f"{', '.join(row.name for row in rest)}"
+        )
 
 
 def check_options(name: str, method: Method, options: dict[str, Any]) -> None:
@@ -176,6 +190,8 @@ def restore(
     check_options(name, rule, options)
     if not callable(method):
         check_method(name, inner)
+        if isinstance(std, MeasurementNoise):
+            check_noise(name, inner, std)
     shape = tuple(model.output_shape)
     if isinstance(y, Tensor) and tuple(y.shape) == operator.measured(shape):
         y = y[None]

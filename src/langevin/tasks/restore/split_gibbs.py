@@ -15,12 +15,13 @@ from ...distributions import Noise
 from ...operators import GaussianNoise, Measurement
 from ...processes import ScalarGaussian
 from ...samplers import SplitGibbs
-from .common import follow, operator_norm, std_of_data
+from .common import any_noise, follow, operator_norm, std_of_data
 
 _PROOF = "exact: tests/samplers/test_inverse.py, tests/tasks/test_restore.py"
 
 
 @register("inverse", "split-gibbs", title="Split Gibbs, compensated", arxiv="2304.11134", proof=_PROOF)
+@any_noise
 def split_gibbs(
     denoiser: Denoiser,
     measurement: Measurement,
@@ -71,6 +72,7 @@ def split_gibbs(
 
 
 @register("inverse", "split-gibbs-published", title="Split Gibbs, plain", arxiv="2304.11134", proof=_PROOF)
+@any_noise
 def split_gibbs_published(
     denoiser: Denoiser, measurement: Measurement, *, noise: Noise, steps: int, **options: Any
 ) -> Tensor:

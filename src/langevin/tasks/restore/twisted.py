@@ -12,6 +12,7 @@ from ...distributions import Noise, Stream
 from ...operators import Measurement
 from ...samplers.particles import Gradient, Likelihood
 from ...samplers.particles import smc as particles_of
+from .common import any_noise
 
 
 @register(
@@ -21,6 +22,7 @@ from ...samplers.particles import smc as particles_of
     arxiv="2306.17775",
     proof="exact: tests/tasks/test_restore.py, tests/samplers/test_particles.py",
 )
+@any_noise
 def smc(denoiser: Denoiser, measurement: Measurement, *, noise: Noise, steps: int, particles: int = 64) -> Tensor:
     """A draw for each sample from a population of its own, by the weights of its end (``particles.smc_posterior``).
 
