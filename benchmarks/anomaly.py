@@ -42,7 +42,9 @@ def main() -> None:
     plain = ((ill - mean).abs() / (std + 0.05))[:, 0]
     for strength in (None, 0.5, 1.0, 2.0, 5.0):
         if strength is None:
-            table.add_row("no model: |x − mean|/std", f"{tasks.auroc(plain, truth):.3f}", "", "", "")
+            table.add_row(
+                "no model: distance from the class's mean, in its std", f"{tasks.auroc(plain, truth):.3f}", "", "", ""
+            )
             continue
         found = tasks.anomaly(model, ill, strength=strength, label=label).map
         clean = tasks.anomaly(model, x, strength=strength, label=label).map
