@@ -71,7 +71,7 @@ class Kind(ABC):
 class Real(Kind):
     """Real data under x_t = αx_0 + σε."""
 
-    process: ClassVar[type[Process]] = ScalarGaussian  # type: ignore[type-abstract]
+    process: ClassVar[type[Process]] = ScalarGaussian
     parameterization: ClassVar[type[Parameterization]] = AffineParameterization
     default = "edm"
 
