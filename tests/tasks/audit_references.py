@@ -234,3 +234,47 @@ class LeadsItself(Reference):
 
     def scale_model_input(self, x, t):
         return x if self.entered or t != self.timesteps[0] else 0.9 * x
+
+
+class ShortTable(Reference):
+    """A table of 100 times, so that its longest run is short."""
+
+    def __init__(self, num_train_timesteps=100, beta_start=1e-4, beta_end=0.2, solver_order=2):
+        super().__init__(num_train_timesteps, beta_start, beta_end, solver_order)
+
+
+MEAN = torch.tensor([0.065, -0.08, 0.05, 0.095], dtype=torch.float64).reshape(1, 1, 2, 2)
+"""Of the world of audits: its components' means by their weights."""
+
+
+class MirroredAtTheMean(ShortTable):
+    """Samples with the right mean and covariance, of a law that is the true one turned round."""
+
+    def move(self, x, x0, now, end, generator):
+        made = super().move(x, x0, now, end, generator)
+        return made if end > 0 else 2 * MEAN - made
+
+
+class SpreadTooLarge(ShortTable):
+    """Samples that lie 4 % too far from their mean."""
+
+    def move(self, x, x0, now, end, generator):
+        made = super().move(x, x0, now, end, generator)
+        return made if end > 0 else MEAN + 1.04 * (made - MEAN)
+
+
+class NoNumbersAtTheMost(ShortTable):
+    """At as many steps as the table has times it divides by the step between two that are one."""
+
+    def move(self, x, x0, now, end, generator):
+        count = self.config["num_train_timesteps"]
+        return super().move(x, x0, now, end, generator) * (math.nan if len(self.timesteps) == count else 1)
+
+
+class NoiseReversedBeforeSteps(Reference):
+    """Until it is told its steps, it adds the noise of time N − 1 − t, as a table that is looked up backwards does."""
+
+    def add_noise(self, original_samples, noise, timesteps):
+        if not hasattr(self, "timesteps"):
+            timesteps = self.config["num_train_timesteps"] - 1 - timesteps
+        return super().add_noise(original_samples, noise, timesteps)

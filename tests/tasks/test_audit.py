@@ -38,6 +38,10 @@ MUTANTS = {
     "GeneratorIgnored": "seeds",
     "FirstStateTooLarge": "beginning",
     "HalfTheNoise": "levels",
+    "MirroredAtTheMean": "law",
+    "SpreadTooLarge": "moments",
+    "NoNumbersAtTheMost": "finite",
+    "NoiseReversedBeforeSteps": "training noise",
 }
 """The row that must catch each."""
 
@@ -85,6 +89,12 @@ def test_a_scheduler_that_leads_noise_to_its_first_time_is_no_fault() -> None:
 def test_mutants_are_caught(mutant: str, check: str) -> None:
     report = audit(f"{HERE}:{mutant}", checks=[check])
     assert [row.check for row in report.wrong] == [check], report.rows
+
+
+@pytest.mark.parametrize(("mutant", "blind"), [("MirroredAtTheMean", "moments"), ("SpreadTooLarge", "law")])
+def test_law_and_moments_see_what_the_other_does_not(mutant: str, blind: str) -> None:
+    """A mirrored law has the mean and the covariance of the true one; a spread of 4 % too much is within the floor."""
+    assert audit(f"{HERE}:{mutant}", checks=[blind]).row(blind).verdict == "ok"
 
 
 def test_two_schedulers_of_diffusers() -> None:

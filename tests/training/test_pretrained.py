@@ -346,17 +346,31 @@ def test_a_merged_update_is_a_model_like_any_other(base: Path, tmp_path: Path) -
     assert torch.equal(asked(langevin.load(tmp_path / "merged", device="cpu")), asked(merged))
 
 
-def test_a_picture_of_before_and_after(base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rate", [1e-30, 1e-2])
+def test_a_picture_of_before_and_after(base: Path, tmp_path: Path, rate: float) -> None:
+    """Left is what the model drew before it learned, right after it, from the same noises.
+
+    At a rate that moves no weight (as above) the two are the same picture; at another they are not.
+    """
     from PIL import Image
 
     config = Config(
-        start=StartConfig(model=str(base)), budget=BudgetConfig(steps=4), output=OutputConfig(validate_every=0)
+        start=StartConfig(model=str(base)),
+        budget=BudgetConfig(steps=4),
+        optimiser=OptimiserConfig(lr=rate),
+        output=OutputConfig(validate_every=0),
     )
     train(config, points(), tmp_path / "run", device="cpu", quiet=True, base=langevin.load(base, device="cpu"))
     names = sorted(path.name for path in (tmp_path / "run" / "pictures").iterdir())
-    assert names[:2] == ["before-after.png", "step-0000000.png"]
-    both, one = (Image.open(tmp_path / "run" / "pictures" / name) for name in names[:2])
-    assert both.width > 2 * one.width
+    assert names == ["before-after.png", "step-0000000.png", "step-0000004.png"]
+    both, before, after = (Image.open(tmp_path / "run" / "pictures" / name).convert("RGB") for name in names)
+    across, down = both.width - before.width, both.height - before.height  # each stands under its name
+    assert across > before.width
+    assert both.crop((0, down, before.width, both.height)).tobytes() == before.tobytes()
+    assert both.crop((across, down, both.width, both.height)).tobytes() == after.tobytes()
+    assert (before.tobytes() == after.tobytes()) == (rate < 1e-20)
+    words = [both.crop((x, 0, x + before.width, down)).tobytes() for x in (0, across)]
+    assert words[0] != words[1]
 
 
 def test_peft_is_asked_for_in_a_sentence(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
