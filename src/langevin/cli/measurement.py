@@ -176,15 +176,11 @@ def shown_measurement(y: Tensor, model: Denoiser) -> np.ndarray:
     return pictures.to_pixels(y, model)
 
 
-<<<<<<< HEAD
-def measured(options: MeasurementOptions, std: float, operator: Operator, x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The measurement: made of the whole picture, or the picture itself."""
-    from ..operators import Inpaint, measure
-=======
-def measured(options: Asked, law: MeasurementNoise, operator: Operator, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+def measured(
+    options: MeasurementOptions, law: MeasurementNoise, operator: Operator, x: Tensor, shape: tuple[int, ...]
+) -> Tensor:
     """The measurement: made of the whole picture, or the picture itself, or the counts that its pixels stand for."""
     from ..operators import Inpaint, PoissonNoise, measure
->>>>>>> h-c
 
     if options.simulate:
         return measure(operator, x[None], law, options.seed).y

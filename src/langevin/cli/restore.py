@@ -175,12 +175,9 @@ def run(options: Options) -> None:
         method = options.method or restoring.default_method(inner, law)
         restoring.check_options(*restoring.method_named(method), settings)
         restoring.check_method(method, inner)
-<<<<<<< HEAD
+        restoring.check_noise(method, inner, law)
     if how is not None:  # the method and the noise that were chosen
         results = replace(results, made=replace(how, settings={**how.settings, "method": method, "std": std}))
-=======
-        restoring.check_noise(method, inner, law)
->>>>>>> h-c
     left, begun = results.left(found), time.monotonic()
     with files.lock(out):
         for number, (name, path) in enumerate(left):
