@@ -167,6 +167,11 @@ def ldm(vq: bool = True) -> Any:
     return LDMPipeline(vqvae=codec, unet=unet2d(4), scheduler=plain_ddim(**table))
 
 
+def ldm_kl() -> Any:
+    """Latent diffusion by a codec that has a law of codes."""
+    return ldm(vq=False)
+
+
 SD_TABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
@@ -257,6 +262,10 @@ def pixart(sigma: bool = False, **more: Any) -> Any:
     )
     kind = PixArtSigmaPipeline if sigma else PixArtAlphaPipeline
     return kind(tokenizer=t5_tokenizer(), text_encoder=t5(), vae=vae(), transformer=network, scheduler=plain_ddim())
+
+
+def pixart_sigma() -> Any:
+    return pixart(sigma=True)
 
 
 def sd3_transformer() -> Any:

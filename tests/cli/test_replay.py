@@ -93,8 +93,8 @@ def test_pictures_of_other_commands_come_back(place: Path, words: str, monkeypat
     assert set(said.inputs) == {"photo.png"} | ({"mask.png"} if "mask" in words else set())
 
 
-def test_samples_of_a_diffusers_pipeline_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `sample` takes, replay takes."""
+def test_samples_of_a_diffusers_pipeline_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """What `sample` takes, replay takes; a picture of another version of diffusers is told from this one's."""
     diffusers = pytest.importorskip("diffusers")
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
@@ -102,7 +102,30 @@ def test_samples_of_a_diffusers_pipeline_come_back(tmp_path: Path, monkeypatch: 
     unet = diffusers.UNet2DModel(sample_size=8, norm_num_groups=4, block_out_channels=(8, 8), **blocks)
     diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler()).save_pretrained("pipeline")
     assert main(["sample", "pipeline", "-n", "2", "--steps", "2", "--images", "--out", "s"]) == 0
-    assert drawn_again(tmp_path / "s/images/00001.png")[1]["same_bytes"] is True
+    file = tmp_path / "s/images/00001.png"
+    assert drawn_again(file)[1]["same_bytes"] is True
+    said = json.loads(str(png.text_of(file, "langevin")))
+    assert said["versions"]["diffusers"] == diffusers.__version__
+    said["versions"] |= {"diffusers": "0.1"}
+    file.write_bytes(png.with_text(file.read_bytes(), "langevin", json.dumps(said)))
+    capsys.readouterr()
+    code, found = drawn_again(file)
+    assert (code, found["same_bytes"], found["versions"]) == (0, False, {"diffusers": ["0.1", diffusers.__version__]})
+    assert f"the same pixels (diffusers 0.1 then, {diffusers.__version__} now)" in capsys.readouterr().out
+
+
+def test_versions_of_packages_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What every model needs is a dash; what models of others need is not named."""
+    from langevin.generate import environment
+
+    def nothing(package: str) -> str:
+        raise environment.metadata.PackageNotFoundError(package)
+
+    assert set(environment.PACKAGES) <= environment._versions.__wrapped__().keys()
+    monkeypatch.setattr(environment.metadata, "version", nothing)
+    found = environment._versions.__wrapped__()
+    assert found.keys() == {"langevin", "python", *environment.PACKAGES}
+    assert {found[package] for package in environment.PACKAGES} == {"-"}
 
 
 def test_a_picture_says_what_was_chosen(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from typing import Any
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "scipy", "safetensors", "huggingface_hub", "accelerate", "tyro")
 
+OF_OTHERS = ("diffusers", "transformers")
+"""Packages whose networks and text encoders a model may have; they are named where they are installed."""
+
 
 def versions() -> dict[str, str]:
-    """Versions of langevin, Python and what the figures depend on; ``-`` for a package that is not installed."""
+    """Versions of langevin, Python and what the figures depend on; ``-`` for a package that is not installed.
+
+    Of diffusers and transformers, which only models of theirs need, nothing is said where they are not installed.
+    """
     return dict(_versions())
 
 
@@ -26,6 +33,9 @@ def _versions() -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             found[package] = "-"
+    for package in OF_OTHERS:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
     return found
 
 
