@@ -138,8 +138,10 @@ def create_operator(text: str, shape: Shape, *, mask: Tensor | None = None, seed
     if mask is not None and name not in ("inpaint", "fourier", "coils"):
         raise UserError(f"mask is for inpaint, fourier and coils; operator {name} takes none")
     try:
-        second = row.second if extra is not None else None
-        made = row.make(value, tuple(shape), mask, seed) if second is None else second(value, extra)
+        if row.second is not None and extra is not None:
+            made = row.second(value, extra)
+        else:
+            made = row.make(value, tuple(shape), mask, seed)
         made.measured(tuple(shape))
     except UserError as error:
         raise UserError(f"operator {text.strip()}: {error}") from None
