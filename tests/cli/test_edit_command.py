@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -186,6 +187,45 @@ def test_given_is_what_the_model_is_told(langevin: Run, model: Path, tmp_path: P
     assert (made["other"] != made["given"]).any()
     words = [command, tmp_path / "a.png", "--model", model, "--out", tmp_path / "twice"]
     assert "label was given twice" in langevin(*words, "--label", 3, "--given", "label=3").err
+
+
+def test_anomaly_goes_on(langevin: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped at the second of three pictures, the first is not made again, and the AUROC is that of all three."""
+    anomaly = importlib.import_module("langevin.tasks.anomaly")
+    for i, name in enumerate(("a", "b", "deep/c")):
+        picture(tmp_path / "in" / f"{name}.png", 8, 8, i)
+        mask(tmp_path / "truth" / f"{name}.png", 8, 8)
+    out, plain, asked = tmp_path / "out", anomaly.anomaly, []
+
+    def stopped(*words: object, **more: object) -> object:
+        asked.append(1)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return plain(*words, **more)
+
+    monkeypatch.setattr(anomaly, "anomaly", stopped)
+    words = ["anomaly", tmp_path / "in", "--model", model, "--label", 3, "--steps", 8, "--truth", tmp_path / "truth"]
+    assert langevin(*words, "--out", out).code == 130
+    assert (out / "a.json").exists()
+    assert not (out / "b.json").exists()
+    when = (out / "a.png").stat().st_mtime_ns
+    said = langevin(*words, "--out", out)
+    assert said.code == 0, said.err
+    assert "2 images in" in said.out
+    assert "1 were there" in said.out
+    assert len(asked) == 4
+    assert (out / "a.png").stat().st_mtime_ns == when
+    whole = langevin(*words, "--out", tmp_path / "whole")
+    for name in ("a", "b", "deep/c"):
+        assert (out / f"{name}.png").read_bytes() == (tmp_path / "whole" / f"{name}.png").read_bytes()
+    told = said.out[said.out.index("the largest difference") :]
+    assert "on average" in told
+    assert told == whole.out[whole.out.index("the largest difference") :]
+    again = langevin(*words, "--out", out).out
+    assert "0 images in" in again
+    assert again.endswith(told)
+    other = langevin(*words, "--out", out, "--strength", 2)
+    assert "out holds results of another request" in other.err
 
 
 def test_anomaly_refuses_what_shows_nothing(langevin: Run, model: Path, tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def run(options: Options) -> None:
     from .. import samplers
     from ..adapters import loading
     from ..generate import model_digest
+    from ..storage import files
     from ..tasks import pictures, prepare
     from ..tasks.anomaly import anomaly, auroc
 
@@ -105,8 +106,6 @@ def run(options: Options) -> None:
     if truths and not judged:
         raise UserError(f"truth {options.truth} must have white places and others: without both there is no AUROC")
     white = float(model.output.high - model.output.low)
-    largest: list[float] = []
-    areas: list[float] = []
 
     def work(picture: Picture, told: Any, bar: Bar) -> Done:
         made = anomaly(
@@ -123,7 +122,6 @@ def run(options: Options) -> None:
         )
         score = made.map[0]
         most = float(score.max())
-        largest.append(most)
         if most < white / 255:
             warnings.warn(
                 f"{picture.path}: nothing changed by one of 256 greys, so the map is black; take a larger "
@@ -137,15 +135,15 @@ def run(options: Options) -> None:
         truth = truths.get(picture.name)
         if truth is not None:
             record["auroc"] = round(auroc(score, truth), 4) if picture.name in judged else None
-            if picture.name in judged:
-                areas.append(record["auroc"])
             columns.append(("truth", (truth[..., None].numpy() * 255).astype("uint8")))
         return Done([shown], columns, record)
 
     done = each(results, found, model, "comparing", work)
-    told = [f"the largest difference is {max(largest):.3g}; white in the maps is {white:g}"] if largest else []
+    records = [files.read_json(out / f"{name}.json") for name, _ in found]  # those that were there too
+    told = [f"the largest difference is {max(r['largest'] for r in records):.3g}; white in the maps is {white:g}"]
+    areas = [record["auroc"] for record in records if record.get("auroc") is not None]
     if areas:
         told.append(f"AUROC {sum(areas) / len(areas):.4f}{' on average' if len(areas) > 1 else ''}")
-    if largest and (without := len(truths) - len(judged)):
+    if without := len(truths) - len(judged):
         told.append(f"{without} had no AUROC, as their truth is all of one colour")
     print(f"{out}: compared at σ/α = {options.strength:g}, {'; '.join([done, *told])}.")
