@@ -41,7 +41,7 @@ def methods_table() -> str:
         if method.category != category:
             category = method.category
             lines += ["", f"## {category}", "", "| name | method | arXiv | where | proof |", "|---|---|---|---|---|"]
-        paper = f"[{method.arxiv}](https://arxiv.org/abs/{method.arxiv})" if method.arxiv else ""
+        paper = ", ".join(f"[{number}](https://arxiv.org/abs/{number})" for number in method.arxiv.split())
         lines.append(f"| `{method.name}` | {method.title} | {paper} | `{method.where}` | {method.proof} |")
     return "\n".join(lines) + "\n"
 

@@ -13,7 +13,11 @@ from .base import EditMethod, Request
 
 
 @register(
-    "edit", "blend", title="Blended (latent) diffusion", arxiv="2111.14818", proof="exact: tests/tasks/test_edit.py"
+    "edit",
+    "blend",
+    title="Blended (latent) diffusion",
+    arxiv="2111.14818",
+    proof="exact: tests/tasks/test_edit.py; data: benchmarks/edit.py",
 )
 @dataclass(frozen=True)
 class Blend(EditMethod):
