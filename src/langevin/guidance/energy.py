@@ -33,16 +33,17 @@ class EnergyGuided(Tilted):
     "guidance",
     "energy",
     title="Energy guidance by the predicted clean data",
-    arxiv="2303.09833",
-    proof="exact: tests/guidance/test_energy_guidance.py",
+    arxiv="2303.09833 2204.02641",
+    proof="exact: tests/guidance/test_energy_guidance.py; data: benchmarks/task_guidance.py",
 )
 def energy(denoiser: Denoiser, loss: Callable[[Tensor], Tensor], *, scale: float = 1.0) -> Denoiser:
     r"""Guidance by a function of x̂_0 = E[x_0 | x_t] (arXiv:2303.09833 eq. 7–9; universal guidance 2302.07121 eq. 6):
 
     .. math:: \hat x_0' = \hat x_0 - s\,\frac{σ_t^2}{α_t} ∇_{x_t} \ell(\hat x_0(x_t))
 
-    The gradient goes through the denoiser: one forward and one backward pass a call. It does not sample the law tilted
-    by exp(−s·loss), since the loss of a mean is not the mean of a loss; particle methods do.
+    The gradient goes through the denoiser: one forward and one backward pass a call. With a network made for another
+    task in the loss, a segmenter or a regressor, this is guidance by the task (2204.02641). It does not sample the law
+    tilted by exp(−s·loss), since the loss of a mean is not the mean of a loss; particle methods do.
 
     Args:
         denoiser: the belief, on a scalar-Gaussian process, differentiable in x_t.

@@ -31,7 +31,13 @@ class Anomaly:
     healthy: Tensor
 
 
-@register("tasks", "anomaly", title="Anomaly maps", arxiv="2203.04306", proof="exact: tests/tasks/test_anomaly.py")
+@register(
+    "tasks",
+    "anomaly",
+    title="Anomaly maps",
+    arxiv="2203.04306",
+    proof="exact: tests/tasks/test_anomaly.py; data: benchmarks/anomaly.py",
+)
 def anomaly(
     model: Denoiser,
     x: Tensor,

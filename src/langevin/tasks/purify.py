@@ -36,7 +36,7 @@ def check_model(model: Denoiser) -> None:
     "purify",
     title="DiffPure",
     arxiv="2205.07460",
-    proof="exact: tests/tasks/test_purify.py",
+    proof="exact: tests/tasks/test_purify.py; data: benchmarks/purify.py",
 )
 def purify(
     model: Denoiser,

@@ -17,7 +17,7 @@ from .base import EditMethod, Request
     "blend",
     title="Blended (latent) diffusion",
     arxiv="2111.14818, 2206.02779",
-    proof="exact: tests/tasks/test_edit.py",
+    proof="exact: tests/tasks/test_edit.py; data: benchmarks/edit.py",
 )
 @dataclass(frozen=True)
 class Blend(EditMethod):

@@ -49,7 +49,13 @@ def contrast(target: Denoiser, source: Denoiser, image: Tensor, level: float, no
     return (flat / flat.amax(1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)).reshape(image.shape)
 
 
-@register("edit", "diffedit", title="DiffEdit", arxiv="2210.11427", proof="exact: tests/tasks/test_edit.py")
+@register(
+    "edit",
+    "diffedit",
+    title="DiffEdit",
+    arxiv="2210.11427",
+    proof="exact: tests/tasks/test_edit.py; data: benchmarks/edit.py",
+)
 @dataclass(frozen=True)
 class DiffEdit(EditMethod):
     """DiffEdit (Couairon et al. 2022, arXiv:2210.11427): a mask by contrast, then a masked decoding.
@@ -105,7 +111,7 @@ class DiffEdit(EditMethod):
     "diffedit-fast",
     title="DiffEdit, the mask of one pass and no encoding",
     arxiv="2210.11427",
-    proof="exact: tests/tasks/test_edit.py",
+    proof="exact: tests/tasks/test_edit.py; data: benchmarks/edit.py",
 )
 def DiffEditFast(noises: int = 1, level: float = 1.6, threshold: float = 0.5) -> DiffEdit:
     """DiffEdit in half its evaluations: the contrast of one noise, and ``blend`` in place of the encoding."""

@@ -12,7 +12,13 @@ from ...samplers import Blended
 from .base import EditMethod, Request, composite
 
 
-@register("edit", "sdedit", title="SDEdit", arxiv="2108.01073", proof="exact: tests/tasks/test_edit.py")
+@register(
+    "edit",
+    "sdedit",
+    title="SDEdit",
+    arxiv="2108.01073",
+    proof="exact: tests/tasks/test_edit.py; data: benchmarks/edit.py",
+)
 @dataclass(frozen=True)
 class SDEdit(EditMethod):
     r"""SDEdit (Meng et al. 2021, arXiv:2108.01073 alg. 1 and, with a mask, alg. 3):
