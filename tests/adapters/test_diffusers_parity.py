@@ -123,22 +123,55 @@ def run_flow(pipe: Any, prompts: dict[str, Any] = PROMPTS, **more: Any) -> torch
 @pytest.mark.parametrize("config", SHIFTS, ids=str)
 @pytest.mark.parametrize("sampler", ["euler", "ddim"])
 def test_flow(config: dict[str, Any], sampler: str) -> None:
-    """Stable Diffusion 3: steps alone, ``sigmas``, and image to image. A step of Euler's along a line is DDIM's."""
+    """Stable Diffusion 3: steps alone, and ``sigmas``. A step of Euler's along a line is DDIM's."""
     native = diffusers.FlowMatchEulerDiscreteScheduler(**config)
     ours = Scheduler.from_config(native.config, sampler=sampler, grid="config")
     given = Scheduler.from_config(native.config, sampler=sampler)
-    text, image = (
-        small.stable_diffusion_3(kind, native)
-        for kind in (diffusers.StableDiffusion3Pipeline, diffusers.StableDiffusion3Img2ImgPipeline)
-    )
+    text = small.stable_diffusion_3(diffusers.StableDiffusion3Pipeline, native)
     more = {"sigmas": [1.0, 0.8, 0.35, 0.1], "num_inference_steps": 4}
-    start = {"image": picture(), "strength": 0.6}
-    theirs = run_flow(text), run_flow(text, **more), run_flow(image, **start)
-    text.scheduler = image.scheduler = ours
+    theirs = run_flow(text), run_flow(text, **more)
+    text.scheduler = ours
     close(run_flow(text), theirs[0], 1e-5)
-    close(run_flow(image, **start), theirs[2], 1e-5)
     text.scheduler = given
     close(run_flow(text, **more), theirs[1], 1e-5)
+
+
+STRENGTHS = (0.3, 0.65, 1.0)
+"""Of seven steps the last three, the last five, and all."""
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+@pytest.mark.parametrize("config", SHIFTS, ids=str)
+def test_flow_image_to_image(config: dict[str, Any], strength: float) -> None:
+    """Stable Diffusion 3, entered in the midst of the grid that its config asks for."""
+    native = diffusers.FlowMatchEulerDiscreteScheduler(**config)
+    pipe = small.stable_diffusion_3(diffusers.StableDiffusion3Img2ImgPipeline, native)
+    start = {"image": picture(), "strength": strength}
+    theirs = run_flow(pipe, **start)
+    for sampler in ("euler", "ddim"):
+        pipe.scheduler = Scheduler.from_config(native.config, sampler=sampler, grid="config")
+        close(run_flow(pipe, **start), theirs, 1e-5)
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+@pytest.mark.parametrize("kind", ["FluxImg2ImgPipeline", "FluxInpaintPipeline"])
+def test_flux_from_a_picture(kind: str, strength: float) -> None:
+    """Image to image and inpainting by a pipeline that gives ``sigmas`` and ``mu``, and enters them in their midst.
+
+    Inpainting puts what is known into the state after every step, noised to the time of the next.
+    """
+    native = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    parts = small.flux(False, native, encoders=False).components
+    pipe = small.quiet(getattr(diffusers, kind)(**parts))
+    start: dict[str, Any] = {"image": picture(), "strength": strength}
+    if kind == "FluxInpaintPipeline":
+        start["mask_image"] = torch.zeros(1, 1, 16, 16)
+        start["mask_image"][..., 4:12, :8] = 1
+    theirs = run_flow(pipe, FLUX_PROMPT, **start)
+    for sampler in ("euler", "ddim"):
+        pipe.scheduler = Scheduler.from_config(native.config, sampler=sampler)
+        close(run_flow(pipe, FLUX_PROMPT, **start), theirs, 1e-5)
+        assert pipe.scheduler.timesteps.tolist() == pytest.approx(native.timesteps.tolist())
 
 
 @pytest.mark.parametrize("config", [*SHIFTS[:2], {}], ids=str)
@@ -155,8 +188,10 @@ def test_flux(config: dict[str, Any]) -> None:
             close(ours, theirs, 1e-5)
     # A grid takes the place of the sigmas that the pipeline gives of itself.
     pipe.scheduler = Scheduler.from_config(pipe.scheduler.config, sampler="ddim", grid=[0.9, 0.6, 0.3, 0.0])
-    run_flow(pipe, FLUX_PROMPT, num_inference_steps=3)
-    assert pipe.scheduler.timesteps.tolist() == pytest.approx([900, 600, 300])
+    # It drops those of the call as well, before the scheduler is asked.
+    for given in ({}, {"sigmas": [1.0, 0.5, 0.2]}):
+        run_flow(pipe, FLUX_PROMPT, num_inference_steps=3, **given)
+        assert pipe.scheduler.timesteps.tolist() == pytest.approx([900, 600, 300])
 
 
 def test_heun_of_a_flow() -> None:

@@ -192,6 +192,22 @@ def test_a_caption_for_all(place: Path, tmp_path: Path) -> None:
     assert texts[:3] == [WORDS[0], WORDS[1], WORDS[0]]
 
 
+def test_samples_of_the_model_have_the_captions_that_are_given(place: Path, tmp_path: Path) -> None:
+    """A file's lines in turn, or one caption for all: the kept codes are what the pipeline draws under them."""
+    base = pipeline("sd", place)
+    (tmp_path / "captions.txt").write_text(f"{WORDS[1]}\n\n  a blue boat on the sea \n")
+    given = {str(tmp_path / "captions.txt"): [WORDS[1], "a blue boat on the sea", WORDS[1]], WORDS[0]: [WORDS[0]] * 3}
+    for i, (asked, texts) in enumerate(given.items()):
+        tuned(base, tmp_path / str(i), pictures((3, 16, 16), True), steps=1, prior=3, prior_captions=asked)
+        held = load_file(tmp_path / str(i) / "prior.safetensors")
+        assert [langevin.nn.decode_text(row) for row in held["caption"]] == texts
+        plain = langevin.load(base, device="cpu").base
+        expected, other = (langevin.sample(m, n=3, steps=24, seed=0) for m in (plain.given(caption=texts), plain))
+        # The same numbers in the same batches, captions told as tokens or as texts.
+        torch.testing.assert_close(held["x"], expected, rtol=0, atol=CLOSE * float(expected.abs().max()))
+        assert float((expected - other).abs().max()) > 100 * CLOSE * float(expected.abs().max())
+
+
 def test_what_is_refused(place: Path, tmp_path: Path) -> None:
     base = pipeline("sd", place)
     with pytest.raises(UserError, match=r"shape \(3, 16, 16\), but these have \(3, 32, 32\); give --size 16"):

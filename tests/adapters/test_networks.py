@@ -60,6 +60,37 @@ def vp_x0(x, t):
     return belief(processes.VP(), x, t.double()).to(x.dtype)
 
 
+def vp_score(x, t):
+    process = processes.VP()
+    t = t.double()
+    return process.score(x.double(), Dirac(belief(process, x, t)), t).to(x.dtype)
+
+
+def vp_v(x, t):
+    """v = α ε − σ x_0 (arXiv:2202.00512)."""
+    process = processes.VP()
+    t = t.double()
+    mean = belief(process, x, t)
+    noise = process.noise(x.double(), Dirac(mean), t)
+    alpha, sigma = (value(t)[:, None] for value in (process.alpha, process.sigma))
+    return (alpha * noise - sigma * mean).to(x.dtype)
+
+
+VE = processes.VE(0.01, 50.0)
+
+
+def ve_score(x, sigma):
+    """The score of x_0 + σ ε, told σ itself."""
+    noise = sigma.double()[:, None]
+    mean = belief(processes.EDM(), x, sigma.double() / 80.0)
+    return ((mean - x.double()) / noise**2).to(x.dtype)
+
+
+def labelled_d(x, sigma, label):
+    """D(x, σ) with the class as its third argument; None for all classes together."""
+    return belief(processes.EDM(), x, sigma.double() / 80.0, label).to(x.dtype)
+
+
 def ddpm(network=eps, **changes):
     return langevin.denoiser(network, **{"process": DDPM, "prediction": "eps", "shape": (2,), **changes})
 
@@ -71,6 +102,10 @@ CASES = {
     "velocity over t": (flow_v, {"process": "flow", "prediction": "flow"}, "t", False),
     "over log-SNR": (of_log_snr, {"process": "vp", "prediction": "eps", "time": "log_snr"}, "log_snr", False),
     "x0 over t": (vp_x0, {"process": processes.VP(), "prediction": "x0"}, "t", False),
+    "score(x, t)": (vp_score, {"process": "vp", "prediction": "score"}, "t", False),
+    "v(x, t)": (vp_v, {"process": "vp", "prediction": "v", "time": "t"}, "t", False),
+    "score(x, sigma)": (ve_score, {"process": VE, "prediction": "score", "time": "sigma"}, "sigma", False),
+    "D(x, sigma, label)": (labelled_d, {"process": "edm", "prediction": "x0", "classes": 3}, "sigma", False),
 }
 
 
@@ -90,6 +125,9 @@ def test_draws_the_law_by_default(case):
     check = langevin.check_denoiser(model, X0)
     assert check.ok, str(check)
     assert str(check).endswith("It denoises.")
+    for label in range(settings.get("classes", 0)):
+        x, part = langevin.sample(model.given(label=label), n=2000, steps=20, seed=1), WORLD.part(label)
+        assert sliced_w2(x.double(), part.sample(2000, 99)) < w2_floor(part, 2000, 16)
 
 
 def test_a_scaled_input_draws_another_law():
