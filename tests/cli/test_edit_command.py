@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from said import Run
+
+from langevin import load, models
 
 
 def picture(path: Path, height: int, width: int, seed: int = 0, channels: int = 1) -> np.ndarray:
@@ -174,7 +177,13 @@ def test_anomaly(langevin: Run, model: Path, tmp_path: Path) -> None:
 def test_given_is_what_the_model_is_told(langevin: Run, model: Path, tmp_path: Path, command: str) -> None:
     """A label by its name and by ``--given`` are one condition, another class another picture; twice is refused."""
     picture(tmp_path / "a.png", 8, 8)
-    made = {}
+    moved = load(model)  # an untrained network does not listen to its label
+    noise = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in moved.network.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=noise))
+    models.save(moved, tmp_path / "model")
+    model, made = tmp_path / "model", {}
     for name, how in {
         "label": ["--label", 3],
         "given": ["--given", "label=3"],

@@ -33,7 +33,7 @@ class EnergyGuided(Tilted):
     "guidance",
     "energy",
     title="Energy guidance by the predicted clean data",
-    arxiv="2303.09833 2204.02641",
+    arxiv="2303.09833, 2204.02641",
     proof="exact: tests/guidance/test_energy_guidance.py; data: benchmarks/task_guidance.py",
 )
 def energy(denoiser: Denoiser, loss: Callable[[Tensor], Tensor], *, scale: float = 1.0) -> Denoiser:

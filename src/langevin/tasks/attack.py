@@ -20,7 +20,7 @@ NORMS = ("linf", "l2")
     "tasks",
     "pgd",
     title="PGD attack, with the expectation over noise",
-    arxiv="1706.06083 1707.07397",
+    arxiv="1706.06083, 1707.07397",
     proof="exact: tests/tasks/test_purify.py",
 )
 def pgd(
