@@ -113,6 +113,17 @@ def test_same_images(name: str, scale: float, place: Path) -> None:
     torch.testing.assert_close(ours(model, name, start, scale), theirs(pipe, name, start, scale), rtol=0, atol=CLOSE)
 
 
+@pytest.mark.parametrize("name", ["pixart", "pixart_sigma"])
+def test_a_long_prompt_is_cut_where_the_pipeline_cuts_it(
+    name: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PixArt-α reads 120 tokens and Σ 300, of a prompt of 240 words."""
+    monkeypatch.setitem(globals(), "PROMPT", " ".join(["a red apple on the sea"] * 40))
+    pipe, model = pipeline(name, place), loaded(name, place)
+    start = latents(model)
+    torch.testing.assert_close(ours(model, name, start, 1.0), theirs(pipe, name, start, 1.0), rtol=0, atol=CLOSE)
+
+
 def test_the_table_of_latent_diffusion_and_the_first_knot(place: Path) -> None:
     """A scheduler that ends its path at the first knot: the pipeline's times end there too, and images agree."""
     pipe = small.sd(set_alpha_to_one=False, steps_offset=1)
