@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import guidance
 import record
 
 ROOT = Path(__file__).parents[1]
@@ -55,3 +57,17 @@ def test_a_run_records_its_table(tmp_path, monkeypatch, capsys):
     assert found["digest"] == record.digest("benchmarks/import_time.py")
     text = "<!-- figures: some -->\nstale\n<!-- /figures -->"
     assert record.filled(text) == text.replace("stale\n", "| | median s |\n|---|---|\n| import torch | 1.25 |\n")
+
+
+def test_a_guided_step_costs_its_network_calls(monkeypatch):
+    """Every guidance of the benchmark is in the record, at most 1.03 times the time of its network calls.
+
+    Of classifier-free guidance these are one call of the network, of energy guidance one forward and one backward.
+    """
+    monkeypatch.setattr(torch.autograd, "grad", torch.autograd.grad)  # a watch takes its place
+    found = record.read("guidance-overhead")
+    rows = {row[0]: dict(zip(found["columns"], row)) for row in found["rows"]}
+    assert set(rows) == set(guidance.cases(1, guidance.Watch()))
+    assert all(float(row["ratio"]) <= 1.03 for row in rows.values())
+    assert (rows["classifier-free"]["forward"], rows["classifier-free"]["backward"]) == ("1", "0")
+    assert (rows["energy"]["forward"], rows["energy"]["backward"]) == ("1", "1")

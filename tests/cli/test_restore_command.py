@@ -84,6 +84,20 @@ def test_a_smaller_picture_is_enlarged(langevin: Run, model: Path, tmp_path: Pat
     assert "psnr_of_the_mean" not in record
 
 
+def test_any_factor_of_any_size(langevin: Run, model: Path, tmp_path: Path) -> None:
+    """Simulated on an odd size it is measured in 4 × 5 pixels; what is 4 × 4 is an image of the model's 8 × 8."""
+    picture(tmp_path / "a.png", 9, 11)
+    words = ["restore", tmp_path / "a.png", "--model", model, "--task", "super-resolution=2.5", "--steps", 3, "-n", 1]
+    said = langevin(*words, "--simulate", "--out", tmp_path / "whole")
+    assert said.code == 0, said.err
+    assert Image.open(tmp_path / "whole" / "a.png").size == (11, 9)
+    for side, wanted in ((4, 8), (5, 12)):
+        picture(tmp_path / "a.png", side, side)
+        said = langevin(*words, "--out", tmp_path / f"small-{side}")
+        assert said.code == 0, said.err
+        assert Image.open(tmp_path / f"small-{side}" / "a.png").size == (wanted, wanted)
+
+
 @pytest.mark.parametrize(
     "task", ["super-resolution=2", "blur=1", "jpeg=40", "uncrop=0.5", "fourier=2", "radon=6", "radon=6:90"]
 )
@@ -199,7 +213,7 @@ def test_a_folder_goes_on(langevin: Run, model: Path, tmp_path: Path) -> None:
         (["--task", "inpant", "--mask", "m.png"], "unknown task 'inpant'. Did you mean 'inpaint'?"),
         (["--task", "inpaint", "--mask", "m.png", "--method", "smc"], "such as 0.05 (--std 0.05)"),
         (["--task", "blr=1"], "Did you mean 'blur'?"),
-        (["--task", "super-resolution=3", "--simulate"], "factor"),
+        (["--task", "super-resolution=9", "--simulate"], "factor must be at most the height and the width, 8 × 8"),
         (["--task", "radon=6"], "simulate must be given"),
         (["--task", "blur=1", "--method", "pigd"], "Did you mean 'pigdm'?"),
         (["--task", "blur=1", "--std", "-1"], "std must be >= 0"),
@@ -221,7 +235,7 @@ def test_a_folder_goes_on(langevin: Run, model: Path, tmp_path: Path) -> None:
         (["--task", "blur=1", "--method", "smc", "--method-options", "particle", "8"], "It takes particles."),
         (["--task", "blur=1", "--method", "smc", "--method-options", "particles", "0"], "particles must be an integer"),
         (["--task", "blur=-1"], "operator blur=-1: std must be > 0"),
-        (["--task", "super-resolution=0"], "operator super-resolution=0: factor must be > 1"),
+        (["--task", "super-resolution=0"], "operator super-resolution=0: factor must be >= 1"),
         (["--task", "uncrop=2"], "operator uncrop=2: box must"),
         (["--task", "jpeg=20", "--method", "pigdm"], "Those of any operator: dps, "),
         (["--task", "blur=1", "--method", "repaint", "--steps", "4"], "at least 6 with jump = 1"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 
 from langevin import operators as O
+from langevin import worlds
 from linear_codec import linear_codec
 
 
@@ -46,6 +48,12 @@ LINEAR = {
     "super-resolution-1.5": Row(O.SuperResolution(1.5), (1, 6, 9)),
     "super-resolution-2.5": Row(O.SuperResolution(2.5, "bicubic"), (1, 5, 10)),
     "super-resolution-all": Row(O.SuperResolution(6), (1, 6, 6)),
+    "super-resolution-1": Row(O.SuperResolution(1), (1, 3, 4)),
+    "super-resolution-beyond": Row(O.SuperResolution(2.5), (1, 7, 5)),  # ⌊3·2.5⌋ = 7
+    "super-resolution-size": Row(O.SuperResolution(2, size=(7, 9)), (2, 7, 9)),
+    "super-resolution-2.5-size": Row(O.SuperResolution(2.5, size=(8, 9)), (1, 8, 9)),
+    "bicubic-size": Row(O.SuperResolution(3, "bicubic", size=(7, 8)), (1, 7, 8)),
+    "bicubic-2.5-size": Row(O.SuperResolution(2.5, "bicubic", size=(8, 6)), (1, 8, 6)),
     "bicubic-2": Row(O.SuperResolution(2, "bicubic"), (1, 8, 6)),
     "bicubic-4": Row(O.SuperResolution(4, "bicubic"), (2, 8, 8)),
     "blur-even": Row(O.Blur(positive(3, 4)), (2, 6, 8)),
@@ -77,6 +85,38 @@ LINEAR = {
     "dense": Row(O.Dense(O.Radon(4), (1, 5, 5)), (1, 5, 5)),
     "dense-coils": Row(O.Dense(O.Fourier(LINES, O.coil_maps(2, (4, 8)), 2), (2, 4, 8)), (2, 4, 8)),
 }
+
+SMALL_LINES = O.cartesian_mask(4, 2, centre=0.25, seed=3)
+
+SMALL = {
+    "inpaint": Row(O.Inpaint(O.random_mask((4, 4), 0.4)), (1, 4, 4)),
+    "uncrop": Row(O.Uncrop((4, 4), 0.5), (1, 4, 4)),
+    "super-resolution": Row(O.SuperResolution(2), (1, 4, 4)),
+    "super-resolution-1.5": Row(O.SuperResolution(1.5, size=(4, 4)), (1, 4, 4)),
+    "bicubic": Row(O.SuperResolution(2, "bicubic"), (1, 4, 4)),
+    "blur": Row(O.gaussian_blur(0.8, "reflect"), (1, 4, 4)),
+    "motion": Row(O.motion_blur(3, 45.0), (1, 4, 4)),
+    "colourise": Row(O.Colourise(), (3, 2, 2)),
+    "compressed-sensing": Row(O.compressed_sensing((1, 4, 4), 6), (1, 4, 4)),
+    "fourier": Row(O.Fourier(SMALL_LINES), (1, 4, 4)),
+    "coils": Row(O.Fourier(SMALL_LINES, O.coil_maps(2, (4, 4))), (1, 4, 4)),
+    "radon": Row(O.Radon(3), (1, 4, 4)),
+    "radon-limited": Row(O.Radon([0.0, 15.0, 30.0]), (1, 4, 4)),
+    "chain": Row(O.SuperResolution(2) @ O.gaussian_blur(0.7), (1, 4, 4)),
+}
+"""The linear operators, on pictures of so few numbers that their laws are known by samples."""
+
+
+def small(name: str) -> tuple[worlds.GaussianMixture, O.Operator, float]:
+    """A mixture of data of that size, the operator for its vectors, and the unit of its noise.
+
+    A measurement of Radon is a sum of four pixels: noise is the same share of it as of a pixel.
+    """
+    row = SMALL[name]
+    size = math.prod(row.shape)
+    world = worlds.random_mixture(size, components=4, rms=0.5, seed=1)
+    return world, O.Reshaped(row.operator, row.shape), 3.0 if name.startswith("radon") else 1.0
+
 
 NONLINEAR = {
     "jpeg": Row(O.JPEG(30), (3, 12, 17)),

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from operator_table import f64
+from operator_table import SMALL, f64, small
 from scipy import stats
 
 from langevin import UserError, worlds
@@ -51,17 +51,6 @@ def test_mixture_against_quadrature(operator, std):
 
 
 IMAGES = worlds.random_mixture(16, components=4, rms=0.5, seed=1)
-LINES = O.cartesian_mask(4, 2, centre=0.25, seed=3)
-OPERATORS = {
-    "inpaint": O.Inpaint(O.random_mask((4, 4), 0.4)),
-    "super-resolution": O.SuperResolution(2),
-    "bicubic": O.SuperResolution(2, "bicubic"),
-    "blur": O.gaussian_blur(0.8, "reflect"),
-    "fourier": O.Fourier(LINES),
-    "coils": O.Fourier(LINES, O.coil_maps(2, (4, 4))),
-    "radon": O.Radon(3),
-    "chain": O.SuperResolution(2) @ O.gaussian_blur(0.7),
-}
 
 
 def weighted(x, log_weights):
@@ -72,14 +61,14 @@ def weighted(x, log_weights):
     return mean, torch.sqrt((w**2 * (x - mean) ** 2).sum(0))
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", SMALL)
 def test_mixture_against_importance_weights(name):
-    """16 pixels, 60 000 draws of the prior: the mean and the square of every pixel within 5 errors of the weights."""
-    operator = O.Reshaped(OPERATORS[name], (1, 4, 4))
-    std = 1.5 if name == "radon" else 0.5  # sums of four pixels: noise that leaves enough of the draws
-    y = O.measure(operator, IMAGES.sample(1, seed=11), std, seed=2).y
-    truth = IMAGES.posterior(operator, y, std)
-    x = IMAGES.sample(60_000, seed=12)
+    """60 000 draws of the prior: the mean and the square of every number within 5 errors of the weights."""
+    world, operator, unit = small(name)
+    std = 0.5 * unit
+    y = O.measure(operator, world.sample(1, seed=11), std, seed=2).y
+    truth = world.posterior(operator, y, std)
+    x = world.sample(60_000, seed=12)
     log_weights = O.Measurement(operator, y, std).log_prob(x)
     for of, wanted in ((x, truth.mean), (x**2, truth.cov.diagonal() + truth.mean**2)):
         mean, error = weighted(of, log_weights)

@@ -29,6 +29,40 @@ def test_box_of_a_fraction_is_the_mean_of_the_area():
     torch.testing.assert_close(O.SuperResolution(1.5)(x), avg_pool2d(doubled, 3), **CLOSE)
 
 
+@pytest.mark.parametrize("factor", [2, 3, 4])
+@pytest.mark.parametrize("size", [(11, 25), (13, 8)])
+def test_box_of_any_size(factor, size):
+    """The last block is the mean of the pixels that it has; a factor of half its size does so to doubled pixels."""
+    x = f64(2, 1, *size)
+    small = O.SuperResolution(factor, size=size)
+    assert small.measured((1, *size)) == (1, *(math.ceil(n / factor) for n in size))
+    torch.testing.assert_close(small(x), avg_pool2d(x, factor, ceil_mode=True), **CLOSE)
+    doubled = x.repeat_interleave(2, -1).repeat_interleave(2, -2)
+    half = O.SuperResolution(factor / 2, size=size)
+    torch.testing.assert_close(half(x), avg_pool2d(doubled, factor, ceil_mode=True), **CLOSE)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 2.5])
+def test_bicubic_of_any_size(factor):
+    """Of an image that lies in its own mirror images: torch's antialiased bicubic by the factor itself."""
+    size, edge = (61, 62), 60
+    x = f64(2, 1, *size)
+    mirrored = np.pad(x.numpy(), ((0, 0), (0, 0), (edge, edge), (edge, edge)), mode="symmetric")
+    large = interpolate(torch.from_numpy(mirrored), scale_factor=1 / factor, mode="bicubic", antialias=True)
+    cut = round(edge / factor)
+    rows, columns = (slice(cut, cut + math.ceil(n / factor)) for n in size)
+    found = O.SuperResolution(factor, "bicubic", size=size)(x)
+    torch.testing.assert_close(found, large[..., rows, columns], **CLOSE)
+
+
+def test_a_factor_that_is_nearly_a_fraction():
+    """1.333333 is 4/3: six pixels of eight, and not a seventh of a millionth."""
+    near, exact = O.SuperResolution(1.333333), O.SuperResolution(4 / 3)
+    x = f64(1, 1, 8, 8)
+    assert near.measured((1, 8, 8)) == (1, 6, 6)
+    torch.testing.assert_close(near(x), exact(x), **CLOSE)
+
+
 @pytest.mark.parametrize("factor", [2, 3, 4, 1.5, 2.5])
 def test_bicubic_with_a_mirror(factor):
     """torch's antialiased bicubic cuts the kernel off at the edge; with mirror images around it cuts nothing."""

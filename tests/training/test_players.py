@@ -70,6 +70,41 @@ def test_a_gan_reaches_every_mode(name: str, tmp_path: Path) -> None:
     assert sliced_w2(x, real) < 0.2  # of data of RMS 1; a unit normal is 0.3 away
 
 
+def log_density_of_moons(x: torch.Tensor, label: torch.Tensor, knots: int) -> torch.Tensor:
+    """log p(x | label) of the set ``moons``, the normal noise integrated over the angle; float64 ``(N,)``."""
+    angle = (torch.arange(knots, dtype=torch.float64) + 0.5) * math.pi / knots
+    upper = torch.stack([angle.cos(), angle.sin()], 1)
+    lower = torch.stack([1 - angle.cos(), 0.5 - angle.sin()], 1)
+    curve = math.sqrt(2) * (torch.stack([upper, lower]) - torch.tensor([0.5, 0.25]))
+    std = 0.05 * math.sqrt(2)
+    square = torch.cdist(x[:, None], curve[label])[:, 0].square()
+    return torch.logsumexp(-square / (2 * std**2), 1) - math.log(knots * 2 * math.pi * std**2)
+
+
+def test_a_short_run_of_a_normalizing_flow(tmp_path: Path) -> None:
+    """After 300 steps held-out points of two moons are likelier than under any normal law, yet not than they are.
+
+    The normal law of each moon's own held-out mean and covariance is the best there is: ½ log det(2πe Σ), about 2.0
+    nats. The moons' own density is by quadrature (512 knots an arc of length √2π, an eighth of the noise's std apart,
+    where a sum of normal laws is their integral to rounding), about 0.3 nats, and no density comes below it. Both are
+    paired with the flow's, point by point, and hold by 4.5 standard errors of the mean difference of 4,000 points.
+    """
+    dataset = data.load("moons")
+    asked = config(300, batch=256, network=NetworkConfig("coupling", {"width": "32"}))
+    model = training.train(asked, dataset, tmp_path, device="cpu", quiet=True)
+    held = dataset.test.all()
+    x, label = held["x"][:4000].double(), held["label"][:4000]
+    with torch.no_grad():
+        found = -model.given(label=label).log_prob(x).double()
+    moons = [x[label == k] for k in (0, 1)]
+    laws = [torch.distributions.MultivariateNormal(one.mean(0), one.mT.cov(correction=0)) for one in moons]
+    normal = -torch.where(label == 0, *(law.log_prob(x) for law in laws))
+    truth = -log_density_of_moons(x, label, 512)
+    error = lambda difference: 4.5 * float(difference.std()) / math.sqrt(len(x))
+    assert found.mean() < normal.mean() - error(normal - found)
+    assert found.mean() > truth.mean() - error(found - truth)
+
+
 @pytest.mark.slow
 def test_a_normalizing_flow_on_two_moons(tmp_path: Path) -> None:
     """Its held-out likelihood comes near that of the moons themselves, whose density is an integral over the angle."""
@@ -79,14 +114,7 @@ def test_a_normalizing_flow_on_two_moons(tmp_path: Path) -> None:
     x, label = held["x"][:2000].double(), held["label"][:2000]
     with torch.no_grad():
         found = -model.given(label=label).log_prob(x).double()
-    angle = (torch.arange(4000, dtype=torch.float64) + 0.5) * math.pi / 4000
-    upper = torch.stack([angle.cos(), angle.sin()], 1)
-    lower = torch.stack([1 - angle.cos(), 0.5 - angle.sin()], 1)
-    curve = math.sqrt(2) * (torch.stack([upper, lower]) - torch.tensor([0.5, 0.25]))
-    std = 0.05 * math.sqrt(2)
-    square = torch.cdist(x[:, None], curve[label])[:, 0].square()
-    log_p = torch.logsumexp(-square / (2 * std**2), 1) - math.log(4000 * 2 * math.pi * std**2)
-    excess = found + log_p
+    excess = found + log_density_of_moons(x, label, 4000)
     # The estimate of a Kullback–Leibler divergence: never below zero but for its own error.
     error = float(excess.std()) / math.sqrt(len(excess))
     assert -4.5 * error < float(excess.mean()) < 0.25

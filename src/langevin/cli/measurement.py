@@ -95,8 +95,10 @@ def job(
     name, _, number = (part.strip() for part in options.task.partition("="))
     if name == "colourise" and channels != 3:
         raise UserError("the task colourise needs a model of colour images, got one of grey ones")
-    if name in ENLARGING and not options.simulate and number.replace(".", "", 1).isdecimal() and float(number) > 1:
-        shape = operators.SuperResolution(float(number)).domain(shape)
+    if name in ENLARGING and not options.simulate and number.replace(".", "", 1).isdecimal() and float(number) >= 1:
+        small = operators.SuperResolution(float(number))
+        own = (small.smaller(height), small.smaller(width)) == size  # of several sizes the model's is likeliest
+        shape = (channels, height, width) if own else small.domain(shape)
     if name == "uncrop" and not options.simulate:
         part = operators.NAMED[name].default if not number else positive(number)
         shape = (channels, *(around(side, part) for side in size))

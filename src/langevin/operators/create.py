@@ -65,8 +65,12 @@ NAMED = {
     "random": Named(lambda v, s, m, r: Inpaint(random_mask(s, v, r)), "this share of pixels is known", 0.3),
     "strokes": Named(lambda v, s, m, r: Inpaint(free_form_mask(s, v, r)), "a brush hides this share of pixels", 0.25),
     "uncrop": Named(lambda v, s, m, r: Uncrop(s, v), "a box of this share of the sides is known", 0.5),
-    "super-resolution": Named(lambda v, s, m, r: SuperResolution(v), "smaller by a factor, means of areas"),
-    "bicubic": Named(lambda v, s, m, r: SuperResolution(v, "bicubic"), "smaller by a factor, bicubic"),
+    "super-resolution": Named(
+        lambda v, s, m, r: SuperResolution(v, size=image_shape(s)[1:]), "smaller by any factor, means of areas"
+    ),
+    "bicubic": Named(
+        lambda v, s, m, r: SuperResolution(v, "bicubic", size=image_shape(s)[1:]), "smaller by any factor, bicubic"
+    ),
     "blur": Named(lambda v, s, m, r: gaussian_blur(v, "reflect"), "a Gaussian of this standard deviation in pixels"),
     "motion-blur": Named(lambda v, s, m, r: motion_blur(v, 45.0), "a motion of this many pixels, at 45 degrees"),
     "colourise": Named(lambda v, s, m, r: Colourise(), "the grey of a picture in colour", math.nan),
