@@ -121,7 +121,7 @@ SAMPLE = [
     (["--label", "10"], "label must lie in [0, 10), got 10"),
     (["--label", "-1"], "label must lie in [0, 10), got -1"),
     (["--label", "three"], "unknown label 'three'"),
-    (["--guidance-scale", "inf"], "guidance_scale must be a finite number"),
+    (["--guidance-scale", "inf"], "guidance-scale must be a finite number"),
     (["--guidence-scale", "2"], "unknown option '--guidence-scale'", "Did you mean '--guidance-scale'?"),
     (["--device", "nowhere"], "device 'nowhere' cannot be used"),
 ]

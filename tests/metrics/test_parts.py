@@ -109,7 +109,7 @@ def test_some_are_the_ones_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -
     [
         ({"x": torch.zeros(20, 1, 8, 9)}, r"shape \(N, 1, 8, 8\)"),
         ({"x": torch.full((20, 1, 8, 8), torch.nan)}, "non-finite"),
-        ({"label": torch.full((20,), 10)}, "0…9; got 10"),
+        ({"label": torch.full((20,), 10)}, r"labels must lie in \[0, 10\), got \[10\]"),
         ({"count": 7}, "at least 8 examples; got 7"),
         ({"count": 21}, "as many as they say, 21; got 20"),
     ],

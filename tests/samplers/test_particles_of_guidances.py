@@ -45,6 +45,7 @@ GUIDED = {
     "negate": lambda: guidance.negate(PLAIN, OTHER.denoiser(VP), 0.3),
     "pigdm": lambda: guidance.pigdm(PLAIN, MEASUREMENT),
     "product": lambda: guidance.product([PLAIN, OTHER.denoiser(VP)]),
+    "rescale": lambda: guidance.rescale(guidance.classifier_free(PLAIN, label=1, guidance_scale=2.0), 0.7),
     "threshold": lambda: guidance.threshold(guidance.classifier_free(PLAIN, label=1, guidance_scale=2.0)),
 }
 REWARD = lambda x: -x.square().sum(1)

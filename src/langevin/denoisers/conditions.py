@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -188,10 +189,10 @@ def check_label(label: Tensor | int, count: int | None, name: str = "label", *, 
     Raises:
         UserError: with the first eight that do not fit.
     """
-    value = torch.as_tensor(label)
-    low, high = -1 if absent else 0, torch.inf if count is None else count
-    wrong = value[(value < low) | (value >= high)]
-    if wrong.numel():
+    low, high = -1 if absent else 0, math.inf if count is None else count
+    values = label.unique().tolist() if isinstance(label, Tensor) else [label]
+    wrong = [value for value in values if not low <= value < high]
+    if wrong:
         accepted = "be at least 0" if count is None else f"lie in [0, {count})"
-        got = wrong.unique().tolist()[:8] if isinstance(label, Tensor) else label
+        got = wrong[:8] if isinstance(label, Tensor) else label
         raise UserError(f"{name} must {accepted}{' (-1 is none)' if absent else ''}, got {got}")

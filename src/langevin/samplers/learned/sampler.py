@@ -192,6 +192,8 @@ class LearnedSolver(OnGrid[ScalarGaussian]):
     def step(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> State:
         if self.frame is None:
             return self.for_model(denoiser).step(state, s, denoiser, noise)
+        if self.table is None:
+            return self._first_order(state, s, denoiser)
         check_shared_time(state.t, s, "a learned solver")
         memory: Memory | None = state.memory
         asked = len(memory.values) if memory else 0
