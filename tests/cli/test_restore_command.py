@@ -163,7 +163,7 @@ def test_counts(langevin: Run, model: Path, tmp_path: Path) -> None:
         record = json.loads((out / "a.json").read_text())
         assert record["request"]["noise"] == "poisson=40"
         assert "std" not in record["request"]
-        assert "residual_over_std" not in record
+        assert "residual_over_range" not in record
         assert "0 images restored" in langevin(*words).out
     made = [np.asarray(Image.open(tmp_path / "1" / f"a-{i}.png")) for i in range(2)]
     assert (made[0] != made[1])[6:].any()

@@ -175,7 +175,22 @@ def test_exact_samples_have_the_residual_of_the_noise(std):
     assert not fit(Measurement(RANDOM, RANDOM(far), 0.0), far, (-1, 1)).enough
     assert fit(Measurement(RANDOM, RANDOM(far), 0.0), far).enough
     assert not fit(Measurement(RANDOM, RANDOM(far) + 0.5, 0.0), far).enough
-    assert fit(Measurement(RANDOM, RANDOM(far).abs(), PoissonNoise(5.0)), far).enough
+
+
+def test_counts_have_the_residual_of_their_rate():
+    """E|y − rate|² / m = mean rate, of which the mean count is an estimate: 1 within 5 standard errors of 8,000 counts.
+
+    |y − rate|²/rate has variance 2 + 1/rate ≤ 2.1 for rates of 10 and more, so their mean has 5·√(2.1/8000) = 0.08; the
+    mean count adds 5/√(20·8000) of itself. A picture that is not the one that was counted has several times as much.
+    """
+    law, shape = PoissonNoise(20.0), (1, 20, 20)
+    x = 0.5 * torch.rand(20, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 0.25
+    whole = Inpaint(torch.ones(shape, dtype=torch.bool))
+    seen = measure(whole, x, law, seed=2)
+    found = fit(seen, x)
+    assert abs(found.relative**2 - 1) < 0.1
+    assert found.enough
+    assert not fit(seen, x + 2).enough
 
 
 def test_the_method_that_is_taken():

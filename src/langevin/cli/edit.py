@@ -132,7 +132,7 @@ def run(options: Options) -> None:
             width, height = pictures.size_of(path)
             masks[name] = pictures.read_mask(file, (height, width))
             if not bool(masks[name].any()):
-                raise UserError(f"mask {file} is black everywhere: nothing may change. It must be white where it may")
+                raise UserError(f"mask {file} is black everywhere: nothing may change; {pictures.WHITE}")
     # What the library refuses is refused of all before any of them is begun.
     prepare.steps_below(model, made.sampler(), options.strength, options.steps, options.grid)
 

@@ -168,7 +168,7 @@ def run(options: Options) -> None:
         mask = drawn[name]
         free = None if mask is None else pictures.read_mask(mask, (height, width))
         if free is not None and bool((free == free[0, 0]).all()):
-            left_out = "nothing is known" if bool(free[0, 0]) else "nothing is to be restored"
+            left_out = "nothing is known" if bool(free[0, 0]) else f"nothing is to be restored; {pictures.WHITE}"
             raise UserError(f"mask {mask} is {'white' if bool(free[0, 0]) else 'black'} everywhere: {left_out}")
         jobs[name] = job(options, model, (height, width), free)
         inner = restoring.on_states(model, jobs[name][0])
@@ -224,7 +224,7 @@ def run(options: Options) -> None:
                 "calls": own.counter.calls,
                 "seconds": round(time.monotonic() - started, 3),
                 "residual": round(found_fit.residual, 6),
-                "residual_over_std" if std else "residual_over_range": round(found_fit.relative, 4),
+                "residual_over_std" if found_fit.std else "residual_over_range": round(found_fit.relative, 4),
                 "share_outside_range": round(found_fit.outside or 0.0, 6),
                 **({} if lost is None else {"codec_residual": round(lost, 6)}),
                 **({"std_shown_white": float(spread.max())} if several else {}),
@@ -261,7 +261,7 @@ def advice(found: Fit, steps: int, lost: float | None = None) -> str:
     """
     why = []
     if found.strange:
-        why.append(f"{100 * (found.outside or 0.0):.0f} % of the samples lie far outside the range of the data")
+        why.append(f"{100 * (found.outside or 0.0):.0f} % of the pixels lie far outside the range of the data")
     if not found.fits:
         times = "the noise's" if found.std else "the range of the measurement"
         share = found.relative
@@ -269,10 +269,9 @@ def advice(found: Fit, steps: int, lost: float | None = None) -> str:
         why.append(f"the samples do not explain the measurement, the residual is {much}")
     if not found.fits and lost is not None:
         why[-1] += f" ({found.residual:.3g}, where the model's codec alone leaves {lost:.3g})"
-    return (
-        f"{' and '.join(why)}. Take more steps than {steps}, another method, or a larger std if the noise is larger "
-        "(docs/restore.md says what each needs)."
-    )
+    ways = [f"more steps than {steps}", "another method"]
+    ways += ["a larger std if the noise is larger"] if found.std and not found.counts else []
+    return f"{' and '.join(why)}. Take {', '.join(ways[:-1])} or {ways[-1]} (docs/restore.md says what each needs)."
 
 
 def figures(x: Tensor, mean: Tensor, spread: Tensor, truth: Tensor | None, free: Tensor | None) -> dict[str, float]:

@@ -93,8 +93,8 @@ class Provenance:
         text = png.text_of(path, KEYWORD)
         if text is None:
             raise UserError(
-                f"{os.fspath(path)} does not say how it was made: it is not of langevin, was written with "
-                "--no-metadata, or another program has saved it since"
+                f"{os.fspath(path)} does not say how it was made: it is not of langevin sample, edit, restore or "
+                "purify, was written with --no-metadata, or another program has saved it since"
             )
         with reading(path):
             said = parse_json(text.encode())

@@ -27,6 +27,9 @@ from .compress.images import places
 MASKED = 128
 """Grey from which on a pixel of a mask counts as white."""
 
+WHITE = f"what may change must be white, {MASKED} of 255 at least"
+"""What is said of a mask without any."""
+
 LINE = 160
 """Grey of the lines of a strip."""
 

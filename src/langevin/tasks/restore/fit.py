@@ -28,16 +28,18 @@ class Fit:
 
     Args:
         residual: root mean square of y − A(x), in units of y; of counts, of y − gain·(A(x) + offset).
-        std: standard deviation of the noise; None where it is not Gaussian.
+        std: standard deviation of the noise; of counts √mean(y), of which E|y − rate|² = mean rate; None of other laws.
         relative: the residual over std; where std is 0 or None over the range of y.
         outside: share of the samples' numbers that lie beyond the data's range by more than a tenth of it; None if the
             range is not known.
+        counts: whether the noise is that of counts, which has no std to choose.
     """
 
     residual: float
     std: float | None
     relative: float
     outside: float | None
+    counts: bool = False
 
     @property
     def limit(self) -> float:
@@ -77,11 +79,14 @@ def fit(measurement: Measurement, x: Tensor, bounds: tuple[float, float] | None 
     clean = measurement.operator(x)
     expected = measurement.noise.rate(clean) if isinstance(measurement.noise, PoissonNoise) else clean
     residual = math.sqrt(float((measurement.y.to(clean) - expected).double().square().mean()))
+    counts = isinstance(measurement.noise, PoissonNoise)
     std = measurement.noise.std if isinstance(measurement.noise, GaussianNoise) else None
+    if counts:
+        std = math.sqrt(float(measurement.y.double().mean().clamp_min(0))) or None
     against = std or float(measurement.y.max() - measurement.y.min()) or 1.0
     outside = None
     if bounds is not None:
         low, high = bounds
         far = FAR * (high - low)
         outside = float(((x < low - far) | (x > high + far)).double().mean())
-    return Fit(residual, std, residual / against, outside)
+    return Fit(residual, std, residual / against, outside, counts)

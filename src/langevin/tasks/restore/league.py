@@ -27,9 +27,9 @@ from ...processes import VP
 from ...storage import files
 from ..own_files import module_of
 from .common import Watched, for_codes
-from .kept import KeptSettings
 from .problems import OPERATORS, Setting
 from .run import Method
+from .settings_done import KeptSettings
 
 DIMS, STDS, EVALUATIONS = (16, 64), (0.05, 0.3), (20, 100)
 """Dimensions of the worlds, standard deviations of the noise, and evaluations of the table made in minutes; 1000

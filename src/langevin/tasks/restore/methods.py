@@ -162,6 +162,8 @@ def dps_likelihood(
     **options: Any,
 ) -> Tensor:
     """``guidance.dps``: what the paper derives, with 1/(2s²) before the squared norm. Stiff: few steps diverge."""
+    if isinstance(measurement.noise, GaussianNoise) and measurement.noise.std == 0:
+        raise UserError("std must be > 0 for dps-likelihood, which divides by its square; give one, or take dps")
     return follow(guidance.dps(denoiser, measurement, scale=scale), sampler or DDIM(1.0), noise, steps, **options)
 
 
