@@ -1,6 +1,6 @@
 """A text-to-image pipeline of diffusers, small enough to be trained from nothing in minutes, saved by diffusers itself.
 
-    python benchmarks/small_pipeline.py runs/small-sd            # about fifteen minutes on one core
+    python benchmarks/small_pipeline.py runs/small-sd            # about half an hour on one core
     langevin sample runs/small-sd -n 8 --given caption="a large red letter B on white" --out drawn
 
 A StableDiffusionPipeline of a CLIP text model, an autoencoder (3×16×16 to 4×8×8) and a UNet2DConditionModel of some
@@ -40,7 +40,7 @@ class Budget:
     """
 
     codec: int = 3000
-    unet: int = 6000
+    unet: int = 3000
 
 
 def clip_tokenizer(words: Sequence[str], length: int) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.small_pipeline import clip_tokenizer as tokenizer_of
 
 WORDS = ("a", "red", "blue", "apple", "boat", "on", "the", "sea")
 
@@ -23,21 +24,7 @@ def seeded(kind: Any, **options: Any) -> Any:
 
 def clip_tokenizer(length: int = 8) -> Any:
     """Whole words, letter by letter merged."""
-    from transformers import CLIPTokenizer
-
-    letters = sorted(set("".join(WORDS)))
-    merges: list[tuple[str, str]] = []
-    for word in WORDS:
-        parts = [*word[:-1], f"{word[-1]}</w>"]
-        while len(parts) > 1:
-            pair = (parts[0], parts[1])
-            if pair not in merges:
-                merges.append(pair)
-            parts = ["".join(pair), *parts[2:]]
-    tokens = [*letters, *(f"{x}</w>" for x in letters), *("".join(pair) for pair in merges)]
-    tokens = [*dict.fromkeys(tokens), "<|startoftext|>", "<|endoftext|>"]
-    vocab = {token: i for i, token in enumerate(tokens)}
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=length, pad_token="<|endoftext|>")
+    return tokenizer_of(WORDS, length)
 
 
 def clip(projection: bool = False, width: int = 32, length: int = 8) -> Any:
