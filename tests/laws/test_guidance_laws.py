@@ -48,7 +48,7 @@ def exact_rows():
 
 
 def test_fast_rows_mix():
-    """Both dimensions with both guidances, all four processes; what stood here before had all of dimension 2."""
+    """The fast rows alone have both dimensions with both guidances, and all four processes."""
     fast = {p.values for p in exact_rows() if not p.marks}
     assert {(guide, dim) for guide, _, _, dim in fast} == {(guide, dim) for guide in EXACT for dim in (2, 16)}
     assert {process for _, process, _, _ in fast} == set(FAST)
@@ -65,6 +65,18 @@ def truth():
     return result
 
 
+def check_samples(law, guided, part, real, floor):
+    """Guided samples have the law of a part, from its own states at the start."""
+    q = guided.process
+    start = part.sample(N, 5, process=q, t=q.t_max)
+
+    def run(steps):
+        x = langevin.sample(guided, law.sampler, start=start, grid=karras(q, steps), seed=3, batch=N)
+        return sliced_w2(x, real), log_prob_gap(part, x)
+
+    check_law(law, run, floor)
+
+
 @pytest.mark.parametrize(("guide", "process", "sampler", "dim"), exact_rows())
 def test_exact_conditional_law(truth, guide, process, sampler, dim):
     """At scale 1 with the exact parts, the samples have the law p(x | label), as ``test_exact_law`` has it of p(x).
@@ -76,14 +88,8 @@ def test_exact_conditional_law(truth, guide, process, sampler, dim):
     """
     q, law = PROCESSES[process], SAMPLERS[sampler]
     world, part, real, floor = truth[dim]
-    start = part.sample(N, 5, process=q, t=q.t_max)
     guided = GUIDANCE[guide].make(setting(q, network=False, world=world))
-
-    def run(steps):
-        x = langevin.sample(guided, law.sampler, start=start, grid=karras(q, steps), seed=3, batch=N)
-        return sliced_w2(x, real), log_prob_gap(part, x)
-
-    check_law(law, run, floor)
+    check_samples(law, guided, part, real, floor)
 
 
 @pytest.mark.slow
@@ -119,14 +125,8 @@ def test_exact_conditional_law_of_two_components(guide, process, sampler, dim):
     part = world.part(1)
     assert len(part.log_weights) == 2
     real, floor = part.sample(N, 77), w2_floor(part, N)
-    start = part.sample(N, 5, process=q, t=q.t_max)
     guided = GUIDANCE[guide].make(setting(q, network=False, world=world))
-
-    def run(steps):
-        x = langevin.sample(guided, law.sampler, start=start, grid=karras(q, steps), seed=3, batch=N)
-        return sliced_w2(x, real), log_prob_gap(part, x)
-
-    check_law(law, run, floor)
+    check_samples(law, guided, part, real, floor)
 
 
 @pytest.mark.parametrize("process", FAST)

@@ -77,7 +77,7 @@ def run(options: Options) -> None:
     from ..report import Bar
     from ..storage import files
     from ..tasks.restore import league, settings
-    from ..tasks.restore.league import DIMS, EVALUATIONS, OPERATORS, STDS, Sizes, kept_settings, solvers_named
+    from ..tasks.restore.league import DIMS, EVALUATIONS, OPERATORS, STDS, Sizes, finished_settings, solvers_named
 
     plain: dict[str, Any] = QUICK if options.quick else {"dims": DIMS, "stds": STDS, "evaluations": EVALUATIONS}
     evaluations = options.evaluations or plain["evaluations"]
@@ -87,7 +87,7 @@ def run(options: Options) -> None:
     at_least_one(**{f"evaluations[{i}]": count for i, count in enumerate(evaluations)})
     solvers = solvers_named(options.solver or ("all",))
     sizes = Sizes(options.n or Sizes.n, options.pairs or Sizes.pairs)
-    kept = kept_settings(out / SETTINGS, options.solver, solvers, evaluations, sizes, options.seed)
+    kept = finished_settings(out / SETTINGS, options.solver, solvers, evaluations, sizes, options.seed)
     problems = list(dict.fromkeys(problems))
     there = sum(1 for setting in problems if kept.read(setting) is not None)
     with files.lock(out):

@@ -118,8 +118,8 @@ class Plan:
     Attributes:
         sampler: with what it takes of the model.
         grid: the times of its steps, float64 ``(n + 1,)``.
-        steps: steps that ask the model: a sampler may make fewer than were asked for, and the default one ends with a
-            step that asks for nothing.
+        steps: steps that ask the model: a sampler may make fewer than were asked for, and the default one begins with
+            a step that asks for nothing.
         earlier: the plans of the stages before this one, of a model that draws in stages.
     """
 

@@ -13,7 +13,7 @@ from ...numerics.frame import GaussianFrame
 from ...processes import Process
 from ...samplers import GaussianRemainder, LearnedSolver, Sampler, create_sampler, default_sampler, moments_from
 from ...samplers.loop import check_sampler
-from .learned import AsAsked
+from .learned import LearnedPipelineSolver
 
 
 def sampler_of(sampler: Sampler | str | None, moments: GaussianFrame | Tensor | None, process: Process) -> Sampler:
@@ -32,7 +32,7 @@ def sampler_of(sampler: Sampler | str | None, moments: GaussianFrame | Tensor | 
     if isinstance(chosen, GaussianRemainder) and chosen.eta:  # a first step whose noise a pipeline would not know
         chosen = replace(chosen, prefix=False)
     if isinstance(chosen, LearnedSolver) and chosen.table is not None:
-        chosen = AsAsked.of(chosen)
+        chosen = LearnedPipelineSolver.of(chosen)
     if moments is None:
         return chosen
     if not isinstance(chosen, GaussianRemainder):

@@ -19,7 +19,7 @@ from ...samplers.learned.steps import LearnedSteps, Place
 
 
 @dataclass(frozen=True, repr=False)
-class AsAsked(LearnedSolver):
+class LearnedPipelineSolver(LearnedSolver):
     """A learned solver on the times at which it asks, for pipelines, which ask about the state that they carry.
 
     Its variable z stands still along the flow of the data's Gaussian, so the same z may be shown as the state of any
@@ -28,7 +28,7 @@ class AsAsked(LearnedSolver):
     """
 
     @classmethod
-    def of(cls, solver: LearnedSolver) -> AsAsked:
+    def of(cls, solver: LearnedSolver) -> LearnedPipelineSolver:
         """A learned solver as one whose state is what the network is shown."""
         return cls(**{f.name: getattr(solver, f.name) for f in fields(solver)})
 

@@ -14,7 +14,7 @@ from ...numerics.frame import GaussianFrame
 from ...processes import ScalarGaussian
 from ...samplers import GaussianRemainder, Sampler, State
 from .choice import check_shape
-from .learned import AsAsked
+from .learned import LearnedPipelineSolver
 from .questions import Answers, Question, evaluations
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -52,7 +52,7 @@ class Run:
         moments: tuple[int, ...] | None = None,
     ) -> None:
         self.sampler, self.process, self.moments = sampler, process, moments
-        frame = sampler.frame if isinstance(sampler, (GaussianRemainder, AsAsked)) else None
+        frame = sampler.frame if isinstance(sampler, (GaussianRemainder, LearnedPipelineSolver)) else None
         shape = (1,) if frame is None else (len(frame.mean),)
         try:
             found = evaluations(sampler, process, grid, shape)

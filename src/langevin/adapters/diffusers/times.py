@@ -11,7 +11,7 @@ from torch import Tensor
 from ..._errors import UserError, check_integer, check_numbers, shown
 from ..._registry import lookup
 from ...samplers import GaussianRemainder, Sampler, default_grid
-from .learned import AsAsked
+from .learned import LearnedPipelineSolver
 from .native import flow_levels, native_grid
 from .scheduler_config import Conventions, shifted
 
@@ -69,7 +69,9 @@ def of_steps(
         sampler.default_grid(units.process, steps) if grid is None else lookup("grids", grid).make(units.process, steps)
     )
     times = default_grid(units.process, steps) if own is None else own
-    known = isinstance(sampler, AsAsked) or (isinstance(sampler, GaussianRemainder) and sampler.frame is not None)
+    known = isinstance(sampler, LearnedPipelineSolver) or (
+        isinstance(sampler, GaussianRemainder) and sampler.frame is not None
+    )
     return times if units.kind != "flow" or known else shifted(times, config, mu)
 
 

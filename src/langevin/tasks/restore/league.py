@@ -29,7 +29,7 @@ from ..own_files import module_of
 from .common import Watched, for_codes
 from .problems import OPERATORS, Setting
 from .run import Method
-from .settings_done import KeptSettings
+from .finished_settings import FinishedSettings
 
 DIMS, STDS, EVALUATIONS = (16, 64), (0.05, 0.3), (20, 100)
 """Dimensions of the worlds, standard deviations of the noise, and evaluations of the table made in minutes; 1000
@@ -266,7 +266,7 @@ def league(
     if isinstance(names, Mapping) and (workers > 1 or folder is not None):
         what = "workers must be 1" if workers > 1 else "folder must not be given"
         raise UserError(f"{what} for solvers that are functions; give their names or FILE.py:FUNCTION")
-    kept = None if folder is None else kept_settings(folder, names, known, evaluations, sizes, seed)
+    kept = None if folder is None else finished_settings(folder, names, known, evaluations, sizes, seed)
     there = [] if kept is None else [(setting, kept.read(setting)) for setting in problems]
     found = {setting: [LeagueRow.of(row) for row in rows] for setting, rows in there if rows is not None}
     left = [setting for setting in problems if setting not in found]
@@ -310,9 +310,9 @@ def rows_of_setting(solvers: Iterable[str], evaluations: Sequence[int]) -> int:
     return sum(1 if name in REFERENCES else len(evaluations) for name in solvers)
 
 
-def kept_settings(
+def finished_settings(
     folder: Path, names: Iterable[str], solvers: Iterable[str], evaluations: Sequence[int], sizes: Sizes, seed: int
-) -> KeptSettings:
+) -> FinishedSettings:
     """The finished settings of a request: of these solvers, one's own with the checksums of their files, and versions.
 
     Args:
@@ -325,7 +325,7 @@ def kept_settings(
     checksum = lambda path: files.digest(files.read(Path(path)))["sha256"]
     what = {name: checksum(own[name]) if name in own else "registered" for name in solvers}
     request = {"solvers": what, "evaluations": list(evaluations), "sizes": asdict(sizes), "seed": seed}
-    return KeptSettings(folder, {**request, "versions": versions()})
+    return FinishedSettings(folder, {**request, "versions": versions()})
 
 
 def judged(

@@ -14,7 +14,7 @@ from .problems import Setting
 
 
 @dataclass(frozen=True)
-class KeptSettings:
+class FinishedSettings:
     """A folder with a file for each finished setting of each request.
 
     A file is written whole or not at all, and its name ends in the checksum of its request, so that settings of other
