@@ -27,9 +27,9 @@ from ...processes import VP
 from ...storage import files
 from ..own_files import module_of
 from .common import Watched, for_codes
+from .finished_settings import FinishedSettings
 from .problems import OPERATORS, Setting
 from .run import Method
-from .finished_settings import FinishedSettings
 
 DIMS, STDS, EVALUATIONS = (16, 64), (0.05, 0.3), (20, 100)
 """Dimensions of the worlds, standard deviations of the noise, and evaluations of the table made in minutes; 1000
