@@ -20,6 +20,7 @@ from ..denoisers.conditions import KINDS
 from ..distributions import Noise
 from ..models.conditional import bind
 from ..models.directory import about
+from ..models.learned import is_foreign
 from ..models.parts import PARTED
 from ..processes import Process
 from ..samplers import Sampler, State
@@ -243,7 +244,7 @@ class Pipeline(ModelHubMixin, library_name="langevin", repo_url=HOME, tags=["dif
         return cls._from_pretrained(model_id=path, revision=revision, device=device, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        if "diffusers" in getattr(self.model, "config", {}):
+        if is_foreign(self.model):
             raise UserError(
                 "the model must be one of this library's to be saved; a pipeline of diffusers is saved by diffusers"
             )
@@ -296,7 +297,7 @@ class Pipeline(ModelHubMixin, library_name="langevin", repo_url=HOME, tags=["dif
 
 def without_paths(model: Any) -> Any:
     """A model whose data name no place on this machine: of a path the last part alone."""
-    if getattr(model, "kind", None) in PARTED:
+    if isinstance(model, tuple(PARTED.values())):
         return PARTED[model.kind].of({name: without_paths(part) for name, part in model.parts.items()})
     source = {} if model.data is None else dict(model.data.source)
     named = str(source.get("source", ""))
