@@ -19,7 +19,7 @@ from ..denoisers import Denoiser
 from ..denoisers.conditions import KINDS
 from ..distributions import Noise
 from ..models.conditional import bind
-from ..models.directory import about
+from ..models.directory import about, kind_of
 from ..models.learned import is_foreign
 from ..models.parts import PARTED
 from ..processes import Process
@@ -297,8 +297,8 @@ class Pipeline(ModelHubMixin, library_name="langevin", repo_url=HOME, tags=["dif
 
 def without_paths(model: Any) -> Any:
     """A model whose data name no place on this machine: of a path the last part alone."""
-    if isinstance(model, tuple(PARTED.values())):
-        return PARTED[model.kind].of({name: without_paths(part) for name, part in model.parts.items()})
+    if (kind := kind_of(model)) is not None and kind in PARTED:
+        return PARTED[kind].of({name: without_paths(part) for name, part in model.parts.items()})
     source = {} if model.data is None else dict(model.data.source)
     named = str(source.get("source", ""))
     if not named or named.startswith("hf:") or Path(named).name == named:

@@ -34,7 +34,8 @@ class Evidence:
     def look(self) -> tuple[Tensor, Tensor, Tensor]:
         """y, a, r of the look y = a x_0 + r ε at the data that a state is; a and r shaped to multiply y."""
         seen = require(self.process, Observable, "a product of laws of real data").observe(self.x_t, self.t)
-        return seen.y.to(torch.float64), *(expand(c, seen.y.to(torch.float64)) for c in (seen.a, seen.r))
+        y = seen.y.to(torch.float64)
+        return y, expand(seen.a, y), expand(seen.r, y)
 
     def normal(self) -> tuple[Tensor, Tensor]:
         """(p, h) of exp(−½ p|x_0|² + h·x_0): the precision, shaped to multiply x_0, and the pull ``(B, *event)``."""

@@ -25,6 +25,7 @@ class _Field(Denoiser):
     """(z, ∫ div f) along s in (0, 1), standing where a solver has a denoiser: ``slope`` is its derivative."""
 
     process: Process
+    shape: tuple[int, ...]
 
     def __init__(self, flow: Flow, begin: float, probes: Tensor | None) -> None:
         self.flow, self.begin, self.probes = flow, begin, probes

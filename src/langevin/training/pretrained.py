@@ -185,10 +185,10 @@ def base_of(model: Any) -> NetworkDenoiser:
     Raises:
         UserError: for what has none.
     """
-    base = model.belief_of if isinstance(model, Denoiser) else model
+    base: object = model.belief_of if isinstance(model, Denoiser) else model
     check_instance("base", base, NetworkDenoiser, "a model with a denoiser of a network, as langevin.load(…) gives it")
-    found: NetworkDenoiser = base
-    return found
+    assert isinstance(base, NetworkDenoiser)
+    return base
 
 
 def with_checksum(start: StartConfig, base: NetworkDenoiser) -> StartConfig:
