@@ -65,8 +65,9 @@ def check_instance(name: str, value: object, kind: type | tuple[type, ...], acce
     """
     if isinstance(value, kind):
         return
-    made = isinstance(value, type) and issubclass(value, kind)
-    hint = f"; write {value.__name__}() for an instance" if made else ""  # type: ignore[attr-defined]
+    hint = ""
+    if isinstance(value, type) and issubclass(value, kind):
+        hint = f"; write {value.__name__}() for an instance"
     raise UserError(f"{name} must be {accepted}, got {shown(value)}{hint}")
 
 

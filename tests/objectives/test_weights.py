@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from langevin import objectives, processes
 from langevin._errors import UserError
-from langevin.denoisers import PREDICTIONS, AffineParameterization, NetworkDenoiser
+from langevin.denoisers import PREDICTIONS, AffineParameterization, Denoiser, NetworkDenoiser
 from langevin.distributions import Noise
 from langevin.objectives.weights import WEIGHTS
 
@@ -130,13 +130,16 @@ def test_finite_at_the_ends(process: processes.ScalarGaussian, name: str) -> Non
 
 
 def test_what_a_weight_needs_is_named() -> None:
-    class Bare:
-        process = processes.VP()
+    class Bare(Denoiser):
+        process, shape = processes.VP(), (3,)
+
+        def __call__(self, x_t, t):
+            raise NotImplementedError
 
     with pytest.raises(UserError, match="no network; use 'x0'"):
         WEIGHTS["simple"](Bare(), T)
     with pytest.raises(UserError, match="sigma_data"):
         WEIGHTS["edm"](Bare(), T)
-    Bare.process = processes.GammaNoise()  # type: ignore[assignment]
+    Bare.process = processes.GammaNoise()
     with pytest.raises(UserError, match="weight 'dsm' needs a process"):
         WEIGHTS["dsm"](Bare(), T)

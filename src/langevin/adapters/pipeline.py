@@ -20,7 +20,8 @@ from ..denoisers import Denoiser
 from ..denoisers.conditions import KINDS
 from ..distributions import Noise
 from ..models.conditional import bind
-from ..models.directory import about
+from ..models.directory import about, kind_of
+from ..models.learned import is_foreign
 from ..models.parts import PARTED
 from ..processes import Process
 from ..samplers import Sampler, State
@@ -239,7 +240,7 @@ class Pipeline(ModelHubMixin, library_name="langevin", repo_url=HOME, tags=["dif
         return cls._from_pretrained(model_id=path, revision=revision, device=device, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        if "diffusers" in getattr(self.model, "config", {}):
+        if is_foreign(self.model):
             raise UserError(
                 "the model must be one of this library's to be saved; a pipeline of diffusers is saved by diffusers"
             )
@@ -342,8 +343,8 @@ class Pipeline(ModelHubMixin, library_name="langevin", repo_url=HOME, tags=["dif
 
 def without_paths(model: Any) -> Any:
     """A model whose data name no place on this machine: of a path the last part alone."""
-    if getattr(model, "kind", None) in PARTED:
-        return PARTED[model.kind].of({name: without_paths(part) for name, part in model.parts.items()})
+    if (kind := kind_of(model)) is not None and kind in PARTED:
+        return PARTED[kind].of({name: without_paths(part) for name, part in model.parts.items()})
     source = {} if model.data is None else dict(model.data.source)
     named = str(source.get("source", ""))
     if not named or named.startswith("hf:") or Path(named).name == named:

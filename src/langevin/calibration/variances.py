@@ -15,7 +15,15 @@ import torch
 from .. import nn
 from .._errors import UserError, check_integer, unknown
 from ..data import Dataset
-from ..denoisers import VARIANCE_HEADS, Calibration, Denoiser, NetworkDenoiser, VarianceHead, calibrate
+from ..denoisers import (
+    VARIANCE_HEADS,
+    AffineParameterization,
+    Calibration,
+    Denoiser,
+    NetworkDenoiser,
+    VarianceHead,
+    calibrate,
+)
 from ..models.codes import Codes, encode
 from ..models.learned import place, stamp
 from ..models.parts import Latent
@@ -98,6 +106,7 @@ def head_config(model: Denoiser, std: float, *, steps: int, seed: int, batch: in
         options["width"] = 16
     made = nn.default((channels, *shape[1:]), **options)
     quarter = max(1, steps // 4)
+    law: dict[str, Any] = {"mean": math.log(std) - 1, "std": 1.6}
     return Config(
         seed=seed,
         batch=batch,
@@ -107,7 +116,7 @@ def head_config(model: Denoiser, std: float, *, steps: int, seed: int, batch: in
         objective=ObjectiveConfig(
             "second-moment",
             times="log-normal",
-            times_options={"mean": math.log(std) - 1, "std": 1.6},  # type: ignore[dict-item]
+            times_options=law,
         ),
         optimiser=OptimiserConfig(lr=2e-3, warmup=min(100, quarter)),
         budget=BudgetConfig(steps=steps),
@@ -173,7 +182,8 @@ def train_head(
     if dataset.info.mean is None:
         raise UserError(f"the moments of data {dataset.info.name!r} are unknown; a head needs them")
     info, out = dataset.info, where / kind
-    std = float(getattr(getattr(model, "parameterization", None), "sigma_data", 0)) or info.std
+    reading = model.parameterization
+    std = float(reading.sigma_data if isinstance(reading, AffineParameterization) else 0) or info.std
     config = head_config(model, std, steps=steps, seed=seed, batch=batch)
     team = ProcessGroup.join(model.device)
     used = [team.device] if team.device.type == "cuda" else []

@@ -271,7 +271,14 @@ def _speak(prog: str) -> None:
     """Let what the library warns of be a line like any other, without the place in the code."""
     plain = warnings.showwarning
 
-    def show(message, category, filename, lineno, file=None, line=None):  # type: ignore[no-untyped-def]
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         if issubclass(category, UserWarning):
             _complain(prog, f"warning: {message}")
         else:

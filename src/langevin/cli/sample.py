@@ -94,7 +94,7 @@ def run(options: Options) -> None:
 
     rank = _rank(options)
     if options.tolerance is not None:
-        check_tolerance(options)
+        check_tolerance(options, options.tolerance)
     recipe, device = options.sampling.recipe(), own_device(options.device)
     model = loading.load_denoiser(options.model, own=False, device=device)
     given = conditions(options.given, options.label, model, options.text_encoder)
@@ -128,11 +128,11 @@ def run(options: Options) -> None:
     )
 
 
-def check_tolerance(options: Options) -> None:
+def check_tolerance(options: Options, tolerance: float) -> None:
     """Refuse what is no tolerance, and steps beside one, before a model is loaded."""
     from ..samplers.tolerance import check_tolerance
 
-    check_tolerance(options.tolerance)
+    check_tolerance(tolerance)
     if options.sampling.steps is not None:
         raise UserError(f"tolerance chooses the steps: leave out --steps {options.sampling.steps}, or --tolerance")
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .._duration import left_column
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 T = TypeVar("T")
 
@@ -32,7 +35,7 @@ def track(items: Iterable[T], total: int, title: str, show: bool = True) -> Iter
             bar.stop()
 
 
-def _bar(total: int, title: str):  # type: ignore[no-untyped-def]
+def _bar(total: int, title: str) -> tuple[Progress, TaskID]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 

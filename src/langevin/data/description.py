@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError, nearest, unknown
+from ..denoisers import DataDescription
 from ..denoisers.conditions import KINDS
 from ..storage.untrusted import settings, typed
 
@@ -81,7 +82,7 @@ def event(shape: Any, name: str = "shape") -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class DataInfo:
+class DataInfo(DataDescription):
     r"""The description of a data set that travels with the model.
 
     Args:

@@ -1,10 +1,19 @@
 """Beliefs about clean data: parameterizations of networks, exact and learned denoisers, statistics of posteriors."""
 
-from .base import Denoiser, Density, Derived, LearnedFor, Transform, check_is_denoiser
+from .base import (
+    DataDescription,
+    Denoiser,
+    Density,
+    Derived,
+    EvaluationCounter,
+    LearnedFor,
+    Transform,
+    check_is_denoiser,
+)
 from .check import DenoiserCheck, LevelErrors, check_denoiser
 from .classifier import NoisyClassifier
 from .compiled import compiled
-from .conditioned import EvaluationCounter
+from .conditioned import config_of
 from .energy import EnergyDenoiser, make_denoiser
 from .frames import gaussian_frame
 from .generator import Generator, NormalizingFlow
@@ -29,6 +38,7 @@ __all__ = [
     "VARIANCE_HEADS",
     "AffineParameterization",
     "Calibration",
+    "DataDescription",
     "Denoiser",
     "DenoiserCheck",
     "Density",
@@ -56,6 +66,7 @@ __all__ = [
     "check_is_denoiser",
     "clamp",
     "compiled",
+    "config_of",
     "convert",
     "dirac",
     "gaussian",

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from types import MappingProxyType
-from typing import Any, Generic, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import TypeVar
+from typing_extensions import Self, TypeVar
 
 from .._errors import UserError, nearest, shown
 from ..distributions import Distribution
+from ..numerics.frame import DataMoments
 from ..processes import Process
+from .parameterization import Parameterization
 
 P = TypeVar("P", bound=Process, default=Process, covariant=True)
 
@@ -28,6 +30,44 @@ class LearnedFor(Protocol):
         ...
 
 
+class DataDescription(DataMoments):
+    """What a denoiser may say of its data, beside their moments; None where it does not.
+
+    Attributes:
+        shape: the event.
+        low, high: the range of the values.
+        levels: how many values a coordinate takes between ``low`` and ``high``, equally far apart.
+        conditions: the shape of what belongs to each example, by name.
+    """
+
+    if TYPE_CHECKING:  # read-only: a class may have them as fields or as properties
+
+        @property
+        def shape(self) -> tuple[int, ...]: ...
+        @property
+        def low(self) -> float | None: ...
+        @property
+        def high(self) -> float | None: ...
+        @property
+        def levels(self) -> int | None: ...
+        @property
+        def conditions(self) -> Mapping[str, tuple[int, ...]]: ...
+
+    else:
+        low = high = levels = None
+        conditions = MappingProxyType({})
+
+
+class EvaluationCounter:
+    """Network evaluations, counted per sample: a call on two conditions at once is two."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __repr__(self) -> str:
+        return f"EvaluationCounter({self.calls})"
+
+
 class Denoiser(ABC, Generic[P]):
     """``denoiser(x_t, t)`` is a ``Distribution`` over x_0; ``denoiser.process`` says what x_t is.
 
@@ -38,14 +78,38 @@ class Denoiser(ABC, Generic[P]):
         condition: what is bound, a tensor a name.
         class_label: the label, if one is bound for all samples.
         learned_variances: variances learned for this model, by name: functions from a denoiser to one with its mean.
+        config: how the model was made, as plain JSON; empty for what was not made by training.
+        counter: where evaluations of the network are counted; None where there is none, or several.
+        parameterization: how a network's output is read as this belief; None for any other belief.
+        condition_sizes: the conditions that a network takes, with their sizes.
     """
 
-    process: P
-    shape: tuple[int, ...]
-    data: Any = None
-    condition: Mapping[str, Tensor] = MappingProxyType({})
-    class_label: int | None = None
-    learned_variances: Mapping[str, Callable[[Denoiser], Denoiser]] = MappingProxyType({})
+    if TYPE_CHECKING:  # read-only: a class may have them as fields or as properties
+
+        @property
+        def process(self) -> P: ...
+        @property
+        def shape(self) -> tuple[int, ...]: ...
+        @property
+        def data(self) -> DataDescription | None: ...
+        @property
+        def condition(self) -> Mapping[str, Tensor]: ...
+        @property
+        def class_label(self) -> int | None: ...
+        @property
+        def learned_variances(self) -> Mapping[str, Callable[[Denoiser], Denoiser]]: ...
+        @property
+        def config(self) -> Mapping[str, Any]: ...
+        @property
+        def counter(self) -> EvaluationCounter | None: ...
+        @property
+        def parameterization(self) -> Parameterization | None: ...
+        @property
+        def condition_sizes(self) -> Mapping[str, int]: ...
+
+    else:
+        data = class_label = counter = parameterization = None
+        condition = learned_variances = config = condition_sizes = MappingProxyType({})
 
     @property
     def children(self) -> tuple[Denoiser, ...]:
@@ -117,7 +181,12 @@ class Denoiser(ABC, Generic[P]):
                 accepted = ", ".join(sorted(known)) or "no condition"
                 raise UserError(f"condition {key!r} is not one this model takes ({accepted}).{nearest(key, known)}")
         bound = self._bind(condition) if condition else self
-        return bound if endpoint is None else replace(bound, process=self.process.given(endpoint))  # type: ignore[type-var]
+        return bound if endpoint is None else bound.replaced(process=self.process.given(endpoint))
+
+    def replaced(self, **fields: Any) -> Self:
+        """The same with other fields."""
+        assert is_dataclass(self)
+        return replace(self, **fields)
 
     def conditions(self) -> tuple[str, ...]:
         """The names of the conditions that can be given."""
@@ -141,14 +210,14 @@ class Denoiser(ABC, Generic[P]):
         return torch.device("cpu")
 
 
-def check_is_denoiser(value: object, name: str = "denoiser") -> None:
-    """Refuse what is no denoiser, and say how to make one of it where that is known.
+def check_is_denoiser(value: object, name: str = "denoiser") -> Denoiser:
+    """The denoiser; what is none is refused, and how to make one of it said where that is known.
 
     Raises:
         UserError: with the argument, what came and what is accepted.
     """
     if isinstance(value, Denoiser):
-        return
+        return value
     hint = ""
     if isinstance(value, (str, os.PathLike)):
         hint = f"; load the model first: langevin.load({str(value)!r:.80})"
@@ -172,7 +241,10 @@ class Density(Protocol):
 class Derived(Denoiser):
     """A denoiser made from others, one of which, its ``base``, says what the data and the process are."""
 
-    base: Denoiser
+    if TYPE_CHECKING:
+
+        @property
+        def base(self) -> Denoiser: ...
 
     @property
     def output(self) -> Any:
@@ -186,27 +258,27 @@ class Derived(Denoiser):
         return self.base.autoencoder
 
     @property
-    def process(self) -> Process:  # type: ignore[override]
+    def process(self) -> Process:
         return self.base.process
 
     @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+    def shape(self) -> tuple[int, ...]:
         return self.base.shape
 
     @property
-    def data(self) -> Any:
+    def data(self) -> DataDescription | None:
         return self.base.data
 
     @property
-    def condition(self) -> Mapping[str, Tensor]:  # type: ignore[override]
+    def condition(self) -> Mapping[str, Tensor]:
         return self.base.condition
 
     @property
-    def class_label(self) -> int | None:  # type: ignore[override]
+    def class_label(self) -> int | None:
         return self.base.class_label
 
     @property
-    def learned_variances(self) -> Mapping[str, Callable[[Denoiser], Denoiser]]:  # type: ignore[override]
+    def learned_variances(self) -> Mapping[str, Callable[[Denoiser], Denoiser]]:
         return self.base.learned_variances
 
     @property

@@ -240,7 +240,7 @@ def _problems(
             return
         better = []
         for sentence, changed, samples, gain in _elsewhere(denoiser, x0, bool(bad)):
-            elsewhere: ScalarGaussian = changed.process  # type: ignore[assignment]
+            elsewhere = require(changed.process, ScalarGaussian, "a check")
             score = _score(changed, _first(_looks(elsewhere, samples, noise)), samples[:TRIED])
             if score < min(math.log(MARGIN) / 2, now - math.log(gain)):
                 better.append((score, sentence))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .._errors import UserError, shown
 from ..processes import Process, ScalarGaussian, as_time, expand, require
-from .conditioned import EvaluationCounter
+from .base import EvaluationCounter
 from .parameterization import TIME_INPUTS
 
 

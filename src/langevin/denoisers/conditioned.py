@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from .._errors import UserError
-from .base import Denoiser
+from .base import Denoiser, EvaluationCounter
 from .conditions import KINDS, absent, as_condition
 
 
-class EvaluationCounter:
-    """Network evaluations, counted per sample: a call on two conditions at once is two."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __repr__(self) -> str:
-        return f"EvaluationCounter({self.calls})"
+def config_of(network: nn.Module) -> Mapping[str, Any]:
+    """What a network says of itself, as those of ``langevin.nn`` do: name and options; empty for one that does not."""
+    config = getattr(network, "config", None)
+    return config if isinstance(config, Mapping) else {}
 
 
 class Conditioned(Denoiser):
@@ -36,10 +32,14 @@ class Conditioned(Denoiser):
         counter: where evaluations are counted.
     """
 
-    network: nn.Module
-    config: Mapping[str, Any]
-    counter: EvaluationCounter
-    _first: Tensor
+    if TYPE_CHECKING:  # read-only: a class may have them as fields or as properties
+
+        @property
+        def network(self) -> nn.Module: ...
+        @property
+        def counter(self) -> EvaluationCounter: ...
+        @property
+        def _first(self) -> Tensor: ...
 
     @property
     def dtype(self) -> torch.dtype:
@@ -56,8 +56,7 @@ class Conditioned(Denoiser):
     @property
     def condition_sizes(self) -> Mapping[str, int]:
         """The conditions the network takes, with their sizes: classes of a label, features, channels."""
-        config = getattr(self.network, "config", None)
-        sizes = config.get("conditions", {}) if isinstance(config, Mapping) else {}
+        sizes = config_of(self.network).get("conditions", {})
         return {name: size for name, size in sizes.items() if size}
 
     def conditions(self) -> tuple[str, ...]:
@@ -65,8 +64,7 @@ class Conditioned(Denoiser):
 
     def counted(self) -> Self:
         """The same with a counter of its own."""
-        made: Self = replace(self, counter=EvaluationCounter())  # type: ignore[type-var]
-        return made
+        return self.replaced(counter=EvaluationCounter())
 
     def _bind(self, condition: dict[str, Any]) -> Self:
         bound, class_label = dict(self.condition), None if "label" in condition else self.class_label
@@ -80,8 +78,7 @@ class Conditioned(Denoiser):
             bound[key] = as_condition(key, value, size, device, dtype) if reader is None else reader(value)
             if key == "label" and torch.as_tensor(value).ndim == 0 and bound[key] >= 0:
                 class_label = int(bound[key])
-        made: Self = replace(self, condition=bound, class_label=class_label)  # type: ignore[type-var]
-        return made
+        return self.replaced(condition=bound, class_label=class_label)
 
     def rows(self, index: slice | Tensor) -> Self:
         if not self.condition:
@@ -92,8 +89,7 @@ class Conditioned(Denoiser):
                     asked = f"samples {index.start or 0} to {index.stop - 1}"
                     raise UserError(f"{name} was given for {len(value)} samples, got a request for {asked}")
         some = {name: value[index] if value.shape[0] > 1 else value for name, value in self.condition.items()}
-        made: Self = replace(self, condition=some)  # type: ignore[type-var]
-        return made
+        return self.replaced(condition=some)
 
     def _expanded(self, key: str, batch: int, like: Tensor) -> Tensor:
         """Condition ``key`` for a batch: as bound, or marked absent (label −1, not-a-number)."""
@@ -116,6 +112,6 @@ class Conditioned(Denoiser):
     def _without_content(self, name: str, batch: int) -> Tensor:
         """A condition on the meta device, of the shape that the data declare."""
         kind = KINDS[name]
-        known = getattr(self.data, "conditions", {})
+        known = {} if self.data is None else self.data.conditions
         shape = known.get(name, (self.condition_sizes[name],) * len(kind.axes))
         return torch.empty((batch, *shape), dtype=torch.int64 if kind.integer else self.dtype, device="meta")

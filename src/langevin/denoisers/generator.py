@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from .._errors import UserError, check_instance
 from ..distributions import Dirac, Distribution
 from ..processes import RectifiedFlow, as_time
-from .conditioned import Conditioned, EvaluationCounter
+from .base import EvaluationCounter
+from .conditioned import Conditioned
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -31,7 +32,7 @@ class Generator(Conditioned):
     """
 
     network: nn.Module
-    data: Any
+    data: Any = field()
     config: Mapping[str, Any] = field(default_factory=dict)
     condition: Mapping[str, Tensor] = field(default_factory=dict)
     counter: EvaluationCounter = field(default_factory=EvaluationCounter)
@@ -40,12 +41,12 @@ class Generator(Conditioned):
     kind = "generator"
 
     @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+    def shape(self) -> tuple[int, ...]:
         """Event shape of the data, which is that of the noise."""
         return tuple(self.data.shape)
 
     @property
-    def _first(self) -> Tensor:  # type: ignore[override]
+    def _first(self) -> Tensor:
         return next(self.network.parameters())
 
     def __repr__(self) -> str:

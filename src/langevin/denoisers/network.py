@@ -15,8 +15,8 @@ from .._errors import UserError, check_instance, shown, unknown
 from ..distributions import Distribution
 from ..processes import DDPM, Process, ScalarGaussian, as_time, check_process, expand
 from ..storage.untrusted import room
-from .base import Denoiser, LearnedFor
-from .conditioned import Conditioned, EvaluationCounter
+from .base import Denoiser, EvaluationCounter, LearnedFor
+from .conditioned import Conditioned
 from .footprint import footprint
 from .parameterization import TIME_INPUTS, AffineParameterization, Parameterization, TimeInputs, Variance
 
@@ -44,7 +44,7 @@ def _range(process: Process, parameterization: Parameterization, raw: Tensor, t:
     return ((total - expand(small, raw)) / expand(a**2, raw)).clamp_min(0)
 
 
-def _table(process: ScalarGaussian) -> int:
+def _table(process: Process) -> int:
     """Steps of the table that a learned range stands on."""
     return process.steps if isinstance(process, DDPM) else 1000
 
@@ -100,7 +100,7 @@ class NetworkDenoiser(Conditioned):
 
     network: nn.Module
     process: Process
-    parameterization: Parameterization
+    parameterization: Parameterization = field()  # no default
     shape: tuple[int, ...]
     variance: str | None = None
     data: Any = None
@@ -135,7 +135,7 @@ class NetworkDenoiser(Conditioned):
         self.parameterization.check(self.process)
         if self.variance is not None and not (self.parameterization.has_variance and self.variance in VARIANCES):
             raise unknown("variance", self.variance, VARIANCES if self.parameterization.has_variance else ())
-        if self.variance == "range" and self.process.t_min * _table(self.process) < 0.999:  # type: ignore[arg-type]
+        if self.variance == "range" and self.process.t_min * _table(self.process) < 0.999:
             raise UserError(
                 f"variance 'range' is of one step of a table; 1000 equal steps of t miss most of {self.process}, whose "
                 "noise is in smaller times; use 'posterior'"
@@ -263,19 +263,17 @@ class NetworkDenoiser(Conditioned):
 def batched(denoisers: Sequence[Denoiser], x_t: Tensor, t: Tensor | float) -> list[Distribution]:
     """The beliefs of several denoisers about the same states; those that share a network get one call."""
     denoisers = [d.belief_of for d in denoisers]
-    first = denoisers[0]
-    alike = isinstance(first, NetworkDenoiser) and all(
-        isinstance(d, NetworkDenoiser)
-        and d.network is first.network
-        and d.process == first.process
-        and d.parameterization == first.parameterization
-        and d.variance == first.variance
-        for d in denoisers
+    members = [d for d in denoisers if isinstance(d, NetworkDenoiser)]
+    alike = len(members) == len(denoisers) > 1 and all(
+        d.network is members[0].network
+        and d.process == members[0].process
+        and d.parameterization == members[0].parameterization
+        and d.variance == members[0].variance
+        for d in members
     )
-    if not alike or len(denoisers) == 1:
+    if not alike:
         return [d(x_t, t) for d in denoisers]
-    assert isinstance(first, NetworkDenoiser)
-    members: list[NetworkDenoiser] = list(denoisers)  # type: ignore[arg-type]
+    first = members[0]
     batch, copies = x_t.shape[0], len(members)
     bound = [pair for d in members for pair in d.condition.items()]
     samples = dict(sorted(bound, key=lambda pair: pair[1].shape[1:]))  # one of each condition, the longest

@@ -62,7 +62,9 @@ class Calibration:
             object.__setattr__(self, name, value)
         if len(self.log_snr) < 2 or not (self.log_snr.diff() > 0).all():
             raise UserError("log_snr must hold two or more increasing numbers")
-        if (self.low is None) != (self.high is None) or (self.low is not None and not self.low < self.high):  # type: ignore[operator]
+        if (self.low is None) != (self.high is None) or (
+            self.low is not None and self.high is not None and not self.low < self.high
+        ):
             raise UserError(f"low must be below high, or both None, got {self.low} and {self.high}")
 
     def __repr__(self) -> str:

@@ -94,18 +94,18 @@ def isotropic(denoiser: Denoiser, std: float) -> Denoiser:
 class _Independent(Transform):
     classes: int
 
-    def __call__(self, x_t: Tensor, t: Tensor | float) -> Categorical:
+    def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
         belief = self.base(x_t, t)
-        return belief.marginals(self.classes) if isinstance(belief, FiniteSet) else belief  # type: ignore[return-value]
+        return belief.marginals(self.classes) if isinstance(belief, FiniteSet) else belief
 
 
 @register("denoisers", "independent", title="Positions on their own", arxiv="2107.03006", proof=_EXACT)
 def independent(denoiser: Denoiser) -> Denoiser:
     """Of a joint belief about tokens, the law of each position alone: what one softmax a position can say."""
-    classes = getattr(denoiser.process, "classes", None)
-    if classes is None:
+    check_is_denoiser(denoiser)
+    if not isinstance(denoiser.process, Chain):
         raise UserError(f"independent needs a chain on tokens, got {type(denoiser.process).__name__}")
-    return _Independent(denoiser, classes)
+    return _Independent(denoiser, denoiser.process.classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +155,7 @@ class _Converted(Transform):
     target: Process
 
     @property
-    def process(self) -> Process:  # type: ignore[override]
+    def process(self) -> Process:
         return self.target
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:

@@ -32,23 +32,23 @@ class Tiled(Derived):
     pictures: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+    def shape(self) -> tuple[int, ...]:
         return self.whole
 
     @property
-    def data(self) -> Any:
+    def data(self) -> None:
         return None  # the description is of data of the tiles' size
 
     @property
-    def output(self) -> Any:
+    def output(self) -> None:
         return None
 
     @property
-    def class_label(self) -> int | None:  # type: ignore[override]
+    def class_label(self) -> int | None:
         return None  # it chooses moments of a class, which are of the tiles' size too
 
     @property
-    def learned_variances(self) -> Mapping[str, Any]:  # type: ignore[override]
+    def learned_variances(self) -> Mapping[str, Any]:
         return {}
 
     def conditions(self) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ class Tiled(Derived):
                     f"{name} must be of the size of the tiled image, {self.shape[1]} × {self.shape[2]}, since it is "
                     f"cut into tiles with it, got shape {tuple(whole.shape)}"
                 )
-            size = getattr(self.base, "condition_sizes", {}).get(name, whole.shape[-3] if whole.ndim > 2 else 1)
+            size = self.base.condition_sizes.get(name, whole.shape[-3] if whole.ndim > 2 else 1)
             pictures[name] = as_condition(name, whole, size, self.device, self.dtype)
         return replace(self, base=self.base.given(rest) if rest else self.base, pictures=pictures)
 

@@ -41,8 +41,8 @@ def kl(p: Distribution, q: Distribution) -> Tensor:
         raise UserError(f"p and q must be laws of the same event, got {got}")
     apart = p.loc.to(torch.float64) - q.loc.to(torch.float64)
     pair = (p.covariance, q.covariance)
-    if all(isinstance(c, Diagonal) for c in pair):
-        return _diagonal(*pair, apart)  # type: ignore[arg-type]
+    if isinstance(p.covariance, Diagonal) and isinstance(q.covariance, Diagonal):
+        return _diagonal(p.covariance, q.covariance, apart)
     if all(isinstance(c, (Diagonal, LowRank)) for c in pair):
         return _low_rank(*pair, apart)
     if all(isinstance(c, (Diagonal, Blocks)) for c in pair):

@@ -46,7 +46,7 @@ class ZeroStar(Pooled):
 
     def _affine(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(a, b) of the velocity a·x̂_0 + b·x_t."""
-        process: ScalarGaussian = self.process  # type: ignore[assignment]
+        process = require(self.process, ScalarGaussian, "CFG-Zero*")
         b = process.rate(process.sigma, t) / process.sigma(t)
         return process.rate(process.alpha, t) - b * process.alpha(t), b
 

@@ -27,7 +27,7 @@ class Interval(Derived):
     high: float
 
     @property
-    def base(self) -> Denoiser:  # type: ignore[override]
+    def base(self) -> Denoiser:
         return self.plain
 
     @property

@@ -39,7 +39,7 @@ class Pooled(Derived):
         """One belief, of those of the parts."""
 
     @cached_property
-    def base(self) -> Denoiser:  # type: ignore[override]
+    def base(self) -> Denoiser:
         """The part that says what data these are: the last, which is the one with the condition."""
         return self.parts[-1]
 
@@ -70,7 +70,7 @@ class LinearPooling(Pooled):
     weights: tuple[float, ...]
 
     @cached_property
-    def base(self) -> Denoiser:  # type: ignore[override]
+    def base(self) -> Denoiser:
         """The part with the largest weight, which says what data these are: under guidance, those of the condition."""
         return self.parts[max(range(len(self.parts)), key=lambda i: self.weights[i])]
 
@@ -117,30 +117,30 @@ def linear(members: Sequence[Distribution] | Sequence[Denoiser], weights: Sequen
         weights: w_i, one each.
     """
     if isinstance(members, Sequence) and members and all(isinstance(m, Denoiser) for m in members):
-        parts = on_one_process(members)  # type: ignore[arg-type]
+        parts = on_one_process(members)
         return LinearPooling(parts, check_weights(weights, len(parts)), names=shared_names(parts))
-    return linear_law(members, weights)  # type: ignore[arg-type]
+    return linear_law(members, weights)
 
 
-def linear_law(beliefs: Sequence[Distribution], weights: Sequence[float]) -> Distribution:
+def linear_law(beliefs: Sequence[object], weights: Sequence[float]) -> Distribution:
     """``linear`` of beliefs."""
-    if not isinstance(beliefs, Sequence) or not all(isinstance(b, Distribution) for b in beliefs):
+    laws = [b for b in beliefs if isinstance(b, Distribution)] if isinstance(beliefs, Sequence) else None
+    if laws is None or len(laws) != len(beliefs):
         raise UserError(f"beliefs must be a list of laws, as denoiser(x_t, t) returns them, got {shown(beliefs)}")
-    if len(beliefs) != len(weights) or not beliefs:
-        raise UserError(f"weights must be one a belief, got {len(weights)} for {len(beliefs)} beliefs")
-    if all(isinstance(b, Categorical) for b in beliefs):
-        logits = sum(w * torch.log(b.mean.clamp_min(1e-30)) for w, b in zip(weights, beliefs))
-        return Categorical(torch.softmax(logits, -1))  # type: ignore[arg-type]
-    first = beliefs[0]
+    if len(laws) != len(weights) or not laws:
+        raise UserError(f"weights must be one a belief, got {len(weights)} for {len(laws)} beliefs")
+    if all(isinstance(b, Categorical) for b in laws):
+        logits = torch.as_tensor(sum(w * torch.log(b.mean.clamp_min(1e-30)) for w, b in zip(weights, laws)))
+        return Categorical(torch.softmax(logits, -1))
+    first = laws[0]
     if isinstance(first, FiniteSet) and not first.points.is_floating_point():
-        sets = [b for b in beliefs if isinstance(b, FiniteSet) and torch.equal(b.points, first.points)]
-        if len(sets) != len(beliefs):
+        sets = [b for b in laws if isinstance(b, FiniteSet) and torch.equal(b.points, first.points)]
+        if len(sets) != len(laws):
             raise UserError("beliefs about tokens must all be laws of a position, or all of the same sequences")
         # A sequence that no belief allows stays impossible, as a token does above.
-        joint = sum(w * b.log_weights.clamp_min(math.log(1e-30)) for w, b in zip(weights, sets))
-        return FiniteSet(first.points, torch.log_softmax(joint, -1))  # type: ignore[arg-type]
-    mean = sum(w * b.mean for w, b in zip(weights, beliefs))
-    return Dirac(mean)  # type: ignore[arg-type]
+        joint = torch.as_tensor(sum(w * b.log_weights.clamp_min(math.log(1e-30)) for w, b in zip(weights, sets)))
+        return FiniteSet(first.points, torch.log_softmax(joint, -1))
+    return Dirac(torch.as_tensor(sum(w * b.mean for w, b in zip(weights, laws))))
 
 
 def check_weights(weights: Sequence[float], count: int) -> tuple[float, ...]:
@@ -162,18 +162,17 @@ def check_scale(**values: Any) -> float:
     return float(value)
 
 
-def on_one_process(members: Sequence[Denoiser]) -> tuple[Denoiser, ...]:
+def on_one_process(members: Sequence[object]) -> tuple[Denoiser, ...]:
     """Denoisers of data of one shape, those on another process than the first converted to it."""
-    for i, member in enumerate(members):
-        check_is_denoiser(member, f"member {i}")
-    first = members[0]
-    for i, member in enumerate(members):
+    parts = [check_is_denoiser(member, f"member {i}") for i, member in enumerate(members)]
+    first = parts[0]
+    for i, member in enumerate(parts):
         if tuple(member.shape) != tuple(first.shape):
             raise UserError(
                 f"members must be of data of one shape; member {i} is of {tuple(member.shape)}, the first of "
                 f"{tuple(first.shape)}"
             )
-    return tuple(m if m.process == first.process else convert(m, first.process) for m in members)
+    return tuple(m if m.process == first.process else convert(m, first.process) for m in parts)
 
 
 def shared_names(parts: Sequence[Denoiser]) -> tuple[str, ...]:

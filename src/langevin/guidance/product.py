@@ -24,7 +24,7 @@ class Product(Pooled):
     weights: tuple[float, ...]
 
     @cached_property
-    def base(self) -> Denoiser:  # type: ignore[override]
+    def base(self) -> Denoiser:
         """The part with the largest weight."""
         return self.parts[max(range(len(self.parts)), key=lambda i: self.weights[i])]
 
@@ -71,7 +71,8 @@ def product(
     each = check_weights([1.0] * len(members) if weights is None else weights, len(members))
     if not any(each):
         raise UserError("weights must not all be 0")
-    if all(isinstance(member, Distribution) for member in members):
-        return product_of_laws(members, each, None)  # type: ignore[arg-type]
-    parts = on_one_process(members)  # type: ignore[arg-type]
+    laws = [member for member in members if isinstance(member, Distribution)]
+    if len(laws) == len(members):
+        return product_of_laws(laws, each, None)
+    parts = on_one_process(members)
     return Product(parts, each, names=shared_names(parts))

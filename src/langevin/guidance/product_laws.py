@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from .._errors import UserError
 from ..distributions import Categorical, Dense, Diagonal, Distribution, FiniteSet, GaussianMixture, Levels, Normal
 from ..processes import Chain, Observable, Process, expand, require
 from .tilt import Moments
+
+L = TypeVar("L", bound=Distribution)
 
 MOST = 1024
 """Components of a product of mixtures at most."""
@@ -32,7 +34,8 @@ class Evidence:
     def look(self) -> tuple[Tensor, Tensor, Tensor]:
         """y, a, r of the look y = a x_0 + r ε at the data that a state is; a and r shaped to multiply y."""
         seen = require(self.process, Observable, "a product of laws of real data").observe(self.x_t, self.t)
-        return seen.y.to(torch.float64), *(expand(c, seen.y.to(torch.float64)) for c in (seen.a, seen.r))
+        y = seen.y.to(torch.float64)
+        return y, expand(seen.a, y), expand(seen.r, y)
 
     def normal(self) -> tuple[Tensor, Tensor]:
         """(p, h) of exp(−½ p|x_0|² + h·x_0): the precision, shaped to multiply x_0, and the pull ``(B, *event)``."""
@@ -57,6 +60,11 @@ class Evidence:
         return -0.5 * ((y[..., None] - a[..., None] * values) / r[..., None]) ** 2
 
 
+def _of(kind: type[L], pairs: Sequence[tuple[Distribution, float]]) -> list[tuple[L, float]]:
+    """The laws of a kind with their weights."""
+    return [(law, w) for law, w in pairs if isinstance(law, kind)]
+
+
 def product_of_laws(laws: Sequence[Distribution], weights: Sequence[float], evidence: Evidence | None) -> Distribution:
     """The law ∏ p_i^{w_i} · q^power, normalised, of laws of one kind.
 
@@ -66,15 +74,16 @@ def product_of_laws(laws: Sequence[Distribution], weights: Sequence[float], evid
     pairs = [(law.normal if isinstance(law, Moments) else law, w) for law, w in zip(laws, weights) if w != 0]
     kinds = {type(law) for law, _ in pairs}
     if kinds == {Categorical}:
-        return _categorical(pairs, evidence)  # type: ignore[arg-type]
+        return _categorical(_of(Categorical, pairs), evidence)
     if kinds == {FiniteSet}:
-        return _finite(pairs, evidence)  # type: ignore[arg-type]
+        return _finite(_of(FiniteSet, pairs), evidence)
     if kinds == {Levels}:
-        return _levels(pairs, evidence)  # type: ignore[arg-type]
+        return _levels(_of(Levels, pairs), evidence)
     if kinds == {Normal}:
-        return _normal(pairs, evidence)  # type: ignore[arg-type]
+        return _normal(_of(Normal, pairs), evidence)
     if kinds <= {Normal, GaussianMixture}:
-        return _mixture(pairs, evidence)  # type: ignore[arg-type]
+        mixed = [(law, w) for law, w in pairs if isinstance(law, (Normal, GaussianMixture))]
+        return _mixture(mixed, evidence)
     names = ", ".join(sorted(kind.__name__ for kind in kinds))
     raise UserError(
         f"product needs whole beliefs of one kind (normals and mixtures, finite sets, tokens), got {names}; the belief "
@@ -152,8 +161,7 @@ def _normal(pairs: list[tuple[Normal, float]], evidence: Evidence | None) -> Nor
     dtype = pairs[0][0].loc.dtype
     p, h = (0.0, 0.0) if evidence is None else evidence.normal()
     if all(isinstance(law.covariance, Diagonal) for law, _ in pairs):
-        precision: Tensor = p  # type: ignore[assignment]
-        pull: Tensor = h  # type: ignore[assignment]
+        precision, pull = (torch.as_tensor(v, dtype=torch.float64) for v in (p, h))
         for law, w in pairs:
             own = w / law.cov.diagonal(tuple(law.loc.shape[1:])).to(torch.float64)
             precision, pull = precision + own, pull + own * law.loc

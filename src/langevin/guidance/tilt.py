@@ -85,7 +85,7 @@ class Tilted(Transform):
 
     def strength(self, t: Tensor) -> Tensor:
         """σ²/α of times, in float64."""
-        process: ScalarGaussian = self.base.process  # type: ignore[assignment]
+        process = require(self.base.process, ScalarGaussian, type(self).__name__)
         return process.sigma2(t) / process.alpha(t)
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:

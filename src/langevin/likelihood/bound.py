@@ -219,7 +219,7 @@ def check_data(denoiser: Denoiser, x: Tensor) -> Tensor:
     if not x.isfinite().all():
         raise UserError(f"x must be finite, got {int((~x.isfinite()).sum())} values that are not")
     data = denoiser.data
-    low, high = getattr(data, "low", None), getattr(data, "high", None)
+    low, high = (None, None) if data is None else (data.low, data.high)
     if low is not None and high is not None:
         rounding = 1e-5 * (high - low)
         outside = x[(x < low - rounding) | (x > high + rounding)]

@@ -122,7 +122,7 @@ def continuous_bound(
     path, data = every.mean(0).unbind(1)
     error = every.sum(2).std(0) / draws**0.5
     made = {"bound": "continuous time, reverse SDE", "draws": draws, "times": law.to_dict(), "from": high, "to": low}
-    units = Units.of(getattr(denoiser, "data", None), tuple(denoiser.shape), density=True)
+    units = Units.of(denoiser.data, tuple(denoiser.shape), density=True)
     protocol = {**made, "seed": seed, **units.protocol()}
     return ContinuousBound(ends, path, data, error, units, protocol)
 

@@ -165,9 +165,8 @@ def learn_dequantiser(
 def levels_of(denoiser: Denoiser, x: Tensor) -> float:
     """The bin width Δ of the model's data, and that x stands on their levels."""
     data = denoiser.data
-    levels, low, high = (getattr(data, key, None) for key in ("levels", "low", "high"))
-    if levels is None or low is None or high is None:
+    if data is None or data.levels is None or data.low is None or data.high is None:
         raise UserError("dequantise is for data with levels, which this model does not say its data have; leave it out")
-    bins = Discretised(levels, low, high)
+    bins = Discretised(data.levels, data.low, data.high)
     check_levels(check_data(denoiser, x), bins)
     return bins.width

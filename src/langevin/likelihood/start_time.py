@@ -173,7 +173,7 @@ def _moments(denoiser: Denoiser, start: str) -> tuple[Tensor, Tensor] | None:
     if start == "prior":
         return None
     data = denoiser.data
-    mean, cov = getattr(data, "mean", None), getattr(data, "cov", None)
+    mean, cov = (None, None) if data is None else (data.mean, data.cov)
     if mean is None or cov is None:
         raise UserError(f"start {start!r} needs a model that carries the moments of its data")
     if start == "full" and cov.ndim == 1:

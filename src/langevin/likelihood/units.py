@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from .._errors import UserError
+from ..denoisers import DataDescription
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,11 @@ class Units:
             width(self.levels, self.low, self.high)
 
     @classmethod
-    def of(cls, data: Any, shape: tuple[int, ...], density: bool) -> Units:
-        """The units of events of a shape; ``data`` is a ``DataInfo``, or anything else for unknown data."""
-        levels = getattr(data, "levels", None)
-        low, high = (getattr(data, key, None) if levels is not None else None for key in ("low", "high"))
-        return cls(math.prod(shape), density, levels, low, high)
+    def of(cls, data: DataDescription | None, shape: tuple[int, ...], density: bool) -> Units:
+        """The units of events of a shape; ``data`` is None for unknown data."""
+        if data is None or data.levels is None:
+            return cls(math.prod(shape), density)
+        return cls(math.prod(shape), density, data.levels, data.low, data.high)
 
     @property
     def width(self) -> float | None:

@@ -7,16 +7,16 @@ from typing import Any
 
 from .. import guidance
 from .._errors import UserError
-from ..denoisers import Denoiser, NetworkDenoiser
+from ..denoisers import Denoiser
 
 
-def dropout(model: NetworkDenoiser) -> Mapping[str, float]:
+def dropout(model: Denoiser) -> Mapping[str, float]:
     """The share of training samples that each condition was hidden from, as far as the model says."""
     shares: Mapping[str, float] = model.config.get("config", {}).get("objective", {}).get("dropout", {})
     return shares
 
 
-def bind(model: NetworkDenoiser, condition: Mapping[str, Any], guidance_scale: float = 1.0) -> Denoiser:
+def bind(model: Denoiser, condition: Mapping[str, Any], guidance_scale: float = 1.0) -> Denoiser:
     """The model under a condition, guided where its training hid that condition, so that it can be asked without.
 
     Args:

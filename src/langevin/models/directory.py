@@ -18,16 +18,20 @@ from ..data.description import event
 from ..denoisers import (
     AffineParameterization,
     Denoiser,
+    Generator,
     LevelParameterization,
     NetworkDenoiser,
+    NoisyClassifier,
     Parameterization,
     PhaseParameterization,
     TokenParameterization,
+    config_of,
     make_denoiser,
 )
 from ..storage import files
 from ..storage.untrusted import hints, reading, settings, typed
 from . import kinds, parts
+from .codec import Autoencoder
 from .custom import CustomFormat
 from .header import modelspec
 from .learned import stamp
@@ -51,8 +55,8 @@ PARAMETERIZATIONS: dict[str, type[Parameterization]] = {
 
 def describe(denoiser: NetworkDenoiser) -> dict[str, Any]:
     """What ``config.json`` holds."""
-    network = getattr(denoiser.network, "config", None)
-    if not isinstance(network, Mapping) or "name" not in network:
+    network = config_of(denoiser.network)
+    if "name" not in network:
         raise UserError(f"only networks made by langevin.nn can be saved, got {type(denoiser.network).__name__}")
     data = denoiser.data
     return {
@@ -91,10 +95,10 @@ def contents(model: Any) -> dict[str, bytes]:
     Raises:
         UserError: for what is no model that can be saved.
     """
-    network = getattr(model, "network", None)  # a model of parts may have none
-    if isinstance(network, CustomFormat):
-        return network.contents(model)
-    kind = getattr(model, "kind", None)
+    own = model.belief_of if isinstance(model, Denoiser) else None
+    if isinstance(own, NetworkDenoiser) and isinstance(own.network, CustomFormat):
+        return own.network.contents(model)
+    kind = kind_of(model)
     if kind in parts.PARTED:
         held = {f"{name}/{file}": data for name, part in model.parts.items() for file, data in contents(part).items()}
         index = {name: files.digest(held[f"{name}/{CONFIG}"]) for name in model.parts}
@@ -113,14 +117,20 @@ def contents(model: Any) -> dict[str, bytes]:
     return {**held, CONFIG: files.as_json(config)}
 
 
+def kind_of(model: Any) -> str | None:
+    """The name of a kind in ``config.json``; None for the denoiser of a network, and for what is no model at all."""
+    own = (Autoencoder, Generator, NoisyClassifier, *parts.PARTED.values())
+    return model.kind if isinstance(model, own) else None
+
+
 def about(model: Any) -> dict[str, Any]:
     """What there is to say of a model, as plain JSON: of its parts, if it has some, each under its name."""
-    kind = getattr(model, "kind", None)
+    kind = kind_of(model)
     if kind in parts.PARTED:
         return {"kind": kind, **{name: about(part) for name, part in model.parts.items()}}
     told = dict(model.config)
     said = {
-        "network": dict(getattr(model.network, "config", {})),
+        "network": dict(config_of(model.network)),
         "parameters": sum(p.numel() for p in model.network.parameters()),
         **({"kind": kind, **kinds.KINDS[kind].more(model)} if kind in kinds.KINDS else _prediction(model)),
         "shape": list(model.shape),

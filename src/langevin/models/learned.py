@@ -22,7 +22,7 @@ NUMBERS = 16
 
 def is_foreign(model: Any) -> bool:
     """Whether a model is a pipeline of diffusers, whose files are not changed."""
-    return "diffusers" in getattr(model, "config", {})
+    return "diffusers" in model.config
 
 
 def place(folder: Path, model: Any) -> Path:
@@ -42,8 +42,7 @@ def stamp(model: Any) -> dict[str, Any]:
 
     A pipeline is loaded for images of any size, so that its shape belongs to it.
     """
-    config = getattr(model, "config", {})
-    steps = config.get("steps")
+    steps = model.config.get("steps")
     made: dict[str, Any] = {"trained_steps": None if steps is None else int(steps)}
     if not is_foreign(model):
         return made

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .._errors import UserError, check_integer, shown
 from ..data import DataInfo
-from ..denoisers import NetworkDenoiser
+from ..denoisers import Denoiser, NetworkDenoiser
 from ..storage import files
 from ..storage.untrusted import reading, typed
 from .custom import CustomFormat
@@ -259,7 +259,7 @@ def _base(folder: Path, about: Mapping[str, str], load: Callable[[str], Any], gi
         what = f"{folder} holds a LoRA of the model {where!r}, which cannot be loaded"
         more = "" if given is not None else "; give base=… if it lies elsewhere now"
         raise UserError(f"{what}{more}: {error}") from None
-    denoiser = getattr(model, "belief_of", None)
+    denoiser = model.belief_of if isinstance(model, Denoiser) else None
     if not isinstance(denoiser, NetworkDenoiser) or checksum(denoiser.network) != about["weights"]:
         raise UserError(f"{folder} holds a LoRA of another model than {where!r} now is: its weights differ")
     return model

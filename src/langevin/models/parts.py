@@ -138,11 +138,11 @@ class Cascade(Denoiser):
         return self.stages[-1]
 
     @property
-    def process(self) -> Any:  # type: ignore[override]
+    def process(self) -> Any:
         return self.last.process
 
     @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+    def shape(self) -> tuple[int, ...]:
         shape: tuple[int, ...] = self.last.shape
         return shape
 

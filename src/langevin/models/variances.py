@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 
 from .. import nn
 from .._errors import UserError
-from ..denoisers import VARIANCE_HEADS, Calibration, Denoiser, NetworkDenoiser, VarianceHead
+from ..denoisers import VARIANCE_HEADS, Calibration, Denoiser, NetworkDenoiser, VarianceHead, config_of
 from ..storage import files
 from ..storage.untrusted import reading, typed
 from .learned import is_current, stamp
@@ -55,8 +55,8 @@ def _calibration(file: Path) -> Calibration:
 
 def save_head(head: VarianceHead, folder: Path) -> None:
     """Write a head's directory, all of the old or all of the new."""
-    network = getattr(head.network, "config", None)
-    if not isinstance(network, Mapping) or "name" not in network:
+    network = config_of(head.network)
+    if "name" not in network:
         raise UserError(f"only networks made by langevin.nn can be saved, got {type(head.network).__name__}")
     weights = files.as_safetensors(head.network.state_dict())
     config = {

@@ -69,7 +69,7 @@ class Coupling(nn.Module):
 
     def coefficients(self, kept: Tensor, embedding: Tensor | None) -> tuple[Tensor, Tensor]:
         """s and t, each ``(B, |B|)`` in the dtype of ``kept``; the network computes in the dtype of its parameters."""
-        inputs = kept.to(self.network[0].weight.dtype)  # type: ignore[arg-type]
+        inputs = kept.to(next(self.network.parameters()).dtype)
         if embedding is not None:
             inputs = torch.cat([inputs, embedding.to(inputs.dtype)], 1)
         scale, shift = self.network(inputs).to(kept.dtype).chunk(2, 1)
@@ -237,7 +237,8 @@ class CouplingFlow(nn.Module):
         """
         x, embedding = self._enter("z", z, condition)
         for coupling in reversed(self.couplings):
-            x = coupling.inverse(x, embedding)  # type: ignore[operator]
+            assert isinstance(coupling, Coupling)
+            x = coupling.inverse(x, embedding)
         return x * torch.exp(self.log_scale.to(x.dtype)) + self.shift.to(x.dtype)
 
     def log_prob(self, x: Tensor, condition: Mapping[str, Tensor] | None = None) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -144,13 +144,25 @@ class DataMoments:
         class_mean, class_cov: of each class, ``(K, …)``.
     """
 
-    mean: Tensor | None = None
-    cov: Tensor | None = None
-    spectrum: Tensor | None = None
-    colours: Tensor | None = None
-    directions: Tensor | None = None
-    class_mean: Tensor | None = None
-    class_cov: Tensor | None = None
+    if TYPE_CHECKING:  # read-only: a class may have them as fields or as properties
+
+        @property
+        def mean(self) -> Tensor | None: ...
+        @property
+        def cov(self) -> Tensor | None: ...
+        @property
+        def spectrum(self) -> Tensor | None: ...
+        @property
+        def colours(self) -> Tensor | None: ...
+        @property
+        def directions(self) -> Tensor | None: ...
+        @property
+        def class_mean(self) -> Tensor | None: ...
+        @property
+        def class_cov(self) -> Tensor | None: ...
+
+    else:
+        mean = cov = spectrum = colours = directions = class_mean = class_cov = None
 
 
 @dataclass(frozen=True, eq=False)

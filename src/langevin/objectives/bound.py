@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
-from ..denoisers import Denoiser
+from ..denoisers import DataDescription, Denoiser
 from ..distributions import Categorical, Dirac, Distribution, Levels, Noise, Normal, kl
 from ..processes import Chain, Observable, Process, as_time, expand, require
 
@@ -132,9 +132,14 @@ def default_decoder(denoiser: Denoiser) -> Decoder:
     """For tokens their probability, for data with levels that of the bin, for all other data the density."""
     if isinstance(denoiser.process, Chain):
         return Tokens()
-    data = denoiser.data
-    levels = getattr(data, "levels", None)
-    return Continuous() if levels is None else Discretised(levels, data.low, data.high)
+    return decoder_of_data(denoiser.data)
+
+
+def decoder_of_data(data: DataDescription | None) -> Decoder:
+    """For data with levels the probability of the bin, for all other data the density."""
+    if data is None or data.levels is None or data.low is None or data.high is None:
+        return Continuous()
+    return Discretised(data.levels, data.low, data.high)
 
 
 def widened(process: Process, belief: Distribution, x_t: Tensor, t: Tensor | float) -> Distribution:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -95,7 +95,8 @@ class Timed(Objective):
         self.times.observe(u, loss)
 
     def for_validation(self) -> Objective:
-        return replace(self, times=self.times.for_validation())  # type: ignore[type-var]
+        assert is_dataclass(self)
+        return replace(self, times=self.times.for_validation())
 
     def state(self) -> dict[str, Any]:
         return self.times.state()

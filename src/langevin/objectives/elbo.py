@@ -10,9 +10,9 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._registry import register
-from ..denoisers import NetworkDenoiser
+from ..denoisers import DataDescription, NetworkDenoiser
 from ..distributions import Noise, Normal, kl
-from .bound import Continuous, Decoder, Discretised
+from .bound import Decoder, decoder_of_data
 from .denoising import Condition, Objective
 
 
@@ -27,7 +27,11 @@ class Codec(Protocol):
 
     shape: tuple[int, ...]
     latent: tuple[int, ...]
-    data: Any
+
+    @property
+    def data(self) -> DataDescription | None:
+        """Of what it encodes."""
+        ...
 
     def encode(self, x: Tensor) -> Normal:
         """q(z | x) of data ``(B, *shape)``, over ``(B, *latent)``."""
@@ -47,8 +51,7 @@ class Terms(NamedTuple):
 
 def decoder_of(codec: Codec) -> Decoder:
     """p(x | z) integrated over the bins of data with levels, else its density."""
-    levels = getattr(codec.data, "levels", None)
-    return Continuous() if levels is None else Discretised(levels, codec.data.low, codec.data.high)
+    return decoder_of_data(codec.data)
 
 
 def elbo(codec: Codec, x: Tensor, noise: Noise) -> Terms:

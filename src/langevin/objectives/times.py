@@ -17,6 +17,7 @@ from ..distributions import Noise, Stream
 from ..processes import DDPM, NoiseLevels, Process, ScalarGaussian, SignalToNoise, require
 
 
+@dataclass(frozen=True, eq=False)
 class TimestepDistribution(ABC):
     """A law of t as a monotone function of a uniform number, ``t = quantile(u)``.
 
@@ -73,7 +74,7 @@ class TimestepDistribution(ABC):
     def to_dict(self) -> dict[str, Any]:
         """The law as plain JSON."""
         name = next(m.name.removeprefix("times/") for m in methods("objectives") if m.make is type(self))
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}  # type: ignore[arg-type]
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         return {
             "name": name,
             **{k: v.to_dict() if isinstance(v, TimestepDistribution) else v for k, v in values.items()},

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._registry import register
-from ..denoisers import Denoiser
+from ..denoisers import Denoiser, NetworkDenoiser
 from ..distributions import Distribution, Noise, Normal, Stream
 from ..processes import DDPM, Chain
 from .bound import decode, default_decoder, step_term
@@ -131,7 +131,7 @@ class Hybrid(Vlb):
         return simple + self.vlb * n * ratio * self.term(denoiser, x0, x_t, held, t, s, noise)
 
     def check(self, denoiser: Denoiser) -> None:
-        if getattr(denoiser, "variance", None) is None:
+        if not isinstance(denoiser, NetworkDenoiser) or denoiser.variance is None:
             raise UserError("objective 'hybrid' learns a variance: --prediction.variance must be range or posterior")
         super().check(denoiser)
         DenoisingLoss.check(self, denoiser)

@@ -106,7 +106,7 @@ class VDM(Timed):
         level = Level()
         t = level.time(-gamma)
         x_t = level.marginal(x0, t).sample(noise)
-        asked: Denoiser = replace(denoiser.given(condition) if condition else denoiser, process=level)  # type: ignore[type-var]
+        asked = (denoiser.given(condition) if condition else denoiser).replaced(process=level)
         error = (asked(x_t, t).mean - x0).square().flatten(1).mean(1).to(torch.float64)
         diffusion = gap * slope * torch.exp(-gamma) * error / 2
         if diffusion.requires_grad:
@@ -120,9 +120,9 @@ class VDM(Timed):
             raise UserError(f"objective 'vdm' learns the process 'learned', got {denoiser.process}; use 'likelihood'")
         if self.times not in (Uniform(), Stratified()):
             raise UserError(f"objective 'vdm' draws times uniform from t_min to 1, got {self.times}")
-        time = getattr(getattr(denoiser, "parameterization", None), "time", "log_sigma")
-        if time != "log_sigma":
-            raise UserError(f"objective 'vdm' needs a network that is told log_sigma, got prediction.time {time!r}")
+        how = denoiser.parameterization
+        if how is not None and how.time != "log_sigma":
+            raise UserError(f"objective 'vdm' needs a network that is told log_sigma, got prediction.time {how.time!r}")
 
     def prepare(self, denoiser: NetworkDenoiser) -> NetworkDenoiser:
         """The denoiser with a schedule that learns: a part of its network, so that it is averaged and kept with it."""
@@ -130,7 +130,8 @@ class VDM(Timed):
         if not hasattr(network, "schedule"):
             assert isinstance(process, Learned)
             network.schedule = MonotoneNetwork(process.gamma[0], process.gamma[-1])
-        return replace(denoiser, process=Learning(network.schedule))  # type: ignore[arg-type]
+        assert isinstance(network.schedule, MonotoneNetwork)
+        return replace(denoiser, process=Learning(network.schedule))
 
     def finish(self, denoiser: NetworkDenoiser) -> NetworkDenoiser:
         """The denoiser with the schedule as a table, and a network without it; weights are shared."""
@@ -146,5 +147,6 @@ class VDM(Timed):
 def levels_of(denoiser: Denoiser) -> Tensor | None:
     """The values a coordinate of the denoiser's data takes; None if they are continuous or unknown."""
     data = denoiser.data
-    count = getattr(data, "levels", None)
-    return None if count is None else torch.linspace(data.low, data.high, count, dtype=torch.float64)
+    if data is None or data.levels is None or data.low is None or data.high is None:
+        return None
+    return torch.linspace(data.low, data.high, data.levels, dtype=torch.float64)

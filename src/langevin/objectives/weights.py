@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._registry import Table, register
-from ..denoisers import Denoiser
+from ..denoisers import AffineParameterization, Denoiser, LevelParameterization, PhaseParameterization
 from ..processes import Chain, PhaseSpace, ScalarGaussian, require
 
 Weight = Callable[..., Tensor]
@@ -34,14 +34,15 @@ def simple(denoiser: Denoiser, t: Tensor) -> Tensor:
     So ε-prediction has DDPM's L_simple (arXiv:2006.11239 eq. 14), v-prediction the v loss (2202.00512), flow-prediction
     flow matching (2210.02747 eq. 14) and EDM's the EDM loss up to its law of σ (2206.00364 eq. 8).
     """
-    parameterization = getattr(denoiser, "parameterization", None)
-    if parameterization is None or not hasattr(parameterization, "weight"):
+    reading, process = denoiser.parameterization, denoiser.process
+    if isinstance(reading, PhaseParameterization) and isinstance(process, PhaseSpace):
+        return reading.weight(process, t)
+    if not isinstance(reading, AffineParameterization):
         _process(denoiser, "simple")
         raise UserError(
             f"weight 'simple' is that of a network's own target, and {type(denoiser).__name__} has no network; use 'x0'"
         )
-    weight: Tensor = parameterization.weight(denoiser.process, t)
-    return weight
+    return reading.weight(_process(denoiser, "simple"), t)
 
 
 @register(
@@ -119,10 +120,10 @@ def edm(denoiser: Denoiser, t: Tensor, *, sigma_data: float | None = None) -> Te
     """
     process = _process(denoiser, "edm")
     if sigma_data is None:
-        parameterization = getattr(denoiser, "parameterization", None)
-        if parameterization is None:
+        reading = denoiser.parameterization
+        if not isinstance(reading, (AffineParameterization, LevelParameterization)):
             raise UserError("weight 'edm' needs sigma_data for a denoiser that has no network")
-        sigma_data = float(parameterization.sigma_data)
+        sigma_data = float(reading.sigma_data)
     alpha2, sigma2 = process.alpha(t) ** 2, process.sigma(t) ** 2
     return alpha2 / sigma2 + 1 / sigma_data**2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -193,7 +193,10 @@ def check_process(process: object) -> None:
     check_instance("process", process, Process, "a process such as langevin.processes.VP()")
 
 
-def require(process: Process, protocol: type, needed_by: str) -> Any:
+Q = TypeVar("Q")
+
+
+def require(process: Process, protocol: type[Q], needed_by: str) -> Q:
     """The process, checked to have a power; the error names the power and who asked for it."""
     check_process(process)
     if not isinstance(process, protocol):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..denoisers import Denoiser
 from ..distributions import Noise, Stream
-from ..processes import ScalarGaussian
+from ..processes import Process, ScalarGaussian, require
 from .loop import Composite, Sampler, State
 
 
@@ -40,7 +40,7 @@ class Blended(Composite):
     def with_parts(self, *parts: Sampler) -> Blended:
         return replace(self, sampler=parts[0])
 
-    def check(self, process: ScalarGaussian) -> None:  # type: ignore[override]
+    def check(self, process: Process) -> None:
         Sampler.check(self, process)
         self.sampler.check(process)
 
@@ -50,7 +50,7 @@ class Blended(Composite):
 
     def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
         moved = self.sampler.step(state, s, denoiser, noise)
-        at = self.at(denoiser.process, s, noise)  # type: ignore[arg-type]
+        at = self.at(require(denoiser.process, ScalarGaussian, self.needs[1]), s, noise)
         return replace(moved, x=torch.where(self.free, moved.x, at.to(moved.x)))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from .._errors import UserError, check_numbers
 from ..denoisers import Denoiser
 from ..distributions import Noise
-from ..processes import ScalarGaussian
+from ..processes import ScalarGaussian, require
 from ..processes.grids import check_grid
 from .loop import Sampler, State
 
@@ -48,7 +48,7 @@ def invert(
     Raises:
         UserError: for a rule that does not suit, and a step that was not inverted.
     """
-    process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    process = require(denoiser.process, ScalarGaussian, "an inversion by fixed points")
     times = check_grid(times)
     dtype = torch.promote_types(denoiser.dtype, torch.float32)
     enough = TOLERANCES[dtype] if tolerance is None else tolerance

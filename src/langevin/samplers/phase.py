@@ -129,7 +129,7 @@ class _OfStatistic(Transform):
     w: Tensor
 
     @property
-    def process(self) -> Process:  # type: ignore[override]
+    def process(self) -> Process:
         return SufficientStatistic(_phase(self.base.process))
 
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:

@@ -115,7 +115,7 @@ class Splitting(Composite):
 
     def step(self, state: State, s: Tensor, denoiser: Denoiser, noise: Noise) -> State:
         base, term = guidance_term(denoiser)
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+        process = require(denoiser.process, ScalarGaussian, "operator splitting")
         t = state.t
         if not bool((process.alpha(t) > 0).all()):
             raise UserError(f"grid must start where alpha > 0 for operator splitting, got t = {float(t.max()):g}")

@@ -14,6 +14,7 @@ from torch import Tensor
 from .._errors import UserError, check_numbers, shown
 from ..denoisers import Transform
 from ..distributions import Distribution
+from ..numerics.frame import DataMoments
 
 PROBES, RANK = 12, 8
 """Paths that are looked at, and which of their errors, in rising order, is the estimate.
@@ -94,24 +95,24 @@ class Counted(Transform):
         return self.count.calls
 
 
-def check_tolerance(tolerance: object) -> float:
+def check_tolerance(tolerance: float) -> float:
     """A finite number above 0.
 
     Raises:
         UserError: for anything else.
     """
     check_numbers(tolerance=tolerance)
-    if not float(tolerance) > 0:  # type: ignore[arg-type]
+    if not float(tolerance) > 0:
         raise UserError(f"tolerance must be a number > 0 (1e-2 is usual), got {shown(tolerance)}")
-    return float(tolerance)  # type: ignore[arg-type]
+    return float(tolerance)
 
 
-def std_of(data: Any, ends: Tensor) -> float:
+def std_of(data: DataMoments | None, ends: Tensor) -> float:
     """The standard deviation of a coordinate of the data, root mean square over coordinates.
 
     From the covariance that a description of the data has; from the ends of paths ``(P, *shape)`` where it has none.
     """
-    cov = getattr(data, "cov", None)
+    cov = None if data is None else data.cov
     if cov is None or not bool((torch.as_tensor(cov) != 0).any()):
         return float(ends.double().var(0).mean().sqrt())
     variances = cov.diagonal() if cov.ndim == 2 else cov
@@ -140,7 +141,7 @@ def candidates(low: int, high: int) -> list[int]:
     return found
 
 
-def fewest(probe: Probe, data: Any, tolerance: float) -> Chosen:
+def fewest(probe: Probe, data: DataMoments | None, tolerance: float) -> Chosen:
     """The fewest steps whose estimated error is at most ``tolerance``.
 
     Steps are doubled, and each solution compared with the next, until the estimate is met; the order p is that at which

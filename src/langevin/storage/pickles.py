@@ -85,8 +85,8 @@ def _names(stream: io.BytesIO, size: int) -> Iterator[str]:
         text: str | int | None = None
         if op.name in _TEXTS:
             text = str(arg)
-        elif op.name in ("GET", "BINGET", "LONG_BINGET"):
-            text = memo.get(int(arg))  # type: ignore[arg-type]
+        elif op.name in ("GET", "BINGET", "LONG_BINGET") and arg is not None:
+            text = memo.get(int(arg))
         elif (isinstance(arg, int) and "INT" in op.name) or "LONG" in op.name:
             text = arg
         elif op.name == "MARK":

@@ -172,8 +172,9 @@ def _negative(asked: Guidance) -> dict[str, Any] | None:
 
 
 def _classifier_free(asked: Guidance, model: NetworkDenoiser, given: Mapping[str, Any], beside: Beside) -> Denoiser:
-    how = {"guidance_scale": asked.weight, "rescale": asked.rescale, "negative": _negative(asked)}
-    return guidance.classifier_free(model, given, **how)  # type: ignore[arg-type]
+    return guidance.classifier_free(
+        model, given, guidance_scale=asked.weight, rescale=asked.rescale, negative=_negative(asked)
+    )
 
 
 def _apg(asked: Guidance, model: NetworkDenoiser, given: Mapping[str, Any], beside: Beside) -> Denoiser:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import guidance
 from .._errors import UserError, check_integer, shown
 from ..denoisers import Denoiser, check_is_denoiser, tiled
 from ..models.conditional import bind
@@ -44,14 +43,12 @@ def steps_below(
 
 def bound(denoiser: Denoiser, condition: Mapping[str, Any], guidance_scale: float = 1.0) -> Denoiser:
     """A denoiser under a condition, guided by it."""
-    if guidance_scale == 1 or hasattr(denoiser, "config"):
-        return bind(denoiser, condition, guidance_scale)  # type: ignore[arg-type]
-    return guidance.classifier_free(denoiser, condition, guidance_scale=guidance_scale)
+    return bind(denoiser, condition, guidance_scale)
 
 
 def value_range(model: Denoiser) -> tuple[float | None, float | None]:
     """The range of a model's data; None where it has none."""
-    low, high = getattr(model.output, "low", None), getattr(model.output, "high", None)
+    low, high = (None, None) if model.output is None else (model.output.low, model.output.high)
     return (None, None) if low is None or high is None else (float(low), float(high))
 
 

@@ -167,6 +167,7 @@ def spread(tensor: Tensor, like: Tensor) -> Tensor:
     """A whole tensor, which every process has, spread over the team as ``like`` is."""
     if not hasattr(like, "to_local"):
         return tensor
-    from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
-    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)  # type: ignore[attr-defined]
+    assert isinstance(like, DTensor)
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)

@@ -116,5 +116,5 @@ def _as(part: Tensor, like: Tensor) -> Tensor:
         return part
     from torch.distributed.tensor import DTensor
 
-    mesh, placements = like.device_mesh, like.placements  # type: ignore[attr-defined]
-    return DTensor.from_local(part, mesh, placements, shape=like.shape, stride=like.stride())
+    assert isinstance(like, DTensor)
+    return DTensor.from_local(part, like.device_mesh, like.placements, shape=like.shape, stride=like.stride())

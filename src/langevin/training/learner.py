@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,9 @@ LARGEST = 2.0**63
 Batch = Mapping[str, Tensor]
 """Examples: ``x`` ``(B, *shape)``, and what belongs to them by name."""
 
-_LAUNCHED = {"bf16": "bfloat16", "fp16": "float16"}
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+_LAUNCHED: dict[str | None, Precision] = {"bf16": "bfloat16", "fp16": "float16"}
 """The names ``accelerate launch --mixed_precision`` has for precisions; its default is no wish."""
 
 
@@ -51,7 +53,7 @@ def learning_rate(config: OptimiserConfig, step: int, progress: float) -> float:
     return config.lr * ramp * fall
 
 
-def precision(asked: str, device: torch.device, shape: tuple[int, ...]) -> str:
+def precision(asked: Precision, device: torch.device, shape: tuple[int, ...]) -> Precision:
     """``float32``, ``bfloat16`` or ``float16``: what was asked for, or for ``auto`` what is faster here.
 
     bfloat16 autocast pays on images, where convolutions and matrix products outweigh the casts around them, if the

@@ -148,7 +148,7 @@ def _train(
             denoiser, objective = build(config, dataset.info, base)
         except UserError as error:
             raise (error if last is None else UserError(f"{last / checkpoint.STATE}: {error}")) from None
-        config = replace(config, precision=precision(config.precision, team.device, denoiser.shape))  # type: ignore[arg-type]
+        config = replace(config, precision=precision(config.precision, team.device, denoiser.shape))
         denoiser.network.to(team.device)
         if isinstance(denoiser, NetworkDenoiser):
             denoiser.check_memory(-(-batch // (team.size * config.work.accumulate)), learning=True)
@@ -156,7 +156,7 @@ def _train(
             raise UserError(f"a codec is for denoisers of its codes, got a {denoiser.kind} to train; leave out --codec")
         if sharded and not isinstance(denoiser, NetworkDenoiser):
             raise UserError(f"shard-weights spreads the network of a denoiser, got {type(denoiser).__name__}")
-        if sharded and isinstance(getattr(denoiser, "process", None), Learning):
+        if sharded and isinstance(denoiser.process, Learning):
             raise UserError("shard-weights cannot spread a process that learns: its weights work beside the network")
         if sharded and (
             getattr(denoiser.network, "energy", False)

@@ -87,7 +87,8 @@ class Real(Kind):
         )
 
     def objective(self, config: ObjectiveConfig, prediction: PredictionConfig) -> ObjectiveConfig:
-        times, options = config.times, dict(config.times_options)
+        times = config.times
+        options: dict[str, Any] = dict(config.times_options)
         if prediction.name == "levels":
             return replace(config, name=config.name or "likelihood", times=times or "likelihood-importance")
         if times is None:
@@ -96,7 +97,7 @@ class Real(Kind):
             times = own or ("log-normal" if prediction.name == "edm" else "uniform")
             if times == "log-normal" and "mean" not in options:
                 # The published −1.2 is for data of RMS ½; noise matters in proportion to the data.
-                options["mean"] = -1.2 + math.log((prediction.sigma_data or 0.5) / 0.5)  # type: ignore[assignment]
+                options["mean"] = -1.2 + math.log((prediction.sigma_data or 0.5) / 0.5)
         return replace(config, name=config.name or "simple", times=times, times_options=options)
 
     def make_parameterization(self, prediction: PredictionConfig, data: DataInfo) -> Parameterization:
@@ -144,9 +145,9 @@ class Tokens(Kind):
         )
 
     def objective(self, config: ObjectiveConfig, prediction: PredictionConfig) -> ObjectiveConfig:
-        options = dict(config.times_options)
+        options: dict[str, Any] = dict(config.times_options)
         if config.times is None:
-            options.setdefault("low", 1e-9)  # type: ignore[arg-type]
+            options.setdefault("low", 1e-9)
         return replace(config, name=config.name or "d3pm", times=config.times or "uniform", times_options=options)
 
     def make_parameterization(self, prediction: PredictionConfig, data: DataInfo) -> TokenParameterization:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import samplers
 from .._errors import UserError, shown
-from ..denoisers import NoisyClassifier
+from ..denoisers import Denoiser, NoisyClassifier
 from ..denoisers.conditions import rows_of
 from ..distributions import Noise
 from ..models.codec import Autoencoder
@@ -167,7 +167,8 @@ Reference = Mapping[str, Tensor]
 
 def examples(model: Any) -> int:
     """Held-out examples that a picture of a model needs at most."""
-    return 16 if getattr(model, "output", model.data).is_image and not isinstance(model, NoisyClassifier) else 2000
+    about = model.output if isinstance(model, Denoiser) else model.data
+    return 16 if about.is_image and not isinstance(model, NoisyClassifier) else 2000
 
 
 def snapshot(model: Any, path: Path, *, seed: int = 0, reference: Reference | None = None) -> Path:

@@ -18,7 +18,7 @@ from .._errors import UserError, check_instance
 from ..data import DataInfo, Dataset, Split
 from ..data.captions import read_text, tokens
 from ..data.dataset import with_classes
-from ..denoisers import NetworkDenoiser
+from ..denoisers import Denoiser, NetworkDenoiser
 from ..denoisers.conditions import absent, asked_conditions
 from ..distributions import Noise
 from ..models.codes import encode
@@ -185,10 +185,10 @@ def base_of(model: Any) -> NetworkDenoiser:
     Raises:
         UserError: for what has none.
     """
-    base = getattr(model, "belief_of", model)
+    base: object = model.belief_of if isinstance(model, Denoiser) else model
     check_instance("base", base, NetworkDenoiser, "a model with a denoiser of a network, as langevin.load(…) gives it")
-    found: NetworkDenoiser = base
-    return found
+    assert isinstance(base, NetworkDenoiser)
+    return base
 
 
 def with_checksum(start: StartConfig, base: NetworkDenoiser) -> StartConfig:
@@ -380,4 +380,5 @@ def _prior_captions(start: StartConfig) -> dict[str, Tensor]:
         texts = [line.strip() for line in read_text(given).splitlines() if line.strip()]
         if not texts:
             raise UserError(f"prior-captions must be a caption, or a file with one a line, got {given}, an empty file")
-    return {"caption": tokens([texts[i % len(texts)] for i in range(start.prior)], given)}  # type: ignore[dict-item]
+    caption = tokens([texts[i % len(texts)] for i in range(start.prior)], given)
+    return {} if caption is None else {"caption": caption}

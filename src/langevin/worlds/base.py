@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError, check_integer, shown
-from ..denoisers import Denoiser
+from ..denoisers import DataDescription, Denoiser
 from ..denoisers.conditions import as_labels, check_label
 from ..distributions import Distribution, Noise, Stream
-from ..numerics.frame import DataMoments
 from ..operators import Measurement, MeasurementNoise, Operator
 from ..processes import Process, Score, as_time, check_process, require
 
 
-class World(DataMoments, ABC):
+class World(DataDescription, ABC):
     r"""A law p_0 = Σ_k π_k p_0(· | k) of components that stay tractable under noise.
 
     Subclasses say how the noised component explains a state, and what it then believes about x_0; density, score,
@@ -166,7 +165,7 @@ class WorldDenoiser(Denoiser):
     label: Tensor | None = None
 
     @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+    def shape(self) -> tuple[int, ...]:
         return self.world.shape
 
     @property

@@ -65,12 +65,12 @@ class GaussianMixture(World):
         self.means, self.basis, self.values = m, basis, torch.where(values > rounding, values, 0.0)
 
     @property
-    def mean(self) -> Tensor:  # type: ignore[override]
+    def mean(self) -> Tensor:
         """E[x_0], ``(D,)``."""
         return self.log_weights.exp() @ self.means
 
     @property
-    def cov(self) -> Tensor:  # type: ignore[override]
+    def cov(self) -> Tensor:
         """Cov[x_0], ``(D, D)``."""
         w, apart = self.log_weights.exp(), self.means - self.mean
         within = torch.einsum("k,kij,kj,klj->il", w, self.basis, self.values, self.basis)

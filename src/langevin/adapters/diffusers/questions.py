@@ -70,6 +70,8 @@ class PipelineNetwork(Answers):
 class _Watched(Noise):
     """Noise that tells when it is used."""
 
+    tell: Callable[[], Any]
+
     def __init__(self, tell: Callable[[], Any]) -> None:
         super().__init__(0, 1)
         object.__setattr__(self, "tell", tell)
@@ -84,11 +86,11 @@ class _Watched(Noise):
         return self
 
     def uniform(self, shape: tuple[int, ...]) -> Tensor:
-        self.tell()  # type: ignore[attr-defined]
+        self.tell()
         return super().uniform(shape)
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
-        self.tell()  # type: ignore[attr-defined]
+        self.tell()
         return super().normal(shape)
 
 

@@ -58,7 +58,7 @@ class MomentMatched(Transform):
         return Dirac(moved if outer else moved.detach())
 
     def _strength(self, t: Tensor) -> Tensor:
-        process: ScalarGaussian = self.base.process  # type: ignore[assignment]
+        process = require(self.base.process, ScalarGaussian, "moment matching")
         return process.sigma2(t) / process.alpha(t)
 
     def _shift(self, mean: Tensor, covariance: Callable[[Tensor], Tensor]) -> Tensor:

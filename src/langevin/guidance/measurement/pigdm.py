@@ -13,7 +13,7 @@ from ..._registry import register
 from ...denoisers import Denoiser, gaussian_frame
 from ...distributions import Distribution
 from ...operators import Measurement
-from ...processes import ScalarGaussian
+from ...processes import ScalarGaussian, require
 from .base import Measured, check_measurement, check_rows, evidence
 
 
@@ -25,7 +25,7 @@ class PiGDMGuided(Measured):
 
     def variance(self, t: Tensor) -> Tensor:
         """r² of times, in float64."""
-        process: ScalarGaussian = self.base.process  # type: ignore[assignment]
+        process = require(self.base.process, ScalarGaussian, "ΠGDM")
         return believed_variance(process, t, self.sigma_data)
 
     def log_factor(self, x_t: Tensor, t: Tensor, belief: Distribution) -> Tensor:

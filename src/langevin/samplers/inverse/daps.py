@@ -15,12 +15,12 @@ from ...guidance.measurement.pigdm import believed_variance
 from ...processes import ScalarGaussian, expand
 from ...processes.grids import between
 from ..linear.ddim import DDIM
-from ..loop import State
+from ..loop import Sampler, State
 from .base import MeasuredSampler, check_share, given_measurement, is_linear_gaussian, level, walk
 
 
 def to_clean(
-    process: ScalarGaussian, state: State, denoiser: Denoiser[ScalarGaussian], noise: Noise, steps: int, rule: object
+    process: ScalarGaussian, state: State, denoiser: Denoiser[ScalarGaussian], noise: Noise, steps: int, rule: Sampler
 ) -> State:
     """A state taken to t = 0 by ``steps`` steps of a sampler, uniform in log-SNR down to ``t_min``, then 0."""
     zero = torch.zeros((), dtype=torch.float64)
@@ -29,7 +29,7 @@ def to_clean(
     shares = torch.arange(1, inside + 1, dtype=torch.float64) / max(1, inside)
     times = [*(between(process, state.t.clamp_max(process.t_max), floor, shares) if inside else ()), zero]
     for i, s in enumerate(times):
-        state = rule.step(state, s, denoiser, noise.fold_in(Stream.SUBSTEP + i))  # type: ignore[attr-defined]
+        state = rule.step(state, s, denoiser, noise.fold_in(Stream.SUBSTEP + i))
     return state
 
 

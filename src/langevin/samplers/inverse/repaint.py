@@ -11,7 +11,7 @@ from ..._errors import UserError, check_integer
 from ..._registry import register
 from ...denoisers import Denoiser
 from ...distributions import Noise, Stream
-from ...processes import ScalarGaussian
+from ...processes import Process, ScalarGaussian, require
 from ...processes.grids import karras
 from ..loop import Sampler, State
 from .projection import Projection
@@ -78,9 +78,11 @@ class RePaint(Projection):
         check_integer("jump", self.jump, 1)
         check_integer("resamplings", self.resamplings, 1)
 
-    def default_grid(self, process: ScalarGaussian, steps: int) -> Tensor:  # type: ignore[override]
+    def default_grid(self, process: Process, steps: int) -> Tensor:
         own = self.sampler.default_grid(process, steps)
-        return time_travel(karras(process, steps) if own is None else own, self.jump, self.resamplings)
+        if own is None:
+            own = karras(require(process, ScalarGaussian, "RePaint"), steps)
+        return time_travel(own, self.jump, self.resamplings)
 
     def plan(self, process: ScalarGaussian, grid: Tensor) -> Sampler:
         return self  # a table of steps downwards would be asked for those upwards

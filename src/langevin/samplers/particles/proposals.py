@@ -136,7 +136,7 @@ class Gradient(Translated):
     def ask(
         self, denoiser: Denoiser, factor: Callable[[Tensor, Distribution], Tensor], x: Tensor, t: Tensor
     ) -> Evaluation:
-        process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+        process = require(denoiser.process, ScalarGaussian, self.needs[1])
         with torch.enable_grad():
             y = x.detach().requires_grad_()
             belief = denoiser(y, t)

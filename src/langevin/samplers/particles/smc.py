@@ -6,6 +6,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -105,7 +106,10 @@ class Target(ABC):
         denoiser: what says the process, the shape and the dtype of the data.
     """
 
-    denoiser: Denoiser
+    if TYPE_CHECKING:  # read-only: a class may have it as a field or as a property
+
+        @property
+        def denoiser(self) -> Denoiser: ...
 
     def begin(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The first states, made of draws of the prior, and their log weights beside the factor, ``(B,)``."""

@@ -115,7 +115,7 @@ class Product(Target):
     weights: tuple[float, ...]
 
     @property
-    def denoiser(self) -> Denoiser:  # type: ignore[override]
+    def denoiser(self) -> Denoiser:
         """The part of the largest weight, which is the proposal's."""
         return self.parts[self._largest]
 

@@ -190,10 +190,9 @@ def strayed(subject: Subject, steps: int) -> str:
 def curve(subject: Subject, level: Level) -> float:
     """What is the same for all levels of a family: α² + σ², α + σ, or α."""
     a, s = level
-    family = getattr(getattr(subject, "conventions", None), "family", "")
-    if family == "flow":
+    if subject.family == "flow":
         return a + s
-    return a if family == "edm" else math.hypot(a, s)
+    return a if subject.family == "edm" else math.hypot(a, s)
 
 
 def run_laws(subject: Subject) -> dict[int, truth.Law | None]:

@@ -10,7 +10,7 @@ import torch
 
 from .accuracy import asked_off
 from .drive import distance
-from .report import Said, none, said
+from .report import Said, Verdict, none, said
 from .subject import Run, Subject
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -129,8 +129,8 @@ def dtype(subject: Subject) -> Said:
     if not values:
         return said("ok", "half precision in and out, numbers", "the dtype that came")
     figure = f"error over that of rounding states: {', '.join(notes)}"
-    verdict = "note" if max(values.values()) > 4 else "ok"
-    return said(verdict, figure, "at most 4, and the dtype that came", **values)  # type: ignore[arg-type]
+    verdict: Verdict = "note" if max(values.values()) > 4 else "ok"
+    return said(verdict, figure, "at most 4, and the dtype that came", **values)
 
 
 def typical(x: torch.Tensor, exact: torch.Tensor) -> float:
@@ -153,8 +153,8 @@ def float32(subject: Subject) -> Said:
     plain, once, twice = (subject.run(replace(how, shift=delta)).x.to(torch.float64) for delta in (0.0, 1e-4, 2e-4))
     gap = max(distance(subject.run(replace(how, dtype=torch.float32)).x, plain), distance(twice - once, once - plain))
     allowed = 2**-24 * 20 * 100
-    verdict = "ok" if gap <= allowed else "note" if gap <= 3 * allowed else "WRONG"
-    return said(verdict, f"{gap:.1e}", f"at most {allowed:.1e}", gap=gap)  # type: ignore[arg-type]
+    verdict: Verdict = "ok" if gap <= allowed else "note" if gap <= 3 * allowed else "WRONG"
+    return said(verdict, f"{gap:.1e}", f"at most {allowed:.1e}", gap=gap)
 
 
 def batch(subject: Subject) -> Said:

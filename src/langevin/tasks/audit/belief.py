@@ -19,7 +19,7 @@ from ...worlds import World, random_mixture, ring
 from . import truth
 from .behaviour import line
 from .drive import distance
-from .report import Report, Said, none, said
+from .report import Report, Said, Verdict, none, said
 
 RATIOS = (0.05, 0.15, 0.5, 1.5, 5.0)
 """Noise-to-signal ratios that are looked at."""
@@ -130,9 +130,9 @@ def belief(believer: Believer) -> Said:
     found = believer.excess(believer.denoiser)
     figure = ", ".join(f"{v:.2g} at σ/α = {ratio:g}" for ratio, v in found.items())
     worst = max(found.values())
-    verdict = "ok" if worst <= NEAR else "note" if worst <= 1 else "WRONG"
+    verdict: Verdict = "ok" if worst <= NEAR else "note" if worst <= 1 else "WRONG"
     values = {f"excess at {ratio:g}": v for ratio, v in found.items()}
-    return said(verdict, figure, f"at most {NEAR:g}", **values)  # type: ignore[arg-type]
+    return said(verdict, figure, f"at most {NEAR:g}", **values)
 
 
 def convention(believer: Believer) -> Said:

@@ -50,6 +50,7 @@ class Driven(Subject):
         with quiet():
             made = self.make()
             self.conventions = read(made)
+            self.family = self.conventions.family
             self.takes = frozenset(inspect.signature(type(made).step).parameters)
             self.begins = hasattr(made, "set_begin_index")
             self.every = int(getattr(made, "order", 1) or 1)

@@ -14,7 +14,7 @@ from . import truth
 from .behaviour import line
 from .conventions import Level, exploding
 from .drive import Driven, distance, quiet
-from .report import Said, none, said
+from .report import Said, Verdict, none, said
 from .subject import Run, Subject
 
 
@@ -154,8 +154,8 @@ def entry(subject: Subject) -> Said:
     figure = f"error {errors[0]:.1e}, of the whole run {errors[1]:.1e}"
     allowed = max(3 * errors[1], 1e-3)
     lost = errors[0] > max(1.0, 10 * errors[1])
-    verdict = "ok" if errors[0] <= allowed else "WRONG" if lost else "note"
-    return said(verdict, figure, f"at most {allowed:.1e}", error=errors[0])  # type: ignore[arg-type]
+    verdict: Verdict = "ok" if errors[0] <= allowed else "WRONG" if lost else "note"
+    return said(verdict, figure, f"at most {allowed:.1e}", error=errors[0])
 
 
 def ending(subject: Subject) -> Said:
@@ -192,5 +192,5 @@ def beginning(subject: Subject) -> Said:
     values = {"init_noise_sigma": size, "s": s, "data left": share}
     expected = f"{s:.4g} to {math.hypot(a, s):.4g}, at most 5 % left"
     off = max(s * 0.99 - size, size - math.hypot(a, s) * 1.01, 0.0) / s
-    verdict = "WRONG" if off > 0.1 else "note" if off or share > 0.05 else "ok"
-    return said(verdict, figure, expected, **values)  # type: ignore[arg-type]
+    verdict: Verdict = "WRONG" if off > 0.1 else "note" if off or share > 0.05 else "ok"
+    return said(verdict, figure, expected, **values)

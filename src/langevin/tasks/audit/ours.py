@@ -11,15 +11,23 @@ import torch
 from torch import Tensor
 
 from ..._errors import UserError
-from ...denoisers import Denoiser
+from ...denoisers import DataDescription, Denoiser
 from ...distributions import Dirac, Distribution, Noise
-from ...numerics.frame import DataMoments
 from ...processes import ScalarGaussian
 from ...samplers import DPMSolver, GaussianRemainder, Multistep, Sampler, default_grid, trajectory
 from . import truth
 from .conventions import Level
 from .drive import distance
 from .subject import Path, Run, Subject, start
+
+
+@dataclass(frozen=True, eq=False)
+class Images(DataDescription):
+    """The moments of the world of an audit, whose points are taken as images."""
+
+    mean: Tensor
+    cov: Tensor
+    shape: tuple[int, ...] = truth.SHAPE
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,13 +42,11 @@ class Exact(Denoiser[ScalarGaussian]):
     asked: list[float] = field(default_factory=list)
 
     @property
-    def data(self) -> DataMoments:
-        found = DataMoments()
-        found.mean, found.cov = truth.world().mean, truth.world().cov
-        return found
+    def data(self) -> Images:
+        return Images(truth.world().mean, truth.world().cov)
 
     @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+    def shape(self) -> tuple[int, ...]:
         return truth.SHAPE
 
     @property

@@ -80,11 +80,12 @@ def as_markdown(state: State) -> str:
     heads = [name for name, _ in COLUMNS]
     table = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     table += ["| " + " | ".join(cell.replace("|", "\\|") for cell in line.cells) + " |" for line in lines(state)]
-    wrong = [f"* **{e.title}**, {row.check}: {sentence(row)}" for e in state.audited for row in e.report.wrong]  # type: ignore[union-attr]
+    reports = [(e.title, e.report) for e in state.audited if e.report is not None]
+    wrong = [f"* **{title}**, {row.check}: {sentence(row)}" for title, report in reports for row in report.wrong]
     notes = [
-        f"* {e.title}, {row.check}: {sentence(row)}"
-        for e in state.audited
-        for row in e.report.rows  # type: ignore[union-attr]
+        f"* {title}, {row.check}: {sentence(row)}"
+        for title, report in reports
+        for row in report.rows
         if row.verdict == "note" and row.check != "path"
     ]
     left = [f"* {entry.title}: {entry.why_not}" for entry in state.entries if entry.report is None]

@@ -91,6 +91,8 @@ class Subject(ABC):
     """As it declares it, if it does."""
     most: int = 1000
     """The largest number of steps that it takes."""
+    family: str = ""
+    """Of levels: ``flow`` where α + σ is 1, ``edm`` where α is, else α² + σ² is."""
     every: int = 1
     """Of its states, each how many-th is one that it stands by."""
 

@@ -166,11 +166,11 @@ class Comparison:
 
     def _told(self, side: Side) -> str:
         heads = ("sampler", "evaluations", "ms", "distance", "Fréchet", "precision", "recall", "sliced W2")
-        rows = [heads]
+        rows: list[tuple[str, ...]] = [heads]
         for cell in side.cells:
             laws = (_number(cell.value(name)) for name in MEASURES)
             ms = f"{1000 * cell.seconds:.3g}"
-            rows.append((cell.sampler, f"{cell.evaluations}", ms, _number(cell.median), *laws))  # type: ignore[arg-type]
+            rows.append((cell.sampler, f"{cell.evaluations}", ms, _number(cell.median), *laws))
         used = [i for i in range(len(heads)) if any(row[i] for row in rows[1:])]
         width = [max(len(row[i]) for row in rows) for i in range(len(heads))]
         lines = [side.title]

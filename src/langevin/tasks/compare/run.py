@@ -187,8 +187,8 @@ class _Task:
     data: Dataset | None
 
     def _bound(self) -> Denoiser:
-        sizes = getattr(self.model, "condition_sizes", None)
-        if sizes is None:
+        sizes = self.model.condition_sizes
+        if not sizes:
             if self.scale != 1:
                 raise UserError(f"guidance_scale {self.scale:g} needs a trained model with conditions, got {self.name}")
             return self.model.given(self.given) if self.given else self.model
@@ -327,7 +327,7 @@ class _Task:
         elif (rough := few(self.data)) is not None:
             notes.append(rough)
         info = belief.output
-        low, high = getattr(info, "low", None), getattr(info, "high", None)
+        low, high = (None, None) if info is None else (info.low, info.high)
         return Side(
             self.name,
             float(self.scale),
@@ -342,13 +342,13 @@ class _Task:
         )
 
     def _asked(self) -> int:
-        counter = getattr(self.model, "counter", None)
-        return 0 if counter is None else int(counter.calls)
+        counter = self.model.counter
+        return 0 if counter is None else counter.calls
 
     def _clipped(self, x: Tensor) -> Tensor:
         """As ``langevin sample`` writes them."""
         info, x = self.model.output, x.cpu()
-        if not x.is_floating_point() or getattr(info, "low", None) is None:
+        if not x.is_floating_point() or info is None or info.low is None:
             return x
         return x.float().clamp(info.low, info.high)
 

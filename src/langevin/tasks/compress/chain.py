@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..._errors import UserError
 from ...data import DataInfo
-from ...denoisers import NetworkDenoiser
+from ...denoisers import Denoiser, NetworkDenoiser
 from ...distributions import Diagonal, Distribution, Normal
 from ...processes import ScalarGaussian
 from ...storage import files
@@ -40,7 +40,7 @@ def checked(model: NetworkDenoiser) -> DataInfo:
         UserError: for a latent model, one without levels, one with a condition bound, or of a process that is not
             scalar-Gaussian.
     """
-    if getattr(model, "autoencoder", None) is not None:
+    if isinstance(model, Denoiser) and model.autoencoder is not None:
         raise UserError(
             "model must be of the images themselves to code them, got a latent one: exact coding needs a probability "
             "of every level, and a latent model says of an image what its decoder, which loses detail, makes of codes"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...denoisers import Denoiser
 from ...distributions import Noise, Stream
-from ...processes import ScalarGaussian
+from ...processes import ScalarGaussian, require
 from ...samplers import Ancestral, Sampler, trajectory
 
 
@@ -47,8 +47,7 @@ class Request:
     @property
     def process(self) -> ScalarGaussian:
         """The process of the belief."""
-        process: ScalarGaussian = self.denoiser.process  # type: ignore[assignment]
-        return process
+        return require(self.denoiser.process, ScalarGaussian, "editing")
 
     def raised(self, x: Tensor, number: int = 0) -> Tensor:
         """q(x_t | x) at the level of the edit, drawn for the pass of a number."""

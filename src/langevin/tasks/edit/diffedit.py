@@ -12,7 +12,7 @@ from ..._errors import UserError, check_integer, check_numbers
 from ..._registry import register
 from ...denoisers import Denoiser, batched
 from ...distributions import Noise, Stream
-from ...processes import ScalarGaussian
+from ...processes import ScalarGaussian, require
 from ...processes.grids import time_of_level
 from ...samplers import DDIM, Blended, Replayed, Sampler, encoded
 from .base import EditMethod, Request
@@ -35,7 +35,7 @@ def contrast(target: Denoiser, source: Denoiser, image: Tensor, level: float, no
         noises: n.
         noise: of these samples.
     """
-    process: ScalarGaussian = target.process  # type: ignore[assignment]
+    process = require(target.process, ScalarGaussian, "a contrast of two conditions")
     t = time_of_level(process, level, "level")
     total = torch.zeros_like(image)
     for i in range(noises):

@@ -59,12 +59,13 @@ def interpolate(
     two = fit_image(model, b, name="b", like=one)[1]
     if len(one) != 1 or len(two) != 1:
         raise UserError(f"a and b must be one image each, got {len(one)} and {len(two)}")
-    told, settings = bound(denoiser, condition), {"steps": steps, "sampler": sampler}
+    told = bound(denoiser, condition)
     with torch.no_grad():
         both = to_states(model, denoiser, torch.cat([one, two]))
-        z = encode(told, both, fixed_point=fixed_point, **settings)  # type: ignore[arg-type]
+        z = encode(told, both, steps=steps, sampler=sampler, fixed_point=fixed_point)
         first, second = (part.expand(len(where), *z.shape[1:]) for part in z.split(1))
-        made = denoiser.read(decode(told, PATHS[path](first, second, where), **settings))  # type: ignore[arg-type]
+        ends = decode(told, PATHS[path](first, second, where), steps=steps, sampler=sampler)
+        made = denoiser.read(ends)
     low, high = value_range(model)
     made = made.to("cpu", a.dtype)
     return made if low is None else made.clamp(low, high)

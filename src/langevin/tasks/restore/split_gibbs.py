@@ -13,7 +13,7 @@ from ..._registry import register
 from ...denoisers import Denoiser
 from ...distributions import Noise
 from ...operators import GaussianNoise, Measurement
-from ...processes import ScalarGaussian
+from ...processes import ScalarGaussian, require
 from ...samplers import SplitGibbs
 from .common import any_noise, follow, operator_norm, std_of_data
 
@@ -46,7 +46,7 @@ def split_gibbs(
         coupling: the last ρ > 0; s/‖A‖ if not given (without noise, a fiftieth of the data's standard deviation).
         compensated: False for the published chain, whose law has the noise s² + ρ²AAᵀ.
     """
-    process: ScalarGaussian = denoiser.process  # type: ignore[assignment]
+    process = require(denoiser.process, ScalarGaussian, "split Gibbs")
     inner = (5 if denoiser.trained else 1) if inner is None else check_integer("inner", inner, 1)
     sigma_data = std_of_data(denoiser)
     if coupling is None:
