@@ -16,8 +16,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from rich.table import Table
 from torch import Tensor
 
+import record
 from exact import FastMean
 from langevin import Noise, likelihood, processes, worlds
 from langevin.denoisers import Denoiser
@@ -141,13 +143,14 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=256, help="points of each mixture")
+    parser.add_argument("--record", action="store_true", help="keep the table for the documentation")
     points = parser.parse_args().points
     print(f"{MIXTURES} mixtures of 64 dimensions, {points} points each: nats of error a point, mean and worst mixture")
-    print("| | evaluations | divergences | nats | worst |")
-    print("|---|---|---|---|---|")
+    table = Table("", "evaluations", "divergences", "nats", "worst")
     for name, cells in measure(points).items():
         asked, taken, errors = (np.array(column) for column in zip(*cells))
-        print(f"| {name} | {asked.mean():.0f} | {taken.mean():.0f} | {errors.mean():.4f} | {errors.max():.4f} |")
+        table.add_row(name, f"{asked.mean():.0f}", f"{taken.mean():.0f}", f"{errors.mean():.4f}", f"{errors.max():.4f}")
+    record.show("likelihood-exact", table)
 
 
 if __name__ == "__main__":

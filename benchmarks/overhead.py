@@ -35,6 +35,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import langevin
+import record
 from langevin import Noise, processes, samplers
 from langevin.denoisers import AffineParameterization, NetworkDenoiser
 
@@ -67,7 +68,7 @@ class Ready(nn.Module):
         return self.out
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Case:
     """A network, a batch and a number of evaluations."""
 
@@ -307,6 +308,22 @@ def interleaved(loops: dict[str, Loop], rounds: int, repeat: int) -> dict[str, l
     return {name: values[1:] for name, values in seconds.items()}
 
 
+def together(found: dict[Case, dict[str, list[float]]]) -> Table:
+    """One table of all cases: medians over rounds, × bare calls or µs a step without the call."""
+    table = Table("loop", *(f"{case.name}{', µs a step' * isinstance(case.network, Ready)}" for case in found))
+    for name in dict.fromkeys(name for seconds in found.values() for name in seconds):
+        cells = []
+        for case, seconds in found.items():
+            values, base = seconds.get(name, []), seconds["bare calls"]
+            if isinstance(case.network, Ready):
+                cell = [f"{1e6 * statistics.median(v - b for v, b in zip(values, base)):.1f}"] if values else [""]
+            else:
+                cell = [f"{statistics.median(v / b for v, b in zip(values, base)):.3f}"] if values else [""]
+            cells += cell
+        table.add_row(name, *cells)
+    return table
+
+
 def tell(case: Case, seconds: dict[str, list[float]], console: Console) -> None:
     """One table."""
     base = seconds["bare calls"]
@@ -337,6 +354,7 @@ def main() -> None:
         "--loop", action="append", default=[], help="only loops whose name holds this, beside bare calls"
     )
     parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--record", action="store_true", help="keep the table for the documentation")
     settings = parser.parse_args()
     console = Console(width=110)
     console.print(
@@ -344,6 +362,7 @@ def main() -> None:
         f"torch {torch.__version__}, {settings.rounds} rounds"
     )
     warnings.simplefilter("ignore")
+    found: dict[Case, dict[str, list[float]]] = {}
     for case in cases(settings.case or list(known)):
         loops: dict[str, Loop] = {
             "bare calls": functools.partial(bare, case),
@@ -358,7 +377,9 @@ def main() -> None:
                 console.print(line, style="dim")
         if settings.loop:
             loops = {n: f for n, f in loops.items() if "bare" in n or any(part in n for part in settings.loop)}
-        tell(case, interleaved(loops, settings.rounds, case.repeat), console)
+        found[case] = interleaved(loops, settings.rounds, case.repeat)
+        tell(case, found[case], console)
+    record.show("overhead", together(found), width=150)
 
 
 if __name__ == "__main__":

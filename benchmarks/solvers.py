@@ -41,6 +41,7 @@ from torch import Tensor
 import exact
 import langevin
 import peers
+import record
 import tables
 from exact import CACHE, PROCESSES, WORLDS, Problem
 from langevin import Noise, samplers
@@ -306,7 +307,9 @@ def fingerprint() -> dict[str, str]:
 
     here, package = File(__file__).parent, File(langevin.__file__).parent
     rooms = [
-        p for room in ("samplers", "processes", "denoisers", "distributions") for p in (package / room).glob("*.py")
+        p
+        for room in ("samplers", "processes", "denoisers", "distributions", "numerics")
+        for p in (package / room).rglob("*.py")
     ]
     mixture = package / "worlds" / "mixture.py"
     truth = "".join(map(inspect.getsource, (exact.FastMean, exact.ring, exact.fine, exact.flow, exact.Problem)))
@@ -470,6 +473,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=math.inf, help="stop measuring after so long; resumes")
     parser.add_argument("--top", type=int, default=5, help="rows of other solvers in each table")
     parser.add_argument("--out", type=File, default=CACHE)
+    parser.add_argument("--record", action="store_true", help="keep the tables for the documentation")
     settings = parser.parse_args(argv)
     if settings.quick:
         settings.seeds, settings.evaluations, settings.process = 1, [5, 10, 20], settings.process or ["EDM"]
@@ -510,6 +514,9 @@ def main(argv: list[str] | None = None) -> None:
     told["flow"] = tables.tell_flow(flow, console, settings.top)
     told["law"] = tables.tell_law(law, console, floors)
     tables.write(settings.out, (flow, law), told)
+    if complete:
+        for name, table in (tables.flow_records(flow) | tables.law_records(law, floors)).items():
+            record.show(name, table, width=150)
     tables.draw(flow, law, floors, settings.out / "solvers.png")
     reasons = {f"{tables.title(row)}: {why}" for part in (flow, law) for row, why in part.refused.items()}
     for note in (*notes, *sorted(reasons)):

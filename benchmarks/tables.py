@@ -27,6 +27,11 @@ BLIND: tuple[Row, ...] = (("langevin default knowing a spread", "own"), ("langev
 """The default where a model carries one variance in the covariance's place, or no moments."""
 
 
+NOISY: Row = ("langevin default with η = 1", "own")
+NOISY_COMMON: Row = ("dpmpp-2m-sde", "own")
+"""The default that adds noise, and what most people use of those."""
+
+
 class Cell(Protocol):
     """What a result belongs to."""
 
@@ -192,6 +197,61 @@ def tell_law(results: Results, console: Console, floors: Mapping[str, Mapping[st
     if results.whole:
         console.print("† uses the covariance or the whole law of the belief, which a network does not give")
     return told
+
+
+def flow_records(results: Results) -> dict[str, Table]:
+    """What the documentation shows of the deterministic solvers, by the name of the record."""
+    theirs = results.of(ours=False)
+    strong = results.strongest("median", theirs)
+    if strong is None or DEFAULT not in results.family:
+        return {}
+    budgets, nothing = [str(n) for n in results.budgets], BLIND[1]
+    named = {
+        "**default**": DEFAULT,
+        "default, one variance known": BLIND[0],
+        "default, nothing known": nothing,
+        **{title(row): row for row in results.have(strong, STRONG, COMMON)},
+    }
+    errors = Table("median error", *budgets)
+    worlds = Table("world", "known", "against", *budgets)
+    found = {"solvers-errors": errors, "solvers-remainder": worlds}
+    for problem in results.problems:
+        errors.add_row(f"*{problem}*", *[""] * len(budgets))
+        for label, row in named.items():
+            errors.add_row(label, *map(show, results.line(problem, row, "median")))
+        best = results.best(problem, theirs, "median")
+        errors.add_row("best peer of each cell", *map(show, best))
+        for known, row in (("moments", DEFAULT), ("nothing", nothing)):
+            for other in results.have(strong, STRONG):
+                worlds.add_row(problem, known, title(other), *map(show, results.ratio(problem, row, other, "median")))
+            line = [a / b for a, b in zip(results.line(problem, row, "median"), best)]
+            worlds.add_row(problem, known, "best of each cell", *map(show, line))
+    for record, other in (("solvers-strongest", strong), ("solvers-adams-bashforth", STRONG)):
+        if other in results.family:
+            found[record] = table = Table(f"default ÷ {title(other)}", *budgets)
+            for problem in results.problems:
+                for figure in ("median", "rms"):
+                    table.add_row(f"{problem}, {figure}", *map(show, results.ratio(problem, DEFAULT, other, figure)))
+    return found
+
+
+def law_records(results: Results, floors: Mapping[str, Mapping[str, float]]) -> dict[str, Table]:
+    """What the documentation shows of the stochastic solvers."""
+    named = {"default with η = 1": NOISY, "SDE-DPM-Solver++(2M), `dpmpp-2m-sde`": NOISY_COMMON}
+    if not results.problems or not results.have(NOISY) or not results.of(ours=False):
+        return {}
+    table = Table("sliced W2", *map(str, results.budgets))
+    for problem in results.problems:
+        floor = floors[problem]
+        floor_told = f"floor {floor['mean']:.3f} ({floor['most']:.3f})"
+        table.add_row(f"*{problem}*, {floor_told}", *[""] * len(results.budgets))
+        lines = {label: results.line(problem, row, "w2") for label, row in named.items()}
+        lines["best stochastic peer of each cell"] = results.best(
+            problem, [row for row in results.of(ours=False) if row not in (STRONG, COMMON)], "w2"
+        )
+        for label, line in lines.items():
+            table.add_row(label, *map(show, line))
+    return {"solvers-law": table}
 
 
 def draw(flow: Results, law: Results, floors: Mapping[str, Mapping[str, float]], path: File) -> None:

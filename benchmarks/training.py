@@ -20,8 +20,10 @@ from dataclasses import dataclass
 
 import torch
 import tyro
+from rich.table import Table
 from torch import Tensor
 
+import record
 from langevin import data, training
 from langevin.data import DataInfo
 from langevin.distributions import Noise
@@ -116,6 +118,8 @@ class Settings:
     """Images a step."""
     threads: int = 0
     """CPU threads, 0 for all."""
+    record: bool = False
+    """Keep the first table for the documentation."""
 
 
 def main(settings: Settings) -> None:
@@ -132,13 +136,13 @@ def main(settings: Settings) -> None:
     base = statistics.median(seconds[name])
 
     print(f"one optimiser step with EMA, batch {batch}, 32x32x3, {torch.get_num_threads()} threads, {rounds} rounds")
-    print(f"{'':45} {'images/s':>9} {'range':>15} {'ratio':>6}")
+    table = Table("", "images/s", "range", "ratio")
     for key, values in seconds.items():
         title = key if key == name else f"langevin {mine / 1e6:.2f} M, {key}"
         rates = [batch / v for v in values]
-        spread = f"{min(rates):.0f}-{max(rates):.0f}"
         median = statistics.median(values)
-        print(f"{title:45} {batch / median:9.1f} {spread:>15} {base / median:6.2f}")
+        table.add_row(title, f"{batch / median:.1f}", f"{min(rates):.0f}–{max(rates):.0f}", f"{base / median:.2f}")
+    record.show("training", table)
 
     print("\nshare of a step that times and noise take")
     small, small_step = ours(data.load("digits").info, 128, "float32")

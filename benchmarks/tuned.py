@@ -13,8 +13,10 @@ import argparse
 import time
 
 import torch
+from rich.table import Table
 
 import langevin
+import record
 from langevin import processes, samplers, worlds
 from langevin.calibration import solver as tuning
 from langevin.denoisers import Denoiser
@@ -48,13 +50,16 @@ def end(denoiser: Denoiser, sampler: samplers.Sampler, grid: torch.Tensor, start
     return last.x
 
 
-def exact(counts: list[int], fresh: int) -> None:
+def exact(counts: list[int], fresh: int) -> Table:
+    """Medians of the error, and their ratio to the rule's."""
+    table = Table("evaluations", *map(str, counts))
     for name, make in WORLDS.items():
         world = make()
         for called, process in PROCESSES.items():
             denoiser = world.denoiser(process)
             reference = tuning.trajectories(denoiser, 384, seed=5, clean=False)
             test = tuning.trajectories(denoiser, fresh, seed=99, clean=False, evaluations=200)
+            rows: list[list[str]] = [[], []]
             for n in counts:
                 begun = time.perf_counter()
                 sampler = tuning.tune(denoiser, n, seed=5, clean=False, reference=reference)
@@ -68,13 +73,20 @@ def exact(counts: list[int], fresh: int) -> None:
                     f"{rule[1]:.2e}  ratio {ours[0] / rule[0]:.3f} / {ours[1] / rule[1]:.2f}  {seconds:.0f} s",
                     flush=True,
                 )
+                rows[0].append(f"{ours[0]:.1e}")
+                rows[1].append(f"{ours[0] / rule[0]:.3f}")
+            table.add_row(f"{name}, {called}: tuned", *rows[0])
+            table.add_row("ratio", *rows[1])
+    return table
 
 
-def model(path: str, counts: list[int], fresh: int) -> None:
+def model(path: str, counts: list[int], fresh: int) -> Table:
+    """Medians of the error of every solver."""
     denoiser, _ = tuning.bound(langevin.load(path, device="cpu"), fresh, 1.0, None)
     process = denoiser.process
     assert isinstance(process, processes.ScalarGaussian)
     test = tuning.trajectories(denoiser, fresh, seed=99)
+    medians: dict[str, list[str]] = {}
     for n in counts:
         tried: dict[str, tuple[samplers.Sampler | None, torch.Tensor | None]] = {
             "rule": (RULE, grids.log_snr(process, n)),
@@ -89,6 +101,12 @@ def model(path: str, counts: list[int], fresh: int) -> None:
             x = langevin.sample(denoiser, sampler, start=test.start, grid=grid, steps=steps)
             median, rms = figures(test, x)
             print(f"{n:3}  {name:24}  median {median:.4f}  RMS {rms:.4f}", flush=True)
+            medians.setdefault(name, []).append(f"{median:.4f}")
+    table = Table("evaluations", *map(str, counts))
+    for name in ("tuned", "default", "rule", "DPM-Solver++(2M), Karras"):
+        if len(medians.get(name, [])) == len(counts):
+            table.add_row(name, *medians[name])
+    return table
 
 
 def main() -> None:
@@ -96,11 +114,12 @@ def main() -> None:
     parser.add_argument("--model", help="a model directory")
     parser.add_argument("--steps", type=int, nargs="+", default=[5, 8, 10, 15])
     parser.add_argument("--fresh", type=int, help="noises to test on; 512, or 128 with a model")
+    parser.add_argument("--record", action="store_true", help="keep the table for the documentation")
     options = parser.parse_args()
     if options.model:
-        model(options.model, options.steps, options.fresh or 128)
+        record.show("tuned-model", model(options.model, options.steps, options.fresh or 128))
     else:
-        exact(options.steps, options.fresh or 512)
+        record.show("tuned", exact(options.steps, options.fresh or 512))
 
 
 if __name__ == "__main__":
