@@ -16,8 +16,9 @@ from langevin.samplers import DDIM
 from langevin.tasks.restore import Setting, default_method, fit, league, load_solver, settings
 from langevin.tasks.restore import methods as M
 from langevin.tasks.restore.common import for_codes
-from langevin.tasks.restore.league import Problem, Sizes, c2st, calibration
+from langevin.tasks.restore.league import Problem, Sizes
 from langevin.tasks.restore.problems import Magnitudes, given_magnitudes
+from langevin.tasks.restore.scores import c2st, calibration
 from operators.operator_table import SMALL, small
 from support import oracle, sliced_w2, thinned, w2_floor
 
