@@ -1,6 +1,8 @@
 """Makes what the documentation shows: the pictures of docs/img and the table of docs/methods.md.
 
 Run: make docs. Recorded figures are printed into the pages by benchmarks/record.py (make figures).
+
+It is one file, of more than 400 lines, since it is a list: a function for each picture, and ``main``, which calls them.
 """
 
 from __future__ import annotations

@@ -11,6 +11,9 @@ mirrored file first and cheap ones first, until one fails. No file is changed. R
 what was caught is not tried again while its source file is the same; what survived is.
 
 ``tests/mutants.json`` lists mutants that compute the same thing, each with its reason; they are not counted.
+
+It is one file, of more than 400 lines, so that a mutant can be followed from the expression that is changed to the test
+that notices.
 """
 
 from __future__ import annotations

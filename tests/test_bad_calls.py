@@ -1,4 +1,7 @@
-"""Bad calls of the public functions: each ends in one sentence of this library that names the argument."""
+"""Bad calls of the public functions: each ends in one sentence of this library that names the argument.
+
+It is one file, of more than 400 lines, since it is one table of calls and the few tests that go through it.
+"""
 
 from __future__ import annotations
 

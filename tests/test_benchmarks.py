@@ -18,6 +18,7 @@ from support import flow_reference
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import entries
 import eta
 import exact
 import fit_grid
@@ -106,7 +107,7 @@ def test_strongest_is_over_all_cells():
     values = {"steady": [1.1, 1.1, 1.1], "moody": [1.0, 1.0, 50.0]}
     cells = []
     for name, figures in values.items():
-        entry = solvers.Entry(name, "peer", "", False, lambda *_: None)
+        entry = entries.Entry(name, "peer", "", False, lambda *_: None)
         for budget, figure in zip((5, 8, 10), figures):
             cell = solvers.Cell(entry, "EDM", "2-D", 0, budget, "t_min", 1, "flow")
             cells.append((cell, {"evaluations": budget, "whole": False, "median": figure, "rms": figure}))

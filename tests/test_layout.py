@@ -1,4 +1,7 @@
-"""The layout as a rule: imports point down the list of folders, nothing heavy at import, no row without its proof."""
+"""The layout as a rule: imports point down the list of folders, nothing heavy at import, no row without its proof.
+
+And no file is long without a reason.
+"""
 
 from __future__ import annotations
 
@@ -200,3 +203,23 @@ def test_test_files_have_names_of_their_own() -> None:
     """Folders of tests are no packages: pytest cannot import two files of one name in one run."""
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert sorted(set(names)) == sorted(names)
+
+
+LONG = 400
+"""Lines of a file that needs no reason to be one."""
+
+REASON = re.compile(rf"\bIt is one file, of more than {LONG} lines, (so that|since) \S.*\.")
+
+
+def says_why(text: str) -> bool:
+    """Whether the docstring of a module says why it is one file, as ``training/loop.py`` does."""
+    return REASON.search(" ".join((ast.get_docstring(ast.parse(text)) or "").split())) is not None
+
+
+def test_a_long_file_says_why_it_is_one() -> None:
+    """In its head, so that who opens it knows; and a file that was cut since does not say it any more."""
+    paths = [path for top in ("src", "tests", "benchmarks", "docs") for path in (ROOT / top).rglob("*.py")]
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+    assert {"src/langevin/training/loop.py", "tests/mutants.py", "benchmarks/peers.py", "docs/make.py"} < texts.keys()
+    long = {name for name, text in texts.items() if len(text.splitlines()) > LONG}
+    assert {name for name, text in texts.items() if says_why(text)} == long

@@ -2,6 +2,8 @@
 
 They are run one after another in a folder of what people give by mistake: files for folders, folders for files, links
 to nothing, data for models and models for data, files cut short, and models of somebody else.
+
+It is one file, of more than 400 lines, since it is one table of command lines and the few tests that go through it.
 """
 
 from __future__ import annotations

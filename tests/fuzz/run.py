@@ -155,6 +155,7 @@ def _guided(name: str, seconds: float, seed: int) -> tuple[int, dict[str, bytes]
 
     include = ["langevin", "zipfile", "json", "PIL"]
     with atheris.instrument_imports(include=include):
+        import damage
         import fuzzing
     reader = fuzzing.readers()[name]
     crashes: dict[str, bytes] = {}
@@ -172,7 +173,7 @@ def _guided(name: str, seconds: float, seed: int) -> tuple[int, dict[str, bytes]
     def change(content: bytes, most: int, drawn: int) -> bytes:
         draw = random.Random(drawn)
         if draw.random() < 0.5:
-            content = fuzzing.mutate(content, draw, reader.seeds)
+            content = damage.mutate(content, draw, reader.seeds)
         else:
             content = atheris.Mutate(content, min(most, len(content) + 64))
         return (reader.seal(content) if draw.random() < 0.5 else content)[:most]

@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from test_dequantise import gridded
 from torch import nn
 
 import langevin
 from langevin import Noise, likelihood, processes, worlds
-from langevin.data import DataInfo
-from langevin.denoisers import AffineParameterization, NetworkDenoiser, gaussian_frame
-from langevin.likelihood.flow import Flow, Nodes, orthogonal_error, time_warps
+from langevin.denoisers import gaussian_frame
+from langevin.likelihood.flow import Flow, Nodes, time_warps
 from langevin.likelihood.probes import Probes
 from langevin.numerics.frame import GaussianFrame
 from langevin.samplers import estimate_moments
@@ -207,40 +207,6 @@ def test_a_network_is_not_asked_outside_its_range():
     assert (found.log_prob - world.log_prob(x)).abs().max() < 1e-3
 
 
-@pytest.mark.parametrize("dim", [4, 8])
-def test_whole_blocks_of_probes_of_a_constant_matrix_have_no_error(dim):
-    """Var = 2 Σ O_ii − 2/(P−1) Σ_{i≠j of a block} O_ij is 0 there: what is left, 0.16 at most of the
-    error of independent probes, is of O's fit to one draw of the probes. With P + 1 for P − 1 it would be 0.6."""
-    draw = torch.Generator().manual_seed(0)
-    half = torch.randn(dim, dim, generator=draw, dtype=torch.float64)
-    matrix, probes = half + half.T, Probes(Noise(0, 3), dim, "rademacher")
-    signs = torch.stack([probes(j) for j in range(4 * probes.order)])
-    error = lambda some: orthogonal_error(some, some @ matrix, probes.order)
-    plain = (2 * (matrix**2 - torch.diag(matrix.diagonal() ** 2)).sum() * len(signs)).sqrt()  # of independent probes
-    assert (error(signs) < 0.3 * plain).all()
-    assert (error(signs[: probes.order // 2]) > 0.1 * plain / math.sqrt(8)).all()
-
-
-@pytest.mark.parametrize("dim", [2, 5, 64])
-def test_signs_are_orthogonal_along_the_path(dim):
-    """Σ over a block of εεᵀ = P·I exactly, each is a sign vector, and no sample has another's."""
-    probes = Probes(Noise(0, 3), dim, "rademacher")
-    order = probes.order
-    block = torch.stack([probes(j) for j in range(order)])
-    assert torch.equal(block.abs(), torch.ones_like(block))
-    assert torch.equal(torch.einsum("jbi,jbk->bik", block, block), order * torch.eye(dim).double().expand(3, -1, -1))
-    if dim == 64:
-        assert not torch.equal(block[0, 0], block[0, 1])
-        again = torch.stack([probes(order + j) for j in range(order)])
-        assert not torch.equal(block, again)
-
-
-def test_one_sign_vector_is_unbiased():
-    """E εεᵀ = I over seeds, each entry within 5 standard errors of 4000 samples."""
-    e = Probes(Noise(7, 4000), 6, "rademacher")(3)
-    assert (e.mT @ e / 4000 - torch.eye(6)).abs().max() < 5 / math.sqrt(4000)
-
-
 @pytest.mark.parametrize("stochastic", [False, True])
 def test_clock(stochastic):
     clock, _ = time_warps(gaussian_frame(MIXTURES[0].denoiser(EDM)), stochastic)
@@ -276,86 +242,6 @@ def test_divergence_is_the_trace():
     probes = Probes(Noise(1, 2), 64, "rademacher")
     _, each = flow.both(z, u, [probes(j) for j in range(64)])
     assert torch.allclose(each.mean(0), div, rtol=1e-10)
-
-
-# Data with levels
-
-LEVELS = torch.linspace(-1, 1, 9, dtype=torch.float64)
-
-
-def gridded() -> tuple[NetworkDenoiser, torch.Tensor, torch.Tensor]:
-    """A law on pairs of 9 levels, the exact belief of it, and all its points with their log probabilities."""
-    points = torch.cartesian_prod(LEVELS, LEVELS)
-    log_p = -2 * (points - 0.3).square().sum(1) - (points[:, 0] * points[:, 1])
-    log_p = torch.log_softmax(log_p, 0)
-
-    class Network(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.config = {}
-            self.anchor = nn.Parameter(torch.zeros((), dtype=torch.float64))
-
-        def forward(self, x, time, condition=None):
-            sigma = torch.exp(4 * time.double())[:, None]
-            away = (x[:, None] - points).square().sum(-1)
-            return torch.softmax(log_p - 0.5 * away / sigma**2, -1) @ points + self.anchor
-
-    mean = log_p.exp() @ points
-    cov = (points - mean).mT @ (log_p.exp()[:, None] * (points - mean))
-    data = DataInfo("pairs", (2,), levels=9, mean=mean, cov=cov)
-    model = NetworkDenoiser(Network(), EDM, AffineParameterization("x0", scale_input=False), (2,), data=data)
-    return model, points, log_p
-
-
-def test_truncated_normal_noise_is_tight():
-    """The bound on log P has a gap of the neighbours' share: their noise at Δ away, e^{−Δ²/2σ²} = e^{−32} for σ = Δ/8.
-
-    Beyond the bins are 6e-5 of the model's own noise, 1.3e-4 nats in two coordinates; the rest is the integrator's."""
-    model, points, log_p = gridded()
-    pick = torch.arange(0, 81, 5)
-    found = likelihood.exact(model, points[pick], dequantise="normal", draws=2, evaluations=200)
-    assert (found.log_prob - log_p[pick]).abs().max() < 2e-3
-    assert "truncated normal" in found.protocol["dequantisation"]
-    assert torch.allclose(found.bits_per_dim, -found.log_prob / (2 * math.log(2)))
-
-
-@pytest.mark.parametrize("law", [likelihood.Uniform(), likelihood.TruncatedNormal(), likelihood.LogisticNormal((2,))])
-def test_noise_stays_in_the_bin_and_its_law_has_mass_1(law):
-    """E_q[1/q] is the area of the bin, of noise half of which lies outside; 5 standard errors of 20,000 draws."""
-    x = torch.zeros(20_000, 2, dtype=torch.float64)
-    with torch.no_grad():
-        y, log_q = law.sample(x, 0.25, 0.2, Noise(0, len(x)))
-    share = torch.exp(-log_q) / 0.25**2
-    assert y.abs().max() <= 0.125
-    assert abs(float(share.mean()) - 1) <= 5 * float(share.std()) / math.sqrt(len(x)) + 1e-12
-
-
-def test_uniform_noise_and_the_jacobian():
-    """A density that is constant over each bin has P = p·Δ^D: of a uniform law on the square, log P = −D log 9."""
-    x = torch.cartesian_prod(LEVELS, LEVELS)[::4]
-    world = worlds.GaussianMixture(torch.ones(1), torch.zeros(1, 2), torch.full((1,), 0.25))
-    model = replace(oracle(world, EDM, "edm"), data=DataInfo("normal", (2,), levels=9, mean=world.mean, cov=world.cov))
-    inside = likelihood.exact(model, x, dequantise="uniform", draws=2, seed=3)
-    u = torch.stack([0.25 * (Noise(3, len(x)).fold_in(k).fold_in(0).uniform((2,)) - 0.5) for k in range(2)])
-    wanted = torch.stack([world.log_prob(x + v) for v in u]).mean(0) + 2 * math.log(0.25)
-    assert torch.allclose(inside.log_prob, wanted, atol=1e-4)
-    density = likelihood.exact(model, x)
-    assert torch.allclose(density.log_prob, world.log_prob(x), atol=1e-4)
-    assert torch.allclose(
-        density.bits_per_dim, -(world.log_prob(x) + 2 * math.log(0.25)) / (2 * math.log(2)), atol=1e-4
-    )
-
-
-def test_learned_noise_beats_uniform():
-    """Both are lower bounds; for a model that knows the levels uniform noise is hopeless, learned noise near."""
-    model, points, log_p = gridded()
-    law = likelihood.learn_dequantiser(model, points[torch.multinomial(log_p.exp(), 400, True)], steps=100, batch=32)
-    x = points[::9]
-    truth = log_p[::9].mean()
-    learned = likelihood.exact(model, x, dequantise=law, draws=4).log_prob.mean()
-    uniform = likelihood.exact(model, x, dequantise="uniform", draws=4).log_prob.mean()
-    assert uniform < truth - 10
-    assert truth - 0.3 < learned < truth + 0.05
 
 
 @pytest.mark.parametrize(
@@ -414,16 +300,6 @@ def test_a_flow_that_runs_away_is_said_by_count():
         likelihood.exact(Runaway(world.denoiser(EDM)), x, evaluations=9, divergence="exact")
 
 
-def test_the_error_of_draws_falls_as_their_root():
-    """The standard error of a mean over K draws of the dequantisation: with 16 in place of 4 half of it."""
-    model, points, _ = gridded()
-    ask = lambda k: likelihood.exact(
-        model, points[:40], evaluations=20, draws=k, divergence="exact", dequantise="uniform"
-    )
-    few, many = (float(ask(k).stderr.square().mean().sqrt()) for k in (4, 16))
-    assert 0.35 < many / few < 0.7
-
-
 def test_what_is_told_of_a_run():
     """The protocol says how the divergence was taken; progress counts samples times nodes up to all of them."""
     world, seen = worlds.ring(), []
@@ -441,19 +317,6 @@ def test_what_is_told_of_a_run():
     assert done[-1] == total
 
 
-def test_probes_take_other_rows_in_every_sample():
-    """Probes 0 and 1 of a sample, multiplied, are a row of the Hadamard matrix: an odd one of four, by chance.
-
-    Of 200 samples each of the 4 odd rows of order 8 gets a quarter: 50 within 5·√(200·3/16).
-    """
-    probes = Probes(Noise(0, 200), 8, "rademacher")
-    rows, counts = (probes(0) * probes(1)).unique(dim=0, return_counts=True)
-    first = (probes(2) * probes(0)).unique(dim=0)
-    assert len(rows) > 2
-    assert len(first) > 1
-    assert counts.max() < 150
-
-
 def test_the_error_told_of_one_probe_on_white_noise():
     """Second differences of white noise have 6 times its variance, so that the error of the sum is √n; of n = 20,000
     values it is known to √(35/36n)/… < 1 %: five times that."""
@@ -462,20 +325,6 @@ def test_the_error_told_of_one_probe_on_white_noise():
     n = 20_000
     told = float(_error(langevin.Noise(5, n).normal(())[:, None, None])[0])
     assert told == pytest.approx(math.sqrt(n), rel=0.05)
-
-
-@pytest.mark.parametrize("shape", [(3, 4, 4), (5,)])
-def test_the_learned_dequantisation_begins_as_one_logit_normal(shape):
-    """Its last layer is 0 at first, so u/width + ½ = sigmoid(1.6 e) for every coordinate, with that law's density."""
-    from langevin.likelihood.dequantise import LogisticNormal
-
-    width, noise, x = 0.1, Noise(3, 4), torch.zeros(4, *shape, dtype=torch.float64)
-    y, log_q = LogisticNormal(shape).sample(x, width, 0.0, noise)
-    e = noise.normal((math.prod(shape),))
-    share = torch.sigmoid(1.6 * e)
-    torch.testing.assert_close(y, (width * (share - 0.5)).reshape(x.shape), rtol=1e-6, atol=1e-9)
-    density = -0.5 * (e**2 + math.log(2 * math.pi)) - torch.log(1.6 * share * (1 - share) * width)
-    torch.testing.assert_close(log_q, density.sum(1), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("probes", [1, 4])

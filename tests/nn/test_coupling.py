@@ -376,7 +376,7 @@ def test_bad_conditions(condition, says):
 def test_bad_values_of_conditions():
     flow = CouplingFlow(3, width=4, depth=2, conditions=CONDITIONS)
     flow.check_condition(conditions(4), 4)
-    with pytest.raises(UserError, match=re.escape("label must lie in [0, 3), or be -1 for none; label[1] = 3")):
+    with pytest.raises(UserError, match=re.escape("label must lie in [0, 3) (-1 is none), got [3]")):
         flow.check_condition({"label": torch.tensor([0, 3])}, 2)
     with pytest.raises(UserError, match="condition 'vector' is partly not-a-number"):
         flow.check_condition({"vector": torch.tensor([[0.0, math.nan]])}, 1)

@@ -127,8 +127,8 @@ def test_conditions_by_shape(condition, says):
 @pytest.mark.parametrize(
     ("condition", "says"),
     [
-        ({"label": torch.tensor([0, 3])}, "label must lie in [0, 3), or be -1 for none; label[1] = 3"),
-        ({"label": torch.tensor([-2, 0])}, "label must lie in [0, 3), or be -1 for none; label[0] = -2"),
+        ({"label": torch.tensor([0, 3])}, "label must lie in [0, 3) (-1 is none), got [3]"),
+        ({"label": torch.tensor([-2, 0])}, "label must lie in [0, 3) (-1 is none), got [-2]"),
         ({"vector": torch.tensor([[0.0, math.nan], [0.0, 0.0]])}, "condition 'vector' is partly not-a-number"),
         ({"vector": torch.tensor([[0.0, math.inf], [0.0, 0.0]])}, "condition 'vector' holds an infinity"),
         ({"sequence": torch.tensor([0.0, math.nan, 0.0, 0.0]).expand(2, 1, 4)}, "condition 'sequence' is partly not"),

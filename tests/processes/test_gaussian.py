@@ -1,4 +1,7 @@
-"""x_t = α x_0 + σ ε against forty digits, dense Gaussian algebra, and the papers' own recursions."""
+"""x_t = α x_0 + σ ε against forty digits, dense Gaussian algebra, and the papers' own recursions.
+
+It is one file, of more than 400 lines, so that a process stands in its one table once and meets every law.
+"""
 
 from __future__ import annotations
 

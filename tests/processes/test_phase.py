@@ -1,4 +1,7 @@
-"""Phase space against matrix exponentials, quadrature and dense Bayes."""
+"""Phase space against matrix exponentials, quadrature and dense Bayes.
+
+It is one file, of more than 400 lines, so that a process stands in its one table once and meets every law.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Samplers with a measurement: their steps by hand, the laws they keep, the pixels they give back."""
+"""Samplers with a measurement: their steps by hand, the laws they keep, the pixels they give back.
+
+It is one file, of more than 400 lines, since its samplers are held to the same worlds and measurements, at its head.
+"""
 
 from __future__ import annotations
 

@@ -194,6 +194,23 @@ def test_a_step_without_memory_is_of_order_one():
     torch.testing.assert_close(got, LearnedSolver().step(state, grid[3], denoiser, noise).x, rtol=0, atol=0)
 
 
+def test_a_step_that_is_not_in_the_table_is_of_order_one():
+    """Planned on its grid, with the frame of a model: coefficients of the grid's steps alone, and order 1 elsewhere."""
+    process = processes.VP()
+    denoiser = worlds.ring().denoiser(process)
+    sampler = LearnedSolver(a_table(process), made_for(process, langevin.denoisers.gaussian_frame(denoiser)))
+    sampler, plain = (rule.for_model(denoiser) for rule in (sampler, LearnedSolver()))
+    grid = sampler.default_grid(process, N)
+    planned, noise = sampler.plan(process, grid), langevin.Noise(0, 3)
+    assert planned.looked_up(process, float(grid[0]), 0, float(grid[1])) is not None
+    between = (grid[2] + grid[3]) / 2
+    for t, s in ((grid[2], grid[3]), (between, grid[3])):  # nothing before it; a time of another grid
+        assert planned.looked_up(process, float(t), 0, float(s)) is None
+        state = samplers.State(denoiser.world.sample(3, 1, process=process, t=t), t)
+        got, expected = (rule.step(state, s, denoiser, noise).x for rule in (planned, plain))
+        torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
+
 def test_json_there_and_back():
     process = processes.DDPM()
     sampler = LearnedSolver(

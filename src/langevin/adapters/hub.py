@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..models import directory
+from ..models import location
 from .diffusers.directory import CONFIG, INDEX, is_diffusers, patterns, read_index
 
 
@@ -15,9 +15,9 @@ def find(path: str, revision: str | None = None) -> Path:
         UserError: for what is no directory and no repository that can be had.
     """
     if Path(path).expanduser().is_dir():
-        return directory.find(path, revision)
-    folder = directory.find(path, revision, (INDEX, CONFIG))
+        return location.find(path, revision)
+    folder = location.find(path, revision, (INDEX, CONFIG))
     if not is_diffusers(folder):
-        return directory.find(path, revision)
+        return location.find(path, revision)
     index = read_index(folder) if (folder / INDEX).is_file() else {}
-    return directory.find(path, revision, patterns(index))
+    return location.find(path, revision, patterns(index))

@@ -26,7 +26,7 @@ from torch import Tensor
 from .._errors import UserError
 from ..data._numpy import arrays
 from ..denoisers import VARIANCE_HEADS, NetworkDenoiser
-from ..models import directory
+from ..models import location
 from ..models.learned import PLACES
 from ..models.variances import CALIBRATION
 from ..storage import files
@@ -241,10 +241,10 @@ def _fill(
 
 def model_digest(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of the files of a model that samples depend on: all but its checkpoints and what was found of it."""
-    folder = directory.find(os.fspath(path))
+    folder = location.find(os.fspath(path))
     learned = [CALIBRATION, "solver-*.json"]
-    learned += [f"{head}/{name}" for head in VARIANCE_HEADS for name in (directory.CONFIG, directory.WEIGHTS)]
-    names = [directory.CONFIG, directory.WEIGHTS, directory.MOMENTS]
+    learned += [f"{head}/{name}" for head in VARIANCE_HEADS for name in (location.CONFIG, location.WEIGHTS)]
+    names = [location.CONFIG, location.WEIGHTS, location.MOMENTS]
     names += [where + name for where in PLACES for name in learned]
     if (folder / "model_index.json").is_file():  # a pipeline of diffusers: a directory a component
         names += ["*.json", "*/*.json", "*.safetensors", "*/*.safetensors", "*/*.txt", "*/*.model"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from .. import nn, processes
-from .._errors import UserError, check_instance, check_path, nearest
+from .._errors import UserError, check_instance, check_path
 from ..data import DataInfo
 from ..data.description import event
 from ..denoisers import (
@@ -36,6 +36,7 @@ from .custom import CustomFormat
 from .header import modelspec
 from .learned import stamp
 from .load_network import load_network
+from .location import CONFIG, MOMENTS, WEIGHTS, find
 from .solvers import solvers_of
 from .timing import CLOCK, SECONDS, timeless
 from .variances import variances_of
@@ -44,8 +45,6 @@ Made = TypeVar("Made")
 
 FORMAT = 3
 """Version of the format; a reader refuses what it does not know."""
-
-CONFIG, WEIGHTS, MOMENTS = "config.json", "model.safetensors", "data.safetensors"
 
 PARAMETERIZATIONS: dict[str, type[Parameterization]] = {
     p.kind: p for p in (AffineParameterization, TokenParameterization, PhaseParameterization, LevelParameterization)
@@ -363,48 +362,3 @@ def trained(training: Any) -> None:
     """Refuse a record of training whose numbers others compute with are of another kind."""
     for key, kind in (("steps", int | None), ("config", dict | None)):
         typed(kind, training.get(key), f"training.{key}")
-
-
-def find(path: str, revision: str | None = None, patterns: Sequence[str] = ("*.json", "*.safetensors")) -> Path:
-    """The directory of a path, downloaded if the path is a repository of the Hub.
-
-    Args:
-        path: a directory, or ``owner/name``.
-        revision: of a repository: a branch, a tag or a commit.
-        patterns: the files of a repository that are fetched.
-
-    Raises:
-        UserError: for what is neither, or a repository that cannot be had.
-    """
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        if revision is not None:
-            raise UserError(f"revision is of a repository of the Hub, got {revision!r} for the directory {path}")
-        return folder
-    if folder.exists():
-        raise UserError(f"a model is a directory with {CONFIG} and {WEIGHTS}, got the file {path}")
-    owner, _, name = path.partition("/")
-    local = folder.parent.is_dir() and str(folder.parent) != "."
-    if local or not owner or not name or "/" in name or owner.startswith((".", "~")):
-        beside = [str(p) for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
-        raise UserError(f"no model directory {path!r}.{nearest(path, beside)}")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
-
-    try:
-        return Path(snapshot_download(path, revision=revision, allow_patterns=list(patterns)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        if isinstance(error, GatedRepoError):
-            why = "it is gated: accept its terms on its page and log in (hf auth login, or HF_TOKEN)"
-        elif isinstance(error, RepositoryNotFoundError):
-            why = "there is none of that name, or it is private and needs a token (hf auth login, or HF_TOKEN)"
-        else:
-            lines = str(error).strip().splitlines()
-            why = lines[0].removeprefix("Got: ") if lines else type(error).__name__
-        raise UserError(f"no model directory {path!r}, and no such model could be had from the Hub: {why}") from None

@@ -16,8 +16,9 @@ from ..denoisers import Denoiser, NetworkDenoiser
 from ..storage import files
 from ..storage.untrusted import reading, typed
 from .custom import CustomFormat
-from .directory import CONFIG, FORMAT, MOMENTS, moments_of, trained
+from .directory import FORMAT, moments_of, trained
 from .learned import checksum
+from .location import CONFIG, MOMENTS
 from .parts import with_denoiser
 from .timing import timeless
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._errors import UserError, unknown
-from ..denoisers.conditions import KINDS, check_real
+from ..denoisers.conditions import KINDS, check_label, check_real
 from .layers import fourier, integer
 from .picture import PictureEncoder, resized
 from .text import TextEncoder
@@ -141,14 +141,7 @@ class Conditioning(nn.Module):
         for name, value in condition.items():
             kind = KINDS[name]
             if kind.integer:
-                values = kind.values or self.sizes[name]
-                bad = ((value < -1) | (value >= values)).flatten(1 if value.ndim > 1 else 0)
-                if bad.any():
-                    where = int(bad.nonzero()[0, 0])
-                    wrong = value[where].reshape(-1)[bad.reshape(len(value), -1)[where]]
-                    raise UserError(
-                        f"{name} must lie in [0, {values}), or be -1 for none; {name}[{where}] = {int(wrong[0])}"
-                    )
+                check_label(value, kind.values or self.sizes[name], name, absent=True)
             else:
                 check_real(name, value)
 

@@ -94,7 +94,7 @@ class OnGrid(Sampler[P]):
 
     @abstractmethod
     def coefficients(self, process: P, *key: Any) -> Any:
-        """The coefficients of the step with this key."""
+        """The coefficients of the step with this key; None of a sampler that has them for a grid alone."""
 
     @abstractmethod
     def tabulate(self, process: P, grid: tuple[float, ...]) -> Mapping[Any, Any]:

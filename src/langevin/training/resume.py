@@ -10,13 +10,13 @@ from typing import Any
 from .._errors import UserError, shown
 from ..data import DataInfo
 from ..denoisers import NetworkDenoiser
-from ..models import directory
+from ..models import location
 from ..storage import files
 from . import checkpoint
 from .config import Config
 from .resolve import changed, check, resolve_config
 
-HELD = (directory.CONFIG, "model_index.json")
+HELD = (location.CONFIG, "model_index.json")
 """Files that say that a directory holds a model already, of this library or of diffusers."""
 
 MADE = ("degrade", "text_encoder", "codec", "streaming")

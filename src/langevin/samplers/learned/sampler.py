@@ -187,7 +187,7 @@ class LearnedSolver(OnGrid[ScalarGaussian]):
         }
 
     def coefficients(self, process: ScalarGaussian, *key: Any) -> None:
-        """None: a step off its own grid, or without the values before it, is of order 1."""
+        """None: they were learned for a grid, and a step off it, or without the values before it, is of order 1."""
 
     def step(self, state: State, s: Tensor, denoiser: Denoiser[ScalarGaussian], noise: Noise) -> State:
         if self.frame is None:

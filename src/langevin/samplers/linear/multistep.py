@@ -209,7 +209,10 @@ class Multistep(Linear[ScalarGaussian]):
         return mean
 
 
-_PROOF = "exact: tests/laws, tests/samplers/test_multistep.py; parity: tests/samplers/test_parity_multistep.py"
+_PROOF = (
+    "exact: tests/laws, tests/samplers/test_multistep.py, tests/samplers/test_multistep_weights.py; "
+    "parity: tests/samplers/test_parity_multistep.py"
+)
 
 
 register("samplers", "multistep", title="Exponential multistep", arxiv="2211.01095", proof=_PROOF)(Multistep)

@@ -163,7 +163,7 @@ class InTurn(Composite):
     "dpm-fast",
     title="DPM-Solver-fast",
     arxiv="2206.00927",
-    proof="exact: tests/laws, tests/samplers/test_singlestep.py",
+    proof="exact: tests/laws, tests/samplers/test_dpm_solver_fast.py",
 )
 @dataclass(frozen=True)
 class DPMSolverFast(Sampler[ScalarGaussian]):

@@ -137,7 +137,13 @@ class Preconditioned(Sampler[ScalarGaussian]):
         return state.move(moved, s, belief=belief)
 
 
-@register("samplers", "adaptive-sde", title="Adaptive reverse SDE (gotta go fast)", arxiv="2105.14080", proof=_PROOF)
+@register(
+    "samplers",
+    "adaptive-sde",
+    title="Adaptive reverse SDE (gotta go fast)",
+    arxiv="2105.14080",
+    proof="exact: tests/laws, tests/samplers/test_adaptive_sde.py",
+)
 @dataclass(frozen=True)
 class AdaptiveSDE(Sampler[ScalarGaussian]):
     r"""The reverse SDE with a step size of its own for each sample (Jolicoeur-Martineau et al. 2021, arXiv:2105.14080).

@@ -63,7 +63,7 @@ class Compressed:
     "compress",
     title="Coding by a diffusion model, lossy and exact",
     arxiv="2206.08889",
-    proof="exact: tests/tasks/test_compress.py; data: benchmarks/codec.py",
+    proof="exact: tests/tasks/test_compress.py, tests/tasks/test_tree.py; data: benchmarks/codec.py",
 )
 def compress(
     model: NetworkDenoiser,
