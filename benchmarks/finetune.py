@@ -2,19 +2,24 @@
 
     langevin train digits --out runs/digits --minutes 4
     python benchmarks/finetune.py runs/digits --record         # five minutes on one core
+    python benchmarks/small_pipeline.py runs/small-sd
+    python benchmarks/finetune.py runs/small-sd --record       # a latent pipeline of diffusers; twenty minutes
 
-The style is new to the model: threes that are dark on light, where all its digits are light on dark. Sixty of them,
-under their class, are learned by all weights or by low-rank updates, with samples of the model's other classes learned
-along (``--prior``) or without. A classifier that was trained on other pictures says how many of the threes that are
-drawn are in the style. What was forgotten is said by the Fréchet distance of samples of the other nine classes to
-held-out digits, before and after, from the same noises.
+The style is new to the model. To one that knows digits it is threes that are dark on light, where all its digits are
+light on dark; to one that draws glyphs from captions, pictures in a grey frame, of which their captions end in
+", framed". Sixty such pictures are learned by all weights or by low-rank updates, with samples of the model itself
+learned along (``--prior``) or without. A classifier that was trained on other pictures says how many of those that
+are then asked for in the style are in it. What was forgotten is said by the Fréchet distance to held-out pictures of
+what has nothing to do with the style, the other nine digits or captions as they were, before and after, from the same
+noises.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +30,7 @@ from torch import Tensor
 
 import langevin
 from langevin.data import Dataset, Split
+from langevin.nn.text import decode_text, encode_texts
 from langevin.report import Bar
 from langevin.training import BudgetConfig, Config, OutputConfig, StartConfig, train
 
@@ -33,55 +39,127 @@ try:
 except ImportError:  # imported by a test as benchmarks.finetune
     from benchmarks.record import show
 
-STYLE, PICTURES = 3, 60
-"""The class whose pictures are in the style, and how many are learned from."""
+THREE, FRAME, PICTURES = 3, 2, 60
+"""The class that is drawn in the style, pixels of a frame, and how many pictures are learned from."""
 
 
-def styled(data: Dataset) -> Dataset:
-    """Sixty pictures of a class, light for dark, and the held-out ones."""
+@dataclass(frozen=True)
+class Lesson:
+    """A style, and what tells how well it was learned.
 
-    def part(split: Split, count: int) -> Split:
-        rows = torch.nonzero(split.labels == STYLE)[:count, 0]
-        return Split(-split.batch(rows)["x"], {"label": torch.full((len(rows),), STYLE)})
+    Attributes:
+        name: of the record.
+        data: what the model knows.
+        style: sixty pictures in the style.
+        prior: settings of the samples of the model that are learned along.
+        judge: the share of pictures that are in the style.
+        asked: the condition of pictures in the style, by number.
+        others: that of pictures that are not.
+        held: pictures that the latter are compared with.
+    """
 
-    train_split = part(data.train, PICTURES)
+    name: str
+    data: Dataset
+    style: Dataset
+    prior: dict[str, Any]
+    judge: Callable[[Tensor], float]
+    asked: Callable[[int], dict[str, Any]]
+    others: Callable[[int], dict[str, Any]]
+    held: Tensor
+
+
+def restyled(data: Dataset, name: str, change: Callable[[Split, int], Split]) -> Dataset:
+    """Sixty pictures in a style, and as many held-out ones."""
+    train_split, test_split = change(data.train, PICTURES), change(data.test, PICTURES)
     x = train_split.all()["x"].flatten(1).double()
-    info = replace(
-        data.info, name="light-threes", levels=None, mean=x.mean(0), cov=x.T.cov(), class_mean=None, class_cov=None
-    )
-    return Dataset(info, train_split, part(data.test, PICTURES))
+    info = replace(data.info, name=name, levels=None, mean=x.mean(0), cov=x.T.cov(), class_mean=None, class_cov=None)
+    return Dataset(info, train_split, test_split)
 
 
-def classifier(data: Dataset) -> Any:
-    """Tells pictures in the style from others, by the pixels of threes that are not learned from."""
+def judge_of(plain: Tensor, styled: Tensor) -> Callable[[Tensor], float]:
+    """The share of pictures in the style, by the pixels of pictures that are not learned from."""
     from sklearn.linear_model import LogisticRegression
 
-    rows = torch.nonzero(data.train.labels == STYLE)[PICTURES:, 0]
-    x = data.train.batch(rows)["x"].flatten(1)
-    return LogisticRegression(max_iter=2000).fit(torch.cat([x, -x]).numpy(), np.repeat([0, 1], len(x)))
+    x = torch.cat([plain, styled]).flatten(1).numpy()
+    found = LogisticRegression(max_iter=2000).fit(x, np.repeat([0, 1], [len(plain), len(styled)]))
+    return lambda x: float(found.predict(x.flatten(1).numpy()).mean())
 
 
-def drawn(model: Any, label: Tensor, seed: int) -> Tensor:
-    """Samples of classes."""
-    return langevin.sample(model.given(label=label), n=len(label), steps=15, seed=seed)
+def light_threes() -> Lesson:
+    """Threes, dark on light."""
+    data = langevin.data.load("digits")
 
+    def change(split: Split, count: int) -> Split:
+        rows = torch.nonzero(split.labels == THREE)[:count, 0]
+        return Split(-split.batch(rows)["x"], {"label": torch.full((len(rows),), THREE)})
 
-def table(path: str, samples: int, steps: int) -> Table:
-    """Every way of learning the style."""
-    data, base = langevin.data.load("digits"), langevin.load(path)
-    style, judge = styled(data), classifier(data)
-    others = torch.tensor([k for k in range(10) if k != STYLE])
-    rest = others[torch.arange(samples) % len(others)]
+    plain = data.train.batch(torch.nonzero(data.train.labels == THREE)[PICTURES:, 0])["x"]
+    rest = torch.tensor([k for k in range(10) if k != THREE])
     held = data.test.all()
-    space = langevin.metrics.feature_space("pca:32", data)
-    real = space(held["x"][held["label"] != STYLE])
+    return Lesson(
+        "finetune",
+        data,
+        restyled(data, "light-threes", change),
+        {},
+        judge_of(plain, -plain),
+        lambda n: {"label": torch.full((n,), THREE)},
+        lambda n: {"label": rest[torch.arange(n) % len(rest)]},
+        held["x"][held["label"] != THREE],
+    )
+
+
+def framed_glyphs(size: int, folder: Path) -> Lesson:
+    """Glyphs in a grey frame."""
+    data = langevin.data.load("glyphs", size=size)
+    captions = lambda split, rows: [decode_text(row) for row in split.batch(rows)["caption"]]
+
+    def framed(x: Tensor) -> Tensor:
+        inside = torch.zeros_like(x)
+        inside[..., FRAME:-FRAME, FRAME:-FRAME] = x[..., FRAME:-FRAME, FRAME:-FRAME]
+        return inside
+
+    def change(split: Split, count: int) -> Split:
+        rows = torch.arange(count)
+        texts = [f"{text}, framed" for text in captions(split, rows)]
+        return Split(framed(split.batch(rows)["x"]), {"caption": encode_texts(texts, 112)})
+
+    made = restyled(data, "framed-glyphs", change)
+    style = replace(made, info=replace(made.info, classes=(), conditions={"caption": (112,)}))
+    # Of pictures that are learned neither from nor along with.
+    unseen = torch.arange(PICTURES, PICTURES + 2000)
+    plain, asked = data.train.batch(unseen)["x"], captions(data.test, torch.arange(1080))
+    known = folder / "captions.txt"
+    known.write_text("\n".join(captions(data.train, unseen[:540])), encoding="utf-8")
+    return Lesson(
+        "finetune-pipeline",
+        data,
+        style,
+        {"prior_captions": str(known)},
+        judge_of(plain, framed(plain)),
+        lambda n: {"caption": [f"{asked[i % len(asked)]}, framed" for i in range(n)]},
+        lambda n: {"caption": [asked[i % len(asked)] for i in range(n)]},
+        data.test.all()["x"],
+    )
+
+
+def drawn(model: Any, condition: dict[str, Any], n: int, seed: int) -> Tensor:
+    """Samples of a condition each."""
+    return langevin.sample(model.given(condition), n=n, steps=15, seed=seed)
+
+
+def table(lesson: Lesson, path: str, samples: int, steps: int) -> Table:
+    """Every way of learning the style."""
+    base = langevin.load(path)
+    space = langevin.metrics.feature_space("pca:32", lesson.data)
+    real = space(lesson.held)
+    prior = {"prior": 540, **lesson.prior}
     ways: dict[str, dict[str, Any]] = {
         "before": {},
-        "all weights, prior 540": {"prior": 540},
-        "LoRA of rank 8, prior 540": {"prior": 540, "lora": 8, "layers": ("all",)},
+        "all weights, prior 540": prior,
+        "LoRA of rank 8, prior 540": {**prior, "lora": 8, "layers": ("all",)},
         "LoRA of rank 8, no prior": {"lora": 8, "layers": ("all",)},
     }
-    shown = Table("what learned", "threes in the style", "Fréchet, other classes", "ratio", "minutes", box=None)
+    shown = Table("what learned", "asked for it, in the style", "Fréchet of the others", "ratio", "minutes", box=None)
     first = 0.0
     for name, start in ways.items():
         model, minutes = base, ""
@@ -92,13 +170,12 @@ def table(path: str, samples: int, steps: int) -> Table:
                 output=OutputConfig(validate_every=0, sample_every=0),
             )
             with tempfile.TemporaryDirectory() as folder, Bar(name) as bar:
-                made = train(config, style, Path(folder) / "run", base=base, quiet=True, progress=bar)
+                made = train(config, lesson.style, Path(folder) / "run", base=base, quiet=True, progress=bar)
                 model = langevin.load(Path(folder) / "run")
             minutes = f"{made.config['seconds'] / 60:.1f}"
-        threes = drawn(model, torch.full((samples // 4,), STYLE), 1).flatten(1).numpy()
-        distance = langevin.metrics.frechet_distance(space(drawn(model, rest, 2)), real)
+        share = lesson.judge(drawn(model, lesson.asked(samples // 4), samples // 4, 1))
+        distance = langevin.metrics.frechet_distance(space(drawn(model, lesson.others(samples), samples, 2)), real)
         first = first or distance
-        share = judge.predict(threes).mean()
         shown.add_row(name, f"{share:.1%}", f"{distance:.3f}", f"{distance / first:.2f}", minutes)
     return shown
 
@@ -111,7 +188,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
-    show("finetune", table(options.model, options.samples, options.steps))
+    base = langevin.load(options.model)
+    with tempfile.TemporaryDirectory() as folder:
+        told = "caption" in base.conditions()
+        lesson = framed_glyphs(base.output.shape[-1], Path(folder)) if told else light_threes()
+        show(lesson.name, table(lesson, options.model, options.samples, options.steps))
 
 
 if __name__ == "__main__":

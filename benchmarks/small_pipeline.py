@@ -4,8 +4,9 @@
     langevin sample runs/small-sd -n 8 --given caption="a large red letter B on white" --out drawn
 
 A StableDiffusionPipeline of a CLIP text model, an autoencoder (3×16×16 to 4×8×8) and a UNet2DConditionModel of some
-half a million weights, on captioned glyphs. Nothing here is this library's but the data: what diffusers' users do, so
-that what is loaded, fine-tuned and compared is a model as they have them, trained.
+half a million weights, on captioned glyphs; ``captions.txt`` beside it has held-out captions. Nothing here is this
+library's but the data: what diffusers' users do, so that what is loaded, fine-tuned and compared is a model as they
+have them, trained.
 """
 
 from __future__ import annotations
@@ -183,6 +184,8 @@ def train(out: Path, budget: Budget) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         StableDiffusionPipeline(**made, **more).save_pretrained(str(out))
+    held = [decode_text(row) for row in data.test.batch(torch.arange(256))["caption"]]
+    (out / "captions.txt").write_text("\n".join(held) + "\n", encoding="utf-8")
     return {"RMS that the codec loses": lost, "loss": loss, "minutes": (time.perf_counter() - begun) / 60}
 
 
