@@ -12,6 +12,7 @@ import torch
 from conftest import QUIET
 from said import Run
 
+import conditioned
 import langevin as lib
 from langevin.cli import main
 from langevin.tasks.guide import METHODS
@@ -164,10 +165,17 @@ def test_a_finished_request_is_left(langevin: Run, model: Path, classifier: Path
     when = (out / "sample.json").stat().st_mtime_ns
     assert not drew("--scale", 3, "--batch", 2)  # the default, and what changes no sample
     assert (out / "sample.json").stat().st_mtime_ns == when
+    base_samples = tmp_path / "base"
+    shutil.copytree(out, base_samples)
     changes = (["--scale", 2], ["--seed", 1], ["--label", 4], ["--threshold", 0.9], ["--interval", 0.3, 5])
     for more in (*changes, ["--negative-label", 1], ["--sampler", "ddim"], by_classifier):
+        shutil.rmtree(out)  # so that what is there differs from what is asked for in this one thing
+        shutil.copytree(base_samples, out)
         assert drew(*more)
         assert not drew(*more)
+    assert drew(*by_classifier, "--particles", 8)
+    assert not drew(*by_classifier, "--particles", 8)
+    assert drew(*by_classifier)
     with open(other / "config.json", "a", encoding="utf-8") as file:
         file.write("\n")
     assert drew(*by_classifier)
@@ -181,6 +189,26 @@ def test_a_finished_request_is_left(langevin: Run, model: Path, classifier: Path
     (out / "samples.npz").write_bytes(first[:-1])
     assert drew()
     assert (out / "samples.npz").read_bytes() == first
+
+
+def test_a_request_is_of_its_number_its_model_and_its_conditions(langevin: Run, tmp_path: Path) -> None:
+    """Samples of a model that was trained on, or given another vector, are other samples."""
+    conditioned.saved(tmp_path / "model")
+    words = ["guide", tmp_path / "model", "--label", 1, "--steps", 1, "--out", tmp_path / "out"]
+
+    def drew(n: int, *more: object) -> bool:
+        said = langevin(*words, "-n", n, *more)
+        assert said.code == 0, said.err
+        return "nothing was drawn" not in said.out
+
+    assert drew(2)
+    assert drew(3)
+    assert drew(3, "--given", "vector=0.5,1")
+    assert not drew(3, "--given", "vector=0.5,1")
+    assert drew(3, "--given", "vector=0.5,2")
+    with open(tmp_path / "model" / "config.json", "a", encoding="utf-8") as file:
+        file.write("\n")
+    assert drew(3, "--given", "vector=0.5,2")
 
 
 def test_one_scale_in_the_help(langevin: Run) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from said import Run
 
-from langevin.tasks.restore.league import LeagueRow, Problem, league
+from langevin.tasks.restore import Setting
+from langevin.tasks.restore.finished_settings import FinishedSettings
+from langevin.tasks.restore.league import LeagueRow, Problem, Sizes, league
 from langevin.tasks.restore.methods import pigdm
 from langevin.tasks.restore.run import Method
 
@@ -100,6 +104,80 @@ def test_what_is_kept_is_of_one_request(langevin: Run, tmp_path: Path, judged: l
     for file in (out / "settings").glob("*.json"):
         file.write_text("{")
     assert made() == 4
+
+
+MODULE = sys.modules[Problem.__module__]
+FIRST, SECOND = Setting(16, "averages", 0.3), Setting(16, "inpainting", 0.3)
+SIZES = Sizes(n=16, pairs=4)
+
+
+def without_seconds(rows: list[LeagueRow]) -> list[dict[str, object]]:
+    return [{key: value for key, value in row.to_dict().items() if key != "seconds"} for row in rows]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_rows_stand_as_they_were_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    """In the order of settings and solvers, whichever was finished first; progress counts what is still to be made."""
+    monkeypatch.setattr(MODULE, "ProcessPoolExecutor", lambda count, context, begin: ThreadPoolExecutor(count))
+    told: list[tuple[int, int, str]] = []
+
+    def ask(problems: list[Setting], solvers: list[str]) -> list[LeagueRow]:
+        told.clear()
+        return league(
+            solvers,
+            problems=problems,
+            evaluations=(4,),
+            sizes=SIZES,
+            folder=tmp_path,
+            workers=workers,
+            progress=lambda done, total, row: told.append((done, total, row.operator)),
+        )
+
+    ask([SECOND], ["pigdm", "ddrm"])
+    assert told == [(1, 2, "inpainting"), (2, 2, "inpainting")]
+    third = Setting(16, "random", 0.3)
+    rows = ask([FIRST, SECOND, third], ["pigdm", "ddrm"])
+    assert [(done, total) for done, total, _ in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert sorted(operator for *_, operator in told) == ["averages", "averages", "random", "random"]
+    names = ["averages", "averages", "inpainting", "inpainting", "random", "random"]
+    assert [(row.operator, row.solver) for row in rows] == list(zip(names, ["pigdm", "ddrm"] * 3))
+    assert [row.solver for row in ask([FIRST], ["ddrm", "pigdm"])] == ["ddrm", "pigdm"]
+    plain = league(["pigdm", "ddrm"], problems=[FIRST, SECOND, third], evaluations=(4,), sizes=SIZES)
+    assert without_seconds(rows) == without_seconds(plain)
+
+
+def test_other_versions_are_another_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[LeagueRow] = []
+    for version in ("1", "1", "2"):
+        monkeypatch.setattr(MODULE, "versions", lambda v=version: {"torch": v})
+        add = lambda done, total, row: told.append(row)
+        league(["ddrm"], problems=[FIRST], evaluations=(4,), sizes=SIZES, folder=tmp_path, progress=add)
+    assert len(told) == 2
+
+
+def test_a_figure_that_is_not_there_is_none_again(tmp_path: Path) -> None:
+    """A solver that is not defined has no figures, after its setting was kept as well: NaN, and a note says why."""
+    magnitudes = Setting(16, "magnitudes", 0.3)
+    ask = lambda: league(["pigdm"], problems=[magnitudes], evaluations=(4,), sizes=SIZES, folder=tmp_path)
+    ((made,), (kept,)) = ask(), ask()
+    assert "linear" in made.note
+    assert math.isnan(made.w2)
+    assert math.isnan(kept.w2)
+    assert kept.to_dict() == made.to_dict()
+
+
+def test_a_file_of_another_request_is_not_taken(tmp_path: Path) -> None:
+    """Nor one under the right name, as two requests whose checksums begin alike would have, nor one without rows."""
+    kept, other = FinishedSettings(tmp_path, {"seed": 0}), FinishedSettings(tmp_path, {"seed": 1})
+    kept.write(FIRST, [{"solver": "ddrm"}])
+    assert kept.read(FIRST) == [{"solver": "ddrm"}]
+    assert other.read(FIRST) is None
+    kept.path(FIRST).rename(other.path(FIRST))
+    assert other.read(FIRST) is None
+    kept.path(FIRST).write_text(json.dumps({"request": kept.asked(FIRST), "rows": None}))
+    assert kept.read(FIRST) is None
+    near = Setting(FIRST.dim, FIRST.operator, FIRST.std + 1e-9)
+    assert kept.path(near) != kept.path(FIRST)  # the name has six digits of the noise, its checksum all of them
 
 
 def test_functions_have_no_checksum(tmp_path: Path) -> None:

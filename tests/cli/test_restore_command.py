@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from said import Run
 
-from langevin import operators
+from langevin import UserError, operators
 from langevin.cli.measurement import counts_as_picture, measured, noise_law
 from langevin.cli.restore import figures
-from langevin.tasks.restore import fit
+from langevin.tasks.restore import check_method, check_noise, default_method, fit
 
 
 def picture(path: Path, height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -176,6 +176,36 @@ class Asking:
     simulate: bool
     task: str = "blur=1"
     seed: int = 5
+
+
+def test_the_law_of_the_noise() -> None:
+    """A std of 0 is one that was given; known pixels have no noise; no measurement that is no picture has counts."""
+    assert noise_law(None, None, "blur") == operators.GaussianNoise(0.02)
+    assert noise_law(None, 0.0, "blur") == operators.GaussianNoise(0.0)
+    assert noise_law(None, None, "random") == operators.GaussianNoise(0.0)
+    assert noise_law(None, 0.3, "random") == operators.GaussianNoise(0.3)
+    assert noise_law(" poisson = 5 ", None, "blur") == operators.PoissonNoise(5.0)
+    with pytest.raises(UserError, match="std is of Gaussian noise, got 0 beside --noise poisson=5"):
+        noise_law("poisson=5", 0.0, "blur")
+    for task in ("compressed-sensing", "fourier", "coils", "radon", "phase"):
+        with pytest.raises(UserError, match=f"got --task {task}; take --std"):
+            noise_law("poisson=5", None, task)
+
+
+def test_the_method_of_a_noise() -> None:
+    """A law of Gaussian noise is as good as its std; those that are named instead take this operator and this noise."""
+    blur, counts = operators.gaussian_blur(1.0), operators.PoissonNoise(5.0)
+    assert default_method(blur, operators.GaussianNoise(0.1)) == default_method(blur, 0.1) == "pigdm"
+    assert default_method(operators.Saturate(2.0), operators.GaussianNoise(0.1)) == "diffpir"
+    assert default_method(blur, counts) == "daps"
+    with pytest.raises(UserError) as refused:
+        check_noise("pigdm", blur, counts)
+    named = str(refused.value).partition("methods of any noise: ")[2].split(", ")
+    assert set(named) >= {"daps", "smc"}
+    assert not {"exact", "pigdm", "psld"} & set(named)  # the exact posterior is one of worlds alone
+    for name in named:
+        check_noise(name, blur, counts)
+        check_method(name, blur)
 
 
 def test_a_picture_says_its_counts() -> None:

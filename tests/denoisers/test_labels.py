@@ -30,6 +30,7 @@ def test_nothing_else_is(value: Any) -> None:
         (-2, 3, True, r"label must lie in \[0, 3\) \(-1 is none\), got -2"),
         (torch.tensor([4, 0, -1, 4]), 3, False, r"label must lie in \[0, 3\), got \[-1, 4\]"),
         (torch.tensor([4, 0, -1, 4]), 3, True, r"got \[4\]"),
+        (torch.arange(20), 3, False, r"got \[3, 4, 5, 6, 7, 8, 9, 10\]$"),
         (torch.tensor([0, -1]), None, False, r"label must be at least 0, got \[-1\]"),
     ],
 )

@@ -94,6 +94,31 @@ def test_a_start_is_of_the_first_stage() -> None:
     torch.testing.assert_close(x, second, rtol=0, atol=0)
 
 
+def test_a_plan_has_the_stages_of_its_model() -> None:
+    """In their order, each checked: of another number of them it is refused, and where one of them rises."""
+    model = cascade()
+    plan = samplers.resolve(model, samplers.DDIM(), steps=3)
+    assert len(plan.stages) == 2
+    assert plan.stages[-1] is plan
+    assert torch.equal(langevin.sample(model, plan, n=2), langevin.sample(model, samplers.DDIM(), n=2, steps=3))
+    with pytest.raises(UserError, match="a plan of 2 stages was given for a model of 1"):
+        langevin.sample(model.models[0], plan)
+    with pytest.raises(UserError, match="a plan of 1 stages was given for a model of 2"):
+        langevin.sample(model, plan.earlier[0])
+    up = samplers.resolve(model.models[0], samplers.DDIM(), grid=[0.1, 0.5], upwards=True)
+    for wrong in (replace(plan, earlier=(up,)), replace(up, earlier=plan.earlier)):
+        with pytest.raises(UserError, match="grid must decrease strictly to draw data"):
+            langevin.sample(model, wrong)
+    three = Cascade((model.models[0], *[denoiser(DIGITS.info, {"image": 1}) for _ in range(2)]))
+    on = lambda stage, process: replace(stage, process=process)
+    vp, edm, flow = processes.VP(), processes.EDM(), processes.RectifiedFlow()
+    mixed = Cascade(tuple(map(on, three.models, (vp, edm, flow))))
+    grids = [stage.grid for stage in samplers.resolve(mixed, samplers.DDIM(), steps=3).stages]
+    for grid, stage in zip(grids, mixed.models):
+        assert torch.equal(grid, samplers.resolve(stage, samplers.DDIM(), steps=3).grid)
+    assert not torch.equal(grids[0], grids[1])
+
+
 def test_progress_counts_every_stage() -> None:
     told: list[tuple[int, int]] = []
     langevin.sample(cascade(), samplers.DDIM(), n=2, steps=3, progress=lambda done, total: told.append((done, total)))

@@ -290,6 +290,10 @@ def test_a_plan_is_the_request_it_was_made_of():
         plan = samplers.resolve(denoiser, asked, steps=steps)
         assert torch.equal(langevin.sample(denoiser, plan, n=2), langevin.sample(denoiser, asked, n=2, steps=steps))
         assert (plan.steps, plan.learned, plan.stages) == (steps or 1, False, (plan,))
+    assert samplers.resolve(denoiser, samplers.DDIM(), grid=[1.0, 0.5, 0.0]).steps == 2
+    own = samplers.resolve(denoiser, samplers.GaussianRemainder(), steps=4)
+    assert own.sampler.frame is not None  # of this model's data, which the times depend on
+    assert torch.equal(own.grid, own.sampler.default_grid(denoiser.process, 4))
     for more in ({"steps": 4}, {"grid": "karras"}, {"tolerance": 0.1}):
         with pytest.raises(UserError, match="plan"):
             langevin.sample(denoiser, plan, **more)

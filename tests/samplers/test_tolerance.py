@@ -10,6 +10,7 @@ import torch
 
 import langevin
 from langevin import Noise, UserError, guidance, processes, samplers, worlds
+from langevin.data import DataInfo
 from langevin.denoisers import Denoiser
 from langevin.distributions import Stream
 from langevin.samplers import tolerance as accuracy
@@ -51,6 +52,35 @@ def test_a_bump_is_looked_behind():
     end, _ = power_law(2.0, 0.0)(10)
     bumpy = lambda n: (end + (fall(n)[0] - end) * (10 if 13 <= n <= 18 else 1), n)
     assert accuracy.fewest(bumpy, None, 0.07).steps == 9
+
+
+def test_fewer_are_tried_once_the_order_is_known():
+    """Two steps do at order 3, but are refused while the order is taken for 1, by 2 · 7/8 = 1.75 times their error."""
+    error = 0.0004 * (10 / 2) ** 3
+    assert accuracy.fewest(power_law(3.0, 0.0004), None, 1.2 * error).steps == 2
+
+
+def test_the_eighth_of_twelve_is_told():
+    """Paths whose errors are as 1 to 12, in any order: the estimate is that of the eighth."""
+    end, _ = power_law(2.0, 0.0)(10)
+    way = power_law(2.0, 0.05)(10)[0] - end
+    each = (torch.randperm(12, generator=torch.Generator().manual_seed(1)) + 1.0).double()[:, None] / 8
+    data = DataInfo("of variance 1", (11,), mean=torch.zeros(11), cov=torch.ones(11))
+    unit = float(way[0].square().mean().sqrt())  # of the eighth with 10 steps
+    chosen = accuracy.fewest(lambda n: (end + each * (n / 10) ** -2.0 * way, n), data, 1.05 * unit)
+    assert chosen.steps == 10
+    assert chosen.error == pytest.approx(unit, rel=0.01)
+
+
+def test_the_unit_is_the_root_mean_square_of_standard_deviations():
+    """Of a covariance or of variances; of the ends of paths where the data say none, or zeros in its place."""
+    cov = torch.tensor([[4.0, 1.0], [1.0, 2.0]])
+    ends = torch.tensor([[0.0, 0.0], [2.0, 4.0]])
+    told = lambda cov: DataInfo("two", (2,), mean=torch.zeros(2), cov=cov)
+    assert accuracy.std_of(told(cov), ends) == pytest.approx(math.sqrt(3))
+    assert accuracy.std_of(told(cov.diagonal()), ends) == pytest.approx(math.sqrt(3))
+    for unknown in (None, told(torch.zeros(2))):
+        assert accuracy.std_of(unknown, ends) == pytest.approx(math.sqrt(5))  # variances 2 and 8
 
 
 def test_what_is_not_met_is_said():
