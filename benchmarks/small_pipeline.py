@@ -135,16 +135,17 @@ def learn_codec(vae: Any, x: Tensor, steps: int) -> float:
             bar(step + 1, steps)
     vae.eval().requires_grad_(False)
     with torch.no_grad():
-        codes = vae.encode(x[:1024]).latent_dist.mode()
-        vae.register_to_config(scaling_factor=1 / float(codes.std()))
-        return float((vae.decode(codes).sample - x[:1024]).square().mean().sqrt())
+        law = vae.encode(x[:1024]).latent_dist
+        vae.register_to_config(scaling_factor=1 / float(law.sample(generator=noise).std()))
+        return float((vae.decode(law.mode()).sample - x[:1024]).square().mean().sqrt())
 
 
 def learn_unet(made: dict[str, Any], x: Tensor, captions: Sequence[str], steps: int) -> float:
-    """The usual squared error of ε, a caption in ten left out; the last 500 losses' mean."""
+    """The usual squared error of ε on sampled codes, a caption in ten left out; the last 500 losses' mean."""
     vae, unet, text, scheduler = (made[name] for name in ("vae", "unet", "text_encoder", "scheduler"))
     with torch.no_grad():
-        codes = torch.cat([vae.encode(part).latent_dist.mode() for part in x.split(512)]) * vae.config.scaling_factor
+        laws = [vae.encode(part).latent_dist for part in x.split(512)]
+        mean, std = (torch.cat([getattr(law, name) for law in laws]) for name in ("mean", "std"))
     tokens = torch.as_tensor(made["tokenizer"](list(captions), padding="max_length", truncation=True).input_ids)
     empty = torch.as_tensor(made["tokenizer"]("", padding="max_length").input_ids)
     learned = [*unet.parameters(), *text.parameters()]
@@ -153,11 +154,12 @@ def learn_unet(made: dict[str, Any], x: Tensor, captions: Sequence[str], steps: 
     noise, losses = torch.Generator().manual_seed(2), []
     with Bar("network") as bar:
         for step in range(steps):
-            rows = torch.randint(len(codes), (64,), generator=noise)
+            rows = torch.randint(len(x), (64,), generator=noise)
             t = torch.randint(1000, (64,), generator=noise)
-            eps = torch.randn(codes[rows].shape, generator=noise)
+            eps, own = (torch.randn(mean[rows].shape, generator=noise) for _ in range(2))
+            codes = (mean[rows] + std[rows] * own) * vae.config.scaling_factor
             told = torch.where(torch.rand(64, 1, generator=noise) < 0.1, empty, tokens[rows])
-            noisy = scheduler.add_noise(codes[rows], eps, t)
+            noisy = scheduler.add_noise(codes, eps, t)
             loss = (unet(noisy, t, text(told).last_hidden_state).sample - eps).square().mean()
             optimiser.zero_grad()
             loss.backward()
