@@ -133,7 +133,7 @@ def framed_glyphs(size: int, folder: Path) -> Lesson:
 
     made = restyled(data, "framed-glyphs", change)
     style = replace(made, info=replace(made.info, classes=(), conditions={"caption": (112,)}))
-    rows = short(data.train, PICTURES + PRIOR)[PICTURES:]
+    rows = short(data.train, PICTURES + PRIOR // 2)[PICTURES:]  # each twice: a file of captions is at most 64 KiB
     known = folder / "captions.txt"
     known.write_text("\n".join(captions(data.train, rows)), encoding="utf-8")
     unseen, asked = data.train.batch(torch.arange(len(data.train) - 2000, len(data.train)))["x"], short(data.test, 512)

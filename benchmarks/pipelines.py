@@ -68,15 +68,13 @@ LEVELS: list[dict[str, Any]] = [{f"use_{name}_sigmas": True} for name in ("karra
 def network_of(model: Denoiser, units: Conventions) -> Network:
     """The model as the network that a pipeline has."""
     own: Any = model.process
-    most = float(torch.exp(-own.log_snr(1.0) / 2))
 
     def network(x: Tensor, timestep: Tensor) -> Tensor:
         t = units.time(timestep.reshape(()))
         alpha, sigma = float(units.process.alpha(t)), float(units.process.sigma(t))
-        # σ/α and the state x/α, of noise that the model has seen: above, states of more noise are told as such of most.
-        ratio = min(sigma / alpha, most) if alpha > 0 else most
-        there = own.time(-2 * torch.log(torch.tensor(ratio, dtype=torch.float64)))
-        mean = model(x / sigma * ratio * float(own.alpha(there)), there).mean
+        # The time of the model at which σ/α is the same; states of more noise than it has seen are told as of the most.
+        there = own.time(units.process.log_snr(t).clamp_min(float(own.log_snr(1.0))))
+        mean = model((x * (own.sigma(there) / sigma)).to(x.dtype), there).mean
         noise = (x - alpha * mean) / sigma
         return noise - mean if units.kind == "flow" else noise
 
