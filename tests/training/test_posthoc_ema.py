@@ -115,6 +115,19 @@ def test_the_error_of_a_profile_falls_with_the_square_of_the_count(width: float)
     assert 3.7 < error[1] / error[2] < 4.2
 
 
+def test_the_table_of_the_page() -> None:
+    """docs/ema.md prints the errors of profiles with two digits."""
+    page = (Path(__file__).parents[2] / "docs" / "ema.md").read_text()
+    lines = page.partition("<!-- profile errors -->")[2].partition("<!-- /profile errors -->")[0].strip().splitlines()
+    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    assert [row[0] for row in rows] == ["4", "8", "16", "32", "64"]
+    for count, *cells in rows:
+        known = profiles(int(count))
+        for width, cell in zip(head[1:], cells, strict=True):
+            target = Profile(T, float(width))
+            assert cell == f"{100 * profile_error(known, coefficients(known, target), target):.2g} %"
+
+
 @pytest.mark.parametrize("width", TARGETS)
 @pytest.mark.parametrize("count", [1, 4, 16, 64])
 def test_coefficients_sum_to_one(width: float, count: int) -> None:

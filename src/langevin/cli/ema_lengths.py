@@ -50,7 +50,8 @@ def compare(
     from ..training.posthoc_ema import combination, with_ema
 
     errors = [combination(folder, length).error for length in lengths]  # before any work: what is missing is told
-    rows, record = [], {}
+    rows: list[dict[str, Any]] = []
+    record: dict[str, Any] = {}
     for length, error in zip(lengths, errors):
         measures, record = measure(with_ema(model, folder, length))
         rows.append({"ema": length, "profile_error": error, "measures": measures})

@@ -113,8 +113,8 @@ def run(options: Options) -> None:
             given = {name: held[name] for name in model.condition_sizes if name in held}
         given = {**_labels_of(model, dataset, n), **given}
         if lengths:
-            each = lambda model: measure(*_drawn(model, recipe, n, given, dataset, held))
-            return _search(options, out, model, dataset, lengths, each, begun)
+            of = lambda model: measure(*_drawn(model, recipe, n, given, dataset, held))
+            return _search(options, out, model, dataset, lengths, of, begun)
         samples, labels, drawn, restored = _drawn(model, recipe, n, given, dataset, held)
     else:
         if options.shard_size is not None:

@@ -219,7 +219,7 @@ def with_ema(model: Any, folder: Path, width: float, step: int | None = None) ->
         UserError: as ``combination``; and for averages of another network.
     """
     made = combination(folder, width, step)
-    own = model.belief_of if isinstance(model, Latent) else model
+    own: Any = model.belief_of if isinstance(model, Latent) else model
     network = copy.deepcopy(own.network)
     parameters = dict(network.named_parameters())
     weights = made.weights()
@@ -229,5 +229,5 @@ def with_ema(model: Any, folder: Path, width: float, step: int | None = None) ->
         for name, value in weights.items():
             parameters[name].copy_(value)
     config = {**own.config, "steps": made.target.step, "ema": {"width": float(width), "step": made.target.step}}
-    fresh = {"solvers": (), "learned_variances": {}} if isinstance(own, NetworkDenoiser) else {}
+    fresh: dict[str, Any] = {"solvers": (), "learned_variances": {}} if isinstance(own, NetworkDenoiser) else {}
     return with_denoiser(model, replace(own, network=network.eval(), config=config, **fresh).counted())
