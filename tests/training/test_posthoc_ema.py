@@ -480,6 +480,18 @@ def test_what_is_damaged_is_named(tmp_path: Path) -> None:
     load()
 
 
+def test_averages_of_another_network_are_refused(tmp_path: Path) -> None:
+    """Of other shapes, and of other names."""
+    run(tmp_path / "run", 2, ema=EMAConfig(snapshots=1))
+    for options in ({"width": "8", "depth": "2"}, {"width": "16", "depth": "3"}):
+        other = tmp_path / f"other-{len(list(tmp_path.iterdir()))}"
+        run(other, 2, ema=EMAConfig(snapshots=1), network=NetworkConfig("mlp", options))  # type: ignore[arg-type]
+        shutil.rmtree(tmp_path / "run" / stored.FOLDER)
+        shutil.copytree(other / stored.FOLDER, tmp_path / "run" / stored.FOLDER)
+        with pytest.raises(UserError, match="does not match its configuration"):
+            langevin.load(tmp_path / "run", ema=0.07, device="cpu")
+
+
 def test_a_checkpoint_needs_its_averages(tmp_path: Path) -> None:
     """As they were: a missing or exchanged one is told, not made anew."""
     out = tmp_path / "run"
