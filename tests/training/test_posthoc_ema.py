@@ -22,7 +22,16 @@ import langevin
 from langevin import models, training
 from langevin._errors import UserError
 from langevin.storage import files
-from langevin.training import EMA, BudgetConfig, EMAConfig, Learner, NetworkConfig, ObjectiveConfig, ProcessConfig
+from langevin.training import (
+    EMA,
+    BudgetConfig,
+    EMAConfig,
+    Learner,
+    NetworkConfig,
+    ObjectiveConfig,
+    ProcessConfig,
+    posthoc_ema,
+)
 from langevin.training import snapshots as stored
 from langevin.training.posthoc_ema import Profile, coefficients, combination, inner_product, profile_error
 from tiny_runs import interrupted, killed, points, same_files, tiny
@@ -280,6 +289,10 @@ def test_a_model_of_another_length_is_a_model(tmp_path: Path) -> None:
     """It is sampled, saved and loaded as any other, and what was learned for other weights does not go with it."""
     run(tmp_path / "run", 20, ema=EMAConfig(snapshots=4))
     made = langevin.load(tmp_path / "run", ema=0.15, device="cpu")
+    plain = langevin.load(tmp_path / "run", device="cpu")
+    kept = [p.clone() for p in plain.network.parameters()]
+    posthoc_ema.with_ema(plain, tmp_path / "run", 0.15)
+    assert all(map(torch.equal, kept, plain.network.parameters()))  # a copy is made
     models.save(made, tmp_path / "saved")
     again = langevin.load(tmp_path / "saved", device="cpu")
     assert again.config["ema"] == {"width": 0.15, "step": 20}
