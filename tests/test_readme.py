@@ -16,6 +16,7 @@ RUNS = [
     "digits --out runs/digits",
     "digits --network.name vae --out runs/vae",
     "mixture --network.options energy true --out runs/energy",
+    "digits --ema.snapshots 16 --out runs/ema",
 ]
 """Trainings that pages print, and go on from."""
 

@@ -47,7 +47,7 @@ def made(kind: str = "everything", steps: int = 9, **changes: Any) -> tuple[Any,
     """A configuration and its data, by plain JSON."""
     from test_resume import MODEL_TYPES, OUTPUT, everything
 
-    from langevin.training import BudgetConfig, ParallelConfig
+    from langevin.training import BudgetConfig, EMAConfig, ParallelConfig
     from tiny_runs import points, tiny
 
     dataset, settings = MODEL_TYPES.get(kind, (points(), {}))
@@ -56,6 +56,8 @@ def made(kind: str = "everything", steps: int = 9, **changes: Any) -> tuple[Any,
 
         return asked(), photos()
     config = everything() if kind == "everything" else replace(tiny(steps, output=OUTPUT), **settings)
+    if (count := changes.pop("snapshots", 0)) > 0:
+        changes["ema"] = EMAConfig(snapshots=count)
     work = {k: changes.pop(k) for k in ("accumulate", "workers", "shard_weights") if k in changes}
     return replace(config, budget=BudgetConfig(steps=steps), work=ParallelConfig(**work), **changes), dataset
 

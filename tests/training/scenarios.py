@@ -15,7 +15,7 @@ from langevin import data, models, training
 from langevin.cli import sample
 from langevin.storage import files
 from langevin.tasks.compress import images
-from langevin.training import checkpoint
+from langevin.training import checkpoint, snapshots
 from langevin.training import logging as reports
 from langevin.training.checkpoint import Progress
 from langevin.training.learner import Learner
@@ -57,6 +57,15 @@ def save(root: Path, step: int) -> None:
         progress = Progress(step=step, skipped=step)  # an optimiser that has not begun
         checkpoint.save(root / "run", made, made.tensors(), progress, config, info)
         models.save(model(step), root / "run")
+
+
+def averages(root: Path, step: int) -> None:
+    """What a run does at a snapshot."""
+    with files.lock(root / "run"):
+        made, _, _ = at_step(step)
+        weights = {name: p.detach() for name, p in made.network.named_parameters()}
+        if not snapshots.place(root / "run", step).exists():
+            snapshots.save(root / "run", step, {0.05: weights, 0.1: weights}, torch.float16)
 
 
 def several(root: Path, *steps: int) -> None:
@@ -122,6 +131,12 @@ SCENARIOS = (
     Scenario("first checkpoint", lambda r: save(r, 4), sets=(MODEL,)),
     Scenario("second checkpoint", lambda r: save(r, 8), lambda r: save(r, 4), (MODEL,)),
     Scenario("checkpoint, pruning the oldest", lambda r: save(r, 12), lambda r: several(r, 4, 8), (MODEL,)),
+    Scenario(
+        "averages",
+        lambda r: averages(r, 8),
+        lambda r: averages(r, 4),
+        (("run/averages/step-0000008", ("ema-050.safetensors", "ema-100.safetensors", "index.json")),),
+    ),
     Scenario(
         "model over an older model",
         lambda r: models.save(model(8), r / "run"),

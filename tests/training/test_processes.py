@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from langevin import models, training
 from langevin._errors import UserError
 from langevin.distributions import Noise
-from langevin.training import Learner, budget
+from langevin.training import Learner, budget, snapshots
 from tiny_runs import same_files
 
 STEPS = 9
@@ -122,6 +122,27 @@ def test_two_processes(tmp_path: Path, every: int) -> None:
     for step in range(1, STEPS, every):
         same_files(tmp_path / "two", tmp_path / f"stop-{step}")
     assert said.count("divided anew") == 0
+
+
+@pytest.mark.slow
+def test_two_processes_store_averages(tmp_path: Path) -> None:
+    """The same bits as one process that accumulates twice; spread over both, as far as orders of additions go, and the
+    same bits where a run was interrupted between a snapshot and the next checkpoint."""
+    out = lambda name: str(tmp_path / name)
+    spread: dict[str, Any] = {"shard_weights": True, "snapshots": 4}
+    stop = {"bad": {"what": int(signal.SIGTERM), "rank": 1, "step": 5}}
+    runs: list[dict[str, Any]] = [{"out": out("two"), "snapshots": 4}, {"out": out("sharded"), **spread}]
+    launch(2, *runs, {"out": out("stop"), **spread, **stop}, {"out": out("stop"), **spread})
+    alone(tmp_path / "one", accumulate=2, snapshots=4)
+    moved = floor(tmp_path)
+    same_files(tmp_path / "sharded", tmp_path / "stop")
+    one, two, sharded = (snapshots.found(tmp_path / name) for name in ("one", "two", "sharded"))
+    assert len(one) == 2 * 4
+    for a, b, c in zip(one, two, sharded, strict=True):
+        assert a.path.read_bytes() == b.path.read_bytes()
+        whole, parts = a.read(), c.read()
+        assert whole.keys() == parts.keys()
+        assert max(float((value - parts[name]).abs().max()) for name, value in whole.items()) <= 10 * moved
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ def load(
     device: torch.device | str | None = None,
     revision: str | None = None,
     base: str | os.PathLike[str] | None = None,
+    ema: float | None = None,
+    step: int | None = None,
 ) -> Any:
     """The model of a directory or of a repository of the Hub: this library's own, or one of diffusers.
 
@@ -36,10 +39,18 @@ def load(
         device: where the network goes; a CUDA device if there is one, else the CPU, if not given.
         revision: of a repository: a branch, a tag or a commit.
         base: of a LoRA, where the model is that it was trained on, if that is no longer where it was.
+        ema: of a run that stored averages of its weights (``langevin train --ema.snapshots``): the length σ_rel in
+            (0, 0.28] of the moving average that the weights are to be, whatever length the run was trained with (see
+            :mod:`langevin.training.posthoc_ema`). What was learned for the model as it is kept is left out.
+        step: with ``ema``: the step of training after which the average is taken; the last one stored if not given.
 
     Raises:
         UserError: if a file is missing, damaged, of an unknown format, or contradicts another; it names the file.
     """
+    if ema is not None:
+        return _with_ema(path, device, revision, base, ema, step)
+    if step is not None:
+        raise UserError(f"step says when an average of another length is taken; give ema too, got step {step!r}")
     check_path("path", path)
     name = os.fspath(path)
     if revision is None and not os.path.exists(name) and "@" in name:
@@ -55,6 +66,24 @@ def load(
 
         return load_diffusers(folder, device=device)
     return models.load(folder, device=device)
+
+
+def _with_ema(
+    path: str | os.PathLike[str],
+    device: torch.device | str | None,
+    revision: str | None,
+    base: str | os.PathLike[str] | None,
+    ema: float,
+    step: int | None,
+) -> Any:
+    """``load``, with an average of another length as the weights."""
+    from ..training.posthoc_ema import with_ema
+
+    model = load(path, device=device, revision=revision, base=base)
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"ema needs the directory of a run on this machine, with its stored averages; got {path}")
+    return with_ema(model, folder, ema, step)
 
 
 def load_denoiser(path: str | os.PathLike[str], *, own: bool = True, device: torch.device | str | None = None) -> Any:

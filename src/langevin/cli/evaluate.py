@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, UseAppendAction, arg
 
 from .._errors import UserError
+from . import ema_lengths
 from .given import class_names, conditions, text_encoder_of
 from .options import Name, Sampling, Whole, at_least_one, console, writable
 from .sample import own_device, request
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..data import DataInfo, Dataset
     from ..denoisers import NetworkDenoiser
-    from ..generate import Request
+    from ..generate import Recipe, Request
     from ..metrics import Parts
 
 
@@ -52,8 +54,14 @@ class Options:
     """Where the text encoder is that the model's data name; needed if it is on the Hub."""
     features: UseAppendAction[tuple[str, ...]] = ()
     """Feature space of the distances: pixels, pca:K, classifier or inception; those that suit the data if not given."""
+    ema: Annotated[tuple[float, ...], arg(metavar="X ...", help_behavior_hint="")] = ()
+    """Measure the model with a moving average of each of these lengths (sigma_rel, in (0, 0.28]) as its weights, from
+    the same noises, and name the best: 0.03 0.05 0.1 0.15 0.2. For runs that stored averages (`langevin train
+    --ema.snapshots 16`). Writes a picture beside the JSON file."""
+    save: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
+    """With --ema: write the model of the best length to this directory."""
     out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
-    """The JSON file; evaluation.json in the model directory if not given."""
+    """The JSON file; evaluation.json in the model directory if not given, or ema-lengths.json with --ema."""
     sampling: Annotated[Sampling, arg(name="")] = field(default_factory=Sampling)
     device: Name = None
     """cpu or cuda; cuda if there is one, if not given."""
@@ -64,15 +72,16 @@ def run(options: Options) -> None:
     begun = time.monotonic()
     _consistent(options)
     folder = Path(options.model).expanduser()
-    out = writable(options.out or (folder if folder.is_dir() else Path()) / "evaluation.json", file=True)
+    lengths = ema_lengths.check(options.ema, options.model) if options.ema else []
+    name = "ema-lengths.json" if lengths else "evaluation.json"
+    out = writable(options.out or (folder if folder.is_dir() else Path()) / name, file=True)
     import torch
 
     from .. import metrics
     from ..adapters import loading
-    from ..generate import generate, versions
+    from ..generate import versions
     from ..metrics.evaluate import check_counts, check_real, few
     from ..metrics.features import parse
-    from ..report import Bar
     from ..storage import files
 
     for name in options.features:
@@ -88,17 +97,25 @@ def run(options: Options) -> None:
     labels: Tensor | None = None
     restored: dict[str, Any] = {}
     n = 2000 if options.n is None else options.n
+    own = _trained_on(model, options.data, dataset)
+    features = list(options.features) or None
+
+    def measure(
+        samples: Tensor | metrics.Parts, labels: Tensor | None, drawn: dict[str, Any], restored: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        found = metrics.evaluate(samples, labels, dataset, seed=recipe.seed, features=features, trained_on=own)
+        return {**restored, **found}, drawn
+
     held: dict[str, Tensor] | None = None
     if options.samples is None:
         if not given and set(model.condition_sizes) - {"label"}:
             held = dataset.test.batch(torch.arange(n) % len(dataset.test))
             given = {name: held[name] for name in model.condition_sizes if name in held}
         given = {**_labels_of(model, dataset, n), **given}
-        with Bar("sampling") as bar:
-            made = generate(model, recipe, n, given=given, progress=bar)
-        samples, labels, drawn = made.x, made.label if dataset.info.classes else None, made.record
-        if dataset.train.degrade is not None and held is not None:
-            restored = {"psnr": _restored(made.x, held["x"], dataset.info)}
+        if lengths:
+            of = lambda model: measure(*_drawn(model, recipe, n, given, dataset, held))
+            return _search(options, out, model, dataset, lengths, of, begun)
+        samples, labels, drawn, restored = _drawn(model, recipe, n, given, dataset, held)
     else:
         if options.shard_size is not None:
             if not given and (each := [name for name in model.condition_sizes if name != "label"]):
@@ -110,10 +127,7 @@ def run(options: Options) -> None:
             if not _together(asked, model, options.samples, given):
                 return
         samples, labels, drawn = _held(options.samples, dataset.info)
-    own = _trained_on(model, options.data, dataset)
-    features = list(options.features) or None
-    measures = metrics.evaluate(samples, labels, dataset, seed=recipe.seed, features=features, trained_on=own)
-    measures = {**restored, **measures}
+    measures, _ = measure(samples, labels, drawn, restored)
     rough = few(dataset)
     found = {
         "kind": "evaluation",
@@ -131,6 +145,74 @@ def run(options: Options) -> None:
     if rough:
         print(rough)
     print(f"{out} holds all of it, with protocols.")
+
+
+def _drawn(
+    model: Any,
+    recipe: Recipe,
+    n: int,
+    given: dict[str, Any],
+    dataset: Dataset,
+    held: dict[str, Tensor] | None,
+) -> tuple[Tensor, Tensor | None, dict[str, Any], dict[str, Any]]:
+    """Samples of a model, their labels, the record of how they were drawn, and what only restoring models get."""
+    from ..generate import generate
+    from ..report import Bar
+
+    with Bar("sampling") as bar:
+        made = generate(model, recipe, n, given=given, progress=bar)
+    restores = dataset.train.degrade is not None and held is not None
+    restored = {"psnr": _restored(made.x, held["x"], dataset.info)} if restores and held is not None else {}
+    return made.x, made.label if dataset.info.classes else None, made.record, restored
+
+
+def _search(
+    options: Options,
+    out: Path,
+    model: Any,
+    dataset: Dataset,
+    lengths: list[float],
+    measure: Callable[[Any], tuple[dict[str, Any], dict[str, Any]]],
+    begun: float,
+) -> None:
+    """Measure the model with an average of each length, write, and print."""
+    from .. import models
+    from ..generate import versions
+    from ..metrics.evaluate import few
+    from ..storage import files
+    from ..training.posthoc_ema import with_ema
+
+    folder, save = Path(options.model).expanduser(), None
+    if options.save is not None:
+        save = writable(options.save, "save")
+        if (save / "config.json").exists():
+            raise UserError(f"save must be a new directory, but {save} holds a model")
+    found = ema_lengths.compare(model, folder, lengths, measure)
+    rough = few(dataset)
+    about = {
+        "kind": "ema-lengths",
+        "model": options.model,
+        "data": dataset.info.to_dict(),
+        **found,
+        **({"note": rough} if rough else {}),
+        "versions": versions(),
+        "seconds": round(time.monotonic() - begun, 2),
+    }
+    image = out.with_suffix(".png")
+    files.replace(out, files.as_json(about))
+    files.replace(image, ema_lengths.picture(found))
+    drawn = found["samples"]
+    print(
+        f"{drawn['n']} samples of each length from the same noises (sampler {drawn['sampler']}, {drawn['evaluations']} "
+        f"evaluations each) against {len(dataset.test)} held-out of {dataset.info.name}"
+    )
+    ema_lengths.show(found)
+    for line in (*ema_lengths.sentences(found), *([rough] if rough else [])):
+        print(line)
+    if save is not None:
+        models.save(with_ema(model, folder, found["best"]), save)
+        print(f"{save} holds the model of that length.")
+    print(f"{out} holds all of it, with protocols, and {image.name} a picture.")
 
 
 def _restored(x: Tensor, original: Tensor, info: DataInfo) -> dict[str, Any]:
@@ -161,6 +243,10 @@ def _consistent(options: Options) -> None:
     from ..generate import Rank
 
     at_least_one(n=options.n, shard_size=options.shard_size)
+    if options.save is not None and not options.ema:
+        raise UserError("save is for the model of the best EMA length; give lengths with --ema")
+    if options.ema and options.shard_size is not None:
+        raise UserError("ema draws samples of each length; leave out --shard-size")
     rank = Rank.launched()
     if rank.of > 1 and options.shard_size is None:
         raise UserError(f"shard-size must be given where several processes share the work, got rank {rank}")
@@ -170,6 +256,8 @@ def _consistent(options: Options) -> None:
         if options.n is not None and options.n < FEWEST_TO_MEASURE:
             raise UserError(f"n must be at least {FEWEST_TO_MEASURE} to be measured, got {options.n}")
         return
+    if options.ema:
+        raise UserError("samples that were drawn before are of one model; leave out --ema, or --samples")
     plain = Sampling()
     given = [name for name in ("n", "label") if getattr(options, name) is not None] + ["given"] * bool(options.given)
     # The seed is also that of the measures.

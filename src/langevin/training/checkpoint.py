@@ -24,6 +24,7 @@ from .config import Config
 from .learner import Learner
 from .logging import COLUMNS
 from .resolve import check
+from .snapshots import WIDTHS, stem
 
 FOLDER = "checkpoints"
 PARTS = ("schedule.", "discriminator.")
@@ -148,7 +149,7 @@ def save(
             files.write(folder / CLOCK, files.as_json(vars(progress.clock)))
             held = {
                 name: files.write(folder / name, files.as_safetensors(tensors[name.partition(".")[0]]))
-                for name in (MODEL, AVERAGE, OPTIMISER)
+                for name in (MODEL, AVERAGE, *_beside(learner), OPTIMISER)
             }
             # Without the clock, which no two runs share.
             files.seal(folder, {**held, STATE: files.write(folder / STATE, files.as_json(state))})
@@ -158,6 +159,11 @@ def save(
         files.remove(old)
     files.sweep(path.parent)
     return path
+
+
+def _beside(learner: Learner) -> list[str]:
+    """The files of the averages that are tracked for snapshots."""
+    return [f"{name}.safetensors" for name in learner.beside]
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -204,7 +210,9 @@ def _whole(path: Path, *names: str) -> Iterator[None]:
         UserError: if it is damaged, which no crash can do: what is lost is not passed over, but told with the way on.
     """
     try:
-        held = files.manifest(path, {MODEL, AVERAGE, OPTIMISER, STATE})
+        tracked = {f"{stem(width)}.safetensors" for width in WIDTHS}
+        there = {name for name in tracked if (path / name).exists()}
+        held = files.manifest(path, {MODEL, AVERAGE, OPTIMISER, STATE} | there)
         yield
         files.agree(path, {name: held[name] for name in names})
     except UserError as error:
@@ -221,7 +229,7 @@ def restore(path: Path, learner: Learner) -> Progress:
         UserError: if a file is missing, truncated or does not match; it names the file.
     """
     state = read_state(path)
-    with _whole(path, MODEL, AVERAGE, OPTIMISER):
+    with _whole(path, MODEL, AVERAGE, *_beside(learner), OPTIMISER):
         return _restore(path, state, learner)
 
 
@@ -245,6 +253,7 @@ def _restore(path: Path, state: dict[str, Any], learner: Learner) -> Progress:
     for name, network, load in (
         (MODEL, learner.network, learner.load),
         (AVERAGE, learner.ema.network, learner.ema.load),
+        *((f"{name}.safetensors", own.network, own.load) for name, own in learner.beside.items()),
     ):
         tensors = files.read_safetensors(path / name)
         files.fit(path / name, tensors, learner.kept(network))

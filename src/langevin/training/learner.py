@@ -17,6 +17,7 @@ from ..denoisers import EvaluationCounter, NetworkDenoiser
 from ..denoisers.conditions import KINDS, hide, rows_of
 from ..distributions import Noise, Stream
 from ..objectives import Objective, Player
+from . import snapshots
 from .config import EMAConfig, OptimiserConfig
 from .distributed import ProcessGroup, spread, whole
 from .ema import EMA
@@ -146,6 +147,7 @@ class Learner:
     Attributes:
         denoiser: of the network that learns.
         average: of the moving average of its weights, in evaluation mode.
+        tracked: averages of the lengths that snapshots store, by width, if the run stores any; ``ema`` may be one.
         objective: what is made small.
 
     Args:
@@ -179,14 +181,18 @@ class Learner:
         self.network = denoiser.network.train()
         self.ema = EMA(self.network, batch, ema.width if ema.kind == "power" else None, ema.half_life)
         self.average = objective.prepare(replace(denoiser, network=self.ema.network, counter=EvaluationCounter()))
+        same = lambda width: ema.kind == "power" and ema.width == width
+        self.tracked: dict[float, EMA] = {}
+        if ema.snapshots:
+            self.tracked = {w: self.ema if same(w) else EMA(self.network, batch, w) for w in snapshots.WIDTHS}
         # What is asked for more than its output is not wrapped: its gradients are averaged by hand.
         wrapped = self.team.wrap(self.network, sharded) if isinstance(denoiser, NetworkDenoiser) else None
         self._by_hand = wrapped is None
         self.denoiser = denoiser if wrapped is None else replace(denoiser, network=wrapped)
-        if sharded and wrapped is not None:
-            self.ema.shard(self.network)
+        for average in (self.ema, *self.beside.values()) if sharded and wrapped is not None else ():
+            average.shard(self.network)
             if not self.team.first:  # the others use their whole copy at the end alone
-                self.ema.network.to("cpu")
+                average.network.to("cpu")
         self.named = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
         self.frozen = {name for name, p in self.network.named_parameters() if not p.requires_grad}
         self.clip = math.inf if optimiser.clip is None else optimiser.clip
@@ -223,7 +229,8 @@ class Learner:
         results = [self._turn(turn, batch, noise, rate, dropout or {}) for turn in due]
         finite = all(math.isfinite(mean) for _, mean in results)
         if finite:
-            self.ema.update(self.network, number)
+            for average in (self.ema, *self.beside.values()):
+                average.update(self.network, number)
         self.scale.after(finite)
         losses, mean = results[0]
         return losses, mean if finite else math.nan
@@ -306,15 +313,35 @@ class Learner:
         with self.arithmetic():
             return self.objective.for_validation()(self.average, x0, condition or None, noise.to(self.device))
 
+    @property
+    def beside(self) -> dict[str, EMA]:
+        """The averages that are tracked beside ``ema``, by the stem of their files."""
+        return {snapshots.stem(width): average for width, average in self.tracked.items() if average is not self.ema}
+
+    def averages(self) -> dict[float, dict[str, Tensor]]:
+        """The tracked averages of the weights that learn and that the model keeps: what a snapshot stores, by width.
+
+        Whole tensors on rank 0; every process of a team that shares them must call.
+        """
+        for average in self.tracked.values():
+            average.gather()
+        made = self.objective.finish(self.average).network  # a discriminator is no part of it
+        names = [name for name, _ in made.named_parameters() if name not in self.frozen]
+        named = {width: dict(average.network.named_parameters()) for width, average in self.tracked.items()}
+        return {width: {name: own[name].detach() for name in names} for width, own in named.items()}
+
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Everything that is kept of the ``model``, its average (``ema``) and the ``optimizer``, by name.
+        """Everything that is kept of the ``model``, its averages (``ema``, …) and the ``optimizer``, by name.
 
         Whole tensors on rank 0; every process of a team that shares them must call. Weights of a pretrained model that
         do not learn are not kept: they are where they came from.
         """
-        self.ema.gather()
+        averages = {"ema": self.ema, **self.beside}
+        for average in averages.values():
+            average.gather()
         model = {name: whole(v) for name, v in self.kept(self.network).items()}
-        return {"model": model, "ema": self.kept(self.ema.network), "optimizer": self.optimiser_state()}
+        kept = {name: self.kept(average.network) for name, average in averages.items()}
+        return {"model": model, **kept, "optimizer": self.optimiser_state()}
 
     def kept(self, network: nn.Module) -> dict[str, Tensor]:
         """The state of the network, or of its average, but for the weights that do not learn."""

@@ -24,6 +24,7 @@ from ..data import Dataset
 from ..denoisers import NetworkDenoiser
 from ..distributions import Noise, Stream
 from ..models import directory
+from ..models.custom import CustomFormat
 from ..models.low_rank import merged
 from ..models.parts import Latent
 from ..models.timing import CLOCK, SECONDS
@@ -31,7 +32,7 @@ from ..objectives import ImplicitScoreMatching, SlicedScoreMatching
 from ..processes import Learning
 from ..storage import files
 from . import budget as budgets
-from . import checkpoint, loggers, pictures
+from . import checkpoint, loggers, pictures, snapshots
 from .checkpoint import Progress
 from .config import Config
 from .distributed import ProcessGroup
@@ -65,10 +66,11 @@ def train(
     """Train a denoiser and leave it in a directory that ``load`` reads.
 
     ``out`` gets ``config.json``, ``model.safetensors`` (the moving average), ``data.safetensors``, ``metrics.csv``,
-    ``pictures/``, ``checkpoints/`` and ``clock.json``. Everything drawn is a function of the seed, the step and the
-    place in the batch, so a run that was interrupted after any step and resumed ends with the same files, byte for
-    byte, as one that was not, on the same platform and versions; only ``clock.json`` and the logs of TensorBoard and
-    Weights & Biases tell the time. (A budget in minutes is a wish about the clock, and so is what it trains.)
+    ``pictures/``, ``checkpoints/``, ``clock.json`` and, with ``ema.snapshots``, ``averages/``. Everything drawn is a
+    function of the seed, the step and the place in the batch, so a run that was interrupted after any step and resumed
+    ends with the same files, byte for byte, as one that was not, on the same platform and versions; only ``clock.json``
+    and the logs of TensorBoard and Weights & Biases tell the time. (A budget in minutes is a wish about the clock, and
+    so is what it trains.)
 
     Under ``torchrun`` or ``accelerate launch`` the processes share each batch, and the result is the same up to the
     order of float additions: each row keeps its noise, its time, its dropout and its weight, and the sums of gradients
@@ -163,6 +165,8 @@ def _train(
             or isinstance(objective, (ImplicitScoreMatching, SlicedScoreMatching))
         ):
             raise UserError("shard-weights cannot spread a network whose loss takes a gradient itself (energy, sliced)")
+        if config.ema.snapshots:
+            _check_snapshots(denoiser)
         learner = Learner(
             denoiser,
             objective,
@@ -177,6 +181,19 @@ def _train(
         progress = Progress() if last is None else checkpoint.restore(last, learner)
         free = last is None and asked.budget == Config().budget
         return Run(config, dataset, folder, team, learner, progress, quiet, leave, free).go()
+
+
+def _check_snapshots(model: Any) -> None:
+    """Refuse to store averages of what is not made again by weights alone.
+
+    Raises:
+        UserError: for a process that learns, a LoRA, and a pipeline of diffusers.
+    """
+    where = "ema.snapshots stores averages of the weights of a network of this library"
+    if isinstance(getattr(model, "process", None), Learning):
+        raise UserError(f"{where}, and this run learns its process too; leave it out")
+    if isinstance(model.network, CustomFormat):
+        raise UserError(f"{where}, and this run trains a LoRA or a pipeline of diffusers; leave it out")
 
 
 class _Stop(Exception):
@@ -216,8 +233,10 @@ class Run:
         launched = self.team.size > 1 or "LOCAL_RANK" in os.environ
         self.signals = Interrupts(launched, self._acknowledge, self._abandon)
         self._compare()
+        self.stored = self._snapshots()
         try:
             if first:
+                snapshots.remove_after(self.out, self.progress.step)  # of steps that a killed run took, and forgot
                 told = loggers.opened(self.out, self.progress.step, self.config.output, self.quiet)
                 self.metrics = Metrics(self.out, self.progress.rows, told)
                 self.metrics.settings(self.config)
@@ -293,6 +312,8 @@ class Run:
             picture = out.sample_every != 0 and (due(out.sample_every) or last)
             if picture:
                 self._picture()
+            if self.stored < self._snapshots():
+                self._snapshot()
             if due(out.checkpoint_every):
                 self._checkpoint()
             if (validate or picture or due(out.checkpoint_every)) and not stop:
@@ -311,6 +332,13 @@ class Run:
         if budget.steps is not None:
             return progress.step / budget.steps
         return 0.0 if budget.minutes is None else progress.clock.seconds / (60 * budget.minutes)
+
+    def _snapshots(self) -> int:
+        """How many of the run's snapshots are due by now: spread evenly over the budget, the last at its end."""
+        count, budget = self.config.ema.snapshots, self.config.budget
+        if budget.steps is not None:
+            return count * self.progress.step // budget.steps  # in integers: a resumed run takes them at the same steps
+        return int(count * min(1.0, self._spent()))
 
     def _open(self) -> None:
         """Say what will be trained, on what."""
@@ -447,6 +475,15 @@ class Run:
         path = pictures.snapshot(model, path, seed=self.config.seed, reference=reference)
         if self.metrics is not None:
             self.metrics.picture(path, self.progress.step)
+
+    def _snapshot(self) -> None:
+        """Store the averages from which others are made after the run."""
+        self.stored = self._snapshots()
+        averages = self.learner.averages()
+        if self.team.first:
+            dtype = snapshots.DTYPES[self.config.ema.snapshot_precision]
+            with self.signals.shielded():
+                snapshots.save(self.out, self.progress.step, averages, dtype)
 
     def _checkpoint(self) -> None:
         with self.signals.shielded():

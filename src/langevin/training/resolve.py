@@ -16,6 +16,7 @@ from .budget import period
 from .config import Config
 from .families import decode
 from .pretrained import family_of
+from .snapshots import DTYPES, MOST
 
 LARGEST = 2**40
 """Steps, and numbers of steps, at most."""
@@ -122,6 +123,8 @@ def check(config: Config) -> None:
     need(e.kind in ("power", "constant"), "ema.kind", e.kind, "power or constant")
     need(real(e.width) and 0 < e.width <= 0.28, "ema.width", e.width, "in (0, 0.28]")
     need(real(e.half_life) and e.half_life > 0, "ema.half-life", e.half_life, "a number of images > 0")
+    need(whole(e.snapshots, 0, MOST), "ema.snapshots", e.snapshots, f"an integer from 0 (none) to {MOST}")
+    need(e.snapshot_precision in DTYPES, "ema.snapshot-precision", e.snapshot_precision, " or ".join(DTYPES))
     need(b.steps is None or b.minutes is None, "budget", f"{b.steps} steps and {b.minutes} minutes", "one of the two")
     need(b.steps is None or whole(b.steps, 1), "budget.steps", b.steps, "an integer of at least 1")
     need(b.minutes is None or (real(b.minutes) and b.minutes > 0), "budget.minutes", b.minutes, "a number > 0")
