@@ -89,7 +89,7 @@ def _charts(side: Side, tolerance: float, index: int) -> str:
         if not any(number(cell) for cell in side.cells):
             continue
         name = f"compare-{index}-{len(parts)}"
-        costs = (("evaluations a sample", _evaluations), ("ms a sample", _milliseconds))
+        costs = (("evaluations per sample", _evaluations), ("ms per sample", _milliseconds))
         chart = _chart(side, name, number, text, costs, line, unresolved)
         parts.append(f'<figure class="chart">{chart}</figure>')
     return "\n".join(parts)
@@ -148,7 +148,7 @@ COLUMNS: tuple[tuple[str, Number, str], ...] = (
 def _table(side: Side, tolerance: float) -> str:
     advice = side.advice(tolerance)
     used = [column for column in COLUMNS if any(column[1](cell) is not None for cell in side.cells)]
-    heads = ["sampler", "allowed", "evaluations", "of the network", "ms a sample", *(title for title, *_ in used)]
+    heads = ["sampler", "allowed", "evaluations", "of the network", "ms per sample", *(title for title, *_ in used)]
     lines = []
     for cell in side.cells:
         taken = advice is not None and (cell.sampler, cell.evaluations) == (advice.sampler, advice.evaluations)

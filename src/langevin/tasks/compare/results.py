@@ -1,4 +1,4 @@
-"""What a comparison found: a cell a sampler and budget, a side a model and guidance scale, and what follows."""
+"""What a comparison found: a cell per sampler and budget, a side per model and guidance scale."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ class Comparison:
         }
 
     def to_csv(self) -> str:
-        """A row a cell."""
+        """One row per cell."""
         rows = [
             {"model": side.model, "guidance_scale": side.guidance_scale, **cell.row()}
             for side in self.sides
