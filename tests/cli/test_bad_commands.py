@@ -280,8 +280,8 @@ compare MODEL --guidance-scale -500 --out o
 compare MODEL --label dog --out o
 compare MODEL --n 4 --out o
 compare MODEL --n 1000000000000 --out o
-compare MODEL --share 0 --out o
-compare MODEL --share nan --out o
+compare MODEL --tolerance 0 --out o
+compare MODEL --tolerance nan --out o
 compare MODEL --data points.npy --out o
 compare MODEL --seed -1 --out o
 

@@ -85,7 +85,7 @@ def test_noise_on_the_way_leaves_the_path(found):
 
 
 def test_the_advice_is_the_fewest_that_are_good_enough():
-    """By hand: of those within the share the fewest evaluations, of these the nearest; else the nearest of all."""
+    """By hand: of those within the tolerance the fewest evaluations, of these the nearest; else the nearest of all."""
 
     def cell(name: str, evaluations: int, distance: float | None) -> Cell:
         each = None if distance is None else torch.full((3,), distance)
@@ -158,8 +158,8 @@ def test_what_cannot_keep_a_budget_is_left_out():
         ({"samplers": ["sscs"]}, "velocities"),
         ({"steps": [0]}, "steps must be an integer"),
         ({"n": 4}, "n must be an integer"),
-        ({"share": 0}, "share must be a number > 0"),
-        ({"share": math.nan}, "share must be a finite number"),
+        ({"tolerance": 0}, "tolerance must be a number > 0"),
+        ({"tolerance": math.nan}, "tolerance must be a finite number"),
         ({"guidance_scale": [3.0]}, "needs a trained model with conditions"),
         ({"models": {}}, "at least one"),
         ({"models": [BELIEF, 3]}, "models must be a denoiser"),

@@ -25,7 +25,8 @@ class Options:
 
     Writes DIR/report.html, a page that holds all it shows: quality against evaluations and against seconds, the
     distance of each sampler to the model's own converged paths, pictures from the same noise, and what to take, with
-    the reason; DIR/compare.json with every figure and its protocol; DIR/compare.csv, a row a sampler and budget.
+    the reason; DIR/compare.json with every figure and its protocol; DIR/compare.csv, a row per sampler and
+    number of evaluations.
     """
 
     model: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL ...")]
@@ -41,9 +42,11 @@ class Options:
     """Samplers by name (`langevin methods --category samplers`); also `default`, and `learned`, what `langevin tune`
     learned."""
     steps: Annotated[tuple[int, ...], arg(metavar="N ...")] = (5, 8, 12, 20)
-    """Evaluations that a sample may take; a sampler with two a step makes half as many steps."""
+    """Evaluations (NFE, calls of the network per sample), while `langevin sample --steps` counts steps; a sampler with
+    two evaluations per step makes half as many steps."""
     guidance_scale: Annotated[tuple[float, ...], arg(metavar="W ...")] = (1.0,)
-    """Scales of classifier-free guidance; a guided evaluation asks the network twice, and counts once."""
+    """Scales of classifier-free guidance; the two calls of a guided evaluation count as one, where papers
+    usually count two."""
     label: Name = None
     """Class of all samples, by name or index; if not given, classes 0, 1, ... in turn."""
     given: UseAppendAction[tuple[str, ...]] = ()
@@ -51,11 +54,12 @@ class Options:
     text_encoder: Name = None
     """Where the text encoder is that the model's data name, if it is on the Hub."""
     n: Annotated[int, arg(aliases=("-n",), metavar="N")] = 128
-    """Samples of each sampler and budget, at least 8; distances are of the first 64."""
+    """Samples per sampler and number of evaluations, at least 8; distances are of the first 64."""
     data: Annotated[str | None, arg(metavar="DATA", help_behavior_hint="")] = None
-    """Data to compare laws with; each model's own where it knows them, if not given."""
-    share: Annotated[float, arg(metavar="X")] = 0.05
-    """The distance that is good enough, in standard deviations of the data."""
+    """Data to compare the distribution of the samples with; each model's own where it knows them, if not given."""
+    tolerance: Annotated[float, arg(metavar="X")] = 0.05
+    """Largest median distance to the converged paths that is good enough, in standard deviations of the data; the same
+    quantity as --tolerance of `langevin sample`."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("comparison")
     """Where results go; those of an earlier call are replaced."""
     seed: Annotated[int, arg(metavar="N")] = 0
@@ -77,8 +81,8 @@ def run(options: Options) -> None:
     for scale in options.guidance_scale:
         check_guidance(scale)
     check_seed(options.seed)
-    if not 0 < options.share < float("inf"):
-        raise UserError(f"share must be a number > 0, got {options.share:g}")
+    if not 0 < options.tolerance < float("inf"):
+        raise UserError(f"tolerance must be a number > 0, got {options.tolerance:g}")
     from ..adapters import loading
     from ..report import Bar
     from ..report.compare import compare_page
@@ -108,7 +112,7 @@ def run(options: Options) -> None:
             seed=options.seed,
             batch=options.batch,
             data=data,
-            share=options.share,
+            tolerance=options.tolerance,
             progress=bar,
         )
     page = compare_page(made).encode()

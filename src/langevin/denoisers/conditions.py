@@ -1,4 +1,8 @@
-"""The conditions a model may be told, by name: their types, shapes and how an absent one is marked."""
+"""The conditions a model may be told, by name: their types, shapes and how an absent one is marked.
+
+A label or a caption reaches the network in three steps: ``as_condition`` here makes a tensor of it, ``conditioned.py``
+binds that to a denoiser, and ``nn/conditioning.py`` embeds it.
+"""
 
 from __future__ import annotations
 

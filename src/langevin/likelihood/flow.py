@@ -1,5 +1,7 @@
 r"""The probability flow as what is left of it beside a Gaussian, on a time warp that has nothing at either end.
 
+``exact.py``, where to begin reading, calls it.
+
 With y = x/α, σ the noise-to-signal ratio, u = log σ, mean m, covariance V diag(λ) Vᵀ, S² = λ + σ², z = Vᵀ(y − m)/S,
 
 .. math::

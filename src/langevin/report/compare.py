@@ -19,11 +19,13 @@ MARKERS = "osDv^P*X"
 
 Number = Callable[[Cell], float | None]
 
+DISTANCE = "median distance to the converged path, in sd of the data"
+
 
 def compare_page(found: Comparison) -> str:
     """The report of a comparison, as HTML."""
     css = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
-    body = "\n".join(_side(side, found.share, i) for i, side in enumerate(found.sides))
+    body = "\n".join(_side(side, found.tolerance, i) for i, side in enumerate(found.sides))
     models = ", ".join(dict.fromkeys(side.model for side in found.sides))
     return f"""<!doctype html>
 <html lang="en">
@@ -52,8 +54,8 @@ def compare_page(found: Comparison) -> str:
 """
 
 
-def _side(side: Side, share: float, index: int) -> str:
-    advice = side.advice(share)
+def _side(side: Side, tolerance: float, index: int) -> str:
+    advice = side.advice(tolerance)
     said = "" if advice is None else f'<p class="lead">Take <b>{escape(advice.reason)}.</b></p>'
     notes = "".join(f"<p><small>{escape(note)}</small></p>" for note in side.notes)
     left = "".join(
@@ -62,8 +64,8 @@ def _side(side: Side, share: float, index: int) -> str:
     )
     return f"""<h2>{escape(side.title)}</h2>
 {said}
-{_charts(side, share, index)}
-{_table(side, share)}
+{_charts(side, tolerance, index)}
+{_table(side, tolerance)}
 <div class="notes">{notes}{left}</div>
 {_pictures(side)}"""
 
@@ -76,18 +78,18 @@ def _milliseconds(cell: Cell) -> float:
     return 1000 * cell.seconds
 
 
-def _charts(side: Side, share: float, index: int) -> str:
+def _charts(side: Side, tolerance: float, index: int) -> str:
     """Quality against evaluations and against seconds: the distance of paths, and that of laws."""
     parts: list[str] = []
     for number, text, line, unresolved in (
-        (lambda cell: cell.median, "median distance to the converged path, in sd of the data", share, side.unresolved),
+        (lambda cell: cell.median, DISTANCE, tolerance, side.unresolved),
         (lambda cell: cell.value("frechet"), "Fréchet distance to held-out data", None, None),
         (lambda cell: cell.value("sliced-wasserstein"), "sliced Wasserstein distance to held-out data", None, None),
     ):
         if not any(number(cell) for cell in side.cells):
             continue
         name = f"compare-{index}-{len(parts)}"
-        costs = (("evaluations a sample", _evaluations), ("ms a sample", _milliseconds))
+        costs = (("evaluations per sample", _evaluations), ("ms per sample", _milliseconds))
         chart = _chart(side, name, number, text, costs, line, unresolved)
         parts.append(f'<figure class="chart">{chart}</figure>')
     return "\n".join(parts)
@@ -143,10 +145,10 @@ COLUMNS: tuple[tuple[str, Number, str], ...] = (
 )
 
 
-def _table(side: Side, share: float) -> str:
-    advice = side.advice(share)
+def _table(side: Side, tolerance: float) -> str:
+    advice = side.advice(tolerance)
     used = [column for column in COLUMNS if any(column[1](cell) is not None for cell in side.cells)]
-    heads = ["sampler", "allowed", "evaluations", "of the network", "ms a sample", *(title for title, *_ in used)]
+    heads = ["sampler", "allowed", "evaluations", "of the network", "ms per sample", *(title for title, *_ in used)]
     lines = []
     for cell in side.cells:
         taken = advice is not None and (cell.sampler, cell.evaluations) == (advice.sampler, advice.evaluations)
@@ -195,9 +197,9 @@ def _picture(x: Tensor, name: str, side: Side) -> str:
 def _protocol(found: Comparison) -> str:
     said = found.protocol
     facts = {
-        "samples of each cell": f"{said['n']}, from the noises of seed {said['seed']}",
+        "samples per row": f"{said['n']}, from the noises of seed {said['seed']}",
         "distance": f"{said['distance']}; of {said['paths']} paths, against {said['reference']}",
-        "good enough": f"a median distance of {found.share:g}, the dashed line",
+        "good enough": f"a median distance of {found.tolerance:g}, the dashed line",
         "resolved": "; ".join(
             f"{side.title}: from {side.unresolved:.2g} upwards" for side in found.sides if side.unresolved is not None
         ),

@@ -4,6 +4,7 @@ from ..processes import grids
 from ..processes.grids import check_grid
 from . import particles
 from .blend import Blended, Replayed
+from .default import default_sampler
 from .estimate import estimate_moments, moments_from
 from .gaussian.solver import GaussianRemainder
 from .inverse import DAPS, DDRM, DPS, MCG, PSLD, DiffPIR, PiGDM, Projection, RePaint, SplitGibbs, time_travel
@@ -36,7 +37,7 @@ from .mcmc.denoising_mcmc import DenoisingMCMC
 from .mcmc.langevin import MALA, Langevin, MomentumLangevin, PreconditionedLangevin
 from .mcmc.momentum import HeavyBall
 from .phase import SSCS, PhaseMultistep, PhaseProjected
-from .plan import STEPS, Plan, create_sampler, default_grid, default_sampler, has_own_steps, resolve
+from .plan import STEPS, Plan, create_sampler, default_grid, has_own_steps, resolve
 from .reverse_momentum import ReverseMomentum
 from .runge_kutta.adaptive import DOP853, RK45, DPMSolver12, DPMSolver23, DPMSolverAdaptive, ExplicitRungeKutta
 from .runge_kutta.churn import Churn, EDMEuler, EDMHeun

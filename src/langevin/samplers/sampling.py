@@ -14,8 +14,9 @@ from ..distributions import Noise, Stream
 from ..processes import ScalarGaussian
 from ..storage.untrusted import room
 from . import tolerance as accuracy
+from .default import default_sampler
 from .loop import Sampler, check_start, trajectory
-from .plan import Plan, default_sampler, resolve
+from .plan import Plan, resolve
 from .tolerance import Chosen
 
 

@@ -1,4 +1,7 @@
-"""DPM-Solver and DPM-Solver++: single-step weights that integrate polynomials in log-SNR exactly."""
+"""DPM-Solver and DPM-Solver++: single-step weights that integrate polynomials in log-SNR exactly.
+
+The multistep solvers (2M, 3M) are in ``linear/multistep.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a comparison found: a cell a sampler and budget, a side a model and guidance scale, and what follows."""
+"""What a comparison found: a cell per sampler and budget, a side per model and guidance scale."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ class Side:
         """As tables say it."""
         return self.model if self.guidance_scale == 1 else f"{self.model}, guidance {self.guidance_scale:g}"
 
-    def advice(self, share: float) -> Advice | None:
-        """The fewest evaluations with a median distance of at most ``share``, and the best at each budget.
+    def advice(self, tolerance: float) -> Advice | None:
+        """The fewest evaluations with a median distance of at most ``tolerance``, and the best at each budget.
 
         Where no cell has a distance, cells are judged by the sliced Wasserstein distance to held-out data; there is no
         advice without either.
@@ -132,18 +132,19 @@ class Side:
         for budget in dict.fromkeys(cell.budget for cell in known):
             cell = min((c for c in known if c.budget == budget), key=known.__getitem__)
             best[budget] = (cell.sampler, known[cell])
-        enough = [cell for cell in known if paths and known[cell] <= share]
+        enough = [cell for cell in known if paths and known[cell] <= tolerance]
         if enough:
             taken = min(enough, key=lambda cell: (cell.evaluations, known[cell]))
             why = (
                 f"{taken.sampler} with {taken.evaluations} evaluations: the fewest whose median distance to the "
-                f"model's own converged path, {known[taken]:.3g} standard deviations of the data, is at most {share:g}"
+                f"model's own converged path, {known[taken]:.3g} standard deviations of the data, is at most "
+                f"{tolerance:g}"
             )
         else:
             taken = min(known, key=known.__getitem__)
             of = "median distance to the converged path" if paths else "sliced Wasserstein distance to held-out data"
             why = f"{taken.sampler} with {taken.evaluations} evaluations: the least {of}, {known[taken]:.3g}"
-            why += f"; none is at most {share:g}, so more evaluations would gain" if paths else ""
+            why += f"; none is at most {tolerance:g}, so more evaluations would gain" if paths else ""
         return Advice(taken.sampler, taken.evaluations, why, best)
 
 
@@ -153,12 +154,12 @@ class Comparison:
 
     Args:
         sides: a model and a guidance scale each.
-        share: the median distance that is good enough.
+        tolerance: the largest median distance that is good enough, in standard deviations of the data.
         protocol: what is needed to compute it again.
     """
 
     sides: tuple[Side, ...]
-    share: float
+    tolerance: float
     protocol: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -179,7 +180,7 @@ class Comparison:
             lines.append("  ".join(cells).rstrip())
         lines += [f"left out: {name}, {budget}: {why}" for (name, budget), why in side.left_out.items()]
         lines += side.notes
-        found = side.advice(self.share)
+        found = side.advice(self.tolerance)
         if found is not None:
             lines.append(f"Take {found.reason}.")
         return "\n".join(lines)
@@ -193,7 +194,7 @@ class Comparison:
         }
 
     def _side(self, side: Side) -> dict[str, Any]:
-        advice = side.advice(self.share)
+        advice = side.advice(self.tolerance)
         cells = []
         for cell in side.cells:
             each = None if cell.distance is None else [_finite(float(d)) for d in cell.distance]
@@ -213,13 +214,13 @@ class Comparison:
                 "sampler": advice.sampler,
                 "evaluations": advice.evaluations,
                 "reason": advice.reason,
-                "share": self.share,
+                "tolerance": self.tolerance,
                 "best": [{"budget": b, "sampler": name, "value": v} for b, (name, v) in advice.best.items()],
             },
         }
 
     def to_csv(self) -> str:
-        """A row a cell."""
+        """One row per cell."""
         rows = [
             {"model": side.model, "guidance_scale": side.guidance_scale, **cell.row()}
             for side in self.sides

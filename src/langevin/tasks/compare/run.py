@@ -52,7 +52,7 @@ def compare(
     seed: int = 0,
     batch: int = 256,
     data: Mapping[str, Dataset] | Dataset | None = None,
-    share: float = 0.05,
+    tolerance: float = 0.05,
     progress: Progress | None = None,
 ) -> Comparison:
     r"""Samplers side by side, from the same noises.
@@ -65,15 +65,15 @@ def compare(
     Args:
         models: a model or the path of one, several, or a mapping of names to either; of diffusers too.
         samplers: registered names, ``default``, ``learned`` (what ``langevin tune`` learned), or samplers.
-        steps: budgets: evaluations of the denoiser a sample, ≥ 1 each. A sampler that takes two a step makes half as
-            many steps; a guided evaluation asks the network twice and counts once.
+        steps: budgets: evaluations (NFE, calls of the network per sample), ≥ 1 each, where ``sample`` counts steps. A
+            sampler with two evaluations per step makes half as many steps; the two calls of a guided one count as one.
         guidance_scale: scales w of classifier-free guidance.
         given: conditions by name, as of ``generate``; labels in turn where none are given.
-        n: samples of each cell, at least 8; the distance is of the first 64.
+        n: samples per sampler and budget, at least 8; the distance is of the first 64.
         seed: of the noises: sample i has the same start everywhere.
         batch: samples at a time.
         data: what laws are measured against: data whose held-out split is taken, for all models or by their names.
-        share: the median distance that is good enough, in (0, ∞).
+        tolerance: the largest median distance that is good enough, in standard deviations of the data, in (0, ∞).
         progress: called as ``progress(done, total)``, in evaluations.
 
     Returns:
@@ -86,9 +86,9 @@ def compare(
     rules = _rules(samplers)
     budgets = tuple(dict.fromkeys(check_integer("steps", b, 1, 10_000) for b in _several("steps", steps)))
     scales = tuple(dict.fromkeys(_several("guidance_scale", guidance_scale)))
-    check_numbers(**{f"guidance_scale[{i}]": scale for i, scale in enumerate(scales)}, share=share)
-    if not share > 0:
-        raise UserError(f"share must be a number > 0, got {share}")
+    check_numbers(**{f"guidance_scale[{i}]": scale for i, scale in enumerate(scales)}, tolerance=tolerance)
+    if not tolerance > 0:
+        raise UserError(f"tolerance must be a number > 0, got {tolerance}")
     check_integer("n", n, 8)
     check_integer("batch", batch, 1)
     tasks = []
@@ -118,14 +118,14 @@ def compare(
         "paths": min(n, PATHS),
         "seed": seed,
         "batch": batch,
-        "share": share,
+        "tolerance": tolerance,
         "reference": f"the default solver in {REFERENCE} steps from the same noise",
         "distance": "RMS over coordinates, in standard deviations of the data",
         "versions": versions(),
         "machine": machine(),
         "date": time.strftime("%Y-%m-%d %H:%M"),
     }
-    return Comparison(sides, share, protocol)
+    return Comparison(sides, tolerance, protocol)
 
 
 def _several(name: str, value: Any) -> list[Any]:
