@@ -137,7 +137,7 @@ def _one_each(rate: Tensor) -> Tensor:
     "distributions",
     "poisson-mixture",
     title="Poisson mixture of normals",
-    proof="exact: tests/processes/test_mixture.py, tests/distributions/test_events.py",
+    proof="exact: tests/processes/test_mixture_noise.py, tests/distributions/test_events.py",
 )
 @dataclass(frozen=True, eq=False, repr=False)
 class PoissonMixture(Distribution):
@@ -180,7 +180,7 @@ class PoissonMixture(Distribution):
     "distributions",
     "poisson-bridge",
     title="Bridge of a Brownian motion with jumps",
-    proof="exact: tests/processes/test_mixture.py, tests/distributions/test_events.py",
+    proof="exact: tests/processes/test_mixture_noise.py, tests/distributions/test_events.py",
 )
 @dataclass(frozen=True, eq=False, repr=False)
 class PoissonBridge(Distribution):

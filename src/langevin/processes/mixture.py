@@ -24,7 +24,7 @@ MOST = 1000.0
     "mixture",
     title="Gaussian-mixture noise",
     arxiv="2106.07582",
-    proof="exact: tests/processes/test_mixture.py",
+    proof="exact: tests/processes/test_mixture_noise.py",
 )
 @dataclass(frozen=True)
 class MixtureNoise(LevyNoise):
@@ -83,6 +83,9 @@ class MixtureNoise(LevyNoise):
         t, s = check_times(t=t, s=s)
         a, early, late = expand(self.alpha(s), x_t), self.clock(s), self.clock(t)
         end = a * (x_t / expand(self.alpha(t), x_t) - x0)
-        variances = (a**2 * expand(self.brownian(v), x_t) for v in (early, late))
-        rates = (expand(self.rate(v), x_t) for v in (early, late))
-        return PoissonBridge(a * x0, end, *variances, (a * self.size) ** 2, *rates, counts(self.jumps))
+        late_rate, early_rate = (expand(self.rate(v), x_t) for v in (late, early))
+        late_variance, early_variance = (a**2 * expand(self.brownian(v), x_t) for v in (late, early))
+        jump = (a * self.size) ** 2
+        return PoissonBridge(
+            a * x0, end, early_variance, late_variance, jump, early_rate, late_rate, counts(self.jumps)
+        )
