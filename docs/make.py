@@ -173,9 +173,8 @@ def same_law(name: str) -> None:
     save(figure, name)
 
 
-def gamma(name: str) -> None:
-    """Skewed noise: histograms of x_t for three points, through Gamma noise and back."""
-    process = processes.GammaNoise(theta=0.5)
+def noise_shape(process: processes.LevyNoise, name: str) -> None:
+    """Noise that is not normal: histograms of x_t for three points, through it and back."""
     world = worlds.Empirical(torch.tensor([[-1.0], [0.2], [1.5]], dtype=torch.float64), torch.tensor([0.5, 0.2, 0.3]))
     picks = states(process, world.denoiser(process), 4000, [1.0, 0.4, 0.2, 0.1, 0.0])
     figure, axes = plt.subplots(1, len(picks), figsize=(12, 2.2))
@@ -526,7 +525,8 @@ def main() -> None:
     tokens(processes.FiniteChain(step * torch.eye(4, dtype=torch.float64) + (1 - step) * mix), "chain")
     token_laws("token-laws")
     phase("phase-space")
-    gamma("gamma")
+    noise_shape(processes.GammaNoise(theta=0.5), "gamma")
+    noise_shape(processes.MixtureNoise(share=0.8), "mixture")
     score_levels("score-levels")
     start_time("start-time")
     same_law("fokker-planck")

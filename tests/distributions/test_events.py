@@ -20,6 +20,8 @@ from langevin.distributions import (
     GaussianMixture,
     LowRank,
     Normal,
+    PoissonBridge,
+    PoissonMixture,
     ScaledBeta,
     ShiftedGamma,
 )
@@ -44,6 +46,8 @@ def rotations(k, d):
     return torch.linalg.qr(gaussian(k, d, d, seed=9))[0]
 
 
+SMALL = torch.tensor(0.4, dtype=torch.float64)
+
 LAWS = {
     "dirac": Dirac(gaussian(B, 2)),
     "normal": Normal(gaussian(B, 2), positive(B, 2)),
@@ -55,6 +59,10 @@ LAWS = {
     "gamma": ShiftedGamma(gaussian(B, 2), positive(B, 2), positive(B, 1, seed=2)),
     "gamma, one shape": ShiftedGamma(gaussian(B, 2), torch.tensor(0.5).double(), torch.tensor(3.0).double()),
     "beta": ScaledBeta(gaussian(B, 2), positive(B, 2), positive(B, 1), torch.tensor(1.7).double()),
+    "poisson mixture": PoissonMixture(gaussian(B, 2), positive(B, 1), positive(B, 2), positive(B, 1, seed=2), 40),
+    "poisson bridge": PoissonBridge(
+        gaussian(B, 2), gaussian(B, 2, seed=1), SMALL, 2 * SMALL, positive(B, 1, seed=4), SMALL, 4 * SMALL, 40
+    ),
 }
 EACH = pytest.mark.parametrize("law", LAWS.values(), ids=LAWS.keys())
 N = 20_000
@@ -66,7 +74,7 @@ def row(law, b):
     for key, value in law.__dict__.items():
         if key == "covariance":
             value = value.rows(slice(b, b + 1))
-        elif key not in ("basis", "points") and value.ndim and value.shape[0] == B:
+        elif key not in ("basis", "points", "terms") and value.ndim and value.shape[0] == B:
             value = value[b : b + 1]
         object.__setattr__(one, key, value)
     return one
@@ -184,11 +192,12 @@ def test_gamma_against_scipy():
     law = LAWS["gamma"]
     x = law.sample(Noise(0, B)) + torch.tensor([[0.0, 0.0], [0.1, 0.2], [0.0, 0.0]])
     k = law.concentration.expand(B, 2)
-    known = stats.gamma.logpdf(x, k, loc=law.loc, scale=law.scale).sum(-1)
+    edge = law.loc - law.scale * k
+    known = stats.gamma.logpdf(x, k, loc=edge, scale=law.scale).sum(-1)
     torch.testing.assert_close(law.log_prob(x), torch.as_tensor(known), rtol=1e-12, atol=1e-11)
-    assert law.log_prob(law.loc - 0.1).tolist() == [-math.inf] * B
+    assert law.log_prob(edge - 0.1).tolist() == [-math.inf] * B
     draws = sample(law, 1)[:, 0]
-    frozen = stats.gamma(float(k[1, 0]), float(law.loc[1, 0]), float(law.scale[1, 0]))
+    frozen = stats.gamma(float(k[1, 0]), float(edge[1, 0]), float(law.scale[1, 0]))
     assert stats.kstest(draws, frozen.cdf).pvalue > 1e-4
 
 
@@ -198,45 +207,47 @@ def test_gamma_at_its_edge(k):
 
     Found: −∞ there, at a point of infinite density, and a belief of nan where most of G is below the rounding of x.
     """
-    loc, scale = torch.tensor([[3.0]], dtype=torch.float64), 0.5
-    law = ShiftedGamma(loc, *torch.tensor([scale, k], dtype=torch.float64))
-    width = 4 * 2**-52 * 3
-    for x in (loc, loc * (1 + 2**-52), loc * (1 - 2**-52)):
+    edge, scale = torch.tensor([[3.0]], dtype=torch.float64), 0.5
+    law = ShiftedGamma(edge + scale * k, *torch.tensor([scale, k], dtype=torch.float64))
+    width = 4 * 2**-52 * (3 + scale * k)
+    for x in (edge, edge * (1 + 2**-52), edge * (1 - 2**-52)):
         mass = math.exp(float(law.log_prob(x)) + math.log(width))
         assert mass == pytest.approx(special.gammainc(k, width / scale) if k else 1.0, rel=1e-9)
-    assert float(law.log_prob(loc - 1e-12)) == -math.inf
-    beyond = float(law.log_prob(loc + 1e-12))
+    assert float(law.log_prob(edge - 1e-12)) == -math.inf
+    beyond = float(law.log_prob(edge + 1e-12))
     assert math.isfinite(beyond) == (k > 0)
 
 
 def test_beta_against_scipy():
     law = LAWS["beta"]
-    x = law.loc + law.scale * torch.tensor([0.2, 0.9], dtype=torch.float64)
     a, b = law.a.expand(B, 2), law.b.expand(B, 2)
-    known = stats.beta.logpdf(x, a, b, loc=law.loc, scale=law.scale).sum(-1)
+    low = law.loc - law.scale * a / (a + b)
+    x = low + law.scale * torch.tensor([0.2, 0.9], dtype=torch.float64)
+    known = stats.beta.logpdf(x, a, b, loc=low, scale=law.scale).sum(-1)
     torch.testing.assert_close(law.log_prob(x), torch.as_tensor(known), rtol=1e-12, atol=1e-11)
-    assert law.log_prob(law.loc - 0.1).tolist() == [-math.inf] * B
+    assert law.log_prob(low - 0.1).tolist() == [-math.inf] * B
     draws = sample(law, 1)[:, 1]
-    frozen = stats.beta(float(a[1, 1]), float(b[1, 1]), float(law.loc[1, 1]), float(law.scale[1, 1]))
+    frozen = stats.beta(float(a[1, 1]), float(b[1, 1]), float(low[1, 1]), float(law.scale[1, 1]))
     assert stats.kstest(draws, frozen.cdf).pvalue > 1e-4
 
 
 @pytest.mark.parametrize(("a", "b", "at"), [(0.0, 2.0, 0.0), (2.0, 0.0, 1.0), (0.0, 0.0, 0.0)])
 def test_beta_limits(a, b, at):
     """a = 0 or b = 0 is a point at an end; all of a split is at 0 when there is nothing to split."""
-    law = ScaledBeta(torch.zeros(1, 2).double(), torch.ones(1, 2).double(), torch.tensor(a), torch.tensor(b))
+    law = ScaledBeta(torch.full((1, 2), at).double(), torch.ones(1, 2).double(), torch.tensor(a), torch.tensor(b))
     assert torch.equal(law.sample(Noise(0, 4)), torch.full((4, 2), at, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.01, 0.02), (1e5, 3e5), (1e6, 1e-2)])
 def test_beta_extremes(a, b):
     """The split of extreme concentrations, in which G_a and G_b themselves under- or overflow the difference."""
-    law = ScaledBeta(torch.zeros(1, 1).double(), torch.ones(1, 1).double(), torch.tensor(a), torch.tensor(b))
+    mean = torch.tensor([[a / (a + b)]], dtype=torch.float64)
+    law = ScaledBeta(mean, torch.ones(1, 1).double(), torch.tensor(a).double(), torch.tensor(b).double())
     y = law.sample(Noise(0, N))[:, 0].numpy()
-    # Near y = 1 float64 keeps 1 − y to 1e-16: compare where the cdf is resolved
+    # Float64 keeps y and 1 − y to 1e-16, for they are seen from the mean: compare where the cdf is resolved
     cdf = stats.beta(a, b).cdf
     grid = np.quantile(y, [0.1, 0.3, 0.5, 0.7, 0.9])
-    inside = (grid > 1e-300) & (grid < 1 - 1e-14)
+    inside = (grid > 1e-14) & (grid < 1 - 1e-14)
     empirical = (y[:, None] <= grid).mean(0)
     assert inside.any()
     assert np.abs(empirical - cdf(grid))[inside].max() < 5 * 0.5 / math.sqrt(N)

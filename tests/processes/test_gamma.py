@@ -89,9 +89,16 @@ def test_bridge_is_bayes_rule(name):
             + process.transition(x_s, s, t).log_prob(x_t)
             - process.marginal(x0, t).log_prob(x_t)
         )
-        # lgamma of k is about k log k: at k = 1e6 its difference keeps 1e-16 · 1e7
-        k = float(process.concentration(t))
-        tolerance = 1e-10 + 1e-14 * k * math.log(k + 2)
+        # lgamma of k is about k log k: at k = 1e6 its difference keeps 1e-16 · 1e7. And G_s and the rest of G_t are
+        # read off x to a rounding of x and of k, on which their densities depend as (k − 1)/G.
+        k, k_s = float(process.concentration(t)), float(process.concentration(s))
+        g_t, g_s = (
+            (x / float(process.alpha(u)) - x0) / process.theta + float(process.concentration(u))
+            for x, u in ((x_t, t), (x_s, s))
+        )
+        slope = abs(k_s - 1) / g_s + abs(k - k_s - 1) / (g_t - g_s)
+        rounding = 8 * 2**-52 * (float(x_s.abs().max()) / float(process.alpha(s)) / process.theta + k)
+        tolerance = 1e-10 + 1e-14 * k * math.log(k + 2) + rounding * float(slope.max())
         torch.testing.assert_close(process.bridge(x_t, x0, t, s).log_prob(x_s), bayes, rtol=1e-10, atol=tolerance)
 
 
@@ -188,6 +195,23 @@ def test_a_guess_beyond_the_evidence_is_clamped():
     assert torch.equal(law.sample(Noise(0, 1)), expected)
 
 
+def test_small_theta_in_floats():
+    """The paper's θ = 0.001 in float32: states and bridges are those of float64 to roundings of their size.
+
+    Found: cumulated noise about its edge, α θ k = 10⁵ away, where float32 has steps of 0.016 for noise of variance 1.
+    """
+    process, x0 = GammaNoise(theta=0.001), f64([[0.5, -1.0]])
+    for s, t in PAIRS:
+        x_t = process.marginal(x0, t).sample(Noise(6, 1))
+        found = process.marginal(x0.float(), t).sample(Noise(6, 1))
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), x_t, rtol=0, atol=64 * 2**-24)
+        exact, found = process.bridge(x_t, x0, t, s), process.bridge(x_t.float(), x0.float(), t, s)
+        torch.testing.assert_close(found.mean.double(), exact.mean, rtol=0, atol=64 * 2**-24)
+        drawn = found.sample(Noise(7, 1)).double()
+        torch.testing.assert_close(drawn, exact.sample(Noise(7, 1)), rtol=0, atol=64 * 2**-24)
+
+
 def test_prior_is_the_marginal_of_zero():
     process = PROCESSES["vp"]
     prior = process.prior((2,))
@@ -209,7 +233,7 @@ REFUSED = [
     (lambda: GammaNoise(theta=0.0), "theta must be > 0, got 0.0"),
     (lambda: GammaNoise(theta=math.nan), "theta must be > 0, got nan"),
     (lambda: GammaNoise(theta=math.inf), "theta must be > 0"),
-    (lambda: GammaNoise(RectifiedFlow()), r"base must keep alpha\(1\) > 0 for Gamma noise, got RectifiedFlow"),
+    (lambda: GammaNoise(RectifiedFlow()), r"base must keep alpha\(1\) > 0 for GammaNoise, got RectifiedFlow"),
     (lambda: GammaNoise(PhaseSpace()), "base must be a scalar-Gaussian process, got PhaseSpace"),
     (lambda: GammaNoise().bridge(torch.ones(1, 1), torch.ones(1, 1), 0.5, 0.1, 0.0), "eta must be 1 for GammaNoise"),
     (lambda: GammaNoise().marginal(torch.ones(1, 1), 2.0), r"t must be a time in \[0, 1\]"),

@@ -28,6 +28,7 @@ MADE = [
     processes.FiniteChain(torch.tensor([[[0.5, 0.5], [0.25, 0.75]]]), 1),
     processes.PhaseSpace(4.0, 0.1),
     processes.GammaNoise(processes.VE(0.02, 3.0), 0.5),
+    processes.MixtureNoise(processes.VE(0.02, 3.0), 0.3, 0.2, 5.0),
 ]
 
 

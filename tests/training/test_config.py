@@ -87,7 +87,7 @@ BAD = [
     (tiny(process=ProcessConfig("vpp")), "unknown process 'vpp'. Did you mean 'vp'"),
     (tiny(process=ProcessConfig("vp", {"beta": "3"})), "process 'vp'"),
     (tiny(process=ProcessConfig("flow"), prediction=PredictionConfig("eps")), "cannot be read at t = 1"),
-    (tiny(process=ProcessConfig("gamma")), "needs a process"),
+    (tiny(process=ProcessConfig("gamma", {"theta": "-1"})), "theta must be > 0"),
     (tiny(prediction=PredictionConfig("epsilon")), "unknown prediction 'epsilon'"),
     (tiny(prediction=PredictionConfig(sigma_data=-1.0)), "prediction.sigma-data"),
     (tiny(network=NetworkConfig("mpl")), "'mpl'"),

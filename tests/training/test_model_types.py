@@ -14,6 +14,7 @@ from langevin._errors import UserError
 from langevin.denoisers import (
     AffineParameterization,
     LevelParameterization,
+    LevyParameterization,
     PhaseParameterization,
     TokenParameterization,
 )
@@ -93,11 +94,13 @@ def test_the_kind_decides_the_parameterization(tmp_path: Path) -> None:
 def test_kinds_of_processes() -> None:
     assert model_type_of("vp") is MODEL_TYPES["denoiser"]
     assert model_type_of("phase-space") is MODEL_TYPES["phase"]
+    assert model_type_of("gamma") is model_type_of("mixture") is MODEL_TYPES["levy"]
     assert model_type_of("chain") is MODEL_TYPES["tokens"]
     assert {name: kind.parameterization for name, kind in MODEL_TYPES.items()} == {
         "denoiser": AffineParameterization,
         "tokens": TokenParameterization,
         "phase": PhaseParameterization,
+        "levy": LevyParameterization,
         "levels": LevelParameterization,
     }
 
@@ -106,7 +109,9 @@ HEART = data.load("heartbeat")
 BAD = [
     (beats("vp"), HEART, "process.name must be a chain .* for the tokens of 'heartbeat', got 'vp'"),
     (tiny(process=ProcessConfig("absorbing")), points(), "for the data 'blobs', got 'absorbing', a chain on tokens"),
-    (beats("gamma"), HEART, "training needs a process x_t = αx_0 \\+ σε, phase space or a chain on tokens"),
+    (beats("gamma"), HEART, "process.name must be a chain .* for the tokens of 'heartbeat', got 'gamma'"),
+    (tiny(process=ProcessConfig("mixture"), prediction=PredictionConfig("levels")), points(), "which 'blobs' are not"),
+    (tiny(process=ProcessConfig("gamma"), objective=ObjectiveConfig("dsm")), points(), "weight 'dsm' needs a process"),
     (replace(beats(), process=ProcessConfig("uniform", {"classes": "3"})), HEART, "must be that of the data, 2, got 3"),
     (beats(prediction=PredictionConfig("eps")), HEART, "unknown prediction 'eps'"),
     (beats(prediction=PredictionConfig(sigma_data=0.5)), HEART, "settings of real data"),
@@ -141,6 +146,29 @@ def test_velocities_train_are_written_and_read_back(prediction: str | None, tmp_
         x = samplers.sample(loaded.given(label=torch.tensor([0, 1, 2, 0, 1])), sampler, n=5, steps=4)
         assert (x.shape, x.dtype) == ((5, 2), torch.float32)
         assert x.isfinite().all()
+
+
+@pytest.mark.parametrize("process", ["gamma", "mixture"])
+def test_noise_of_other_shapes_trains_is_written_and_read_back(process: str, tmp_path: Path) -> None:
+    """Settings of the process as JSON, a base too; what is loaded draws, and a run goes on."""
+    options = {
+        "base": '{"name": "ve", "sigma_max": 5}',
+        **({"theta": "0.2"} if process == "gamma" else {"size": "0.3"}),
+    }
+    config = tiny(process=ProcessConfig(process, options))  # type: ignore[arg-type]
+    made = training.train(config, points(), tmp_path, quiet=True)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["kind"] == "levy"
+    assert written["process"]["base"] == {"name": "ve", "sigma_min": 0.01, "sigma_max": 5}
+    loaded = models.load(tmp_path, device="cpu")
+    assert (loaded.parameterization, loaded.process) == (made.parameterization, made.process)
+    x = samplers.sample(loaded.given(label=torch.tensor([0, 1, 2, 0, 1])), n=5, steps=4)
+    assert (x.shape, x.dtype) == ((5, 2), torch.float32)
+    assert x.isfinite().all()
+    with pytest.raises(UserError, match="DDIM needs a process"):
+        samplers.sample(loaded, "ddim", n=2, steps=2)
+    longer = replace(config, budget=BudgetConfig(steps=14))
+    assert training.train(longer, points(), tmp_path, resume=True, quiet=True).config["steps"] == 14
 
 
 def test_velocities_are_for_real_data(tmp_path: Path) -> None:

@@ -173,6 +173,7 @@ MODEL_TYPES: dict[str, tuple[data.Dataset, dict[str, Any]]] = {
     ),
     "levels": (DIGITS, {"network": UNET, "prediction": PredictionConfig("levels"), "precision": "float32"}),
     "phase": (points(), {"process": ProcessConfig("phase-space", {"beta": "6"})}),
+    "levy": (points(), {"process": ProcessConfig("mixture", {"size": "0.3"})}),
     "learned": (
         points(),
         {"process": ProcessConfig("learned", {"gamma": "[-6, 3]"}), "objective": ObjectiveConfig("vdm")},

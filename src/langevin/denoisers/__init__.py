@@ -19,6 +19,7 @@ from .frames import gaussian_frame
 from .generator import Generator, NormalizingFlow
 from .heads import NPR, SN, VARIANCE_HEADS, VarianceHead
 from .levels import LevelParameterization
+from .levy import LevyParameterization
 from .network import VARIANCES, NetworkDenoiser, batched
 from .optimal import Calibration, analytic, calibrate, with_variance
 from .parameterization import PREDICTIONS, TIME_INPUTS, AffineParameterization, Parameterization, TimeInputs, time_range
@@ -49,6 +50,7 @@ __all__ = [
     "LearnedFor",
     "LevelErrors",
     "LevelParameterization",
+    "LevyParameterization",
     "NetworkDenoiser",
     "NoisyClassifier",
     "NormalizingFlow",

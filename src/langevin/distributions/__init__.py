@@ -13,9 +13,8 @@ from .laws import (
     GaussianMixture,
     Levels,
     Normal,
-    ScaledBeta,
-    ShiftedGamma,
 )
+from .levy import PoissonBridge, PoissonMixture, ScaledBeta, ShiftedGamma
 from .noise import Noise, philox
 
 __all__ = [
@@ -34,6 +33,8 @@ __all__ = [
     "LowRank",
     "Noise",
     "Normal",
+    "PoissonBridge",
+    "PoissonMixture",
     "ScaledBeta",
     "ShiftedGamma",
     "Stream",

@@ -20,6 +20,7 @@ from ..denoisers import (
     Denoiser,
     Generator,
     LevelParameterization,
+    LevyParameterization,
     NetworkDenoiser,
     NoisyClassifier,
     Parameterization,
@@ -47,7 +48,14 @@ FORMAT = 3
 """Version of the format; a reader refuses what it does not know."""
 
 PARAMETERIZATIONS: dict[str, type[Parameterization]] = {
-    p.kind: p for p in (AffineParameterization, TokenParameterization, PhaseParameterization, LevelParameterization)
+    p.kind: p
+    for p in (
+        AffineParameterization,
+        TokenParameterization,
+        PhaseParameterization,
+        LevelParameterization,
+        LevyParameterization,
+    )
 }
 """How networks are read, by the kind of model that a directory names."""
 

@@ -9,8 +9,14 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._registry import Table, register
-from ..denoisers import AffineParameterization, Denoiser, LevelParameterization, PhaseParameterization
-from ..processes import Chain, PhaseSpace, ScalarGaussian, require
+from ..denoisers import (
+    AffineParameterization,
+    Denoiser,
+    LevelParameterization,
+    LevyParameterization,
+    PhaseParameterization,
+)
+from ..processes import Chain, LevyNoise, PhaseSpace, ScalarGaussian, require
 
 Weight = Callable[..., Tensor]
 """``weight(denoiser, t, **settings) -> (B,)`` in float64, for times ``(B,)`` in (0, 1]."""
@@ -36,6 +42,8 @@ def simple(denoiser: Denoiser, t: Tensor) -> Tensor:
     """
     reading, process = denoiser.parameterization, denoiser.process
     if isinstance(reading, PhaseParameterization) and isinstance(process, PhaseSpace):
+        return reading.weight(process, t)
+    if isinstance(reading, LevyParameterization) and isinstance(process, LevyNoise):
         return reading.weight(process, t)
     if not isinstance(reading, AffineParameterization):
         _process(denoiser, "simple")

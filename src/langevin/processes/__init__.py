@@ -26,6 +26,8 @@ from .discrete import Chain
 from .gamma import GammaNoise
 from .gaussian import ScalarGaussian, VariancePreserving
 from .learned import Learned, Learning, MonotoneNetwork
+from .levy import LevyNoise
+from .mixture import MixtureNoise
 from .neighbours import Neighbours
 from .noise_levels import NoiseLevels, largest_distance, level_ratio
 from .phase import PhaseSpace, SufficientStatistic
@@ -68,7 +70,9 @@ __all__ = [
     "GammaNoise",
     "Learned",
     "Learning",
+    "LevyNoise",
     "MatrixChain",
+    "MixtureNoise",
     "MonotoneNetwork",
     "Neighbours",
     "NoiseLevels",

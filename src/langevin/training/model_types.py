@@ -14,11 +14,12 @@ from ..data import DataInfo
 from ..denoisers import (
     AffineParameterization,
     LevelParameterization,
+    LevyParameterization,
     Parameterization,
     PhaseParameterization,
     TokenParameterization,
 )
-from ..processes import Chain, PhaseSpace, Process, ScalarGaussian
+from ..processes import Chain, LevyNoise, PhaseSpace, Process, ScalarGaussian
 from .config import Config, ObjectiveConfig, PredictionConfig
 
 
@@ -118,6 +119,14 @@ class Phase(Real):
     default = "phase-space"
 
 
+class Levy(Real):
+    """Real data under noise of other shapes than normal."""
+
+    process = LevyNoise
+    parameterization = LevyParameterization
+    default = "gamma"
+
+
 class Tokens(Kind):
     """Tokens under a chain."""
 
@@ -160,7 +169,9 @@ class OnLevels(Real):
     parameterization = LevelParameterization
 
 
-MODEL_TYPES: dict[str, Kind] = {kind.parameterization.kind: kind for kind in (Real(), Tokens(), Phase(), OnLevels())}
+MODEL_TYPES: dict[str, Kind] = {
+    kind.parameterization.kind: kind for kind in (Real(), Tokens(), Phase(), Levy(), OnLevels())
+}
 """The kinds of models, by the name a model directory calls them."""
 
 
@@ -175,4 +186,5 @@ def model_type_of(process: str) -> Kind:
     for kind in MODEL_TYPES.values():
         if isinstance(made, type) and issubclass(made, kind.process):
             return kind
-    raise UserError(f"training needs a process x_t = αx_0 + σε, phase space or a chain on tokens, got {process!r}")
+    known = "x_t = αx_0 + σε, Lévy noise, phase space or a chain on tokens"
+    raise UserError(f"training needs a process {known}, got {process!r}")
