@@ -1,4 +1,8 @@
-"""Averages of any length from a few that were stored: against quadrature, against averages that were tracked."""
+"""Averages of any length from a few that were stored: against quadrature, against averages that were tracked.
+
+It is one file, of more than 400 lines, since the formula, the averages of a run and the model that is loaded are held
+to the same courses of weights.
+"""
 
 from __future__ import annotations
 
