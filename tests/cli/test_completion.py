@@ -12,7 +12,13 @@ from langevin.cli import main
 
 TYPED = {
     "langevin sam": {"sample"},
-    "langevin train --ema.": {"--ema.kind", "--ema.width", "--ema.half-life"},
+    "langevin train --ema.": {
+        "--ema.kind",
+        "--ema.width",
+        "--ema.half-life",
+        "--ema.snapshots",
+        "--ema.snapshot-precision",
+    },
     "langevin train digits --out runs/x --precision bf": {"bfloat16"},
     "langevin sample runs/digits --guidance-s": {"--guidance-scale"},
 }

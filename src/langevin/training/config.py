@@ -114,9 +114,7 @@ class EMAConfig:
     half_life: float = 500_000.0
     """constant: half-life in images, > 0."""
     snapshots: int = 0
-    """How many times over the run averages of two lengths are stored, evenly, from which an average of any length is
-    made afterwards (langevin.load(DIR, ema=0.08), langevin evaluate DIR --ema 0.03 0.05 0.1); 8 to 32 are usual. Each
-    takes the disk space of two models, or of one in float16. 0 stores none."""
+    """Snapshots over the run, to make an EMA of any length of afterwards (docs/ema.md): 8 to 32, or 0 for none."""
     snapshot_precision: Literal["float32", "float16"] = "float32"
     """What stored averages are rounded to."""
 
