@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,23 @@ def sliced_w2(x: Tensor, y: Tensor, projections: int = 64, seed: int = 0) -> flo
     directions /= directions.norm(dim=1, keepdim=True)
     a, b = (x @ directions.T).sort(0).values, (y @ directions.T).sort(0).values
     return float(((a - b) ** 2).mean().sqrt())
+
+
+def assert_law(x: Any, cdf: Callable[[Any], Any], edges: Sequence[float] = ()) -> None:
+    """|empirical cdf − cdf| within the bound √(log(2/δ)/2n) that δ = 1e-6 of all seeds exceed (DKW).
+
+    Args:
+        x: draws of a scalar.
+        cdf: of the law, of sorted draws.
+        edges: of its support, near which much of a law may be below the rounding of x, where the cdf cannot be asked.
+    """
+    x = np.sort(np.asarray(x).reshape(-1))
+    rank = np.searchsorted(x, x, side="right") / x.size
+    resolved = np.ones(x.size, bool)
+    for edge in edges:
+        resolved &= np.abs(x - edge) > 1e-9 * max(1, abs(edge))
+    assert resolved.sum() > 100
+    assert np.abs(rank - cdf(x))[resolved].max() < math.sqrt(math.log(2e6) / (2 * x.size))
 
 
 def w2_floor(world: langevin.worlds.World, n: int, pairs: int = 64) -> float:

@@ -66,7 +66,7 @@ def test_the_files_lie_in_the_run(langevin: Run, stored: Path) -> None:
 
 def test_requests_that_cannot_be_met(langevin: Run, stored: Path, model: Path, tmp_path: Path) -> None:
     for words, phrase in (
-        ([stored, "--ema", 0.3], "ema must be relative lengths (sigma_rel) in (0, 0.28], got 0.3"),
+        ([stored, "--ema", 0.3], "ema must be a relative length (sigma_rel) in (0, 0.28], got 0.3"),
         ([stored, "--ema", 0.1, 0.1], "ema must be different lengths"),
         ([model, "--ema", 0.1, 0.2], "holds no stored averages"),
         (["owner/name", "--ema", 0.1], "ema needs the directory of a run on this machine"),

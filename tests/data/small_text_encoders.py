@@ -54,6 +54,13 @@ def saved(folder: Path, model: Any) -> Path:
     return folder
 
 
+def saved_all(root: Path) -> Path:
+    """One encoder of each kind, in folders of these names."""
+    for kind in KINDS:
+        saved(root / kind, network(kind))
+    return root
+
+
 def own(folder: Path, text: str) -> Tensor:
     """The states of one caption by transformers alone, without padding: float32 ``(L, F)``."""
     kind = {"clip": "CLIPTextModel", "t5": "T5EncoderModel", "bert": "BertModel"}[folder.name]

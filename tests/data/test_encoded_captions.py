@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_text_encoders import KINDS, ROUNDING, WIDTH, network, own, pictures, saved
+from small_text_encoders import ROUNDING, WIDTH, own, pictures, saved, saved_all
 
 import langevin as library
 from langevin import UserError, data
@@ -21,10 +21,7 @@ transformers = pytest.importorskip("transformers")
 
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("encoders")
-    for kind in KINDS:
-        saved(root / kind, network(kind))
-    return root
+    return saved_all(tmp_path_factory.mktemp("encoders"))
 
 
 NETWORK = ["--network.name", "dit", "--network.options", "width", "16", "depth", "1", "heads", "2"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_text_encoders import KINDS, PLACES, ROUNDING, WIDTH, network, own, pictures, saved
+from small_text_encoders import KINDS, PLACES, ROUNDING, WIDTH, network, own, pictures, saved, saved_all
 from torch import Tensor
 
 from langevin import UserError, data
@@ -25,10 +25,7 @@ TEXTS = ["a red bird", None, "dog", "", "a red bird", "the blue dog and a red bi
 
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("encoders")
-    for kind in KINDS:
-        saved(root / kind, network(kind))
-    return root
+    return saved_all(tmp_path_factory.mktemp("encoders"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,6 +11,7 @@ from scipy import stats
 
 from langevin import Noise, UserError, worlds
 from langevin.processes import DDPM, VE, VP, GammaNoise, PhaseSpace, RectifiedFlow
+from support import assert_law
 
 N = 20_000
 PROCESSES = {
@@ -25,18 +26,6 @@ PAIRS = [(0.05, 0.2), (0.2, 0.7), (0.7, 0.99), (0.05, 1.0)]
 
 def f64(v):
     return torch.as_tensor(v, dtype=torch.float64)
-
-
-def assert_law(x, cdf, edges):
-    """|empirical cdf − cdf| within the bound √(log(2/δ)/2n) that δ = 1e-6 of all seeds exceed (DKW).
-
-    At k << 1 much of G is below the rounding of x at the edge of its support, where the cdf cannot be asked.
-    """
-    x = np.sort(np.asarray(x).reshape(-1))
-    rank = np.searchsorted(x, x, side="right") / x.size
-    resolved = np.all([np.abs(x - edge) > 1e-9 * max(1, abs(edge)) for edge in edges], axis=0)
-    assert resolved.sum() > 100
-    assert np.abs(rank - cdf(x))[resolved].max() < math.sqrt(math.log(2e6) / (2 * x.size))
 
 
 def edge(process, x0, t):

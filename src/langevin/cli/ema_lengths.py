@@ -22,9 +22,10 @@ def check(lengths: Sequence[float], model: str) -> list[float]:
     Raises:
         UserError: for one out of its range or given twice, and a model that is no directory.
     """
+    from ..training.ema import check_width
+
     for length in lengths:
-        if not 0 < length <= 0.28:
-            raise UserError(f"ema must be relative lengths (sigma_rel) in (0, 0.28], got {length}")
+        check_width(length, "ema")
     if len(set(lengths)) < len(lengths):
         raise UserError(f"ema must be different lengths, got {', '.join(map(str, lengths))}")
     if not Path(model).expanduser().is_dir():

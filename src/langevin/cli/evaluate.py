@@ -161,8 +161,9 @@ def _drawn(
 
     with Bar("sampling") as bar:
         made = generate(model, recipe, n, given=given, progress=bar)
-    restores = dataset.train.degrade is not None and held is not None
-    restored = {"psnr": _restored(made.x, held["x"], dataset.info)} if restores and held is not None else {}
+    restored = {}
+    if dataset.train.degrade is not None and held is not None:
+        restored = {"psnr": _restored(made.x, held["x"], dataset.info)}
     return made.x, made.label if dataset.info.classes else None, made.record, restored
 
 

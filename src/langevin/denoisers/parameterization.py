@@ -165,6 +165,17 @@ class Parameterization(ABC):
     ) -> Distribution:
         """The belief of the network's output; with ``variance`` its second half of channels is one."""
 
+    def weight(self, process: Any, t: Tensor) -> Tensor:
+        """w(t), the weight on |x_0 error|² of the squared error of the network's target.
+
+        Raises:
+            UserError: for a network whose output is a law and has no such target.
+        """
+        raise UserError(
+            f"weight 'simple' is that of the squared error of a network's target, and prediction {self.prediction!r} "
+            "is a law"
+        )
+
 
 @dataclass(frozen=True)
 class Preconditioning(TimeInputs):

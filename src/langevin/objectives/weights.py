@@ -9,14 +9,8 @@ from torch import Tensor
 
 from .._errors import UserError
 from .._registry import Table, register
-from ..denoisers import (
-    AffineParameterization,
-    Denoiser,
-    LevelParameterization,
-    LevyParameterization,
-    PhaseParameterization,
-)
-from ..processes import Chain, LevyNoise, PhaseSpace, ScalarGaussian, require
+from ..denoisers import AffineParameterization, Denoiser, LevelParameterization
+from ..processes import Chain, PhaseSpace, ScalarGaussian, require
 
 Weight = Callable[..., Tensor]
 """``weight(denoiser, t, **settings) -> (B,)`` in float64, for times ``(B,)`` in (0, 1]."""
@@ -40,17 +34,12 @@ def simple(denoiser: Denoiser, t: Tensor) -> Tensor:
     So ε-prediction has DDPM's L_simple (arXiv:2006.11239 eq. 14), v-prediction the v loss (2202.00512), flow-prediction
     flow matching (2210.02747 eq. 14) and EDM's the EDM loss up to its law of σ (2206.00364 eq. 8).
     """
-    reading, process = denoiser.parameterization, denoiser.process
-    if isinstance(reading, PhaseParameterization) and isinstance(process, PhaseSpace):
-        return reading.weight(process, t)
-    if isinstance(reading, LevyParameterization) and isinstance(process, LevyNoise):
-        return reading.weight(process, t)
-    if not isinstance(reading, AffineParameterization):
-        _process(denoiser, "simple")
+    reading = denoiser.parameterization
+    if reading is None:
         raise UserError(
             f"weight 'simple' is that of a network's own target, and {type(denoiser).__name__} has no network; use 'x0'"
         )
-    return reading.weight(_process(denoiser, "simple"), t)
+    return reading.weight(denoiser.process, t)
 
 
 @register(

@@ -40,10 +40,10 @@ class MixtureNoise(LevyNoise):
     most coordinates have not jumped, it falls to that of a normal law as jumps add up, which is why the rest of the
     noise, beyond J jumps, is Brownian alone.
 
-    The mixture noise of Nachmani et al. (2021, arXiv:2106.07582) adds in each of its steps a draw of two normal
-    components. Its cumulated noise is a mixture too, of exponentially many components, for which the paper takes an
-    approximation, and whose bridge it has not. Here components are told apart by one number, how many jumps there
-    were, whose law is closed under sums: the same kind of noise, with everything exact and at any times.
+    It is noise of the kind of Nachmani et al. (2021, arXiv:2106.07582), a mixture of normal laws, but not theirs. A sum
+    of n draws from a mixture of two normal laws is a mixture of up to 2^n. Here the components are told apart by one
+    number alone, how many jumps there were, whose law is closed under sums, so that marginal, transition and bridge
+    are exact between any two times.
 
     Args:
         base: the process whose α (> 0 everywhere) and σ are taken.

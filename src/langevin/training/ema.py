@@ -5,15 +5,25 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .._errors import UserError
+from .._errors import UserError, shown
 from .distributed import local, spread, whole
+
+LONGEST = 0.28
+"""Of relative widths: a plain mean has 0.288."""
 
 RAMP = 0.05
 """A constant half-life is at most this share of the images seen, so that the average forgets the first weights."""
+
+
+def check_width(width: Any, name: str = "width") -> None:
+    """Refuse a relative width σ_rel outside (0, 0.28]."""
+    if isinstance(width, bool) or not isinstance(width, (int, float)) or not 0 < width <= LONGEST:
+        raise UserError(f"{name} must be a relative length (sigma_rel) in (0, {LONGEST}], got {shown(width)}")
 
 
 def power_exponent(width: float) -> float:
@@ -24,8 +34,7 @@ def power_exponent(width: float) -> float:
     Args:
         width: σ_rel in (0, 0.28]: standard deviation of the profile over the length of training. 0.288 is a plain mean.
     """
-    if not 0 < width <= 0.28:
-        raise UserError(f"width must lie in (0, 0.28], got {width}")
+    check_width(width)
     # The profile narrows as γ grows: bisect.
     spread = lambda g: math.sqrt((g + 1) / ((g + 2) ** 2 * (g + 3)))
     low, high = 0.0, 4.0

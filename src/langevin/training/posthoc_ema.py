@@ -64,7 +64,7 @@ from .._errors import UserError, check_integer
 from ..denoisers import NetworkDenoiser
 from ..models.parts import Latent, with_denoiser
 from ..storage import files
-from .ema import power_exponent
+from .ema import check_width, power_exponent
 from .snapshots import Snapshot, found
 
 ROUGH = 0.5
@@ -179,8 +179,7 @@ def combination(folder: Path, width: float, step: int | None = None) -> Combinat
     Raises:
         UserError: for a directory without snapshots, and numbers out of their range.
     """
-    if not isinstance(width, (int, float)) or isinstance(width, bool) or not 0 < width <= 0.28:
-        raise UserError(f"ema must be a relative length (sigma_rel) in (0, 0.28], got {width!r}")
+    check_width(width, "ema")
     snapshots = found(folder)
     if not snapshots:
         raise UserError(

@@ -19,6 +19,7 @@ from .._errors import UserError
 from ..models.directory import FORMAT
 from ..storage import files
 from ..storage.untrusted import reading, typed
+from .ema import check_width
 
 FOLDER, INDEX = "averages", "index.json"
 
@@ -120,8 +121,10 @@ def _read(path: Path) -> list[Snapshot]:
         step, widths = typed(int, index["step"], "step"), typed(list[float], index["widths"], "widths")
         if place(path.parent.parent, step) != path:
             raise UserError(f"step {step} is not that of the directory {path.name}")
-        if not all(0 < width <= 0.28 for width in widths) or len(set(map(stem, widths))) < len(widths):
-            raise UserError(f"widths must be different numbers in (0, 0.28], got {widths}")
+        for width in widths:
+            check_width(width)
+        if len(set(map(stem, widths))) < len(widths):
+            raise UserError(f"widths must be different numbers, got {widths}")
     names = {f"{stem(width)}.safetensors": width for width in widths}
     held = files.digests(file, index["files"], set(names))
     files.only(file, held, set(names))
