@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 from langevin.report import figures, images
+from langevin.report.compare import COLOURS
 from langevin.report.results import Neighbours
 
 VOID = {"meta", "img", "br", "hr", "input", "link"}
@@ -93,6 +95,17 @@ def test_charts_of_one_page_share_no_id() -> None:
     for svg in svgs().values():
         page = Page(svg)
         assert {address.lstrip("#") for address in page.loaded} <= set(page.ids)
+
+
+def test_curves_keep_their_colours() -> None:
+    """A colour that begins with a letter is no name of a part."""
+    with figures.style():
+        figure, (axes,) = figures.figure_of(1, 4.0, 3.0)
+        for colour in COLOURS:
+            axes.plot([0, 1], [0, 1], color=colour, marker="o")
+        svg = figures.svg(figure, "curves")
+    assert set(re.findall(r"#[0-9a-f]{6}(?=[;\" ])", svg)) == set(COLOURS)
+    assert "#curves-" in svg  # the names of parts have that of the chart before them
 
 
 def test_charts_are_the_same_each_time() -> None:

@@ -141,5 +141,5 @@ def svg(figure: Figure, name: str) -> str:
         text = text.replace(colour, f"var({variable})")
     text = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", text)
     # Two figures of one page must not share ids: matplotlib numbers its groups in every figure alike.
-    text = re.sub(r'(id="|#)(?=[A-Za-z])', rf"\g<1>{name}-", text)
+    text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
     return re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
