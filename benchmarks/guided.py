@@ -5,7 +5,8 @@
 
 Medians over samples of the distance to the end of the converged path from the same noise, in standard deviations of the
 data. Guidance of scale w is (1 − w) D + w D_k of a world's belief and that of one of its components; of a model,
-classifier-free with a class in turn. ``default`` is the order that the default takes at that scale.
+classifier-free with a class in turn. ``default`` is the order that the default takes at that scale; ``as without
+guidance`` is that order in the data's own frame, with every step integrated twice.
 """
 
 from __future__ import annotations
@@ -47,13 +48,15 @@ def main() -> None:
     for case in cases(options):
         rule = default_sampler(case.denoiser)
         unit = tolerance.accuracy.std_of(case.denoiser.output, case.end)
-        for order in (2, 3, 4):
+        rows = {f"{n}, default" if n == rule.order else str(n): replace(rule, order=n) for n in (2, 3, 4)}
+        if rule.guidance_scale > 1:
+            rows[f"{rule.order}, as without guidance"] = replace(rule, guidance_scale=1.0)
+        for name, one in rows.items():
             figures = []
             for steps in STEPS:
-                made = langevin.sample(case.denoiser, replace(rule, order=order), steps=steps, noise=case.noise)
+                made = langevin.sample(case.denoiser, one, steps=steps, noise=case.noise)
                 figures.append(float(tolerance.accuracy.distances(made, case.end).median()) / unit)
-            named = f"{order}, default" if order == rule.order else str(order)
-            table.add_row(case.name if order == 2 else "", named, *(f"{figure:.2g}" for figure in figures))
+            table.add_row(case.name if name == next(iter(rows)) else "", name, *(f"{figure:.2g}" for figure in figures))
     show("guided", table, width=140)
 
 

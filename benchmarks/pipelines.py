@@ -14,8 +14,8 @@ A latent model of diffusers is taken in the same way, with ``--captions``; its d
 adds a solver that was learned for this network, guidance and number of evaluations from other noises (docs/tune.md).
 
 Theirs: each class in each spacing of times it offers, at as many steps as the evaluations pay for. Those that add noise
-are not to follow the path, and are left out. Ours: the default as it is, with the moments of the data, and with moments
-of 256 pictures that the pipeline has drawn itself.
+are not to follow the path, and are left out. Ours: the default as it is, told the guidance, and with moments too: of
+256 pictures that the pipeline has drawn itself, and of the data.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def network_of(model: Denoiser, units: Conventions) -> Network:
     return network
 
 
-def told(model: Denoiser, labels: int, captions: list[str], n: int, w: float) -> Denoiser:
+def asked(model: Denoiser, labels: int, captions: list[str], n: int, w: float) -> Denoiser:
     """The model under a condition a sample, in turn, with guidance."""
     if captions:
         given: dict[str, Any] = {"caption": [captions[i % len(captions)] for i in range(n)]}
@@ -213,8 +213,8 @@ def main() -> None:
             figures, limit = measured(model, classes, captions, kind, w, args)
             rows = sorted(figures.items(), key=lambda row: statistics.mean(row[1][1]))
             foreign = [row for row in rows if not row[0].startswith("langevin")][: args.best]
-            for name, (asked, errors) in [*(r for r in rows if r[0].startswith("langevin")), *foreign]:
-                table.add_row(kind, f"{w:g}", name, str(asked), f"{statistics.mean(errors) / scale:.4f}")
+            for name, (spent, errors) in [*(r for r in rows if r[0].startswith("langevin")), *foreign]:
+                table.add_row(kind, f"{w:g}", name, str(spent), f"{statistics.mean(errors) / scale:.4f}")
             table.add_row(
                 kind,
                 f"{w:g}",
@@ -237,7 +237,7 @@ def measured(
     if args.tune:
         n = args.tune + args.tune // 2
         with Bar(f"tuning, {kind}, guidance {w:g}") as bar, torch.enable_grad():
-            moved = On(told(model, classes, captions, n, w), units.process)
+            moved = On(asked(model, classes, captions, n, w), units.process)
             tuned = langevin.calibration.tune(
                 moved,
                 args.evaluations,
@@ -249,17 +249,20 @@ def measured(
             )
     for seed in range(args.seeds):
         noise = Noise(100 + seed, args.samples)
-        bound = told(model, classes, captions, args.samples, w)
+        bound = asked(model, classes, captions, args.samples, w)
         network = network_of(bound, units)
         start = noise.normal(model.shape).float()
         coarse, end = (converged(config, units, network, start, n) for n in (args.reference // 2, args.reference))
         limit = max(limit, distance(coarse, end))
+        drawn = samplers.moments_from(draw(model, classes, captions, config, units), tuple(model.shape))
+        told = {"guidance_scale": w}
         ours: dict[str, dict[str, Any]] = {
             "langevin, default": {},
-            "langevin, default, the data's moments": {"moments": gaussian_frame(model)},
+            "langevin, default, guidance told": told,
+            "langevin, default, guidance told, moments of 256 drawn": {**told, "moments": drawn},
         }
-        drawn = samplers.moments_from(draw(model, classes, captions, config, units), tuple(model.shape))
-        ours["langevin, default, moments of 256 drawn"] = {"moments": drawn}
+        if frame := gaussian_frame(model):
+            ours["langevin, default, guidance told, the data's moments"] = {**told, "moments": frame}
         if tuned is not None:
             ours["langevin, tuned"] = {"sampler": tuned.for_model(On(bound, units.process))}
         made = [(name, Scheduler.from_config(config, **more)) for name, more in ours.items()]
@@ -267,20 +270,20 @@ def measured(
             scheduler.set_timesteps(args.evaluations)
         for name, scheduler in [*made, *theirs(kind, args.evaluations)]:
             try:
-                x, asked = walk(scheduler, network, start, units.kind == "flow")
+                x, spent = walk(scheduler, network, start, units.kind == "flow")
             except (IndexError, ValueError, RuntimeError) as error:
                 logging.info("%s does not run: %s", name, error)
                 continue
-            if asked <= args.evaluations:
-                figures.setdefault(name, (asked, []))[1].append(distance(x, end))
+            if spent <= args.evaluations:
+                figures.setdefault(name, (spent, []))[1].append(distance(x, end))
     return figures, limit
 
 
 def draw(model: Denoiser, classes: int, captions: list[str], config: dict[str, Any], units: Conventions) -> Tensor:
     """256 pictures of the pipeline itself, without guidance, by the default at 12 evaluations."""
-    scheduler = Scheduler.from_config(config)
+    scheduler = Scheduler.from_config(config, guidance_scale=1.0)
     scheduler.set_timesteps(12)
-    bound = told(model, classes, captions, 256, 1.0)
+    bound = asked(model, classes, captions, 256, 1.0)
     noise = Noise(7, 256).normal(model.shape).float()
     x, _ = walk(scheduler, network_of(bound, units), noise, units.kind == "flow")
     return x.flatten(1).double()

@@ -118,7 +118,8 @@ def test_clean_data_without_moments_and_with_guidance():
     sampler = tune(denoiser, 4, n=64, held_out=32, rounds=3, guidance_scale=2.0, label="in turn")
     before, after = sampler.use.errors
     assert after < 0.75 * before
-    assert sampler.use.moments is None
+    assert sampler.use.frame is None
+    assert sampler.use.widened == pytest.approx(math.sqrt(2))
     assert sampler.use.assumed[1] == pytest.approx(0.5, rel=0.3)  # the ring's radius is 1
     carried = replace(network, solvers=(sampler,))
     guided = classifier_free(carried, label=labels, guidance_scale=2.0)

@@ -82,7 +82,7 @@ def picture(kind: str, mode: str = "RGB", **how: object) -> bytes:
 
 
 SOLVER = {
-    "langevin": 2,
+    "langevin": 3,
     "kind": "learned-solver",
     "steps": 2,
     "process": processes.VP().to_dict(),
@@ -90,6 +90,7 @@ SOLVER = {
     "label": "in turn",
     "frame": {"std": 0.5, "largest": 0.6},
     "assumed": None,
+    "widened": 1.0,
     "errors": {"before": 0.2, "after": 0.1},
     "made": {"n": 256, "trained_steps": 4},
     "start": 4.0,

@@ -214,7 +214,7 @@ def test_a_step_that_is_not_in_the_table_is_of_order_one():
 def test_json_there_and_back():
     process = processes.DDPM()
     sampler = LearnedSolver(
-        a_table(process), SolverUse(process, 2.5, "in turn", (0.5, 1.25), None, (0.2, 0.01), {"seed": 3})
+        a_table(process), SolverUse(process, 2.5, "in turn", (0.5, 1.25), None, 1.5, (0.2, 0.01), {"seed": 3})
     )
     again = solver_from_dict(json.loads(json.dumps(solver_to_dict(sampler))))
     assert again == sampler
@@ -250,6 +250,7 @@ BROKEN = {
     "no process": (lambda v: change(v, "process", "edm"), "must be JSON objects"),
     "frame": (lambda v: change(v, "frame", {"std": 1.0}), "frame must be an object"),
     "both": (lambda v: change(v, "assumed", {"mean": 0.0, "variance": 1.0}), "one of frame and assumed"),
+    "narrower": (lambda v: change(v, "widened", 0.5), "widened must be a number from 1 to 100, got 0.5"),
     "neither": (lambda v: change(v, "frame", None), "one of frame and assumed"),
 }
 

@@ -24,6 +24,8 @@ from ..numerics.frame import GaussianFrame
 from ..processes import ScalarGaussian, grids, require
 from ..samplers import LearnedSolver, sample, solver_to_dict
 from ..samplers.gaussian.noise_grid import remainder_times
+from ..samplers.gaussian.solver import widening
+from ..samplers.learned.file_format import WIDEST
 from ..samplers.learned.sampler import NARROWEST, SolverUse
 from ..samplers.learned.steps import LearnedSteps
 from ..samplers.learned.table import LARGEST
@@ -53,7 +55,7 @@ def tune(
 
     L-BFGS through the unrolled loop, on the errors against the model's own accurate trajectories; what counts is the
     loss on held-out noises, and the best that they saw is kept. Moments of the data are taken where the model carries
-    them, else one mean and one variance of its own samples.
+    them, else one mean and one variance of its own samples; the frame is widened under guidance, as the default's is.
 
     Args:
         denoiser: on a scalar-Gaussian process and differentiable in x_t; conditions are one for all samples, or one for
@@ -99,7 +101,8 @@ def tune(
         size = math.prod(denoiser.shape)
         flat, variance = (torch.full((size,), v, dtype=torch.float64) for v in assumed)
         frame = GaussianFrame(flat, variance, spectral=False)
-    frame = frame.floor_variances(NARROWEST).on(denoiser.device)
+    widened = min(widening((1 + denoiser.extrapolation) / 2), WIDEST)
+    frame = frame.floor_variances(NARROWEST).widened(widened).on(denoiser.device)
     trainer = SolverTrainer(train, validation, batch, bar, rounds)
     starts = [Learner.at(process, frame, u, clean) for u in _grids(process, steps, frame)]
     table = trainer.learn(trainer.choose(starts)).table()
@@ -123,7 +126,7 @@ def tune(
     }
     pair = None if known is None else (known.std, known.largest)
     errors = None if before is None else (before, after)
-    return LearnedSolver(table, SolverUse(process, guidance_scale, label, pair, assumed, errors, made))
+    return LearnedSolver(table, SolverUse(process, guidance_scale, label, pair, assumed, widened, errors, made))
 
 
 def _grids(process: ScalarGaussian, steps: int, frame: GaussianFrame) -> list[Tensor]:

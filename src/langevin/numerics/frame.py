@@ -14,6 +14,9 @@ from torch import Tensor
 from .._errors import UserError
 from .quadrature import Array
 
+UNKNOWN_VARIANCE = 0.41
+"""Assumed of data in [−1, 1] of which nothing is known; benchmarks/fit_grid.py fits it."""
+
 LEADING = 64
 """Principal directions of events that are too large for a full covariance, at most; images have cosines."""
 
@@ -222,9 +225,9 @@ class GaussianFrame:
         return cls(mean, torch.cat((spectrum[:-1], rest)), Leading(directions), floor=floor)
 
     @classmethod
-    def unknown(cls, size: int) -> GaussianFrame:
-        """What is assumed of data in [−1, 1] of which nothing is known: mean 0 and a variance of 0.41."""
-        return cls(torch.zeros(size, dtype=torch.float64), torch.full((size,), 0.41), spectral=False)
+    def unknown(cls, size: int, variance: float = UNKNOWN_VARIANCE) -> GaussianFrame:
+        """What is assumed of data in [−1, 1] of which nothing is known: mean 0 and one variance."""
+        return cls(torch.zeros(size, dtype=torch.float64), torch.full((size,), variance), spectral=False)
 
     @property
     def std(self) -> float:
@@ -267,6 +270,10 @@ class GaussianFrame:
         if float(self.variances.min()) >= least:
             return self
         return replace(self, variances=self.variances.clamp_min(least))
+
+    def widened(self, factor: float) -> GaussianFrame:
+        """The frame with standard deviations ``factor`` times as large."""
+        return self if factor == 1 else replace(self, variances=self.variances * factor**2)
 
     def on(self, device: torch.device) -> GaussianFrame:
         """The same frame on a device."""

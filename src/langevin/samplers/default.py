@@ -39,7 +39,7 @@ def _(process: PhaseSpace) -> Sampler:
 def _(denoiser: Denoiser) -> Sampler:
     rule = default_sampler(denoiser.process)
     if isinstance(rule, GaussianRemainder):
-        rule = replace(rule, order=order_under(denoiser.extrapolation))
+        rule = replace(rule, order=order_under((1 + denoiser.extrapolation) / 2))
     return rule.for_model(denoiser)
 
 

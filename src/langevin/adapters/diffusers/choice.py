@@ -12,31 +12,56 @@ from ..._errors import UserError, check_instance
 from ...numerics.frame import GaussianFrame
 from ...processes import Process
 from ...samplers import GaussianRemainder, LearnedSolver, Sampler, create_sampler, default_sampler, moments_from
+from ...samplers.gaussian.solver import order_under
 from ...samplers.loop import check_sampler
 from .learned import LearnedPipelineSolver
 
+GUIDED = 4.0
+"""The guidance scale that the default solver is made for where none is told: a scheduler does not see it."""
 
-def sampler_of(sampler: Sampler | str | None, moments: GaussianFrame | Tensor | None, process: Process) -> Sampler:
+LATENT_VARIANCE = 1.0
+"""Of codes, which are scaled to it."""
+
+
+def sampler_of(
+    sampler: Sampler | str | None,
+    moments: GaussianFrame | Tensor | None,
+    guidance_scale: float | None,
+    process: Process,
+    latent: bool,
+) -> Sampler:
     """The sampler a pipeline is given: by name, as it is, or the default; moments are a frame or a batch of data.
 
+    Args:
+        sampler, moments, guidance_scale: as ``Scheduler`` takes them.
+        process: of the states.
+        latent: whether the pipeline is one of codes, as far as its config says.
+
     Raises:
-        UserError: for a sampler that is none, does not fit the process, or takes no moments.
+        UserError: for a sampler that is none, does not fit the process, or takes no moments or guidance scale.
     """
     chosen = create_sampler(sampler) if isinstance(sampler, str) else sampler
     if chosen is None:
         chosen = default_sampler(process)
-        if isinstance(chosen, GaussianRemainder):  # a pipeline guides where the scheduler does not see it
-            chosen = replace(chosen, order=2)
+        if isinstance(chosen, GaussianRemainder):
+            scale = GUIDED if guidance_scale is None else guidance_scale
+            variance = LATENT_VARIANCE if latent else chosen.variance
+            chosen = replace(chosen, order=order_under(scale), guidance_scale=scale, variance=variance)
     check_sampler(chosen)
     chosen.check(process)
     if isinstance(chosen, GaussianRemainder) and chosen.eta:  # a first step whose noise a pipeline would not know
         chosen = replace(chosen, prefix=False)
     if isinstance(chosen, LearnedSolver) and chosen.table is not None:
         chosen = LearnedPipelineSolver.of(chosen)
-    if moments is None:
+    if moments is None and guidance_scale is None:
         return chosen
     if not isinstance(chosen, GaussianRemainder):
-        raise UserError(f"moments are for the Gaussian-remainder solver, which {chosen} is not")
+        name = "guidance_scale" if moments is None else "moments"
+        raise UserError(f"{name} must be left out: it is for the Gaussian-remainder solver, which {chosen} is not")
+    if guidance_scale is not None:
+        chosen = replace(chosen, guidance_scale=guidance_scale)
+    if moments is None:
+        return chosen
     if isinstance(moments, Tensor):
         if moments.ndim < 2 or len(moments) < 2:
             raise UserError(f"moments must be of two data or more, (n, *shape), got {tuple(moments.shape)}")

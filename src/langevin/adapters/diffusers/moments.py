@@ -40,11 +40,12 @@ def estimate_moments(pipe: Any, n: int = 64, *, steps: int = 12, seed: int = 0, 
         raise UserError(f"{name} must be left out: seed and steps say it")
     if "guidance_scale" in inspect.signature(type(pipe).__call__).parameters:
         call.setdefault("guidance_scale", 1.0)
+    scale = max(1.0, float(call.get("guidance_scale", 1.0)))
     own = pipe.scheduler
     drawn: list[Tensor] = []
     try:
         while sum(len(x) for x in drawn) < n:
-            pipe.scheduler = scheduler = Scheduler.from_config(own.config, grid="own")
+            pipe.scheduler = scheduler = Scheduler.from_config(own.config, grid="own", guidance_scale=scale)
             ended = _watch(scheduler)
             pipe(**call, num_inference_steps=steps, generator=torch.Generator().manual_seed(seed + len(drawn)))
             drawn.append(ended[-1].flatten(1).to("cpu", torch.float64))

@@ -68,9 +68,13 @@ def flow_levels(config: Mapping[str, Any], sigmas: Sequence[float], mu: float | 
     return own.sigmas.double()
 
 
-def described(sampler: Sampler | str | None, grid: Tensor | str | None) -> dict[str, Any] | None:
-    """Sampler and grid as plain JSON, or None for a sampler that has no such form."""
+def described(
+    sampler: Sampler | str | None, grid: Tensor | str | None, guidance_scale: float | None
+) -> dict[str, Any] | None:
+    """What was chosen as plain JSON, or None for a sampler that has no such form."""
     found: dict[str, Any] = {} if grid is None else {"grid": grid if isinstance(grid, str) else grid.tolist()}
+    if guidance_scale is not None:
+        found["guidance_scale"] = guidance_scale
     if sampler is None:
         return found
     if isinstance(sampler, str):
@@ -83,14 +87,15 @@ def described(sampler: Sampler | str | None, grid: Tensor | str | None) -> dict[
     return {**found, "sampler": name, "settings": settings}
 
 
-def restored(kept: Any) -> tuple[Sampler | str | None, Any]:
-    """The sampler and the grid of what ``described`` wrote."""
+def restored(kept: Any) -> tuple[Sampler | str | None, Any, float | None]:
+    """Sampler, grid and guidance scale of what ``described`` wrote."""
     if kept is None:
-        return None, None
+        return None, None, None
     if not isinstance(kept, Mapping) or not isinstance(kept.get("sampler", ""), str):
         raise UserError(f"{OURS} must be a mapping with a sampler and a grid, got {shown(kept)}")
     sampler, settings = kept.get("sampler"), kept.get("settings")
-    return create_sampler(sampler, **settings) if sampler and settings else sampler, kept.get("grid")
+    made = create_sampler(sampler, **settings) if sampler and settings else sampler
+    return made, kept.get("grid"), kept.get("guidance_scale")
 
 
 def remembered(
@@ -98,21 +103,25 @@ def remembered(
     sampler: Sampler | str | None,
     grid: Any,
     moments: Any,
-) -> tuple[Sampler | str | None, Any]:
-    """Sampler and grid: what is named now, and for what is not what the config kept, which is taken out of it.
+    guidance_scale: float | None,
+) -> tuple[Sampler | str | None, Any, float | None]:
+    """What is named now, and for what is not what the config kept, which is taken out of it.
 
-    Moments call for the default solver: a kept sampler that takes none goes, and the grid that was chosen with it. The
-    grid ``"own"`` is the sampler's own, whatever was kept.
+    Moments and a guidance scale are for the default solver: a kept sampler that takes none goes, and the grid that was
+    chosen with it; a kept scale goes where another sampler is named. The grid ``"own"`` is the sampler's own, whatever
+    was kept.
     """
-    kept, times = restored(config.pop(OURS, None))
+    kept, times, scale = restored(config.pop(OURS, None))
     before = times
-    if sampler is None and moments is not None and kept is not None:
+    if sampler is None and kept is not None and not (moments is None and guidance_scale is None):
         made = create_sampler(kept) if isinstance(kept, str) else kept
         kept, times = (kept, times) if isinstance(made, GaussianRemainder) else (None, None)
     if isinstance(sampler, LearnedSolver) and sampler.table is not None:
         times = None  # it has a grid of its own and takes no other
+    if guidance_scale is None and sampler is None:
+        guidance_scale = scale
     sampler, grid = kept if sampler is None else sampler, times if grid is None else grid
     grid = None if isinstance(grid, str) and grid == "own" else grid
     if before is not None and grid is None and config.get("_class_name") in FLOWS:
         config.pop("use_flow_sigmas", None)  # the scheduler said so of its grid, which it has no longer
-    return sampler, grid
+    return sampler, grid, guidance_scale

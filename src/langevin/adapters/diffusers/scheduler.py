@@ -62,7 +62,8 @@ class Scheduler(SchedulerMixin, ConfigMixin):
       its own such a step is asked about, as the pipeline wants it, and the output is not used.
     * **A first time without signal** (σ = 1 of a flow) is used by samplers that can; for others it is moved to
       the process's ``t_max``, 0.999 for a flow.
-    * **Moments** (mean and covariance of the data) make the default sampler better, and are given or taken as unknown;
+    * **Moments** (mean and covariance of the data) make the default sampler better, and are given or taken as unknown:
+      mean 0 and one variance, 1 where the config is one of codes (a flow, the table of latent diffusion), else 0.41.
       ``estimate_moments(pipe)`` estimates them once. They are not estimated on the way: a picture would depend on what
       was drawn beside and before it, and predictions under guidance are not of the data's law.
     * **Noise** of stochastic samplers is a function of a key and of the position in the batch. The key is drawn once a
@@ -87,6 +88,8 @@ class Scheduler(SchedulerMixin, ConfigMixin):
             (``use_flow_sigmas``) a grid takes the place of the pipeline's own ``sigmas``.
         moments: of the data that the network knows (latents, in a latent pipeline): a ``GaussianFrame``, or a batch of
             them ``(n, *shape)``.
+        guidance_scale: at which the pipeline is called, ≥ 1, for the default solver; a scheduler does not see it. 4
+            is assumed if not given.
         config: keys of a scheduler's config, with diffusers' defaults.
 
     Raises:
@@ -98,19 +101,21 @@ class Scheduler(SchedulerMixin, ConfigMixin):
         sampler: Sampler | str | None = None,
         grid: Tensor | Sequence[float] | str | None = None,
         moments: GaussianFrame | Tensor | None = None,
+        guidance_scale: float | None = None,
         **config: Any,
     ) -> None:
-        sampler, grid = remembered(config, sampler, grid, moments)
+        sampler, grid, guidance_scale = remembered(config, sampler, grid, moments, guidance_scale)
         self._grid = grid if grid is None or isinstance(grid, str) else check_grid(grid)  # type: ignore[arg-type]
         if isinstance(self._grid, str) and self._grid != "config":
             lookup("grids", self._grid)
         config = named(config)
         Conventions.of(config)  # what cannot be read is told in our words
         native = native_config(config)
-        ours = described(sampler, self._grid)
+        ours = described(sampler, self._grid, guidance_scale)
         self.register_to_config(**native, **({OURS: ours} if ours else {}))
         self._known: tuple[FrozenDict, Conventions] | None = None
-        self._sampler = sampler_of(sampler, moments, self._units.process)
+        latent = self._units.kind == "flow" or native.get("beta_schedule") == "scaled_linear"
+        self._sampler = sampler_of(sampler, moments, guidance_scale, self._units.process, latent)
         self._moments = shape_of(moments)
         self.num_inference_steps: int | None = None
         self._run: Run | None = None
@@ -130,6 +135,7 @@ class Scheduler(SchedulerMixin, ConfigMixin):
         sampler: Sampler | str | None = None,
         grid: Tensor | Sequence[float] | str | None = None,
         moments: GaussianFrame | Tensor | None = None,
+        guidance_scale: float | None = None,
         return_unused_kwargs: bool = False,
         **changes: Any,
     ) -> Any:
@@ -138,7 +144,7 @@ class Scheduler(SchedulerMixin, ConfigMixin):
         check_changes(changes, config)
         if changes.get("_class_name") is None:
             config = named(config, isinstance(config, FrozenDict))
-        made = Scheduler(sampler, grid, moments, **{**config, **changes})
+        made = Scheduler(sampler, grid, moments, guidance_scale, **{**config, **changes})
         return (made, {}) if return_unused_kwargs else made
 
     def __repr__(self) -> str:

@@ -57,12 +57,14 @@ class Remainder:
         order: of the interpolation.
         eta: share of the reverse SDE's noise.
         weight: the powers of W.
+        again: steps that begin above this σ/α are not integrated again when new values arrive.
     """
 
     frame: GaussianFrame
     order: int
     eta: float
     weight: Weight
+    again: float = math.inf
 
     @property
     def variances(self) -> Array:
@@ -91,7 +93,7 @@ class Remainder:
             gains[0] = gains[0] + self._integral(prefix, ratios[0], places[:0])[0]
         for j in range(newest + 1):
             last = j == newest
-            if self.eta and not last:
+            if not last and (self.eta or ratios[j] > self.again):
                 continue
             stop = end if last else ratios[j + 1]
             stop_place = float(v(np.array(log(stop))))

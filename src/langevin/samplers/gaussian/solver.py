@@ -17,7 +17,7 @@ from ..._errors import UserError, check_instance, check_integer, check_numbers
 from ..._registry import register
 from ...denoisers import Denoiser, gaussian_frame
 from ...distributions import Dirac, Distribution, Noise
-from ...numerics.frame import GaussianFrame
+from ...numerics.frame import UNKNOWN_VARIANCE, GaussianFrame
 from ...numerics.quadrature import SPARE
 from ...processes import Process, ScalarGaussian, require
 from ..linear.ddim import check_upwards
@@ -84,6 +84,9 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
         frame: mean and covariance of the data; by default those that travel with the model, or an assumption if there
             are none.
         order: of the interpolation, 1 to 4. At 4, sparse steps are a blend with order 3 (``blend``).
+        guidance_scale: w of a guided belief, ≥ 1: it reaches beyond the data, and the frame is widened for it by √w. By
+            default what the model says of itself.
+        variance: assumed in every direction where nothing is known of the data.
         eta: share of the reverse SDE's noise, ≥ 0; with noise the order is at most 2, and nothing is integrated again.
         prefix: whether a first step from noise alone asks nothing.
     """
@@ -92,6 +95,8 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
     order: int = 4
     eta: float = 0.0
     prefix: bool = True
+    guidance_scale: float | None = None
+    variance: float = UNKNOWN_VARIANCE
     needs = ScalarGaussian, "the Gaussian-remainder solver"
 
     def __post_init__(self) -> None:
@@ -103,6 +108,13 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
             check_instance(
                 "frame", self.frame, GaussianFrame, "a GaussianFrame, as samplers.estimate_moments makes one"
             )
+        if self.guidance_scale is not None:
+            check_numbers(guidance_scale=self.guidance_scale)
+            if not 1.0 <= self.guidance_scale < math.inf:
+                raise UserError(f"guidance_scale must be a finite number >= 1, got {self.guidance_scale}")
+        check_numbers(variance=self.variance)
+        if not 0.0 < self.variance < math.inf:
+            raise UserError(f"variance must be a finite number > 0, got {self.variance}")
 
     def for_model(self, denoiser: Denoiser) -> GaussianRemainder:
         """The solver with the frame of this model's data, unless it has its own."""
@@ -111,13 +123,23 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
             raise UserError(
                 f"frame must be of {size} coordinates for data of shape {denoiser.shape}, got {len(frame.mean)}"
             )
-        found = frame or gaussian_frame(denoiser) or _assumed(size)
-        return replace(self, frame=found.on(denoiser.device))
+        found = frame or gaussian_frame(denoiser) or _assumed(size, self.variance)
+        scale = (1 + denoiser.extrapolation) / 2 if self.guidance_scale is None else self.guidance_scale
+        return replace(self, frame=found.on(denoiser.device), guidance_scale=scale)
+
+    @property
+    def wide(self) -> GaussianFrame:
+        """The frame of guided states: that of the data, √w times as wide."""
+        return _widened(self._known, self.guidance_scale or 1.0)
+
+    @property
+    def _known(self) -> GaussianFrame:
+        return self.frame or _assumed(1, self.variance)
 
     def default_grid(self, process: Process, steps: int) -> Tensor:
         check_integer("steps", steps, 1)
         gaussian: ScalarGaussian = require(process, ScalarGaussian, "the Gaussian-remainder solver")
-        return remainder_times(gaussian, steps, self.frame or _assumed(1), self.prefix)
+        return remainder_times(gaussian, steps, self.wide, self.prefix)
 
     def plan(self, process: ScalarGaussian, grid: Tensor) -> Sampler:
         return self if self.frame is None else super().plan(process, grid)
@@ -130,8 +152,7 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
 
     def skips(self, process: ScalarGaussian, t: float, s: float, first: bool) -> bool:
         """Whether a step from t to s asks nothing: the first one, from a state that is noise alone."""
-        assert self.frame is not None
-        return self.prefix and first and 0 < s < t and _ratio(process, t) > PURE * self.frame.largest
+        return self.prefix and first and 0 < s < t and _ratio(process, t) > PURE * self.wide.largest
 
     def tabulate(self, process: ScalarGaussian, grid: tuple[float, ...]) -> Mapping[tuple[Any, ...], GaussianStep]:
         table: dict[tuple[Any, ...], GaussianStep] = {}
@@ -149,11 +170,12 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
         self, process: ScalarGaussian, t: float, past: tuple[float, ...], prefix: float | None, s: float
     ) -> GaussianStep:
         """The step from t to s, with q known at ``past``, newest first."""
-        assert self.frame is not None
+        frame = self.wide
         check_upwards(t, s, self.eta)
-        weight = NOISY if self.eta else time_warp(self.frame).density.weight
-        rest = Remainder(self.frame, min(self.order, 2) if self.eta else self.order, self.eta, weight)
-        variances, kappa, device = rest.variances, 1 + self.eta**2, self.frame.mean.device
+        weight = NOISY if self.eta else time_warp(frame).density.weight
+        again = LEVEL * self._known.std if (self.guidance_scale or 1.0) > STIFF else math.inf
+        rest = Remainder(frame, min(self.order, 2) if self.eta else self.order, self.eta, weight, again)
+        variances, kappa, device = rest.variances, 1 + self.eta**2, frame.mean.device
         tensor = lambda a: torch.as_tensor(a, dtype=torch.float64, device=device)
         ends = torch.tensor([t, s], dtype=torch.float64)
         (alpha_t, alpha_s), (sigma_t, sigma_s) = process.alpha(ends).tolist(), process.sigma(ends).tolist()
@@ -201,20 +223,38 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
         return State(frame.back(c, k.alpha[1]).to(x).reshape(x.shape), s, memory, belief)
 
 
-ORDERS = ((1.0, 4), (9.0, 3), (math.inf, 2))
-"""The order up to so much extrapolation: 3 under guidance, and 2 beyond a scale of 5 (arXiv:2211.01095 §5)."""
+ORDERS = ((1.0, 4), (2.0, 3), (math.inf, 2))
+"""The order of the interpolation up to so much guidance."""
+
+STIFF = 2.0
+"""Beyond this guidance scale steps far above the data are not integrated again."""
+
+LEVEL = 2.0
+"""Those that begin above this many times the data's spread."""
 
 
-def order_under(extrapolation: float) -> int:
-    """The order of the interpolation under guidance that goes so far beyond the models it is made of.
+def order_under(guidance_scale: float) -> int:
+    """The order of the interpolation under guidance, 2 beyond a scale of 2 (arXiv:2211.01095 §5).
 
-    What is interpolated varies faster by that much, and a polynomial of high order through points that are too far
+    What is interpolated varies faster under guidance, and a polynomial of high order through points that are too far
     apart swings between them: on exact worlds at scale 4, order 4 is up to 30 times as far off as order 3.
-
-    Args:
-        extrapolation: that of the denoiser, at least 1.
     """
-    return next(order for most, order in ORDERS if extrapolation <= most + 1e-9)
+    return next(order for most, order in ORDERS if guidance_scale <= most + 1e-9)
+
+
+def widening(guidance_scale: float) -> float:
+    """How many times as wide the frame of guided states is as that of the data, √w.
+
+    At much noise a guided belief is m + w (m_k − m), where that of the data is m, and spreads w times as far as the
+    means of the conditions do; at little noise it is on the data's own scale. See docs/remainder.md.
+    """
+    return math.sqrt(guidance_scale)
+
+
+@lru_cache(maxsize=64)
+def _widened(frame: GaussianFrame, guidance_scale: float) -> GaussianFrame:
+    """Kept, since what is made for a frame is."""
+    return frame.widened(widening(guidance_scale))
 
 
 def _ratio(process: ScalarGaussian, t: float) -> float:
@@ -225,5 +265,5 @@ def _ratio(process: ScalarGaussian, t: float) -> float:
 
 
 @lru_cache(maxsize=16)
-def _assumed(size: int) -> GaussianFrame:
-    return GaussianFrame.unknown(size)
+def _assumed(size: int, variance: float) -> GaussianFrame:
+    return GaussianFrame.unknown(size, variance)

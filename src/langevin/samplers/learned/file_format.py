@@ -12,7 +12,7 @@ from ..._errors import UserError
 from .sampler import LearnedSolver, SolverUse
 from .table import LARGEST, SolverTable
 
-FORMAT = 2
+FORMAT = 3
 """Version of the JSON; a reader refuses what it does not know."""
 
 
@@ -30,6 +30,7 @@ def solver_to_dict(solver: LearnedSolver) -> dict[str, Any]:
         "label": use.label,
         "frame": None if use.frame is None else dict(zip(("std", "largest"), use.frame)),
         "assumed": None if use.assumed is None else dict(zip(("mean", "variance"), use.assumed)),
+        "widened": use.widened,
         "errors": None if use.errors is None else dict(zip(("before", "after"), use.errors)),
         "made": dict(use.made),
         **{f.name: _plain(getattr(solver.table, f.name)) for f in fields(SolverTable)},
@@ -73,6 +74,9 @@ def solver_from_dict(values: Mapping[str, Any]) -> LearnedSolver:
         raise UserError(f"label must be 'in turn', an index or null, got {label!r}")
     if not isinstance(scale, float):
         raise UserError(f"guidance_scale must be a number, got {values['guidance_scale']!r}")
+    widened = _numbers("widened", values["widened"])
+    if not isinstance(widened, float) or not 1 <= widened <= WIDEST:
+        raise UserError(f"widened must be a number from 1 to {WIDEST:g}, got {values['widened']!r}")
     pairs = {
         "frame": _pair(values, "frame", ("std", "largest")),
         "assumed": _pair(values, "assumed", ("mean", "variance")),
@@ -85,10 +89,13 @@ def solver_from_dict(values: Mapping[str, Any]) -> LearnedSolver:
     if not isinstance(values["process"], Mapping) or not isinstance(values["made"], Mapping):
         raise UserError("process and made must be JSON objects")
     process = processes.create_process(dict(values["process"]))
-    return LearnedSolver(table, SolverUse(process, scale, label, made=dict(values["made"]), **pairs))
+    return LearnedSolver(table, SolverUse(process, scale, label, widened=widened, made=dict(values["made"]), **pairs))
 
 
-_USED = ("process", "guidance_scale", "label", "frame", "assumed")
+_USED = ("process", "guidance_scale", "label", "frame", "assumed", "widened")
+
+WIDEST = 100.0
+"""The most that frames are widened."""
 
 
 def _plain(value: Any) -> Any:

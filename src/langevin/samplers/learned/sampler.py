@@ -65,6 +65,7 @@ class SolverUse:
         label: ``in turn`` for labels of all classes, a label for that one alone, None for no label.
         frame: (std, largest) of the frame that travels with the model, or None.
         assumed: (mean, variance) of every coordinate where the model has none.
+        widened: how many times as wide the frame is taken as either says, for guidance.
         errors: (before, after), medians over held-out noises: of the default sampler and of this one.
         made: how it was learned, as plain JSON.
     """
@@ -74,6 +75,7 @@ class SolverUse:
     label: int | str | None = None
     frame: tuple[float, float] | None = None
     assumed: tuple[float, float] | None = None
+    widened: float = 1.0
     errors: tuple[float, float] | None = None
     made: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
@@ -161,6 +163,7 @@ class LearnedSolver(OnGrid[ScalarGaussian]):
             if not all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(use.frame, (known.std, known.largest))):
                 raise UserError(f"a learned solver was learned with other data than {known}; tune again")
         frame = GaussianFrame.unknown(size) if known is None else known.floor_variances(NARROWEST)
+        frame = frame.widened(1.0 if use is None else use.widened)
         return replace(self, frame=frame.on(denoiser.device))
 
     def plan(self, process: ScalarGaussian, grid: Tensor) -> Sampler:
