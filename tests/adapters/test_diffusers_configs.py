@@ -70,10 +70,10 @@ def test_what_is_not_named_is_kept(config: dict[str, Any]) -> None:
         Scheduler.from_config(rest.config, sampler="ddim", moments=start(8))
     told = Scheduler.from_config(third.config, guidance_scale=1.5)
     assert isinstance(told._sampler, GaussianRemainder)
-    assert (told._sampler.order, told._sampler.guidance_scale, told._grid) == (3, 1.5, None)
+    assert (told._sampler.order_used, told._sampler.guidance_scale, told._grid) == (3, 1.5, None)
     again = Scheduler.from_config(told.config)
-    assert (again._sampler.order, again._sampler.guidance_scale) == (3, 1.5)
-    assert Scheduler.from_config(told.config, guidance_scale=7.0)._sampler.order == 2
+    assert (again._sampler.order_used, again._sampler.guidance_scale) == (3, 1.5)
+    assert Scheduler.from_config(told.config, guidance_scale=7.0)._sampler.order_used == 2
     assert Scheduler.from_config(told.config, sampler="ddim")._sampler == samplers.DDIM()
     with pytest.raises(UserError, match="guidance_scale must be left out"):
         Scheduler.from_config(config, sampler="ddim", guidance_scale=2.0)
@@ -85,7 +85,7 @@ def test_what_is_not_named_is_kept(config: dict[str, Any]) -> None:
 def test_what_is_assumed_of_data_and_guidance(changes: dict[str, Any], variance: float) -> None:
     """Codes have a variance of one; guidance between that of most pipelines and none."""
     made = Scheduler.from_config(CONFIG, **changes)._sampler
-    assert (made.variance, made.guidance_scale, made.order) == (variance, 4.0, 2)
+    assert (made.variance, made.guidance_scale, made.order_used) == (variance, 4.0, 2)
     assert Scheduler.from_config(FLOW)._sampler.variance == 1.0
 
 

@@ -12,7 +12,6 @@ from ..._errors import UserError, check_instance
 from ...numerics.frame import GaussianFrame
 from ...processes import Process
 from ...samplers import GaussianRemainder, LearnedSolver, Sampler, create_sampler, default_sampler, moments_from
-from ...samplers.gaussian.solver import order_under
 from ...samplers.loop import check_sampler
 from .learned import LearnedPipelineSolver
 
@@ -45,8 +44,7 @@ def sampler_of(
         chosen = default_sampler(process)
         if isinstance(chosen, GaussianRemainder):
             scale = GUIDED if guidance_scale is None else guidance_scale
-            variance = LATENT_VARIANCE if latent else chosen.variance
-            chosen = replace(chosen, order=order_under(scale), guidance_scale=scale, variance=variance)
+            chosen = replace(chosen, guidance_scale=scale, variance=LATENT_VARIANCE if latent else chosen.variance)
     check_sampler(chosen)
     chosen.check(process)
     if isinstance(chosen, GaussianRemainder) and chosen.eta:  # a first step whose noise a pipeline would not know

@@ -16,7 +16,7 @@ DEFAULTED = "_use_default_values"
 PLAIN = {"table": "DDIMScheduler", "flow": "FlowMatchEulerDiscreteScheduler", "edm": "EDMEulerScheduler"}
 """The plainest scheduler of each kind."""
 
-OWN = ("sampler", "grid", "moments", "return_unused_kwargs")
+OWN = ("sampler", "grid", "moments", "guidance_scale", "return_unused_kwargs")
 """Keywords of ``Scheduler.from_config`` that are no settings."""
 
 
@@ -87,8 +87,8 @@ def check_changes(changes: Mapping[str, Any], config: Mapping[str, Any]) -> None
 
 def _strange(key: str, known: Mapping[str, Mapping[str, Any]]) -> str:
     settings = {other for values in known.values() for other in values}
-    near = nearest(key, OWN[:3]) or nearest(key, sorted(settings))
-    return f"unknown keyword {key!r}.{near} Known: sampler, grid, moments, and the settings of accepted schedulers."
+    near = nearest(key, OWN[:4]) or nearest(key, sorted(settings))
+    return f"unknown keyword {key!r}.{near} Known: {', '.join(OWN[:4])}, and the settings of accepted schedulers."
 
 
 def native_class(config: Mapping[str, Any]) -> type:

@@ -51,19 +51,19 @@ class Scheduler(SchedulerMixin, ConfigMixin):
     another one, the state it asks about is what the pipeline gets next. ``timesteps`` has a line an evaluation; it is
     known beforehand by a dry run, and samplers that choose their times as they go are refused.
 
-    * **Times** are those of the first that is there: ``timesteps`` or ``sigmas`` of the call (many flow pipelines
+    * **Times** come from the first of these that is given: ``timesteps`` or ``sigmas`` of the call (many flow pipelines
       always give ``sigmas``), ``grid``, the sampler's own grid. Between the knots of a table the network is told a
       fraction. Own and named grids of a flow are moved by the config's shift, unless the moments of the data are
       given. ``mu`` is left aside by flows without ``use_dynamic_shifting``, since pipelines give it to all, and refused
       by other processes.
     * **The default solver's first step asks nothing** where the run starts far above the data's spread, and a pipeline
-      begins at the end of it: ``scale_model_input`` returns the state there. Of pipelines that do not call it the
-      network is asked about the noise itself, at that time, from which the belief hardly differs. On a grid that is not
-      its own such a step is asked about, as the pipeline wants it, and the output is not used.
+      begins at the end of it: ``scale_model_input`` returns the state there. Where a pipeline does not call that, the
+      network sees the noise itself at that timestep; its prediction hardly changes. On a grid that is not the solver's
+      own the pipeline calls its network at the first time too, and the output is not used.
     * **A first time without signal** (σ = 1 of a flow) is used by samplers that can; for others it is moved to
       the process's ``t_max``, 0.999 for a flow.
-    * **Moments** (mean and covariance of the data) make the default sampler better, and are given or taken as unknown:
-      mean 0 and one variance, 1 where the config is one of codes (a flow, the table of latent diffusion), else 0.41.
+    * **Moments** (mean and covariance of the data) make the default sampler more accurate on latents, and are given or
+      assumed: mean 0 and one variance, 1 for latents (a flow, or the ``scaled_linear`` table) and 0.41 for pixels.
       ``estimate_moments(pipe)`` estimates them once. They are not estimated on the way: a picture would depend on what
       was drawn beside and before it, and predictions under guidance are not of the data's law.
     * **Noise** of stochastic samplers is a function of a key and of the position in the batch. The key is drawn once a
@@ -78,8 +78,8 @@ class Scheduler(SchedulerMixin, ConfigMixin):
       a network that learns one is not used.
     * The class bears the name of the native scheduler of the config, by which a pipeline writes it down: a saved
       pipeline loads anywhere. ``Scheduler.from_config`` of its config brings sampler and grid back where they are not
-      named, but for a sampler that does not take the ``moments`` that are; ``moments``, and samplers of your own, must
-      be given again.
+      named, unless the saved sampler has no use for the ``moments`` or the ``guidance_scale`` that are given now: then
+      the default takes its place. ``moments``, and samplers of your own, must be given again.
 
     Args:
         sampler: a sampler or its registered name; the default solver if not given.

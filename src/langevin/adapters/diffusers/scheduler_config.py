@@ -1,4 +1,7 @@
-"""The config of a scheduler of diffusers: the process, what its network predicts, and the units of its times."""
+"""The config of the scheduler that ``Scheduler`` takes the place of: process, prediction, the units of a pipeline.
+
+``schedules.py`` reads the same files for a model that is loaded out of a pipeline.
+"""
 
 from __future__ import annotations
 

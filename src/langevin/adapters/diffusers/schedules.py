@@ -1,4 +1,7 @@
-"""What a scheduler's configuration says of the model: its process, what it predicts, how it is told the time."""
+"""What a scheduler's configuration says of the model that is loaded: its process, what it predicts, its times.
+
+``scheduler_config.py`` reads the same files for ``Scheduler``, which runs in a pipeline and needs the pipeline's units.
+"""
 
 from __future__ import annotations
 

@@ -72,10 +72,11 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
     .. math:: \frac{dz}{du} = -\frac{Δ}{S}, \quad z = \frac{y - m}{S},
               \quad Δ = (\hat x_0 - m) - \frac{λ}{S^2} (y - m)
 
-    Δ is what the network says beyond the Gaussian. It is written as W q with :math:`W = σ^2/S^4`, where q stays
-    regular at both ends; q is interpolated by a polynomial in the ``time_warp`` of the frame, and W times the
-    polynomial is integrated exactly. When a new value arrives, the last two steps are integrated again with it, at no
-    evaluation. See docs/remainder.md.
+    Δ is what the network says beyond the Gaussian. −Δ/S is written as W q with :math:`W = σ^2/S^{1 + r}`, r from 2.3 to
+    3.2 by what is known of the data, so that q stays regular at both ends; q is interpolated by a polynomial in the
+    ``time_warp`` of the frame, and W times the polynomial is integrated exactly. When a new value arrives, the last two
+    steps are integrated again with it, at no evaluation (not with noise, and under guidance above 2 not those that
+    begin above twice the data's spread). See docs/remainder.md.
 
     On its own grid (``default_grid``) the first step asks nothing: states far above the data's largest scale follow the
     Gaussian, and what that leaves out is added with the first value.
@@ -83,7 +84,8 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
     Args:
         frame: mean and covariance of the data; by default those that travel with the model, or an assumption if there
             are none.
-        order: of the interpolation, 1 to 4. At 4, sparse steps are a blend with order 3 (``blend``).
+        order: of the interpolation, 1 to 4; by default what ``order_under`` says of the guidance, 4 without. At 4,
+            sparse steps are a blend with order 3 (``blend``).
         guidance_scale: w of a guided belief, ≥ 1: it reaches beyond the data, and the frame is widened for it by √w. By
             default what the model says of itself.
         variance: assumed in every direction where nothing is known of the data.
@@ -92,7 +94,7 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
     """
 
     frame: GaussianFrame | None = None
-    order: int = 4
+    order: int | None = None
     eta: float = 0.0
     prefix: bool = True
     guidance_scale: float | None = None
@@ -100,7 +102,8 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
     needs = ScalarGaussian, "the Gaussian-remainder solver"
 
     def __post_init__(self) -> None:
-        check_integer("order", self.order, 1, 4)
+        if self.order is not None:
+            check_integer("order", self.order, 1, 4)
         check_numbers(eta=self.eta)
         if not 0.0 <= self.eta < math.inf:
             raise UserError(f"eta must be a finite number >= 0, got {self.eta}")
@@ -125,12 +128,19 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
             )
         found = frame or gaussian_frame(denoiser) or _assumed(size, self.variance)
         scale = (1 + denoiser.extrapolation) / 2 if self.guidance_scale is None else self.guidance_scale
-        return replace(self, frame=found.on(denoiser.device), guidance_scale=scale)
+        order = order_under(scale) if self.order is None else self.order
+        return replace(self, frame=found.on(denoiser.device), guidance_scale=scale, order=order)
 
     @property
     def wide(self) -> GaussianFrame:
         """The frame of guided states: that of the data, √w times as wide."""
         return _widened(self._known, self.guidance_scale or 1.0)
+
+    @property
+    def order_used(self) -> int:
+        """The order of the interpolation, which ``order`` or the guidance says; 2 at most with noise."""
+        order = order_under(self.guidance_scale or 1.0) if self.order is None else self.order
+        return min(order, 2) if self.eta else order
 
     @property
     def _known(self) -> GaussianFrame:
@@ -147,7 +157,7 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
     @property
     def history(self) -> int:
         """Values remembered: those of the stencils that the newest changes, and some for steps that leave out some."""
-        used = min(self.order, 2) - 1 if self.eta else self.order
+        used = self.order_used - 1 if self.eta else self.order_used
         return used + SPARE if used else 0
 
     def skips(self, process: ScalarGaussian, t: float, s: float, first: bool) -> bool:
@@ -174,7 +184,7 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
         check_upwards(t, s, self.eta)
         weight = NOISY if self.eta else time_warp(frame).density.weight
         again = LEVEL * self._known.std if (self.guidance_scale or 1.0) > STIFF else math.inf
-        rest = Remainder(frame, min(self.order, 2) if self.eta else self.order, self.eta, weight, again)
+        rest = Remainder(frame, self.order_used, self.eta, weight, again)
         variances, kappa, device = rest.variances, 1 + self.eta**2, frame.mean.device
         tensor = lambda a: torch.as_tensor(a, dtype=torch.float64, device=device)
         ends = torch.tensor([t, s], dtype=torch.float64)

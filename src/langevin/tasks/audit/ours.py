@@ -106,7 +106,9 @@ class Sampling(Subject):
         self.takes = frozenset() if self.sampler is None else frozenset({"generator"})
         if self.sampler is not None:
             self.sampler.check(self.process)
-            if self.order is None and isinstance(self.sampler, (Multistep, DPMSolver, GaussianRemainder)):
+            if self.order is None and isinstance(self.sampler, GaussianRemainder):
+                self.order = float(self.sampler.order_used)
+            elif self.order is None and isinstance(self.sampler, (Multistep, DPMSolver)):
                 self.order = float(self.sampler.order)  # of convergence, which ``order`` is not of every sampler
 
     def grid(self, how: Run) -> Tensor:
