@@ -168,7 +168,7 @@ def table(lesson: Lesson, path: str, samples: int, steps: int) -> Table:
         f"LoRA of rank 8, prior {PRIOR}": {**prior, "lora": 8, "layers": ("all",)},
         "LoRA of rank 8, no prior": {"lora": 8, "layers": ("all",)},
     }
-    shown = Table("what learned", "threes in the new style", "Fréchet of the others", "ratio", "minutes", box=None)
+    shown = Table("what learned", "drawn in the new style", "Fréchet of the others", "ratio", "minutes", box=None)
     first = 0.0
     for name, start in ways.items():
         model, minutes = base, ""
