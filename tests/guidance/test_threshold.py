@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 
-from langevin import UserError, processes, worlds
+from langevin import Noise, UserError, processes, worlds
 from langevin.denoisers import clamp
 from langevin.guidance import classifier_free, threshold
+from langevin.guidance.threshold import upper_quantile
 from laws.table import mixture
 
 WORLD = mixture(16)
@@ -68,3 +69,16 @@ REFUSED = [
 def test_refusals(call, message):
     with pytest.raises(UserError, match=message):
         call()
+
+
+@pytest.mark.parametrize("share", [1e-3, 0.25, 0.5, 0.9, 0.995, 0.9999, 1.0])
+@pytest.mark.parametrize("size", [1, 2, 7, 3072])
+def test_the_quantile_is_that_of_torch(share: float, size: int) -> None:
+    """Of the largest values alone, to the rounding of one interpolation."""
+    values = Noise(0, 3).normal((size,)).abs()
+    torch.testing.assert_close(upper_quantile(values, share), torch.quantile(values, share, dim=1), rtol=1e-12, atol=0)
+
+
+def test_the_quantile_of_more_numbers_than_torch_takes() -> None:
+    values = torch.arange(2**24 + 1.0, dtype=torch.float64)[None]
+    assert float(upper_quantile(values, 0.9999)) == pytest.approx(0.9999 * 2**24, rel=1e-12)
