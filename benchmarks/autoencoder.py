@@ -20,7 +20,7 @@ def main(path: str, picture: str | None = None) -> None:
     source = dict(codec.data.source)
     dataset = data.load(source.pop("source"), **source)
     held = dataset.test.all()["x"]
-    for name, x in (("training", dataset.train.plain(torch.arange(len(held)))), ("held-out", held)):
+    for name, x in (("training", dataset.train.plain(torch.arange(len(held)))["x"]), ("held-out", held)):
         print(f"{name}, {len(x)} images: {likelihood.latent_bound(codec, x)}")
     mean = codec.encode(held).mean
     error = float((codec.decode(mean).mean.clamp(codec.data.low, codec.data.high) - held).square().mean())

@@ -158,8 +158,8 @@ def trained(
     name = grid or ("linspace" if isinstance(process, processes.DDPM) else "karras")
     labels = torch.arange(n) % max(len(dataset.info.classes), 1)
     denoiser = denoiser.given(label=labels) if "label" in denoiser.conditions() else denoiser
-    held = dataset.test.plain(torch.arange(len(dataset.test))).flatten(1).double()
-    real = dataset.train.plain(torch.arange(len(dataset.train))).flatten(1).double()
+    held = dataset.test.all()["x"].flatten(1).double()
+    real = dataset.train.all()["x"].flatten(1).double()
     figure = lambda x: langevin.metrics.frechet_distance(x, held)
     found: dict[str, list[float]] = {}
     for eta in ETAS:

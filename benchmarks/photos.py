@@ -89,7 +89,7 @@ def main(settings: Settings, more: list[str]) -> None:
     if process.returncode:
         sys.exit(process.returncode)
     took = time.monotonic() - begun
-    x = data.load(photos, size=settings.size).train.plain(torch.arange(min(16, settings.count // 2)))
+    x = data.load(photos, size=settings.size).train.plain(torch.arange(min(16, settings.count // 2)))["x"]
     real = run / "photographs.png"
     training.image_grid(x, 8, low=-1.0, high=1.0).save(real)
     print(f"announced  {announced}\ntook       {duration(took)}, done at {time.strftime('%H:%M')}")

@@ -30,8 +30,8 @@ from langevin.data.avatars import (
     held_out,
     pictures,
 )
-from langevin.data.catalogue import CATALOGUE
 from langevin.data.dataset import limited
+from langevin.data.entry import CATALOGUE
 from langevin.nn.text import decode_text
 
 PLAIN = Avatar("train", "pale", "bob", "red", "none", "none", "smiling", "hoodie", "blue", "white")

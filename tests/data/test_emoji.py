@@ -11,8 +11,8 @@ import torch
 
 from langevin import UserError, data
 from langevin.data import emoji, packages, svg
-from langevin.data.catalogue import CATALOGUE, packages_of
 from langevin.data.dataset import limited
+from langevin.data.entry import CATALOGUE, packages_of
 from langevin.nn.text import decode_text
 
 SQUARE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><path fill="#c81e28" d="M0 0h4v8H0z"/></svg>'

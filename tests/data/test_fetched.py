@@ -19,7 +19,7 @@ from langevin import UserError, data
 from langevin._registry import methods
 from langevin.cli.entry import main
 from langevin.data import brain, packages
-from langevin.data.catalogue import CATALOGUE, packages_of
+from langevin.data.entry import CATALOGUE, packages_of
 from langevin.data.packages import PACKAGES, Package
 from langevin.report.sheet import LINES, sheet, wrapped
 

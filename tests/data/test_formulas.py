@@ -9,8 +9,8 @@ import pytest
 
 from langevin import UserError, data
 from langevin.data import formulas as made_of
-from langevin.data.catalogue import CATALOGUE
 from langevin.data.dataset import limited
+from langevin.data.entry import CATALOGUE
 from langevin.data.formulas import NESTED, TEST, TRAIN, formulas_in_order, pictures, render
 from langevin.nn.text import decode_text
 

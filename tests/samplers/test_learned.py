@@ -211,6 +211,17 @@ def test_a_step_that_is_not_in_the_table_is_of_order_one():
         torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_the_frame_is_as_wide_as_it_was_learned_in(known):
+    """1.5 times the standard deviations of the model's moments, or of those that were assumed: a variance of 0.3."""
+    process = processes.VP()
+    denoiser = worlds.ring().denoiser(process)
+    frame = langevin.denoisers.gaussian_frame(denoiser) if known else None
+    own = LearnedSolver(a_table(process), made_for(process, frame, widened=1.5)).for_model(denoiser).frame
+    expected = frame.variances if known else torch.full((2,), 0.3, dtype=torch.float64)
+    torch.testing.assert_close(own.variances, 2.25 * expected)
+
+
 def test_json_there_and_back():
     process = processes.DDPM()
     sampler = LearnedSolver(

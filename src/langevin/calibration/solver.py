@@ -23,8 +23,8 @@ from ..models.solvers import name_of
 from ..numerics.frame import GaussianFrame
 from ..processes import ScalarGaussian, grids, require
 from ..samplers import LearnedSolver, sample, solver_to_dict
+from ..samplers.gaussian.guided import widening
 from ..samplers.gaussian.noise_grid import remainder_times
-from ..samplers.gaussian.solver import widening
 from ..samplers.learned.file_format import WIDEST
 from ..samplers.learned.sampler import NARROWEST, SolverUse
 from ..samplers.learned.steps import LearnedSteps
@@ -102,7 +102,8 @@ def tune(
         flat, variance = (torch.full((size,), v, dtype=torch.float64) for v in assumed)
         frame = GaussianFrame(flat, variance, spectral=False)
     widened = min(widening((1 + denoiser.extrapolation) / 2), WIDEST)
-    frame = frame.floor_variances(NARROWEST).widened(widened).on(denoiser.device)
+    frame = frame.floor_variances(NARROWEST).on(denoiser.device)
+    frame = replace(frame, variances=widened**2 * frame.variances)
     trainer = SolverTrainer(train, validation, batch, bar, rounds)
     starts = [Learner.at(process, frame, u, clean) for u in _grids(process, steps, frame)]
     table = trainer.learn(trainer.choose(starts)).table()

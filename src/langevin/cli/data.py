@@ -58,7 +58,7 @@ def _list() -> None:
     from rich.table import Table
 
     from .._registry import methods
-    from ..data.catalogue import packages_of
+    from ..data.entry import packages_of
     from ..storage.untrusted import amount
 
     table = Table.grid("name", "what it is", padding=(0, 2))
@@ -74,7 +74,7 @@ def _list() -> None:
 
 def _get(name: str) -> None:
     from .._registry import methods
-    from ..data.catalogue import packages_of
+    from ..data.entry import packages_of
     from ..data.packages import package
     from ..report import Bar
     from ..storage.untrusted import amount

@@ -19,8 +19,8 @@ from .._registry import register
 from ..distributions import Noise
 from ..numerics.streams import Stream
 from . import svg
-from .catalogue import Entry
 from .dataset import Dataset, Options
+from .entry import Entry
 from .made import chosen, code_of, drawn_set, side_of, stacked
 from .packages import package
 

@@ -14,8 +14,8 @@ from .._errors import UserError
 from .._registry import register
 from ..distributions import Noise
 from ..numerics.streams import Stream
-from .catalogue import Entry
 from .dataset import Dataset, Examples, Options, assemble, subset
+from .entry import Entry
 from .packages import package
 
 MEMBER = "nilearn/datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"

@@ -11,8 +11,8 @@ from torch import Tensor
 from .._errors import UserError
 from .._registry import register
 from . import _hash
-from .catalogue import Entry
 from .dataset import Dataset, Examples, Options, assemble, subset
+from .entry import Entry
 
 SPLIT_SEED = 0
 CLASSES = tuple(str(k) for k in range(10))

@@ -11,8 +11,8 @@ from .._errors import UserError
 from .._registry import register
 from ..distributions import Noise
 from ..numerics.streams import Stream
-from .catalogue import Entry
 from .dataset import Dataset, Examples, Options, assemble
+from .entry import Entry
 
 TRAIN, TEST = 5_000, 500
 SEED = 0

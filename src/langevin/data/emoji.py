@@ -14,8 +14,8 @@ import numpy as np
 
 from .._registry import register
 from . import _hash, svg
-from .catalogue import Entry
 from .dataset import Dataset, Options
+from .entry import Entry
 from .made import chosen, code_of, drawn_set, side_of, stacked
 from .packages import package
 

@@ -11,8 +11,8 @@ import numpy as np
 from .._errors import UserError
 from .._registry import register
 from . import _hash
-from .catalogue import Entry
 from .dataset import Dataset, Options
+from .entry import Entry
 from .made import chosen, code_of, drawn_set, side_of, stacked
 
 TRAIN, TEST = 5_000, 500

@@ -19,8 +19,8 @@ from ..numerics.streams import Stream
 from . import _hash
 from . import faces as _faces
 from ._progress import track
-from .catalogue import Entry
 from .dataset import Dataset, Options
+from .entry import Entry
 from .faces import CHARACTERS, FACES, LONG_SIDE, MARGIN, Face, digest, system_faces
 from .made import chosen, code_of, drawn_set, side_of
 

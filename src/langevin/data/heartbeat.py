@@ -6,8 +6,8 @@ import torch
 
 from .._errors import UserError
 from .._registry import register
-from .catalogue import Entry
 from .dataset import Dataset, Examples, Options, assemble, subset
+from .entry import Entry
 
 LENGTH, PERIOD = 20, 5
 COUNT = 10_000

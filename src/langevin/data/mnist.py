@@ -11,9 +11,9 @@ import torch
 from .._errors import UserError
 from .._registry import register
 from . import _hash
-from .catalogue import Entry
 from .dataset import Dataset, Examples, Options, assemble, subset
 from .digits import CLASSES, SPLIT_SEED, pixel_options
+from .entry import Entry
 from .packages import package
 
 

@@ -11,8 +11,8 @@ import torch
 
 from .._errors import UserError
 from .._registry import register
-from .catalogue import Entry
 from .dataset import Dataset, Examples, Options, assemble, subset
+from .entry import Entry
 
 TRAIN, TEST = 20_000, 5_000
 SEED = 0

@@ -12,8 +12,8 @@ import torch
 from .._errors import UserError
 from .._registry import register
 from . import _hash
-from .catalogue import Entry
 from .dataset import HELD_OUT, Dataset, Examples, Options, assemble, subset
+from .entry import Entry
 from .heartbeat import fixed
 
 LENGTH = 32

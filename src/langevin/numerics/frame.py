@@ -271,10 +271,6 @@ class GaussianFrame:
             return self
         return replace(self, variances=self.variances.clamp_min(least))
 
-    def widened(self, factor: float) -> GaussianFrame:
-        """The frame with standard deviations ``factor`` times as large."""
-        return self if factor == 1 else replace(self, variances=self.variances * factor**2)
-
     def on(self, device: torch.device) -> GaussianFrame:
         """The same frame on a device."""
         if self.mean.device == device:

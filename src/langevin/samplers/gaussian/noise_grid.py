@@ -72,8 +72,8 @@ PLANE = EvaluationDensity(
 UNKNOWN = EvaluationDensity(2.27, 1.22, 0.219, (-0.057, 0.0), (1.51, 0.0), (2.5, 0.565), Weight(2, 2.33), (12.0, 16.1))
 """For a spread alone: finer and coarser structure than it must be allowed for."""
 
-NOISY = Weight(2, 2)
-"""W with noise."""
+CONSTANT = Weight(2, 2)
+"""W with noise, and under guidance, where x̂_0 goes to a mean that is not the data's: q is then constant far out."""
 
 
 class TimeWarp:

@@ -23,8 +23,9 @@ from ...processes import Process, ScalarGaussian, require
 from ..linear.ddim import check_upwards
 from ..linear.step import combine, earlier
 from ..loop import OnGrid, Sampler, State, check_shared_time
+from .guided import corrected_below, order_under, widened
 from .integrals import Remainder
-from .noise_grid import NOISY, PURE, remainder_times, time_warp
+from .noise_grid import CONSTANT, PURE, remainder_times, time_warp
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,22 +73,17 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
     .. math:: \frac{dz}{du} = -\frac{Δ}{S}, \quad z = \frac{y - m}{S},
               \quad Δ = (\hat x_0 - m) - \frac{λ}{S^2} (y - m)
 
-    Δ is what the network says beyond the Gaussian. −Δ/S is written as W q with :math:`W = σ^2/S^{1 + r}`, r from 2.3 to
-    3.2 by what is known of the data, so that q stays regular at both ends; q is interpolated by a polynomial in the
-    ``time_warp`` of the frame, and W times the polynomial is integrated exactly. When a new value arrives, the last two
-    steps are integrated again with it, at no evaluation (not with noise, and under guidance above 2 not those that
-    begin above twice the data's spread). See docs/remainder.md.
-
+    Δ is what the network says beyond the Gaussian. −Δ/S is written as W q with :math:`W = σ^2/S^{1 + r}`, r from 2 to
+    3.2 by what is known, so that q stays regular at both ends; q is interpolated by a polynomial in the ``time_warp``
+    of the frame, and W times the polynomial is integrated exactly. When a new value arrives, the last two steps are
+    integrated again with it, at no evaluation; not with noise, nor where ``guided`` says so. See docs/remainder.md.
     On its own grid (``default_grid``) the first step asks nothing: states far above the data's largest scale follow the
     Gaussian, and what that leaves out is added with the first value.
 
     Args:
-        frame: mean and covariance of the data; by default those that travel with the model, or an assumption if there
-            are none.
-        order: of the interpolation, 1 to 4; by default what ``order_under`` says of the guidance, 4 without. At 4,
-            sparse steps are a blend with order 3 (``blend``).
-        guidance_scale: w of a guided belief, ≥ 1: it reaches beyond the data, and the frame is widened for it by √w. By
-            default what the model says of itself.
+        frame: mean and covariance of the data; by default those that travel with the model, or an assumption.
+        order: of the interpolation, 1 to 4; by default 4, blended with 3 on sparse grids, and less under guidance.
+        guidance_scale: w of a guided belief, ≥ 1 (``guided``); by default what the model says of itself.
         variance: assumed in every direction where nothing is known of the data.
         eta: share of the reverse SDE's noise, ≥ 0; with noise the order is at most 2, and nothing is integrated again.
         prefix: whether a first step from noise alone asks nothing.
@@ -104,20 +100,13 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
     def __post_init__(self) -> None:
         if self.order is not None:
             check_integer("order", self.order, 1, 4)
-        check_numbers(eta=self.eta)
-        if not 0.0 <= self.eta < math.inf:
-            raise UserError(f"eta must be a finite number >= 0, got {self.eta}")
+        scale = 1.0 if self.guidance_scale is None else self.guidance_scale
+        for name, value, least in (("eta", self.eta, 0), ("guidance_scale", scale, 1)):
+            check_numbers(**{name: value})
+            if not least <= value < math.inf:
+                raise UserError(f"{name} must be a finite number >= {least}, got {value}")
         if self.frame is not None:
-            check_instance(
-                "frame", self.frame, GaussianFrame, "a GaussianFrame, as samplers.estimate_moments makes one"
-            )
-        if self.guidance_scale is not None:
-            check_numbers(guidance_scale=self.guidance_scale)
-            if not 1.0 <= self.guidance_scale < math.inf:
-                raise UserError(f"guidance_scale must be a finite number >= 1, got {self.guidance_scale}")
-        check_numbers(variance=self.variance)
-        if not 0.0 < self.variance < math.inf:
-            raise UserError(f"variance must be a finite number > 0, got {self.variance}")
+            check_instance("frame", self.frame, GaussianFrame, "a GaussianFrame; samplers.estimate_moments makes one")
 
     def for_model(self, denoiser: Denoiser) -> GaussianRemainder:
         """The solver with the frame of this model's data, unless it has its own."""
@@ -134,17 +123,12 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
     @property
     def wide(self) -> GaussianFrame:
         """The frame of guided states: that of the data, √w times as wide."""
-        return _widened(self._known, self.guidance_scale or 1.0)
+        return widened(self.frame or _assumed(1, self.variance), self.guidance_scale or 1.0)
 
     @property
     def order_used(self) -> int:
         """The order of the interpolation, which ``order`` or the guidance says; 2 at most with noise."""
-        order = order_under(self.guidance_scale or 1.0) if self.order is None else self.order
-        return min(order, 2) if self.eta else order
-
-    @property
-    def _known(self) -> GaussianFrame:
-        return self.frame or _assumed(1, self.variance)
+        return min(self.order or order_under(self.guidance_scale or 1.0), 2 if self.eta else 4)
 
     def default_grid(self, process: Process, steps: int) -> Tensor:
         check_integer("steps", steps, 1)
@@ -182,9 +166,9 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
         """The step from t to s, with q known at ``past``, newest first."""
         frame = self.wide
         check_upwards(t, s, self.eta)
-        weight = NOISY if self.eta else time_warp(frame).density.weight
-        again = LEVEL * self._known.std if (self.guidance_scale or 1.0) > STIFF else math.inf
-        rest = Remainder(frame, self.order_used, self.eta, weight, again)
+        w = self.guidance_scale or 1.0
+        weight = CONSTANT if self.eta or w > 1 else time_warp(frame).density.weight
+        rest = Remainder(frame, self.order_used, self.eta, weight, corrected_below(frame, w))
         variances, kappa, device = rest.variances, 1 + self.eta**2, frame.mean.device
         tensor = lambda a: torch.as_tensor(a, dtype=torch.float64, device=device)
         ends = torch.tensor([t, s], dtype=torch.float64)
@@ -231,40 +215,6 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
         if k.std is not None:
             c = c + k.std * frame.basis.to(noise.normal(tuple(x.shape[1:])).to(c).reshape(c.shape))
         return State(frame.back(c, k.alpha[1]).to(x).reshape(x.shape), s, memory, belief)
-
-
-ORDERS = ((1.0, 4), (2.0, 3), (math.inf, 2))
-"""The order of the interpolation up to so much guidance."""
-
-STIFF = 2.0
-"""Beyond this guidance scale steps far above the data are not integrated again."""
-
-LEVEL = 2.0
-"""Those that begin above this many times the data's spread."""
-
-
-def order_under(guidance_scale: float) -> int:
-    """The order of the interpolation under guidance, 2 beyond a scale of 2 (arXiv:2211.01095 §5).
-
-    What is interpolated varies faster under guidance, and a polynomial of high order through points that are too far
-    apart swings between them: on exact worlds at scale 4, order 4 is up to 30 times as far off as order 3.
-    """
-    return next(order for most, order in ORDERS if guidance_scale <= most + 1e-9)
-
-
-def widening(guidance_scale: float) -> float:
-    """How many times as wide the frame of guided states is as that of the data, √w.
-
-    At much noise a guided belief is m + w (m_k − m), where that of the data is m, and spreads w times as far as the
-    means of the conditions do; at little noise it is on the data's own scale. See docs/remainder.md.
-    """
-    return math.sqrt(guidance_scale)
-
-
-@lru_cache(maxsize=64)
-def _widened(frame: GaussianFrame, guidance_scale: float) -> GaussianFrame:
-    """Kept, since what is made for a frame is."""
-    return frame.widened(widening(guidance_scale))
 
 
 def _ratio(process: ScalarGaussian, t: float) -> float:
