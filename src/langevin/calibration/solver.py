@@ -23,7 +23,7 @@ from ..models.solvers import name_of
 from ..numerics.frame import GaussianFrame
 from ..processes import ScalarGaussian, grids, require
 from ..samplers import LearnedSolver, sample, solver_to_dict
-from ..samplers.gaussian.guided import widening
+from ..samplers.gaussian.guided import widen, widening
 from ..samplers.gaussian.noise_grid import remainder_times
 from ..samplers.learned.file_format import WIDEST
 from ..samplers.learned.sampler import NARROWEST, SolverUse
@@ -102,8 +102,7 @@ def tune(
         flat, variance = (torch.full((size,), v, dtype=torch.float64) for v in assumed)
         frame = GaussianFrame(flat, variance, spectral=False)
     widened = min(widening((1 + denoiser.extrapolation) / 2), WIDEST)
-    frame = frame.floor_variances(NARROWEST).on(denoiser.device)
-    frame = replace(frame, variances=widened**2 * frame.variances)
+    frame = widen(frame.floor_variances(NARROWEST), widened).on(denoiser.device)
     trainer = SolverTrainer(train, validation, batch, bar, rounds)
     starts = [Learner.at(process, frame, u, clean) for u in _grids(process, steps, frame)]
     table = trainer.learn(trainer.choose(starts)).table()

@@ -25,7 +25,7 @@ def order_under(guidance_scale: float) -> int:
     """The order of the interpolation under guidance, 2 beyond a scale of 2 (arXiv:2211.01095 §5).
 
     What is interpolated varies faster under guidance, and a polynomial of high order through points that are too far
-    apart swings between them: on exact worlds at scale 4, order 4 is up to 30 times as far off as order 3.
+    apart swings between them.
     """
     return next(order for most, order in ORDERS if guidance_scale <= most + 1e-9)
 
@@ -39,10 +39,15 @@ def widening(guidance_scale: float) -> float:
     return math.sqrt(guidance_scale)
 
 
+def widen(frame: GaussianFrame, factor: float) -> GaussianFrame:
+    """The frame with standard deviations ``factor`` times as large."""
+    return frame if factor == 1 else replace(frame, variances=factor**2 * frame.variances)
+
+
 @lru_cache(maxsize=64)
-def widened(frame: GaussianFrame, guidance_scale: float) -> GaussianFrame:
+def guided_frame(frame: GaussianFrame, guidance_scale: float) -> GaussianFrame:
     """The frame of guided states; the same object each time, since grids are kept by frames."""
-    return replace(frame, variances=frame.variances * widening(guidance_scale) ** 2) if guidance_scale > 1 else frame
+    return widen(frame, widening(guidance_scale))
 
 
 def corrected_below(wide: GaussianFrame, guidance_scale: float) -> float:

@@ -23,7 +23,7 @@ from ...processes import Process, ScalarGaussian, require
 from ..linear.ddim import check_upwards
 from ..linear.step import combine, earlier
 from ..loop import OnGrid, Sampler, State, check_shared_time
-from .guided import corrected_below, order_under, widened
+from .guided import corrected_below, guided_frame, order_under
 from .integrals import Remainder
 from .noise_grid import CONSTANT, PURE, remainder_times, time_warp
 
@@ -101,7 +101,7 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
         if self.order is not None:
             check_integer("order", self.order, 1, 4)
         scale = 1.0 if self.guidance_scale is None else self.guidance_scale
-        for name, value, least in (("eta", self.eta, 0), ("guidance_scale", scale, 1)):
+        for name, value, least in (("eta", self.eta, 0), ("guidance_scale", scale, 1), ("variance", self.variance, 0)):
             check_numbers(**{name: value})
             if not least <= value < math.inf:
                 raise UserError(f"{name} must be a finite number >= {least}, got {value}")
@@ -123,7 +123,7 @@ class GaussianRemainder(OnGrid[ScalarGaussian]):
     @property
     def wide(self) -> GaussianFrame:
         """The frame of guided states: that of the data, √w times as wide."""
-        return widened(self.frame or _assumed(1, self.variance), self.guidance_scale or 1.0)
+        return guided_frame(self.frame or _assumed(1, self.variance), self.guidance_scale or 1.0)
 
     @property
     def order_used(self) -> int:

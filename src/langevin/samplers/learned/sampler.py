@@ -17,6 +17,7 @@ from ...denoisers import Denoiser, gaussian_frame
 from ...distributions import Noise
 from ...numerics.frame import GaussianFrame
 from ...processes import Process, ScalarGaussian, require
+from ..gaussian.guided import widen
 from ..loop import OnGrid, Sampler, State, check_shared_time
 from .steps import LearnedSteps, Place
 from .table import SolverTable
@@ -163,8 +164,8 @@ class LearnedSolver(OnGrid[ScalarGaussian]):
             if not all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(use.frame, (known.std, known.largest))):
                 raise UserError(f"a learned solver was learned with other data than {known}; tune again")
         frame = GaussianFrame.unknown(size) if known is None else known.floor_variances(NARROWEST)
-        width = 1.0 if use is None else use.widened
-        return replace(self, frame=replace(frame, variances=width**2 * frame.variances).on(denoiser.device))
+        frame = widen(frame, 1.0 if use is None else use.widened)
+        return replace(self, frame=frame.on(denoiser.device))
 
     def plan(self, process: ScalarGaussian, grid: Tensor) -> Sampler:
         if self.table is None or self.frame is None:
