@@ -99,3 +99,16 @@ def test_the_bound_is_told_by_the_guidance() -> None:
         for scale in (1.0, 2.0, 2.5):
             GaussianRemainder(frame, 2, guidance_scale=scale).coefficients(process, 0.1, (0.2,), None, 0.05)
     assert seen == [math.inf, math.inf, pytest.approx(2 * math.sqrt(0.5))]
+
+
+def test_the_error_under_guidance_falls_as_the_square_of_the_steps() -> None:
+    """Twice the steps leave a quarter at order 2; 3 is the bound. With the weight of unguided data it is 1.3.
+
+    The path is taken by 400 steps, which leaves a hundredth of the error of 40.
+    """
+    guided = classifier_free(mixture(2).denoiser(processes.VP()), label=1, guidance_scale=3.0)
+    noise = Noise(5, 32)
+    run = lambda steps: langevin.sample(guided, noise=noise, steps=steps)
+    end = run(400)
+    coarse, fine = ((run(steps) - end).norm(dim=1).median() for steps in (20, 40))
+    assert coarse > 3 * fine
