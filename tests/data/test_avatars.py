@@ -21,6 +21,7 @@ from langevin.data.avatars import (
     GROUNDS,
     HAIR,
     HAIR_COLOURS,
+    PLACES,
     SKINS,
     TEST,
     TRAIN,
@@ -29,6 +30,7 @@ from langevin.data.avatars import (
     drawing,
     held_out,
     pictures,
+    places,
 )
 from langevin.data.dataset import limited
 from langevin.data.entry import CATALOGUE
@@ -141,3 +143,26 @@ def test_data(parts):
 def test_refusals(wrong):
     with pytest.raises(UserError, match="in colour and whole, with a size of 16 to 64"):
         data.load("avatars", **wrong)
+
+
+def test_places_have_the_colours_of_their_parts(parts):
+    """Most pixels of a place show the colour of its part, to the rounding of colours (1) and shadows (10).
+
+    Anti-aliased edges are mixtures, and shadows lie over some of the skin and clothes: the median is neither.
+    """
+    shown = avatars_at(torch.tensor([0, 7, 4_000, 4_399]))
+    x, found = pictures(shown, parts, 64, progress=False), places(shown, parts, 64, progress=False)
+    assert found.shape == (4, 64, 64)
+    for one, picture, place in zip(shown, torch.from_numpy(x).double(), found):
+        colours = {
+            "background": GROUNDS[one.background],
+            "skin": SKINS[one.skin],
+            "hair": HAIR_COLOURS[one.hair_colour],
+            "clothes": CLOTHES_COLOURS[one.clothes_colour],
+        }
+        for name, colour in colours.items():
+            here = picture[:, place == PLACES.index(name)]
+            assert here.shape[1] > 20
+            away = (here - torch.tensor(ImageColor.getrgb(colour)).double()[:, None]).abs().amax(0)
+            assert float(away.median()) <= 10, (name, one)
+        assert 5 < int((place == PLACES.index("other")).sum()) < 1000

@@ -166,27 +166,33 @@ def _one(options: Sequence[T], u: float) -> T:
     return options[int(u * len(options))]
 
 
-def drawing(avatar: Avatar, parts: Mapping[str, bytes]) -> str:
+def drawing(avatar: Avatar, parts: Mapping[str, bytes], fills: Mapping[str, str] | None = None) -> str:
     """The SVG of a face, square.
 
     Args:
         avatar: what it is to be.
         parts: files of the package by their path below its parts, without the suffix.
+        fills: the colours of ``skin``, ``hair`` (and beard) and ``clothes``, if not those of the face.
     """
+    fills = fills or {
+        "skin": SKINS[avatar.skin],
+        "hair": HAIR_COLOURS[avatar.hair_colour],
+        "clothes": CLOTHES_COLOURS[avatar.clothes_colour],
+    }
     mouth, eyes, eyebrows = EXPRESSIONS[avatar.expression]
     face = _Part(parts, "styles/transparent")
-    face.fill("Skin-Color", SKINS[avatar.skin])
+    face.fill("Skin-Color", fills["skin"])
     clothes = _Part(parts, f"clothes/{CLOTHES[avatar.clothes][0]}")
-    clothes.fill("Fabric-Color", CLOTHES_COLOURS[avatar.clothes_colour])
+    clothes.fill("Fabric-Color", fills["clothes"])
     face.put("Clothing", clothes)
     for place, name in (("Mouth", f"mouth/{mouth}"), ("Nose", "nose/default"), ("Eyes", f"eyes/{eyes}")):
         face.put(place, _Part(parts, name))
     face.put("Eyebrow", _Part(parts, f"eyebrows/{eyebrows}"))
     top = _Part(parts, f"top/hair/{HAIR[avatar.hair][0]}")
-    top.fill("Hair-Color", HAIR_COLOURS[avatar.hair_colour])
+    top.fill("Hair-Color", fills["hair"])
     if beard := BEARDS[avatar.beard][0]:
         grown = _Part(parts, f"facial_hair/{beard}")
-        grown.fill("Facial-Hair-Color", HAIR_COLOURS[avatar.hair_colour])
+        grown.fill("Facial-Hair-Color", fills["hair"])
         top.put("Facial-Hair", grown)
     if glasses := GLASSES[avatar.glasses][0]:
         top.put("Accessory", _Part(parts, f"accessories/{glasses}"))
@@ -240,6 +246,34 @@ def pictures(shown: Sequence[Avatar], parts: Mapping[str, bytes], side: int, pro
 
     frames = (svg.render(drawing(one, parts), side, GROUNDS[one.background]) for one in shown)
     return stacked(frames, len(shown), "avatars", progress)
+
+
+PLACES = ("background", "skin", "hair", "clothes", "other")
+"""What a pixel of a face can show, the classes of :func:`places`; ``other`` is eyes, mouth, glasses and so on."""
+
+
+def places(shown: Sequence[Avatar], parts: Mapping[str, bytes], side: int, progress: bool = True) -> Tensor:
+    """What most of each pixel shows, int64 ``(N, side, side)``, an index into ``PLACES``.
+
+    How much of a pixel a part covers is how much the pixel changes with the part's colour: each face is drawn once all
+    in black, once with its skin, hair and clothes in red, green and blue, and once on white.
+
+    Args:
+        shown: the faces.
+        parts: as :func:`read_parts` gives them.
+        side: of the pictures, in pixels.
+        progress: whether to show a bar.
+    """
+    black = dict.fromkeys(("skin", "hair", "clothes"), "#000000")
+    primary = {"skin": "#ff0000", "hair": "#00ff00", "clothes": "#0000ff"}
+
+    def drawn(one: Avatar) -> np.ndarray:
+        draw = lambda fills, ground: svg.render(drawing(one, parts, fills), side, ground).astype(np.int16)
+        dark, coloured, bright = draw(black, "#000000"), draw(primary, "#000000"), draw(black, "#ffffff")
+        covered = np.concatenate([(bright - dark)[:1], coloured - dark])
+        return np.concatenate([covered, 255 - covered.sum(0, keepdims=True)]).argmax(0).astype(np.uint8)
+
+    return torch.from_numpy(stacked(map(drawn, shown), len(shown), "places", progress)).long()
 
 
 @register(

@@ -79,6 +79,13 @@ WORDINGS = (
 )
 
 
+def place_of(across: float, down: float) -> str:
+    """The name of a place, such as ``top left``, or ``middle``: shares of the side, from the left and from the top."""
+    name = lambda v, low, high: low if v < MIDDLE[0] else high if v > MIDDLE[1] else ""
+    words = name(down, "top", "bottom"), name(across, "left", "right")
+    return " ".join(word for word in words if word) or "middle"
+
+
 @dataclass(frozen=True)
 class Glyph:
     """What an example shows, in words and in numbers.
@@ -115,9 +122,7 @@ class Glyph:
     @property
     def place(self) -> str:
         """Where the character stands, such as ``top left``, or ``middle``."""
-        name = lambda v, low, high: low if v < MIDDLE[0] else high if v > MIDDLE[1] else ""
-        words = name(self.down, "top", "bottom"), name(self.across, "left", "right")
-        return " ".join(word for word in words if word) or "middle"
+        return place_of(self.across, self.down)
 
     @property
     def attributes(self) -> dict[str, str]:

@@ -5,6 +5,20 @@ from __future__ import annotations
 from . import compare, compress, edit, restore
 from .anomaly import Anomaly, anomaly, auroc
 from .attack import pgd
+from .diffusion_features import DiffusionFeatures, fit_classifier, fit_segmenter
 from .purify import purify
 
-__all__ = ["Anomaly", "anomaly", "auroc", "compare", "compress", "edit", "pgd", "purify", "restore"]
+__all__ = [
+    "Anomaly",
+    "DiffusionFeatures",
+    "anomaly",
+    "auroc",
+    "compare",
+    "compress",
+    "edit",
+    "fit_classifier",
+    "fit_segmenter",
+    "pgd",
+    "purify",
+    "restore",
+]
