@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from said import Run
+
+from langevin import calibration
 
 QUICK = ["-n", 8, "--minutes", 0.03]
 
@@ -17,6 +21,13 @@ QUICK = ["-n", 8, "--minutes", 0.03]
 def copy(model: Path, tmp_path: Path) -> Path:
     """The tiny model in a place of its own."""
     return Path(shutil.copytree(model, tmp_path / "model"))
+
+
+def set_errors(file: Path, after: float = 0.1) -> None:
+    """The file as after a longer time, or as of another model: of a default whose error is 0.2."""
+    held = json.loads(file.read_text())
+    held["errors"] = {"before": 0.2, "after": after}
+    file.write_text(json.dumps(held))
 
 
 def drawn(folder: Path) -> tuple[np.ndarray, dict]:
@@ -33,8 +44,8 @@ def test_tune_writes_a_file_that_sample_takes(langevin: Run, copy: Path, tmp_pat
     assert (
         f"{held['errors']['after']:.4f} of the data's size, {held['errors']['before']:.4f} by the default" in said.out
     )
-    assert f"langevin sample {copy} --steps 3 -n 64" in said.out
     assert held["made"]["trained_steps"] == 3
+    set_errors(file)
     plain = ["sample", copy, "-n", 12]
     assert langevin(*plain, "--steps", 3, "--out", tmp_path / "tuned").code == 0
     x, record = drawn(tmp_path / "tuned")
@@ -55,18 +66,41 @@ def test_tune_writes_a_file_that_sample_takes(langevin: Run, copy: Path, tmp_pat
     assert "(sampler learned)" in langevin(*plain, "--steps", 3, "--out", tmp_path / "again").out
 
 
+def test_what_gained_nothing_is_not_taken(
+    langevin: Run, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither said to be of use, nor picked: only what is nearer than the default is."""
+    real = calibration.tune_model
+
+    def tuned(*given: Any, **named: Any) -> Any:
+        sampler, file = real(*given, **named)
+        return replace(sampler, use=replace(sampler.use, errors=(0.2, after))), file
+
+    monkeypatch.setattr(calibration, "tune_model", tuned)
+    words = ["sample", copy, "-n", 4, "--steps", 3, "--out", tmp_path / "out"]
+    for after, sampler in ((0.2, "default"), (0.199, "learned")):
+        said = langevin("tune", copy, "--steps", 3, *QUICK)
+        assert said.code == 0
+        assert ("no better than the default sampler" in said.out) is (sampler == "default")
+        assert (f"langevin sample {copy} --steps 3" in said.out) is (sampler == "learned")
+        set_errors(copy / "solver-3.json", after)
+        assert langevin(*words).code == 0
+        assert drawn(tmp_path / "out")[1]["sampler"] == sampler
+
+
 @pytest.mark.slow
 def test_tune_with_guidance_for_one_class(langevin: Run, copy: Path, tmp_path: Path) -> None:
     said = langevin("tune", copy, "--steps", 2, "--guidance-scale", 2, "--label", 3, *QUICK)
     assert said.code == 0
     assert (copy / "solver-2-guidance-2-label-3.json").exists()
-    assert "--guidance-scale 2 --label 3" in said.out
+    set_errors(copy / "solver-2-guidance-2-label-3.json")
     words = ["sample", copy, "-n", 4, "--steps", 2, "--guidance-scale", 2, "--out", tmp_path / "out"]
     for label, sampler in ((3, "learned"), (4, "default")):
         assert langevin(*words, "--label", label).code == 0
         assert drawn(tmp_path / "out")[1]["sampler"] == sampler
     # What was learned for labels in turn serves one of them too: with the moments of all, as it was learned.
     assert langevin("tune", copy, "--steps", 2, "--guidance-scale", 2, *QUICK).code == 0
+    set_errors(copy / "solver-2-guidance-2.json")
     assert langevin(*words, "--label", 4).code == 0
     assert drawn(tmp_path / "out")[1]["sampler"] == "learned"
 

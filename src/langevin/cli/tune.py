@@ -80,6 +80,12 @@ def run(options: Options) -> None:
         f"{file}: median error on held-out noises {after:.4f} of the data's size, {before:.4f} by the default sampler, "
         f"learned in {duration(sampler.use.made['seconds'])}."
     )
+    if not sampler.gains:
+        print(
+            "That is no better than the default sampler, which `langevin sample` goes on to take. Give it more time "
+            "(--minutes), or more noises (-n)."
+        )
+        return
     words = ["langevin", "sample", options.model, "--steps", str(options.steps)]
     words += [] if options.guidance_scale == 1 else ["--guidance-scale", f"{options.guidance_scale:g}"]
     words += [] if options.label is None else ["--label", options.label]
