@@ -21,7 +21,7 @@ from ...samplers import Sampler, State
 ABSENT = "conditioning.no_caption"
 """The parameter of a network that stands in the place of a caption where there is none."""
 
-RATE = 0.1
+RATE = 0.3
 """Of Adam, at the first iteration; it falls linearly to a tenth at the last."""
 
 
