@@ -17,7 +17,7 @@ from langevin.tasks import edit as tasks
 from langevin.tasks.edit.alignment import align
 from langevin.tasks.edit.attention import AttentionMaps, attention_edit
 from langevin.tasks.edit.pairs import PairedDenoiser, blend_mask
-from langevin.tasks.prepare import bound
+from langevin.tasks.prepare import bound, steps_below
 
 F64 = torch.float64
 SOURCE, TARGET = "a red cat on blue", "a green cat"
@@ -273,6 +273,17 @@ def test_a_picture_by_inversion():
     assert (back - image).abs().max() < 1e-8  # fixed points are found to 1e-10 a step
     other = langevin.edit(model, image, caption=told("a green cat on blue"), options=options, **how)
     assert (other - image).abs().max() > 0.01
+    # With no attention replaced it is what the target's caption makes of the encoded picture.
+    none = langevin.edit(model, image, caption=told(TARGET), options={**options, **NOTHING}, **how)
+    grid = steps_below(model, samplers.DDIM(), 20.0, 8)
+    path = samplers.encoded(
+        model.given(caption=told(SOURCE)), image, sampler=samplers.DDIM(), grid=grid, fixed_point=40
+    )
+    with torch.no_grad():
+        *_, last = samplers.trajectory(
+            model.given(caption=told(TARGET)), samplers.DDIM(), grid=grid, start=path[-1].x, noise=Noise(0, 2)
+        )
+    assert (none - last.x.clamp(-1, 1)).abs().max() < ROUNDING
     options |= {"blend": "green", "threshold": 0.9}
     kept = langevin.edit(model, image, caption=told("a green cat on blue"), options=options, **how)
     same = kept == image
@@ -294,6 +305,14 @@ def test_pairs_stay_together():
         paired(torch.zeros(3, 3, 8, 8), 0.5)
     with pytest.raises(UserError, match="one time for all pairs"):
         paired(torch.zeros(2, 3, 8, 8), torch.tensor([0.5, 0.4]))
+    # each pair keeps the alignment that is its own
+    two = attention_edit([pair, align("a b", "b")], None, LENGTH)
+    x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=F64)
+    base = model.given(caption=told("a b", "a c", "a b", "b"))
+    both = PairedDenoiser(base, two, 0.0, 0.0)
+    for rows in (slice(0, 2), slice(2, 4), torch.tensor([2, 3])):
+        with torch.no_grad():
+            assert (both.rows(rows)(x[rows], 0.5).mean - both(x, 0.5).mean[rows]).abs().max() < 1e-13
     # samplers with a memory and noise of their own take pairs like any other states
     noise = Noise(0, torch.tensor([4, 4, 9, 9]))
     x = langevin.sample(paired, samplers.Ancestral(), steps=3, noise=noise)
