@@ -352,6 +352,8 @@ def test_models_that_have_no_captions():
     world = langevin.worlds.ring(4, 1.0, 0.2).denoiser(langevin.processes.VP())
     with pytest.raises(UserError, match="must be told captions, whose words are changed"):
         tasks.prompt_to_prompt(world, "a", "b")
+    with pytest.raises(UserError, match="model must be a denoiser, got 'runs/glyphs'; load the model first"):
+        tasks.prompt_to_prompt("runs/glyphs", "a", "b")
     model = captioned()
     image = torch.zeros(3, 8, 8)
     how = {"method": "prompt-to-prompt", "strength": 5.0, "steps": 6}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..._errors import UserError, check_instance, check_integer, check_numbers, shown
 from ..._registry import register
-from ...denoisers import Denoiser, Tiled
+from ...denoisers import Denoiser, Tiled, check_is_denoiser
 from ...distributions import Noise
 from ...nn.text import decode_text, encode_texts
 from ...samplers import DDIM, Sampler, encoded, resolve, sample
@@ -300,8 +300,11 @@ def caption_length(model: Denoiser) -> int:
     """Tokens of a caption that a model takes, its end included.
 
     Raises:
-        UserError: for a model that is told no captions, or of no pictures.
+        UserError: for what is no model, one that is told no captions, one of several stages, or of no pictures.
     """
+    check_is_denoiser(model, "model")
+    if len(model.stages) != 1:
+        raise UserError("model must be one denoiser; a cascade draws in stages: take one of them")
     sizes = model.belief_of.condition_sizes
     if "caption" not in sizes:
         takes = f"takes {', '.join(sizes)}" if sizes else "was trained without conditions"
