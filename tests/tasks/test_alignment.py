@@ -8,7 +8,7 @@ import torch
 from langevin import UserError
 from langevin.nn import encode_text
 from langevin.tasks.edit import align
-from langevin.tasks.edit.alignment import factors, pieces, tokens_of
+from langevin.tasks.edit.alignment import bytes_of, pieces
 
 
 def spans(caption: str, *words: str) -> list[range]:
@@ -29,7 +29,7 @@ def test_pieces_are_all_of_the_caption(caption):
     for piece in found:
         assert piece.first == ends
         ends = piece.last
-        assert bytes(tokens[list(piece.tokens)].tolist()).decode() == piece.text
+        assert bytes(tokens[piece.first : piece.last].tolist()).decode() == piece.text
     assert tokens[ends] == 256
 
 
@@ -80,32 +80,56 @@ def test_words_are_added_and_left_out():
 def test_tokens_of_words():
     """At every occurrence, whole words alone, several in a row; a word of one caption brings what it stands for."""
     caption = "a cat and a catalogue, größer"
-    assert tokens_of(caption, "a") == [0, 10]
-    assert tokens_of(caption, "cat") == [2, 3, 4]
-    assert tokens_of(caption, "and  a") == [6, 7, 8, 9, 10]
-    assert tokens_of(caption, "größer") == list(spans(caption, "größer")[0])
+    assert bytes_of(caption, "a") == [0, 10]
+    assert bytes_of(caption, "cat") == [2, 3, 4]
+    assert bytes_of(caption, "and  a") == [6, 7, 8, 9, 10]
+    assert bytes_of(caption, "größer") == list(spans(caption, "größer")[0])
     found = align("a red cat", "a blue cat")
     assert found.of(["red"]) == found.of(["blue"]) == ([2, 3, 4], [2, 3, 4, 5])
     assert found.of(["cat"]) == ([6, 7, 8], [7, 8, 9])
 
 
 def test_factors_of_words():
-    found = factors("a red cat", {"red": 3, "cat": 0.5})
+    found = align("", "a red cat").factors({"red": 3, "cat": 0.5})
     assert found.tolist() == [1, 1, 3, 3, 3, 1, 0.5, 0.5, 0.5, 1]
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: tokens_of("a green cat", "gren"), r"word of the caption 'a green cat' 'gren'. Did you mean 'green'\?"),
-        (lambda: tokens_of("a cat", " "), "Known: a, cat"),
+        (lambda: bytes_of("a green cat", "gren"), r"word of the caption 'a green cat' 'gren'. Did you mean 'green'\?"),
+        (lambda: bytes_of("a cat", " "), "Known: a, cat"),
         (lambda: align("a cat", "a dog").of(["cow"]), "'a cat' and 'a dog' 'cow'"),
-        (lambda: factors("a cat", {"dog": 2}), "unknown word"),
-        (lambda: factors("a cat", {"cat": "2"}), "reweight must be a finite number"),
-        (lambda: factors("a cat", ["cat"]), "reweight must be a mapping"),
+        (lambda: align("", "a cat").factors({"dog": 2}), "unknown word"),
+        (lambda: align("", "a cat").factors({"cat": "2"}), "reweight must be a finite number"),
+        (lambda: align("", "a cat").factors(["cat"]), "reweight must be a mapping"),
         (lambda: align("a cat", 3), "target must be a caption"),
     ],
 )
 def test_bad_words(call, message):
     with pytest.raises(UserError, match=message):
         call()
+
+
+def words_as_tokens(caption: str) -> tuple[range, ...]:
+    """A mark, a token a word or sign and none for spaces, then marks up to eight tokens, as CLIP's."""
+    found = [range(p.first, p.last) for p in pieces(caption) if p.text.strip()]
+    return range(0), *found, *[range(0)] * (7 - len(found))
+
+
+def test_tokens_of_several_bytes():
+    """Words one for one, a swap in proportion to letters, spaces of no token; marks in order, the last for the rest."""
+    found = align("a red cat", "a dark green cat", words_as_tokens)
+    truth = torch.zeros(8, 8, dtype=torch.float64)
+    for i, j in ((0, 0), (1, 1), (3, 4), (4, 5), (5, 6), (6, 7), (7, 7)):
+        truth[i, j] = 1
+    truth[2, 2:4] = torch.tensor([4 / 9, 5 / 9], dtype=torch.float64)  # "dark" and "green"
+    assert (found.matrix - truth).abs().max() < 1e-15
+    assert found.changed() == ([2], [2, 3])
+    assert found.of(["dark"]) == ([2], [2])
+    assert found.tokens_of("dark green", "target") == [2, 3]
+    assert found.tokens_of("dark", "source") == []
+    assert found.factors({"green": 2}).tolist() == [1, 1, 1, 2, 1, 1, 1, 1]
+    added = align("a cat", "a red cat", words_as_tokens)
+    assert added.matrix.sum(0).tolist()[:5] == [1, 1, 0, 1, 1]
+    assert added.matrix.sum(1).tolist() == [1] * 8

@@ -97,7 +97,7 @@ def test_the_edit_by_loops(cross, own, target):
         scores[4 + i, ..., 5 + len(getattr(pair, ("source", "target")[i % 2]).encode()) + 1 :] = -math.inf
     scores[:4, ..., 5:] = -math.inf  # the unconditional side of guidance
     weights = scores.softmax(-1)
-    found = edit(weights, cross, own)
+    found = edit(weights, torch.arange(8) >= 4, cross, own)
     assert torch.equal(found[:4], weights[:4])
     for pair, one in enumerate(others):
         old, new = weights[4 + 2 * pair], weights[5 + 2 * pair]
@@ -116,7 +116,7 @@ def test_all_replaced_is_the_row_of_the_source():
     scores = torch.randn(2, 1, 4, 17, generator=torch.Generator().manual_seed(0), dtype=F64)
     scores[0, ..., 15:] = -math.inf
     weights = scores.softmax(-1)
-    found = edit(weights, True, True)[1]
+    found = edit(weights, torch.tensor([True, True]), True, True)[1]
     assert (found[..., :5] - weights[0, ..., :5]).abs().max() < 1e-15
     assert (found[..., 5:17] - weights[0, ..., 5:15] @ pair.matrix).abs().max() < 1e-15
 
@@ -188,7 +188,9 @@ def test_shares_of_the_steps(share, replaced, monkeypatch):
     edit = tasks.prompt_to_prompt.__globals__["AttentionEdit"]
     plainly = edit.__call__
     monkeypatch.setattr(
-        edit, "__call__", lambda self, w, cross, own: asked.append((cross, own)) or plainly(self, w, cross, own)
+        edit,
+        "__call__",
+        lambda self, w, told, cross, own: asked.append((cross, own)) or plainly(self, w, told, cross, own),
     )
     tasks.prompt_to_prompt(captioned(), "a b", "a c", replace_steps=share, self_steps=0.5, steps=6, sampler="ddim")
     steps = asked[::2]  # two layers
@@ -239,10 +241,11 @@ def test_maps_are_means_of_the_weights():
     """Over heads, steps and layers, of rows that are told; a layer of half the size is enlarged."""
     maps = AttentionMaps(2, (4, 8))
     fine, coarse = (torch.rand(2, 3, n, n + 2, dtype=F64, generator=torch.Generator().manual_seed(n)) for n in (32, 8))
+    told_ = torch.tensor([False, False, True, True])
     blank = lambda w: torch.cat([torch.cat([w[..., :-2], 0 * w[..., -2:]], -1), w])
-    maps.add("a", blank(fine))
-    maps.add("a", blank(3 * fine))
-    maps.add("b", blank(coarse))
+    maps.add("a", blank(fine), told_)
+    maps.add("a", blank(3 * fine), told_)
+    maps.add("b", blank(coarse), told_)
     of = lambda w, h, across: w[..., -2:].mean(1).transpose(1, 2).unflatten(2, (h, across)).float()
     large = F.interpolate(of(coarse, 2, 4), (4, 8), mode="bilinear", align_corners=False)
     assert (maps.mean() - (2 * of(fine, 4, 8) + large) / 2).abs().max() < 1e-6

@@ -145,7 +145,7 @@ def run(options: Options) -> None:
         if text is not None and "caption" in told:
             raise UserError(f"caption was given twice, by --{name} and --given caption")
         if text is not None:
-            told["caption"] = reword.tokens(model, name, text)
+            told["caption"] = reword.condition(model, name, text)
     pictures.check_sizes(found, model)
     request = {
         "command": "edit",

@@ -15,8 +15,6 @@ from .options import device_named
 from .words import provenance, settings_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..tasks.edit import Edited
 
 SHOWN = 4
@@ -26,18 +24,16 @@ UNUSED = ("mask", "guide", "source_label", "overlap")
 """Options that are of pictures."""
 
 
-def tokens(model: Any, name: str, text: str) -> Tensor:
-    """The tokens of a caption ``(L,)``.
+def condition(model: Any, name: str, text: str) -> Any:
+    """A caption as the model is told it.
 
     Raises:
         UserError: for a model without captions, or a caption that is longer than it takes.
     """
-    from ..nn.text import encode_text
-    from ..tasks.edit.prompt_to_prompt import caption_length, captions_of
+    from ..tasks.edit.captions import caption_reader
 
-    length = caption_length(model)
-    (caption,) = captions_of(name, text, length)
-    return encode_text(caption, length)
+    reader = caption_reader(model)
+    return reader.to_condition(reader.check(name, text), reader.limit)
 
 
 def run(options: Any, out: Path, settings: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,17 +24,12 @@ class Piece:
 
     Attributes:
         text: as it stands there.
-        first, last: its tokens, from ``first`` up to but without ``last``: bytes of UTF-8.
+        first, last: its bytes in UTF-8, from ``first`` up to but without ``last``.
     """
 
     text: str
     first: int
     last: int
-
-    @property
-    def tokens(self) -> range:
-        """The places of its tokens."""
-        return range(self.first, self.last)
 
 
 def pieces(caption: str) -> list[Piece]:
@@ -47,8 +42,8 @@ def pieces(caption: str) -> list[Piece]:
     return found
 
 
-def tokens_of(caption: str, word: str) -> list[int]:
-    """The places of a word's tokens in a caption, at every occurrence; of several words in a row, all of theirs.
+def bytes_of(caption: str, word: str) -> list[int]:
+    """The places of a word's bytes in a caption, at every occurrence; of several words in a row, all of theirs.
 
     Raises:
         UserError: for a word that is not in the caption: it names the nearest.
@@ -60,17 +55,30 @@ def tokens_of(caption: str, word: str) -> list[int]:
 
 
 def places(caption: str, word: str) -> list[int]:
-    """``tokens_of``, and nothing for a word that is not in the caption."""
+    """``bytes_of``, and nothing for a word that is not in the caption."""
     check_instance("word", word, str, "text")
     asked, there = [SPACE.sub(" ", piece.text) for piece in pieces(word.strip())], pieces(caption)
     runs = (there[i : i + len(asked)] for i in range(len(there) - len(asked) + 1) if asked)
     alike = (run for run in runs if [SPACE.sub(" ", piece.text) for piece in run] == asked)
-    return [k for run in alike for piece in run for k in piece.tokens]
+    return [k for run in alike for piece in run for k in range(piece.first, piece.last)]
 
 
 def words(caption: str) -> list[str]:
     """The words and signs of a caption."""
     return [piece.text for piece in pieces(caption) if not SPACE.fullmatch(piece.text)]
+
+
+Tokens = tuple[range, ...]
+"""The tokens of a caption: of each the bytes it stands for; none for the marks of its beginning and of its end."""
+
+Tokenizer = Callable[[str], Tokens]
+"""What says which tokens a caption has."""
+
+
+def byte_tokens(caption: str) -> Tokens:
+    """Those of ``nn.text``: every byte is one, and one more is the end."""
+    length = len(caption.encode())
+    return *(range(i, i + 1) for i in range(length)), range(length, length)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,25 +87,31 @@ class Alignment:
 
     ``matrix`` is :math:`M`, ``(L, L')``: the target's attention to its token j is :math:`\sum_i A_i M_{ij}` of the
     source's attention A. A token of a word in both captions has one 1 in its column; a word swapped for another one
-    has 1/n in all its columns, n the target's tokens, so that the attention to the old word, whole, is spread evenly
-    over the new one (arXiv:2208.01626 §3.2, where captions differ in their numbers of tokens); a word that was added
-    has zeros, and keeps its own attention. A row of zeros is a word that was left out.
+    has 1/n in all its columns, n the bytes of the new one, so that the attention to the old word, whole, is spread
+    evenly over the new one (arXiv:2208.01626 §3.2, where captions differ in their numbers of tokens); a word that was
+    added has zeros, and keeps its own attention. A row of zeros is a word that was left out. Tokens of several bytes
+    have the sums of their bytes' columns and the means of their rows. Marks stand for each other in their order, those
+    of the source that are more for the last of the target.
 
     Attributes:
         source, target: the captions.
-        matrix: float64 ``(L, L')``, of the tokens with the end of the caption; every row sums to 1 or 0.
+        before, after: their tokens.
+        matrix: float64 ``(L, L')``; every row sums to 1 or 0, but for a token that is partly left out.
     """
 
     source: str
     target: str
+    before: Tokens
+    after: Tokens
     matrix: Tensor
 
     def changed(self) -> tuple[list[int], list[int]]:
         """Tokens of the source that are swapped or left out, and those of the target that are swapped or added."""
-        same = self.matrix == 1
-        same = same & (self._letters(self.source)[:, None] == self._letters(self.target)[None])
+        old, new = ([caption.encode()[t.start : t.stop] for t in tokens] for caption, tokens in self._sides())
+        same = self.matrix > 1 - 1e-9
+        same = same & torch.tensor([[a == b for b in new] for a in old])
         rows, columns = ((~same.any(axis)).nonzero().flatten().tolist() for axis in (1, 0))
-        return rows, columns
+        return [i for i in rows if self.before[i]], [j for j in columns if self.after[j]]
 
     def of(self, asked: Sequence[str]) -> tuple[list[int], list[int]]:
         """The tokens of words in the source and in the target; a word in one alone is joined by what it stands for.
@@ -112,28 +126,56 @@ class Alignment:
             if not old and not new:
                 known = words(self.source) + words(self.target)
                 raise unknown(f"word of the captions {self.source!r} and {self.target!r}", word, known)
-            before.update(old)
-            after.update(new)
+            before.update(holding(self.before, old))
+            after.update(holding(self.after, new))
         columns = self.matrix[:, sorted(after)].any(1).nonzero().flatten().tolist() if after else []
         rows = self.matrix[sorted(before)].any(0).nonzero().flatten().tolist() if before else []
         return sorted(before | set(columns)), sorted(after | set(rows))
 
-    @staticmethod
-    def _letters(caption: str) -> Tensor:
-        return torch.tensor([*caption.encode(), 256])
+    def _sides(self) -> tuple[tuple[str, Tokens], tuple[str, Tokens]]:
+        return (self.source, self.before), (self.target, self.after)
+
+    def tokens_of(self, word: str, side: str) -> list[int]:
+        """The tokens of a word in the ``source`` or the ``target``; none where it is not in it."""
+        caption, tokens = self._sides()[side == "target"]
+        return holding(tokens, places(caption, word))
+
+    def factors(self, reweight: Mapping[str, float]) -> Tensor:
+        """How much each token of the target is weighted by: 1, or what is said of its word; float64 ``(L',)``.
+
+        Raises:
+            UserError: for a word that is not in the target, or a weight that is not a finite number.
+        """
+        check_instance("reweight", reweight, Mapping, "a mapping such as {'red': 2.0}")
+        found = torch.ones(len(self.after), dtype=torch.float64)
+        for word, factor in reweight.items():
+            check_numbers(reweight=factor)
+            found[holding(self.after, bytes_of(self.target, word))] = float(factor)
+        return found
 
 
-def align(source: str, target: str) -> Alignment:
+def holding(tokens: Tokens, chosen: Iterable[int]) -> list[int]:
+    """The tokens that hold any of these bytes."""
+    asked = set(chosen)
+    return [i for i, token in enumerate(tokens) if asked.intersection(token)]
+
+
+def align(source: str, target: str, tokenizer: Tokenizer = byte_tokens) -> Alignment:
     """The alignment of two captions: the longest runs of words in both stand for each other, the rest is swapped.
 
     Between two runs, words in the source alone are left out, words in the target alone are added, and words in both
     are swapped, all for all if their numbers differ.
+
+    Args:
+        source, target: the captions.
+        tokenizer: which tokens a caption has; bytes if not given.
     """
     for name, caption in (("source", source), ("target", target)):
         check_instance(name, caption, str, "a caption")
     before, after = pieces(source), pieces(target)
-    rows, columns = len(source.encode()) + 1, len(target.encode()) + 1
-    matrix = torch.zeros(rows, columns, dtype=torch.float64)
+    rows, columns = tokenizer(source), tokenizer(target)
+    read = {b for token in columns for b in token}  # a space may be of no token
+    matrix = torch.zeros(len(source.encode()), len(target.encode()), dtype=torch.float64)
     match = difflib.SequenceMatcher(None, [p.text for p in before], [p.text for p in after], autojunk=False)
     for what, i, j, k, m in match.get_opcodes():
         if what in ("equal", "replace"):
@@ -141,21 +183,14 @@ def align(source: str, target: str) -> Alignment:
             new = range(after[k].first, after[m - 1].last)
             if what == "equal":
                 matrix[list(old), list(new)] = 1
-            else:
-                matrix[old.start : old.stop, new.start : new.stop] = 1 / len(new)
-    matrix[-1, -1] = 1
-    return Alignment(source, target, matrix)
-
-
-def factors(caption: str, reweight: Mapping[str, float]) -> Tensor:
-    """How much each token of a caption is weighted by: 1, or what ``reweight`` says of its word; float64 ``(L,)``.
-
-    Raises:
-        UserError: for a word that is not in the caption, or a weight that is not a finite number.
-    """
-    check_instance("reweight", reweight, Mapping, "a mapping such as {'red': 2.0}")
-    found = torch.ones(len(caption.encode()) + 1, dtype=torch.float64)
-    for word, factor in reweight.items():
-        check_numbers(reweight=factor)
-        found[tokens_of(caption, word)] = float(factor)
-    return found
+            elif there := [b for b in new if b in read]:
+                matrix[old.start : old.stop, there] = 1 / len(there)
+    member = lambda tokens, length: torch.tensor(
+        [[float(b in token) for b in range(length)] for token in tokens], dtype=torch.float64
+    ).reshape(len(tokens), length)
+    left, right = member(rows, len(matrix)), member(columns, matrix.shape[1])
+    tokens = left @ matrix @ right.T / left.sum(1, keepdim=True).clamp_min(1)
+    ends = [j for j, token in enumerate(columns) if not token]
+    for number, i in enumerate(i for i, token in enumerate(rows) if not token):
+        tokens[i, ends[min(number, len(ends) - 1)]] = 1
+    return Alignment(source, target, rows, columns, tokens)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..._errors import UserError
-from .alignment import Alignment, factors
+from .alignment import Alignment
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,8 @@ class AttentionEdit:
     the target's U', scaled to the same sum; where that to the caption is not replaced, A* is A' and U takes the sum of
     U'. Last, a word's attention is multiplied by its factor c; as published, the row is not brought back to a sum of 1.
 
-    Rows come in pairs, the source's before the target's. Rows that are told no caption are left as they are.
+    Rows come in pairs, the source's before the target's. Rows that are told no caption are left as they are. Layers
+    with a softmax for each, as those of diffusers, are the cases without U and without A.
 
     Attributes:
         matrix: M, ``(P or 1, L, L)``.
@@ -46,37 +47,48 @@ class AttentionEdit:
             return self
         return AttentionEdit(self.matrix[index], self.factors[index])
 
-    def __call__(self, weights: Tensor, cross: bool, own: bool) -> Tensor:
+    def __call__(self, weights: Tensor, told: Tensor, cross: bool, own: bool) -> Tensor:
         """The weights with the target's replaced.
 
         Args:
             weights: ``(2kP, heads, queries, keys)``, the last L keys those of the caption.
+            told: bool ``(2kP,)``, the rows that are told a caption.
             cross: whether the attention to the caption is replaced.
             own: whether that of the picture to itself is.
         """
+        source, target = weights.unflatten(0, (-1, 2)).unbind(1)
+        edited = self._edited(source, target, cross, own)
+        edited = torch.where((told[0::2] & told[1::2]).view(-1, 1, 1, 1), edited, target)
+        return torch.stack([source, edited], 1).flatten(0, 1)
+
+    def of_picture(self, weights: Tensor, told: Tensor, own: bool) -> Tensor:
+        """The same of a layer in which the picture reads itself alone."""
+        if not own:
+            return weights
+        source, target = weights.unflatten(0, (-1, 2)).unbind(1)
+        edited = torch.where((told[0::2] & told[1::2]).view(-1, 1, 1, 1), source, target)
+        return torch.stack([source, edited], 1).flatten(0, 1)
+
+    def _edited(self, source: Tensor, target: Tensor, cross: bool, own: bool) -> Tensor:
+        """The target's weights, all of whose rows are told a caption."""
         length = self.matrix.shape[-1]
-        told = caption_rows(weights, length)
-        pairs = weights.unflatten(0, (-1, 2))
-        source, target = pairs.unbind(1)
-        of_pairs = lambda each: each.to(weights).repeat(len(pairs) // len(each), *[1] * (each.ndim - 1))
+        of_pairs = lambda each: each.to(source).repeat(len(source) // len(each), *[1] * (each.ndim - 1))
         matrix, factor = of_pairs(self.matrix), of_pairs(self.factors)[:, None, None]
-        split = [weights.shape[-1] - length, length]
+        split = [source.shape[-1] - length, length]
         u, a = source.split(split, -1)
         own_u, own_a = target.split(split, -1)
         total = lambda part: part.sum(-1, keepdim=True)
-        tiny = torch.finfo(weights.dtype).tiny
+        tiny = torch.finfo(source.dtype).tiny
         if not own:
             u = own_u * (total(u) / total(own_u).clamp_min(tiny))
         if cross:
             mapped = a @ matrix[:, None]
-            added = own_a * (matrix.sum(1) == 0).to(weights)[:, None, None]
+            added = own_a * (matrix.sum(1) == 0).to(source)[:, None, None]
             rest = (1 - total(added)) / (total(u) + total(mapped)).clamp_min(tiny)
             u, a = rest * u, rest * mapped + added
         else:
             u, a = u * (total(own_u) / total(u).clamp_min(tiny)), own_a
-        edited = torch.cat([u, a * factor], -1)
-        edited = torch.where((told[0::2] & told[1::2]).view(-1, 1, 1, 1), edited, target)
-        return torch.stack([source, edited], 1).flatten(0, 1)
+        return torch.cat([u, a * factor], -1)
 
 
 def attention_edit(alignments: Sequence[Alignment], reweight: Mapping[str, float] | None, length: int) -> AttentionEdit:
@@ -86,13 +98,8 @@ def attention_edit(alignments: Sequence[Alignment], reweight: Mapping[str, float
     for i, one in enumerate(alignments):
         matrix[i, : one.matrix.shape[0], : one.matrix.shape[1]] = one.matrix
         if reweight:
-            factor[i, : one.matrix.shape[1]] = factors(one.target, reweight)
+            factor[i, : one.matrix.shape[1]] = one.factors(reweight)
     return AttentionEdit(matrix, factor)
-
-
-def caption_rows(weights: Tensor, length: int) -> Tensor:
-    """Which rows ``(B,)`` of weights are told a caption: a token that is not there has a weight of exactly 0."""
-    return weights[..., -length:].flatten(1).amax(1) > 0
 
 
 @dataclass(eq=False)
@@ -114,10 +121,9 @@ class AttentionMaps:
         """Whether any attention was counted."""
         return bool(self._sums)
 
-    def add(self, layer: str, weights: Tensor) -> None:
+    def add(self, layer: str, weights: Tensor, told: Tensor) -> None:
         """Count the weights ``(B, heads, queries, keys)`` of a layer, those of rows that are told a caption."""
-        told = weights[caption_rows(weights, self.length)]
-        seen = told[..., -self.length :].mean(1).to(torch.float32)  # over heads
+        seen = weights[told][..., -self.length :].mean(1).to(torch.float32)  # over heads
         self._sums[layer] = self._sums[layer] + seen if layer in self._sums else seen
         self._calls[layer] = self._calls.get(layer, 0) + 1
 

@@ -72,14 +72,19 @@ class PairedDenoiser(Transform):
         cross, own = float(t) > self.cross_until, float(t) > self.own_until
         with ExitStack() as controls:
             for number, network in enumerate(networks(self.base)):
+                told: list[Tensor] = []
 
-                def control(layer: str, weights: Tensor, keys: int, number: int = number) -> Tensor:
-                    if weights.shape[-1] == keys:  # no row is told a caption
-                        return weights
+                def control(
+                    layer: str, weights: Tensor, keys: int, told: list[Tensor] = told, number: int = number
+                ) -> Tensor:
+                    if weights.shape[-1] == keys:  # the picture reads itself alone
+                        return self.edit.of_picture(weights, told[-1], own)
                     if self.maps is not None:
-                        self.maps.add(f"{number}.{layer}", weights)
-                    return self.edit(weights, cross, own)
+                        self.maps.add(f"{number}.{layer}", weights, told[-1])
+                    return self.edit(weights, told[-1], cross, own)
 
+                note = lambda module, given, told=told: told.append(told_captions(*given))
+                controls.callback(network.register_forward_pre_hook(note).remove)
                 controls.enter_context(controlled(network, control))
             return self.base(x_t, t)
 
@@ -88,6 +93,14 @@ class PairedDenoiser(Transform):
         if len(rows) % 2 or not bool((rows[1::2] == rows[0::2] + 1).all()) or bool((rows[0::2] % 2).any()):
             raise UserError(f"pairs must stay together: an even number of rows at a time, got {rows.tolist()[:8]}")
         return replace(self, base=self.base.rows(index), edit=self.edit.rows(rows[0::2] // 2))
+
+
+def told_captions(x: Tensor, time: Tensor, condition: Mapping[str, Tensor] | None = None) -> Tensor:
+    """Which samples of a call of a network are told a caption, bool ``(B,)``."""
+    caption = None if condition is None else condition.get("caption")
+    if caption is None:
+        return torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    return ~caption[:, 0].isnan() if caption.is_floating_point() else (caption >= 0).any(1)
 
 
 def interleaved(source: Mapping[str, Any], target: Mapping[str, Any], pairs: int) -> dict[str, Tensor]:

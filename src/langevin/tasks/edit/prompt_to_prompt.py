@@ -11,18 +11,17 @@ from torch import Tensor
 
 from ..._errors import UserError, check_instance, check_integer, check_numbers, shown
 from ..._registry import register
-from ...denoisers import Denoiser, Tiled, check_is_denoiser
+from ...denoisers import Denoiser, Tiled
 from ...distributions import Noise
-from ...nn.text import decode_text, encode_texts
+from ...nn.text import decode_text
 from ...samplers import DDIM, Sampler, encoded, resolve, sample
 from ..prepare import bound
-from .alignment import Alignment, align, places, words
+from .alignment import Alignment, align, words
 from .attention import AttentionEdit, AttentionMaps, attention_edit, of_tokens
 from .base import EditMethod, Request
+from .captions import Words, caption_reader
 from .null_text import null_text, with_null
 from .pairs import LocalBlend, PairedDenoiser, blend_mask, interleaved, networks
-
-Words = str | Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -108,12 +107,11 @@ class Edited:
             raise UserError("maps were not kept: ask for them with maps=True")
         if side not in ("source", "target"):
             raise UserError(f"side must be 'source' or 'target', got {shown(side)}")
-        captions = [getattr(one, side) for one in self.alignments]
-        chosen = torch.zeros(len(captions), self.maps.shape[1], dtype=torch.bool)
-        for row, caption in zip(chosen, captions):
-            row[places(caption, word)] = True
+        chosen = torch.zeros(len(self.alignments), self.maps.shape[1], dtype=torch.bool)
+        for row, one in zip(chosen, self.alignments):
+            row[one.tokens_of(word, side)] = True
         if not bool(chosen.any()):
-            known = sorted({known for caption in captions for known in words(caption)})
+            known = sorted({known for one in self.alignments for known in words(getattr(one, side))})
             raise UserError(f"no {side} caption has the word {word!r}; there are {', '.join(known)}")
         return of_tokens(self.maps[side == "target" :: 2], chosen)
 
@@ -157,7 +155,8 @@ def prompt_to_prompt(
     2.3; on the default grid of a model of ours about 0.6 and 0.5 of the steps do, which are the defaults.
 
     Args:
-        model: one that is told captions and reads them by attention (``unet``, ``dit``), or a latent model of one.
+        model: one that is told captions and reads them by attention (``unet``, ``dit``, Stable Diffusion 1 and 2), or a
+            latent model of one.
         source, target: a caption each, or lists of captions, one pair a picture.
         replace_steps: τ_c in [0, 1]; 0 is plain sampling of the target.
         self_steps: τ_s in [0, 1]: how far layout and shape are kept.
@@ -180,9 +179,9 @@ def prompt_to_prompt(
             takes, a word in no caption, a share outside [0, 1].
     """
     controls = Controls(replace_steps, self_steps, reweight, blend, threshold)
-    length = caption_length(model)
+    reader = caption_reader(model)
     networks(model)
-    olds, news = captions_of("source", source, length), captions_of("target", target, length)
+    olds, news = reader.check("source", source), reader.check("target", target)
     count = max(len(olds), len(news))
     if len(olds) not in (1, count) or len(news) not in (1, count):
         raise UserError(f"source and target must be one caption, or as many each, got {len(olds)} and {len(news)}")
@@ -198,10 +197,9 @@ def prompt_to_prompt(
     if len(noise) != total:
         raise UserError(f"noise is for {len(noise)} samples, but there are {total}")
     pairs = [(olds[i % len(olds)], news[i % len(news)]) for i in range(count)]
-    joint = Joint.of([align(*pair) for pair in pairs], controls)
-    tokens = encode_texts([caption for pair in pairs for caption in pair], joint.length)
-    told = tokens if count > 1 else tokens.repeat(total, 1)
-    base = bound(model, {"caption": told, **condition}, guidance_scale)
+    joint = Joint.of([align(*pair, reader.tokenizer) for pair in pairs], controls)
+    both = [caption for pair in pairs for caption in pair] * (1 if count > 1 else total)
+    base = bound(model, {"caption": reader.to_condition(both, joint.length), **condition}, guidance_scale)
     plan = resolve(base, sampler, steps=steps, grid=grid)
     steps = 2 * (len(plan.grid) - 1)  # of a pair
     made: list[Tensor] = []
@@ -296,42 +294,6 @@ class Joint:
         return Batch(PairedDenoiser(base, self.edit, *self.controls.untils(grid), maps), self)
 
 
-def caption_length(model: Denoiser) -> int:
-    """Tokens of a caption that a model takes, its end included.
-
-    Raises:
-        UserError: for what is no model, one that is told no captions, one of several stages, or of no pictures.
-    """
-    check_is_denoiser(model, "model")
-    if len(model.stages) != 1:
-        raise UserError("model must be one denoiser; a cascade draws in stages: take one of them")
-    sizes = model.belief_of.condition_sizes
-    if "caption" not in sizes:
-        takes = f"takes {', '.join(sizes)}" if sizes else "was trained without conditions"
-        raise UserError(f"model must be told captions, whose words are changed; this one {takes}")
-    if len(model.shape) != 3:
-        raise UserError(f"model must be one of pictures (C, H, W), got one of shape {tuple(model.shape)}")
-    return sizes["caption"]
-
-
-def captions_of(name: str, given: Words, length: int) -> list[str]:
-    """Captions as a list, none of them longer than the model takes.
-
-    Raises:
-        UserError: for what is no text, and a caption that would be cut.
-    """
-    found = [given] if isinstance(given, str) else given
-    if not isinstance(found, Sequence) or not found or not all(isinstance(caption, str) for caption in found):
-        raise UserError(f"{name} must be a caption or a list of captions, got {shown(given)}")
-    for caption in found:
-        if len(caption.encode()) >= length:
-            raise UserError(
-                f"{name} must have at most {length - 1} bytes, which this model takes, got {len(caption.encode())}: "
-                f"{caption[:60]!r}"
-            )
-    return list(found)
-
-
 @register(
     "edit",
     "prompt-to-prompt",
@@ -371,11 +333,13 @@ class PromptToPrompt(EditMethod, Controls):
             raise UserError("image must have the model's size for prompt-to-prompt: a caption is of a whole picture")
         if request.free is not None:
             raise UserError("mask is not taken by prompt-to-prompt, which finds one itself: blend names the words")
-        caption_length(request.plain)
+        caption_reader(request.plain)
         networks(request.plain)
         old, new = dict(request.source.condition), dict(request.denoiser.condition)
         if "caption" not in old or "caption" not in new:
             raise UserError("prompt-to-prompt needs two captions: caption, and source={'caption': …} of the picture")
+        if old["caption"].is_floating_point():
+            raise UserError("prompt-to-prompt edits pictures by models that are told bytes; others draw from noise")
         if len(request.times) < 3:
             raise UserError("strength must leave two steps of the grid or more for prompt-to-prompt; take more steps")
         rule, count, scale = request.sampler or self.sampler(), len(request.image), request.guidance_scale
