@@ -95,6 +95,8 @@ def test_tokens_of_a_tokenizer(model: Any) -> None:
     reader = caption_reader(model)
     spans = reader.tokenizer("a red apple")
     assert [b"a red apple"[s.start : s.stop].decode() for s in spans] == ["", "a", "red", "apple", *[""] * 4]
+    letters = reader.tokenizer("é apple")  # é is two bytes
+    assert [b for b in letters if b][-1] == range(3, 8)
     assert reader.check("source", OLD) == [OLD]
     with pytest.raises(UserError, match="source must have at most 6 tokens, which this model takes, got 9"):
         reader.check("source", "a red apple on the blue sea a sea")

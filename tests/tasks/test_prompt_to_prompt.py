@@ -109,6 +109,15 @@ def test_the_edit_by_loops(cross, own, target):
                 assert (found[5 + 2 * pair][head, row] - truth).abs().max() < 1e-14, one
 
 
+def test_layers_in_which_the_picture_reads_itself():
+    """The target's rows are the source's if that is asked for, in pairs that are told captions."""
+    edit = attention_edit([align("a", "b")], None, 2)
+    weights = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(0), dtype=F64).softmax(-1)
+    told_ = torch.tensor([False, False, True, True])
+    assert edit.of_picture(weights, told_, False) is weights
+    assert torch.equal(edit.of_picture(weights, told_, True), weights[[0, 1, 2, 2]])
+
+
 def test_all_replaced_is_the_row_of_the_source():
     """Where every word is aligned: A* = A M and U* = U, as in the paper."""
     pair = align("a red cat", "a green cat")
