@@ -17,6 +17,7 @@ RUNS = [
     "digits --network.name vae --out runs/vae",
     "mixture --network.options energy true --out runs/energy",
     "digits --ema.snapshots 16 --out runs/ema",
+    'glyphs --limit 64 --size 16 --network.options conditions {"caption":104} --out runs/glyphs',
 ]
 """Trainings that pages print, and go on from."""
 

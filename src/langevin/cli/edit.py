@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, UseAppendAction, arg
 
 from .._errors import UserError
+from . import reword
 from .given import class_names, conditions
 from .options import (
     Name,
@@ -36,17 +37,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """Change images by a model: inside a mask, to a class, from strokes.
+    """Change images by a model: inside a mask, to a class, from strokes, word by word.
 
     IN is a picture, or a folder with all pictures below it, of the model's size or larger: larger ones are edited in
     overlapping tiles. Writes OUT/NAME.png, OUT/NAME-strip.png (before, mask, after) and OUT/NAME.json, which says how.
-    Pixels outside the mask are those of the input, byte for byte. The same call goes on where one was stopped.
+    Pixels outside the mask are those of the input, byte for byte. The same call goes on where one was stopped. Without
+    IN pictures of --source and --target are drawn from the same noise, the target's with the source's attention:
+    OUT/source-0.png, OUT/target-0.png, OUT/sheet.png, and OUT/attention.png, which shows where each word looks.
     """
 
-    input: Annotated[Positional[str], arg(metavar="IN")]
-    """A picture, or a folder of pictures."""
     model: Annotated[str, arg(metavar="MODEL")]
     """A model directory, or owner/name on the Hub, of grey or colour images."""
+    input: Annotated[Positional[str | None], arg(metavar="[IN]", help_behavior_hint="")] = None
+    """A picture, or a folder of pictures; none, to draw pictures of two captions."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("edited")
     """Where the results go."""
     mask: Name = None
@@ -59,8 +62,23 @@ class Options:
     """Another condition that the model takes, as NAME=VALUE."""
     source_label: Name = None
     """The class that the images have now, for diffedit."""
+    source: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")] = None
+    """The caption that the images have now, for prompt-to-prompt and diffedit."""
+    target: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")] = None
+    """The caption to edit to."""
+    replace_steps: Annotated[float | None, arg(metavar="X", help_behavior_hint="")] = None
+    """For prompt-to-prompt: the share of the steps in which words have the source's attention; 0.6 if not given."""
+    self_steps: Annotated[float | None, arg(metavar="X", help_behavior_hint="")] = None
+    """For prompt-to-prompt: the share of the steps in which the picture has the source's attention to itself, and so
+    its layout; 0.5 if not given."""
+    reweight: UseAppendAction[tuple[str, ...]] = ()
+    """For prompt-to-prompt: a word of the target and the factor of its attention, as WORD=C; several times for more."""
+    blend: UseAppendAction[tuple[str, ...]] = ()
+    """For prompt-to-prompt: a word outside of which nothing changes, or 'changed' for all that are; several times for
+    more."""
     method: Name = None
-    """By its name (`langevin methods --category edit`); blend if there is a mask, sdedit if not."""
+    """By its name (`langevin methods --category edit`); if not given, prompt-to-prompt with --source and --target, else
+    blend if there is a mask and sdedit if not."""
     method_options: Annotated[dict[str, str], arg(metavar="KEY VALUE ...", help_behavior_hint="")] = field(
         default_factory=dict
     )
@@ -100,18 +118,34 @@ def run(options: Options) -> None:
     from ..tasks import edit as editing
     from ..tasks import pictures, prepare
 
-    method = options.method or editing.editing.default_method(options.mask)
-    settings = {key: json_value(text) for key, text in options.method_options.items()}
+    worded = options.source is not None and options.target is not None
+    method = options.method or (WORDED if worded else editing.editing.default_method(options.mask))
+    settings = {key: json_value(text) for key, text in options.method_options.items()} | attention_settings(options)
+    if attention_settings(options) and method != WORDED:
+        raise UserError(f"{next(iter(attention_settings(options))).replace('_', '-')} is taken by {WORDED} alone")
+    if options.input is None:
+        if method != WORDED or not worded:
+            raise UserError("IN must be given, a picture or a folder; without it --source and --target draw two")
+        reword.run(options, out, settings, {name: getattr(options, name) for name in REQUEST})
+        return
     made = editing.create_method(method, **settings)
     if made.needs_mask and options.mask is None:
         raise UserError(f"mask must be given for method {method!r}; sdedit edits whole images without one")
-    if options.source_label is not None:
-        editing.editing.refuse_source(method, made, "source-label")
+    for name in ("source_label", "source"):
+        if getattr(options, name) is not None:
+            editing.editing.refuse_source(method, made, name.replace("_", "-"))
     found = pictures.find(options.input, out)
     model = loading.load_denoiser(options.model, own=False, device=device_named(options.device))
     pictures.image_model(model)
     given = conditions(options.given, options.label, model)
-    source = class_index(options.source_label, class_names(model), "source-label")
+    source: dict[str, Any] = {}
+    if options.source_label is not None:
+        source["label"] = class_index(options.source_label, class_names(model), "source-label")
+    for name, told, text in (("target", given, options.target), ("source", source, options.source)):
+        if text is not None and "caption" in told:
+            raise UserError(f"caption was given twice, by --{name} and --given caption")
+        if text is not None:
+            told["caption"] = reword.condition(model, name, text)
     pictures.check_sizes(found, model)
     request = {
         "command": "edit",
@@ -146,7 +180,7 @@ def run(options: Options) -> None:
             strength=options.strength,
             method=made,
             guide=start,
-            source=None if source is None else {"label": source},
+            source=source or None,
             steps=options.steps,
             sampler=options.sampler,
             grid=options.grid,
@@ -167,9 +201,34 @@ def run(options: Options) -> None:
     print(f"{out}: edited by {method} at σ/α = {options.strength:g}, {done}.")
 
 
+WORDED = "prompt-to-prompt"
+
+
+def attention_settings(options: Options) -> dict[str, Any]:
+    """The settings of prompt-to-prompt that were given as options of their own."""
+    found: dict[str, Any] = {}
+    for name in ("replace_steps", "self_steps"):
+        if getattr(options, name) is not None:
+            found[name] = getattr(options, name)
+    if options.reweight:
+        found["reweight"] = dict(map(factor, options.reweight))
+    if options.blend:
+        found["blend"] = options.blend[0] if len(options.blend) == 1 else list(options.blend)
+    return found
+
+
+def factor(text: str) -> tuple[str, float]:
+    """``WORD=C`` as a word and a number."""
+    word, _, number = text.rpartition("=")
+    try:
+        return word, float(number)
+    except ValueError:
+        raise UserError(f"reweight must be WORD=C with a number C, such as red=2, got {text!r}") from None
+
+
 REQUEST = (
     *("mask", "strength", "label", "source_label", "guide", "n", "steps", "sampler", "grid", "guidance_scale"),
-    *("overlap", "seed"),
+    *("overlap", "seed", "source", "target"),
 )
 """Options that results depend on, as the record has them."""
 

@@ -29,7 +29,7 @@ COMMANDS = {
     "compare": "Compare samplers on a model from the same noises: a report, and what to take.",
     "likelihood": "Bits a dimension of held-out data: the exact likelihood, the bound, or both.",
     "restore": "Restore damaged images: fill holes, enlarge, sharpen, colour; several samples and their spread.",
-    "edit": "Change images by a model: inside a mask, to a class, from strokes.",
+    "edit": "Change images by a model: inside a mask, to a class, from strokes, word by word.",
     "purify": "Take small adversarial changes out of images: noise, and back by a model.",
     "anomaly": "Show where images differ from what a model knows as healthy.",
     "replay": "Draw a picture again from what its file says of it, and compare.",

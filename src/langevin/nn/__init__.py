@@ -3,6 +3,7 @@
 Beside them a variational autoencoder, a normalizing flow and an encoder of captions.
 """
 
+from .attention_control import controlled
 from .backbone import Backbone
 from .coupling import CouplingFlow
 from .create import BACKBONES, CODECS, ENCODERS, FLOWS, SUITS, create_network, default, outline, takes
@@ -37,6 +38,7 @@ __all__ = [
     "UNet",
     "UNet2D",
     "attention",
+    "controlled",
     "create_network",
     "decode_text",
     "default",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -83,11 +83,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
     under ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
     """
     if q.device.type == "cpu" and q.dtype.itemsize < 4 and q.requires_grad:
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        if mask is not None:
-            scores = scores.masked_fill(~mask, -math.inf)
-        return scores.softmax(-1) @ v
+        return attention_weights(q, k, mask) @ v
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+    r"""softmax(q kᵀ / √d) ``(B, heads, N, M)``, the weights by which :func:`attention` sums values, written out."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
+    return scores.softmax(-1)
 
 
 class Attention(nn.Module):
@@ -101,6 +106,10 @@ class Attention(nn.Module):
         heads: number of heads, a divisor of ``width``.
         context: features a context token has, 0 for none.
     """
+
+    control: Callable[[Tensor, int], Tensor] | None = None
+    """What is put in the place of the weights, see ``attention_control.controlled``; None for the weights as they are,
+    which are then never written out."""
 
     def __init__(self, width: int, heads: int, context: int = 0) -> None:
         super().__init__()
@@ -120,7 +129,10 @@ class Attention(nn.Module):
             more_k, more_v = self._split(self.kv(tokens), 2)
             k, v = torch.cat([k, more_k], 2), torch.cat([v, more_v], 2)
             mask = F.pad(present, (x.shape[1], 0), value=True)[:, None, None]
-        out = attention(q, k, v, mask)
+        if self.control is None or x.is_meta:  # on the meta device memory is measured
+            out = attention(q, k, v, mask)
+        else:
+            out = self.control(attention_weights(q, k, mask), x.shape[1]) @ v
         return self.out(out.transpose(1, 2).flatten(2))
 
 

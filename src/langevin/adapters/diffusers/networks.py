@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from ..._errors import UserError
 from ...models.custom import CustomFormat
+from ...nn.attention_control import AttentionControl
+from .attention import controlled_attention
 from .directory import INDEX, Origin, pipeline_files
 from .text import Prompts
 
@@ -113,6 +116,10 @@ class LearnedTimes(UNet):
 
 class TextUNet(Adapted):
     """``UNet2DConditionModel`` that reads a caption: Stable Diffusion 1 and 2."""
+
+    def controlled_attention(self, control: AttentionControl) -> AbstractContextManager[None]:
+        """See ``nn.controlled``."""
+        return controlled_attention(self.network, control)
 
     def ask(self, x: Tensor, time: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         tokens = self.text(condition, len(x))["tokens"]

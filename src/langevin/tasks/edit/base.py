@@ -31,6 +31,7 @@ class Request:
         sampler: the rule; None for the method's own.
         noise: of these samples.
         told: called once a step.
+        guidance_scale: of the classifier-free guidance in ``denoiser``.
     """
 
     denoiser: Denoiser
@@ -43,6 +44,7 @@ class Request:
     sampler: Sampler | None
     noise: Noise
     told: Callable[[], None]
+    guidance_scale: float = 1.0
 
     @property
     def process(self) -> ScalarGaussian:

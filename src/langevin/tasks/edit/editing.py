@@ -177,6 +177,7 @@ def edit(
                 rule,
                 noise.rows(rows).to(denoiser.device),
                 told,
+                guidance_scale,
             )
             state, changed = made(request)
             out = denoiser.read(state).to("cpu", some.dtype)
