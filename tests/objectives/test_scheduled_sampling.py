@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -38,10 +39,14 @@ def linear(gain: float, shift: float = 0.0, prediction: str = "x0") -> NetworkDe
     return NetworkDenoiser(Linear(gain, shift), VP, reading, (1,))
 
 
-def ends(objective: ScheduledSampling, u: Tensor) -> tuple[Tensor, ...]:
+def times_of(objective: ScheduledSampling, noise: Noise) -> Tensor:
+    """The times that the objective asks at for these samples."""
+    return objective.times.quantile(VP, objective.times.uniform(noise))
+
+
+def ends(objective: ScheduledSampling, t: Tensor) -> tuple[Tensor, ...]:
     """α and σ at t and at r, ``(B, 1)``."""
-    t = objective.times.quantile(VP, u)
-    r = objective.times.quantile(VP, (u + objective.reach).clamp_max(1.0))
+    r = VP.time(VP.log_snr(t) - 2 * math.log(objective.reach))
     return tuple(f(time)[:, None] for time in (t, r) for f in (VP.alpha, VP.sigma))
 
 
@@ -54,13 +59,12 @@ def test_states_of_an_exact_model_have_the_law_of_x_t(eta: float, steps: int) ->
     """
     weights, means, variance = torch.tensor([0.3, 0.7]).double(), torch.tensor([[-0.8], [0.5]]).double(), 0.04
     world = worlds.GaussianMixture(weights, means, torch.full((2, 1), variance))
-    objective = ScheduledSampling("x0", eta=eta, steps=steps, reach=0.2)
+    objective = ScheduledSampling("x0", eta=eta, steps=steps, reach=3.0)
     noise = Noise(3, N)
     x0 = world.sample(noise.step(9))
     x0 = getattr(x0, "x", x0)
-    u = torch.full((N,), 0.1, dtype=torch.float64)
-    x = objective.rollout(world.denoiser(VP), x0, u, noise)[:, 0].sort().values
-    t = objective.times.quantile(VP, u[:1])
+    t = torch.tensor([0.1], dtype=torch.float64)
+    x = objective.rollout(world.denoiser(VP), x0, t.expand(N), noise)[:, 0].sort().values
 
     def distance(x: Tensor, t: Tensor) -> float:
         alpha, sigma = float(VP.alpha(t)), float(VP.sigma(t))
@@ -76,23 +80,24 @@ def test_states_of_an_exact_model_have_the_law_of_x_t(eta: float, steps: int) ->
 @pytest.mark.parametrize("steps", [1, 2, 8])
 def test_states_of_an_exact_mean_are_off_by_the_solver_alone(steps: int) -> None:
     """Of N(0, 1) under VP, α = cos θ, σ = sin θ, the mean of the belief is cos θ · x, and DDIM's step multiplies by
-    sin θ_s sin θ + cos θ_s cos θ = cos(θ − θ_s): m equal steps keep Π cos(Δθ_j) of x_r, 1 − O(Δθ²/m)."""
+    sin θ_s sin θ + cos θ_s cos θ = cos(θ − θ_s): m steps of equal tan θ_s/tan θ keep Π cos(Δθ_j), 1 − O(1/m)."""
 
     class Mean(torch.nn.Module):
         def forward(self, x: Tensor, time: Tensor, condition: object) -> Tensor:
             return VP.alpha(time.double() / 1000)[:, None] * x
 
-    objective = ScheduledSampling("x0", steps=steps, reach=0.2)
+    objective = ScheduledSampling("x0", steps=steps, reach=2.5)
     model = NetworkDenoiser(Mean(), VP, AffineParameterization("x0", time="time", scale_input=False), (1,))
     noise, x0 = Noise(3, 64), torch.zeros(64, 1, dtype=torch.float64)
-    u = torch.full((64,), 0.3, dtype=torch.float64)
-    made = objective.rollout(model, x0, u, noise)
-    times = objective.times.quantile(VP, 0.3 + 0.2 * torch.arange(steps, -1, -1, dtype=torch.float64) / steps)
-    angle = torch.atan2(VP.sigma(times), VP.alpha(times))
+    t = torch.full((64,), 0.2, dtype=torch.float64)
+    made = objective.rollout(model, x0, t, noise)
+    level = VP.sigma(t[0]) / VP.alpha(t[0]) * 2.5 ** (torch.arange(steps, -1, -1, dtype=torch.float64) / steps)
+    angle = torch.atan(level)
+    times = VP.time(-2 * torch.log(level))
     x_r = VP.marginal(x0, times[0]).sample(noise)
     kept = torch.cos(angle.diff()).prod()
     torch.testing.assert_close(made, kept * x_r, rtol=1e-6, atol=0)  # the time input is float32
-    assert 1 - float(kept) < (float(angle[0] - angle[-1]) ** 2) / steps
+    assert 1 - float(kept) < float(angle[0] - angle[-1]) ** 2 / steps
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
@@ -103,12 +108,12 @@ def test_what_it_costs_where_the_condition_does_not_say_all(eta: float) -> None:
     x̂_0 = k x̃_t is 1 + k² − 2kρ, least at k = ρ. For η = 0, b = σ_t/σ_r; for η = 1, b = (α_r/α_t)(σ_t/σ_r)² by Bayes'
     rule; a = α_t − b α_r. The exact k is α_t, which is larger: 1 − ρ² is no less than 1 − α_r², the floor at r.
     """
-    objective = ScheduledSampling("x0", eta=eta, reach=0.25, probability=1.0, times=Uniform(low=0.2))
+    objective = ScheduledSampling("x0", eta=eta, reach=2.0, probability=1.0, times=Uniform(low=0.1, high=0.6))
     world = worlds.GaussianMixture(torch.ones(1), torch.zeros(1, 1), torch.ones(1, 1))
     noise = Noise(4, N)
     x0 = noise.step(9).normal((1,))
-    u = objective.times.uniform(noise)
-    alpha_t, sigma_t, alpha_r, sigma_r = (v[:, 0] for v in ends(objective, u))
+    t = times_of(objective, noise)
+    alpha_t, sigma_t, alpha_r, sigma_r = (v[:, 0] for v in ends(objective, t))
     b = sigma_t / sigma_r if eta == 0 else alpha_r / alpha_t * (sigma_t / sigma_r) ** 2
     rho = (b + (alpha_t - b * alpha_r) * alpha_r) * alpha_r
     loss = objective(world.denoiser(VP), x0, None, noise)
@@ -119,7 +124,7 @@ def test_what_it_costs_where_the_condition_does_not_say_all(eta: float) -> None:
     assert (rho < alpha_t).all()
     assert (1 - rho**2 >= 1 - alpha_r**2 - 1e-12).all()
     # The best gain is ρ: states and data regress on it, sample by sample.
-    x = objective.rollout(world.denoiser(VP), x0, u, noise)
+    x = objective.rollout(world.denoiser(VP), x0, t, noise)
     error = (x0 * x)[:, 0] - rho
     assert abs(float(error.mean())) < 4.5 * float(error.std()) / N**0.5
 
@@ -127,7 +132,7 @@ def test_what_it_costs_where_the_condition_does_not_say_all(eta: float) -> None:
 def test_nothing_where_the_data_are_known() -> None:
     """Of one point the exact loss is 0 at every state, the model's own too: the minimum is the plain one."""
     world = worlds.GaussianMixture(torch.ones(1), torch.full((1, 1), 0.6, dtype=torch.float64), torch.zeros(1, 1))
-    objective = ScheduledSampling("x0", probability=1.0, reach=0.5, steps=2)
+    objective = ScheduledSampling("x0", probability=1.0, reach=5.0, steps=2)
     loss = objective(world.denoiser(VP), torch.full((64, 1), 0.6, dtype=torch.float64), None, Noise(0, 64))
     assert float(loss.max()) < 1e-24
 
@@ -139,17 +144,17 @@ def test_the_slope_is_that_of_states_that_stand_still() -> None:
     2 θ² x̃_t ∂x̃_t/∂θ. A model that errs away from 0 goes astray (x̃_t² > x_t²) and is pulled back the harder for it.
     """
     theta = 0.5
-    objective = ScheduledSampling("x0", probability=1.0, reach=0.3)
+    objective = ScheduledSampling("x0", probability=1.0, reach=3.0)
     model, noise = linear(theta), Noise(1, 256)
     x0 = torch.zeros(256, 1, dtype=torch.float64)
     objective(model, x0, None, noise).sum().backward()
-    u = objective.times.uniform(noise)
-    alpha_t, sigma_t, alpha_r, sigma_r = ends(objective, u)
+    t = times_of(objective, noise)
+    alpha_t, sigma_t, alpha_r, sigma_r = ends(objective, t)
     # What x_t would have been, with the same noise, lies at σ_t; x_r at σ_r.
-    x_t = VP.marginal(x0, objective.times.quantile(VP, u)).sample(noise)
+    x_t = VP.marginal(x0, t).sample(noise)
     made = (sigma_t / sigma_r + (alpha_t - alpha_r * sigma_t / sigma_r) * theta) * x_t * sigma_r / sigma_t
     assert float(model.network.gain.grad) == pytest.approx(float(2 * theta * made.square().sum()), rel=1e-8)
-    assert float(made.square().mean()) > 1.2 * float(x_t.square().mean())
+    assert float(made.square().mean()) > 1.1 * float(x_t.square().mean())
 
 
 def test_a_biased_model_learns_to_make_up_for_it() -> None:
@@ -157,14 +162,14 @@ def test_a_biased_model_learns_to_make_up_for_it() -> None:
 
     Descent makes k negative: what is too large is taken back. Where x_t is drawn it is symmetric, and k feels nothing.
     """
-    objective = ScheduledSampling("x0", probability=1.0, reach=0.3, times=Uniform(low=0.1))
+    objective = ScheduledSampling("x0", probability=1.0, reach=3.0, times=Uniform(low=0.1))
     noise, x0 = Noise(2, N), torch.zeros(N, 1, dtype=torch.float64)
-    u = objective.times.uniform(noise)
-    alpha_t, sigma_t, alpha_r, sigma_r = ends(objective, u)
+    t = times_of(objective, noise)
+    alpha_t, sigma_t, alpha_r, sigma_r = ends(objective, t)
     for kind in (objective, DenoisingLoss("x0", objective.times)):
         model = linear(0.0, 0.4)
         kind(model, x0, None, noise).mean().backward()
-        drift = (alpha_t - alpha_r * sigma_t / sigma_r) * 0.4 if kind is objective else torch.zeros_like(u)
+        drift = (alpha_t - alpha_r * sigma_t / sigma_r) * 0.4 if kind is objective else torch.zeros_like(t)
         error = 4.5 * 2 * 0.4 * float(sigma_t.max()) / N**0.5
         assert abs(float(model.network.gain.grad) - float(2 * 0.4 * drift.mean())) < error
         assert (float(model.network.gain.grad) > 2 * error) == (kind is objective)
@@ -172,12 +177,11 @@ def test_a_biased_model_learns_to_make_up_for_it() -> None:
 
 def test_the_target_of_the_noise_leads_to_the_data() -> None:
     """A network of ε is asked for ε̃ = (x̃_t − α_t x_0)/σ_t: the loss ``simple`` is the plain error of that."""
-    objective = ScheduledSampling("simple", probability=1.0, reach=0.2, steps=2, times=Uniform(low=0.1))
+    objective = ScheduledSampling("simple", probability=1.0, reach=2.0, steps=2, times=Uniform(low=0.1))
     model, noise = linear(0.3, 0.1, "eps"), Noise(5, 32)
     x0 = noise.step(9).normal((1,))
-    u = objective.times.uniform(noise)
-    t = objective.times.quantile(VP, u)
-    x = objective.rollout(model, x0, u, noise)
+    t = times_of(objective, noise)
+    x = objective.rollout(model, x0, t, noise)
     target = (x - VP.alpha(t)[:, None] * x0) / VP.sigma(t)[:, None]
     out = model.network(x, t, None)
     torch.testing.assert_close(objective(model, x0, None, noise), (out - target).square()[:, 0], rtol=1e-9, atol=0)
@@ -186,11 +190,11 @@ def test_the_target_of_the_noise_leads_to_the_data() -> None:
 def test_a_right_model_makes_the_state_that_was_drawn() -> None:
     """With x̂_0 = x_0 a deterministic rollout ends where the same noise would have put x_t, whatever its steps."""
     noise, x0 = Noise(6, 16), torch.full((16, 1), 0.4, dtype=torch.float64)
-    u = torch.linspace(0.01, 0.999, 16, dtype=torch.float64)
+    t = torch.linspace(0.001, 1, 16, dtype=torch.float64)
     for steps in (1, 3):
-        objective = ScheduledSampling("x0", reach=0.4, steps=steps)
-        x_t = VP.marginal(x0, objective.times.quantile(VP, u)).sample(noise)
-        torch.testing.assert_close(objective.rollout(linear(0.0, 0.4), x0, u, noise), x_t, rtol=1e-9, atol=1e-12)
+        objective = ScheduledSampling("x0", reach=4.0, steps=steps)
+        x_t = VP.marginal(x0, t).sample(noise)
+        torch.testing.assert_close(objective.rollout(linear(0.0, 0.4), x0, t, noise), x_t, rtol=1e-9, atol=1e-12)
 
 
 def test_the_share() -> None:
@@ -260,12 +264,12 @@ def test_conditions_go_along() -> None:
 
     model = NetworkDenoiser(Label(), VP, AffineParameterization("x0"), (1,))
     label, noise = torch.arange(5).repeat(8), Noise(0, 40)
-    objective = ScheduledSampling("x0", probability=0.5, reach=0.9, times=Uniform(low=0.01, high=0.02))
+    objective = ScheduledSampling("x0", probability=0.5, reach=50.0, times=Uniform(low=0.01, high=0.02))
     assert float(objective(model, label[:, None].double(), {"label": label}, noise).detach().max()) == 0
-    u = objective.times.uniform(noise)
-    made = objective.rollout(model.given(label=label), torch.zeros(40, 1, dtype=torch.float64), u, noise)
-    alpha_t, sigma_t, alpha_r, sigma_r = ends(objective, u)
-    x_t = VP.marginal(torch.zeros(40, 1, dtype=torch.float64), objective.times.quantile(VP, u)).sample(noise)
+    t = times_of(objective, noise)
+    made = objective.rollout(model.given(label=label), torch.zeros(40, 1, dtype=torch.float64), t, noise)
+    alpha_t, sigma_t, alpha_r, sigma_r = ends(objective, t)
+    x_t = VP.marginal(torch.zeros(40, 1, dtype=torch.float64), t).sample(noise)
     torch.testing.assert_close(made, x_t + (alpha_t - alpha_r * sigma_t / sigma_r) * label[:, None], rtol=0, atol=1e-7)
 
 
@@ -297,23 +301,40 @@ def test_a_network_makes_states_as_it_samples() -> None:
     assert not model.network.training
 
 
-@pytest.mark.parametrize("name", ["vp", "edm", "flow", "cosine", "ddpm", "ve"])
-@pytest.mark.parametrize("law", ["uniform", "stratified", "log-normal", "importance", "likelihood-importance"])
-def test_every_process_and_law(name: str, law: str) -> None:
-    """Rollouts end in finite numbers on all of them, from the smallest u to one at the end of the range."""
+@pytest.mark.parametrize("name", ["vp", "sub-vp", "edm", "flow", "cosine", "ddpm", "ve"])
+def test_every_process(name: str) -> None:
+    """From the smallest time to the largest: r has ``reach`` times the noise, where there is as much; t comes last."""
     process = processes.create_process(name)
-    times: Any = {"name": law, "bins": 4} if law == "importance" else law
     model = NetworkDenoiser(Linear(0.1), process, AffineParameterization("x0", time="none"), (1,))
-    for settings in ({"steps": 3}, {"steps": 2, "eta": 1.0, "reach": 1.0}):
+    t = torch.tensor([process.t_min, 0.3, 0.731, 0.95, 1.0], dtype=torch.float64)
+    for settings in ({"steps": 3, "reach": 2.5}, {"steps": 2, "eta": 1.0, "reach": 1e3}, {"reach": 1 + 1e-15}):
         made = objectives.create_objective(
-            {"name": "scheduled-sampling", "weight": "x0", "times": times, "probability": 1.0, **settings}
+            {"name": "scheduled-sampling", "weight": "x0", "probability": 1.0, **settings}
         )
         assert isinstance(made, ScheduledSampling)
-        if name in ("vp", "flow") or law != "table":
-            made.check(model)
-        u = torch.tensor([1e-6, 0.3, 0.95, 1 - 1e-12], dtype=torch.float64)
-        x = made.rollout(model, torch.zeros(4, 1, dtype=torch.float64), u, Noise(0, 4))
-        assert torch.isfinite(x).all()
+        made.check(model)
+        times = made.times_from(process, t)
+        assert torch.equal(times[-1], t)
+        assert all((a >= b).all() for a, b in itertools.pairwise(times))
+        asked = -process.log_snr(t) / 2 + math.log(made.reach)
+        got = -process.log_snr(times[0]) / 2
+        if name != "ddpm":
+            inside = times[0] < 1
+            torch.testing.assert_close(got[inside], asked[inside], rtol=0, atol=1e-6)
+        assert torch.isfinite(made.rollout(model, torch.zeros(5, 1, dtype=torch.float64), t, Noise(0, 5))).all()
+
+
+def test_a_table_is_asked_at_its_knots() -> None:
+    """At the next knots, one at least where the reach is less: with ``index`` a network takes no other time."""
+    process = processes.DDPM()
+    made = ScheduledSampling("x0", reach=1.0 + 1e-9, eta=1.0)
+    t = torch.tensor([1, 2, 500, 999, 1000]).double() / 1000
+    far, _ = made.times_from(process, t)
+    assert (1000 * far).round().tolist() == [2, 3, 501, 1000, 1000]
+    torch.testing.assert_close(far, process.knot(far).double() / 1000, rtol=0, atol=1e-12)
+    model = NetworkDenoiser(Linear(0.1), process, AffineParameterization("eps", time="index"), (1,))
+    several = ScheduledSampling("x0", reach=3.0, steps=4)
+    assert torch.isfinite(several.rollout(model, torch.zeros(5, 1, dtype=torch.float64), t, Noise(0, 5))).all()
 
 
 def test_validation_is_the_plain_loss() -> None:
@@ -355,8 +376,8 @@ def test_configuration_and_state() -> None:
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "steps": ({"steps": 0}, "steps must be an integer of at least 1, got 0"),
-    "reach": ({"reach": 0.0}, r"reach must lie in \(0, 1\], got 0.0"),
-    "far": ({"reach": 1.5}, r"reach must lie in \(0, 1\], got 1.5"),
+    "reach": ({"reach": 1.0}, "reach must be a ratio of noise levels above 1, got 1.0"),
+    "far": ({"reach": float("inf")}, "reach must be a finite number, got inf"),
     "share": ({"probability": 1.5}, r"probability must lie in \[0, 1\], got 1.5"),
     "no number": ({"probability": "half"}, "probability must be a finite number, got 'half'"),
     "eta": ({"eta": 2.0}, "eta"),

@@ -146,13 +146,13 @@ class DenoisingLoss(Timed):
         u = self.times.uniform(noise)
         t = self.times.quantile(denoiser.process, u)
         bound = denoiser.given(condition) if condition else denoiser
-        x_t = self.noised(bound, x0, u, t, noise)
+        x_t = self.noised(bound, x0, t, noise)
         error = self.error(bound, x0, x_t, t, noise)
         # A number a sample: in float64 a weight of 1e12 near t = 0 does not overflow.
         return self.times.ratio(denoiser.process, u) * self._weight(denoiser, t) * error.to(torch.float64)
 
-    def noised(self, denoiser: Denoiser, x0: Tensor, u: Tensor, t: Tensor, noise: Noise) -> Tensor:
-        """The states x_t that the denoiser is asked about, ``(B, *state)``, at the times t of u."""
+    def noised(self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Noise) -> Tensor:
+        """The states x_t that the denoiser is asked about, ``(B, *state)``."""
         return denoiser.process.marginal(x0, t).sample(noise)
 
     def error(self, denoiser: Denoiser, x0: Tensor, x_t: Tensor, t: Tensor, noise: Noise) -> Tensor:

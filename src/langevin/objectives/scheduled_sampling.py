@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,12 +16,9 @@ from .._errors import UserError, check_integer, check_numbers
 from .._registry import register
 from ..denoisers import Denoiser
 from ..distributions import Noise, Stream
-from ..processes import ScalarGaussian, require
+from ..processes import DDPM, Process, ScalarGaussian, require
 from ..processes.base import check_eta
 from .denoising import DenoisingLoss, Objective
-
-LAST = 1 - 1e-9
-"""The largest u that a rollout begins at."""
 
 
 class _Steps:
@@ -48,9 +47,10 @@ class ScheduledSampling(DenoisingLoss):
     :math:`\tilde ε = (\tilde x_t - α_t x_0)/σ_t`, which leads from the state that the model is in to the data, in the
     place of the ε that was drawn. The other samples, and validation, have the plain loss.
 
-    Times are told apart on the axis of the law of t, t = Q(u): r = Q(min(u + reach, 1)), and the m steps cut the way
-    back into equal parts of u. Steps are those of the bridge, :math:`q_η(x_s | x_t, \hat x_0)`: DDIM's for η = 0,
-    DDPM's for η = 1 (with m = 1 and a reach of one knot of a table, the paper's).
+    The reach is the noise level at r over that at t, :math:`σ_r/α_r = \mathrm{reach} \cdot σ_t/α_t`, and the m steps
+    cut its logarithm into equal parts, so that states are astray in proportion to the noise at t, however small that
+    is. On a table of β they go to knots, to the next one at least. Steps are those of the bridge,
+    :math:`q_η(x_s | x_t, \hat x_0)`: DDIM's for η = 0, DDPM's for η = 1 (with m = 1 and the next knot, the paper's).
 
     The share costs m evaluations more. Its minimum is that of the plain loss where the condition determines x_0, as
     markup does a picture. Elsewhere it is not: a model that is right makes states of the right law, but they know
@@ -63,14 +63,14 @@ class ScheduledSampling(DenoisingLoss):
 
     Args:
         steps: m ≥ 1, reverse steps from r to t.
-        reach: of u from t to r, in (0, 1].
+        reach: σ_r/α_r over σ_t/α_t, > 1; 2 is about a step of a sampler of 15.
         eta: η in [0, 1].
         probability: share of the samples, in [0, 1].
         ramp: steps of training over which the share grows from 0 in a line; 0 for none.
     """
 
     steps: int = 1
-    reach: float = 0.1
+    reach: float = 2.0
     eta: float = 0.0
     probability: float = 0.5
     ramp: int = 0
@@ -81,8 +81,8 @@ class ScheduledSampling(DenoisingLoss):
         check_integer("steps", self.steps, 1)
         check_integer("ramp", self.ramp, 0)
         check_numbers(reach=self.reach, probability=self.probability)
-        if not 0 < self.reach <= 1:
-            raise UserError(f"reach must lie in (0, 1], got {self.reach}")
+        if not self.reach > 1:
+            raise UserError(f"reach must be a ratio of noise levels above 1, got {self.reach}")
         if not 0 <= self.probability <= 1:
             raise UserError(f"probability must lie in [0, 1], got {self.probability}")
         check_eta(self.eta)
@@ -93,41 +93,51 @@ class ScheduledSampling(DenoisingLoss):
         """The share of samples that the model makes, now."""
         return self.probability * (min(1.0, self.seen.count / self.ramp) if self.ramp else 1.0)
 
-    def noised(self, denoiser: Denoiser, x0: Tensor, u: Tensor, t: Tensor, noise: Noise) -> Tensor:
-        x_t = super().noised(denoiser, x0, u, t, noise)
+    def noised(self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Noise) -> Tensor:
+        x_t = super().noised(denoiser, x0, t, noise)
         if not (share := self.share):
             return x_t
         chosen = noise.fold_in(Stream.REPLACED).uniform(()) < share
         # One row at least: processes that share a batch ask their networks equally often.
-        rows = chosen.nonzero()[:, 0] if bool(chosen.any()) else torch.zeros(1, dtype=torch.long, device=u.device)
-        made = self.rollout(denoiser.rows(rows), x0[rows], u[rows], noise.rows(rows))
+        rows = chosen.nonzero()[:, 0] if bool(chosen.any()) else torch.zeros(1, dtype=torch.long, device=t.device)
+        made = self.rollout(denoiser.rows(rows), x0[rows], t[rows], noise.rows(rows))
         return x_t.index_copy(0, rows, made.to(x_t.dtype)) if bool(chosen.any()) else x_t
 
     @torch.no_grad()
-    def rollout(self, denoiser: Denoiser, x0: Tensor, u: Tensor, noise: Noise) -> Tensor:
-        """x̃_t at the times t of u, ``(B, *state)``, by m reverse steps from x_r; without gradients.
+    def rollout(self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Noise) -> Tensor:
+        """x̃_t by m reverse steps from x_r, ``(B, *state)``; without gradients.
 
         x_r has the noise that x_t would have had.
 
         Args:
             denoiser: with what is bound for these samples.
             x0: clean data ``(B, *shape)``.
-            u: ``(B,)`` in (0, 1).
+            t: ``(B,)`` in (0, 1].
             noise: of these samples.
         """
         process = denoiser.process
-        back = (u + self.reach).clamp_max(LAST).maximum(u) - u
-        at = lambda j: self.times.quantile(process, u + back * ((self.steps - j) / self.steps))
-        t = at(0)
-        x = process.marginal(x0, t).sample(noise)
+        times = self.times_from(process, t)
+        x = process.marginal(x0, times[0]).sample(noise)
         with _evaluating(denoiser):
-            for j in range(self.steps):
-                s = at(j + 1)
-                x = process.reverse(x, denoiser(x, t), t, s, self.eta).sample(noise.fold_in(Stream.ROLLOUT + j))
-                t = s
+            for j, (now, s) in enumerate(itertools.pairwise(times)):
+                belief = denoiser(x, now)
+                x = process.reverse(x, belief, now, s, self.eta).sample(noise.fold_in(Stream.ROLLOUT + j))
         # Older releases of torch keep weights that autocast has cast, and those of this pass have no gradient.
         torch.clear_autocast_cache()
         return x
+
+    def times_from(self, process: Process, t: Tensor) -> list[Tensor]:
+        """r and the times of the steps down to t, each ``(B,)``; t itself where there is no more noise than at t."""
+        gaussian: ScalarGaussian = require(process, ScalarGaussian, f"objective {self.name!r}")
+        found = []
+        for j in range(self.steps):
+            farther = 2 * math.log(self.reach) * (1 - j / self.steps)
+            r = gaussian.time(gaussian.log_snr(t) - farther)
+            if isinstance(process, DDPM):
+                knot, after = torch.ceil(r * process.steps - 1e-6), torch.floor(t * process.steps + 1e-6) + 1
+                r = knot.maximum(after).clamp_max(process.steps) / process.steps
+            found.append(r.maximum(t))
+        return [*found, t]
 
     def check(self, denoiser: Denoiser) -> None:
         require(denoiser.process, ScalarGaussian, f"objective {self.name!r}")
