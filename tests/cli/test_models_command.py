@@ -184,6 +184,28 @@ def test_adding_is_bounded_and_spares_what_is_there(
     assert "is more than the 0.01 MB that models of the repository may have together" in add().err
 
 
+def test_a_latent_model_is_added_with_its_parts(langevin: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Both parts in half precision, a command for each, the log and the time of the run."""
+    small = ["--steps", "2", "--batch", "8", "--output.validate-on", "8", "--output.sample-every", "0"]
+    vae = ["--network.name", "vae", "--network.options", "width", "8", "blocks", "1", "latent", "2"]
+    assert langevin("train", "digits", "--limit", 40, "--out", "codec", *small, *vae).code == 0
+    unet = ["--network.options", "width", "8", "multipliers", "[1]", "attention", "[]"]
+    latent = langevin("train", "digits", "--limit", 40, "--codec", "codec", "--out", "latent", *small, *unet)
+    assert latent.code == 0, latent.err
+    monkeypatch.setenv(shipped.VARIABLE, str(tmp_path))
+    said = langevin("models", "add", "latent", "latent-8", "--title", TITLE, "--steps", 2, "-n", 4)
+    assert said.code == 0, said.err
+    found = shipped.described("latent-8")
+    found.check()
+    assert {"denoiser/model.safetensors", "codec/model.safetensors", "metrics.csv", "samples.png"} <= set(found.held)
+    assert found.trained["seconds"] > 0
+    recipe = json.loads((found.folder / "recipe.json").read_text())
+    assert "--codec runs/latent-8/codec" in recipe["commands"]["denoiser"]
+    assert "--network.name vae" in recipe["commands"]["codec"]
+    assert found.stored["weights"] in ("float16", "bfloat16")
+    assert langevin("sample", "latent-8", "-n", 2, "--steps", 1, "--out", "s").code == 0
+
+
 def test_without_a_checkout(langevin: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(shipped.VARIABLE)
     monkeypatch.setattr(shipped, "__file__", "/a/b/site-packages/langevin/models/shipped.py")

@@ -150,12 +150,14 @@ def _add(options: Options) -> None:
     recipe = options.sampling.recipe()
     from ..adapters import loading
     from ..denoisers import Denoiser
+    from ..models.timing import CLOCK, SECONDS
     from ..storage import files
     from ..tasks import ship
 
     model = loading.load(run, device=device_named(options.device))
     evaluation = run / "evaluation.json"
-    logs = {part: run / part / "metrics.csv" for part in ship.parts_of(model)}
+    logs = {part: run / part / "metrics.csv" for part in ("", *ship.parts_of(model))}
+    clock = run / CLOCK  # of parts, the run's own
     story = ship.Story(
         options.title,
         options.figure,
@@ -164,6 +166,7 @@ def _add(options: Options) -> None:
         files.read_json(evaluation) if evaluation.is_file() else None,
         {part: command(part, one, options.to) for part, one in ship.parts_of(model).items() if _told(one)},
         {part: files.read(log).decode() for part, log in logs.items() if log.is_file()},
+        float(files.read_json(clock).get(SECONDS, 0)) if clock.is_file() else None,
     )
     sampled = isinstance(model, Denoiser)
     given, texts = _given(options, model) if sampled else ({}, [])

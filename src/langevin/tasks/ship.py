@@ -52,7 +52,8 @@ class Story:
         licence: as the Hub spells it.
         evaluation: what ``langevin evaluate`` wrote.
         commands: the command line that trains it, by part; of a model of one part under ``""``.
-        logs: ``metrics.csv`` of its training, in the same way.
+        logs: ``metrics.csv`` of its training, in the same way; of a run that left parts, its own under ``""``.
+        seconds: of its training, where the model does not say them.
     """
 
     title: str
@@ -62,6 +63,7 @@ class Story:
     evaluation: Mapping[str, Any] | None = None
     commands: Mapping[str, str] = field(default_factory=dict)
     logs: Mapping[str, str] = field(default_factory=dict)
+    seconds: float | None = None
 
 
 def ship(
@@ -113,7 +115,7 @@ def ship(
     held["recipe.json"] = files.as_json({"commands": dict(story.commands), "model": said, "versions": versions()})
     if story.evaluation is not None:
         held["evaluation.json"] = files.as_json({**story.evaluation, "model": name})
-    trained = training(model)
+    trained = ({} if story.seconds is None else {SECONDS: story.seconds}) | training(model)
     held[shipped.CARD] = card(
         said,
         name=name,
@@ -136,7 +138,12 @@ def ship(
 
 
 def moved(
-    model: Any, weights: torch.dtype, recipe: Recipe, n: int, given: Mapping[str, Any] | None = None
+    model: Any,
+    weights: torch.dtype,
+    recipe: Recipe,
+    n: int,
+    given: Mapping[str, Any] | None = None,
+    before: Samples | None = None,
 ) -> tuple[float, Samples]:
     """How far samples move when a model's weights are stored in a type, from the same noises, and the samples then.
 
@@ -149,8 +156,9 @@ def moved(
         recipe: how the samples are drawn.
         n: how many.
         given: conditions, as of ``generate``.
+        before: samples of the model as it is, if they are drawn already.
     """
-    before = generate(model, recipe, n, given=given)
+    before = before or generate(model, recipe, n, given=given)
     with TemporaryDirectory() as place:
         try:
             models.save(model, Path(place) / "model", weights=weights)
@@ -169,15 +177,17 @@ def _stored(
     model: Any, recipe: Recipe, n: int, given: Mapping[str, Any] | None, asked: str | None
 ) -> tuple[dict[str, Any], Samples | None]:
     """How the weights are stored, with how far that moves the samples, and the samples of the stored weights."""
-    if not isinstance(model, Denoiser):  # nothing is drawn of it that could say how far it moves
+    drawable = isinstance(model, Denoiser)
+    if not drawable:  # nothing is drawn of it that could say how far it moves
         return {"weights": asked or "float32"}, None
-    ways = {name: moved(model, WEIGHTS[name], recipe, n, given) for name in _ways(asked)}
+    before = generate(model, recipe, n, given=given)
+    ways = {name: moved(model, WEIGHTS[name], recipe, n, given, before) for name in _ways(asked)}
     best = min(ways, key=lambda name: ways[name][0])
     far, drawn = ways[best]
     if asked not in (None, "float32") and far > MOST:
         raise UserError(f"weights in {asked} move the samples by {far:.2g} of their range, more than {MOST:.2g}")
     if far > MOST:
-        best, (far, drawn) = "float32", moved(model, torch.float32, recipe, n, given)
+        best, (far, drawn) = "float32", moved(model, torch.float32, recipe, n, given, before)
     return {"weights": best, "moved": far, "samples": n, "evaluations": drawn.evaluations}, drawn
 
 
