@@ -146,7 +146,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "lost tensor": (weights(lambda w: w.pop("stem.bias")), "missing: stem.bias"),
     "new tensor": (weights(lambda w: w.update(more=torch.zeros(1))), "unknown: more"),
     "wrong shape": (weights(lambda w: w.update({"stem.bias": torch.zeros(9)})), r"stem.bias is (9,) float32"),
-    "wrong dtype": (weights(lambda w: w.update({"stem.bias": torch.zeros(8).half()})), "stem.bias is (8,) float16"),
+    "wrong dtype": (weights(lambda w: w.update({"stem.bias": torch.zeros(8).double()})), "stem.bias is (8,) float64"),
     "one bit": (flipped("model.safetensors"), "model.safetensors is damaged: its SHA-256"),
     "one bit of the moments": (flipped("data.safetensors"), "data.safetensors is damaged: its SHA-256"),
     "no checksums": (

@@ -176,7 +176,7 @@ def test_settings() -> None:
         ({}, "unknown objective 'None'"),
         ({"name": "sliced", "projections": 0}, "projections must be"),
         ({"name": "sliced", "probe": "gauss"}, "Did you mean 'gaussian'"),
-        ({"name": "sliced", "weight": "min-snr", "gama": 3}, "takes gamma, got 'gama'"),
+        ({"name": "sliced", "weight": "min-snr", "gama": 3}, "'sliced' takes .*, gamma, got 'gama'"),
         ("explicit", "world must say"),
         ({"name": "explicit", "world": {"name": "rng"}}, "Did you mean 'ring'"),
         ({"name": "explicit", "world": {"name": "ring", "size": 3}}, "size"),

@@ -188,6 +188,10 @@ MODEL_TYPES: dict[str, tuple[data.Dataset, dict[str, Any]]] = {
         },
     ),
     "sliced": (points(), {"objective": ObjectiveConfig("sliced-vr")}),
+    "scheduled sampling": (
+        points(),
+        {"objective": ObjectiveConfig("scheduled-sampling", {"steps": "2", "eta": "1.0", "ramp": "6"})},
+    ),
     "vae": (DIGITS, {"network": NetworkConfig("vae", {"width": "8", "blocks": "1", "latent": "2"})}),
 }
 

@@ -23,6 +23,9 @@ def card(
     licence: str | None = None,
     evaluation: Mapping[str, Any] | None = None,
     picture: str | None = None,
+    title: str = "",
+    notes: str = "",
+    sections: Mapping[str, str] | None = None,
 ) -> str:
     """The README.md of a model: YAML that the Hub reads, and sections that people do.
 
@@ -32,6 +35,9 @@ def card(
         licence: as the Hub spells it, such as ``apache-2.0``.
         evaluation: what ``langevin evaluate`` wrote, with its protocols.
         picture: file name of a picture beside the card.
+        title: what the model does, a line.
+        notes: Markdown that stands under the figures.
+        sections: Markdown by title, before the limits.
     """
     part = about if "network" in about else next(v for v in about.values() if isinstance(v, Mapping) and "network" in v)
     data, conditions = part.get("data") or {}, part.get("conditions") or []
@@ -50,6 +56,7 @@ def card(
         ModelCardData(**front).to_yaml().strip(),
         "---",
         f"# {name}",
+        *([title] if title else []),
         f"A {_kind(about)} of {data.get('name', 'own data')}, made with [langevin]({HOME}) {__version__}.",
         *([f"![Samples of this model]({picture})"] if picture else []),
         "## Use\n\n```python\nimport langevin\n\n"
@@ -57,7 +64,9 @@ def card(
         f'model = langevin.load("{name}")  # for any sampler, guidance and measure of the library\n```',
         "## What it is\n\n" + _table(_rows(part, conditions)),
         "## Data\n\n" + _data(data, source),
-        "## Figures\n\n" + _figures(evaluation),
+        "## Figures\n\n" + (_figures(evaluation) if evaluation or not notes else ""),
+        *([notes.strip()] if notes else []),
+        *(f"## {name}\n\n{text}" for name, text in (sections or {}).items()),
         "## Limits\n\nSamples follow the training data, with what these lack and what they are biased to. Nothing here "
         "filters what is made." + ("" if licence else " No licence was stated by who published this model."),
     ]

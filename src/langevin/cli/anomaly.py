@@ -32,7 +32,7 @@ class Options:
     input: Annotated[Positional[str], arg(metavar="IN")]
     """A picture, or a folder of pictures."""
     model: Annotated[str, arg(metavar="MODEL")]
-    """A model directory, or owner/name on the Hub, of grey or colour images."""
+    """A model directory, a name of `langevin models`, or owner/name on the Hub, of grey or colour images."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("anomalies")
     """Where the results go."""
     label: Name = None

@@ -47,7 +47,7 @@ class Options:
     """
 
     model: Annotated[str, arg(metavar="MODEL")]
-    """A model directory, or owner/name on the Hub, of grey or colour images."""
+    """A model directory, a name of `langevin models`, or owner/name on the Hub, of grey or colour images."""
     input: Annotated[Positional[str | None], arg(metavar="[IN]", help_behavior_hint="")] = None
     """A picture, or a folder of pictures; none, to draw pictures of two captions."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("edited")

@@ -40,6 +40,7 @@ COMMANDS = {
     "convert": "Foreign weights (.pt, .pth, .ckpt, .pkl) to safetensors or a model, without running code in them.",
     "export": "Write a model as a pipeline of diffusers.",
     "data": "What data there are by name; fetch a set, show a sheet of it.",
+    "models": "Models that come with langevin, by name: list them, print a card.",
     "methods": "List every method: its paper, its place in the code, its proof.",
     "audit": "Put any scheduler, sampler, guider or denoiser on exact worlds: is it right?",
     "info": "Show what a model directory holds, or this environment.",

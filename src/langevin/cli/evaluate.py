@@ -35,7 +35,7 @@ class Options:
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """A model directory, or owner/name on the Hub."""
+    """A model directory, a name of `langevin models`, or owner/name on the Hub."""
     n: Annotated[int | None, arg(aliases=("-n",), metavar="N", help_behavior_hint="")] = None
     """How many samples to draw, at least 8; 2000 if not given."""
     label: Name = None

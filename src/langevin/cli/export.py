@@ -22,7 +22,7 @@ class Options:
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """A model directory, or owner/name on the Hub."""
+    """A model directory, a name of `langevin models`, or owner/name on the Hub."""
     out: Annotated[Path, arg(metavar="DIR")]
     """Where the pipeline goes: a new or empty directory, or one of an earlier export."""
     to: Literal["diffusers"] = "diffusers"

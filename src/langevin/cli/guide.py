@@ -36,7 +36,7 @@ class Options:
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """A model directory, or owner/name on the Hub."""
+    """A model directory, a name of `langevin models`, or owner/name on the Hub."""
     method: Annotated[str, arg(metavar="NAME")] = "classifier-free"
     """classifier-free, classifier, autoguidance, apg, cfg-zero-star, cfg-plus-plus or conjunction."""
     scale: Annotated[float | None, arg(metavar="W", help_behavior_hint="")] = None

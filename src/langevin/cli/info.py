@@ -14,7 +14,7 @@ class Options:
     """Show what a model directory holds; without one, this environment and the registered names."""
 
     model: Annotated[Positional[str | None], arg(metavar="MODEL", help_behavior_hint="")] = None
-    """A model directory, or owner/name on the Hub."""
+    """A model directory, a name of `langevin models`, or owner/name on the Hub."""
     json: bool = False
     """As JSON, for machines."""
 

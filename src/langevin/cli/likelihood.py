@@ -38,7 +38,7 @@ class Options:
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """A model directory, or owner/name on the Hub."""
+    """A model directory, a name of `langevin models`, or owner/name on the Hub."""
     data: Annotated[Positional[str], arg(metavar="DATA")]
     """A data set's name, a folder of images, or an array file: its held-out split, read as the model's was."""
     n: Annotated[int | None, arg(aliases=("-n",), metavar="N", help_behavior_hint="")] = None

@@ -48,7 +48,10 @@ def run(options: Options) -> None:
         raise UserError(f"to must be OWNER/NAME, got {options.to!r}")
     if options.private and not options.push:
         raise UserError("private is of a repository that is pushed to: give --push too")
-    place = Path(options.evaluation) if options.evaluation else Path(options.model) / "evaluation.json"
+    from ..models import location
+
+    folder = location.here(options.model) or Path(options.model)
+    place = Path(options.evaluation) if options.evaluation else folder / "evaluation.json"
     if options.evaluation and not place.is_file():
         raise UserError(f"evaluation must be a file, but {place} is none")
     from ..adapters.loading import load_denoiser

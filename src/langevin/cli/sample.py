@@ -53,7 +53,7 @@ class Options:
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """A model directory, or owner/name on the Hub."""
+    """A model directory, a name of `langevin models`, or owner/name on the Hub."""
     n: Annotated[int, arg(aliases=("-n",), metavar="N")] = 64
     """How many samples."""
     label: Name = None

@@ -54,12 +54,13 @@ def settings_of(options: Any, without: Collection[str] = ()) -> dict[str, Any]:
     return found
 
 
-def words_of(options: Any, without: Collection[str] = ()) -> list[str]:
+def words_of(options: Any, without: Collection[str] = (), group: str = "") -> list[str]:
     """The words of a command line that ``parse`` makes these options of, without those at their defaults.
 
     Args:
         options: a command's.
         without: names of options that are left out.
+        group: what their names begin with, as ``network.``.
     """
     first: list[str] = []
     rest: list[str] = []
@@ -69,17 +70,27 @@ def words_of(options: Any, without: Collection[str] = ()) -> list[str]:
         if field.name in without or value == _default(field):
             continue
         if dataclasses.is_dataclass(value):
-            rest += words_of(value, without)
+            inner = _name(hints[field.name], field.name)
+            rest += words_of(value, without, f"{group}{inner}." if inner else group)
         elif _marked(hints[field.name], Positional):
             first.append(_word(value))
         else:
-            rest += _option(f"--{field.name.replace('_', '-')}", value, _marked(hints[field.name], UseAppendAction))
+            name = f"{group}{_name(hints[field.name], field.name)}"
+            rest += _option(name, value, _marked(hints[field.name], UseAppendAction))
     return first + rest
 
 
-def _option(name: str, value: Any, repeated: bool) -> list[str]:
+def _name(hint: Any, name: str) -> str:
+    """What an option is called on the command line: of its own ``arg`` where that says so."""
+    said = [getattr(mark, "name", None) for mark in getattr(hint, "__metadata__", ())]
+    return next((one for one in said if isinstance(one, str)), name.replace("_", "-"))
+
+
+def _option(named: str, value: Any, repeated: bool) -> list[str]:
+    name = f"--{named}"
     if isinstance(value, bool):
-        return [name]
+        group, dot, last = named.rpartition(".")
+        return [name if value else f"--{group}{dot}no-{last}"]
     if isinstance(value, Mapping):
         return [name, *(_word(part) for pair in value.items() for part in pair)]
     if isinstance(value, (tuple, list)):
@@ -88,6 +99,8 @@ def _option(name: str, value: Any, repeated: bool) -> list[str]:
 
 
 def _word(value: Any) -> str:
+    if value is None:
+        return "None"
     return str(value) if isinstance(value, (str, Path)) else json.dumps(value)
 
 

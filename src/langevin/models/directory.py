@@ -36,7 +36,7 @@ from .codec import Autoencoder
 from .custom import CustomFormat
 from .header import modelspec
 from .learned import stamp
-from .load_network import load_network
+from .load_network import HALF, load_network
 from .location import CONFIG, MOMENTS, WEIGHTS, find
 from .solvers import solvers_of
 from .timing import CLOCK, SECONDS, timeless
@@ -80,7 +80,7 @@ def describe(denoiser: NetworkDenoiser) -> dict[str, Any]:
     }
 
 
-def save(denoiser: Any, path: str | os.PathLike[str]) -> None:
+def save(denoiser: Any, path: str | os.PathLike[str], *, weights: torch.dtype = torch.float32) -> None:
     """Write a model directory: ``load`` finds the whole old model or the whole new one, whenever the writer is killed.
 
     Args:
@@ -88,26 +88,34 @@ def save(denoiser: Any, path: str | os.PathLike[str]) -> None:
             ``models.kinds`` (a codec, a generator, a normalizing flow, a classifier) or of ``models.parts`` (a denoiser
             of codes, a cascade), of which each part has a directory.
         path: a directory, made if it does not exist.
+        weights: what the learned weights are kept in: float32, or float16 or bfloat16 for half of the size. They are
+            loaded to float32, and what was rounded stays so; buffers keep their type, and moments of the data are kept
+            in float32.
 
     Raises:
         UserError: if another process writes in the directory, or the disk is full or refuses.
     """
     check_path("path", path)
-    files.publish(Path(path), contents(denoiser))
+    files.publish(Path(path), contents(denoiser, weights))
 
 
-def contents(model: Any) -> dict[str, bytes]:
-    """What a model directory holds, by file.
+def contents(model: Any, stored: torch.dtype = torch.float32) -> dict[str, bytes]:
+    """What a model directory holds, by file; see ``save``.
 
     Raises:
         UserError: for what is no model that can be saved.
     """
+    if stored not in (torch.float32, *HALF):
+        raise UserError(f"weights must be torch.float32, torch.float16 or torch.bfloat16, got {stored}")
     own = model.belief_of if isinstance(model, Denoiser) else None
     if isinstance(own, NetworkDenoiser) and isinstance(own.network, CustomFormat):
+        if stored != torch.float32:
+            raise UserError(f"weights of a LoRA or a pipeline of diffusers are kept as they are, got {stored}")
         return own.network.contents(model)
     kind = kind_of(model)
     if kind in parts.PARTED:
-        held = {f"{name}/{file}": data for name, part in model.parts.items() for file, data in contents(part).items()}
+        inner = {name: contents(part, stored) for name, part in model.parts.items()}
+        held = {f"{name}/{file}": data for name, files_of in inner.items() for file, data in files_of.items()}
         index = {name: files.digest(held[f"{name}/{CONFIG}"]) for name in model.parts}
         return {**held, CONFIG: files.as_json({"langevin": FORMAT, "kind": kind, "parts": index})}
     plain = kind in kinds.KINDS
@@ -117,11 +125,26 @@ def contents(model: Any) -> dict[str, bytes]:
     moments = {} if model.data is None else model.data.tensors()
     # A network that computes in half precision is kept in float32, exactly, as its configuration says.
     weights = {k: v.float() if v.is_floating_point() else v for k, v in model.network.state_dict().items()}
+    if stored != torch.float32:
+        learned = {name for name, _ in model.network.named_parameters(remove_duplicate=False)}
+        weights = {k: rounded(k, v, stored) if k in learned else v for k, v in weights.items()}
+        moments = {k: v.float() for k, v in moments.items()}
     held = {WEIGHTS: files.as_safetensors(weights, modelspec(config))}
     if moments:
         held[MOMENTS] = files.as_safetensors(moments)
     config["files"] = {name: files.digest(content) for name, content in held.items()}
     return {**held, CONFIG: files.as_json(config)}
+
+
+def rounded(name: str, weight: torch.Tensor, stored: torch.dtype) -> torch.Tensor:
+    """A weight in half precision.
+
+    Raises:
+        UserError: for one beyond the largest number of that type.
+    """
+    if weight.is_floating_point() and bool(torch.isinf(made := weight.to(stored)).any()):
+        raise UserError(f"{name} has a weight of {float(weight.abs().max()):.3g}, which {stored} does not hold")
+    return made if weight.is_floating_point() else weight
 
 
 def kind_of(model: Any) -> str | None:

@@ -13,6 +13,9 @@ from .. import nn
 from .._errors import UserError
 from ..storage import files
 
+HALF = (torch.float16, torch.bfloat16)
+"""What weights may be kept in: a value of either is one of float32."""
+
 
 def load_network(file: Path, config: Any) -> torch.nn.Module:
     """The network of a configuration with the weights of a file, which are compared before either takes memory.
@@ -24,8 +27,15 @@ def load_network(file: Path, config: Any) -> torch.nn.Module:
     Raises:
         UserError: for a configuration that cannot be met, or a file that is damaged or of another network.
     """
-    files.fit(file, files.outline(file), nn.outline(config).state_dict())
-    return filled(config, files.read_safetensors(file), file)
+    wanted = nn.outline(config).state_dict()
+    files.fit(file, widened(files.outline(file), wanted), wanted)
+    return filled(config, widened(files.read_safetensors(file), wanted), file)
+
+
+def widened(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a file, those that are kept in half precision as float32, exactly, where the network computes so."""
+    half = lambda name, v: v.dtype in HALF and name in wanted and wanted[name].dtype == torch.float32
+    return {name: v.float() if half(name, v) else v for name, v in tensors.items()}
 
 
 def filled(config: Any, weights: Mapping[str, Tensor], file: Path) -> Any:

@@ -67,6 +67,11 @@ class Stream(int, Enum):
     TOLERANCE = "shared", 2**54
     """The noises by which the error of a path is estimated."""
 
+    REPLACED = "shared", 2**58
+    """Which samples of a batch the model's own states take the place of."""
+    ROLLOUT = "shared", 2**59
+    """The i-th reverse step of the model while it learns."""
+
     FACTOR = "covariance", 1
     CHOICE = "law", 1
     BETA_A = "beta", 1

@@ -10,6 +10,7 @@ from .heads import SecondMoment
 from .importance import Importance
 from .matching import ExplicitScoreMatching, ImplicitScoreMatching, SlicedScoreMatching, SlicedVR
 from .players import Player
+from .scheduled_sampling import ScheduledSampling
 from .times import Levels, LikelihoodImportance, LogNormal, Stratified, TableKnots, TimestepDistribution, Uniform
 from .tokens import D3PM
 from .variational import Hybrid, Vlb
@@ -41,6 +42,7 @@ __all__ = [
     "MaximumLikelihood",
     "Objective",
     "Player",
+    "ScheduledSampling",
     "SecondMoment",
     "SlicedScoreMatching",
     "SlicedVR",

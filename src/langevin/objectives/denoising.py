@@ -105,6 +105,10 @@ class Timed(Objective):
         self.times.restore(state)
 
 
+BASE = ("weight", "times", "settings")
+"""The fields of ``DenoisingLoss`` itself."""
+
+
 @dataclass(frozen=True)
 class DenoisingLoss(Timed):
     r"""A weight on the error of x̂_0, at times drawn from a law:
@@ -129,21 +133,27 @@ class DenoisingLoss(Timed):
             raise unknown("objective", self.weight, WEIGHTS)
         parameters = inspect.signature(WEIGHTS[self.weight]).parameters.values()
         known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        own = [f.name for f in fields(self) if f.init and f.name not in BASE]
         for key, value in self.settings.items():
             if key not in known:
-                accepted = ", ".join(known) or "no setting"
-                raise UserError(f"objective {self.weight!r} takes {accepted}, got {key!r}.{nearest(key, known)}")
+                accepted = ", ".join([*own, *known]) or "no setting"
+                close = nearest(key, [*own, *known])
+                raise UserError(f"objective {self.name!r} takes {accepted}, got {key!r}.{close}")
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
                 raise UserError(f"{key} must be a number > 0, got {value!r}")
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Condition | None, noise: Noise) -> Tensor:
         u = self.times.uniform(noise)
         t = self.times.quantile(denoiser.process, u)
-        x_t = denoiser.process.marginal(x0, t).sample(noise)
         bound = denoiser.given(condition) if condition else denoiser
+        x_t = self.noised(bound, x0, t, noise)
         error = self.error(bound, x0, x_t, t, noise)
         # A number a sample: in float64 a weight of 1e12 near t = 0 does not overflow.
         return self.times.ratio(denoiser.process, u) * self._weight(denoiser, t) * error.to(torch.float64)
+
+    def noised(self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Noise) -> Tensor:
+        """The states x_t that the denoiser is asked about, ``(B, *state)``."""
+        return denoiser.process.marginal(x0, t).sample(noise)
 
     def error(self, denoiser: Denoiser, x0: Tensor, x_t: Tensor, t: Tensor, noise: Noise) -> Tensor:
         """The mean squared error of x̂_0, ``(B,)``."""
@@ -165,6 +175,6 @@ class DenoisingLoss(Timed):
         return name_of("objectives", type(self)) or self.weight
 
     def to_dict(self) -> dict[str, Any]:
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("weight", "times", "settings")}
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.init and f.name not in BASE}
         weight = {} if type(self) is DenoisingLoss else {"weight": self.weight}
         return {"name": self.name, **weight, "times": self.times.to_dict(), **own, **self.settings}

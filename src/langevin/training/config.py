@@ -65,11 +65,11 @@ class ObjectiveConfig:
     """The loss."""
 
     name: str | None = None
-    """Weight of the error at each time: simple (the network's own target), x0, dsm, likelihood, edm or min-snr; another
-    way of score matching: sliced, sliced-vr, implicit or explicit; vlb or hybrid, which learn a variance; vdm for the
-    process learned; d3pm for tokens; elbo for vae; gan, a generator and a discriminator; cross-entropy, a classifier of
-    noisy data; maximum-likelihood for coupling. If not given: simple; likelihood for the prediction levels; d3pm for
-    tokens; elbo for vae."""
+    """Weight of the error at each time: simple (the network's own target), x0, dsm, likelihood, edm or min-snr;
+    scheduled-sampling, at states that the model has made; another way of score matching: sliced, sliced-vr, implicit or
+    explicit; vlb or hybrid, which learn a variance; vdm for the process learned; d3pm for tokens; elbo for vae; gan, a
+    generator and a discriminator; cross-entropy, a classifier of noisy data; maximum-likelihood for coupling. If not
+    given: simple; likelihood for the prediction levels; d3pm for tokens; elbo for vae."""
     options: Options = field(default_factory=dict)
     """Its settings as KEY VALUE pairs: gamma 5; of gan: loss least-squares, r1 0.5, diffuse vp, every 2."""
     times: str | None = None
