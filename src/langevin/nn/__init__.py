@@ -5,8 +5,9 @@ Beside them a variational autoencoder, a normalizing flow and an encoder of capt
 
 from .backbone import Backbone
 from .coupling import CouplingFlow
-from .create import BACKBONES, CODECS, ENCODERS, FLOWS, SUITS, create_network, default, outline, takes
+from .create import BACKBONES, CODECS, DUAL_ENCODERS, ENCODERS, FLOWS, SUITS, create_network, default, outline, takes
 from .dit import DiT
+from .dual_encoder import DualEncoder
 from .edm_unet import EDMUNet
 from .encoder import Encoder
 from .layers import attention
@@ -21,6 +22,7 @@ from .vae import VAE
 __all__ = [
     "BACKBONES",
     "CODECS",
+    "DUAL_ENCODERS",
     "ENCODERS",
     "FLOWS",
     "MLP",
@@ -29,6 +31,7 @@ __all__ = [
     "Backbone",
     "CouplingFlow",
     "DiT",
+    "DualEncoder",
     "EDMUNet",
     "Encoder",
     "LucidrainsUNet",

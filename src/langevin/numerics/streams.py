@@ -48,6 +48,8 @@ class Stream(int, Enum):
     """The codes of a codec."""
     STAGE = "shared", 2**45
     """The i-th stage of a cascade."""
+    UNNOISED = "shared", 2**47
+    """Which samples of training are shown without noise."""
     DEGRADED = "shared", 2**43
     """What is random in the i-th step of a degradation."""
 
