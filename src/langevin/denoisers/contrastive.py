@@ -54,6 +54,16 @@ class ContrastiveEncoder:
         return tuple(self.data.shape)
 
     @property
+    def output(self) -> Any:
+        """The description of the data."""
+        return self.data
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Event shape of the data."""
+        return self.shape
+
+    @property
     def reads(self) -> str:
         """What it reads of captions: ``caption``, their tokens, or ``sequence``, features of another encoder."""
         return str(self.network.reads)
@@ -127,13 +137,12 @@ class ContrastiveEncoder:
         Raises:
             UserError: for anything else, and for text where features are read.
         """
-        if isinstance(captions, str):
-            captions = [captions]
-        if not isinstance(captions, Tensor):
-            if not isinstance(captions, Sequence) or not captions:
+        value: Any = [captions] if isinstance(captions, str) else captions
+        if not isinstance(value, Tensor):
+            if not isinstance(value, Sequence) or not value:
                 raise UserError(f"captions must be text, texts or a tensor, got {shown(captions)}")
-            captions = self.network.tokenize(captions)  # type: ignore[operator]
-        found: Tensor = self.network.encode_text(captions.to(self.device))  # type: ignore[operator]
+            value = self.network.tokenize(value)  # type: ignore[operator]
+        found: Tensor = self.network.encode_text(value.to(self.device))  # type: ignore[operator]
         return found
 
     def logits(self, x_t: Tensor, captions: str | Sequence[str] | Tensor, t: Tensor | float = 0.0) -> Tensor:

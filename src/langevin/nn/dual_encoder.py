@@ -129,7 +129,8 @@ class DualEncoder(nn.Module):
         """
         value = self.checked(value)
         if self.reads == "caption":
-            longest = int((value >= 0).sum(1).max().clamp_min(1))  # what no caption reaches costs as much as what one does
+            # Places that no caption of the batch reaches would cost as much as those that one does.
+            longest = int((value >= 0).sum(1).max().clamp_min(1))
             tokens, present = self.text(value[:, :longest])
         else:
             gone = value.isnan().any(-1)

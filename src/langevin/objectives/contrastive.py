@@ -36,14 +36,14 @@ class Contrastive(Timed):
     batch that are the same text as :math:`y_i`.
 
     Why the target is spread over them. Without repeats q is the identity, and the best score is
-    :math:`\log p(x, y) / p(x) p(y)` up to a constant (InfoNCE, 1807.03748 eq. 5): given a picture, the places of a batch
-    differ in how likely it makes the caption there. Equal captions have equal columns of s, so a target that names one
-    of them asks to tell apart what is the same, and the rows of one text ask for different things. Their logits are the
-    same, so the sum of their cross-entropies with targets :math:`e_i` is that with the mean target of each,
-    :math:`\tfrac1{n} \sum_{k: y_k = y_i} e_k = q_i`: the loss of a batch, its gradient and the best score are those of
-    CLIP, and only the share of a row is told rightly. (To leave the equal ones out of the softmax instead would change
-    the law of what is compared with to p(x | another caption), and so the best score.) Its least value for a batch is
-    not below the mean of log n_i.
+    :math:`\log p(x, y) / p(x) p(y)` up to a constant (InfoNCE, 1807.03748 eq. 5): given a picture, the places of a
+    batch differ in how likely it makes the caption there. Equal captions have equal columns of s, and their own rows
+    (captions among pictures) are equal too. So a target that names one of them asks to tell apart what is the same, but
+    the sum of the cross-entropies of equal rows with targets :math:`e_i` is that with the mean target,
+    :math:`\tfrac1{n} \sum_{k: y_k = y_i} e_k = q_i`. The loss of a batch, its gradient and the best score are those of
+    CLIP, and no row of a batch is asked for what cannot be told. (To leave the equal ones out of the softmax instead
+    would change the law of what is compared with, to p(x | another caption), and so the best score.) A batch has at
+    least the mean of log n_i.
 
     Examples without a caption count nothing, and are compared with nothing.
 

@@ -68,6 +68,8 @@ def _network(config: Config, data: DataInfo) -> NetworkConfig:
     for key, asked in (("image", image), ("text", text)):
         if not isinstance(asked, Mapping):
             raise UserError(f"network.options {key} must be a mapping of settings, got {asked!r}")
+    if image.get("name", scalars(data)) != scalars(data):
+        raise UserError(f"network.options image name must be {scalars(data)} for these data, got {image['name']!r}")
     reads = "caption" if "caption" in sizes else "sequence"
     if text.get(reads, sizes[reads]) != sizes[reads]:
         raise UserError(f"network.options text {reads} must be that of the data, {sizes[reads]}, got {text[reads]}")

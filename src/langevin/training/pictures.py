@@ -268,7 +268,8 @@ def _(model: ContrastiveEncoder, path: Path, seed: int, reference: Reference) ->
     told = reference[model.reads][:PAIRS].to(model.device)
     with torch.no_grad():
         image, text = model.encode_image(reference["x"][:PAIRS].to(model.device)), model.encode_text(told)
-    names = [decode_text(row) if bool((row >= 0).any()) else "–" for row in told.cpu()] if model.reads == "caption" else []
+    texts: Sequence[Tensor] = list(told.cpu()) if model.reads == "caption" else []
+    names = [decode_text(row) if bool((row >= 0).any()) else "–" for row in texts]
     figure = Figure(figsize=(9, 5), dpi=120, layout="tight")
     canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
     shown = axes.imshow((text.to(image) @ image.mT).cpu().float().numpy(), vmin=-1, vmax=1, cmap="RdBu_r")
