@@ -13,6 +13,7 @@ from .measurement import dps, moment_matching, pigdm
 from .pooling import LinearPooling, Pooled, linear
 from .product import Product, product
 from .rescale import rescale
+from .similarity import similarity
 from .threshold import threshold
 from .tilt import Moments, Tilted
 
@@ -41,6 +42,7 @@ __all__ = [
     "pigdm",
     "product",
     "rescale",
+    "similarity",
     "threshold",
     "with_momentum",
 ]
