@@ -6,6 +6,7 @@ from .cfg_plus_plus import cfg_plus_plus
 from .cfg_zero_star import cfg_zero_star
 from .classifier import classifier
 from .classifier_free import classifier_free
+from .clip_guidance import ClipSettings, clip_guidance
 from .composition import conjunction, negate
 from .energy import energy
 from .interval import Interval, interval, noise_level
@@ -18,6 +19,7 @@ from .threshold import threshold
 from .tilt import Moments, Tilted
 
 __all__ = [
+    "ClipSettings",
     "Interval",
     "LinearPooling",
     "Moments",
@@ -31,6 +33,7 @@ __all__ = [
     "cfg_zero_star",
     "classifier",
     "classifier_free",
+    "clip_guidance",
     "conjunction",
     "dps",
     "energy",
