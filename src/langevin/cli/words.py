@@ -71,7 +71,7 @@ def words_of(options: Any, without: Collection[str] = ()) -> list[str]:
         if dataclasses.is_dataclass(value):
             rest += words_of(value, without)
         elif _marked(hints[field.name], Positional):
-            first.append(_word(value))
+            first += map(_word, value) if isinstance(value, tuple) else [_word(value)]
         else:
             rest += _option(f"--{field.name.replace('_', '-')}", value, _marked(hints[field.name], UseAppendAction))
     return first + rest

@@ -91,5 +91,8 @@ def _parsed(text: str, name: str) -> tuple[float, ...]:
             break
         place = between.end()
     if rest[place:].strip():
-        raise UserError(f"{name}: {text[:60]!r} is not read from {rest[place : place + 20]!r} on")
+        raise UserError(
+            f"{name} must be a number or lists such as [12]*400+[4]*600, got {text[:60]!r}; not read from "
+            f"{rest[place : place + 20]!r} on"
+        )
     return tuple(values)

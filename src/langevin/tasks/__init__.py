@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import compare, compress, edit, restore
 from .anomaly import Anomaly, anomaly, auroc
 from .attack import pgd
+from .disco import disco
 from .purify import purify
 
-__all__ = ["Anomaly", "anomaly", "auroc", "compare", "compress", "edit", "pgd", "purify", "restore"]
+__all__ = ["Anomaly", "anomaly", "auroc", "compare", "compress", "disco", "edit", "pgd", "purify", "restore"]
