@@ -76,7 +76,13 @@ KEYS = {"langevin", "kind", "network", "data", "moments", "training"}
 
 
 def describe(model: Any, version: int) -> dict[str, Any]:
-    """What ``config.json`` holds."""
+    """What ``config.json`` holds.
+
+    Raises:
+        UserError: for a network that is of others, such as CLIP's, whose weights are where they came from.
+    """
+    if model.network.config["name"] not in KINDS[model.kind].networks:
+        raise UserError(f"only networks made by langevin.nn can be saved, got {type(model.network).__name__}")
     return {
         "langevin": version,
         "kind": model.kind,
