@@ -16,7 +16,6 @@ from langevin.denoisers import ContrastiveEncoder, Denoiser
 from langevin.distributions import Dirac, Noise
 from langevin.guidance import ClipSettings, clip_guidance
 from langevin.guidance.clip_guidance import (
-    coloured,
     mixed,
     out_of_range,
     perceptual_distance,
@@ -24,7 +23,7 @@ from langevin.guidance.clip_guidance import (
     spherical_distance,
     total_variation,
 )
-from langevin.guidance.cutouts import Cutouts, grey
+from langevin.guidance.cutouts import Cutouts, coloured, grey
 from langevin.processes import EDM, VP, ScalarGaussian
 
 SHAPE = (1, 6, 6)

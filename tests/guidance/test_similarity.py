@@ -182,6 +182,25 @@ def test_guidance_by_a_text_and_a_picture_go_around_each_other() -> None:
     torch.testing.assert_close(both - plain, one(x, t).mean - plain + other(x, t).mean - plain, rtol=1e-9, atol=1e-10)
 
 
+def test_clean_pictures_of_another_size_are_brought_to_the_encoder_s() -> None:
+    """By hand: the cosine of the prediction, shrunk to half its side, through the belief of finitely many pictures."""
+    process = EDM()
+    world = worlds.Empirical(torch.randn(5, 1, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    free, t = world.denoiser(process), process.time(torch.tensor(0.5, dtype=torch.float64))
+    x, picture = world.sample(2, 1, process=process, t=t), torch.randn(1, 1, 6, 6, dtype=torch.float64)
+    small = lambda z: nn.functional.interpolate(z, (3, 3), mode="bilinear", antialias=True).flatten(1)
+    own = x.clone().requires_grad_()
+    cosine = nn.functional.cosine_similarity(small(free(own, t).mean), small(picture))
+    (slope,) = torch.autograd.grad(cosine.sum(), own)
+    guided = similarity(free, encoder(Plain(), process, (1, 3, 3)), image=picture)
+    found = guided(x, t).mean - free(x, t).mean
+    torch.testing.assert_close(found, process.sigma(t) ** 2 * slope, rtol=1e-8, atol=1e-10)
+    with pytest.raises(UserError, match="encoder must be of noisy data of shape"):
+        similarity(free, encoder(Plain(), process, (1, 3, 3)), image=picture, noisy=True)
+    with pytest.raises(UserError, match="encoder must be of data of shape"):
+        similarity(free, encoder(Plain(), process, (3,)), image=picture)
+
+
 def test_words_reach_a_network_s_encoder() -> None:
     """The encoder of the trainer, untrained: the gradient is there, finite, and another for another text."""
     free, x, t, _ = pictures()

@@ -14,7 +14,7 @@ from .._registry import register
 from ..denoisers import ContrastiveEncoder, Denoiser, check_is_denoiser
 from ..distributions import Distribution, Noise
 from ..processes import ScalarGaussian, expand, require
-from .cutouts import Cutouts, grey
+from .cutouts import Cutouts, coloured
 from .step_schedule import StepSchedule
 from .tilt import Tilted
 
@@ -210,17 +210,6 @@ def perceptual_distance(encoder: ContrastiveEncoder, x: Tensor, y: Tensor) -> Te
     shape = encoder.shape
     features = lambda z: F.normalize(encoder.feature_map(coloured(z, shape[0])), dim=1)
     return (features(x) - features(y)).square().sum(1).flatten(1).mean(1)
-
-
-def coloured(x: Tensor, channels: int) -> Tensor:
-    """Pictures with as many channels as an encoder reads: grey ones three times, the brightness of colours."""
-    if x.shape[1] == channels:
-        return x
-    if (x.shape[1], channels) == (1, 3):
-        return x.expand(-1, 3, -1, -1)
-    if (x.shape[1], channels) == (3, 1):
-        return grey(x)[:, :1]
-    raise UserError(f"encoder reads pictures of {channels} channels, the model makes {x.shape[1]}")
 
 
 @register(

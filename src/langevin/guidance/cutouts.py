@@ -97,6 +97,17 @@ def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size, mode="bilinear", antialias=True)
 
 
+def coloured(x: Tensor, channels: int) -> Tensor:
+    """Pictures with as many channels as an encoder reads: grey ones three times, the brightness of colours."""
+    if x.shape[1] == channels:
+        return x
+    if (x.shape[1], channels) == (1, 3):
+        return x.expand(-1, 3, -1, -1)
+    if (x.shape[1], channels) == (3, 1):
+        return grey(x)[:, :1]
+    raise UserError(f"encoder reads pictures of {channels} channels, the model makes {x.shape[1]}")
+
+
 def grey(x: Tensor) -> Tensor:
     """Pictures ``(…, C, H, W)`` without colour, C as it was; grey ones as they are."""
     if x.shape[-3] != 3:

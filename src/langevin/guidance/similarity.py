@@ -13,6 +13,7 @@ from .._errors import UserError, check_instance, check_numbers, unknown
 from .._registry import register
 from ..denoisers import ContrastiveEncoder, Denoiser, check_is_denoiser
 from ..distributions import Distribution, Noise
+from .cutouts import coloured, resized
 from .tilt import Tilted
 
 MEASURES = ("content", "structure", "style")
@@ -42,11 +43,11 @@ class SimilarityGuided(Tilted):
 
     def _similarity(self, x: Tensor, t: Tensor | float) -> Tensor:
         if self.measure == "content":
-            vector = self.encoder.encode_image(x, t)
+            vector = self.encoder.encode_image(self._sized(x), t)
             target = self.text if self.text is not None else self._of_image(self.encoder.encode_image, t)
             scale = self.encoder.scale.detach().to(vector)
             return scale * (vector * self._each(target, len(x)).to(vector)).sum(1)
-        made = self.encoder.feature_map(x, t)
+        made = self.encoder.feature_map(self._sized(x), t)
         target = self._each(self._of_image(self.encoder.feature_map, t), len(x)).to(made)
         if self.measure == "style":
             made, target = gram(made), gram(target)
@@ -62,8 +63,13 @@ class SimilarityGuided(Tilted):
             t = t.reshape(-1)[0]
             y = self.base.process.marginal(y, t).sample(Noise(self.seed, len(y)).to(y.device))
         with torch.no_grad():
-            found: Tensor = encode(y, t)
+            found: Tensor = encode(self._sized(y), t)
         return found
+
+    def _sized(self, x: Tensor) -> Tensor:
+        """Clean pictures in the size and the colours that the encoder reads."""
+        shape = self.encoder.shape
+        return x if tuple(x.shape[1:]) == shape else resized(coloured(x, shape[0]), (shape[1], shape[2]))
 
     def _each(self, target: Tensor, count: int) -> Tensor:
         if len(target) not in (1, count):
@@ -133,7 +139,7 @@ def similarity(
 
     Raises:
         UserError: for both or none of text and image, a measure that is of pictures alone, an encoder that knows no
-            noise or another process than the denoiser's.
+            noise, another process or another shape than the denoiser's where it is asked of the noisy state.
     """
     check_is_denoiser(denoiser)
     check_instance("encoder", encoder, ContrastiveEncoder, "a contrastive encoder, as langevin.load gives it")
@@ -145,7 +151,7 @@ def similarity(
     if measure != "content" and image is None:
         raise UserError(f"measure {measure!r} is of pictures: give an image in place of the text")
     if noisy is None:
-        noisy = encoder.noisy and encoder.process == denoiser.process
+        noisy = encoder.noisy and encoder.process == denoiser.process and encoder.shape == tuple(denoiser.shape)
     if noisy and not encoder.noisy:
         raise UserError("noisy must be false for an encoder that knows clean data alone")
     if noisy and encoder.process != denoiser.process:
@@ -153,6 +159,15 @@ def similarity(
             f"encoder must be of noisy data of {denoiser.process}, got one of {encoder.process}; with noisy=False it "
             "is asked of the predicted clean data"
         )
+    if encoder.shape != tuple(denoiser.shape):
+        if noisy:
+            raise UserError(
+                f"encoder must be of noisy data of shape {tuple(denoiser.shape)}, got {encoder.shape}; with "
+                "noisy=False predicted clean pictures are brought to its size"
+            )
+        if len(encoder.shape) != 3 or len(denoiser.shape) != 3:
+            raise UserError(f"encoder must be of data of shape {tuple(denoiser.shape)}, got {encoder.shape}")
+        coloured(torch.zeros(1, *denoiser.shape), encoder.shape[0])
     vectors = None
     if text is not None:
         with torch.no_grad():

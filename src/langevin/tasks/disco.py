@@ -14,8 +14,7 @@ from .._registry import register
 from ..denoisers import ContrastiveEncoder, Denoiser, check_is_denoiser
 from ..distributions import Noise, Stream
 from ..guidance import ClipSettings, clip_guidance
-from ..guidance.clip_guidance import coloured
-from ..guidance.cutouts import resized
+from ..guidance.cutouts import coloured, resized
 from ..samplers import DDIM, resolve, trajectory
 from ..samplers.sampling import check_memory
 
