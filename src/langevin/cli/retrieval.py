@@ -79,7 +79,8 @@ def measure(model: ContrastiveEncoder, dataset: Dataset, seed: int = 0, most: in
     fewest = len(x) - int(group.bincount().max()) if len(x) else 0
     among = min(AMONG, fewest)
     if among < 2:
-        raise UserError(f"retrieval needs held-out examples with different captions, got {len(x)}, all with the same")
+        differ = len(group.unique())
+        raise UserError(f"retrieval needs held-out examples with captions that differ, got {len(x)} with {differ}")
     with torch.no_grad():
         text = torch.cat([model.encode_text(part).cpu() for part in told.split(BATCH)])
     found: dict[str, Any] = {}

@@ -135,9 +135,8 @@ class DualEncoder(nn.Module):
         else:
             gone = value.isnan().any(-1)
             tokens, present = self.text(value.to(self.project.weight.dtype).masked_fill(gone[..., None], 0)), ~gone
-        count = present.sum(1, keepdim=True)
-        mean = (tokens * present[..., None]).sum(1) / count.clamp_min(1)
-        return _unit(self.project(mean)) * (count > 0)
+        # The direction of the sum is that of the mean; of none it is 0, which stays 0.
+        return _unit(self.project((tokens * present[..., None]).sum(1)))
 
     def checked(self, value: Tensor) -> Tensor:
         """What ``encode_text`` takes.
