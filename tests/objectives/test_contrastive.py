@@ -229,3 +229,20 @@ def test_a_trained_encoder_comes_near_the_floor(tmp_path: Path) -> None:
     found = torch.tensor(excess)
     assert float(found.mean()) > -4.5 * float(found.std()) / math.sqrt(len(held))
     assert float(found.mean()) < 0.012
+
+
+def test_gradients_are_finite_where_captions_are_absent() -> None:
+    """The direction of what is absent is not defined, and nothing may come back from it."""
+    from langevin.nn import DualEncoder, encode_texts
+
+    torch.manual_seed(0)
+    network = DualEncoder(
+        embedding=8, image={"name": "mlp", "channels": 2, "width": 8}, text={"caption": 8, "width": 8}
+    )
+    model = ContrastiveEncoder(network, EDM(), DataInfo("few", (2,), low=None, high=None), 1.0)
+    told = {"caption": encode_texts(["a", None, "b", "a", None], 8)}
+    value = Contrastive()(model, torch.randn(5, 2), told, Noise(0, 5))
+    value.sum().backward()
+    assert (value[[1, 4]] == 0).all()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in network.image.parameters())
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in network.parameters())

@@ -263,7 +263,11 @@ def clip_guidance(
     check_instance("encoder", encoder, ContrastiveEncoder, "a contrastive encoder, as langevin.load gives it")
     if len(denoiser.shape) != 3 or len(encoder.shape) != 3:
         raise UserError(f"CLIP guidance is of pictures (C, H, W), got {denoiser.shape} and {encoder.shape}")
-    settings = settings or ClipSettings()
+    settings = ClipSettings() if settings is None else settings
+    check_instance("settings", settings, ClipSettings, "a langevin.guidance.ClipSettings")
+    for name, value in (("vectors", vectors), ("weights", weights), ("grid", grid)):
+        check_instance(name, value, Tensor, "a tensor")
+    check_instance("init", init, (Tensor, type(None)), "a picture (1, C, H, W)")
     schedules = settings.resolved()
     if vectors.ndim != 2 or weights.shape != vectors.shape[:1] or not len(weights):
         raise UserError(f"vectors must be (P, E) with P weights, got {tuple(vectors.shape)} and {tuple(weights.shape)}")

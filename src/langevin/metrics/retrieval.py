@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._errors import UserError, check_integer
+from .._errors import UserError, check_instance, check_integer
 from .._registry import register
 
 
@@ -59,8 +59,12 @@ def retrieval(scores: Tensor, group: Tensor | None = None, *, among: int = 100) 
     Raises:
         UserError: for another shape, scores that are no numbers, or too few examples.
     """
+    check_instance("scores", scores, Tensor, "numbers (N, N)")
+    check_instance("group", group, (Tensor, type(None)), "integers (N,)")
     if scores.ndim != 2 or scores.shape[0] != scores.shape[1] or not bool(scores.isfinite().all()):
         raise UserError(f"scores must be finite numbers (N, N), got {tuple(scores.shape)}")
+    if group is not None and group.shape != scores.shape[:1]:
+        raise UserError(f"group must have shape ({len(scores)},), got {tuple(group.shape)}")
     n, scores = len(scores), scores.double().cpu()
     group = torch.arange(n) if group is None else group.cpu()
     other = group[:, None] != group

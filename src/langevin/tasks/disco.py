@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._errors import UserError, check_integer
+from .._errors import UserError, check_instance, check_integer, shown
 from .._registry import register
 from ..denoisers import ContrastiveEncoder, Denoiser, check_is_denoiser
 from ..distributions import Noise, Stream
@@ -118,6 +118,8 @@ def disco(
         UserError: for a request that cannot be met, before any work.
     """
     check_is_denoiser(model, "model")
+    check_instance("encoder", encoder, ContrastiveEncoder, "a contrastive encoder, as langevin.load gives it")
+    check_instance("init_image", init_image, (Tensor, type(None)), f"a picture (1, *{tuple(model.shape)})")
     if model.autoencoder is not None or len(model.stages) > 1:
         raise UserError("model must be of pixels, in one stage: cut-outs are of pictures, not of codes")
     about = model.output
@@ -137,7 +139,7 @@ def disco(
         model,
         encoder,
         vectors,
-        torch.as_tensor(weights, dtype=torch.float64),
+        _numbers(weights),
         grid=plan.grid,
         settings=settings,
         init=init_image,
@@ -168,6 +170,13 @@ def disco(
         x = x.clamp(-1, 1)
         near = image_vectors(encoder, x, batch) @ vectors.float().cpu().mT
     return Led(x, len(grid) - 1, near)
+
+
+def _numbers(weights: Sequence[float] | Tensor) -> Tensor:
+    try:
+        return torch.as_tensor(weights, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"weights must be numbers, one a prompt, got {shown(weights)}") from None
 
 
 def image_vectors(encoder: ContrastiveEncoder, pictures: Tensor, batch: int = 64) -> Tensor:
