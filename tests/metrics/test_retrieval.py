@@ -28,6 +28,20 @@ def test_it_is_the_mean_over_every_choice_of_the_others() -> None:
     assert (found.among, found.n) == (4, 8)
 
 
+def test_the_standard_error_is_that_of_leaving_each_example_out() -> None:
+    """The jackknife by hand: the measure of all but one, as a query and as a candidate."""
+    n = 9
+    scores = torch.randn(n, n, generator=torch.Generator().manual_seed(2)) + 0.7 * torch.eye(n)
+    group = torch.tensor([0, 1, 2, 3, 4, 5, 6, 0, 1])
+    left = []
+    for k in range(n):
+        rest = [i for i in range(n) if i != k]
+        left.append(retrieval(scores[rest][:, rest], group[rest], among=4).value)
+    values = torch.tensor(left)
+    known = ((n - 1) / n * (values - values.mean()).square().sum()).sqrt()
+    assert retrieval(scores, group, among=4).stderr == pytest.approx(float(known), rel=1e-5)
+
+
 def test_what_knows_nothing_has_chance_and_what_knows_all_finds_all() -> None:
     n = 300
     chance = retrieval(torch.randn(n, n, generator=torch.Generator().manual_seed(0)), among=10)
