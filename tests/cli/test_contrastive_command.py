@@ -12,6 +12,7 @@ from said import Run
 
 import langevin as library
 from langevin.denoisers import ContrastiveEncoder
+from langevin.metrics import retrieval
 from langevin.nn import encode_texts
 
 SMALL = ("--network.options", "image", '{"width": 16, "depth": 1}', "text", '{"width": 16, "depth": 1}')
@@ -52,6 +53,14 @@ def test_it_is_trained_loaded_measured_and_shown(langevin: Run, encoder: Path) -
         assert 0 <= found[name]["value"] <= 1
         assert found[name]["stderr"] > 0
         assert found[name]["protocol"]["n"] == held
+    held_out = library.data.load(str(encoder.parent / "circle.npz")).test.all()
+    with torch.no_grad():
+        scores = model.encode_image(held_out["x"]) @ model.encode_text(held_out["caption"]).T
+    group = torch.unique(held_out["caption"], dim=0, return_inverse=True)[1]
+    among = found["caption of a picture"]["protocol"]["among"]
+    shares = [retrieval(matrix, group, among=among).value for matrix in (scores, scores.T)]
+    assert [found[name]["value"] for name in found][:2] == pytest.approx(shares, abs=1e-6)
+    assert abs(shares[0] - shares[1]) > 1e-3
     assert "caption of a picture, noise 0.71" in found  # the root mean square of a circle is 1/√2
     assert "contrastive-encoder" in langevin("info", encoder).out
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from langevin import UserError, worlds
 from langevin.data import DataInfo
 from langevin.denoisers import ContrastiveEncoder, Denoiser
-from langevin.distributions import Dirac, Noise
+from langevin.distributions import Dirac, Noise, Stream
 from langevin.guidance import ClipSettings, clip_guidance
 from langevin.guidance.clip_guidance import (
     mixed,
@@ -217,7 +217,7 @@ def test_the_distance_is_the_mean_over_batches_of_cut_outs_of_their_own() -> Non
     noise = Noise(9, 1).step(2)
     known = torch.zeros(2, dtype=torch.float64)
     for number in range(3):
-        cuts = cut(mixed(process, x, t, predicted), noise.fold_in(number)).flatten(2)
+        cuts = cut(mixed(process, x, t, predicted), noise.fold_in(Stream.CUT_BATCH + number)).flatten(2)
         cosine = nn.functional.cosine_similarity(cuts, target[0], dim=-1)
         known += cosine.acos().square().mean(0) / 2 / 3
     torch.testing.assert_close(found, known, rtol=1e-9, atol=1e-10)

@@ -12,7 +12,7 @@ from torch import Tensor
 from .._errors import UserError, check_instance
 from .._registry import register
 from ..denoisers import ContrastiveEncoder, Denoiser, check_is_denoiser
-from ..distributions import Distribution, Noise
+from ..distributions import Distribution, Noise, Stream
 from ..processes import ScalarGaussian, expand, require
 from .cutouts import Cutouts, coloured
 from .step_schedule import StepSchedule
@@ -150,7 +150,9 @@ class ClipGuided(Tilted):
         total = torch.zeros(len(shown)).to(shown)
         batches = int(at["cutn_batches"])
         for number in range(batches):
-            cuts = cut(coloured(shown, self.encoder.shape[0]), noise.fold_in(number).to(shown.device))
+            cuts = cut(
+                coloured(shown, self.encoder.shape[0]), noise.fold_in(Stream.CUT_BATCH + number).to(shown.device)
+            )
             image = self.encoder.encode_image(cuts.flatten(0, 1))
             apart = spherical_distance(image[:, None], vectors.to(image))
             total = total + (apart @ weights.to(apart)).view(cuts.shape[:2]).mean(0).to(total) / batches

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._errors import UserError
-from ..distributions import Noise
+from ..distributions import Noise, Stream
 
 GREY = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in the brightness (ITU-R BT.601)."""
@@ -60,9 +60,9 @@ class Cutouts:
             x: ``(B, C, H, W)``.
             noise: one sample's: the cuts are the same in all pictures, so that each depends on itself alone.
         """
-        parts = [*self._overviews(x), *self._inner(x, noise.fold_in(0))]
+        parts = [*self._overviews(x), *self._inner(x, noise.fold_in(Stream.CUTS))]
         made = torch.stack(parts)
-        return augmented(made, noise.fold_in(1)) if self.augment else made
+        return augmented(made, noise.fold_in(Stream.CHANGES)) if self.augment else made
 
     def _overviews(self, x: Tensor) -> list[Tensor]:
         if not self.overview:
@@ -139,7 +139,7 @@ def augmented(cuts: Tensor, noise: Noise) -> Tensor:
     mean = made.mean((-3, -2, -1), keepdim=True)
     made = mean + contrast * (made - mean)
     made = grey(made) + saturation * (made - grey(made))
-    speckle = noise.fold_in(2).normal((count, *cuts.shape[2:]))[0].to(cuts)
+    speckle = noise.fold_in(Stream.SPECKLES).normal((count, *cuts.shape[2:]))[0].to(cuts)
     return made + SPECKLE * speckle[:, None]
 
 

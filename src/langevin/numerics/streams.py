@@ -130,6 +130,12 @@ class Stream(int, Enum):
     SHOWN_DATA = "gan", 1
     SHOWN_SAMPLES = "gan", 2
 
+    CUTS = "cutouts", 0
+    CHANGES = "cutouts", 1
+    SPECKLES = "cutouts", 2
+    CUT_BATCH = "cutouts", 2**16
+    """The i-th batch of cut-outs of a step."""
+
     ROTATION = "codec", 0
     BRANCHES = "codec", 1
     RATES = "codec", 98
