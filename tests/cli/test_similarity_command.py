@@ -47,6 +47,16 @@ def test_the_samples_are_the_library_s(
     assert "samples by similarity" in langevin("guide", model, *FAST, "--encoder", encoder, *other, "--out", out).out
 
 
+def test_particles(langevin: Run, model: Path, encoder: Path, tmp_path: Path) -> None:
+    words = ["guide", model, *FAST, "--encoder", encoder, "--text", "a 7", "--particles", 16]
+    said = langevin(*words, "--out", tmp_path / "out")
+    assert said.code == 0, said.err
+    record = json.loads((tmp_path / "out" / "sample.json").read_text())
+    assert record["sampler"] == "twisted-smc"
+    assert all(1 <= ess <= 16 for ess in record["guidance"]["ess"])
+    assert np.load(tmp_path / "out" / "samples.npz")["x"].shape == (3, 1, 8, 8)
+
+
 @pytest.mark.parametrize(
     ("words", "phrase"),
     [

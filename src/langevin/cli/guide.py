@@ -32,8 +32,8 @@ class Options:
 
     Writes what `langevin sample` writes: DIR/samples.npz, a picture, and DIR/sample.json, which says how.
     A scale above 1 makes samples more typical of the condition and less varied; it does not sample p(x) p(y|x)^W. With
-    --particles a classifier's law itself is reached, by weighted particles. The same call, once it is finished, draws
-    nothing.
+    --particles the law itself that a classifier or a similarity aims at is reached, by weighted particles. The same
+    call, once it is finished, draws nothing.
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
@@ -68,7 +68,7 @@ class Options:
     text_encoder: Name = None
     """For similarity: where the text encoder is that the encoder's data name, if they name one."""
     particles: Whole = None
-    """For classifier: so many particles, weighted and resampled, from which the samples are chosen."""
+    """For classifier and similarity: so many particles, weighted and resampled, from which the samples are chosen."""
     n: Annotated[int, arg(aliases=("-n",), metavar="N")] = 64
     """How many samples."""
     label: Name = None
@@ -136,8 +136,9 @@ def run(options: Options) -> None:
         one = class_index(options.label, names)
         beside["label"] = torch.arange(options.n) % len(names) if one is None else torch.full((options.n,), one)
     given = conditions(options.given, None if beside else options.label, model)
-    if options.particles is not None and (options.method != "classifier" or options.label is None):
-        raise UserError("particles are for --method classifier with one --label, whose law they reach")
+    by_class = options.method == "classifier"
+    if options.particles is not None and (options.label is None if by_class else options.method != "similarity"):
+        raise UserError("particles are for --method classifier with one --label, whose law they reach, or similarity")
     request = {
         "command": "guide",
         "model": model_digest(options.model),
@@ -179,8 +180,8 @@ def run(options: Options) -> None:
             if options.particles is None:
                 drawn = generate(model, recipe, options.n, given=given, progress=bar, guide=guide)
             else:
-                label = int(beside["label"][0]) if beside else given["label"]
-                single, _ = guide(model, {**given, "label": label})
+                label = None if not by_class else int(beside["label"][0]) if beside else given["label"]
+                single, _ = guide(model, {**given, **({} if label is None else {"label": label})})
                 drawn, weights = reached(single, model, options, recipe, bar)
                 about |= weights
         label = beside.get("label", drawn.label)
