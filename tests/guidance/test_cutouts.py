@@ -56,6 +56,9 @@ def test_inner_cuts_are_windows_of_the_law_of_sides() -> None:
     assert torch.allclose(sides[:, 0], sides[:, 1], rtol=1e-6)  # squares
     assert float(sides.min()) > 7
     assert float(sides.max()) < 33
+    # A third of the windows are 8 wide, which nothing resizes: some touch each end, but with a chance of 1e-5.
+    assert made.amax((0, 2, 3)).tolist() == [side - 1] * 2
+    assert made.amin((0, 2, 3)).tolist() == [0, 0]
     small = float((sides[:, 0] < 11.5).double().mean())
     assert abs(small - 0.5) < 5 * math.sqrt(0.25 / count) + 0.03  # ⌊·⌋ and the filter move the edge by half a place
     assert abs(float(middle.mean()) - (side - 1) / 2) < 5 * float(middle.std()) / math.sqrt(2 * count)
@@ -113,6 +116,9 @@ def test_augmentations_have_their_laws() -> None:
     assert abs(mirrored - 0.5) < 5 * math.sqrt(0.25 / int(coloured.sum()))
     assert abs(float(without.double().mean()) - 0.1) < 5 * math.sqrt(0.09 / n)
     flat = augmented(torch.zeros(n, 1, 1, 16, 16), Noise(0, 1))[:, 0, 0, 4:12, 4:12]
+    again = augmented(torch.zeros(n, 1, 1, 16, 16), Noise(0, 1).step(1))[:, 0, 0, 4:12, 4:12]
+    centred = [(z - z.mean((1, 2), keepdim=True)).flatten() for z in (flat, again)]
+    assert abs(float(torch.corrcoef(torch.stack(centred))[0, 1])) < 5 / math.sqrt(64 * n)
     noise = (flat - flat.mean((1, 2), keepdim=True)).square().mean().sqrt()
     assert abs(float(noise) - 0.01 * math.sqrt(63 / 64)) < 5 * 0.01 / math.sqrt(2 * 63 * n)
     # Brightness is (x + 1)·b − 1 of grey x = 0: b − 1, uniform in ±0.1, of standard deviation 0.1/√3.
