@@ -76,6 +76,7 @@ def test_a_weight_below_zero_leads_away(world: Denoiser, encoder: Any) -> None:
 def test_the_run_is_ddim_under_the_guidance(world: Denoiser, encoder: Any) -> None:
     """The same steps by hand, from the picture that is noised to the third time of the grid."""
     vectors, picture = image_vectors(encoder, PATTERNS[:1]), PATTERNS[1:2]
+    way: list[tuple[int, Tensor]] = []
     made = disco(
         world,
         encoder,
@@ -88,6 +89,7 @@ def test_the_run_is_ddim_under_the_guidance(world: Denoiser, encoder: Any) -> No
         settings=SETTINGS,
         seed=4,
         eta=0.5,
+        show=lambda step, x: way.append((step, x)),
     )
     plan = resolve(world, DDIM(0.5), steps=8)
     guided = clip_guidance(
@@ -96,7 +98,14 @@ def test_the_run_is_ddim_under_the_guidance(world: Denoiser, encoder: Any) -> No
     noise = Noise(4, 3)
     raised = noise.fold_in(Stream.RAISED).normal((1, 6, 6))
     start = picture + world.process.sigma(plan.grid[3]) * raised  # α = 1
-    *_, last = trajectory(guided, plan.sampler, grid=plan.grid[3:], start=start, noise=noise)
+    _, *states = trajectory(guided, plan.sampler, grid=plan.grid[3:], start=start, noise=noise)
+    last = states[-1]
+    # On the way, where the noise leaves open what it is: the end is one of three pictures.
+    assert [step for step, _ in way] == [4, 5, 6, 7, 8]
+    for (_, seen), state in zip(way, states):
+        assert state.belief is not None
+        torch.testing.assert_close(seen, state.belief.mean.clamp(-1, 1).float(), rtol=0, atol=1e-6)
+    assert (way[0][1] - way[-1][1]).abs().max() > 0.01
     torch.testing.assert_close(made.x, last.x.clamp(-1, 1).float(), rtol=0, atol=1e-6)
     assert made.steps == 5
 
