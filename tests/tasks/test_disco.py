@@ -123,7 +123,8 @@ def test_a_picture_depends_on_its_number_alone_and_the_way_is_shown(world: Denoi
     whole, parts = call(5, 8), call(3, 2)
     torch.testing.assert_close(parts, whole[:3], rtol=0, atol=1e-6)
     assert [tuple(x.shape) for x in ways[0]] == [(5, 1, 6, 6)] * 4
-    for one, other in zip(ways[0], ways[1]):  # of the first batch, two pictures
+    assert [tuple(x.shape) for x in ways[1]] == [(2, 1, 6, 6)] * 4  # of the first batch alone
+    for one, other in zip(ways[0], ways[1]):
         torch.testing.assert_close(one[:2], other, rtol=0, atol=1e-6)
     assert ticks[3] == (20, 20)
     call(3, 2, 9)
