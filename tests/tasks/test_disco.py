@@ -176,3 +176,11 @@ def test_refused(world: Denoiser, encoder: Any) -> None:
     ):
         with pytest.raises(UserError, match=said):
             call(**changes)
+
+
+def test_pictures_are_cut_off_at_the_ends_of_the_range(encoder: Any) -> None:
+    """Of data that reach 1.35 where they should not, without the term of the range that pulls them back."""
+    bright = worlds.Empirical(1.5 * PATTERNS).denoiser(EDM())
+    settings = ClipSettings(cut_overview=1, cut_innercut=0, skip_augs=True, range_scale=0)
+    made = disco(bright, encoder, image_vectors(encoder, PATTERNS[:1]), [1.0], n=2, steps=4, settings=settings)
+    assert float(made.x.abs().max()) == 1
