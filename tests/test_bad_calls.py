@@ -41,6 +41,13 @@ phase, gamma, tokens, ids = P.PhaseSpace(), P.GammaNoise(), P.Absorbing(3), torc
 den, pts, ND = world.denoiser(vp), world.sample(64), D.NetworkDenoiser
 
 
+towers = langevin.nn.DualEncoder(
+    embedding=8, image={"name": "mlp", "channels": 2, "width": 8}, text={"caption": 9, "width": 8}
+)
+enc = D.ContrastiveEncoder(towers, vp, A.DataInfo("dots", (2,), low=None, high=None), 1.0)
+phase_den = world.denoiser(phase)
+
+
 class Net(torch.nn.Module):
     """A network with labels."""
 
@@ -206,6 +213,23 @@ CALLS = [
     ("G.energy(den, None)", "loss"),
     ('G.energy(den, lambda x: x, scale="a")', "scale"),
     ("G.energy(None, lambda x: x)", "denoiser"),
+    ('G.similarity(den, None, text="a")', "encoder"),
+    ("G.similarity(den, enc)", "text"),
+    ("G.similarity(den, enc, text=3)", "captions"),
+    ("G.similarity(den, enc, text=[])", "captions"),
+    ("G.similarity(den, enc, text=torch.zeros(2))", "caption"),
+    ('G.similarity(den, enc, text="a", scale="a")', "scale"),
+    ('G.similarity(den, enc, text="a", measure=3)', "measure"),
+    ("G.similarity(den, enc, image=3)", "image"),
+    ('G.similarity(phase_den, enc, text="a")', "guidance by a gradient"),
+    ("G.clip_guidance(den, enc, torch.zeros(1, 8), torch.ones(1), grid=torch.ones(2))", "pictures"),
+    ("enc.encode_image(3)", "x_t"),
+    ("enc.encode_image(torch.zeros(2, 3))", "shape"),
+    ('enc.logits(torch.zeros(2, 2), ["a", 3])', "texts"),
+    ('M.retrieval("a")', "scores"),
+    ("M.retrieval(torch.zeros(9, 9), among='a')", "among"),
+    ("M.retrieval(torch.zeros(9, 9), 3)", "group"),
+    ("M.retrieval(torch.zeros(9, 9), torch.zeros(3))", "group"),
     ("G.interval(den, den, None)", "interval"),
     ("G.interval(den, None, (0.3, 5.0))", "guided"),
     ("G.autoguidance(den, None, 2.0)", "weak"),

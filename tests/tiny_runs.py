@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from langevin.data import DataInfo, Dataset, Split
+from langevin.nn import encode_texts
 from langevin.training import BudgetConfig, Config, Learner, NetworkConfig, OutputConfig
 from langevin.training.loop import Run
 
@@ -39,6 +40,15 @@ def points(count: int = 90, classes: int = 3) -> Dataset:
     )
     pick = lambda part: None if labels is None else {"label": labels[part]}
     return Dataset(info, Split(x[train], pick(train)), Split(x[test], pick(test)))
+
+
+def captioned(count: int = 90) -> Dataset:
+    """The three blobs, each point with a caption that says which."""
+    plain = points(count)
+    words = encode_texts(["east", "north", "south west"], 12)
+    made = [Split(part._x, {"caption": words[part.labels]}) for part in (plain.train, plain.test)]
+    info = replace(plain.info, classes=(), conditions={"caption": (12,)})
+    return Dataset(info, *made)
 
 
 def tiny(steps: int = 12, **changes: Any) -> Config:

@@ -301,6 +301,8 @@ EXEMPT = {
     "samplers/diffpir": "it needs a measurement: tests/samplers/test_inverse.py",
     "samplers/daps": "it needs a measurement: tests/samplers/test_inverse.py",
     "samplers/split-gibbs": "it needs a measurement: tests/samplers/test_inverse.py",
+    "guidance/clip": "it needs an encoder: tests/guidance/test_clip_guidance.py",
+    "guidance/similarity": "it needs an encoder: tests/guidance/test_similarity.py",
     "guidance/dps": "it needs a measurement: tests/guidance/test_measurement_guidance.py",
     "guidance/pigdm": "it needs a measurement: tests/guidance/test_measurement_guidance.py",
     "guidance/moment-matching": "it needs a measurement: tests/guidance/test_measurement_guidance.py",

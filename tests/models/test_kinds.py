@@ -13,7 +13,7 @@ import langevin
 from langevin import models, nn, processes
 from langevin._errors import UserError
 from langevin.data import DataInfo
-from langevin.denoisers import Generator, NoisyClassifier, NormalizingFlow
+from langevin.denoisers import ContrastiveEncoder, Generator, NoisyClassifier, NormalizingFlow
 from langevin.generate import Recipe, generate
 from langevin.models.kinds import KINDS
 from tiny_runs import points
@@ -35,6 +35,15 @@ def made() -> dict[str, Any]:
         "generator": Generator(moved(nn.MLP(2, width=8, depth=1, conditions=told)), INFO, {"steps": 4}),
         "normalizing-flow": NormalizingFlow(moved(nn.CouplingFlow(2, width=8, depth=2, conditions=told)), INFO),
         "classifier": NoisyClassifier(moved(nn.MLP(2, 3, width=8, depth=1)), processes.VP(), INFO, 0.7),
+        "contrastive-encoder": ContrastiveEncoder(
+            nn.DualEncoder(
+                embedding=4, image={"name": "mlp", "channels": 2, "width": 8}, text={"caption": 9, "width": 8}
+            ).eval(),
+            processes.VP(),
+            INFO,
+            0.7,
+            False,
+        ),
         "codec": models.Autoencoder(moved(nn.VAE(1, size=(8, 8), width=8, blocks=1)), IMAGES),
     }
 
@@ -57,6 +66,10 @@ def test_round_trip(kind: str, tmp_path: Path) -> None:
         assert (again.process, again.sigma_data) == (model.process, model.sigma_data)
         x = torch.randn(4, 2)
         assert torch.equal(again(x, 0.3), model(x, 0.3))
+    if kind == "contrastive-encoder":
+        assert (again.process, again.sigma_data, again.noisy) == (model.process, model.sigma_data, False)
+        x = torch.randn(4, 2)
+        assert torch.equal(again.logits(x, ["a", "b"]), model.logits(x, ["a", "b"]))
     said = models.about(again)
     assert (said["kind"], said["shape"]) == (kind, list(model.shape))
     assert json.dumps(said)
@@ -91,6 +104,9 @@ def test_a_denoiser_s_commands_say_what_they_got(tmp_path: Path) -> None:
         ("classifier", {"process": {"name": "phase-space"}}, "a classifier of noisy data needs a process"),
         ("classifier", {"process": "vp"}, "a classifier has a process"),
         ("classifier", {"training": 3}, "training must be a JSON object"),
+        ("contrastive-encoder", {"noisy": 1}, "an encoder has a process, sigma_data > 0 and noisy true or false"),
+        ("contrastive-encoder", {"sigma_data": -1.0}, "an encoder has a process, sigma_data > 0"),
+        ("contrastive-encoder", {"process": "vp"}, "an encoder has a process"),
         ("generator", {"sigma_data": 1.0}, "unknown sigma_data"),
         ("generator", {"data": {"name": "x", "shape": [3]}, "moments": []}, "shape must be"),
     ],

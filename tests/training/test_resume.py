@@ -29,7 +29,7 @@ from langevin.training import (
 )
 from langevin.training.loader import Loader
 from support import thinned
-from tiny_runs import interrupted, killed, points, same_files, tiny
+from tiny_runs import captioned, interrupted, killed, points, same_files, tiny
 
 STEPS = 9
 OUTPUT = OutputConfig(log_every=2, validate_every=4, validate_on=20, sample_every=0, checkpoint_every=3, keep=2)
@@ -153,6 +153,13 @@ MODEL_TYPES: dict[str, tuple[data.Dataset, dict[str, Any]]] = {
     ),
     "normalizing-flow": (points(), {"network": NetworkConfig("coupling", {"width": "8", "depth": "2", "hidden": "1"})}),
     "classifier": (points(), {"objective": ObjectiveConfig("cross-entropy")}),
+    "contrastive": (
+        captioned(),
+        {
+            "network": NetworkConfig("dual-encoder", {"image": '{"width": 16, "depth": 1}', "text": '{"width": 16}'}),
+            "objective": ObjectiveConfig("contrastive"),
+        },
+    ),
     "latent": (CODES, {"network": NetworkConfig("unet", {"width": "8", "blocks": "1", "multipliers": "[1]"})}),
     "restoring": (
         data.load("digits", limit=40, degrade="resize=4,noise=0.1"),

@@ -13,6 +13,8 @@ from .._errors import UserError, check_path
 from ..models.directory import as_denoiser
 from ..models.low_rank import is_lora, load_lora
 from ..models.with_learned import with_learned
+from .clip import is_clip
+from .clip import load as load_clip
 from .diffusers.directory import is_diffusers
 from .hub import find
 
@@ -26,14 +28,15 @@ def load(
     ema: float | None = None,
     step: int | None = None,
 ) -> Any:
-    """The model of a directory or of a repository of the Hub: this library's own, or one of diffusers.
+    """The model of a directory or of a repository of the Hub: this library's own, one of diffusers, or CLIP's weights.
 
     Nothing is unpickled and no code of it runs: JSON, vocabularies and safetensors are read, and checked against each
     other.
 
     Args:
         path: a directory as ``models.save`` or a training run writes it, or a pipeline or network of diffusers (see
-            :func:`langevin.adapters.diffusers.load`, which takes more settings); if there is none of that name,
+            :func:`langevin.adapters.diffusers.load`, which takes more settings), or a CLIP model of transformers, which
+            is a contrastive encoder; if there is none of that name,
             ``owner/name`` or ``owner/name@revision`` on the Hub. Of a LoRA (``langevin train --lora``) it is the model
             that the LoRA was trained on, with the LoRA merged into its weights.
         device: where the network goes; a CUDA device if there is one, else the CPU, if not given.
@@ -65,6 +68,8 @@ def load(
         from .diffusers.loading import load as load_diffusers
 
         return load_diffusers(folder, device=device)
+    if is_clip(folder):
+        return load_clip(folder, device=device)
     return models.load(folder, device=device)
 
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, UseAppendAction, arg
 
 from .._errors import UserError
-from . import ema_lengths
+from . import ema_lengths, retrieval
 from .given import class_names, conditions, text_encoder_of
-from .options import Name, Sampling, Whole, at_least_one, console, writable
+from .measured import show
+from .options import Name, Sampling, Whole, at_least_one, writable
 from .sample import own_device, request
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ class Options:
 
     Every number goes into a JSON file with the protocol it was computed by; a table of them is printed. Beside each
     stands what real data, and noise, get in the samples' place; a measure that could only mislead with so few pictures
-    is not given, and a sentence says why.
+    is not given, and a sentence says why. Of a contrastive encoder it is measured how often it finds the caption of a
+    held-out picture among 100, and the picture of a caption.
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
@@ -79,6 +81,7 @@ def run(options: Options) -> None:
 
     from .. import metrics
     from ..adapters import loading
+    from ..denoisers import ContrastiveEncoder
     from ..generate import versions
     from ..metrics.evaluate import check_counts, check_real, few
     from ..metrics.features import parse
@@ -87,7 +90,12 @@ def run(options: Options) -> None:
     for name in options.features:
         parse(name)
     recipe, device = options.sampling.recipe(), own_device(options.device)
-    model = loading.load_denoiser(options.model, own=False, device=device)
+    model = loading.load(options.model, device=device)
+    if isinstance(model, ContrastiveEncoder):
+        retrieval.refuse(options)
+        held_out = dataset_of(model, options.data, text_encoder=options.text_encoder)
+        return retrieval.evaluate(model, held_out, options, out, begun)
+    model = loading.as_denoiser(model, options.model, own=False)
     given = conditions(options.given, options.label, model, options.text_encoder)
     classes = options.samples is None or options.shard_size is not None
     dataset = dataset_of(model, options.data, classes=classes, text_encoder=options.text_encoder)
@@ -141,7 +149,7 @@ def run(options: Options) -> None:
         "seconds": round(time.monotonic() - begun, 2),
     }
     files.replace(out, files.as_json(found))
-    _show(measures, drawn, dataset)
+    show(measures, drawn, dataset)
     if rough:
         print(rough)
     print(f"{out} holds all of it, with protocols.")
@@ -366,34 +374,3 @@ def _read(path: Path, info: DataInfo) -> tuple[Tensor, Tensor | None]:
     if x.shape[1:] != tuple(info.shape):
         raise UserError(f"{path}: samples must have the data's shape, (N, {str(tuple(info.shape))[1:]}, got {x.shape}")
     return torch.from_numpy(x), None if label is None or not info.classes else torch.from_numpy(label)
-
-
-def _show(measures: dict[str, dict[str, Any]], drawn: dict[str, Any], dataset: Dataset) -> None:
-    """The table of numbers, and the sentences that belong to them."""
-    from rich.table import Table
-    from rich.text import Text
-
-    how = f"sampler {drawn['sampler']}" if "sampler" in drawn else drawn.get("rule") or drawn["file"]
-    calls = f", {drawn['evaluations']} evaluations each" if "evaluations" in drawn else ""
-    print(f"{drawn['n']} samples ({how}{calls}) against {len(dataset.test)} held-out of {dataset.info.name}")
-    table = Table()
-    for name in ("measure", "samples", "95 % interval", "real data", "noise"):
-        table.add_column(name, justify="left" if name == "measure" else "right")
-    notes: list[str] = []
-    for name, found in measures.items():
-        value = "–" if found["value"] is None else _number(found["value"])
-        interval = " … ".join(_number(end) for end in found.get("interval", ()))
-        if not interval and "stderr" in found:
-            interval = f"± {_number(found['stderr'])}"
-        marks = ""
-        if "note" in found:
-            notes += [found["note"]] * (found["note"] not in notes)
-            marks = f" [{notes.index(found['note']) + 1}]"
-        table.add_row(Text(name + marks), value, interval, _number(found.get("real")), _number(found.get("noise")))
-    console().print(table)
-    for mark, note in enumerate(notes, 1):
-        print(f"[{mark}] {note}")
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"

@@ -142,25 +142,41 @@ def _array(name: str, path: Path) -> Tensor:
 
 def _picture(name: str, path: Path, model: NetworkDenoiser) -> Tensor:
     """A picture's file as the condition of that shape: an image in [−1, 1], a mask in [0, 1], white is 1."""
+    channels = model.condition_sizes[name]
+    if channels not in (1, 3):
+        raise UserError(f"{name} has {channels} channels, which no picture has: give an array file (.npy)")
+    known = None if model.data is None else model.data.conditions.get(name)
+    x = pixels_of(name, path, channels, None if known is None else (known[1], known[2]))
+    return x if name == "mask" else 2 * x - 1
+
+
+def pixels_of(name: str, path: Path, channels: int, size: tuple[int, int] | None) -> Tensor:
+    """A picture's file, float32 ``(channels, H, W)`` in [0, 1].
+
+    Args:
+        name: of what it is given as, for messages.
+        path: the file.
+        channels: 1 or 3.
+        size: (H, W) that it is brought to, or None: the largest part in the middle that has the sides' ratio is taken,
+            as pictures are cut where they are trained on.
+
+    Raises:
+        UserError: for a file that is no picture.
+    """
     import torch
     from torch.nn.functional import interpolate
 
     from ..data.images import Refused, decode
 
-    channels = model.condition_sizes[name]
-    if channels not in (1, 3):
-        raise UserError(f"{name} has {channels} channels, which no picture has: give an array file (.npy)")
     try:
         pixels = decode(os.fspath(path), None, channels, False)
     except Refused as error:
         raise UserError(f"{name} {path} cannot be read: {error}") from None
     x = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
-    known = None if model.data is None else model.data.conditions.get(name)
-    if known is not None and tuple(x.shape[1:]) != known[1:]:
-        # The largest part in the middle that has the sides' ratio, as pictures are cut where they are trained on.
-        scale = min(have / want for have, want in zip(x.shape[1:], known[1:]))
-        tall, wide = (max(1, round(scale * want)) for want in known[1:])
+    if size is not None and tuple(x.shape[1:]) != size:
+        scale = min(have / want for have, want in zip(x.shape[1:], size))
+        tall, wide = (max(1, round(scale * want)) for want in size)
         top, left = (x.shape[1] - tall) // 2, (x.shape[2] - wide) // 2
         x = x[:, top : top + tall, left : left + wide]
-        x = interpolate(x[None], known[1:], mode="bicubic", antialias=True)[0].clamp(0, 1)
-    return x if name == "mask" else 2 * x - 1
+        x = interpolate(x[None], size, mode="bicubic", antialias=True)[0].clamp(0, 1)
+    return x

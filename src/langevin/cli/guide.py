@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..generate import Recipe, Samples
     from ..report import Bar
     from ..samplers import Plan
+    from ..tasks.guide import Similar
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,17 @@ class Options:
 
     Writes what `langevin sample` writes: DIR/samples.npz, a picture, and DIR/sample.json, which says how.
     A scale above 1 makes samples more typical of the condition and less varied; it does not sample p(x) p(y|x)^W. With
-    --particles a classifier's law itself is reached, by weighted particles. The same call, once it is finished, draws
-    nothing.
+    --particles the law itself that a classifier or a similarity aims at is reached, by weighted particles. The same
+    call, once it is finished, draws nothing.
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
     """A model directory, a name of `langevin models`, or owner/name on the Hub."""
     method: Annotated[str, arg(metavar="NAME")] = "classifier-free"
-    """classifier-free, classifier, autoguidance, apg, cfg-zero-star, cfg-plus-plus or conjunction."""
+    """classifier-free, classifier, similarity, autoguidance, apg, cfg-zero-star, cfg-plus-plus or conjunction."""
     scale: Annotated[float | None, arg(metavar="W", help_behavior_hint="")] = None
     """Of the guidance: 1 is the plain conditional model (cfg-plus-plus takes 0 to 1, and 1 is strong). If not given: 1
-    for classifier, 2 for autoguidance, 0.6 for cfg-plus-plus, 3 for the others."""
+    for classifier and similarity, 2 for autoguidance, 0.6 for cfg-plus-plus, 3 for the others."""
     interval: Annotated[tuple[float, float] | None, arg(metavar="LOW HIGH", help_behavior_hint="")] = None
     """Noise levels sigma/alpha between which there is guidance; everywhere if not given."""
     rescale: Annotated[float, arg(metavar="X")] = 0.0
@@ -56,8 +57,18 @@ class Options:
     """For classifier: the directory of one, trained with `langevin train DATA --objective.name cross-entropy`."""
     weak: Name = None
     """For autoguidance: the directory of a worse model of the same data."""
+    encoder: Name = None
+    """For similarity: the directory of one, trained with `langevin train DATA --objective.name contrastive`."""
+    text: Name = None
+    """For similarity: the caption that samples are led to."""
+    picture: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """For similarity: the picture that samples are led to, in place of a caption."""
+    alike: Name = None
+    """For similarity to a picture: content (the default), structure or style."""
+    text_encoder: Name = None
+    """For similarity: where the text encoder is that the encoder's data name, if they name one."""
     particles: Whole = None
-    """For classifier: so many particles, weighted and resampled, from which the samples are chosen."""
+    """For classifier and similarity: so many particles, weighted and resampled, from which the samples are chosen."""
     n: Annotated[int, arg(aliases=("-n",), metavar="N")] = 64
     """How many samples."""
     label: Name = None
@@ -93,6 +104,7 @@ def run(options: Options) -> None:
 
     early = Guidance(options.method, options.scale)  # what needs no model
     early.refuse_others(classifier=options.classifier, weak=options.weak, labels=options.also or None)
+    early.refuse_others(**{name: getattr(options, name) for name in ("encoder", "text", "picture", "alike")})
     early.refuse_others(negative=options.negative_label)
     recipe = replace(recipe, sampler=recipe.sampler or METHODS[options.method].sampler)
     if METHODS[options.method].on_grid and recipe.process is not None:
@@ -110,7 +122,11 @@ def run(options: Options) -> None:
         also,
         options.threshold,
     )
-    others = {"classifier": options.classifier, "weak": options.weak}
+    others = {"classifier": options.classifier, "weak": options.weak, "encoder": options.encoder}
+    similar: Similar | None = None
+    told: dict[str, Any] = {}
+    if options.encoder is not None:
+        similar, told = similar_to(options, model, device)
     classifier = None if options.classifier is None else load_classifier(options.classifier, device)
     weak = None if options.weak is None else loading.load_denoiser(options.weak, own=False, device=device)
     beside: dict[str, Any] = {}
@@ -120,14 +136,16 @@ def run(options: Options) -> None:
         one = class_index(options.label, names)
         beside["label"] = torch.arange(options.n) % len(names) if one is None else torch.full((options.n,), one)
     given = conditions(options.given, None if beside else options.label, model)
-    if options.particles is not None and (options.method != "classifier" or options.label is None):
-        raise UserError("particles are for --method classifier with one --label, whose law they reach")
+    by_class = options.method == "classifier"
+    if options.particles is not None and (options.label is None if by_class else options.method != "similarity"):
+        raise UserError("particles are for --method classifier with one --label, whose law they reach, or similarity")
     request = {
         "command": "guide",
         "model": model_digest(options.model),
         **{name: None if place is None else model_digest(place) for name, place in others.items()},
         **asdict(asked),
         "scale": asked.weight,
+        **told,
         "recipe": recipe.words(),
         **{name: getattr(options, name) for name in ("n", "label", "particles", "images")},
         "given": {name: v if isinstance(v, int) else condition_checksum(v) for name, v in given.items()},
@@ -141,9 +159,9 @@ def run(options: Options) -> None:
         all_given = {**beside, **condition}
         if METHODS[asked.method].on_grid:  # the steps must be known before there is a guided denoiser
             how = plan(own, recipe)
-            guided = asked.bind(own, all_given, classifier=classifier, weak=weak, grid=how.grid)
+            guided = asked.bind(own, all_given, classifier=classifier, weak=weak, similar=similar, grid=how.grid)
         else:
-            guided = in_process(asked.bind(own, all_given, classifier=classifier, weak=weak), recipe)
+            guided = in_process(asked.bind(own, all_given, classifier=classifier, weak=weak, similar=similar), recipe)
             how = plan(guided, recipe)
         if asked.interval is not None:
             low, high = asked.interval
@@ -157,13 +175,13 @@ def run(options: Options) -> None:
         return guided, how
 
     with files.lock(out):
-        about = {**asdict(asked), "scale": asked.weight, **others}
+        about = {**asdict(asked), "scale": asked.weight, **others, **told}
         with Bar("sampling") as bar:
             if options.particles is None:
                 drawn = generate(model, recipe, options.n, given=given, progress=bar, guide=guide)
             else:
-                label = int(beside["label"][0]) if beside else given["label"]
-                single, _ = guide(model, {**given, "label": label})
+                label = None if not by_class else int(beside["label"][0]) if beside else given["label"]
+                single, _ = guide(model, {**given, **({} if label is None else {"label": label})})
                 drawn, weights = reached(single, model, options, recipe, bar)
                 about |= weights
         label = beside.get("label", drawn.label)
@@ -203,6 +221,30 @@ def load_classifier(place: str, device: str | None) -> NoisyClassifier:
     if not isinstance(found, NoisyClassifier):
         raise UserError(f"classifier must be a classifier of noisy data, but {place} holds {type(found).__name__}")
     return found
+
+
+def similar_to(options: Options, model: Denoiser, device: str | None) -> tuple[Similar, dict[str, Any]]:
+    """What samples are to be like, and what a request says of it.
+
+    Raises:
+        UserError: for a directory that holds no encoder, both or none of text and picture, or a picture that is none.
+    """
+    from ..storage import files
+    from ..tasks.guide import Similar
+    from .alike import captions_of, load_encoder, picture_of
+
+    assert options.encoder is not None
+    if (options.text is None) == (options.picture is None):
+        raise UserError("similarity is to a text or to a picture: give --text or --picture")
+    encoder = load_encoder(options.encoder, device)
+    told: dict[str, Any] = {"text": options.text, "picture": None, "alike": options.alike}
+    text = image = None
+    if options.text is not None:
+        text = captions_of(encoder, [options.text], options.text_encoder)
+    if options.picture is not None:
+        image = picture_of(options.picture, model.output)
+        told["picture"] = files.digest(image.numpy().tobytes())["sha256"]
+    return Similar(encoder, text, image, options.alike or "content"), told
 
 
 def reached(

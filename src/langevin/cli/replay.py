@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ..generate import Provenance
 
-DRAWN = ("sample", "edit", "restore", "purify")
+DRAWN = ("sample", "edit", "restore", "purify", "disco")
 """Commands whose pictures say how they were made."""
 
 
@@ -31,9 +31,9 @@ DRAWN = ("sample", "edit", "restore", "purify")
 class Options:
     """Draw a picture of langevin again, from what it says of itself, and compare.
 
-    FILE is a PNG that `sample`, `edit`, `restore` or `purify` wrote: it names the model, the seed, the settings and all
-    files it depends on, with checksums. Writes DIR/NAME.png and DIR/NAME.json, and says whether they are the same
-    bytes, and if not, what differs. The exit code is 0 for the same pixels and 1 for others.
+    FILE is a PNG that `sample`, `disco`, `edit`, `restore` or `purify` wrote: it names the model, the seed, the
+    settings and all files it depends on, with checksums. Writes DIR/NAME.png and DIR/NAME.json, and says whether they
+    are the same bytes, and if not, what differs. The exit code is 0 for the same pixels and 1 for others.
     """
 
     file: Annotated[Positional[str], arg(metavar="FILE")]
@@ -72,7 +72,8 @@ def run(options: Options) -> int:
     check(said, asked, inputs)
     device = device_named(options.device or said.device)
     alone = options.alone and said.index is not None
-    drawn = sample_again(said, asked, alone, device) if said.index is not None else command_again(said, asked, device)
+    single = said.index is not None and said.command == "sample"
+    drawn = sample_again(said, asked, alone, device) if single else command_again(said, asked, device)
     own = replace(said, device=str(device or said.device), versions=_versions())
     again = own.stamp(drawn, said.file, index=said.index)
     found = compared(content, again, said, own)

@@ -108,7 +108,7 @@ def _run(options: Options, team: ProcessGroup, device: str | None) -> None:
     from ..data.dataset import FEWEST_TO_MEASURE
     from ..data.hub import PREFIX
     from ..data.text_features import is_directory
-    from ..denoisers import Denoiser
+    from ..denoisers import ContrastiveEncoder, Denoiser
     from ..report import Bar
 
     out = writable(options.out)
@@ -153,6 +153,11 @@ def _run(options: Options, team: ProcessGroup, device: str | None) -> None:
             base=base,
             progress=bar,
         )
+    if team.first and isinstance(made, ContrastiveEncoder):
+        more = f" --data {shlex.quote(options.source)}" if options.source.startswith(PREFIX) else ""
+        if (words := options.data.text_encoder) is not None and not is_directory(words):
+            more += f" --text-encoder {shlex.quote(words)}"
+        print(f"Next:\n  langevin evaluate {shlex.quote(str(out))}{more}")
     if team.first and isinstance(made, Denoiser):
         here, samples = shlex.quote(str(out)), shlex.quote(str(out / "samples"))
         how, more = "", "" if dataset.info.tokens else f"\n  langevin evaluate {here}"

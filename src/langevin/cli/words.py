@@ -73,7 +73,7 @@ def words_of(options: Any, without: Collection[str] = (), group: str = "") -> li
             inner = _name(hints[field.name], field.name)
             rest += words_of(value, without, f"{group}{inner}." if inner else group)
         elif _marked(hints[field.name], Positional):
-            first.append(_word(value))
+            first += map(_word, value) if isinstance(value, tuple) else [_word(value)]
         else:
             name = f"{group}{_name(hints[field.name], field.name)}"
             rest += _option(name, value, _marked(hints[field.name], UseAppendAction))

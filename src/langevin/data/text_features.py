@@ -53,11 +53,11 @@ class TextFeatures:
     """
 
     def __init__(self, name: str) -> None:
-        transformers = _transformers(name)
+        transformers = require_transformers(name)
         folder = _find(name)
         title = f"text encoder {name}"
-        with reading(title), _quiet(transformers):
-            kind = _checked(folder, title)
+        with reading(title), quietly(transformers):
+            kind = check_directory(folder, title)
             safe: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
             self.tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **safe)
             made = getattr(transformers, TEXT_PARTS.get(kind, "AutoModel"))
@@ -160,7 +160,7 @@ def caption_conditions(
     return [{name: own} for own in made.split([len(part) for part in parts])]
 
 
-def _transformers(name: str) -> Any:
+def require_transformers(name: str) -> Any:
     try:
         import transformers
     except ImportError:
@@ -189,7 +189,7 @@ def _find(name: str) -> Path:
         ) from None
 
 
-def _checked(folder: Path, title: str) -> str:
+def check_directory(folder: Path, title: str) -> str:
     """The ``model_type`` of a directory that holds a configuration and weights in safetensors that fit into memory."""
     try:
         config = parse_json(contents(folder / "config.json", JSON_BYTES))
@@ -210,7 +210,7 @@ def _checked(folder: Path, title: str) -> str:
 
 
 @contextlib.contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
+def quietly(transformers: Any) -> Iterator[None]:
     """Without the bars and reports of loading, which a text part of a larger model would fill with what it leaves."""
     logging = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -14,6 +14,7 @@ from .check import DenoiserCheck, LevelErrors, check_denoiser
 from .classifier import NoisyClassifier
 from .compiled import compiled
 from .conditioned import config_of
+from .contrastive import ContrastiveEncoder
 from .energy import EnergyDenoiser, make_denoiser
 from .frames import gaussian_frame
 from .generator import Generator, NormalizingFlow
@@ -39,6 +40,7 @@ __all__ = [
     "VARIANCE_HEADS",
     "AffineParameterization",
     "Calibration",
+    "ContrastiveEncoder",
     "DataDescription",
     "Denoiser",
     "DenoiserCheck",

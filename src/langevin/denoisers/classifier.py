@@ -79,11 +79,28 @@ class NoisyClassifier:
         if not isinstance(x_t, Tensor) or tuple(x_t.shape[1:]) != self.shape:
             got = tuple(x_t.shape) if isinstance(x_t, Tensor) else shown(x_t)
             raise UserError(f"x_t must have shape (B, {', '.join(map(str, self.shape))}), got {got}")
-        process: ScalarGaussian = require(self.process, ScalarGaussian, "a classifier of noisy data")
-        t = as_time(t)
-        scale = (process.sigma(t) ** 2 + process.alpha(t) ** 2 * self.sigma_data**2) ** -0.5
-        x = (x_t * expand(scale, x_t).to(x_t)).to(self.dtype)
-        time = TIME_INPUTS["log_sigma"](process, t).to(self.device, torch.promote_types(self.dtype, torch.float32))
+        x, time = preconditioned(x_t, t, self.process, self.sigma_data, self.dtype, self.device)
         self.counter.calls += 1
-        logits: Tensor = self.network(x, time.expand(len(x)), None)
+        logits: Tensor = self.network(x, time, None)
         return torch.log_softmax(logits.to(torch.promote_types(x_t.dtype, torch.float32)), -1)
+
+
+def preconditioned(
+    x_t: Tensor, t: Tensor | float, process: Process, sigma_data: float, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    r"""What a network that recognises noisy data is shown: :math:`x_t / \sqrt{σ^2 + α^2 σ_d^2}`, and the time.
+
+    Args:
+        x_t: states ``(B, *shape)`` at times t, ``()`` or ``(B,)``.
+        process: of scalar-Gaussian noise.
+        sigma_data: σ_d, RMS of the data.
+        dtype, device: the network's.
+
+    Returns:
+        The states in the dtype of the network, and ``log_sigma`` of the times, ``(B,)``, in float32 at least.
+    """
+    own: ScalarGaussian = require(process, ScalarGaussian, "a network of noisy data")
+    t = as_time(t)
+    scale = (own.sigma(t) ** 2 + own.alpha(t) ** 2 * sigma_data**2) ** -0.5
+    time = TIME_INPUTS["log_sigma"](own, t).to(device, torch.promote_types(dtype, torch.float32))
+    return (x_t * expand(scale, x_t).to(x_t)).to(dtype), time.expand(len(x_t))

@@ -6,6 +6,7 @@ from .cfg_plus_plus import cfg_plus_plus
 from .cfg_zero_star import cfg_zero_star
 from .classifier import classifier
 from .classifier_free import classifier_free
+from .clip_guidance import ClipSettings, clip_guidance
 from .composition import conjunction, negate
 from .energy import energy
 from .interval import Interval, interval, noise_level
@@ -13,10 +14,12 @@ from .measurement import dps, moment_matching, pigdm
 from .pooling import LinearPooling, Pooled, linear
 from .product import Product, product
 from .rescale import rescale
+from .similarity import similarity
 from .threshold import threshold
 from .tilt import Moments, Tilted
 
 __all__ = [
+    "ClipSettings",
     "Interval",
     "LinearPooling",
     "Moments",
@@ -30,6 +33,7 @@ __all__ = [
     "cfg_zero_star",
     "classifier",
     "classifier_free",
+    "clip_guidance",
     "conjunction",
     "dps",
     "energy",
@@ -41,6 +45,7 @@ __all__ = [
     "pigdm",
     "product",
     "rescale",
+    "similarity",
     "threshold",
     "with_momentum",
 ]

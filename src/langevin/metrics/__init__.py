@@ -11,6 +11,7 @@ from .memorisation import Memorisation, memorisation, nearest_neighbours
 from .parts import Parts
 from .precision_recall import PrecisionRecall, precision_recall
 from .psnr import psnr
+from .retrieval import Retrieval, retrieval
 from .sliced import sliced_floor, sliced_wasserstein
 from .ssim import ssim
 
@@ -23,6 +24,7 @@ __all__ = [
     "Memorisation",
     "Parts",
     "PrecisionRecall",
+    "Retrieval",
     "ScoreSums",
     "crps",
     "evaluate",
@@ -36,6 +38,7 @@ __all__ = [
     "nearest_neighbours",
     "precision_recall",
     "psnr",
+    "retrieval",
     "sliced_floor",
     "sliced_wasserstein",
     "ssim",

@@ -17,6 +17,7 @@ from ..data import DataInfo
 from ..data.description import event
 from ..denoisers import (
     AffineParameterization,
+    ContrastiveEncoder,
     Denoiser,
     Generator,
     LevelParameterization,
@@ -149,7 +150,7 @@ def rounded(name: str, weight: torch.Tensor, stored: torch.dtype) -> torch.Tenso
 
 def kind_of(model: Any) -> str | None:
     """The name of a kind in ``config.json``; None for the denoiser of a network, and for what is no model at all."""
-    own = (Autoencoder, Generator, NoisyClassifier, *parts.PARTED.values())
+    own = (Autoencoder, Generator, NoisyClassifier, ContrastiveEncoder, *parts.PARTED.values())
     return model.kind if isinstance(model, own) else None
 
 
@@ -366,7 +367,7 @@ def _build(folder: Path, config: Mapping[str, Any]) -> NetworkDenoiser:
     kind_of = PARAMETERIZATIONS[config["kind"]]
     files.only(file, config["parameterization"], set(hints(kind_of)))
     parameterization = kind_of(**settings(kind_of, config["parameterization"], "parameterization"))
-    if str(config["network"].get("name")) in (*nn.CODECS, *nn.FLOWS, *nn.ENCODERS):
+    if str(config["network"].get("name")) in (*nn.CODECS, *nn.FLOWS, *nn.ENCODERS, *nn.DUAL_ENCODERS):
         raise UserError(f"{file}: network {config['network'].get('name')!r} is no denoiser's")
     # What a file of weights bears out comes before what a few numbers ask for.
     network = _network(folder, config)

@@ -9,7 +9,7 @@ from typing import Any
 from .. import nn, processes
 from .._errors import UserError
 from ..data import DataInfo
-from ..denoisers import Generator, NoisyClassifier, NormalizingFlow
+from ..denoisers import ContrastiveEncoder, Generator, NoisyClassifier, NormalizingFlow
 from .codec import Autoencoder
 from .timing import timeless
 
@@ -38,6 +38,15 @@ def _classifier(network: Any, data: DataInfo, training: Mapping[str, Any], more:
     return NoisyClassifier(network, processes.create_process(more["process"]), data, sigma_data, training)
 
 
+def _contrastive(network: Any, data: DataInfo, training: Mapping[str, Any], more: Mapping[str, Any]) -> Any:
+    sigma_data, noisy = more["sigma_data"], more["noisy"]
+    whole = isinstance(sigma_data, float) and 0 < sigma_data < 1e12 and isinstance(noisy, bool)
+    if not whole or not isinstance(more["process"], dict):
+        raise UserError(f"an encoder has a process, sigma_data > 0 and noisy true or false, got {dict(more)!r:.80}")
+    process = processes.create_process(more["process"])
+    return ContrastiveEncoder(network, process, data, sigma_data, noisy, training)
+
+
 KINDS: dict[str, ModelKind] = {
     "codec": ModelKind(nn.CODECS, lambda network, data, training, more: Autoencoder(network, data, training)),
     "generator": ModelKind(nn.BACKBONES, lambda network, data, training, more: Generator(network, data, training)),
@@ -50,6 +59,16 @@ KINDS: dict[str, ModelKind] = {
         lambda model: {"process": model.process.to_dict(), "sigma_data": float(model.sigma_data)},
         ("process", "sigma_data"),
     ),
+    "contrastive-encoder": ModelKind(
+        nn.DUAL_ENCODERS,
+        _contrastive,
+        lambda model: {
+            "process": model.process.to_dict(),
+            "sigma_data": float(model.sigma_data),
+            "noisy": model.noisy,
+        },
+        ("process", "sigma_data", "noisy"),
+    ),
 }
 """By the name that stands in ``config.json``, which is ``model.kind``."""
 
@@ -57,7 +76,13 @@ KEYS = {"langevin", "kind", "network", "data", "moments", "training"}
 
 
 def describe(model: Any, version: int) -> dict[str, Any]:
-    """What ``config.json`` holds."""
+    """What ``config.json`` holds.
+
+    Raises:
+        UserError: for a network that is of others, such as CLIP's, whose weights are where they came from.
+    """
+    if model.network.config["name"] not in KINDS[model.kind].networks:
+        raise UserError(f"only networks made by langevin.nn can be saved, got {type(model.network).__name__}")
     return {
         "langevin": version,
         "kind": model.kind,

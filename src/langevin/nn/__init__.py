@@ -6,8 +6,9 @@ Beside them a variational autoencoder, a normalizing flow and an encoder of capt
 from .attention_control import controlled
 from .backbone import Backbone
 from .coupling import CouplingFlow
-from .create import BACKBONES, CODECS, ENCODERS, FLOWS, SUITS, create_network, default, outline, takes
+from .create import BACKBONES, CODECS, DUAL_ENCODERS, ENCODERS, FLOWS, SUITS, create_network, default, outline, takes
 from .dit import DiT
+from .dual_encoder import DualEncoder
 from .edm_unet import EDMUNet
 from .encoder import Encoder
 from .layers import attention
@@ -22,6 +23,7 @@ from .vae import VAE
 __all__ = [
     "BACKBONES",
     "CODECS",
+    "DUAL_ENCODERS",
     "ENCODERS",
     "FLOWS",
     "MLP",
@@ -30,6 +32,7 @@ __all__ = [
     "Backbone",
     "CouplingFlow",
     "DiT",
+    "DualEncoder",
     "EDMUNet",
     "Encoder",
     "LucidrainsUNet",

@@ -15,6 +15,7 @@ from ..storage.untrusted import room
 from .backbone import Backbone
 from .conditioning import NONE, PLANES
 from .coupling import CouplingFlow
+from .dual_encoder import DualEncoder
 from .encoder import Encoder
 from .vae import VAE
 
@@ -29,6 +30,9 @@ FLOWS = classes("nn", CouplingFlow)
 
 ENCODERS = classes("nn", Encoder)
 """Networks that return a few numbers of an image."""
+
+DUAL_ENCODERS = classes("nn", DualEncoder)
+"""Networks of two towers, which read what belongs together."""
 
 SUITS = {1: "mlp", 2: "transformer", 3: "unet"}
 """The backbone for events of so many axes."""
@@ -96,7 +100,7 @@ def _make(config: Mapping[str, Any]) -> Any:
     name, energy = options.pop("name", None), options.pop("energy", False)
     if not isinstance(energy, bool) or (energy and name not in BACKBONES):
         raise UserError(f"energy must be true or false, got {energy!r}")
-    kinds: dict[str, Any] = {**BACKBONES, **CODECS, **FLOWS, **ENCODERS}
+    kinds: dict[str, Any] = {**BACKBONES, **CODECS, **FLOWS, **ENCODERS, **DUAL_ENCODERS}
     if not isinstance(name, str) or name not in kinds:
         raise unknown("network", str(name), kinds)
     kind = kinds[name]

@@ -88,7 +88,11 @@ class Encoder(Halving):
         self.norm, self.head = Norm(wide[-1]), zero(nn.Linear(wide[-1], out_channels))
 
     def body(self, x: Tensor, embedding: Tensor, context: Context | None) -> Tensor:
+        return self.head(self.features(x, embedding, context).mean((2, 3)))
+
+    def features(self, x: Tensor, embedding: Tensor, context: Context | None) -> Tensor:
+        """The map ``(B, width · multipliers[-1], h, w)`` whose mean over places ``body`` makes its numbers of."""
         h = self.stages[0](self.stem(x), embedding, context)
         for shrink, stage in zip(self.shrink, list(self.stages)[1:]):
             h = stage(shrink(h), embedding, context)
-        return self.head(F.silu(self.norm(h)).mean((2, 3)))
+        return F.silu(self.norm(h))

@@ -48,6 +48,8 @@ class Stream(int, Enum):
     """The codes of a codec."""
     STAGE = "shared", 2**45
     """The i-th stage of a cascade."""
+    UNNOISED = "shared", 2**47
+    """Which samples of training are shown without noise."""
     DEGRADED = "shared", 2**43
     """What is random in the i-th step of a degradation."""
 
@@ -132,6 +134,12 @@ class Stream(int, Enum):
 
     SHOWN_DATA = "gan", 1
     SHOWN_SAMPLES = "gan", 2
+
+    CUTS = "cutouts", 0
+    CHANGES = "cutouts", 1
+    SPECKLES = "cutouts", 2
+    CUT_BATCH = "cutouts", 2**16
+    """The i-th batch of cut-outs of a step."""
 
     ROTATION = "codec", 0
     BRANCHES = "codec", 1

@@ -3,6 +3,7 @@
 from .adversarial import Adversarial
 from .bound import Continuous, Decoder, Discretised, Tokens
 from .classification import CrossEntropy, MaximumLikelihood
+from .contrastive import Contrastive
 from .create import DEFAULT_TIMES, OBJECTIVES, TIMELESS, create_objective
 from .denoising import DenoisingLoss, Objective, Timed
 from .elbo import ELBO, Codec, elbo
@@ -28,6 +29,7 @@ __all__ = [
     "Adversarial",
     "Codec",
     "Continuous",
+    "Contrastive",
     "CrossEntropy",
     "Decoder",
     "DenoisingLoss",

@@ -27,9 +27,11 @@ class Objective(ABC):
 
     Attributes:
         reads: conditions that it reads itself, beside those that the network takes.
+        whole_batch: whether the loss of a sample depends on the others of its batch, which then is not divided.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
+    whole_batch: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Condition | None, noise: Noise) -> Tensor:
@@ -41,6 +43,10 @@ class Objective(ABC):
             condition: what to bind for these samples, or None.
             noise: of these samples: it decides times and noise, and nothing else is random.
         """
+
+    def accuracy(self, denoiser: Any, x0: Tensor, condition: Condition | None, noise: Noise) -> Tensor | None:
+        """What share of each sample's decisions is right, ``(B,)``, for validation; None where nothing is decided."""
+        return None
 
     def check(self, denoiser: Denoiser) -> None:  # noqa: B027 (an objective may take any denoiser)
         """Refuse a denoiser the objective is not defined for, before any work."""

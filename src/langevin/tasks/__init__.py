@@ -6,6 +6,7 @@ from . import compare, compress, edit, restore
 from .anomaly import Anomaly, anomaly, auroc
 from .attack import pgd
 from .diffusion_features import DiffusionFeatures, fit_classifier, fit_segmenter
+from .disco import disco
 from .purify import purify
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "auroc",
     "compare",
     "compress",
+    "disco",
     "edit",
     "fit_classifier",
     "fit_segmenter",

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import guidance
 from .._errors import UserError, check_integer, check_numbers, shown, unknown
-from ..denoisers import Denoiser, NetworkDenoiser, NoisyClassifier
+from ..denoisers import ContrastiveEncoder, Denoiser, NetworkDenoiser, NoisyClassifier
 from ..models.conditional import dropout
 
 
@@ -79,6 +79,7 @@ class Guidance:
         *,
         classifier: NoisyClassifier | None = None,
         weak: Denoiser | None = None,
+        similar: Similar | None = None,
         grid: Any = None,
     ) -> Denoiser:
         """The guided denoiser of a model under conditions, one value each or one a sample.
@@ -88,17 +89,29 @@ class Guidance:
             condition: by name.
             classifier: for ``classifier``, trained on noisy data.
             weak: for ``autoguidance``, a worse model of the same data.
+            similar: for ``similarity``, what is to be alike, and by which encoder.
             grid: for ``cfg-plus-plus``, the times of the sampler.
 
         Raises:
             UserError: for what a method needs and is not given, or is given and does not take, or a model that cannot
                 be asked without a condition.
         """
-        self.refuse_others(classifier=classifier, weak=weak)
-        plain, guided = METHODS[self.method].make(self, model, condition, Beside(classifier, weak, grid))
+        self.refuse_others(classifier=classifier, weak=weak, encoder=similar)
+        plain, guided = METHODS[self.method].make(self, model, condition, Beside(classifier, weak, grid, similar))
         if self.interval is not None:
             guided = guidance.interval(plain, guided, self.interval)
         return guided if self.threshold is None else guidance.threshold(guided, self.threshold)
+
+
+@dataclass(frozen=True)
+class Similar:
+    """What samples are to be like: arguments of ``guidance.similarity``."""
+
+    encoder: ContrastiveEncoder
+    text: Any = None
+    image: Any = None
+    measure: str = "content"
+    noisy: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -106,12 +119,13 @@ class Beside:
     """What some methods need beside the model.
 
     Attributes:
-        classifier, weak, grid: see ``Guidance.bind``.
+        classifier, weak, grid, similar: see ``Guidance.bind``.
     """
 
     classifier: NoisyClassifier | None = None
     weak: Denoiser | None = None
     grid: Any = None
+    similar: Similar | None = None
 
 
 Make = Callable[[Guidance, NetworkDenoiser, Mapping[str, Any], Beside], tuple[Denoiser, Denoiser]]
@@ -219,6 +233,18 @@ def _classifier(
     return plain, guidance.classifier(plain, beside.classifier, label=condition["label"], scale=asked.weight)
 
 
+def _similarity(
+    asked: Guidance, model: NetworkDenoiser, condition: Mapping[str, Any], beside: Beside
+) -> tuple[Denoiser, Denoiser]:
+    if beside.similar is None:
+        raise UserError(
+            "encoder must be given for guidance 'similarity': --encoder DIR, trained with `langevin train DATA "
+            "--objective.name contrastive`, with --text or --picture"
+        )
+    plain = model.given(condition) if condition else model
+    return plain, guidance.similarity(plain, scale=asked.weight, **vars(beside.similar))
+
+
 METHODS: dict[str, Method] = {
     "classifier-free": Method(
         _with_and_without(_classifier_free),
@@ -241,6 +267,12 @@ METHODS: dict[str, Method] = {
         most=1.0,
         sampler="ddim",
         on_grid=True,
+    ),
+    "similarity": Method(
+        _similarity,
+        "to a caption or a picture, by a contrastive encoder: --encoder DIR with --text or --picture",
+        ("encoder", "text", "picture", "alike"),
+        1.0,
     ),
     "conjunction": Method(_with_and_without(_conjunction), "several labels at once, --also LABEL", ("labels",)),
 }

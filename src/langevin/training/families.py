@@ -1,7 +1,7 @@
 """What can be trained: denoisers, codecs, generators, normalizing flows, noisy classifiers.
 
 A family resolves what a configuration leaves open, and makes the untrained model with its objective. A new one is a
-subclass and a line of ``trained_from_scratch``.
+subclass and a line of ``from_scratch.py``.
 """
 
 from __future__ import annotations
@@ -246,20 +246,6 @@ class Classifiers(Family):
 
 UNIT = (0.0, 1.0)
 """Where the times lie that generators and discriminators are told."""
-
-
-def trained_from_scratch(config: Config) -> Family:
-    """What a configuration trains from random weights, as its network and its objective say."""
-    network, objective = config.network.name, config.objective.name
-    if network in nn.CODECS:
-        return Codecs()
-    if network in nn.FLOWS or objective == "maximum-likelihood":
-        return NormalizingFlows()
-    if objective == "gan":
-        return Generators()
-    if objective == "cross-entropy":
-        return Classifiers()
-    return Denoisers()
 
 
 def scalars(data: DataInfo) -> str:

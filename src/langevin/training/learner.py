@@ -313,6 +313,13 @@ class Learner:
         with self.arithmetic():
             return self.objective.for_validation()(self.average, x0, condition or None, noise.to(self.device))
 
+    @torch.no_grad()
+    def accuracy(self, batch: Batch, noise: Noise) -> Tensor | None:
+        """What share of each sample's decisions the moving average has right, ``(B,)``; None if it decides nothing."""
+        x0, condition = self._taken(batch)
+        with self.arithmetic():
+            return self.objective.for_validation().accuracy(self.average, x0, condition or None, noise.to(self.device))
+
     @property
     def beside(self) -> dict[str, EMA]:
         """The averages that are tracked beside ``ema``, by the stem of their files."""

@@ -196,6 +196,7 @@ class Bar:
         self._said = -math.inf
         self._loss: float | None = None
         self._val: float | None = None
+        self._right: float | None = None
         self._speed = 0.0
         if show and sys.stderr.isatty():
             self._bar, self._task = self._open()
@@ -234,9 +235,9 @@ class Bar:
             self._said = time.monotonic()
             self.say(self._text(step) + self._left(step, seconds))
 
-    def validated(self, loss: float) -> None:
-        """A loss on held-out data."""
-        self._val = loss
+    def validated(self, loss: float, accuracy: float | None = None) -> None:
+        """A loss on held-out data, and the share of decisions that were right, if there are any."""
+        self._val, self._right = loss, accuracy
 
     def say(self, text: str) -> None:
         """A line of its own."""
@@ -250,6 +251,7 @@ class Bar:
         parts = [f"step {step}{of}"]
         parts += [f"loss {self._loss:.4f}"] if self._loss is not None else []
         parts += [f"val {self._val:.4f}"] if self._val is not None else []
+        parts += [f"right {100 * self._right:.1f} %"] if self._right is not None else []
         return "  ".join([*parts, f"{self._speed:.0f} images/s"])
 
     def _left(self, step: int, seconds: float) -> str:

@@ -150,6 +150,11 @@ def _train(
             denoiser, objective = build(config, dataset.info, base)
         except UserError as error:
             raise (error if last is None else UserError(f"{last / checkpoint.STATE}: {error}")) from None
+        if objective.whole_batch and team.size * config.work.accumulate > 1:
+            raise UserError(
+                f"objective {config.objective.name!r} compares the examples of a batch with each other, so that it is "
+                f"not divided; got {team.size} process{'es' * (team.size > 1)}, accumulate {config.work.accumulate}"
+            )
         config = replace(config, precision=precision(config.precision, team.device, denoiser.shape))
         denoiser.network.to(team.device)
         if isinstance(denoiser, NetworkDenoiser):
@@ -214,6 +219,8 @@ class Run:
     leave: Callable[[str], None] | None = None
     free: bool = False
     """Whether the budget was left to the run."""
+    right: float | None = None
+    """The share of decisions about held-out data that was right when last looked, of what decides something."""
 
     def go(self) -> Any:
         budget, first = self.config.budget, self.team.first
@@ -456,13 +463,19 @@ class Run:
         pairs = min(pairs, NOISES * len(test))  # more noises of so few examples tell nothing more
         order = Order(len(test), self.config.seed)
         noise = Noise(self.config.seed, pairs).fold_in(Stream.VALIDATION)
-        total = 0.0
+        if self.learner.objective.whole_batch and pairs > batch:
+            pairs -= pairs % batch  # a loss that depends on the others of a batch is of batches of one size
+        total, right = 0.0, []
         for first in range(0, pairs, batch):
             rows = slice(first, min(first + batch, pairs))
             # One permutation, over and over: a small set is asked under several noises.
             indices = order.permutation(0)[torch.arange(rows.start, rows.stop) % len(test)]
-            total += float(self.learner.loss(test.batch(indices), noise.rows(rows)).sum())
-        self.bar.validated(total / pairs)
+            held = test.batch(indices)
+            total += float(self.learner.loss(held, noise.rows(rows)).sum())
+            share = self.learner.accuracy(held, noise.rows(rows))
+            right += [] if share is None else [share.cpu()]
+        self.right = float(torch.cat(right).nanmean()) if right else None
+        self.bar.validated(total / pairs, self.right)
         return total / pairs
 
     def _picture(self) -> None:
@@ -512,6 +525,7 @@ class Run:
         if made["skipped"]:
             self.bar.say(f"{made['skipped']} steps were skipped: their gradient was not finite.")
         val = "" if made["val_loss"] is None else f", held-out loss {made['val_loss']:.4f}"
+        val += "" if self.right is None else f", {100 * self.right:.1f} % right"
         self.bar.say(
             f"{made['steps']} steps in {duration(self.progress.clock.seconds)}{val}: the model is in {self.out}"
         )

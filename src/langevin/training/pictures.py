@@ -14,10 +14,11 @@ from torch import Tensor
 
 from .. import samplers
 from .._errors import UserError, shown
-from ..denoisers import Denoiser, NoisyClassifier
+from ..denoisers import ContrastiveEncoder, Denoiser, NoisyClassifier
 from ..denoisers.conditions import rows_of
 from ..distributions import Noise
 from ..models.codec import Autoencoder
+from ..nn.text import decode_text
 from ..processes import ScalarGaussian, require
 from ..storage import files
 
@@ -30,6 +31,9 @@ CELL, WIDEST = 96, 2048
 
 CAPTION = 20
 """Pixels of a line of names."""
+
+PAIRS = 16
+"""Examples with captions that are compared in a picture."""
 
 
 def image_grid(
@@ -247,6 +251,31 @@ def _(model: NoisyClassifier, path: Path, seed: int, reference: Reference) -> Pa
     axes.set_xlabel("noise over signal, σ/α")
     axes.set_ylabel("accuracy")
     axes.set_ylim(0, 1.02)
+    buffer = io.BytesIO()
+    canvas.print_png(buffer)
+    buffer.seek(0)
+    files.replace(path, png(Image.open(buffer).convert("RGB")))
+    return path
+
+
+@draw.register
+def _(model: ContrastiveEncoder, path: Path, seed: int, reference: Reference) -> Path:
+    """Cosines of held-out pictures with the captions of all of them: the diagonal is what belongs together."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    told = reference[model.reads][:PAIRS].to(model.device)
+    with torch.no_grad():
+        image, text = model.encode_image(reference["x"][:PAIRS].to(model.device)), model.encode_text(told)
+    texts: Sequence[Tensor] = list(told.cpu()) if model.reads == "caption" else []
+    names = [decode_text(row) if bool((row >= 0).any()) else "–" for row in texts]
+    figure = Figure(figsize=(9, 5), dpi=120, layout="tight")
+    canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
+    shown = axes.imshow((text.to(image) @ image.mT).cpu().float().numpy(), vmin=-1, vmax=1, cmap="RdBu_r")
+    axes.set_yticks(range(len(told)), [name[:44].replace("$", r"\$") for name in names] or None, fontsize=7)
+    axes.set_xlabel("held-out example")
+    figure.colorbar(shown, label="cosine")
     buffer = io.BytesIO()
     canvas.print_png(buffer)
     buffer.seek(0)

@@ -31,7 +31,8 @@ from ..processes import Learning
 from ..storage import files
 from .config import Config, NetworkConfig, ObjectiveConfig, PredictionConfig, ProcessConfig, StartConfig
 from .defaults import Defaults, defaults_of
-from .families import Family, ResolvedParts, decode, timed, trained_from_scratch
+from .families import Family, ResolvedParts, decode, timed
+from .from_scratch import trained_from_scratch
 from .model_types import MODEL_TYPES
 
 STEPS, BATCH, EVERY = 1000, 32, 250

@@ -1,0 +1,81 @@
+"""Contrastive encoders of data with captions, as they are trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from .. import nn, processes
+from .._errors import UserError
+from ..data import DataInfo
+from ..denoisers import ContrastiveEncoder
+from ..objectives import Objective
+from ..processes import ScalarGaussian
+from .config import Config, NetworkConfig, PredictionConfig, ProcessConfig
+from .defaults import Defaults, defaults_of
+from .families import Family, ResolvedParts, decode, scalars, timed
+from .model_types import rms
+
+BATCH = 128
+"""Examples of a step: each is told from all others."""
+
+TEXT = {"width": 128, "depth": 2, "heads": 4}
+"""The tower of captions, which are bytes."""
+
+
+class ContrastiveEncoders(Family):
+    """An encoder of data and of their captions into one space."""
+
+    def defaults(self, config: Config, data: DataInfo) -> Defaults:
+        return replace(defaults_of(data), batch=BATCH, lr=1e-3)
+
+    def resolve(self, config: Config, data: DataInfo) -> ResolvedParts:
+        sizes = data.condition_sizes
+        if data.tokens or not {"caption", "sequence"} & sizes.keys():
+            raise UserError(f"objective 'contrastive' learns data with captions from each other, got data {data!r}")
+        if config.prediction != replace(PredictionConfig(), sigma_data=config.prediction.sigma_data):
+            raise UserError("--prediction is a setting of denoisers: objective 'contrastive' learns an encoder")
+        name = config.process.name or "edm"
+        options = decode(config.process.options)
+        if not isinstance(processes.create_process({"name": name, **options}), ScalarGaussian):
+            raise UserError(f"objective 'contrastive' needs a process x_t = αx_0 + σε, got {name!r}")
+        if config.network.name not in (None, *nn.DUAL_ENCODERS):
+            raise UserError(f"network of a contrastive encoder must be dual-encoder, got {config.network.name!r}")
+        prediction = replace(config.prediction, sigma_data=rms(config, data))
+        o, law = config.objective, decode(config.objective.times_options)
+        if o.times is None:  # from noise that hides nothing to noise that hides what the caption says
+            law = {"mean": math.log(prediction.sigma_data or 1.0), "std": 1.5, **law}
+        objective = replace(o, times=o.times or "log-normal", times_options=law, options=decode(o.options))
+        return ResolvedParts(_network(config, data), ProcessConfig(name, options), prediction, objective)
+
+    def objective(self, config: Config) -> Objective:
+        return timed(config)
+
+    def model(self, config: Config, data: DataInfo) -> Any:
+        network = nn.create_network({"name": config.network.name, **config.network.options})
+        network.check_shape(data.shape)
+        process = processes.create_process({"name": config.process.name, **config.process.options})
+        noisy: Any = self.objective(config)
+        return ContrastiveEncoder(network, process, data, float(config.prediction.sigma_data or 0.0), noisy.clean < 1)
+
+
+def _network(config: Config, data: DataInfo) -> NetworkConfig:
+    """The two towers, for the data; what is asked for is laid over what suits them."""
+    options: dict[str, Any] = decode(config.network.options)
+    sizes, image, text = data.condition_sizes, options.pop("image", {}), options.pop("text", {})
+    for key, asked in (("image", image), ("text", text)):
+        if not isinstance(asked, Mapping):
+            raise UserError(f"network.options {key} must be a mapping of settings, got {asked!r}")
+    if image.get("name", scalars(data)) != scalars(data):
+        raise UserError(f"network.options image name must be {scalars(data)} for these data, got {image['name']!r}")
+    reads = "caption" if "caption" in sizes else "sequence"
+    if text.get(reads, sizes[reads]) != sizes[reads]:
+        raise UserError(f"network.options text {reads} must be that of the data, {sizes[reads]}, got {text[reads]}")
+    embedding = options.setdefault("embedding", 128)
+    tower = nn.default(data.shape, **{"name": scalars(data), "out_channels": embedding, **image})
+    tower.pop("out_channels")
+    told = {**(TEXT if reads == "caption" else {}), **text, reads: sizes[reads]}
+    made = nn.outline({"name": "dual-encoder", **options, "image": tower, "text": told}).config
+    return NetworkConfig(str(made.pop("name")), made)
