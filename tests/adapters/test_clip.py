@@ -88,11 +88,13 @@ def test_logits_are_those_of_transformers(folder: Path, encoder: ContrastiveEnco
     assert known.std() > 0.1
 
 
-def test_other_sizes_are_brought_to_its_own(folder: Path, encoder: ContrastiveEncoder) -> None:
+@pytest.mark.parametrize("tall", [False, True])
+def test_other_sizes_are_brought_to_its_own(encoder: ContrastiveEncoder, tall: bool) -> None:
     """Smooth pictures, the middle square of wide ones: interpolations of two libraries differ by little, in pixels."""
     where = torch.linspace(-1, 1, 40)
     wide = torch.stack([where.expand(32, 40), where[:32, None].expand(32, 40), -where.expand(32, 40)])
-    pixels = ((wide + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    wide = wide.mT if tall else wide
+    pixels = ((wide + 1) * 127.5).round().byte().permute(1, 2, 0).contiguous().numpy()
     prepared = transformers.CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})(
         pixels, return_tensors="pt"
     )["pixel_values"]

@@ -44,7 +44,10 @@ def test_the_samples_are_the_library_s(
     again = langevin("guide", model, *FAST, "--encoder", encoder, *of, "--scale", 2, "--out", out)
     assert "nothing was drawn" in again.out
     other = ["--text", "a 3"] if kind == "text" else ["--text", "a 7"]
-    assert "samples by similarity" in langevin("guide", model, *FAST, "--encoder", encoder, *other, "--out", out).out
+    assert (
+        "samples by similarity"
+        in langevin("guide", model, *FAST, "--encoder", encoder, *other, "--scale", 2, "--out", out).out
+    )
 
 
 def test_particles(langevin: Run, model: Path, encoder: Path, tmp_path: Path) -> None:
