@@ -129,7 +129,7 @@ def test_heads_name_what_the_features_show():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"levels": ()}, "levels must be one or several"),
+        ({"levels": ()}, "levels must be noise levels"),
         ({"levels": (0.1, 0.1)}, "none twice"),
         ({"levels": 0.4}, "none twice, as"),
         ({"layers": "middle"}, "layers a list of names, got .* and 'middle'"),
