@@ -75,8 +75,8 @@ class DiffusionFeatures:
         several = isinstance(self.levels, (tuple, list)) and isinstance(self.layers, (tuple, list))
         if not several or not self.levels or len(set(self.levels)) < len(self.levels):
             raise UserError(
-                "levels must be noise levels σ/α, at least one and none twice, as (0.1, 0.4), and layers a list of names, "
-                f"got {shown(self.levels)} and {shown(self.layers)}"
+                "levels must be noise levels σ/α, at least one and none twice, as (0.1, 0.4), and layers a list of "
+                f"names, got {shown(self.levels)} and {shown(self.layers)}"
             )
         for level in self.levels:
             time_of_level(self.model.process, level, "levels")
