@@ -94,6 +94,7 @@ OF_A_MODEL = [
     "calibrate",
     "compare",
     "compress in.png --out out --model",
+    "disco NAME encoder cat --out out",
     "edit in.png --model",
     "evaluate",
     "export --out out",
