@@ -84,7 +84,8 @@ class Options:
     clamp_max: Knob = "0.05"
     """Root mean square of the gradient at most: the strength of the guidance, once it is reached."""
     skip_augs: bool = False
-    """Show cut-outs as they are, not turned, mirrored and recoloured: for writing, which is not to be mirrored."""
+    """Show cut-outs as they are, not turned, mirrored and recoloured (but for --cut-icgray-p): for writing, which is
+    not to be mirrored."""
     eta: Annotated[float, arg(metavar="X")] = 0.8
     """Share of DDIM's noise, from 0 (none) to 1."""
     display_rate: Annotated[int, arg(metavar="N")] = 10

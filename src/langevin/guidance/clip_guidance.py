@@ -58,7 +58,8 @@ class ClipSettings:
         cutn_batches: batches of cut-outs a step, over which the mean is taken.
         clamp_max: root mean square of the gradient at most.
         clamp_grad: whether it is bounded.
-        skip_augs: show the cut-outs as they are, without turning, mirroring and colouring them.
+        skip_augs: show the cut-outs as they are, without turning, mirroring and colouring them; ``cut_icgray_p`` is
+            kept.
     """
 
     clip_guidance_scale: Scheduled = 5000.0
