@@ -12,7 +12,7 @@ from torch import Tensor
 from .._errors import UserError, check_instance, check_numbers, unknown
 from .._registry import register
 from ..denoisers import ContrastiveEncoder, Denoiser, check_is_denoiser
-from ..distributions import Distribution, Noise
+from ..distributions import Distribution, Noise, Stream
 from .cutouts import coloured, resized
 from .tilt import Tilted
 
@@ -61,7 +61,9 @@ class SimilarityGuided(Tilted):
             if bool((t != t.reshape(-1)[0]).any()):
                 raise UserError("t must be one time for all samples where a picture is noised to be compared with")
             t = t.reshape(-1)[0]
-            y = self.base.process.marginal(y, t).sample(Noise(self.seed, len(y)).to(y.device))
+            # A stream of its own: else a run of the same seed begins at the noise of its reference.
+            noise = Noise(self.seed, len(y)).fold_in(Stream.REFERENCE)
+            y = self.base.process.marginal(y, t).sample(noise.to(y.device))
         with torch.no_grad():
             found: Tensor = encode(self._sized(y), t)
         return found
