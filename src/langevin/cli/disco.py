@@ -114,6 +114,7 @@ def run(options: Options) -> None:
     settings = settings_of(options)
     settings.resolved()
     from ..adapters import loading
+    from ..generate import model_digest
     from ..report import Bar
     from ..storage import files
     from ..tasks.disco import Prompt, disco
@@ -124,7 +125,7 @@ def run(options: Options) -> None:
         raise UserError("a prompt must be given: what the pictures are to show, or --image-prompts FILE")
     device = own_device(options.device)
     model = loading.load_denoiser(options.model, own=False, device=device)
-    encoder = load_encoder(options.encoder, device)
+    encoder, digest = load_encoder(options.encoder, device), model_digest(options.encoder)
     if (out / "images").exists() and not own_images(out):
         raise UserError(f"out holds {out / 'images'}, which this command did not write; choose another --out")
     vectors = vectors_of(encoder, texts, like, options.text_encoder, model.output)
@@ -149,11 +150,11 @@ def run(options: Options) -> None:
                 show=shower(out / PROGRESS, options.display_rate, value_range(model.output)),
                 progress=bar,
             )
-        record = recorded(options, model, made.steps, time.perf_counter() - begun)
+        record = recorded(options, model, digest, made.steps, time.perf_counter() - begun)
         record["similarity"] = [[round(float(v), 4) for v in row] for row in made.similarity]
         how = None if options.no_metadata else provenance("disco", options, model)
         if how is not None:
-            how = replace(how, inputs=inputs_of(options, [prompt.text for prompt in like]))
+            how = replace(how, inputs={**inputs_of(options, like), options.encoder: digest})
         write(out, made.x, None, model.output, record, [], True, how)
     near = made.similarity.mean(0).tolist()
     told = ", ".join(f"{value:.3f} with {prompt.text!r:.40}" for value, prompt in zip(near, (*texts, *like)))
@@ -217,15 +218,15 @@ def clear(folder: Path) -> None:
         (folder / name).unlink()
 
 
-def recorded(options: Options, model: Any, steps: int, seconds: float) -> dict[str, Any]:
-    """What sample.json says."""
-    from ..generate import model_digest, versions
+def recorded(options: Options, model: Any, encoder: str, steps: int, seconds: float) -> dict[str, Any]:
+    """What sample.json says; ``encoder`` is the checksum of the encoder."""
+    from ..generate import versions
     from .words import settings_of as every
 
     return {
         "model": options.model,
         "trained_steps": model.config.get("steps"),
-        "encoder_digest": model_digest(options.encoder),
+        "encoder_digest": encoder,
         **every(options, ("out", "no_metadata", "device", "model")),
         "steps": steps,
         "sampler": f"ddim, eta {options.eta:g}",
@@ -236,10 +237,9 @@ def recorded(options: Options, model: Any, steps: int, seconds: float) -> dict[s
     }
 
 
-def inputs_of(options: Options, pictures: list[str]) -> dict[str, str]:
-    """Checksums of the files that a picture depends on: pictures, and what names the weights of the encoder."""
+def inputs_of(options: Options, like: list[Prompt]) -> dict[str, str]:
+    """Checksums of the pictures that were read."""
     from ..generate.provenance import checksum
 
-    read = [*pictures, *([] if options.init_image is None else [str(options.init_image)])]
-    config = Path(options.encoder) / "config.json"
-    return {path: checksum(path) for path in [*read, *([str(config)] if config.is_file() else [])]}
+    read = [prompt.text for prompt in like] + ([] if options.init_image is None else [str(options.init_image)])
+    return {path: checksum(path) for path in read}
