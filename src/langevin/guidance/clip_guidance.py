@@ -14,7 +14,7 @@ from .._registry import register
 from ..denoisers import ContrastiveEncoder, Denoiser, check_is_denoiser
 from ..distributions import Distribution, Noise, Stream
 from ..processes import ScalarGaussian, expand, require
-from .cutouts import Cutouts, coloured
+from .cutouts import Cutouts, coloured, resized
 from .step_schedule import StepSchedule
 from .tilt import Tilted
 
@@ -209,9 +209,12 @@ def saturation(x: Tensor) -> Tensor:
 
 
 def perceptual_distance(encoder: ContrastiveEncoder, x: Tensor, y: Tensor) -> Tensor:
-    """The mean over places of the square distance of the encoder's features, each of length 1 (1801.03924 eq. 1)."""
+    """The mean over places of the square distance of the encoder's features, each of length 1 (1801.03924 eq. 1).
+
+    The pictures are brought to the size and the colours that the encoder reads.
+    """
     shape = encoder.shape
-    features = lambda z: F.normalize(encoder.feature_map(coloured(z, shape[0])), dim=1)
+    features = lambda z: F.normalize(encoder.feature_map(resized(coloured(z, shape[0]), (shape[1], shape[2]))), dim=1)
     return (features(x) - features(y)).square().sum(1).flatten(1).mean(1)
 
 
