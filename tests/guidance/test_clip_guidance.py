@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -281,6 +281,7 @@ def test_refused() -> None:
     for changes, said in (
         ({"denoiser": flat}, "is of pictures"),
         ({"encoder": Plain()}, "encoder must be a contrastive encoder"),
+        ({"encoder": replace(encoder(), config={"objective": {"clean": 0.0}})}, "encoder must know clean pictures"),
         ({"weights": torch.tensor([1.0, -1.0])}, "weights must not sum to 0"),
         ({"weights": torch.ones(3)}, "with P weights"),
         ({"init": torch.zeros(1, 2, 6, 6)}, "init must have shape"),

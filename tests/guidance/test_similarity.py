@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -238,6 +239,8 @@ def test_refused() -> None:
     model = encoder(Plain(), free.process, (2, 3, 3))
     blind = encoder(Plain(), free.process, (2, 3, 3), noisy=False)
     other = encoder(Plain(), VP(), (2, 3, 3))
+    never = replace(model, config={"objective": {"name": "contrastive", "clean": 0}})
+    similarity(free, never, image=picture)  # of noisy states, which it has seen
     text = torch.zeros(1, 1, 18)
     wrong: Any = object()
     for call, said in (
@@ -249,6 +252,7 @@ def test_refused() -> None:
         (lambda: similarity(free, blind, text=text, noisy=True), "knows clean data alone"),
         (lambda: similarity(free, other, text=text, noisy=True), "encoder must be of noisy data"),
         (lambda: similarity(free, model, image=picture[0]), "image must have shape"),
+        (lambda: similarity(free, never, text=text, noisy=False), "encoder must know clean pictures"),
         (lambda: blind.encode_image(picture, 0.5), "knows clean data alone"),
     ):
         with pytest.raises(UserError, match=said):

@@ -263,10 +263,12 @@ def clip_guidance(
         seed: of the cut-outs, which are the same for all samples of a step.
 
     Raises:
-        UserError: for no model of pictures, settings out of range, weights whose sum is 0, or other shapes.
+        UserError: for no model of pictures, an encoder that has seen no clean ones, settings out of range, weights
+            whose sum is 0, or other shapes.
     """
     check_is_denoiser(denoiser)
     check_instance("encoder", encoder, ContrastiveEncoder, "a contrastive encoder, as langevin.load gives it")
+    encoder.check_clean()
     if len(denoiser.shape) != 3 or len(encoder.shape) != 3:
         raise UserError(f"CLIP guidance is of pictures (C, H, W), got {denoiser.shape} and {encoder.shape}")
     settings = ClipSettings() if settings is None else settings

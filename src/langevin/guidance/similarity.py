@@ -140,8 +140,9 @@ def similarity(
         seed: of the noise of y_t, the same at every t.
 
     Raises:
-        UserError: for both or none of text and image, a measure that is of pictures alone, an encoder that knows no
-            noise, another process or another shape than the denoiser's where it is asked of the noisy state.
+        UserError: for both or none of text and image, a measure that is of pictures alone, an encoder that is asked of
+            noisy data and knows clean ones alone, or the other way round, another process or another shape than the
+            denoiser's where it is asked of the noisy state.
     """
     check_is_denoiser(denoiser)
     check_instance("encoder", encoder, ContrastiveEncoder, "a contrastive encoder, as langevin.load gives it")
@@ -154,6 +155,8 @@ def similarity(
         raise UserError(f"measure {measure!r} is of pictures: give an image in place of the text")
     if noisy is None:
         noisy = encoder.noisy and encoder.process == denoiser.process and encoder.shape == tuple(denoiser.shape)
+    if not noisy:
+        encoder.check_clean()
     if noisy and not encoder.noisy:
         raise UserError("noisy must be false for an encoder that knows clean data alone")
     if noisy and encoder.process != denoiser.process:
