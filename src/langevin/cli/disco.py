@@ -12,9 +12,9 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from .._duration import duration
 from .._errors import UserError
-from .alike import captions_of, load_encoder, picture_of
 from .options import Name, at_least_one, check_seed, writable
 from .sample import own_device, own_images, value_range, write
+from .similarity import captions_of, load_encoder, picture_of
 from .words import provenance
 
 if TYPE_CHECKING:
