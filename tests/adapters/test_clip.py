@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import langevin
 from langevin import UserError, models, worlds
 from langevin.adapters.clip import MEAN, STD
 from langevin.denoisers import ContrastiveEncoder
+from langevin.generate import model_digest
 from langevin.guidance import ClipSettings, similarity
 from langevin.nn.text import encode_texts
 from langevin.processes import EDM
@@ -60,6 +62,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def encoder(folder: Path) -> ContrastiveEncoder:
     made: ContrastiveEncoder = langevin.load(folder, device="cpu")
     return made
+
+
+def test_its_checksum_is_of_its_tokenizer_too(folder: Path, tmp_path: Path) -> None:
+    """Files that pictures depend on, of which ``langevin replay`` says when they are others."""
+    whole = model_digest(folder)
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        place = shutil.copytree(folder, tmp_path / name)
+        (place / name).write_bytes((place / name).read_bytes() + b" ")
+        assert model_digest(place) != whole
 
 
 def pictures(side: int = SIDE, count: int = 3) -> np.ndarray:

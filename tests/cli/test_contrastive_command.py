@@ -65,6 +65,17 @@ def test_it_is_trained_loaded_measured_and_shown(langevin: Run, encoder: Path) -
     assert "contrastive-encoder" in langevin("info", encoder).out
 
 
+def test_one_that_has_seen_no_clean_data_is_not_asked_of_them(langevin: Run, pairs: Path) -> None:
+    out = pairs.parent / "noisy"
+    words = ["train", pairs, "--objective.name", "contrastive", "--out", out, "--steps", 3, "--batch", 16, *SMALL]
+    assert langevin(*words, "--objective.options", "clean", 0).code == 0
+    assert not library.load(out).knows_clean
+    assert langevin("evaluate", out).code == 0
+    found = json.loads((out / "evaluation.json").read_text())["measures"]
+    assert len(found) == 6
+    assert all(", noise" in name for name in found)
+
+
 @pytest.mark.parametrize(
     ("words", "phrase"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from PIL import Image
 from said import Run
 
 import langevin as lib
-from langevin.generate import Provenance
+from langevin.generate import Provenance, model_digest
+from langevin.generate.provenance import checksum
 from langevin.guidance import ClipSettings
+from langevin.models import shipped
 from langevin.tasks.disco import disco, image_vectors
 
 FAST = ["-n", 2, "--steps", 4, "--cut-overview", "[2]*2+[1]*2", "--cut-innercut", "2", "--display-rate", 2]
@@ -50,11 +53,36 @@ def test_the_pictures_are_the_library_s_and_are_drawn_again(
     one = out / "images" / "00001.png"
     about = Provenance.of(one)
     assert (about.command, about.index) == ("disco", 1)
-    assert set(about.inputs) == {str(picture), str(encoder / "config.json")}
+    assert about.inputs == {str(picture): checksum(picture), str(encoder): model_digest(encoder)}
     assert "as_array" not in about.settings
     said = langevin("replay", one, "--out", tmp_path / "again")
     assert said.code == 0, said.err
     assert (tmp_path / "again" / "00001.png").read_bytes() == one.read_bytes()
+
+
+def test_an_encoder_by_name_is_recorded_and_another_one_is_refused(
+    langevin: Run, model: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights too, not what describes them alone; --moved says where it is now."""
+    monkeypatch.setenv(shipped.VARIABLE, str(tmp_path / "shelf"))
+    place = shutil.copytree(encoder, tmp_path / "shelf" / "towers")
+    said = langevin("disco", model, "towers", "a 7", *FAST, "--out", tmp_path / "out")
+    assert said.code == 0, said.err
+    one = tmp_path / "out" / "images" / "00000.png"
+    assert Provenance.of(one).inputs == {"towers": model_digest(encoder)}
+    again = ["replay", one, "--out", tmp_path / "again"]
+    assert langevin(*again).code == 0
+    weights = bytearray((place / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (place / "model.safetensors").write_bytes(weights)
+    said = langevin(*again)
+    assert said.code == 2
+    assert "encoder towers is another one than made the picture" in said.err
+    assert langevin(*again, "--moved", f"towers={encoder}").code == 0
+    shutil.rmtree(place)
+    said = langevin(*again)
+    assert said.code == 2
+    assert "--moved towers=NEW says where the encoder is now" in said.err
 
 
 def test_another_call_takes_the_place_of_the_first(langevin: Run, model: Path, encoder: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_the_samples_are_the_library_s(
     langevin: Run, model: Path, encoder: Path, picture: Path, tmp_path: Path, kind: str
 ) -> None:
     out = tmp_path / "out"
-    of = ["--text", "a 7"] if kind == "text" else ["--picture", picture, "--alike", kind]
+    of = ["--text", "a 7"] if kind == "text" else ["--image", picture, "--measure", kind]
     said = langevin("guide", model, *FAST, "--encoder", encoder, *of, "--scale", 2, "--out", out)
     assert said.code == 0, said.err
     own, towers = lib.load(model), lib.load(encoder)
@@ -64,10 +64,10 @@ def test_particles(langevin: Run, model: Path, encoder: Path, tmp_path: Path) ->
     ("words", "phrase"),
     [
         (("--text", "a 7"), "encoder must be given for guidance 'similarity'"),
-        (("--encoder", "ENCODER"), "give --text or --picture"),
-        (("--encoder", "ENCODER", "--text", "a", "--picture", "b.png"), "give --text or --picture"),
-        (("--encoder", "ENCODER", "--picture", "nowhere.png"), "picture nowhere.png cannot be read"),
-        (("--encoder", "ENCODER", "--text", "a", "--alike", "style"), "is of pictures"),
+        (("--encoder", "ENCODER"), "give --text or --image"),
+        (("--encoder", "ENCODER", "--text", "a", "--image", "b.png"), "give --text or --image"),
+        (("--encoder", "ENCODER", "--image", "nowhere.png"), "image nowhere.png cannot be read"),
+        (("--encoder", "ENCODER", "--text", "a", "--measure", "style"), "is of pictures"),
         (("--encoder", "MODEL", "--text", "a"), "encoder must be a contrastive encoder"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -245,6 +245,15 @@ def test_terms_by_themselves() -> None:
     assert perceptual_distance(encoder(), y, y).tolist() == [0, 0]
 
 
+def test_the_initial_picture_is_compared_in_the_size_that_the_encoder_reads() -> None:
+    """By hand: |f − g|² = 2 − 2 cos(φ − φ') of the angles of features (x, 1 − x), of pictures shrunk to half a side."""
+    x, y = torch.rand(2, *SHAPE, dtype=torch.float64), torch.rand(1, *SHAPE, dtype=torch.float64)
+    small = lambda z: nn.functional.interpolate(z, (3, 3), mode="bilinear", antialias=True)
+    angle = lambda z: torch.atan2(1 - small(z), small(z))
+    known = (2 - 2 * torch.cos(angle(x) - angle(y))).flatten(1).mean(1)
+    torch.testing.assert_close(perceptual_distance(encoder((1, 3, 3)), x, y), known, rtol=1e-9, atol=1e-12)
+
+
 def test_colours_are_made_what_the_encoder_reads() -> None:
     x = torch.rand(2, 3, 4, 4)
     assert coloured(x, 3) is x
@@ -272,6 +281,7 @@ def test_refused() -> None:
     for changes, said in (
         ({"denoiser": flat}, "is of pictures"),
         ({"encoder": Plain()}, "encoder must be a contrastive encoder"),
+        ({"encoder": replace(encoder(), config={"objective": {"clean": 0.0}})}, "encoder must know clean pictures"),
         ({"weights": torch.tensor([1.0, -1.0])}, "weights must not sum to 0"),
         ({"weights": torch.ones(3)}, "with P weights"),
         ({"init": torch.zeros(1, 2, 6, 6)}, "init must have shape"),

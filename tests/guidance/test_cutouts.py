@@ -26,13 +26,20 @@ def places(side: int) -> Tensor:
 
 def test_overviews_are_the_picture_in_grey_and_mirrored() -> None:
     x = torch.rand(2, 3, 8, 8, dtype=torch.float64)
-    made = cut(4)(x, Noise(0, 1))
+    made = torch.stack(cut(4, augment=True)._overviews(x))  # before each is changed for itself
     assert made.shape == (4, 2, 3, 8, 8)
     bright = sum(share * x[:, i] for i, share in enumerate(GREY))
     for mine, known in zip(made, (x, bright[:, None].expand_as(x), x.flip(-1), bright[:, None].expand_as(x).flip(-1))):
         torch.testing.assert_close(mine, known, rtol=0, atol=1e-6)  # the shares of colours are float32's
-    assert torch.equal(cut(7)(x, Noise(0, 1))[6], x)
-    assert torch.equal(cut(2)(x, Noise(0, 1)), made[:2])
+    assert torch.equal(cut(7, augment=True)._overviews(x)[6], x)
+    assert torch.equal(torch.stack(cut(2, augment=True)._overviews(x)), made[:2])
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 7])
+def test_without_augmentations_every_overview_is_the_picture_as_it_is(count: int) -> None:
+    """For writing, which is not to be mirrored."""
+    x = torch.rand(2, 3, 8, 8)
+    assert torch.equal(cut(count)(x, Noise(0, 1)), x.expand(count, *x.shape))
 
 
 def test_an_overview_of_a_wide_picture_has_grey_borders() -> None:

@@ -70,3 +70,13 @@ def test_ranges_hold_at_every_step() -> None:
         StepSchedule.of("[1]*3+[2.5]", "knob", 0, 9, whole=True)
     with pytest.raises(UserError, match=r"knob must be a number in \[0, 9\] at every step, got 10"):
         StepSchedule.of("[1]*3+[10]", "knob", 0, 9)
+    with pytest.raises(UserError, match=r"knob must be a number in \[0, 9\] at every step, got -1"):
+        StepSchedule.of(StepSchedule((-1,)), "knob", 0, 9)
+    with pytest.raises(UserError, match=r"knob must be an integer in \[0, 9\] at every step, got 0.5"):
+        StepSchedule.of(StepSchedule((1, 0.5)), "knob", 0, 9, whole=True)
+
+
+@pytest.mark.parametrize("values", [(), (float("nan"),), (True,), ("1",), [1.0], (1.0,) * 100_001])
+def test_a_schedule_is_of_numbers(values: Any) -> None:
+    with pytest.raises(UserError, match="values of a schedule must be"):
+        StepSchedule(values)

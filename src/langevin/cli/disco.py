@@ -12,9 +12,9 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from .._duration import duration
 from .._errors import UserError
-from .alike import captions_of, load_encoder, picture_of
 from .options import Name, at_least_one, check_seed, writable
 from .sample import own_device, own_images, value_range, write
+from .similarity import captions_of, load_encoder, picture_of
 from .words import provenance
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ class Options:
     clamp_max: Knob = "0.05"
     """Root mean square of the gradient at most: the strength of the guidance, once it is reached."""
     skip_augs: bool = False
-    """Show cut-outs as they are, not turned, mirrored and recoloured: for writing, which is not to be mirrored."""
+    """Show cut-outs as they are, not turned, mirrored and recoloured (but for --cut-icgray-p): for writing, which is
+    not to be mirrored."""
     eta: Annotated[float, arg(metavar="X")] = 0.8
     """Share of DDIM's noise, from 0 (none) to 1."""
     display_rate: Annotated[int, arg(metavar="N")] = 10
@@ -113,6 +114,7 @@ def run(options: Options) -> None:
     settings = settings_of(options)
     settings.resolved()
     from ..adapters import loading
+    from ..generate import model_digest
     from ..report import Bar
     from ..storage import files
     from ..tasks.disco import Prompt, disco
@@ -123,7 +125,7 @@ def run(options: Options) -> None:
         raise UserError("a prompt must be given: what the pictures are to show, or --image-prompts FILE")
     device = own_device(options.device)
     model = loading.load_denoiser(options.model, own=False, device=device)
-    encoder = load_encoder(options.encoder, device)
+    encoder, digest = load_encoder(options.encoder, device), model_digest(options.encoder)
     if (out / "images").exists() and not own_images(out):
         raise UserError(f"out holds {out / 'images'}, which this command did not write; choose another --out")
     vectors = vectors_of(encoder, texts, like, options.text_encoder, model.output)
@@ -148,11 +150,11 @@ def run(options: Options) -> None:
                 show=shower(out / PROGRESS, options.display_rate, value_range(model.output)),
                 progress=bar,
             )
-        record = recorded(options, model, made.steps, time.perf_counter() - begun)
+        record = recorded(options, model, digest, made.steps, time.perf_counter() - begun)
         record["similarity"] = [[round(float(v), 4) for v in row] for row in made.similarity]
         how = None if options.no_metadata else provenance("disco", options, model)
         if how is not None:
-            how = replace(how, inputs=inputs_of(options, [prompt.text for prompt in like]))
+            how = replace(how, inputs={**inputs_of(options, like), options.encoder: digest})
         write(out, made.x, None, model.output, record, [], True, how)
     near = made.similarity.mean(0).tolist()
     told = ", ".join(f"{value:.3f} with {prompt.text!r:.40}" for value, prompt in zip(near, (*texts, *like)))
@@ -216,15 +218,15 @@ def clear(folder: Path) -> None:
         (folder / name).unlink()
 
 
-def recorded(options: Options, model: Any, steps: int, seconds: float) -> dict[str, Any]:
-    """What sample.json says."""
-    from ..generate import model_digest, versions
+def recorded(options: Options, model: Any, encoder: str, steps: int, seconds: float) -> dict[str, Any]:
+    """What sample.json says; ``encoder`` is the checksum of the encoder."""
+    from ..generate import versions
     from .words import settings_of as every
 
     return {
         "model": options.model,
         "trained_steps": model.config.get("steps"),
-        "encoder_digest": model_digest(options.encoder),
+        "encoder_digest": encoder,
         **every(options, ("out", "no_metadata", "device", "model")),
         "steps": steps,
         "sampler": f"ddim, eta {options.eta:g}",
@@ -235,10 +237,9 @@ def recorded(options: Options, model: Any, steps: int, seconds: float) -> dict[s
     }
 
 
-def inputs_of(options: Options, pictures: list[str]) -> dict[str, str]:
-    """Checksums of the files that a picture depends on: pictures, and what names the weights of the encoder."""
+def inputs_of(options: Options, like: list[Prompt]) -> dict[str, str]:
+    """Checksums of the pictures that were read."""
     from ..generate.provenance import checksum
 
-    read = [*pictures, *([] if options.init_image is None else [str(options.init_image)])]
-    config = Path(options.encoder) / "config.json"
-    return {path: checksum(path) for path in [*read, *([str(config)] if config.is_file() else [])]}
+    read = [prompt.text for prompt in like] + ([] if options.init_image is None else [str(options.init_image)])
+    return {path: checksum(path) for path in read}

@@ -61,9 +61,9 @@ class Options:
     """For similarity: the directory of one, trained with `langevin train DATA --objective.name contrastive`."""
     text: Name = None
     """For similarity: the caption that samples are led to."""
-    picture: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    image: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """For similarity: the picture that samples are led to, in place of a caption."""
-    alike: Name = None
+    measure: Name = None
     """For similarity to a picture: content (the default), structure or style."""
     text_encoder: Name = None
     """For similarity: where the text encoder is that the encoder's data name, if they name one."""
@@ -104,7 +104,7 @@ def run(options: Options) -> None:
 
     early = Guidance(options.method, options.scale)  # what needs no model
     early.refuse_others(classifier=options.classifier, weak=options.weak, labels=options.also or None)
-    early.refuse_others(**{name: getattr(options, name) for name in ("encoder", "text", "picture", "alike")})
+    early.refuse_others(**{name: getattr(options, name) for name in ("encoder", "text", "image", "measure")})
     early.refuse_others(negative=options.negative_label)
     recipe = replace(recipe, sampler=recipe.sampler or METHODS[options.method].sampler)
     if METHODS[options.method].on_grid and recipe.process is not None:
@@ -227,24 +227,24 @@ def similar_to(options: Options, model: Denoiser, device: str | None) -> tuple[S
     """What samples are to be like, and what a request says of it.
 
     Raises:
-        UserError: for a directory that holds no encoder, both or none of text and picture, or a picture that is none.
+        UserError: for a directory that holds no encoder, both or none of text and image, or a picture that is none.
     """
     from ..storage import files
     from ..tasks.guide import Similar
-    from .alike import captions_of, load_encoder, picture_of
+    from .similarity import captions_of, load_encoder, picture_of
 
     assert options.encoder is not None
-    if (options.text is None) == (options.picture is None):
-        raise UserError("similarity is to a text or to a picture: give --text or --picture")
+    if (options.text is None) == (options.image is None):
+        raise UserError("similarity is to a text or to an image: give --text or --image")
     encoder = load_encoder(options.encoder, device)
-    told: dict[str, Any] = {"text": options.text, "picture": None, "alike": options.alike}
+    told: dict[str, Any] = {"text": options.text, "image": None, "measure": options.measure}
     text = image = None
     if options.text is not None:
         text = captions_of(encoder, [options.text], options.text_encoder)
-    if options.picture is not None:
-        image = picture_of(options.picture, model.output)
-        told["picture"] = files.digest(image.numpy().tobytes())["sha256"]
-    return Similar(encoder, text, image, options.alike or "content"), told
+    if options.image is not None:
+        image = picture_of(options.image, model.output)
+        told["image"] = files.digest(image.numpy().tobytes())["sha256"]
+    return Similar(encoder, text, image, options.measure or "content"), told
 
 
 def reached(

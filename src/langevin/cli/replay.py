@@ -144,6 +144,14 @@ def check(said: Provenance, asked: Any, inputs: Mapping[str, str]) -> None:
             f"{said.model[:12]}…); --model says where that one is"
         )
     for path, now in inputs.items():
+        if now == getattr(asked, "encoder", None):
+            try:
+                there = model_digest(now)
+            except UserError as error:
+                raise UserError(f"{error}; --moved {path}=NEW says where the encoder is now") from None
+            if there != said.inputs[path]:
+                raise UserError(f"encoder {now} is another one than made the picture (SHA-256 {there[:12]}…)")
+            continue
         if not Path(now).is_file():
             raise UserError(f"{now} is not there; if it has moved, --moved {path}=NEW says where it is")
         if (there := checksum(now)) != said.inputs[path]:

@@ -84,7 +84,8 @@ def measure(model: ContrastiveEncoder, dataset: Dataset, seed: int = 0, most: in
     with torch.no_grad():
         text = torch.cat([model.encode_text(part).cpu() for part in told.split(BATCH)])
     found: dict[str, Any] = {}
-    for level in LEVELS if model.noisy else LEVELS[:1]:
+    levels = LEVELS if model.knows_clean else LEVELS[1:]
+    for level in levels if model.noisy else LEVELS[:1]:
         sigma = level * model.sigma_data
         t = process.time(torch.tensor(-2.0, dtype=torch.float64) * torch.tensor(sigma).double().log()) if level else 0.0
         x_t = process.marginal(x, torch.as_tensor(t)).sample(Noise(seed, len(x))) if level else x

@@ -17,7 +17,7 @@ from .classifier import preconditioned
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ContrastiveEncoder:
-    r"""Unit vectors of pictures and of captions, near where they belong together (CLIP, arXiv:2103.00020).
+    r"""Maps pictures and captions to unit vectors that are close when they belong together (CLIP, arXiv:2103.00020).
 
     ``encode_image(x_t, t)`` is u, ``encode_text(captions)`` is v, and the logit of a pair is τ⟨u, v⟩. Learned on noisy
     data too it is told t (arXiv:2112.05744 §3.2). The network is shown :math:`x_t / \sqrt{σ^2 + α^2 σ_d^2}` and the
@@ -82,6 +82,24 @@ class ContrastiveEncoder:
     def condition_sizes(self) -> Mapping[str, int]:
         """None: a caption is what it reads, not what it is told."""
         return {}
+
+    @property
+    def knows_clean(self) -> bool:
+        """Whether it has seen data without noise, as far as the record of its training says."""
+        objective = self.config.get("objective")
+        return not isinstance(objective, Mapping) or objective.get("clean") != 0
+
+    def check_clean(self) -> None:
+        """Refuse an encoder that is to be asked of clean data and has seen none.
+
+        Raises:
+            UserError: it says how to train another.
+        """
+        if not self.knows_clean:
+            raise UserError(
+                "encoder must know clean pictures, at t = 0, and has seen noisy ones alone; train one with "
+                "--objective.options clean 0.5"
+            )
 
     def counted(self) -> ContrastiveEncoder:
         """The same with a counter of its own."""

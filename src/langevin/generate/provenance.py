@@ -36,7 +36,7 @@ class Provenance:
         settings: what was chosen, by the command where it was not asked for: seed, sampler, grid, steps, condition. To
             be looked at; a picture is drawn again by its words.
         model: SHA-256 of the files of the model.
-        inputs: SHA-256 of each file that was read, by the path that was given.
+        inputs: SHA-256 of each file that was read, and of the files of an encoder, by the path or name that was given.
         index: of a sample, its number, of which its noise is a function.
         pixels: SHA-256 of its pixels, row by row.
         versions: of langevin and of what the figures depend on.
@@ -93,8 +93,8 @@ class Provenance:
         text = png.text_of(path, KEYWORD)
         if text is None:
             raise UserError(
-                f"{os.fspath(path)} does not say how it was made: it is not of langevin sample, edit, restore or "
-                "purify, was written with --no-metadata, or another program has saved it since"
+                f"{os.fspath(path)} does not say how it was made: it is not of langevin sample, disco, edit, "
+                "restore or purify, was written with --no-metadata, or another program has saved it since"
             )
         with reading(path):
             said = parse_json(text.encode())

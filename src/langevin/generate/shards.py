@@ -36,6 +36,12 @@ from .samples import generate
 
 AGAIN = " (the same `langevin sample` draws again what is not whole)"
 
+TRANSFORMERS = (
+    *("preprocessor_config.json", "tokenizer*", "vocab.*", "merges.txt", "special_tokens_map.json"),
+    *("added_tokens.json", "model-*.safetensors", "model.safetensors.index.json"),
+)
+"""What an encoder of transformers has in its directory beside its weights, where these are one file."""
+
 AT_WORK = ".rank-"
 """How the directories begin whose locks keep two processes from one rank."""
 
@@ -246,6 +252,7 @@ def model_digest(path: str | os.PathLike[str]) -> str:
     learned += [f"{head}/{name}" for head in VARIANCE_HEADS for name in (location.CONFIG, location.WEIGHTS)]
     names = [location.CONFIG, location.WEIGHTS, location.MOMENTS]
     names += [where + name for where in PLACES for name in learned]
+    names += TRANSFORMERS
     if (folder / "model_index.json").is_file():  # a pipeline of diffusers: a directory a component
         names += ["*.json", "*/*.json", "*.safetensors", "*/*.safetensors", "*/*.txt", "*/*.model"]
     found = hashlib.sha256()

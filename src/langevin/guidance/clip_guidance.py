@@ -14,7 +14,7 @@ from .._registry import register
 from ..denoisers import ContrastiveEncoder, Denoiser, check_is_denoiser
 from ..distributions import Distribution, Noise, Stream
 from ..processes import ScalarGaussian, expand, require
-from .cutouts import Cutouts, coloured
+from .cutouts import Cutouts, coloured, resized
 from .step_schedule import StepSchedule
 from .tilt import Tilted
 
@@ -58,7 +58,8 @@ class ClipSettings:
         cutn_batches: batches of cut-outs a step, over which the mean is taken.
         clamp_max: root mean square of the gradient at most.
         clamp_grad: whether it is bounded.
-        skip_augs: show the cut-outs as they are, without turning, mirroring and colouring them.
+        skip_augs: show the cut-outs as they are, without turning, mirroring and colouring them; ``cut_icgray_p`` is
+            kept.
     """
 
     clip_guidance_scale: Scheduled = 5000.0
@@ -208,9 +209,12 @@ def saturation(x: Tensor) -> Tensor:
 
 
 def perceptual_distance(encoder: ContrastiveEncoder, x: Tensor, y: Tensor) -> Tensor:
-    """The mean over places of the square distance of the encoder's features, each of length 1 (1801.03924 eq. 1)."""
+    """The mean over places of the square distance of the encoder's features, each of length 1 (1801.03924 eq. 1).
+
+    The pictures are brought to the size and the colours that the encoder reads.
+    """
     shape = encoder.shape
-    features = lambda z: F.normalize(encoder.feature_map(coloured(z, shape[0])), dim=1)
+    features = lambda z: F.normalize(encoder.feature_map(resized(coloured(z, shape[0]), (shape[1], shape[2]))), dim=1)
     return (features(x) - features(y)).square().sum(1).flatten(1).mean(1)
 
 
@@ -259,10 +263,12 @@ def clip_guidance(
         seed: of the cut-outs, which are the same for all samples of a step.
 
     Raises:
-        UserError: for no model of pictures, settings out of range, weights whose sum is 0, or other shapes.
+        UserError: for no model of pictures, an encoder that has seen no clean ones, settings out of range, weights
+            whose sum is 0, or other shapes.
     """
     check_is_denoiser(denoiser)
     check_instance("encoder", encoder, ContrastiveEncoder, "a contrastive encoder, as langevin.load gives it")
+    encoder.check_clean()
     if len(denoiser.shape) != 3 or len(encoder.shape) != 3:
         raise UserError(f"CLIP guidance is of pictures (C, H, W), got {denoiser.shape} and {encoder.shape}")
     settings = ClipSettings() if settings is None else settings

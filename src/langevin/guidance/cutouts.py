@@ -23,8 +23,9 @@ ROTATION, SHIFT, SPECKLE, JITTER, GREYED = 10.0, 0.05, 0.01, 0.1, 0.1
 class Cutouts:
     r"""Overviews of the whole picture and inner cuts, each brought to the size an encoder reads.
 
-    An overview is the picture, made square by grey borders. Up to four of them are the picture, the picture in grey,
-    mirrored, and mirrored in grey; more are the picture itself, each augmented for itself. The side of an inner cut is
+    An overview is the picture, made square by grey borders. With augmentations up to four of them are the picture, the
+    picture in grey, mirrored, and mirrored in grey; without, and of more, each is the picture. The side of an inner cut
+    is
 
     .. math:: d = \lfloor d_{min} + u^{p} (d_{max} - d_{min}) \rfloor, \quad u \sim U(0, 1)
 
@@ -39,7 +40,8 @@ class Cutouts:
         ic_grey_p: share of inner cuts in grey, in [0, 1].
         size: (height, width) of a cut-out.
         augment: turn by up to 10°, shift by up to 5 %, mirror half of them, make a tenth grey, change brightness,
-            contrast and saturation by up to 10 %, and add noise of 0.01.
+            contrast and saturation by up to 10 %, and add noise of 0.01. If not, nothing is mirrored, and nothing but
+            the share ``ic_grey_p`` of inner cuts is grey.
     """
 
     overview: int
@@ -71,7 +73,7 @@ class Cutouts:
         side = max(height, width)
         down, right = side - height, side - width
         whole = resized(F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2)), self.size)
-        if self.overview > 4:
+        if self.overview > 4 or not self.augment:
             return [whole] * self.overview
         return [whole, grey(whole), whole.flip(-1), grey(whole.flip(-1))][: self.overview]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from .._errors import UserError, check_instance, check_numbers, unknown
 from .._registry import register
 from ..denoisers import ContrastiveEncoder, Denoiser, check_is_denoiser
-from ..distributions import Distribution, Noise
+from ..distributions import Distribution, Noise, Stream
 from .cutouts import coloured, resized
 from .tilt import Tilted
 
@@ -61,7 +61,9 @@ class SimilarityGuided(Tilted):
             if bool((t != t.reshape(-1)[0]).any()):
                 raise UserError("t must be one time for all samples where a picture is noised to be compared with")
             t = t.reshape(-1)[0]
-            y = self.base.process.marginal(y, t).sample(Noise(self.seed, len(y)).to(y.device))
+            # A stream of its own: else a run of the same seed begins at the noise of its reference.
+            noise = Noise(self.seed, len(y)).fold_in(Stream.REFERENCE)
+            y = self.base.process.marginal(y, t).sample(noise.to(y.device))
         with torch.no_grad():
             found: Tensor = encode(self._sized(y), t)
         return found
@@ -138,8 +140,9 @@ def similarity(
         seed: of the noise of y_t, the same at every t.
 
     Raises:
-        UserError: for both or none of text and image, a measure that is of pictures alone, an encoder that knows no
-            noise, another process or another shape than the denoiser's where it is asked of the noisy state.
+        UserError: for both or none of text and image, a measure that is of pictures alone, an encoder that is asked of
+            noisy data and knows clean ones alone, or the other way round, another process or another shape than the
+            denoiser's where it is asked of the noisy state.
     """
     check_is_denoiser(denoiser)
     check_instance("encoder", encoder, ContrastiveEncoder, "a contrastive encoder, as langevin.load gives it")
@@ -152,6 +155,8 @@ def similarity(
         raise UserError(f"measure {measure!r} is of pictures: give an image in place of the text")
     if noisy is None:
         noisy = encoder.noisy and encoder.process == denoiser.process and encoder.shape == tuple(denoiser.shape)
+    if not noisy:
+        encoder.check_clean()
     if noisy and not encoder.noisy:
         raise UserError("noisy must be false for an encoder that knows clean data alone")
     if noisy and encoder.process != denoiser.process:

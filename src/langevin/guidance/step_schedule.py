@@ -21,10 +21,15 @@ class StepSchedule:
     """Values over the way from noise to data, each for as long as any other.
 
     Args:
-        values: at least one, finite.
+        values: from 1 to 100,000 finite numbers.
     """
 
     values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        good = isinstance(self.values, tuple) and 1 <= len(self.values) <= LONGEST
+        if not good or not all(type(v) in (int, float) and math.isfinite(v) for v in self.values):
+            raise UserError(f"values of a schedule must be a tuple of 1 to {LONGEST} numbers, got {shown(self.values)}")
 
     def at(self, progress: float) -> float:
         """The value at a share of the way in [0, 1]: 0 is the first step, 1 the end."""
@@ -54,8 +59,8 @@ class StepSchedule:
             UserError: for anything else, more than 100,000 values, or one out of range.
         """
         if isinstance(value, StepSchedule):
-            return value
-        if isinstance(value, str):
+            values = value.values
+        elif isinstance(value, str):
             values = _parsed(value, name)
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             values = (float(value),)

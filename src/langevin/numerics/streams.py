@@ -73,6 +73,8 @@ class Stream(int, Enum):
     """Which samples of a batch the model's own states take the place of."""
     ROLLOUT = "shared", 2**59
     """The i-th reverse step of the model while it learns."""
+    REFERENCE = "shared", 2**60
+    """The noise of a picture that noisy states are compared with."""
 
     FACTOR = "covariance", 1
     CHOICE = "law", 1

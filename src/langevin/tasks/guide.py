@@ -239,7 +239,7 @@ def _similarity(
     if beside.similar is None:
         raise UserError(
             "encoder must be given for guidance 'similarity': --encoder DIR, trained with `langevin train DATA "
-            "--objective.name contrastive`, with --text or --picture"
+            "--objective.name contrastive`, with --text or --image"
         )
     plain = model.given(condition) if condition else model
     return plain, guidance.similarity(plain, scale=asked.weight, **vars(beside.similar))
@@ -270,8 +270,8 @@ METHODS: dict[str, Method] = {
     ),
     "similarity": Method(
         _similarity,
-        "to a caption or a picture, by a contrastive encoder: --encoder DIR with --text or --picture",
-        ("encoder", "text", "picture", "alike"),
+        "to a caption or a picture, by a contrastive encoder: --encoder DIR with --text or --image",
+        ("encoder", "text", "image", "measure"),
         1.0,
     ),
     "conjunction": Method(_with_and_without(_conjunction), "several labels at once, --also LABEL", ("labels",)),

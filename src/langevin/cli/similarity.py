@@ -51,7 +51,7 @@ def captions_of(encoder: ContrastiveEncoder, texts: Sequence[str], text_encoder:
     return features
 
 
-def picture_of(path: Path, data: Any, name: str = "picture") -> Tensor:
+def picture_of(path: Path, data: Any, name: str = "image") -> Tensor:
     """A picture's file in the size, the channels and the range of a model's data, ``(1, C, H, W)``.
 
     Raises:
