@@ -93,6 +93,8 @@ DAMAGED: dict[str, tuple[Any, str]] = {
     "a key that is missing": ({k: v for k, v in INDEX.items() if k != "title"}, "lacks title"),
     "text for a number": ({**INDEX, "parameters": "many"}, "parameters"),
     "a file outside": ({**INDEX, "files": {"../x": {"bytes": 1, "sha256": "0"}}}, "files must be of"),
+    "no list of files": ({**INDEX, "files": 3}, "must give bytes and sha256"),
+    "nothing for files": ({**INDEX, "files": None}, "must give bytes and sha256"),
     "a file of its own": ({**INDEX, "files": {"config.json": 1}}, "must give bytes and sha256"),
 }
 

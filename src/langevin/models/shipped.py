@@ -109,7 +109,9 @@ def described(name: str) -> Shipped:
     """
     folder = find(name)
     if folder is None:
-        raise unknown("model", name, names(), where())
+        if not (known := names()) and (there := root()) is not None:
+            raise UserError(f"unknown model {name!r}: {there} holds no model")
+        raise unknown("model", name, known, where())
     file = folder / INDEX
     if not file.exists():
         return Shipped(name, folder)
@@ -124,8 +126,8 @@ def described(name: str) -> Shipped:
     files.only(file, values, {"langevin", "kind", "files", *kinds})
     if values["langevin"] != FORMAT or values["kind"] != "shipped-model":
         raise UserError(f"{file}: not an index this version of langevin reads")
-    within = {path for path in values["files"] if isinstance(values["files"], dict) and inside(path)}
-    held = files.digests(file, values["files"], within)
+    named = values["files"] if isinstance(values["files"], dict) else {}
+    held = files.digests(file, values["files"], set(filter(inside, named)))
     try:
         read = {key: typed(kind, values[key], key) for key, kind in kinds.items()}
     except UserError as error:
