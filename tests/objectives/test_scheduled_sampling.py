@@ -334,8 +334,11 @@ def test_a_table_is_asked_at_its_knots() -> None:
     assert (1000 * far).round().tolist() == [2, 3, 501, 1000, 1000]
     torch.testing.assert_close(far, process.knot(far).double() / 1000, rtol=0, atol=1e-12)
     model = NetworkDenoiser(Linear(0.1), process, AffineParameterization("eps", time="index"), (1,))
-    several = ScheduledSampling("x0", reach=3.0, steps=4)
-    assert torch.isfinite(several.rollout(model, torch.zeros(5, 1, dtype=torch.float64), t, Noise(0, 5))).all()
+    assert torch.isfinite(
+        replace(made, reach=3.0, steps=4).rollout(model, torch.zeros(5, 1, dtype=torch.float64), t, Noise(0, 5))
+    ).all()
+    knots = (1000 * torch.stack(replace(made, steps=3).times_from(process, t)).T).round().tolist()  # no step stands
+    assert knots == [[4, 3, 2, 1], [5, 4, 3, 2], [503, 502, 501, 500], [1000, 1000, 1000, 999], [1000] * 4]
 
 
 def test_validation_is_the_plain_loss() -> None:

@@ -17,6 +17,7 @@ from langevin.tasks import edit as tasks
 from langevin.tasks.edit.alignment import align
 from langevin.tasks.edit.attention import AttentionMaps, attention_edit
 from langevin.tasks.edit.pairs import PairedDenoiser, blend_mask
+from langevin.tasks.edit.prompt_to_prompt import Controls
 from langevin.tasks.prepare import bound, steps_below
 
 F64 = torch.float64
@@ -227,6 +228,31 @@ def test_batches_lists_and_noise():
         assert (lists.source[i] - alone.source[0]).abs().max() < ROUNDING
         assert (lists.target[i] - alone.target[0]).abs().max() < ROUNDING
     assert (lists.target[0] - whole.target[0]).abs().max() < ROUNDING
+
+
+def test_each_picture_has_conditions_of_its_own():
+    """One for all pictures, or one each: pair i is what it is alone under its own, in whatever batch."""
+    model, how = captioned(label=5), {"steps": 3, "sampler": "ddim", "guidance_scale": 2.0, "seed": 7}
+    draw = lambda n, label, **more: tasks.prompt_to_prompt(model, SOURCE, TARGET, n=n, label=label, **how, **more)
+    labels = torch.tensor([1, 4, 2])
+    for made in (draw(3, labels), draw(3, labels, batch=2)):
+        for i, label in enumerate(labels.tolist()):
+            of_all = draw(3, label)
+            assert (made.source[i] - of_all.source[i]).abs().max() < ROUNDING
+            assert (made.target[i] - of_all.target[i]).abs().max() < ROUNDING
+    assert (draw(3, 1).source[1] - draw(3, 4).source[1]).abs().max() > 1e-3
+    for count in (2, 6):
+        with pytest.raises(UserError, match=f"label must be one for all pictures or 3, one each; got {count}"):
+            draw(3, torch.zeros(count, dtype=torch.long))
+
+
+def test_changed_words_and_others_together():
+    """The union of what each names, as tokens of both captions."""
+    one = tasks.align(SOURCE, TARGET)
+    sides = lambda blend: Controls(blend=blend).blended([one], LENGTH)
+    for both, changed, named in zip(sides(["changed", "cat"]), sides("changed"), sides("cat")):
+        assert torch.equal(both, changed | named)
+        assert not torch.equal(both, changed)
 
 
 def test_blend_keeps_the_rest():
