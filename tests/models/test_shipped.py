@@ -62,6 +62,9 @@ def test_what_is_said_where_there_is_none(folder: Path, monkeypatch: pytest.Monk
         shipped.described("frist")
     with pytest.raises(UserError, match="revision is of a repository of the Hub, got 'main'"):
         langevin.load("first@main")
+    monkeypatch.setenv(shipped.VARIABLE, str(Path.cwd()))
+    with pytest.raises(UserError, match=r"unknown model 'first': .*work holds no model$"):
+        shipped.described("first")
     monkeypatch.setenv(shipped.VARIABLE, str(folder / "nowhere"))
     with pytest.raises(UserError, match=r"LANGEVIN_MODELS must be a directory of models, got '.*nowhere'"):
         langevin.load("first")

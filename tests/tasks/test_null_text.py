@@ -142,6 +142,8 @@ def test_edits_of_pictures_take_it():
     }
     plain, learned = ((made[n] - image).square().flatten(1).mean(1) for n in (0, 20))
     assert bool((learned < 0.5 * plain).all())
+    with pytest.raises(UserError, match=r"must be 0 at a guidance scale of 1.*got 2; give a guidance_scale"):
+        langevin.edit(model, image, caption=caption, options={"iterations": 2}, **how)
 
 
 def test_samples_do_not_wait_for_each_other():

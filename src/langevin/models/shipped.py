@@ -101,6 +101,21 @@ def find(name: str) -> Path | None:
     return folder / name if (folder / name / CONFIG).is_file() else None
 
 
+def check_own(folder: Path) -> Path:
+    """A model directory that may be written into: none that comes with the repository, whose index would be broken.
+
+    Raises:
+        UserError: for one of those, with what to do in its place.
+    """
+    shelf = root()
+    if shelf is not None and folder.resolve().parent == shelf.resolve() and (folder / INDEX).is_file():
+        raise UserError(
+            f"model {folder.name!r} comes with langevin, and its index holds its files as they are: copy the directory "
+            f"{folder} first, and give the copy"
+        )
+    return folder
+
+
 def described(name: str) -> Shipped:
     """What is known of a model by name.
 

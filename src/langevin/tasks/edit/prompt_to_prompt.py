@@ -326,7 +326,8 @@ class PromptToPrompt(EditMethod, Controls):
     Args:
         replace_steps, self_steps, reweight, blend, threshold: see ``prompt_to_prompt``; shares are of the steps that
             are taken. With ``blend`` pixels outside of the mask are those of the picture.
-        iterations: of null-text optimisation, a step; 0 for none. At a guidance scale of 1 there is nothing to learn.
+        iterations: of null-text optimisation, a step; 0 for none. At a guidance scale of 1 there is nothing to learn,
+            and they are refused.
         fixed_point: iterations of the encoding, see ``samplers.encode``.
     """
 
@@ -347,6 +348,11 @@ class PromptToPrompt(EditMethod, Controls):
             raise UserError("image must have the model's size for prompt-to-prompt: a caption is of a whole picture")
         if request.free is not None:
             raise UserError("mask is not taken by prompt-to-prompt, which finds one itself: blend names the words")
+        if self.iterations and request.guidance_scale == 1:
+            raise UserError(
+                "iterations must be 0 at a guidance scale of 1, where null-text optimisation has nothing to learn, got "
+                f"{self.iterations}; give a guidance_scale such as 3"
+            )
         caption_reader(request.plain)
         networks(request.plain)
         old, new = dict(request.source.condition), dict(request.denoiser.condition)
@@ -363,7 +369,7 @@ class PromptToPrompt(EditMethod, Controls):
         both["caption"] = both["caption"][:, : joint.length]
         path = encoded(request.source, request.image, sampler=rule, grid=request.times, fixed_point=self.fixed_point)
         base = bound(request.plain, both, scale)
-        if self.iterations and scale != 1:
+        if self.iterations:
             guided = bound(request.plain, old, scale)
             nulls = null_text(guided, request.image, path, rule, request.times, self.iterations)
             base = with_null(base, {t: null.repeat_interleave(2, 0) for t, null in nulls.items()})
