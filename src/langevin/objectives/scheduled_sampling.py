@@ -31,7 +31,7 @@ class _Steps:
 @register(
     "objectives",
     "scheduled-sampling",
-    title="Scheduled sampling: x_t made by the model itself",
+    title="Scheduled sampling: the same loss at states sampled by the model",
     arxiv="2210.05147",
     proof="exact: tests/objectives/test_scheduled_sampling.py",
 )

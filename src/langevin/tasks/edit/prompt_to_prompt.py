@@ -72,7 +72,10 @@ class Controls:
         return found[0], found[1]
 
     def untils(self, grid: Tensor) -> tuple[float, float]:
-        """The times above which attention is replaced, of a grid of n steps: those of its first ⌊τ n + ½⌋ steps."""
+        """The times above which attention is replaced, of a grid of n steps: those of its first ⌊τ n + ½⌋ steps.
+
+        What a solver asks at the end of the last of them, as Heun's does, is at that time and not replaced.
+        """
         steps = len(grid) - 1
         cross, own = (float(grid[int(share * steps + 0.5)]) for share in (self.replace_steps, self.self_steps))
         return cross, own
