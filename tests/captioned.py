@@ -13,9 +13,9 @@ from langevin.nn import DiT, UNet, encode_texts
 LENGTH = 40
 
 
-def captioned(kind: str = "dit", dtype: torch.dtype = torch.float64, size: float = 0.1) -> NetworkDenoiser:
-    """Of pictures 3×8×8; ``size`` is that of the random numbers that are added to the weights."""
-    settings = {"conditions": {"caption": LENGTH}, "text": {"width": 16, "depth": 1, "heads": 2}}
+def captioned(kind: str = "dit", dtype: torch.dtype = torch.float64, size: float = 0.1, **more: int) -> NetworkDenoiser:
+    """Of pictures 3×8×8; ``size`` is that of the random numbers added to the weights, ``more`` are other conditions."""
+    settings = {"conditions": {"caption": LENGTH, **more}, "text": {"width": 16, "depth": 1, "heads": 2}}
     torch.manual_seed(0)
     network: torch.nn.Module
     if kind == "unet":

@@ -206,6 +206,18 @@ calibrate MODEL --steps 5
 calibrate MODEL points.npy
 calibrate MODEL MODEL
 
+# disco, models
+disco
+disco MODEL MODEL cat --out o
+disco MODEL nothing cat --out o
+disco nothing MODEL cat --out o
+models lst
+models show
+models show nothing
+models path nothing
+models add nothing new
+models add MODEL 'a name'
+
 # evaluate, likelihood
 evaluate
 evaluate digits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,7 @@ OF_A_MODEL = [
     "calibrate",
     "compare",
     "compress in.png --out out --model",
+    "disco NAME encoder cat --out out",
     "edit in.png --model",
     "evaluate",
     "export --out out",
@@ -143,6 +145,8 @@ def test_commands_take_the_name(langevin: Run) -> None:
 
 REFUSED = {
     "show": "NAME must be given to `langevin models show`",
+    "digits-8": "`langevin models show digits-8` prints the card",
+    "shew digits-8": "unknown action 'shew'. Did you mean 'show'? Known: add, list, path, show.",
     "show digit-8": "unknown model 'digit-8'. Did you mean 'digits-8'? Known: digits-8.",
     "list digits-8": "list takes no NAME, got 'digits-8'",
     "path digits-8 more": "path takes one NAME, got 'more' too",
@@ -152,6 +156,30 @@ REFUSED = {
     "add digits-8 new": "title must say what the model does",
     "add digits-8 new --title T -n 0": "n must be an integer of at least 1, got 0",
 }
+
+
+@pytest.mark.parametrize("words", ["tune NAME --steps 2", "calibrate NAME"])
+def test_what_writes_into_a_model_wants_a_copy(shelf: Path, langevin: Run, words: str) -> None:
+    """By its name or by its path; a copy elsewhere is one's own, and so is a directory without an index."""
+    held = sorted(path.name for path in (shelf / "digits-8").iterdir())
+    for name in ("digits-8", str(shelf / "digits-8")):
+        said = langevin(*words.replace("NAME", name).split())
+        assert said.code == 2
+        assert "model 'digits-8' comes with langevin" in said.err
+        assert "copy the directory" in said.err
+    assert sorted(path.name for path in (shelf / "digits-8").iterdir()) == held
+    shutil.copytree(shelf / "digits-8", "own")
+    assert shipped.check_own(Path("own")) == Path("own")
+    shutil.copytree(shelf / "digits-8", shelf / "no-index", ignore=shutil.ignore_patterns("index.json"))
+    assert shipped.check_own(shelf / "no-index")
+    shutil.rmtree(shelf / "no-index")
+
+
+def test_evaluate_writes_into_the_working_folder(langevin: Run) -> None:
+    """Of a model by name, whose directory has an index."""
+    assert langevin("evaluate", "digits-8", "-n", 16, "--steps", 1, "--features", "pixels").code == 0
+    assert json.loads(Path("evaluation.json").read_text())["model"] == "digits-8"
+    shipped.described("digits-8").check()
 
 
 @pytest.mark.parametrize(("words", "message"), REFUSED.items(), ids=REFUSED)

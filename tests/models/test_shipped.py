@@ -62,6 +62,9 @@ def test_what_is_said_where_there_is_none(folder: Path, monkeypatch: pytest.Monk
         shipped.described("frist")
     with pytest.raises(UserError, match="revision is of a repository of the Hub, got 'main'"):
         langevin.load("first@main")
+    monkeypatch.setenv(shipped.VARIABLE, str(Path.cwd()))
+    with pytest.raises(UserError, match=r"unknown model 'first': .*work holds no model$"):
+        shipped.described("first")
     monkeypatch.setenv(shipped.VARIABLE, str(folder / "nowhere"))
     with pytest.raises(UserError, match=r"LANGEVIN_MODELS must be a directory of models, got '.*nowhere'"):
         langevin.load("first")
@@ -93,6 +96,8 @@ DAMAGED: dict[str, tuple[Any, str]] = {
     "a key that is missing": ({k: v for k, v in INDEX.items() if k != "title"}, "lacks title"),
     "text for a number": ({**INDEX, "parameters": "many"}, "parameters"),
     "a file outside": ({**INDEX, "files": {"../x": {"bytes": 1, "sha256": "0"}}}, "files must be of"),
+    "no list of files": ({**INDEX, "files": 3}, "must give bytes and sha256"),
+    "nothing for files": ({**INDEX, "files": None}, "must give bytes and sha256"),
     "a file of its own": ({**INDEX, "files": {"config.json": 1}}, "must give bytes and sha256"),
 }
 

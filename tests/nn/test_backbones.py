@@ -18,12 +18,14 @@ from langevin import UserError, methods
 from langevin.nn import (
     BACKBONES,
     CODECS,
+    DUAL_ENCODERS,
     ENCODERS,
     FLOWS,
     MLP,
     VAE,
     CouplingFlow,
     DiT,
+    DualEncoder,
     EDMUNet,
     Encoder,
     LucidrainsUNet,
@@ -408,11 +410,12 @@ def test_repr_counts_the_parameters():
 def test_registry_holds_the_networks():
     kinds = {"mlp": MLP, "unet": UNet, "dit": DiT, "transformer": Transformer, "vae": VAE, "coupling": CouplingFlow}
     kinds |= {"encoder": Encoder, "unet2d": UNet2D, "edm-unet": EDMUNet, "lucidrains": LucidrainsUNet}
+    kinds |= {"dual-encoder": DualEncoder}
     assert {m.name: m.make for m in methods("nn")} == kinds
     assert {name: kind.name for name, kind in kinds.items()} == {name: name for name in kinds}
-    tables = [BACKBONES, CODECS, FLOWS, ENCODERS]
+    tables = [BACKBONES, CODECS, FLOWS, ENCODERS, DUAL_ENCODERS]
     assert {name: kind for table in tables for name, kind in table.items()} == kinds
-    assert [sorted(table) for table in tables[1:]] == [["vae"], ["coupling"], ["encoder"]]
+    assert [sorted(table) for table in tables[1:]] == [["vae"], ["coupling"], ["encoder"], ["dual-encoder"]]
     assert "encoder" not in BACKBONES
 
 

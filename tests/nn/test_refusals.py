@@ -17,7 +17,7 @@ from langevin.nn import MLP, DiT, UNet, create_network, default
     [
         (
             {"name": "u-net"},
-            r"unknown network 'u-net'. Did you mean 'unet'\? Known: coupling, dit, edm-unet, encoder, lucidrains, mlp",
+            r"unknown network 'u-net'. Did you mean 'unet'\? Known: coupling, dit, dual-encoder, edm-unet, encoder",
         ),
         ({}, "unknown network 'None'"),
         ({"name": "unet", "widht": 8}, r"unknown option of unet 'widht'. Did you mean 'width'\?"),

@@ -305,9 +305,7 @@ def test_every_process(name: str) -> None:
     model = NetworkDenoiser(Linear(0.1), process, AffineParameterization("x0", time="none"), (1,))
     t = torch.tensor([process.t_min, 0.3, 0.731, 0.95, 1.0], dtype=torch.float64)
     for settings in ({"steps": 3, "reach": 2.5}, {"steps": 2, "eta": 1.0, "reach": 1e3}):
-        made = objectives.create_objective(
-            {"name": "scheduled-sampling", "weight": "x0", "probability": 1.0, **settings}
-        )
+        made = objectives.create_objective({"name": "scheduled-sampling", "weight": "x0", "probability": 1, **settings})
         assert isinstance(made, ScheduledSampling)
         made.check(model)
         times = made.times_from(process, t)
@@ -336,6 +334,8 @@ def test_a_table_is_asked_at_its_knots() -> None:
     model = NetworkDenoiser(Linear(0.1), process, AffineParameterization("eps", time="index"), (1,))
     several = ScheduledSampling("x0", reach=3.0, steps=4)
     assert torch.isfinite(several.rollout(model, torch.zeros(5, 1, dtype=torch.float64), t, Noise(0, 5))).all()
+    knots = (1000 * torch.stack(replace(made, steps=3).times_from(process, t)).T).round().tolist()  # no step stands
+    assert knots == [[4, 3, 2, 1], [5, 4, 3, 2], [503, 502, 501, 500], [1000, 1000, 1000, 999], [1000] * 4]
 
 
 def test_validation_is_the_plain_loss() -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import langevin
 from langevin import UserError, guidance, operators, processes, worlds
-from langevin.denoisers import dirac
+from langevin.data import DataInfo
+from langevin.denoisers import ContrastiveEncoder, Denoiser, dirac
+from langevin.distributions import Dirac
 from langevin.samplers.particles import fk_steering, smc, smc_product, twisted_smc
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "particles.md").read_text(encoding="utf-8")
@@ -27,6 +31,46 @@ GRID = torch.linspace(VP.t_max, 0, 6, dtype=torch.float64)
 MEASUREMENT = operators.Measurement(
     operators.Matrix(torch.tensor([[1.0, 0.5]], dtype=torch.float64)), torch.tensor([[0.4]], dtype=torch.float64), 0.3
 )
+
+
+class Flat(nn.Module):
+    """An encoder whose vectors are the events themselves, and the caption's features."""
+
+    reads = "sequence"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        pass
+
+    def encode_image(self, x: Tensor, time: Tensor) -> Tensor:
+        return nn.functional.normalize(x.flatten(1), dim=1)
+
+    def encode_text(self, value: Tensor) -> Tensor:
+        return nn.functional.normalize(value[:, 0], dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures(Denoiser):
+    """The belief about standard normal pictures, whose mean is α x_t."""
+
+    process: processes.ScalarGaussian = VP
+    shape: tuple[int, ...] = (1, 4, 4)
+
+    def __call__(self, x_t: Tensor, t: Tensor | float) -> Dirac:
+        return Dirac(x_t * self.process.alpha(torch.as_tensor(t)))
+
+
+def encoder(shape: tuple[int, ...]) -> ContrastiveEncoder:
+    return ContrastiveEncoder(Flat(), VP, DataInfo("known", shape, low=None, high=None), 1.0, True)
+
+
+def told(size: int) -> Tensor:
+    return torch.ones(1, 1, size, dtype=torch.float64)
+
+
 GUIDED = {
     "apg": lambda: guidance.apg(PLAIN, label=1, guidance_scale=2.0),
     "autoguidance": lambda: guidance.autoguidance(PLAIN.given(label=1), OTHER.denoiser(VP), 1.5),
@@ -34,6 +78,7 @@ GUIDED = {
     "cfg-zero-star": lambda: guidance.cfg_zero_star(PLAIN, label=1, guidance_scale=2.0),
     "classifier": lambda: guidance.classifier(PLAIN, WORLD.classifier(VP), label=1, scale=2.0),
     "classifier-free": lambda: guidance.classifier_free(PLAIN, label=1, guidance_scale=2.0),
+    "clip": lambda: guidance.clip_guidance(Pictures(), encoder((1, 4, 4)), told(16)[0] / 4, torch.ones(1), grid=GRID),
     "conjunction": lambda: guidance.conjunction(PLAIN, [{"label": 0}, {"label": 1}]),
     "dps": lambda: guidance.dps(PLAIN, MEASUREMENT),
     "energy": lambda: guidance.energy(PLAIN, lambda x: x.square().sum(1)),
@@ -46,14 +91,17 @@ GUIDED = {
     "pigdm": lambda: guidance.pigdm(PLAIN, MEASUREMENT),
     "product": lambda: guidance.product([PLAIN, OTHER.denoiser(VP)]),
     "rescale": lambda: guidance.rescale(guidance.classifier_free(PLAIN, label=1, guidance_scale=2.0), 0.7),
+    "similarity": lambda: guidance.similarity(PLAIN, encoder((2,)), text=told(2)),
     "threshold": lambda: guidance.threshold(guidance.classifier_free(PLAIN, label=1, guidance_scale=2.0)),
 }
-REWARD = lambda x: -x.square().sum(1)
+REWARD = lambda x: -x.flatten(1).square().sum(1)
 METHODS = {
     "twisted_smc": lambda guided: twisted_smc(guided, n=8, grid=GRID),
     "smc_product": lambda guided: smc_product(guided, n=8, grid=GRID),
     "denoiser": lambda guided: fk_steering(guided, REWARD, n=8, grid=GRID),
-    "proposal": lambda guided: fk_steering(PLAIN, REWARD, n=8, grid=GRID, proposal=guided),
+    "proposal": lambda guided: fk_steering(
+        PLAIN if guided.shape == PLAIN.shape else Pictures(), REWARD, n=8, grid=GRID, proposal=guided
+    ),
 }
 
 
@@ -71,7 +119,7 @@ def test_what_the_page_says(name: str, method: str) -> None:
             METHODS[method](guided)
         return
     found = METHODS[method](guided)
-    assert found.x.shape == (1, 8, 2)
+    assert found.x.shape == (1, 8, *guided.shape)
     assert bool(found.x.isfinite().all())
     assert float(found.ess[0, -1]) >= 1
     assert bool(found.log_evidence.isfinite().all())

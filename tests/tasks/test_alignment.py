@@ -9,6 +9,7 @@ from langevin import UserError
 from langevin.nn import encode_text
 from langevin.tasks.edit import align
 from langevin.tasks.edit.alignment import bytes_of, pieces
+from langevin.tasks.edit.prompt_to_prompt import Controls
 
 
 def spans(caption: str, *words: str) -> list[range]:
@@ -133,3 +134,12 @@ def test_tokens_of_several_bytes():
     added = align("a cat", "a red cat", words_as_tokens)
     assert added.matrix.sum(0).tolist()[:5] == [1, 1, 0, 1, 1]
     assert added.matrix.sum(1).tolist() == [1] * 8
+
+
+def test_changed_words_and_others_together():
+    """The union of what each names, as tokens of both captions."""
+    one = align("a red cat on blue", "a green cat")
+    sides = lambda blend: Controls(blend=blend).blended([one], 20)
+    for both, changed, named in zip(sides(["changed", "cat"]), sides("changed"), sides("cat")):
+        assert torch.equal(both, changed | named)
+        assert not torch.equal(both, changed)

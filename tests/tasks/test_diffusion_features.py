@@ -43,7 +43,7 @@ def pictures(n: int = 5) -> Tensor:
 def noised(x: Tensor, level: float, seed: int = 0) -> Tensor:
     """α x + σ ε written out: of a variance-preserving process α² = 1/(1 + level²)."""
     alpha = (1 + level**2) ** -0.5
-    eps = Noise(seed, len(x)).fold_in(Stream.RAISED).normal((1, 4, 6)).float()
+    eps = Noise(seed, torch.zeros(len(x), dtype=torch.long)).fold_in(Stream.RAISED).normal((1, 4, 6)).float()
     return alpha * x + level * alpha * eps
 
 
@@ -70,9 +70,11 @@ def test_tokens_are_laid_out_as_the_picture_is():
 
 
 def test_each_picture_by_itself():
-    """The same for any batch, and nothing is left at the network."""
+    """The same for any batch and in any place of it, and nothing is left at the network."""
     network = Halves()
     whole = DiffusionFeatures(model(network)).vectors(pictures(7))
+    last = DiffusionFeatures(model(network)).vectors(pictures(7)[5:])
+    torch.testing.assert_close(last, whole[5:], rtol=0, atol=1e-6)
     torch.testing.assert_close(
         DiffusionFeatures(model(network), batch=3).vectors(pictures(7)), whole, rtol=0, atol=1e-6
     )
@@ -87,6 +89,14 @@ def test_default_layers():
     made = langevin.denoiser(unet, process=VP, prediction="eps", shape=(1, 8, 8), time="log_snr")
     assert DiffusionFeatures(made).layers == ("middle", "up.0")
     dit = langevin.nn.create_network({"name": "dit", "channels": 1, "patch": 2, "width": 8, "depth": 4, "heads": 1})
+    made = langevin.denoiser(dit, process=VP, prediction="eps", shape=(1, 8, 8), time="log_snr")
+    found = DiffusionFeatures(made)
+    assert found.layers == ("blocks.2", "blocks.3")
+    (maps,) = found.maps(torch.zeros(2, 1, 8, 8))
+    assert maps.shape == (2, 2 * 2 * 8, 8, 8)
+    # The encoder of captions has blocks too, which are none of the picture's, and names that end alike.
+    told = {"conditions": {"caption": 5}, "text": {"width": 8, "depth": 4, "heads": 1}}
+    dit = langevin.nn.create_network({**dit.config, **told})
     made = langevin.denoiser(dit, process=VP, prediction="eps", shape=(1, 8, 8), time="log_snr")
     found = DiffusionFeatures(made)
     assert found.layers == ("blocks.2", "blocks.3")
@@ -119,8 +129,10 @@ def test_heads_name_what_the_features_show():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"levels": ()}, "levels must be one or several"),
+        ({"levels": ()}, "levels must be noise levels"),
         ({"levels": (0.1, 0.1)}, "none twice"),
+        ({"levels": 0.4}, "none twice, as"),
+        ({"layers": "middle"}, "layers a list of names, got .* and 'middle'"),
         ({"levels": (1e9,)}, "levels"),
         ({"layers": ("midle",)}, "Did you mean 'middle'"),
         ({"layers": ("unused",)}, "unused answers neither planes"),

@@ -142,6 +142,30 @@ def test_edits_of_pictures_take_it():
     }
     plain, learned = ((made[n] - image).square().flatten(1).mean(1) for n in (0, 20))
     assert bool((learned < 0.5 * plain).all())
+    with pytest.raises(UserError, match=r"must be 0 at a guidance scale of 1.*got 2; give a guidance_scale"):
+        langevin.edit(model, image, caption=caption, options={"iterations": 2}, **how)
+
+
+def test_samples_do_not_wait_for_each_other():
+    """One that has reached the tolerance stays there, whatever else is in the batch: what is found is found alone."""
+    model, scale, caption = linear(), 3.0, told("a red cat", "a dog")
+    path = path_of(model, IMAGES, caption, GRID)
+
+    def find(rows: slice) -> tuple[dict[float, torch.Tensor], list[int]]:
+        guided = bound(model, {"caption": caption[rows]}, scale)
+        along = [samplers.State(state.x[rows], state.t) for state in path]
+        calls: list[int] = []
+        count = model.network.register_forward_pre_hook(lambda *_: calls.append(1))
+        found = tasks.null_text(guided, IMAGES[rows], along, samplers.DDIM(), GRID, 40, tolerance=1e-3)
+        count.remove()
+        return found, calls
+
+    both, _ = find(slice(0, 2))
+    alone = [find(slice(i, i + 1)) for i in range(2)]
+    assert len(alone[0][1]) != len(alone[1][1])  # they need other numbers of iterations
+    for i, (found, _) in enumerate(alone):
+        for t, one in found.items():
+            assert (both[t][i : i + 1] - one).abs().max() < 1e-10
 
 
 def test_what_is_refused():

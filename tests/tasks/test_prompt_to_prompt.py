@@ -229,6 +229,22 @@ def test_batches_lists_and_noise():
     assert (lists.target[0] - whole.target[0]).abs().max() < ROUNDING
 
 
+def test_each_picture_has_conditions_of_its_own():
+    """One for all pictures, or one each: pair i is what it is alone under its own, in whatever batch."""
+    model, how = captioned(label=5), {"steps": 3, "sampler": "ddim", "guidance_scale": 2.0, "seed": 7}
+    draw = lambda n, label, **more: tasks.prompt_to_prompt(model, SOURCE, TARGET, n=n, label=label, **how, **more)
+    labels = torch.tensor([1, 4, 2])
+    for made in (draw(3, labels), draw(3, labels, batch=2)):
+        for i, label in enumerate(labels.tolist()):
+            of_all = draw(3, label)
+            assert (made.source[i] - of_all.source[i]).abs().max() < ROUNDING
+            assert (made.target[i] - of_all.target[i]).abs().max() < ROUNDING
+    assert (draw(3, 1).source[1] - draw(3, 4).source[1]).abs().max() > 1e-3
+    for count in (2, 6):
+        with pytest.raises(UserError, match=f"label must be one for all pictures or 3, one each; got {count}"):
+            draw(3, torch.zeros(count, dtype=torch.long))
+
+
 def test_blend_keeps_the_rest():
     """Outside of the mask the target is the source, bit for bit; the mask is where the maps say."""
     model = captioned("unet")

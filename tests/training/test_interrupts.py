@@ -104,7 +104,7 @@ def test_the_first_is_acknowledged_while_the_step_computes(
     once(monkeypatch, Learner, "step", at_step(6), step)
     with pytest.raises(KeyboardInterrupt, match="stopped at step 6; the checkpoint of step 6 is whole"):
         run(tmp_path)
-    ((when, text),) = said
+    when, text = said[0]  # on a slow machine the speed is said too, afterwards
     assert when < step.ended
     assert text.startswith("finishing this step; the checkpoint is written then (Ctrl-C again leaves now, the last")
     assert "of step 4 is kept" in text

@@ -32,7 +32,8 @@ class Options:
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """A model directory, a pipeline of diffusers, or owner/name on the Hub (the files then go into its local copy)."""
+    """A model directory (of a model of `langevin models` a copy), a pipeline of diffusers, or owner/name on the Hub
+    (the files then go into its local copy)."""
     data: Annotated[Positional[str | None], arg(metavar="DATA", help_behavior_hint="")] = None
     """Data to estimate on, read as the model's own were; the model's own training examples if not given."""
     n: Annotated[int, arg(aliases=("-n",), metavar="N")] = 2048
@@ -70,12 +71,12 @@ def run(options: Options) -> None:
     from .. import calibration
     from ..adapters import hub, loading
     from ..generate import versions
-    from ..models import learned
+    from ..models import learned, shipped
     from ..report import Bar
     from ..storage import files
     from .evaluate import dataset_of
 
-    folder, device = writable(hub.find(options.model), "model"), device_named(options.device)
+    folder, device = writable(shipped.check_own(hub.find(options.model)), "model"), device_named(options.device)
     model = loading.load_network(folder, device=device)
     _, dataset = calibration.of_states(
         model, dataset_of(model, options.data, option="DATA", text_encoder=options.text_encoder)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, UseAppendAction, arg
 
 from .._errors import UserError
-from . import reword
+from . import prompt_to_prompt
 from .given import class_names, conditions
 from .options import (
     Name,
@@ -40,10 +40,11 @@ class Options:
     """Change images by a model: inside a mask, to a class, from strokes, word by word.
 
     IN is a picture, or a folder with all pictures below it, of the model's size or larger: larger ones are edited in
-    overlapping tiles. Writes OUT/NAME.png, OUT/NAME-strip.png (before, mask, after) and OUT/NAME.json, which says how.
-    Pixels outside the mask are those of the input, byte for byte. The same call goes on where one was stopped. Without
-    IN pictures of --source and --target are drawn from the same noise, the target's with the source's attention:
-    OUT/source-0.png, OUT/target-0.png, OUT/sheet.png, and OUT/attention.png, which shows where each word looks.
+    overlapping tiles (not by prompt-to-prompt, which takes the model's size alone). Writes OUT/NAME.png,
+    OUT/NAME-strip.png (before, mask, after) and OUT/NAME.json, which says how. Pixels outside the mask are those of the
+    input, byte for byte. The same call goes on where one was stopped. Without IN pictures of --source and --target are
+    drawn from the same noise, the target's with the source's attention: OUT/source-0.png, OUT/target-0.png,
+    OUT/sheet.png, and OUT/attention.png, which shows where each word looks.
     """
 
     model: Annotated[str, arg(metavar="MODEL")]
@@ -55,10 +56,11 @@ class Options:
     mask: Name = None
     """A picture of the input's size, white where it may change; or a folder, with one of each picture's name."""
     strength: Annotated[float, arg(metavar="S")] = 2.0
-    """The noise level sigma/alpha to which the image is taken: 0.5 changes texture, 2 shapes, 10 leaves little."""
+    """The noise level sigma/alpha to which the image is taken: 0.5 changes texture, 2 shapes, 10 leaves little
+    (prompt-to-prompt: a high level, such as 20)."""
     label: Name = None
     """The class to edit to, by name or index."""
-    given: UseAppendAction[tuple[str, ...]] = ()
+    given: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME=VALUE")] = ()
     """Another condition that the model takes, as NAME=VALUE."""
     source_label: Name = None
     """The class that the images have now, for diffedit."""
@@ -71,11 +73,11 @@ class Options:
     self_steps: Annotated[float | None, arg(metavar="X", help_behavior_hint="")] = None
     """For prompt-to-prompt: the share of the steps in which the picture has the source's attention to itself, and so
     its layout; 0.5 if not given."""
-    reweight: UseAppendAction[tuple[str, ...]] = ()
+    reweight: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="WORD=C")] = ()
     """For prompt-to-prompt: a word of the target and the factor of its attention, as WORD=C; several times for more."""
-    blend: UseAppendAction[tuple[str, ...]] = ()
-    """For prompt-to-prompt: a word outside of which nothing changes, or 'changed' for all that are; several times for
-    more."""
+    blend: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="WORD")] = ()
+    """For prompt-to-prompt: the picture changes only where this word looks, or where any of the words does that are
+    other ones now, for 'changed'; several times for more."""
     method: Name = None
     """By its name (`langevin methods --category edit`); if not given, prompt-to-prompt with --source and --target, else
     blend if there is a mask and sdedit if not."""
@@ -86,7 +88,7 @@ class Options:
     guide: Name = None
     """A picture to start from, in the place of the input itself: the input with strokes on it."""
     n: Annotated[int, arg(aliases=("-n",), metavar="N")] = 1
-    """Results of each picture."""
+    """Results of each picture; without IN, pairs of pictures."""
     steps: Annotated[int, arg(metavar="N")] = 50
     """Steps of the whole grid; those below the strength are taken."""
     sampler: Name = None
@@ -126,7 +128,7 @@ def run(options: Options) -> None:
     if options.input is None:
         if method != WORDED or not worded:
             raise UserError("IN must be given, a picture or a folder; without it --source and --target draw two")
-        reword.run(options, out, settings, {name: getattr(options, name) for name in REQUEST})
+        prompt_to_prompt.run(options, out, settings, {name: getattr(options, name) for name in REQUEST})
         return
     made = editing.create_method(method, **settings)
     if made.needs_mask and options.mask is None:
@@ -145,7 +147,7 @@ def run(options: Options) -> None:
         if text is not None and "caption" in told:
             raise UserError(f"caption was given twice, by --{name} and --given caption")
         if text is not None:
-            told["caption"] = reword.condition(model, name, text)
+            told["caption"] = prompt_to_prompt.condition(model, name, text)
     pictures.check_sizes(found, model)
     request = {
         "command": "edit",

@@ -63,7 +63,8 @@ class Options:
     save: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """With --ema: write the model of the best length to this directory."""
     out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
-    """The JSON file; evaluation.json in the model directory if not given, or ema-lengths.json with --ema."""
+    """The JSON file; if not given, evaluation.json (ema-lengths.json with --ema) in the model directory, or in the
+    working folder for a model that is given by its name or on the Hub."""
     sampling: Annotated[Sampling, arg(name="")] = field(default_factory=Sampling)
     device: Name = None
     """cpu or cuda; cuda if there is one, if not given."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from .._errors import UserError
+from .._errors import UserError, unknown
 from .options import Name, Sampling, console, device_named
 
 if TYPE_CHECKING:
@@ -21,41 +21,42 @@ if TYPE_CHECKING:
     from ..models.shipped import Shipped
 
 
+ACTIONS = ("list", "show", "path", "add")
+
+
 @dataclass(frozen=True)
 class Options:
     """Models by name: list what comes with the repository, show a card, say where one lies, add one.
 
-    `langevin models list` names every model with what it does, its size, how long it was trained and the headline
-    figure of its card; `langevin models show NAME` prints the card and checks the files; `langevin models path NAME`
-    prints its directory. NAME is taken wherever a model directory is; a directory of that name in the working folder
-    comes first.
-
-    `langevin models add RUN NAME --title TEXT` is for those who maintain the repository: it writes the directory of a
-    shipped model from a finished run, with weights in half precision, card, recipe, log, a sheet of samples and an
-    index of checksums.
+    List names every model with what it does, its size, how long it was trained and the headline figure of its card;
+    show NAME (as `langevin models show NAME`) prints the card and checks the files; path NAME prints its directory.
+    NAME is taken wherever a model directory is; a directory of that name in the working folder comes first. For those
+    who maintain the repository, `langevin models add RUN NEW-NAME --title TEXT` writes the directory of a shipped model
+    from a finished run, with weights in half precision, card, recipe, log, a sheet of samples and an index of
+    checksums. All options but --json are for add, those of sampling for its samples.
     """
 
-    action: Annotated[Positional[Literal["list", "show", "path", "add"]], arg(metavar="ACTION")] = "list"
-    """list, show, path or add."""
-    name: Annotated[Positional[str], arg(metavar="NAME")] = ""
+    action: Annotated[Positional[str], arg(metavar="[ACTION]", help_behavior_hint="")] = "list"
+    """list, show, path or add; list if not given."""
+    name: Annotated[Positional[str], arg(metavar="[NAME]", help_behavior_hint="")] = ""
     """Of a model; for add, the directory of a run or a model."""
-    to: Annotated[Positional[str], arg(metavar="NAME")] = ""
+    to: Annotated[Positional[str], arg(metavar="[NEW-NAME]", help_behavior_hint="")] = ""
     """For add: the name of the new model."""
-    title: str = ""
+    title: Annotated[str, arg(metavar="TEXT", help_behavior_hint="")] = ""
     """For add: what the model does, in a line."""
-    figure: str = ""
+    figure: Annotated[str, arg(metavar="TEXT", help_behavior_hint="")] = ""
     """For add: the headline figure of its card."""
     notes: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """For add: Markdown that the card has under its figures."""
     licence: Name = None
     """For add: of the model, as the Hub spells it: apache-2.0, mit, cc-by-4.0, ..."""
-    weights: Literal["float32", "float16", "bfloat16"] | None = None
+    weights: Annotated[Literal["float32", "float16", "bfloat16"] | None, arg(help_behavior_hint="")] = None
     """For add: what the weights are stored in; the half precision that moves the samples less, if not given."""
     n: Annotated[int, arg(aliases=("-n",), metavar="N")] = 16
     """For add: samples of its picture, by which the rounding of the weights is judged too."""
     label: Name = None
     """For add: class of these samples."""
-    given: UseAppendAction[tuple[str, ...]] = ()
+    given: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME=VALUE")] = ()
     """For add: another condition of these samples, as NAME=VALUE; held-out examples' of the model's own data, if not
     given."""
     text_encoder: Name = None
@@ -71,6 +72,10 @@ def run(options: Options) -> None:
     """List, show, say where, or add."""
     from ..models import shipped
 
+    if options.action not in ACTIONS:
+        model = options.action in shipped.names()
+        more = f" `langevin models show {options.action}` prints the card of the model." if model else ""
+        raise unknown("action", options.action, ACTIONS, more)
     if options.action == "list":
         if options.name:
             raise UserError(f"list takes no NAME, got {options.name!r}; `langevin models show {options.name}`")

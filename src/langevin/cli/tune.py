@@ -25,7 +25,8 @@ class Options:
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """A model directory, a pipeline of diffusers, or owner/name on the Hub (the file then goes into its local copy)."""
+    """A model directory (of a model of `langevin models` a copy), a pipeline of diffusers, or owner/name on the Hub
+    (the file then goes into its local copy)."""
     steps: Annotated[int, arg(metavar="N")]
     """Steps to tune for, 1 to 64: each is one evaluation, a guided one asks the network twice."""
     guidance_scale: Annotated[float, arg(metavar="W")] = 1.0
@@ -54,9 +55,10 @@ def run(options: Options) -> None:
     from .. import calibration
     from ..adapters import hub, loading
     from ..generate import versions
+    from ..models import shipped
     from ..report import Bar
 
-    folder, device = writable(hub.find(options.model), "model"), device_named(options.device)
+    folder, device = writable(shipped.check_own(hub.find(options.model)), "model"), device_named(options.device)
     model = loading.load_network(folder, device=device)
     label = class_index(options.label, class_names(model))
     with Bar(f"tuning for {options.steps} evaluations") as bar:

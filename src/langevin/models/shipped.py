@@ -101,6 +101,21 @@ def find(name: str) -> Path | None:
     return folder / name if (folder / name / CONFIG).is_file() else None
 
 
+def check_own(folder: Path) -> Path:
+    """A model directory that may be written into: none that comes with the repository, whose index would be broken.
+
+    Raises:
+        UserError: for one of those, with what to do in its place.
+    """
+    shelf = root()
+    if shelf is not None and folder.resolve().parent == shelf.resolve() and (folder / INDEX).is_file():
+        raise UserError(
+            f"model {folder.name!r} comes with langevin, and its index holds its files as they are: copy the directory "
+            f"{folder} first, and give the copy"
+        )
+    return folder
+
+
 def described(name: str) -> Shipped:
     """What is known of a model by name.
 
@@ -109,7 +124,9 @@ def described(name: str) -> Shipped:
     """
     folder = find(name)
     if folder is None:
-        raise unknown("model", name, names(), where())
+        if not (known := names()) and (there := root()) is not None:
+            raise UserError(f"unknown model {name!r}: {there} holds no model")
+        raise unknown("model", name, known, where())
     file = folder / INDEX
     if not file.exists():
         return Shipped(name, folder)
@@ -124,8 +141,8 @@ def described(name: str) -> Shipped:
     files.only(file, values, {"langevin", "kind", "files", *kinds})
     if values["langevin"] != FORMAT or values["kind"] != "shipped-model":
         raise UserError(f"{file}: not an index this version of langevin reads")
-    within = {path for path in values["files"] if isinstance(values["files"], dict) and inside(path)}
-    held = files.digests(file, values["files"], within)
+    named = values["files"] if isinstance(values["files"], dict) else {}
+    held = files.digests(file, values["files"], set(filter(inside, named)))
     try:
         read = {key: typed(kind, values[key], key) for key, kind in kinds.items()}
     except UserError as error:

@@ -31,7 +31,7 @@ class _Steps:
 @register(
     "objectives",
     "scheduled-sampling",
-    title="Scheduled sampling: x_t made by the model itself",
+    title="Scheduled sampling: the same loss at states sampled by the model",
     arxiv="2210.05147",
     proof="exact: tests/objectives/test_scheduled_sampling.py",
 )
@@ -49,7 +49,7 @@ class ScheduledSampling(DenoisingLoss):
 
     The reach is the noise level at r over that at t, :math:`σ_r/α_r = \mathrm{reach} \cdot σ_t/α_t`, and the m steps
     cut its logarithm into equal parts, so that states are astray in proportion to the noise at t, however small that
-    is. On a table of β they go to knots, to the next one at least. Steps are those of the bridge,
+    is. On a table of β they go to knots, each to another one while there are any. Steps are those of the bridge,
     :math:`q_η(x_s | x_t, \hat x_0)`: DDIM's for η = 0, DDPM's for η = 1 (with m = 1 and the next knot, the paper's).
 
     The share costs m evaluations more. Its minimum is that of the plain loss where the condition determines x_0, as
@@ -129,15 +129,16 @@ class ScheduledSampling(DenoisingLoss):
     def times_from(self, process: Process, t: Tensor) -> list[Tensor]:
         """r and the times of the steps down to t, each ``(B,)``; t itself where there is no more noise than at t."""
         gaussian: ScalarGaussian = require(process, ScalarGaussian, f"objective {self.name!r}")
-        found = []
-        for j in range(self.steps):
+        found = [t]
+        last = torch.floor(t * process.steps + 1e-6) if isinstance(process, DDPM) else t
+        for j in reversed(range(self.steps)):
             farther = 2 * math.log(self.reach) * (1 - j / self.steps)
             r = gaussian.time(gaussian.log_snr(t) - farther)
             if isinstance(process, DDPM):
-                knot, after = torch.ceil(r * process.steps - 1e-6), torch.floor(t * process.steps + 1e-6) + 1
-                r = knot.maximum(after).clamp_max(process.steps) / process.steps
-            found.append(r.maximum(t))
-        return [*found, t]
+                last = torch.ceil(r * process.steps - 1e-6).maximum(last + 1).clamp_max(process.steps)
+                r = last / process.steps
+            found.insert(0, r.maximum(t))
+        return found
 
     def check(self, denoiser: Denoiser) -> None:
         require(denoiser.process, ScalarGaussian, f"objective {self.name!r}")

@@ -41,9 +41,9 @@ PIXELS = 20_000
 class DiffusionFeatures:
     r"""Activations of a denoiser's network as features of a picture (Baranchuk et al. 2021, arXiv:2112.03126 §3).
 
-    A picture is noised to each of some levels, :math:`x_t = α_t x + σ_t ε` with ε from the picture's own noise, and the
-    network is run once a level; what its layers answer are the features. A model that tells noise from pictures has
-    to know what is in them: a few labels suffice to name it.
+    A picture is noised to each of some levels, :math:`x_t = α_t x + σ_t ε` with one ε for all pictures, and the
+    network is run once a level; the outputs of its layers are the features, a function of the picture alone. A model
+    that tells noise from pictures has to know what is in them: a few labels suffice to name it.
 
     Args:
         model: a denoiser of pictures on a scalar-Gaussian process, or of codes of pictures; bind a condition before,
@@ -51,7 +51,7 @@ class DiffusionFeatures:
         levels: noise levels σ/α, each at most once; small ones tell edges, large ones what a thing is.
         layers: names of the network's modules; if none, the middle and the way up of a U-Net, or the second half of
             the blocks of a transformer.
-        seed: of the noise: picture i depends on (seed, i).
+        seed: of the noise ε.
         batch: pictures at a time.
 
     Raises:
@@ -72,8 +72,12 @@ class DiffusionFeatures:
         if not isinstance(network, nn.Module):
             raise UserError(f"model must have a network, whose layers are read, got {shown(self.model)}")
         require(self.model.process, ScalarGaussian, "features")
-        if not self.levels or len(set(self.levels)) < len(self.levels):
-            raise UserError(f"levels must be one or several noise levels σ/α, none twice, got {self.levels}")
+        several = isinstance(self.levels, (tuple, list)) and isinstance(self.layers, (tuple, list))
+        if not several or not self.levels or len(set(self.levels)) < len(self.levels):
+            raise UserError(
+                "levels must be noise levels σ/α, at least one and none twice, as (0.1, 0.4), and layers a list of "
+                f"names, got {shown(self.levels)} and {shown(self.layers)}"
+            )
         for level in self.levels:
             time_of_level(self.model.process, level, "levels")
         check_integer("batch", self.batch, 1)
@@ -88,7 +92,7 @@ class DiffusionFeatures:
         _, seen = fit_image(self.model, x, name="x")
         if seen.shape[1:] != self.model.output_shape:
             raise UserError(f"x must have the model's shape {self.model.output_shape}, got {tuple(seen.shape[1:])}")
-        noise = Noise(self.seed, len(seen))
+        noise = Noise(self.seed, torch.zeros(len(seen), dtype=torch.int64))
         process: ScalarGaussian = require(self.model.process, ScalarGaussian, "features")
         for first in range(0, len(seen), self.batch):
             rows = slice(first, min(first + self.batch, len(seen)))
@@ -100,7 +104,7 @@ class DiffusionFeatures:
                 with _watched(self._modules) as kept:
                     told(process.marginal(clean, t).sample(drawn).to(clean), t)
                 for name in self.layers:
-                    found[f"{name} at {level:g}"] = _planes(name, kept, clean.shape[-2], clean.shape[-1])
+                    found[f"{name} at {level}"] = _planes(name, kept, clean.shape[-2], clean.shape[-1])
             if progress is not None:
                 progress(rows.stop, len(seen))
             yield found
@@ -135,9 +139,10 @@ def default_layers(modules: dict[str, nn.Module]) -> list[str]:
     Raises:
         UserError: for a network that has none of these names.
     """
-    if found := [name for name in modules if DECODERS.search(name)]:
+    own = [name for name in modules if "conditioning" not in name.split(".")]  # that is where captions are read
+    if found := [name for name in own if DECODERS.search(name)]:
         return found
-    if found := [name for name in modules if BLOCKS.search(name)]:
+    if found := [name for name in own if BLOCKS.search(name)]:
         return found[len(found) // 2 :]
     some = [name for name in modules if name and "." not in name]
     raise UserError(f"layers must be named for this network, some of its modules: {', '.join(some)}")
@@ -145,11 +150,15 @@ def default_layers(modules: dict[str, nn.Module]) -> list[str]:
 
 def _module(name: str, modules: dict[str, nn.Module]) -> nn.Module:
     """The module of a name, which may lack what comes before it where that leaves no doubt."""
-    found = [module for path, module in modules.items() if name and (path == name or path.endswith(f".{name}"))]
-    if len(found) != 1:
+    if name and name in modules:
+        return modules[name]
+    paths = [path for path in modules if name and path.endswith(f".{name}")]
+    if len(paths) > 1:
+        raise UserError(f"layer {name!r} may be {' or '.join(paths)}: write which")
+    if not paths:
         short = [path.removeprefix("network.") for path in modules]
         raise unknown("layer", name, [path for path in short if path and path.count(".") < 2])
-    return found[0]
+    return modules[paths[0]]
 
 
 @contextlib.contextmanager
@@ -169,7 +178,7 @@ def _watched(modules: dict[str, nn.Module]) -> Iterator[dict[str, Any]]:
 
 
 def _planes(name: str, kept: dict[str, Any], height: int, width: int) -> Tensor:
-    """What a layer answered as float32 ``(B, F, h, w)``; tokens ``(B, h · w, F)`` are laid out as the picture is.
+    """The output of a layer on the CPU, float32 ``(B, F, h, w)``; tokens ``(B, h · w, F)`` lie as the picture does.
 
     Raises:
         UserError: if it was not called, or answered neither planes nor tokens.
@@ -177,11 +186,11 @@ def _planes(name: str, kept: dict[str, Any], height: int, width: int) -> Tensor:
     out = kept.get(name)
     out = out[0] if isinstance(out, (tuple, list)) and out else out
     if isinstance(out, Tensor) and out.ndim == 4:
-        return out.float()
+        return out.float().cpu()
     if isinstance(out, Tensor) and out.ndim == 3:
         rows = round(math.sqrt(out.shape[1] * height / width))
         if rows and out.shape[1] % rows == 0:
-            return out.float().transpose(1, 2).unflatten(2, (rows, out.shape[1] // rows))
+            return out.float().cpu().transpose(1, 2).unflatten(2, (rows, out.shape[1] // rows))
     raise UserError(f"layers: {name} answers neither planes (B, F, h, w) nor tokens (B, h·w, F), but {shown(out)}")
 
 

@@ -142,7 +142,8 @@ def null_text(
 
     by Adam, begun at the vector of the step before. Where the paper's model is told the tokens of an empty text, ours
     has a learned vector that stands for an absent caption; that vector is what is learned, for each sample its own. The
-    best of the iterates is kept, the first one among them, so that no step comes out further from the path for it.
+    best of the iterates is kept, the first one among them, so that no step comes out further from the path for it; a
+    sample that has reached the tolerance stays as it is, whatever others need.
 
     Args:
         guided: classifier-free guidance by the caption of the image.
@@ -201,7 +202,7 @@ def _optimised(
             x = end(value)
             missed = (x - want).flatten(1).square().mean(1)
             total = missed.sum()
-        better = missed.detach() < least
+        better = (missed.detach() < least) & (least > tolerance)
         best, reached = _picked(better, value, best), _picked(better, x, reached)
         least = torch.where(better, missed.detach(), least)
         if not learning or bool((least <= tolerance).all()):

@@ -55,7 +55,8 @@ class PairedDenoiser(Transform):
         base: under both captions, guided or not.
         edit: what the target's attention is made of.
         cross_until: the attention to captions is replaced at times above this.
-        own_until: the attention of pictures to themselves is replaced at times above this.
+        own_until: the attention of pictures to themselves is replaced at times above this. A solver that asks at the
+            end of its step too, as Heun's, is at this very time in the last of these steps, where nothing is replaced.
         maps: where the attention before it is replaced is counted; None for nowhere.
     """
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..._errors import UserError, check_instance, check_integer, check_numbers, shown
 from ..._registry import register
 from ...denoisers import Denoiser, Tiled
+from ...denoisers.conditions import KINDS, as_condition
 from ...distributions import Noise
 from ...nn.text import decode_text
 from ...samplers import DDIM, Sampler, encoded, resolve, sample
@@ -32,8 +33,8 @@ class Controls:
         replace_steps: τ_c, the share of the steps in which the attention to the caption is replaced.
         self_steps: τ_s, that of the picture's attention to itself.
         reweight: factors of words of the target caption.
-        blend: words outside of whose attention the picture stays that of the source; "changed" for those that are
-            swapped, added or left out, None for none.
+        blend: words outside of whose attention the picture stays that of the source; "changed", alone or beside other
+            words, for those that are swapped, added or left out; None for none.
         threshold: of the blend, as a share of the largest attention.
     """
 
@@ -64,13 +65,17 @@ class Controls:
         found = torch.zeros(2, len(alignments), length, dtype=torch.bool)
         for i, one in enumerate(alignments):
             asked = [self.blend] if isinstance(self.blend, str) else self.blend
-            sides = one.changed() if self.blend == CHANGED else one.of(asked)
-            for side, tokens in enumerate(sides):
-                found[side, i, tokens] = True
+            named = one.of([word for word in asked if word != CHANGED])
+            changed = one.changed() if CHANGED in asked else ([], [])
+            for side, tokens in enumerate(zip(named, changed)):
+                found[side, i, [*tokens[0], *tokens[1]]] = True
         return found[0], found[1]
 
     def untils(self, grid: Tensor) -> tuple[float, float]:
-        """The times above which attention is replaced, of a grid of n steps: those of its first ⌊τ n + ½⌋ steps."""
+        """The times above which attention is replaced, of a grid of n steps: those of its first ⌊τ n + ½⌋ steps.
+
+        What a solver asks at the end of the last of them, as Heun's does, is at that time and not replaced.
+        """
         steps = len(grid) - 1
         cross, own = (float(grid[int(share * steps + 0.5)]) for share in (self.replace_steps, self.self_steps))
         return cross, own
@@ -162,7 +167,7 @@ def prompt_to_prompt(
         self_steps: τ_s in [0, 1]: how far layout and shape are kept.
         reweight: words of the target and the factor c of the attention to each, at every step: ``{"red": 2.0}``.
         blend: a word or words, in either caption: where they do not look, after each step the target's state is the
-            source's. "changed" stands for all that are swapped, added or left out.
+            source's. "changed", alone or beside other words, stands for all that are swapped, added or left out.
         threshold: of that mask, as a share of the largest attention; 0.3 in the paper.
         maps: keep the attention to each word.
         n: pictures of one pair of captions; 1 if not given.
@@ -172,11 +177,11 @@ def prompt_to_prompt(
         noise: instead of ``seed``, that of given pictures.
         batch: pairs carried at a time.
         progress: called as ``progress(done, total)``.
-        condition: further conditions, the same for source and target.
+        condition: further conditions, the same for source and target: one for all pictures, or one each.
 
     Raises:
         UserError: for a model without captions or whose attention cannot be replaced, a caption longer than the model
-            takes, a word in no caption, a share outside [0, 1].
+            takes, a word in no caption, a share outside [0, 1], another number of conditions.
     """
     controls = Controls(replace_steps, self_steps, reweight, blend, threshold)
     reader = caption_reader(model)
@@ -199,7 +204,8 @@ def prompt_to_prompt(
     pairs = [(olds[i % len(olds)], news[i % len(news)]) for i in range(count)]
     joint = Joint.of([align(*pair, reader.tokenizer) for pair in pairs], controls)
     both = [caption for pair in pairs for caption in pair] * (1 if count > 1 else total)
-    base = bound(model, {"caption": reader.to_condition(both, joint.length), **condition}, guidance_scale)
+    told = {"caption": reader.to_condition(both, joint.length), **_of_pairs(model, condition, total)}
+    base = bound(model, told, guidance_scale)
     plan = resolve(base, sampler, steps=steps, grid=grid)
     steps = 2 * (len(plan.grid) - 1)  # of a pair
     made: list[Tensor] = []
@@ -217,6 +223,17 @@ def prompt_to_prompt(
         free.append(some.mask())
     x = torch.cat(made)
     return Edited(x[0::2], x[1::2], joint.alignments, _joined(seen), _joined(free))
+
+
+def _of_pairs(model: Denoiser, condition: Mapping[str, Any], n: int) -> dict[str, Any]:
+    """The conditions of n pairs, one for all or two rows of a pair, for its source and its target."""
+    sizes, found = model.belief_of.condition_sizes, dict(condition)
+    for name in sizes.keys() & KINDS.keys() & {name for name, value in condition.items() if value is not None}:
+        each = as_condition(name, condition[name], sizes[name], torch.device("cpu"), torch.float64)
+        if len(each) not in (1, n):
+            raise UserError(f"{name} must be one for all pictures or {n}, one each; got {len(each)}")
+        found[name] = each.repeat_interleave(2, 0) if len(each) > 1 else each
+    return found
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
@@ -312,7 +329,8 @@ class PromptToPrompt(EditMethod, Controls):
     Args:
         replace_steps, self_steps, reweight, blend, threshold: see ``prompt_to_prompt``; shares are of the steps that
             are taken. With ``blend`` pixels outside of the mask are those of the picture.
-        iterations: of null-text optimisation, a step; 0 for none. At a guidance scale of 1 there is nothing to learn.
+        iterations: of null-text optimisation, a step; 0 for none. At a guidance scale of 1 there is nothing to learn,
+            and they are refused.
         fixed_point: iterations of the encoding, see ``samplers.encode``.
     """
 
@@ -333,6 +351,11 @@ class PromptToPrompt(EditMethod, Controls):
             raise UserError("image must have the model's size for prompt-to-prompt: a caption is of a whole picture")
         if request.free is not None:
             raise UserError("mask is not taken by prompt-to-prompt, which finds one itself: blend names the words")
+        if self.iterations and request.guidance_scale == 1:
+            raise UserError(
+                "iterations must be 0 at a guidance scale of 1, where null-text optimisation has nothing to learn, got "
+                f"{self.iterations}; give a guidance_scale such as 3"
+            )
         caption_reader(request.plain)
         networks(request.plain)
         old, new = dict(request.source.condition), dict(request.denoiser.condition)
@@ -349,7 +372,7 @@ class PromptToPrompt(EditMethod, Controls):
         both["caption"] = both["caption"][:, : joint.length]
         path = encoded(request.source, request.image, sampler=rule, grid=request.times, fixed_point=self.fixed_point)
         base = bound(request.plain, both, scale)
-        if self.iterations and scale != 1:
+        if self.iterations:
             guided = bound(request.plain, old, scale)
             nulls = null_text(guided, request.image, path, rule, request.times, self.iterations)
             base = with_null(base, {t: null.repeat_interleave(2, 0) for t, null in nulls.items()})

@@ -73,13 +73,16 @@ def test_pictures_by_their_captions(langevin: Run, told: Path, tmp_path: Path) -
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     words = ["edit", tmp_path / "a.png", "--model", told, "--source", SOURCE, "--strength", 5, *FAST]
-    said = langevin(*words, "--target", TARGET, "--out", tmp_path / "out", "--method-options", "iterations", 2)
+    learned = [*words, "--target", TARGET, "--method-options", "iterations", 2, "--guidance-scale"]
+    said = langevin(*learned, 3, "--out", tmp_path / "out")
     assert said.code == 0, said.err
     assert "edited by prompt-to-prompt at σ/α = 5, 1 image in" in said.out
     record = json.loads((tmp_path / "out" / "a.json").read_text())
     assert record["request"]["source"] == SOURCE
     assert "iterations=2" in record["request"]["method"]
     assert (read(tmp_path / "out" / "a.png") != pixels).any()
+    said = langevin(*learned, 1, "--out", tmp_path / "unguided")
+    assert "iterations must be 0 at a guidance scale of 1" in said.err
     said = langevin(*words, "--given", f"caption={TARGET}", "--method", "diffedit", "--out", tmp_path / "diff")
     assert said.code == 0, said.err
 
