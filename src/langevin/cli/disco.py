@@ -43,14 +43,15 @@ class Options:
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """A model of pictures: a directory, or owner/name on the Hub. If it takes conditions, it is given none."""
+    """A model of pictures: a directory, a name of `langevin models`, or owner/name on the Hub. If it takes conditions,
+    it is given none."""
     encoder: Annotated[Positional[str], arg(metavar="ENCODER")]
-    """A contrastive encoder (`langevin train DATA --objective.name contrastive`), or public CLIP weights in a directory
-    as transformers keeps them."""
+    """A contrastive encoder (`langevin train DATA --objective.name contrastive`), or public CLIP weights as
+    transformers keeps them: a directory, a name of `langevin models`, or owner/name on the Hub."""
     prompts: Annotated[Positional[tuple[str, ...]], arg(metavar="PROMPT ...")] = ()
     """What the pictures are to show, each as TEXT or TEXT:WEIGHT; a weight below 0 leads away."""
-    image_prompts: UseAppendAction[tuple[str, ...]] = ()
-    """A picture to be like, as FILE or FILE:WEIGHT; may be given several times."""
+    image_prompts: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FILE[:WEIGHT]")] = ()
+    """A picture to be like, and its weight; may be given several times."""
     n: Annotated[int, arg(aliases=("-n",), metavar="N")] = 4
     """How many pictures."""
     steps: Annotated[int, arg(metavar="N")] = 50
@@ -95,7 +96,8 @@ class Options:
     batch: Annotated[int, arg(metavar="N")] = 8
     """Pictures drawn at a time."""
     text_encoder: Name = None
-    """Where the text encoder is that the encoder's data name, if they name one."""
+    """Directory or Hub name of the text encoder that made the encoder's captions into features; needed only if it was
+    trained with --text-encoder."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("disco")
     """Where the pictures go; those of an earlier call are overwritten."""
     no_metadata: bool = False

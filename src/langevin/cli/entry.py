@@ -23,7 +23,7 @@ COMMANDS = {
     "train": "Train a model on a data set, a folder of images, an array file, or Hub data.",
     "sample": "Draw samples of a trained model.",
     "disco": "Draw pictures led to prompts by a contrastive encoder, through cut-outs: Disco Diffusion.",
-    "guide": "Draw samples under guidance: by a class, a classifier, a worse model; or reach a tilted law.",
+    "guide": "Draw samples under guidance: by a class, a caption or a picture, a classifier, a worse model.",
     "tune": "Learn a solver for a model and a number of evaluations.",
     "calibrate": "Learn the optimal variances of a model's reverse steps.",
     "evaluate": "Measure a model against held-out data.",

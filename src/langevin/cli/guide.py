@@ -58,7 +58,8 @@ class Options:
     weak: Name = None
     """For autoguidance: the directory of a worse model of the same data."""
     encoder: Name = None
-    """For similarity: the directory of one, trained with `langevin train DATA --objective.name contrastive`."""
+    """For similarity: an encoder, trained with `langevin train DATA --objective.name contrastive`, or CLIP's: a
+    directory, a name of `langevin models`, or owner/name on the Hub."""
     text: Name = None
     """For similarity: the caption that samples are led to."""
     image: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
@@ -66,7 +67,8 @@ class Options:
     measure: Name = None
     """For similarity to a picture: content (the default), structure or style."""
     text_encoder: Name = None
-    """For similarity: where the text encoder is that the encoder's data name, if they name one."""
+    """For similarity: directory or Hub name of the text encoder that made the encoder's captions into features; needed
+    only if it was trained with --text-encoder."""
     particles: Whole = None
     """For classifier and similarity: so many particles, weighted and resampled, from which the samples are chosen."""
     n: Annotated[int, arg(aliases=("-n",), metavar="N")] = 64

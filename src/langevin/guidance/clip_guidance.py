@@ -243,11 +243,11 @@ def clip_guidance(
             c \textstyle\sum_p w_p \frac1K \sum_k \tfrac12 ∠(u(k), v_p)^2
             + \text{tv}(\tilde x) + \text{range}(\hat x_0) + \text{sat}(\tilde x) + \text{init}(\tilde x) \big]\Big)
 
-    with u(k) the vector of cut-out k of :math:`\tilde x = f \hat x_0 + (1 - f) x_t`, v_p and w_p those of the prompts
-    and their weights, which are divided by the size of their sum, and :math:`\mathrm{clamp}(g) = g \min(1, m/r)` with r
-    the root mean square of g over the pixels of a sample. The gradient goes through the denoiser. States and gradients
-    are in the units of a process that preserves variance, whatever the denoiser's, so that known settings mean what
-    they are known for.
+    with u(k) the vector of cut-out k of :math:`\tilde x = f \hat x_0 + (1 - f) x_t / S`, where :math:`f = σ_t / S` and
+    :math:`S^2 = α_t^2 + σ_t^2`, v_p the vectors of the prompts and w_p their weights, divided by the size of their sum,
+    and :math:`\mathrm{clamp}(g) = g \min(1, m/r)` with r the root mean square of g over the pixels of a sample. The
+    gradient goes through the denoiser. States and gradients are in the units of a process that preserves variance,
+    whatever the denoiser's, so that known settings mean what they are known for.
 
     The published programme has a perceptual distance of another network (LPIPS) for the initial picture; this one takes
     the encoder's own features.

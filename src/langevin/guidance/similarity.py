@@ -123,10 +123,10 @@ def similarity(
         \text{structure:}\quad & F = -\textstyle\sum_j |f(x_t, t)_j - f(y_t, t)_j|^2 \\
         \text{style:}\quad & F = -|G(f(x_t, t)) - G(f(y_t, t))|^2
 
-    The scale τ of the encoder is part of F, so that s = 1 is Bayes' rule for a caption as far as the encoder is right:
-    its logit is log p(y | x_t) up to what does not depend on x_t (``objectives.Contrastive``). A larger s does not
-    sample :math:`p(x) p(y | x)^s`; particle methods do (docs/particles.md). Guidances by several references go around
-    each other (eq. 9).
+    The scale τ of the encoder, the inverse of the usual temperature, is part of F, so that s = 1 is Bayes' rule for a
+    caption as far as the encoder is right: its logit is log p(y | x_t) up to what does not depend on x_t
+    (``objectives.Contrastive``). A larger s does not sample :math:`p(x) p(y | x)^s`; particle methods do
+    (docs/particles.md). Guidances by several references can be nested: their terms add up (eq. 9).
 
     Args:
         denoiser: the belief, on a scalar-Gaussian process.

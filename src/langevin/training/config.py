@@ -23,8 +23,8 @@ class NetworkConfig:
 
     name: str | None = None
     """Backbone: unet, unet2d (for diffusers), dit, mlp or transformer, edm-unet or lucidrains (of other programs); vae,
-    an autoencoder; coupling, a normalizing flow; encoder, of image classifiers; if not given, one that suits the
-    data."""
+    an autoencoder; coupling, a normalizing flow; encoder, of image classifiers; dual-encoder, of pictures and captions;
+    if not given, one that suits the data."""
     options: Options = field(default_factory=dict)
     """Its settings as KEY VALUE pairs, a value as JSON: width 96 multipliers [1,2,2]."""
 
@@ -68,10 +68,12 @@ class ObjectiveConfig:
     """Weight of the error at each time: simple (the network's own target), x0, dsm, likelihood, edm or min-snr;
     scheduled-sampling, at states that the model has made; another way of score matching: sliced, sliced-vr, implicit or
     explicit; vlb or hybrid, which learn a variance; vdm for the process learned; d3pm for tokens; elbo for vae; gan, a
-    generator and a discriminator; cross-entropy, a classifier of noisy data; maximum-likelihood for coupling. If not
-    given: simple; likelihood for the prediction levels; d3pm for tokens; elbo for vae."""
+    generator and a discriminator; cross-entropy, a classifier of noisy data; contrastive, an encoder of pictures and
+    captions (CLIP); maximum-likelihood for coupling. If not given: simple; likelihood for the prediction levels; d3pm
+    for tokens; elbo for vae."""
     options: Options = field(default_factory=dict)
-    """Its settings as KEY VALUE pairs: gamma 5; of gan: loss least-squares, r1 0.5, diffuse vp, every 2."""
+    """Its settings as KEY VALUE pairs: gamma 5; of gan: loss least-squares, r1 0.5, diffuse vp, every 2; of
+    contrastive: clean 0.5; of scheduled-sampling: probability 0.5 ramp 1000 reach 2 steps 1 eta 0."""
     times: str | None = None
     """Law of the times: uniform, log-normal, table, importance, levels or likelihood-importance; if not given:
     likelihood-importance for likelihood and levels, uniform for vdm and tokens, log-normal for the prediction edm, else
