@@ -256,7 +256,7 @@ def model_digest(path: str | os.PathLike[str]) -> str:
     if (folder / "model_index.json").is_file():  # a pipeline of diffusers: a directory a component
         names += ["*.json", "*/*.json", "*.safetensors", "*/*.safetensors", "*/*.txt", "*/*.model"]
     found = hashlib.sha256()
-    for file in sorted({f for name in names for f in folder.glob(name)}):
+    for file in sorted({f for name in names for f in folder.glob(name) if f.is_file()}):
         with open(file, "rb") as stream:
             digest = hashlib.sha256()
             while block := stream.read(2**20):
