@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .._errors import UserError, check_instance, shown
-from ..processes import Process, ScalarGaussian, as_time, require
+from ..processes import Process, as_time
 from .base import EvaluationCounter
-from .classifier import preconditioned
+from .noisy import NoisyDataModel
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ContrastiveEncoder:
+class ContrastiveEncoder(NoisyDataModel):
     r"""Maps pictures and captions to unit vectors that are close when they belong together (CLIP, arXiv:2103.00020).
 
     ``encode_image(x_t, t)`` is u, ``encode_text(captions)`` is v, and the logit of a pair is τ⟨u, v⟩. Learned on noisy
@@ -42,16 +42,7 @@ class ContrastiveEncoder:
     config: Mapping[str, Any] = field(default_factory=dict)
     counter: EvaluationCounter = field(default_factory=EvaluationCounter)
     kind = "contrastive-encoder"
-
-    def __post_init__(self) -> None:
-        require(self.process, ScalarGaussian, "an encoder of noisy data")
-        if not self.sigma_data > 0:
-            raise UserError(f"sigma_data must be > 0, got {self.sigma_data}")
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Event shape of the data it was trained on."""
-        return tuple(self.data.shape)
+    what = "an encoder of noisy data"
 
     @property
     def output(self) -> Any:
@@ -67,21 +58,6 @@ class ContrastiveEncoder:
     def reads(self) -> str:
         """What it reads of captions: ``caption``, their tokens, or ``sequence``, features of another encoder."""
         return str(self.network.reads)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The network's."""
-        return next(self.network.parameters()).dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return next(self.network.parameters()).device
-
-    @property
-    def condition_sizes(self) -> Mapping[str, int]:
-        """None: a caption is what it reads, not what it is told."""
-        return {}
 
     @property
     def knows_clean(self) -> bool:
@@ -100,14 +76,6 @@ class ContrastiveEncoder:
                 "encoder must know clean pictures, at t = 0, and has seen noisy ones alone; train one with "
                 "--objective.options clean 0.5"
             )
-
-    def counted(self) -> ContrastiveEncoder:
-        """The same with a counter of its own."""
-        return replace(self, counter=EvaluationCounter())
-
-    def conditions(self) -> tuple[str, ...]:
-        """None: a caption is what it reads, not what it is told."""
-        return ()
 
     def __repr__(self) -> str:
         count = sum(p.numel() for p in self.network.parameters())
@@ -140,7 +108,7 @@ class ContrastiveEncoder:
                 "noisy data (--objective.options clean 0.5)"
             )
         self.network.check_shape(tuple(x_t.shape[1:]))  # type: ignore[operator]
-        x, time = preconditioned(x_t, t, self.process, self.sigma_data, self.dtype, self.device)
+        x, time = self.precondition(x_t, t)
         self.counter.calls += 1
         found: Tensor = getattr(self.network, what)(x, time)
         return found.to(torch.promote_types(x_t.dtype, torch.float32))
