@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from .. import nn, processes
+from .. import nn
 from .._errors import UserError
 from ..data import DataInfo
 from ..denoisers import ContrastiveEncoder
-from ..objectives import Objective
-from ..processes import ScalarGaussian
-from .config import Config, NetworkConfig, PredictionConfig, ProcessConfig
+from ..processes import Process
+from .config import Config, NetworkConfig
 from .defaults import Defaults, defaults_of
-from .families import Family, ResolvedParts, decode, scalars, timed
-from .model_types import rms
+from .families import OfNoisyData, decode, scalars
 
 BATCH = 128
 """Examples of a step: each is told from all others."""
@@ -25,38 +22,22 @@ TEXT = {"width": 128, "depth": 2, "heads": 4}
 """The tower of captions, which are bytes."""
 
 
-class ContrastiveEncoders(Family):
+class ContrastiveEncoders(OfNoisyData):
     """An encoder of data and of their captions into one space."""
+
+    name, what = "contrastive", "an encoder"
 
     def defaults(self, config: Config, data: DataInfo) -> Defaults:
         return replace(defaults_of(data), batch=BATCH, lr=1e-3)
 
-    def resolve(self, config: Config, data: DataInfo) -> ResolvedParts:
-        sizes = data.condition_sizes
-        if data.tokens or not {"caption", "sequence"} & sizes.keys():
+    def network(self, config: Config, data: DataInfo) -> NetworkConfig:
+        if data.tokens or not {"caption", "sequence"} & data.condition_sizes.keys():
             raise UserError(f"objective 'contrastive' learns data with captions from each other, got data {data!r}")
-        if config.prediction != replace(PredictionConfig(), sigma_data=config.prediction.sigma_data):
-            raise UserError("--prediction is a setting of denoisers: objective 'contrastive' learns an encoder")
-        name = config.process.name or "edm"
-        options = decode(config.process.options)
-        if not isinstance(processes.create_process({"name": name, **options}), ScalarGaussian):
-            raise UserError(f"objective 'contrastive' needs a process x_t = αx_0 + σε, got {name!r}")
         if config.network.name not in (None, *nn.DUAL_ENCODERS):
             raise UserError(f"network of a contrastive encoder must be dual-encoder, got {config.network.name!r}")
-        prediction = replace(config.prediction, sigma_data=rms(config, data))
-        o, law = config.objective, decode(config.objective.times_options)
-        if o.times is None:  # from noise that hides nothing to noise that hides what the caption says
-            law = {"mean": math.log(prediction.sigma_data or 1.0), "std": 1.5, **law}
-        objective = replace(o, times=o.times or "log-normal", times_options=law, options=decode(o.options))
-        return ResolvedParts(_network(config, data), ProcessConfig(name, options), prediction, objective)
+        return _network(config, data)
 
-    def objective(self, config: Config) -> Objective:
-        return timed(config)
-
-    def model(self, config: Config, data: DataInfo) -> Any:
-        network = nn.create_network({"name": config.network.name, **config.network.options})
-        network.check_shape(data.shape)
-        process = processes.create_process({"name": config.process.name, **config.process.options})
+    def make(self, network: Any, process: Process, config: Config, data: DataInfo) -> Any:
         noisy: Any = self.objective(config)
         return ContrastiveEncoder(network, process, data, float(config.prediction.sigma_data or 0.0), noisy.clean < 1)
 

@@ -206,32 +206,40 @@ class NormalizingFlows(Plain):
         return NormalizingFlow(network, data)
 
 
-class Classifiers(Family):
-    """A classifier of noisy data."""
+class OfNoisyData(Family):
+    """What reads noisy data and makes none: resolved alike but for its network."""
+
+    name: str
+    """The objective."""
+    what: str
+    """What it learns, in words."""
+
+    @abstractmethod
+    def network(self, config: Config, data: DataInfo) -> NetworkConfig:
+        """The network, resolved.
+
+        Raises:
+            UserError: for data or settings that it is not for.
+        """
+
+    @abstractmethod
+    def make(self, network: Any, process: Process, config: Config, data: DataInfo) -> Any:
+        """The model of a network."""
 
     def resolve(self, config: Config, data: DataInfo) -> ResolvedParts:
-        if not data.classes or data.tokens:
-            raise UserError(f"objective 'cross-entropy' learns the classes of real data, got data {data!r}")
+        network = self.network(config, data)
         if config.prediction != replace(PredictionConfig(), sigma_data=config.prediction.sigma_data):
-            raise UserError("--prediction is a setting of denoisers: objective 'cross-entropy' learns a classifier")
+            raise UserError(f"--prediction is a setting of denoisers: objective {self.name!r} learns {self.what}")
         name = config.process.name or "edm"
         options = decode(config.process.options)
         if not isinstance(processes.create_process({"name": name, **options}), ScalarGaussian):
-            raise UserError(f"objective 'cross-entropy' needs a process x_t = αx_0 + σε, got {name!r}")
+            raise UserError(f"objective {self.name!r} needs a process x_t = αx_0 + σε, got {name!r}")
         prediction = replace(config.prediction, sigma_data=rms(config, data))
         o, law = config.objective, decode(config.objective.times_options)
-        if o.times is None:  # from noise that hides nothing to noise that hides the class
+        if o.times is None:  # from noise that hides nothing to noise that hides what is to be recognised
             law = {"mean": math.log(prediction.sigma_data or 1.0), "std": 1.5, **law}
         objective = replace(o, times=o.times or "log-normal", times_options=law, options=decode(o.options))
-        network = {"out_channels": len(data.classes), **decode(config.network.options)}
-        if network["out_channels"] != len(data.classes):
-            raise UserError(f"network.options out_channels must be the {len(data.classes)} classes of the data")
-        if config.network.name not in (None, scalars(data)):
-            raise UserError(
-                f"network of a classifier of these data must be {scalars(data)}, got {config.network.name!r}"
-            )
-        made = nn.default(data.shape, name=scalars(data), **network)
-        return ResolvedParts(_as_config(made), ProcessConfig(name, options), prediction, objective)
+        return ResolvedParts(network, ProcessConfig(name, options), prediction, objective)
 
     def objective(self, config: Config) -> Objective:
         return timed(config)
@@ -239,9 +247,30 @@ class Classifiers(Family):
     def model(self, config: Config, data: DataInfo) -> Any:
         network = nn.create_network({"name": config.network.name, **config.network.options})
         network.check_shape(data.shape)
-        made = NoisyClassifier(network, _process(config), data, float(config.prediction.sigma_data or 0.0))
+        made = self.make(network, _process(config), config, data)
         _check_magnitude(made.process, data)
         return made
+
+
+class Classifiers(OfNoisyData):
+    """A classifier of noisy data."""
+
+    name, what = "cross-entropy", "a classifier"
+
+    def network(self, config: Config, data: DataInfo) -> NetworkConfig:
+        if not data.classes or data.tokens:
+            raise UserError(f"objective 'cross-entropy' learns the classes of real data, got data {data!r}")
+        network = {"out_channels": len(data.classes), **decode(config.network.options)}
+        if network["out_channels"] != len(data.classes):
+            raise UserError(f"network.options out_channels must be the {len(data.classes)} classes of the data")
+        if config.network.name not in (None, scalars(data)):
+            raise UserError(
+                f"network of a classifier of these data must be {scalars(data)}, got {config.network.name!r}"
+            )
+        return _as_config(nn.default(data.shape, name=scalars(data), **network))
+
+    def make(self, network: Any, process: Process, config: Config, data: DataInfo) -> Any:
+        return NoisyClassifier(network, process, data, float(config.prediction.sigma_data or 0.0))
 
 
 UNIT = (0.0, 1.0)
