@@ -25,6 +25,7 @@ from langevin.guidance.clip_guidance import (
 )
 from langevin.guidance.cutouts import Cutouts, coloured, grey
 from langevin.processes import EDM, VP, ScalarGaussian
+from plain_encoder import PlainEncoder
 
 SHAPE = (1, 6, 6)
 VARIANCE = 0.6
@@ -32,27 +33,8 @@ OFF: dict[str, Any] = {"clip_guidance_scale": 0, "range_scale": 0, "clamp_grad":
 PLAIN = {"cut_overview": 5, "cut_innercut": 0}  # five times the picture itself
 
 
-class Plain(nn.Module):
-    """Vectors and features that are the picture itself."""
-
-    reads = "sequence"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
-
-    def check_shape(self, shape: tuple[int, ...]) -> None:
-        pass
-
-    def encode_image(self, x: Tensor, time: Tensor) -> Tensor:
-        return nn.functional.normalize(x.flatten(1), dim=1)
-
-    def feature_map(self, x: Tensor, time: Tensor) -> Tensor:
-        return torch.cat([x, 1 - x], 1)
-
-
 def encoder(shape: tuple[int, ...] = SHAPE) -> ContrastiveEncoder:
-    return ContrastiveEncoder(Plain(), EDM(), DataInfo("known", shape), 1.0, noisy=False)
+    return ContrastiveEncoder(PlainEncoder(both=True), EDM(), DataInfo("known", shape), 1.0, noisy=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,7 +262,7 @@ def test_refused() -> None:
     flat = worlds.ring().denoiser(process)
     for changes, said in (
         ({"denoiser": flat}, "is of pictures"),
-        ({"encoder": Plain()}, "encoder must be a contrastive encoder"),
+        ({"encoder": PlainEncoder(both=True)}, "encoder must be a contrastive encoder"),
         ({"encoder": replace(encoder(), config={"objective": {"clean": 0.0}})}, "encoder must know clean pictures"),
         ({"weights": torch.tensor([1.0, -1.0])}, "weights must not sum to 0"),
         ({"weights": torch.ones(3)}, "with P weights"),

@@ -20,6 +20,7 @@ from langevin.guidance.similarity import gram
 from langevin.nn import DualEncoder
 from langevin.processes import EDM, VP, ScalarGaussian
 from langevin.samplers.particles import twisted_smc
+from plain_encoder import PlainEncoder
 
 TAU = 1.5
 COV = torch.tensor([[0.5, 0.2, 0.0], [0.2, 0.4, -0.1], [0.0, -0.1, 0.3]], dtype=torch.float64)
@@ -75,28 +76,6 @@ def test_of_normal_data_and_a_linear_similarity_it_is_the_tilted_law(process: Sc
     torch.testing.assert_close(found.cov.dense((3,)), known.cov.dense((3,)), rtol=1e-7, atol=1e-7)
 
 
-class Plain(nn.Module):
-    """Vectors and features that are x itself, with no word of the time."""
-
-    reads = "sequence"
-
-    def __init__(self, scale: float = 1.0) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(scale, dtype=torch.float64))
-
-    def check_shape(self, shape: tuple[int, ...]) -> None:
-        pass
-
-    def encode_image(self, x: Tensor, time: Tensor) -> Tensor:
-        return nn.functional.normalize(x.flatten(1), dim=1)
-
-    def feature_map(self, x: Tensor, time: Tensor) -> Tensor:
-        return x
-
-    def encode_text(self, value: Tensor) -> Tensor:
-        return value[:, 0]
-
-
 def test_on_a_circle_particles_reach_the_von_mises_law() -> None:
     """Uniform points of a circle tilted by exp(κ cos θ): E cos θ = I₁(κ)/I₀(κ), E cos 2θ = 1 − 2 I₁(κ)/(κ I₀(κ)).
 
@@ -107,7 +86,7 @@ def test_on_a_circle_particles_reach_the_von_mises_law() -> None:
     world = worlds.Empirical(torch.stack([torch.cos(angle), torch.sin(angle)], 1))
     kappa = 2.0
     text = torch.tensor([[[1.0, 0.0]]], dtype=torch.float64)
-    guided = similarity(world.denoiser(VP()), encoder(Plain(kappa), VP(), (2,), noisy=False), text=text)
+    guided = similarity(world.denoiser(VP()), encoder(PlainEncoder(kappa), VP(), (2,), noisy=False), text=text)
     n = 1500
     found = twisted_smc(guided, n=n, steps=25, seed=0)
     x = found.sample(n, 0)
@@ -136,7 +115,7 @@ def test_structure_and_style_have_the_gradients_of_their_formulas() -> None:
     y = noised(process, picture, t)
     shown = (process.sigma(t) ** 2 + 1) ** -0.5
     strength = process.sigma(t) ** 2
-    model = encoder(Plain(), process, (2, 3, 3))
+    model = encoder(PlainEncoder(), process, (2, 3, 3))
     found = similarity(free, model, image=picture, measure="structure", scale=0.3)(x, t).mean - free(x, t).mean
     torch.testing.assert_close(found, -0.6 * strength * shown**2 * (x - y), rtol=1e-9, atol=1e-10)
     found = similarity(free, model, image=picture, measure="style", scale=0.3)(x, t).mean - free(x, t).mean
@@ -153,7 +132,7 @@ def test_content_of_a_picture_is_the_cosine_with_it_at_the_same_noise() -> None:
     own = x.clone().requires_grad_()
     cosine = nn.functional.cosine_similarity(own.flatten(1), y)
     (slope,) = torch.autograd.grad(cosine.sum(), own)
-    guided = similarity(free, encoder(Plain(TAU), free.process, (2, 3, 3)), image=picture, scale=2.0, seed=3)
+    guided = similarity(free, encoder(PlainEncoder(TAU), free.process, (2, 3, 3)), image=picture, scale=2.0, seed=3)
     found = guided(x, t).mean - free(x, t).mean
     torch.testing.assert_close(found, 2 * TAU * free.process.sigma(t) ** 2 * slope, rtol=1e-9, atol=1e-10)
 
@@ -167,7 +146,10 @@ def test_the_reference_has_other_noise_than_the_samples_of_its_seed() -> None:
     t = torch.tensor(free.process.t_max, dtype=torch.float64)
     x = free.process.prior(free.shape).sample(Noise(0, 3)).double()
     guided = similarity(
-        free, encoder(Plain(), free.process, (2, 3, 3)), image=picture.expand(3, -1, -1, -1) * 0, measure="structure"
+        free,
+        encoder(PlainEncoder(), free.process, (2, 3, 3)),
+        image=picture.expand(3, -1, -1, -1) * 0,
+        measure="structure",
     )
     variance = free.process.sigma2(t)
     y = x + (guided(x, t).mean - free(x, t).mean) * (variance + 1) / (2 * variance)
@@ -192,7 +174,7 @@ def test_references_one_a_sample_are_cut_with_the_samples() -> None:
 def test_guidance_by_a_text_and_a_picture_go_around_each_other() -> None:
     """Eq. 9 of the paper: the sum of the two terms."""
     free, x, t, picture = pictures()
-    model = encoder(Plain(), free.process, (2, 3, 3))
+    model = encoder(PlainEncoder(), free.process, (2, 3, 3))
     text = torch.nn.functional.normalize(torch.randn(1, 1, 18).double(), dim=2)
     plain = free(x, t).mean
     one = similarity(free, model, text=text)
@@ -211,14 +193,14 @@ def test_clean_pictures_of_another_size_are_brought_to_the_encoder_s() -> None:
     own = x.clone().requires_grad_()
     cosine = nn.functional.cosine_similarity(small(free(own, t).mean), small(picture))
     (slope,) = torch.autograd.grad(cosine.sum(), own)
-    guided = similarity(free, encoder(Plain(), process, (1, 3, 3)), image=picture)
+    guided = similarity(free, encoder(PlainEncoder(), process, (1, 3, 3)), image=picture)
     found = guided(x, t).mean - free(x, t).mean
     assert found.abs().max() > 1e-3  # the noise leaves it open which of the five it is
     torch.testing.assert_close(found, process.sigma(t) ** 2 * slope, rtol=1e-8, atol=1e-10)
     with pytest.raises(UserError, match="encoder must be of noisy data of shape"):
-        similarity(free, encoder(Plain(), process, (1, 3, 3)), image=picture, noisy=True)
+        similarity(free, encoder(PlainEncoder(), process, (1, 3, 3)), image=picture, noisy=True)
     with pytest.raises(UserError, match="encoder must be of data of shape"):
-        similarity(free, encoder(Plain(), process, (3,)), image=picture)
+        similarity(free, encoder(PlainEncoder(), process, (3,)), image=picture)
 
 
 def test_words_reach_a_network_s_encoder() -> None:
@@ -236,9 +218,9 @@ def test_words_reach_a_network_s_encoder() -> None:
 
 def test_refused() -> None:
     free, _, _, picture = pictures()
-    model = encoder(Plain(), free.process, (2, 3, 3))
-    blind = encoder(Plain(), free.process, (2, 3, 3), noisy=False)
-    other = encoder(Plain(), VP(), (2, 3, 3))
+    model = encoder(PlainEncoder(), free.process, (2, 3, 3))
+    blind = encoder(PlainEncoder(), free.process, (2, 3, 3), noisy=False)
+    other = encoder(PlainEncoder(), VP(), (2, 3, 3))
     never = replace(model, config={"objective": {"name": "contrastive", "clean": 0}})
     similarity(free, never, image=picture)  # of noisy states, which it has seen
     text = torch.zeros(1, 1, 18)

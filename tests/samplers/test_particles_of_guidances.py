@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import langevin
 from langevin import UserError, guidance, operators, processes, worlds
@@ -16,6 +16,7 @@ from langevin.data import DataInfo
 from langevin.denoisers import ContrastiveEncoder, Denoiser, dirac
 from langevin.distributions import Dirac
 from langevin.samplers.particles import fk_steering, smc, smc_product, twisted_smc
+from plain_encoder import PlainEncoder
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "particles.md").read_text(encoding="utf-8")
 FOUND = re.findall(
@@ -33,25 +34,6 @@ MEASUREMENT = operators.Measurement(
 )
 
 
-class Flat(nn.Module):
-    """An encoder whose vectors are the events themselves, and the caption's features."""
-
-    reads = "sequence"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
-
-    def check_shape(self, shape: tuple[int, ...]) -> None:
-        pass
-
-    def encode_image(self, x: Tensor, time: Tensor) -> Tensor:
-        return nn.functional.normalize(x.flatten(1), dim=1)
-
-    def encode_text(self, value: Tensor) -> Tensor:
-        return nn.functional.normalize(value[:, 0], dim=1)
-
-
 @dataclass(frozen=True, eq=False)
 class Pictures(Denoiser):
     """The belief about standard normal pictures, whose mean is α x_t."""
@@ -64,7 +46,7 @@ class Pictures(Denoiser):
 
 
 def encoder(shape: tuple[int, ...]) -> ContrastiveEncoder:
-    return ContrastiveEncoder(Flat(), VP, DataInfo("known", shape, low=None, high=None), 1.0, True)
+    return ContrastiveEncoder(PlainEncoder(), VP, DataInfo("known", shape, low=None, high=None), 1.0, True)
 
 
 def told(size: int) -> Tensor:

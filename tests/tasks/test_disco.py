@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from langevin import UserError, worlds
 from langevin.data import DataInfo
@@ -16,6 +16,7 @@ from langevin.guidance import ClipSettings, clip_guidance
 from langevin.processes import EDM
 from langevin.samplers import DDIM, resolve, trajectory
 from langevin.tasks.disco import Prompt, disco, image_vectors
+from plain_encoder import PlainEncoder
 
 PATTERNS = (
     torch.stack(
@@ -26,25 +27,6 @@ PATTERNS = (
 SETTINGS = ClipSettings(cut_overview=1, cut_innercut=0, skip_augs=True, clamp_max=0.3)
 
 
-class Plain(nn.Module):
-    """Vectors that are the picture itself, without its mean."""
-
-    reads = "sequence"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
-
-    def check_shape(self, shape: tuple[int, ...]) -> None:
-        assert shape == (1, 6, 6)
-
-    def encode_image(self, x: Tensor, time: Tensor) -> Tensor:
-        return nn.functional.normalize(x.flatten(1), dim=1)
-
-    def feature_map(self, x: Tensor, time: Tensor) -> Tensor:
-        return torch.cat([x, 1 - x], 1)
-
-
 @pytest.fixture
 def world() -> Denoiser:
     return worlds.Empirical(PATTERNS).denoiser(EDM())
@@ -52,7 +34,9 @@ def world() -> Denoiser:
 
 @pytest.fixture
 def encoder() -> ContrastiveEncoder:
-    return ContrastiveEncoder(Plain(), EDM(), DataInfo("patterns", (1, 6, 6)), 1.0, noisy=False)
+    return ContrastiveEncoder(
+        PlainEncoder(both=True, shape=(1, 6, 6)), EDM(), DataInfo("patterns", (1, 6, 6)), 1.0, noisy=False
+    )
 
 
 @pytest.mark.parametrize("pattern", [0, 1, 2])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from .. import models
 from .._errors import UserError, check_path
+from ..denoisers.noisy import NoisyDataModel
 from ..models.directory import as_denoiser
 from ..models.low_rank import is_lora, load_lora
 from ..models.with_learned import with_learned
@@ -17,6 +18,8 @@ from .clip import is_clip
 from .clip import load as load_clip
 from .diffusers.directory import is_diffusers
 from .hub import find
+
+K = TypeVar("K", bound=NoisyDataModel)
 
 
 def load(
@@ -105,3 +108,21 @@ def load_network(path: str | os.PathLike[str], *, device: torch.device | str | N
     model = load_denoiser(path, own=False, device=device)
     as_denoiser(model.belief_of if model.autoencoder is not None else model, path, own=True)
     return model
+
+
+def load_kind(place: str, kind: type[K], name: str, *, device: torch.device | str | None = None) -> K:
+    """A model of one kind, such as a classifier that is to guide.
+
+    Args:
+        place: as ``load`` takes it.
+        kind: of ``NoisyDataModel``, whose ``what`` says what it is.
+        name: of the argument, for messages.
+        device: where the network goes.
+
+    Raises:
+        UserError: as ``load``, and for a model of another kind.
+    """
+    found = load(place, device=device)
+    if not isinstance(found, kind):
+        raise UserError(f"{name} must be {kind.what}, but {place} holds {type(found).__name__}")
+    return found

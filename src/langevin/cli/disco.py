@@ -14,7 +14,7 @@ from .._duration import duration
 from .._errors import UserError
 from .options import Name, at_least_one, check_seed, writable
 from .sample import own_device, own_images, value_range, write
-from .similarity import captions_of, load_encoder, picture_of
+from .similarity import captions_of, picture_of
 from .words import provenance
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ def run(options: Options) -> None:
     settings = settings_of(options)
     settings.resolved()
     from ..adapters import loading
+    from ..denoisers import ContrastiveEncoder
     from ..generate import model_digest
     from ..report import Bar
     from ..storage import files
@@ -127,7 +128,8 @@ def run(options: Options) -> None:
         raise UserError("a prompt must be given: what the pictures are to show, or --image-prompts FILE")
     device = own_device(options.device)
     model = loading.load_denoiser(options.model, own=False, device=device)
-    encoder, digest = load_encoder(options.encoder, device), model_digest(options.encoder)
+    encoder = loading.load_kind(options.encoder, ContrastiveEncoder, "encoder", device=device)
+    digest = model_digest(options.encoder)
     if (out / "images").exists() and not own_images(out):
         raise UserError(f"out holds {out / 'images'}, which this command did not write; choose another --out")
     vectors = vectors_of(encoder, texts, like, options.text_encoder, model.output)

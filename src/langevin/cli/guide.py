@@ -19,7 +19,7 @@ from .sample import condition_checksum, own_device, own_images, write
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..denoisers import Denoiser, NetworkDenoiser, NoisyClassifier
+    from ..denoisers import Denoiser, NetworkDenoiser
     from ..generate import Recipe, Samples
     from ..report import Bar
     from ..samplers import Plan
@@ -129,7 +129,11 @@ def run(options: Options) -> None:
     told: dict[str, Any] = {}
     if options.encoder is not None:
         similar, told = similar_to(options, model, device)
-    classifier = None if options.classifier is None else load_classifier(options.classifier, device)
+    classifier = None
+    if options.classifier is not None:
+        from ..denoisers import NoisyClassifier
+
+        classifier = loading.load_kind(options.classifier, NoisyClassifier, "classifier", device=device)
     weak = None if options.weak is None else loading.load_denoiser(options.weak, own=False, device=device)
     beside: dict[str, Any] = {}
     if classifier is not None and "label" not in model.condition_sizes:
@@ -210,35 +214,22 @@ def finished(out: Path, request: Mapping[str, Any]) -> bool:
     return not request["images"] or own_images(out)
 
 
-def load_classifier(place: str, device: str | None) -> NoisyClassifier:
-    """A classifier of noisy data.
-
-    Raises:
-        UserError: for a model of another kind.
-    """
-    from ..adapters import loading
-    from ..denoisers import NoisyClassifier
-
-    found = loading.load(place, device=device)
-    if not isinstance(found, NoisyClassifier):
-        raise UserError(f"classifier must be a classifier of noisy data, but {place} holds {type(found).__name__}")
-    return found
-
-
 def similar_to(options: Options, model: Denoiser, device: str | None) -> tuple[Similar, dict[str, Any]]:
     """What samples are to be like, and what a request says of it.
 
     Raises:
         UserError: for a directory that holds no encoder, both or none of text and image, or a picture that is none.
     """
+    from ..adapters import loading
+    from ..denoisers import ContrastiveEncoder
     from ..storage import files
     from ..tasks.guide import Similar
-    from .similarity import captions_of, load_encoder, picture_of
+    from .similarity import captions_of, picture_of
 
     assert options.encoder is not None
     if (options.text is None) == (options.image is None):
         raise UserError("similarity is to a text or to an image: give --text or --image")
-    encoder = load_encoder(options.encoder, device)
+    encoder = loading.load_kind(options.encoder, ContrastiveEncoder, "encoder", device=device)
     told: dict[str, Any] = {"text": options.text, "image": None, "measure": options.measure}
     text = image = None
     if options.text is not None:

@@ -15,21 +15,6 @@ if TYPE_CHECKING:
     from ..denoisers import ContrastiveEncoder
 
 
-def load_encoder(place: str, device: str | None) -> ContrastiveEncoder:
-    """A contrastive encoder: of a training run, or public CLIP weights as transformers keep them.
-
-    Raises:
-        UserError: for a model of another kind.
-    """
-    from ..adapters import loading
-    from ..denoisers import ContrastiveEncoder
-
-    found = loading.load(place, device=device)
-    if not isinstance(found, ContrastiveEncoder):
-        raise UserError(f"encoder must be a contrastive encoder, but {place} holds {type(found).__name__}")
-    return found
-
-
 def captions_of(encoder: ContrastiveEncoder, texts: Sequence[str], text_encoder: str | None = None) -> Any:
     """Captions as an encoder takes them: texts, or their features ``(N, L, F)`` where it reads these.
 

@@ -42,7 +42,7 @@ class ContrastiveEncoder(NoisyDataModel):
     config: Mapping[str, Any] = field(default_factory=dict)
     counter: EvaluationCounter = field(default_factory=EvaluationCounter)
     kind = "contrastive-encoder"
-    what = "an encoder of noisy data"
+    what = "a contrastive encoder"
 
     @property
     def output(self) -> Any:
