@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -89,6 +91,23 @@ def test_what_fits_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
         for x in (small, big, big, small):
             denoiser(x, 0.5)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["one-for-all", "one-each"])
+def test_it_is_measured_with_what_the_network_is_told(each: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caption for all or one each, alone and in a guided batch of twice the samples, when the batch is first seen."""
+    monkeypatch.setattr("langevin.denoisers.network.FREE", 0)
+    told = {"conditions": {"caption": 5, "label": 3}, "text": {"width": 8, "depth": 1, "heads": 1}}
+    caption = torch.tensor([[104, 105, 256, -1, -1]]).expand(4 if each else 1, -1)
+    plain = langevin.nn.create_network(langevin.nn.default((1, 8, 8), multipliers=[1, 1], attention=[4], **told))
+    for guided in (False, True):
+        network = copy.deepcopy(plain)  # another one, of which no batch is known to fit
+        denoiser = NetworkDenoiser(network, processes.EDM(), AffineParameterization("edm", 0.5), (1, 8, 8))
+        belief = denoiser.given(caption=caption, label=1)
+        if guided:
+            belief = langevin.guidance.classifier_free(denoiser, caption=caption, label=1, guidance_scale=2.0)
+        with torch.no_grad():
+            assert belief(torch.zeros(4, 1, 8, 8), 0.5).mean.shape == (4, 1, 8, 8)
 
 
 def test_a_network_of_somebody_else_is_called_no_more_often_than_it_is_asked() -> None:

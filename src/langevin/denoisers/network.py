@@ -170,7 +170,7 @@ class NetworkDenoiser(Conditioned):
         now = self._at(t)
         x, c_noise = self._prepare(x_t, now)
         try:
-            out = self.network(x, c_noise, self._given(len(x)))
+            out = self._ask(x, c_noise, self._given(len(x)))
         except TypeError as error:
             raise self._explained(error) from error
         self.counter.calls += 1
@@ -203,9 +203,13 @@ class NetworkDenoiser(Conditioned):
         x = self.parameterization.precondition(self.process, x_t, now)
         if x.dtype is not self._first.dtype:
             x = x.to(self._first.dtype)
-        if x.numel() > self._free:
-            self._fits(x, now.c_noise, self.condition)
         return x, now.c_noise.expand(len(x))
+
+    def _ask(self, x: Tensor, c_noise: Tensor, given: Mapping[str, Tensor] | None) -> Any:
+        """The network's output for a batch, once it is known to fit into memory."""
+        if x.numel() > self._free:
+            self._fits(x, c_noise, given or {})
+        return self.network(x, c_noise, given)
 
     def _belief(self, out: Any, x_t: Tensor, now: TimeInputs) -> Distribution:
         """The belief of the network's output."""
@@ -253,7 +257,7 @@ class NetworkDenoiser(Conditioned):
         known = _FITS.setdefault(self.network, {})
         if x.numel() <= known.get(learning, 0):
             return
-        size = footprint(self.network, x, c_noise.expand(x.shape[0]), condition, learning=learning)
+        size = footprint(self.network, x, c_noise, condition, learning=learning)
         there = torch.cuda.get_device_properties(self.device).total_memory if self.device.type == "cuda" else None
         what = f"{len(x)} × {tuple(x.shape[1:])} in the network{' with its gradients' if learning else ''}"
         room(size, what, there)
@@ -280,7 +284,7 @@ def batched(denoisers: Sequence[Denoiser], x_t: Tensor, t: Tensor | float) -> li
     given = {name: torch.cat([d._expanded(name, batch, like) for d in members]) for name, like in samples.items()}
     now = first._at(t)
     several = first._at(t.repeat(copies)) if isinstance(t, Tensor) and t.ndim else now
-    out = first.network(*first._prepare(x_t.repeat(copies, *[1] * (x_t.ndim - 1)), several), given or None)
+    out = first._ask(*first._prepare(x_t.repeat(copies, *[1] * (x_t.ndim - 1)), several), given or None)
     for d in {id(d.counter): d for d in members}.values():
         d.counter.calls += sum(m.counter is d.counter for m in members)
     return [first._belief(part, x_t, now) for part in out.chunk(copies)]
