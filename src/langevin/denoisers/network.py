@@ -169,8 +169,11 @@ class NetworkDenoiser(Conditioned):
     def __call__(self, x_t: Tensor, t: Tensor | float) -> Distribution:
         now = self._at(t)
         x, c_noise = self._prepare(x_t, now)
+        given = self._given(len(x))
+        if x.numel() > self._free:
+            self._fits(x, c_noise, given)
         try:
-            out = self._ask(x, c_noise, self._given(len(x)))
+            out = self.network(x, c_noise, given)
         except TypeError as error:
             raise self._explained(error) from error
         self.counter.calls += 1
@@ -204,12 +207,6 @@ class NetworkDenoiser(Conditioned):
         if x.dtype is not self._first.dtype:
             x = x.to(self._first.dtype)
         return x, now.c_noise.expand(len(x))
-
-    def _ask(self, x: Tensor, c_noise: Tensor, given: Mapping[str, Tensor] | None) -> Any:
-        """The network's output for a batch, once it is known to fit into memory."""
-        if x.numel() > self._free:
-            self._fits(x, c_noise, given or {})
-        return self.network(x, c_noise, given)
 
     def _belief(self, out: Any, x_t: Tensor, now: TimeInputs) -> Distribution:
         """The belief of the network's output."""
@@ -248,7 +245,9 @@ class NetworkDenoiser(Conditioned):
         condition = {name: self._without_content(name, batch) for name in self.conditions()}
         self._fits(x, torch.empty(batch, device="meta"), condition, learning)
 
-    def _fits(self, x: Tensor, c_noise: Tensor, condition: Mapping[str, Tensor], learning: bool | None = None) -> None:
+    def _fits(
+        self, x: Tensor, c_noise: Tensor, condition: Mapping[str, Tensor] | None, learning: bool | None = None
+    ) -> None:
         """``check_memory`` of a batch at hand, once for a network and the largest batch."""
         if not getattr(self.network, "computes_only", False):
             return  # it may do more when it is called than compute, or keep tensors that are not its parameters
@@ -257,7 +256,7 @@ class NetworkDenoiser(Conditioned):
         known = _FITS.setdefault(self.network, {})
         if x.numel() <= known.get(learning, 0):
             return
-        size = footprint(self.network, x, c_noise, condition, learning=learning)
+        size = footprint(self.network, x, c_noise, condition or {}, learning=learning)
         there = torch.cuda.get_device_properties(self.device).total_memory if self.device.type == "cuda" else None
         what = f"{len(x)} × {tuple(x.shape[1:])} in the network{' with its gradients' if learning else ''}"
         room(size, what, there)
@@ -284,7 +283,10 @@ def batched(denoisers: Sequence[Denoiser], x_t: Tensor, t: Tensor | float) -> li
     given = {name: torch.cat([d._expanded(name, batch, like) for d in members]) for name, like in samples.items()}
     now = first._at(t)
     several = first._at(t.repeat(copies)) if isinstance(t, Tensor) and t.ndim else now
-    out = first._ask(*first._prepare(x_t.repeat(copies, *[1] * (x_t.ndim - 1)), several), given or None)
+    x, c_noise = first._prepare(x_t.repeat(copies, *[1] * (x_t.ndim - 1)), several)
+    if x.numel() > first._free:
+        first._fits(x, c_noise, given)
+    out = first.network(x, c_noise, given or None)
     for d in {id(d.counter): d for d in members}.values():
         d.counter.calls += sum(m.counter is d.counter for m in members)
     return [first._belief(part, x_t, now) for part in out.chunk(copies)]
