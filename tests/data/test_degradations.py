@@ -199,6 +199,61 @@ def test_jpeg_is_that_of_pillow(channels: int) -> None:
         damaged("jpeg=30", images(channels=4))
 
 
+def test_uncrop_shows_what_a_box_of_that_share_would_hide() -> None:
+    x = images(500, 1, 5, 6).abs() + 0.1
+    made, hidden = damaged("uncrop=0.4", x), damaged("box=0.4", x)
+    assert torch.equal(made["mask"], 1 - hidden["mask"])
+    assert torch.equal(made["image"], x * made["mask"])
+
+
+# --- ranges and alternatives ---
+
+
+def test_a_range_draws_each_example_its_own_number() -> None:
+    x = torch.zeros(4000, 1, 16, 16, dtype=torch.float64)
+    std = damaged("noise=0.1..0.3", x)["image"].flatten(1).std(1)
+    # The std of 256 normal numbers has relative error 1/√512; five of them beyond the ends hold all but a few in 10⁶.
+    assert (std > 0.1 * (1 - 5 / math.sqrt(512))).all()
+    assert (std < 0.3 * (1 + 5 / math.sqrt(512))).all()
+    # A uniform law on [a, b] has mean (a + b)/2 and variance (b − a)²/12; the noise of the estimate adds E σ²/512.
+    spread = math.sqrt(0.2**2 / 12 + (0.2**2 + 0.2**2 / 12) / 512)
+    assert abs(float(std.mean()) - 0.2) <= 5 * spread / math.sqrt(4000)
+    assert float(std.std()) == pytest.approx(spread, rel=5 / math.sqrt(2 * 4000))
+
+
+def test_a_range_of_whole_numbers_has_both_ends() -> None:
+    x = images(64, 3, 8, 8)
+    found = damaged("jpeg=5..7", x)["image"]
+    each = torch.stack([damaged(f"jpeg={q}", x)["image"] for q in (5, 6, 7)])
+    same = (each == found).flatten(2).all(2)  # (qualities, pictures)
+    assert same.any(0).all()
+    assert same.any(1).all()
+
+
+def test_alternatives_are_drawn_equally_and_done_as_alone() -> None:
+    x = images(3000, 3, 8, 8)
+    made = damaged("grey|uncrop=0.5|blur=1", x)
+    assert made["image"].shape == x.shape
+    assert made["mask"].shape == (3000, 1, 8, 8)
+    grey = (damaged("grey", x)["image"].expand_as(x) == made["image"]).flatten(1).all(1)
+    alone = damaged("uncrop=0.5", x)
+    uncropped = (alone["image"] == made["image"]).flatten(1).all(1)
+    blurred = (damaged("blur=1", x)["image"] == made["image"]).flatten(1).all(1)
+    assert (grey.int() + uncropped.int() + blurred.int() == 1).all()
+    assert torch.equal(made["mask"][uncropped], alone["mask"][uncropped])
+    assert (made["mask"][~uncropped] == 1).all()
+    for share in (grey, uncropped, blurred):  # each a Bernoulli mean of p = ⅓
+        assert abs(float(share.double().mean()) - 1 / 3) <= 5 * math.sqrt(2 / 9 / 3000)
+    some = torch.tensor([5, 17, 2])
+    again = Degradation.parse("grey|uncrop=0.5|blur=1")(x[some], Noise(0, 3000).rows(some))
+    assert all(torch.equal(again[name], made[name][some]) for name in made)
+
+
+def test_greys_alone_stay_of_one_channel() -> None:
+    assert Degradation.parse("grey|grey,noise=0.1").shapes((3, 8, 8)) == {"image": (1, 8, 8)}
+    assert Degradation.parse("grey|jpeg=5").shapes((3, 8, 8)) == {"image": (3, 8, 8)}
+
+
 # --- one after the other; text ---
 
 
@@ -220,6 +275,8 @@ def test_steps_follow_each_other() -> None:
         "noise=0.12345678901234567",
         "box=0.5,blur=2.5,jpeg=75",
         "noise=1e-09",
+        "noise=0..0.2,uncrop=0.5",
+        "grey|uncrop=0.5|jpeg=5..30",
     ],
 )
 def test_text_round_trip(text: str) -> None:
@@ -237,7 +294,7 @@ def test_text_round_trip(text: str) -> None:
         ("blurr=2", r"unknown degradation 'blurr'.*blur"),
         ("noise", r"noise needs a number"),
         ("noise=", r"noise needs a number"),
-        ("noise=much", r"noise takes a number, got 'much'"),
+        ("noise=much", r"noise takes a number or a range such as 1..2, got 'much'"),
         ("noise=-1", r"noise must be a number in \[0, 10\], got -1"),
         ("noise=nan", r"noise must be a number in \[0, 10\], got nan"),
         ("noise=inf", r"noise must be a number in \[0, 10\], got inf"),
@@ -248,6 +305,15 @@ def test_text_round_trip(text: str) -> None:
         ("jpeg=0", r"jpeg must be an integer in \[1, 100\], got 0"),
         ("grey=1", r"grey takes no number, got '1'"),
         ("box=0.5,box=0.5", r"box.*once"),
+        ("box=0.5,uncrop=0.5", r"box or uncrop can be given once"),
+        ("noise=0.2..0.1", r"noise takes a range from low to high, got 0.2..0.1"),
+        ("noise=0.1..", r"noise takes a number or a range such as 1..2, got '0.1..'"),
+        ("noise=..0.1..0.2", r"noise takes a number or a range such as 1..2, got '..0.1..0.2'"),
+        ("noise=0..11", r"noise must be a number in \[0, 10\], got 11"),
+        ("jpeg=5.5..9", r"jpeg must be an integer in \[1, 100\], got 5.5"),
+        ("blur=1..2", r"blur takes one number for all pictures, got 1..2"),
+        ("resize=4..6", r"resize takes one number for all pictures, got 4..6"),
+        ("noise=1|", "unknown degradation ''"),
     ],
 )
 def test_bad_text_is_refused(text: str, reason: str) -> None:
@@ -257,6 +323,9 @@ def test_bad_text_is_refused(text: str, reason: str) -> None:
 
 
 def test_bad_use_is_refused() -> None:
+    sizes = r"gives pictures of \(8, 8\) and of \(4, 4\) pixels; alternatives must give one size"
+    with pytest.raises(UserError, match=sizes):
+        data.load("digits", degrade="noise=1|resize=4")
     for name, degrade in (("moons", "noise=1"), ("words", "noise=1"), ("digits-17", "noise=1"), ("digits", "grey")):
         with pytest.raises(UserError, match="degrad"):
             data.load(name, degrade=degrade)
@@ -281,7 +350,7 @@ DAMAGE = "box=0.5,noise=0.2"
 
 
 def test_every_degradation_is_tried_here() -> None:
-    assert set(DEGRADATIONS) == {"resize", "grey", "blur", "noise", "box", "jpeg"}
+    assert set(DEGRADATIONS) == {"resize", "grey", "blur", "noise", "box", "uncrop", "jpeg"}
 
 
 @pytest.mark.parametrize(
@@ -291,6 +360,7 @@ def test_every_degradation_is_tried_here() -> None:
         ("noise=0.1", {"image": (1, 8, 8)}),
         ("box=0.5", {"image": (1, 8, 8), "mask": (1, 8, 8)}),
         ("box=0.5,resize=2", {"image": (1, 2, 2), "mask": (1, 8, 8)}),
+        ("noise=0.1|uncrop=0.5", {"image": (1, 8, 8), "mask": (1, 8, 8)}),
     ],
 )
 def test_the_description_has_the_shapes_of_what_is_made(degrade: str, shapes: dict) -> None:

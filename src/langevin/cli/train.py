@@ -40,7 +40,8 @@ class DataOptions:
     """At most this many examples of each split, a fixed random choice."""
     degrade: Name = None
     """Train a model that restores images from this damage; it is told the damaged one as the condition image.
-    resize=16, grey, blur=1.5, noise=0.1, box=0.4 or jpeg=10, or several with commas between them."""
+    resize=16, grey, blur=1.5, noise=0.1, box=0.4, uncrop=0.5 or jpeg=10, several with commas between them, alternatives
+    with bars; a number may be a range, as noise=0..0.2."""
     text_encoder: Name = None
     """Encode the captions once by this frozen text encoder of transformers, a directory or owner/name or
     owner/name@revision of the Hub; the model is told its features as the condition sequence."""

@@ -52,6 +52,10 @@ class Stream(int, Enum):
     """Which samples of training are shown without noise."""
     DEGRADED = "shared", 2**43
     """What is random in the i-th step of a degradation."""
+    DEGRADED_STRENGTH = "shared", 2**43 + 2**41
+    """Each example's number of a step that is given a range."""
+    DEGRADED_WAY = "shared", 2**43 + 2**42
+    """Which of several degradations an example gets."""
 
     POSE = "brain", 0
     GLYPH = "glyphs", 0
