@@ -341,6 +341,12 @@ replay text.txt --out o
 replay photos --out o
 replay photos/0.png --out text.txt
 replay photos/0.png --alone maybe
+cascade
+cascade MODEL --out o
+cascade MODEL MODEL --out o
+cascade MODEL nowhere --out o
+cascade MODEL photos --out o
+cascade MODEL MODEL --out text.txt
 publish more
 publish nowhere --to me/x --out o
 publish run --to digits --out o

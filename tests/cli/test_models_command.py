@@ -93,6 +93,7 @@ def test_a_changed_file_is_named(shelf: Path, langevin: Run) -> None:
 OF_A_MODEL = [
     "anomaly in.png --model",
     "calibrate",
+    "cascade NAME other --out out",
     "compare",
     "compress in.png --out out --model",
     "disco NAME encoder cat --out out",

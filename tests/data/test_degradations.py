@@ -1,4 +1,7 @@
-"""Each degradation against an independent closed form, and as a function of (seed, index, draw) alone."""
+"""Each degradation against an independent closed form, and as a function of (seed, index, draw) alone.
+
+It is one file, of more than 400 lines, since it has every degradation once and what they share.
+"""
 
 import io
 import math

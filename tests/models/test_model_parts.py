@@ -84,6 +84,40 @@ def test_a_cascade_is_its_stages_one_after_the_other() -> None:
     assert model.conditions() == ("label",)
 
 
+def test_guidance_of_a_cascade_is_of_every_stage_that_is_told() -> None:
+    """Each stage guided by itself, one after the other, on the same noise; a stage without the label stays as it is."""
+    info = DataInfo("small", (1, 4, 4), classes=DIGITS.info.classes)
+    first = denoiser(info, {"label": 10}, 4)
+    label, noise = torch.arange(5), Noise(4, 5)
+    later = noise.fold_in(Stream.STAGE + 1)
+    cfg = lambda model: guidance.classifier_free(model, label=label, guidance_scale=3.0)
+    draw = lambda model, noise: langevin.sample(model, samplers.DDIM(), steps=3, noise=noise)
+    for told in ({"label": 10, "image": 1}, {"image": 1}):
+        second = denoiser(DIGITS.info, told)
+        small = draw(cfg(first), noise)
+        lead = cfg(second.given(image=small)) if "label" in told else second.given(image=small)
+        truth = draw(lead, later)
+        found = draw(cfg(Cascade((first, second))), noise)
+        torch.testing.assert_close(found, truth, rtol=0, atol=0)
+        bound = guidance.classifier_free(Cascade((first, second)).given(label=label), guidance_scale=3.0)
+        torch.testing.assert_close(draw(bound, noise), truth, rtol=0, atol=0)
+        assert not torch.allclose(draw(Cascade((first, second)).given(label=label), noise), truth)
+    drawn = generate(cascade(), Recipe(steps=3, guidance_scale=3.0), 4)
+    assert (drawn.evaluations, drawn.x.shape) == (12, (4, 1, 8, 8))  # two a step, three steps, two stages
+    with pytest.raises(UserError, match="condition must be given, such as label=3"):
+        guidance.classifier_free(cascade(), guidance_scale=3.0)
+    with pytest.raises(UserError, match="condition 'caption' is not one this model takes"):
+        guidance.classifier_free(cascade(), caption=label, guidance_scale=3.0)
+
+
+def test_the_picture_of_a_cascade_guides_its_first_stage_alone() -> None:
+    model = Cascade((denoiser(DIGITS.info, {"image": 1}), denoiser(DIGITS.info, {"image": 1})))
+    image = torch.full((1, 4, 4), 0.5)
+    guided = guidance.classifier_free(model, image=image, guidance_scale=2.0)
+    assert guided.stages[1] is model.stages[1]
+    assert langevin.sample(guided, samplers.DDIM(), n=2, steps=2).shape == (2, 1, 8, 8)
+
+
 def test_a_start_is_of_the_first_stage() -> None:
     model = Cascade((denoiser(DIGITS.info, {}), denoiser(DIGITS.info, {"image": 1})))
     start = torch.zeros(3, 1, 8, 8)

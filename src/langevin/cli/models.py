@@ -169,7 +169,7 @@ def _add(options: Options) -> None:
         "" if options.notes is None else files.read(options.notes).decode(),
         options.licence,
         files.read_json(evaluation) if evaluation.is_file() else None,
-        {part: command(part, one, options.to) for part, one in ship.parts_of(model).items() if _told(one)},
+        commands(model, options.to),
         {part: files.read(log).decode() for part, log in logs.items() if log.is_file()},
         float(files.read_json(clock).get(SECONDS, 0)) if clock.is_file() else None,
     )
@@ -209,6 +209,19 @@ def _told(model: Any) -> bool:
     config = model.config.get("config")
     known = model.data is not None and "source" in model.data.source
     return known and isinstance(config, Mapping) and not (config.get("start") or {}).get("model")
+
+
+def commands(model: Any, name: str) -> dict[str, str]:
+    """The command lines that train a model again, by part; of a cascade also the one that puts it together."""
+    from ..models import Cascade
+    from ..tasks import ship
+
+    parts = ship.parts_of(model)
+    made = {part: command(part, one, name) for part, one in parts.items() if _told(one)}
+    if made and isinstance(model, Cascade):
+        words = [*(f"runs/{name}/{part}" for part in parts), "--out", f"runs/{name}/cascade"]
+        made["cascade"] = shlex.join(["langevin", "cascade", *words])
+    return made
 
 
 def command(part: str, model: Any, name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, runtime_checkable
@@ -130,6 +130,11 @@ class Denoiser(ABC, Generic[P]):
     def stages(self) -> tuple[Denoiser, ...]:
         """The denoisers that are sampled one after the other, each told what the one before made: this one alone."""
         return (self,)
+
+    def with_stages(self, stages: Sequence[Denoiser]) -> Denoiser:
+        """The same with others in the place of its stages."""
+        (alone,) = stages
+        return alone
 
     @property
     def output(self) -> Any:

@@ -13,6 +13,8 @@ from .interval import interval as within
 from .pooling import LinearPooling, check_scale
 from .rescale import Rescaled, check_share
 
+NONE = "condition must be given, such as label=3: guidance is between a model with and without it, got none"
+
 
 def sides(
     denoiser: Denoiser,
@@ -30,9 +32,7 @@ def sides(
     check_is_denoiser(denoiser)
     bound = {} if condition or named else dict(denoiser.condition)
     if not condition and not named and not bound:
-        raise UserError(
-            "condition must be given, such as label=3: guidance is between a model with and without it, got none"
-        )
+        raise UserError(NONE)
     if negative is not None and (not isinstance(negative, Mapping) or not negative):
         raise UserError(f"negative must be a condition such as {{'label': 3}}, got {shown(negative)}")
     if "scale" in named and "scale" not in denoiser.conditions():
@@ -67,7 +67,8 @@ def classifier_free(
 
     .. math:: \hat x_0' = \hat x_{0,u} + w\,(\hat x_{0,c} - \hat x_{0,u})
 
-    of the means, or of the logits of tokens; one call of a network for both. At w = 1 it is the belief under the
+    of the means, or of the logits of tokens; one call of a network for both. Of a cascade every stage is guided that
+    takes the condition. At w = 1 it is the belief under the
     condition, whole. At w > 1 it does not sample :math:`p(x)\, p(y | x)^w` (docs/guidance.md).
 
     Args:
@@ -82,6 +83,17 @@ def classifier_free(
     """
     scale = check_scale(guidance_scale=guidance_scale)
     check_share(rescale=rescale)
+    if len(check_is_denoiser(denoiser).stages) > 1:
+        told = {**(condition or {}), **named}
+        if not told and not any(stage.condition for stage in denoiser.stages):
+            raise UserError(NONE)
+        how: dict[str, Any] = {"guidance_scale": scale, "interval": interval, "rescale": rescale}
+        return denoiser.with_stages(
+            [
+                _stage(stage, bound, told, negative or {}, how)
+                for stage, bound in zip(denoiser.stages, denoiser.given(told).stages, strict=True)
+            ]
+        )
     other, conditional, names = sides(denoiser, condition, named, negative)
     if interval is not None:
         check_interval(interval)
@@ -97,3 +109,12 @@ def classifier_free(
     elif scale:
         guided = LinearPooling(parts, weights, names=names)
     return guided if interval is None else within(conditional, guided, interval)
+
+
+def _stage(
+    stage: Denoiser, bound: Denoiser, told: Mapping[str, Any], negative: Mapping[str, Any], how: Mapping[str, Any]
+) -> Denoiser:
+    """A stage of a cascade, guided by what the cascade is told, as far as this stage is told it."""
+    mine = {name: value for name, value in told.items() if name in bound.condition}
+    less = {name: value for name, value in negative.items() if name in stage.conditions()}
+    return classifier_free(stage, mine, negative=less or None, **how) if mine or bound.condition else stage

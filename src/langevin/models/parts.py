@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -110,10 +110,12 @@ def with_denoiser(model: Any, denoiser: NetworkDenoiser) -> Any:
 class Cascade(Denoiser):
     """Denoisers of which each is told, as the condition ``image``, what the one before it made (arXiv:2106.15282).
 
-    ``langevin.sample`` runs them one after the other, each with noise of its own. It has no belief as a whole.
+    ``langevin.sample`` runs them one after the other, each with noise of its own. It has no belief as a whole, so that
+    guidance is of each of them: ``guidance.classifier_free`` leads every stage that takes the condition.
 
     Args:
-        models: at least two; all but the first take the condition ``image``.
+        models: at least two, networks or what is made of them; all but the first take the condition ``image``. A
+            model directory holds cascades of networks.
     """
 
     models: tuple[Any, ...]
@@ -121,7 +123,8 @@ class Cascade(Denoiser):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "models", tuple(self.models))
-        if len(self.models) < 2 or not all(isinstance(stage, NetworkDenoiser) for stage in self.models):
+        fits = lambda stage: isinstance(stage, Denoiser) and stage.trained and stage.autoencoder is None
+        if len(self.models) < 2 or not all(fits(stage) and len(stage.stages) == 1 for stage in self.models):
             kinds = ", ".join(type(stage).__name__ for stage in self.models)
             raise UserError(f"models must be two denoisers of networks or more, got {len(self.models)} ({kinds})")
         for i, stage in enumerate(self.stages[1:], 1):
@@ -193,6 +196,9 @@ class Cascade(Denoiser):
 
     def conditions(self) -> tuple[str, ...]:
         return tuple(self.condition_sizes)
+
+    def with_stages(self, stages: Sequence[Denoiser]) -> Cascade:
+        return replace(self, models=tuple(stages))
 
     def _bind(self, condition: dict[str, Any]) -> Cascade:
         def told(i: int, stage: Any) -> Any:
