@@ -12,6 +12,7 @@ import torch
 import langevin
 from conditioned import conditions, untrained
 from langevin import UserError, models
+from langevin.adapters.card import card
 from langevin.denoisers import NetworkDenoiser
 from langevin.generate import Recipe
 from langevin.storage import files
@@ -110,6 +111,27 @@ def test_what_a_directory_holds() -> None:
     for words in (*said, "langevin train noise", "stored in float16"):
         assert words in card
     assert json.loads(held["recipe.json"])["commands"] == {"": "langevin train noise"}
+
+
+def about_of(kind: str, conditions: list[str], shape: list[int]) -> dict[str, Any]:
+    told = {"network": {"name": "unet"}, "parameters": 10, "shape": shape, "conditions": conditions, "data": {}}
+    return told | ({} if kind == "denoiser" else {"kind": kind})
+
+
+def test_the_card_shows_how_a_model_of_its_kind_is_used() -> None:
+    said = card(about_of("contrastive-encoder", [], [3, 8, 8]), name="towers", licence="mit")
+    assert 'encoder = langevin.load("towers")' in said
+    assert "x: (N, 3, 8, 8)" in said
+    assert "Pipeline" not in said
+    assert "pipeline_tag: zero-shot-image-classification" in said
+    said = card(about_of("denoiser", ["caption"], [3, 8, 8]), name="words", licence="mit", prompt="a red 'Q'")
+    assert """images = pipe("a red 'Q'", num_inference_steps=10, guidance_scale=2.0, seed=0).images""" in said
+    assert "pipeline_tag: text-to-image" in said
+    small, large = about_of("denoiser", ["caption"], [3, 8, 8]), about_of("denoiser", ["image"], [3, 16, 16])
+    said = card({"kind": "cascade", "stage-0": small, "stage-1": large}, name="both", licence="mit", prompt="a Q")
+    assert "| shape of a sample | 3 × 16 × 16 |" in said
+    assert "pipe('a Q', " in said
+    assert "pipeline_tag: text-to-image" in said
 
 
 def vars_of(model: NetworkDenoiser) -> dict[str, Any]:

@@ -26,6 +26,7 @@ def card(
     title: str = "",
     notes: str = "",
     sections: Mapping[str, str] | None = None,
+    prompt: str = "",
 ) -> str:
     """The README.md of a model: YAML that the Hub reads, and sections that people do.
 
@@ -38,12 +39,19 @@ def card(
         title: what the model does, a line.
         notes: Markdown that stands under the figures.
         sections: Markdown by title, before the limits.
+        prompt: a caption for the lines that show how the model is used, if it takes captions.
     """
-    part = about if "network" in about else next(v for v in about.values() if isinstance(v, Mapping) and "network" in v)
-    data, conditions = part.get("data") or {}, part.get("conditions") or []
+    parts = [about] if "network" in about else [v for v in about.values() if isinstance(v, Mapping) and "network" in v]
+    # Of a cascade the last stage says what is drawn, the first what it is drawn from; a latent's denoiser says both.
+    part = parts[-1] if about.get("kind") == "cascade" else parts[0]
+    data, conditions = part.get("data") or {}, parts[0].get("conditions") or []
     image = len(part.get("shape") or []) == 3 and data.get("tokens") is None
     source = str((data.get("source") or {}).get("source", ""))
-    task = next((TASKS[c] for c in conditions if c in TASKS), "unconditional-image-generation")
+    kind = str(about.get("kind", "denoiser"))
+    drawn = next((TASKS[c] for c in conditions if c in TASKS), "unconditional-image-generation")
+    task = {"contrastive-encoder": "zero-shot-image-classification", "classifier": "image-classification"}.get(
+        kind, drawn
+    )
     front: dict[str, Any] = {
         "library_name": "langevin",
         **({"license": licence} if licence else {}),
@@ -57,11 +65,9 @@ def card(
         "---",
         f"# {name}",
         *([title] if title else []),
-        f"A {_kind(about)} of {data.get('name', 'own data')}, made with [langevin]({HOME}) {__version__}.",
+        f"A {_kind(kind)} of {data.get('name', 'own data')}, made with [langevin]({HOME}) {__version__}.",
         *([f"![Samples of this model]({picture})"] if picture else []),
-        "## Use\n\n```python\nimport langevin\n\n"
-        f'pipe = langevin.Pipeline.from_pretrained("{name}")\nimages = pipe(num_inference_steps=10, seed=0).images\n\n'
-        f'model = langevin.load("{name}")  # for any sampler, guidance and measure of the library\n```',
+        f"## Use\n\n```python\nimport langevin\n\n{_use(kind, name, part, conditions, prompt)}\n```",
         "## What it is\n\n" + _table(_rows(part, conditions)),
         "## Data\n\n" + _data(data, source),
         "## Figures\n\n" + (_figures(evaluation) if evaluation or not notes else ""),
@@ -73,8 +79,28 @@ def card(
     return "\n\n".join(lines).replace("---\n\nlibrary", "---\nlibrary").replace("\n\n---\n\n#", "\n---\n\n#") + "\n"
 
 
-def _kind(about: Mapping[str, Any]) -> str:
-    kind = str(about.get("kind", "denoiser"))
+def _use(kind: str, name: str, part: Mapping[str, Any], conditions: Any, prompt: str) -> str:
+    """The lines of Python that use a model."""
+    if kind == "contrastive-encoder":
+        shape = ", ".join(map(str, part.get("shape") or []))
+        return (
+            f'encoder = langevin.load("{name}")\n'
+            f'scores = encoder.logits(x, ["a cat", "a house"])  # x: (N, {shape}); scores: (N, 2)'
+        )
+    if kind in ("classifier", "codec"):
+        return f'{kind} = langevin.load("{name}")'
+    told = f"{prompt!r}, " if "caption" in conditions and prompt else ""
+    scale = "guidance_scale=2.0, " if told else ""
+    told += "image=picture, " if "image" in conditions else ""
+    about = "# picture: a tensor (C, H, W) in the range of the data\n" if "image" in conditions else ""
+    return (
+        f'pipe = langevin.Pipeline.from_pretrained("{name}")\n{about}'
+        f"images = pipe({told}num_inference_steps=10, {scale}seed=0).images\n\n"
+        f'model = langevin.load("{name}")  # for any sampler, guidance and measure of the library'
+    )
+
+
+def _kind(kind: str) -> str:
     return {"denoiser": "diffusion model", "latent": "latent diffusion model"}.get(kind, kind.replace("-", " "))
 
 

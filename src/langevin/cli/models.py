@@ -163,6 +163,8 @@ def _add(options: Options) -> None:
     evaluation = run / "evaluation.json"
     logs = {part: run / part / "metrics.csv" for part in ("", *ship.parts_of(model))}
     clock = run / CLOCK  # of parts, the run's own
+    sampled = isinstance(model, Denoiser)
+    given, texts = _given(options, model) if sampled else ({}, [])
     story = ship.Story(
         options.title,
         options.figure,
@@ -172,9 +174,8 @@ def _add(options: Options) -> None:
         commands(model, options.to),
         {part: files.read(log).decode() for part, log in logs.items() if log.is_file()},
         float(files.read_json(clock).get(SECONDS, 0)) if clock.is_file() else None,
+        next(iter(texts), ""),
     )
-    sampled = isinstance(model, Denoiser)
-    given, texts = _given(options, model) if sampled else ({}, [])
     held = ship.ship(
         model,
         options.to,

@@ -54,6 +54,7 @@ class Story:
         commands: the command line that trains it, by part; of a model of one part under ``""``.
         logs: ``metrics.csv`` of its training, in the same way; of a run that left parts, its own under ``""``.
         seconds: of its training, where the model does not say them.
+        prompt: a caption for the lines of the card that show its use.
     """
 
     title: str
@@ -64,6 +65,7 @@ class Story:
     commands: Mapping[str, str] = field(default_factory=dict)
     logs: Mapping[str, str] = field(default_factory=dict)
     seconds: float | None = None
+    prompt: str = ""
 
 
 def ship(
@@ -125,6 +127,7 @@ def ship(
         picture=PICTURE if PICTURE in held else None,
         notes="\n\n".join(part for part in (f"**{story.figure}**" * bool(story.figure), story.notes) if part),
         sections={"How it was made": _made(story, trained, stored)},
+        prompt=story.prompt,
     ).encode()
     index = shipped.index(
         title=story.title,
