@@ -33,13 +33,13 @@ from record import show
 
 COUNT = 60_000
 """Renderings it learns from: those to train on, and as many as are missing from behind the held-out ones."""
-EPOCHS, BATCH = 10, 128
+EPOCHS, BATCH = 6, 128
 READ = ("character", "colour", "background", "size", "place")
 """What is read, by the names of ``Split.attributes``."""
 
 
 class Reader(nn.Module):
-    """Convolutions and halvings down to 4×4, then numbers: logits of characters and colours, and where the ink is.
+    """Convolutions at 16×16 and 8×8, then numbers: logits of characters and colours, and where the ink is.
 
     ``(B, 3, S, S)`` in [-1, 1] to character (36), colour (8), background (8), and extent, across, down (3) as shares of
     the side.
@@ -47,11 +47,12 @@ class Reader(nn.Module):
 
     def __init__(self, side: int) -> None:
         super().__init__()
-        widths = [3, 32, 64, 128, 128, 128][: (side // 4).bit_length()]
-        self.down = nn.Sequential(*[
+        fold = side // 16  # blocks of pixels become channels, without loss
+        widths = [3 * fold**2, 48, 96]
+        self.down = nn.Sequential(nn.PixelUnshuffle(fold), *[
             nn.Sequential(
                 nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU(),
-                nn.Conv2d(b, b, 3, padding=1, groups=8), nn.BatchNorm2d(b), nn.ReLU(),
+                nn.Conv2d(b, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU(),
                 nn.MaxPool2d(2),
             )
             for a, b in pairwise(widths)
@@ -112,7 +113,12 @@ def scale(x: Tensor) -> Tensor:
 @functools.cache
 def reader(side: int = 32) -> Reader:
     """The reader of pictures of a side, trained if it is not in the cache."""
-    words = digest(FACES), *map(inspect.getsource, (Reader, loss, reader)), Path(glyphs.__file__).read_text(), str(side)
+    words = (
+        digest(FACES),
+        *(inspect.getsource(one) for one in (Reader, loss, reader)),
+        Path(glyphs.__file__).read_text(),
+        str(side),
+    )
     key = hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
     path = cache() / "judges" / f"glyphs-{side}-{key}.safetensors"
     made = Reader(side)
