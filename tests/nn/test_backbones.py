@@ -492,6 +492,34 @@ def test_default_sizes():
     assert 2.5e6 < photos < 2.8e6
 
 
+def test_patches_are_channels_of_a_smaller_network():
+    """With ``patch`` p the network is that of the folded picture, which has p² times the channels, and unfolds it."""
+    options = {"width": 16, "multipliers": (1, 2), "blocks": 1, "attention": (4,)}
+    torch.manual_seed(0)
+    folded = UNet(3, size=(16, 16), patch=2, conditions={"image": 1}, **options)
+    assert folded.config["patch"] == 2
+    assert "patch" not in UNet(3, size=(8, 8), **options).config  # as models of before have it
+    plain = UNet(12 + 8, 12, size=(8, 8), **options)  # the picture and the plane that says it is there, folded too
+    for p in folded.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    plain.load_state_dict(folded.state_dict())
+    x, t, y = torch.randn(2, 3, 16, 24), torch.tensor([0.1, 0.9]), torch.randn(2, 1, 16, 24)
+    fold = lambda z: F.pixel_unshuffle(z, 2)
+    given = torch.cat([x, y, torch.ones_like(y)], 1)
+    truth = F.pixel_shuffle(plain(fold(given), t), 2)
+    torch.testing.assert_close(folded(x, t, {"image": y}), truth, rtol=0, atol=0)
+    again = create_network(folded.config)
+    again.load_state_dict(folded.state_dict())
+    torch.testing.assert_close(again(x, t, {"image": y}), truth, rtol=0, atol=0)
+    with pytest.raises(UserError, match=r"image 16x18 cannot be cut into patches of 2 and halved once: .* by 4"):
+        folded(torch.randn(1, 3, 16, 18), t[:1])
+    with pytest.raises(UserError, match=r"attention must name sizes of the levels, \[8, 4\], got \(16,\)"):
+        UNet(3, size=(16, 16), patch=2, **{**options, "attention": (16,)})
+    for patch in (0, -1, 1.5, True):
+        with pytest.raises(UserError, match="patch must be an integer"):
+            UNet(3, size=(16, 16), patch=patch, **options)
+
+
 def test_fourier_features_of_the_input():
     """The option is kept in the configuration; one level moves the first layer by more than x itself could."""
     network = create_network({"name": "unet", "channels": 1, "size": [8, 8], "multipliers": [1, 2], "fourier": [2, 3]})

@@ -65,6 +65,7 @@ class Halving(Backbone):
 
     channels: int
     halvings: int
+    patch: int = 1
 
     def set_levels(
         self, channels: int, size: tuple[int, ...], levels: int, attention: tuple[int, ...]
@@ -76,7 +77,7 @@ class Halving(Backbone):
         """
         self.channels, self.halvings = channels, levels - 1
         self.check_shape((channels, *size))
-        sizes = [min(size) >> level for level in range(levels)]
+        sizes = [min(size) // self.patch >> level for level in range(levels)]
         if not set(attention) <= set(sizes):
             raise UserError(f"attention must name sizes of the levels, {sizes}, got {attention}")
         if self.conditioning.has_context and not attention:
@@ -85,7 +86,8 @@ class Halving(Backbone):
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         times = "halved once" if self.halvings == 1 else f"halved {self.halvings} times"
-        check_image(shape, self.channels, 2**self.halvings, times)
+        cut = "" if self.patch == 1 else f"cut into patches of {self.patch} and "
+        check_image(shape, self.channels, self.patch * 2**self.halvings, cut + times)
 
 
 @register(
@@ -112,6 +114,9 @@ class UNet(Halving):
         attention: sizes (of the shorter side) where a level has attention, once going down and once going up, in the
             middle of its blocks. Heads have at least 32 features.
         dropout: share of features dropped in a block while training.
+        patch: side of the squares of pixels that become channels before the first convolution and pixels behind the
+            last (simple diffusion, arXiv:2301.11093 §3.3): the full size is then that of the patches, a quarter of the
+            pixels for 2, which makes large images cheap.
         fourier: n of the waves sin 2ⁿπx, cos 2ⁿπx that are fed along with x (see ``waves``): 7, 8 for 8-bit images in
             the paper. They stand for levels of x itself: read the network with ``scale_input`` false.
         conditions, text, pictures, time_range: see :class:`~langevin.nn.conditioning.Conditioning`; tokens of a
@@ -131,6 +136,7 @@ class UNet(Halving):
         blocks: int | Sequence[int] = 2,
         attention: Sequence[int] = (4,),
         dropout: float = 0.0,
+        patch: int = 1,
         fourier: Sequence[int] = (),
         conditions: Mapping[str, int] = NONE,
         text: Mapping[str, Any] = NONE,
@@ -144,6 +150,7 @@ class UNet(Halving):
             raise UserError(f"blocks must be a number or one a level ({levels}), got {counts}")
         size = integers("size", size, 1, 2**14, range(2, 3))
         attention = integers("attention", attention, 1, 2**14, range(0, 11))
+        patch = integer("patch", patch, 1, 64)
         fourier = integers("fourier", fourier, 0, 16, range(0, 17))
         out = channels if out_channels is None else out_channels
         super().__init__(
@@ -155,6 +162,7 @@ class UNet(Halving):
             blocks=counts,
             attention=attention,
             dropout=fraction("dropout", dropout),
+            **({"patch": patch} if patch != 1 else {}),
             **({"fourier": fourier} if fourier else {}),
             conditions=check_sizes(conditions, self.takes, pictures),
             pictures=pictures,
@@ -163,6 +171,7 @@ class UNet(Halving):
         )
         embedding = max(128, 4 * width)
         self.conditioning = Conditioning(embedding, conditions, time_range, text=text, pictures=pictures)
+        self.patch = patch
         sizes, context = self.set_levels(channels, size, levels, attention)
         wide = [width * m for m in multipliers]
 
@@ -172,18 +181,19 @@ class UNet(Halving):
 
         halvings = range(self.halvings)
         self.fourier = fourier
-        self.stem = conv(channels * (1 + 2 * len(fourier)) + self.conditioning.planes, wide[0])
+        given = channels * (1 + 2 * len(fourier)) + self.conditioning.planes
+        self.stem = conv(given * patch**2, wide[0])
         self.down = nn.ModuleList(stage(level) for level in halvings)
         self.shrink = nn.ModuleList(nn.Conv2d(wide[level], wide[level + 1], 2, stride=2) for level in halvings)
         self.middle = stage(self.halvings)
         self.grow = nn.ModuleList(conv(wide[level + 1], wide[level], 1) for level in halvings)
         self.up = nn.ModuleList(stage(level) for level in halvings)
-        self.norm, self.head = Norm(wide[0]), zero(conv(wide[0], out))
+        self.norm, self.head = Norm(wide[0]), zero(conv(wide[0], out * patch**2))
 
     def body(self, x: Tensor, embedding: Tensor, context: Context | None) -> Tensor:
         if self.fourier:
             x = torch.cat([waves(x[:, : self.channels], self.fourier), x[:, self.channels :]], 1)
-        h, skips = self.stem(x), []
+        h, skips = self.stem(F.pixel_unshuffle(x, self.patch)), []
         for stage, shrink in zip(self.down, self.shrink):
             h = stage(h, embedding, context)
             skips.append(h)
@@ -193,4 +203,4 @@ class UNet(Halving):
             # The 1x1 convolution runs before the enlargement: the same map at a quarter of the cost.
             h = skips.pop() + F.interpolate(grow(h), scale_factor=2.0, mode="nearest")
             h = stage(h, embedding, context)
-        return self.head(F.silu(self.norm(h)))
+        return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)
