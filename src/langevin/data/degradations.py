@@ -141,7 +141,7 @@ def _damaged(way: tuple[Part, ...], x: Tensor, noise: Noise) -> dict[str, Tensor
         if low < high:
             u = own.fold_in(Stream.DEGRADED_STRENGTH).uniform(())
             value = low + (u * (high - low + 1)).floor() if integer else low + u * (high - low)
-        made |= step(made, value, own)
+        made |= step(made, value.view(-1, 1, 1, 1), own)
     return made
 
 
@@ -150,7 +150,7 @@ Made = Mapping[str, Tensor]
 
 def _resize(made: Made, value: Tensor, noise: Noise) -> Made:
     """The shorter side becomes so many pixels (bicubic, averaged over what a pixel covers)."""
-    x, side = made["image"], float(value[0])
+    x, side = made["image"], float(value.flatten()[0])
     short = min(x.shape[2:])
     size = [max(1, round(n * side / short)) for n in x.shape[2:]]
     return {"image": F.interpolate(x, size, mode="bicubic", antialias=True).clamp(-1, 1)}
@@ -166,7 +166,7 @@ def _grey(made: Made, value: Tensor, noise: Noise) -> Made:
 
 def _blur(made: Made, value: Tensor, noise: Noise) -> Made:
     """A Gaussian blur of that standard deviation in pixels, edges reflected."""
-    x, std = made["image"], float(value[0])
+    x, std = made["image"], float(value.flatten()[0])
     reach = min(max(1, math.ceil(3 * std)), min(x.shape[2:]) - 1)
     at = torch.arange(-reach, reach + 1, dtype=x.dtype)
     kernel = torch.exp(-(at**2) / (2 * std**2))
@@ -179,13 +179,13 @@ def _blur(made: Made, value: Tensor, noise: Noise) -> Made:
 def _noise(made: Made, std: Tensor, noise: Noise) -> Made:
     """Normal noise of that standard deviation."""
     x = made["image"]
-    return {"image": x + std.to(x).view(-1, 1, 1, 1) * noise.normal(tuple(x.shape[1:])).to(x)}
+    return {"image": x + std.to(x) * noise.normal(tuple(x.shape[1:])).to(x)}
 
 
 def _window(x: Tensor, share: Tensor, noise: Noise) -> Tensor:
     """1 inside a rectangle somewhere, of that share of each side: ``(B, 1, H, W)``."""
     height, width = x.shape[2:]
-    tall, wide = ((share * side).round().clamp_min(1) for side in (height, width))
+    tall, wide = ((share.flatten() * side).round().clamp_min(1) for side in (height, width))
     u = noise.uniform((2,))
     top, left = (u[:, 0] * (height - tall + 1)).floor(), (u[:, 1] * (width - wide + 1)).floor()
     inside = lambda at, first, size: (at >= first[:, None]) & (at < (first + size)[:, None])
@@ -222,7 +222,9 @@ def _jpeg(made: Made, quality: Tensor, noise: Noise) -> Made:
         read = torch.from_numpy(np.array(Image.open(buffer)))
         return (read if read.ndim == 3 else read[:, :, None]).permute(2, 0, 1) / 127.5 - 1
 
-    return {"image": torch.stack([again(*both) for both in zip(made["image"], quality.tolist(), strict=True)])}
+    return {
+        "image": torch.stack([again(*both) for both in zip(made["image"], quality.flatten().tolist(), strict=True)])
+    }
 
 
 Step = Callable[[Made, Tensor, Noise], Made]
@@ -236,8 +238,8 @@ DEGRADATIONS: dict[str, tuple[Step, float, float, bool]] = {
     "uncrop": (_uncrop, 0.01, 1, False),
     "jpeg": (_jpeg, 1, 100, True),
 }
-"""A function of what is made, of each example's number ``(B,)`` and of noise; and the range of the number: lowest,
-highest, whether it is an integer."""
+"""A function of what is made, of each example's number ``(B, 1, 1, 1)`` and of noise; and the range of the number:
+lowest, highest, whether it is an integer."""
 
 PLAIN = ("grey",)
 """Those that take no number."""
