@@ -2,7 +2,7 @@
 
     langevin train digits --steps 1650 --objective.dropout label 1 --out runs/unlabelled
     python benchmarks/few_labels.py --model runs/unlabelled              # features: two minutes on a core
-    python benchmarks/few_labels.py --augment 50 200 1438                # synthetic pictures: a quarter of an hour
+    python benchmarks/few_labels.py --augment 50 200 1438                # synthetic pictures: an hour
 
 **Features.** The model has been told no label. Rows: logistic regression on the pixels, on the denoiser's features
 (``langevin.tasks.DiffusionFeatures``) at one noise level or several, and a small convolutional network that learns from
