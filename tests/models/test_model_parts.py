@@ -115,6 +115,10 @@ def test_the_picture_of_a_cascade_guides_its_first_stage_alone() -> None:
     image = torch.full((1, 4, 4), 0.5)
     guided = guidance.classifier_free(model, image=image, guidance_scale=2.0)
     assert guided.stages[1] is model.stages[1]
+    told = Cascade((model.models[0], denoiser(DIGITS.info, {"image": 1, "label": 10}))).given(image=image)
+    by_label = guidance.classifier_free(told, label=torch.arange(2), guidance_scale=2.0)
+    assert by_label.stages[0] is told.stages[0]  # it is told a picture, and leads by none
+    assert by_label.stages[1] is not told.stages[1]
     assert langevin.sample(guided, samplers.DDIM(), n=2, steps=2).shape == (2, 1, 8, 8)
 
 

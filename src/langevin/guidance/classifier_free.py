@@ -117,4 +117,5 @@ def _stage(
     """A stage of a cascade, guided by what the cascade is told, as far as this stage is told it."""
     mine = {name: value for name, value in told.items() if name in bound.condition}
     less = {name: value for name, value in negative.items() if name in stage.conditions()}
-    return classifier_free(stage, mine, negative=less or None, **how) if mine or bound.condition else stage
+    leads = mine if told else bound.condition  # what was bound before leads only where nothing is named
+    return classifier_free(stage, mine, negative=less or None, **how) if leads else stage
