@@ -142,7 +142,7 @@ def features(path: str, counts: list[int], repeats: int) -> None:
 
 
 def on_pixels(x: Tensor, label: Tensor) -> Callable[[Tensor], Tensor]:
-    """Logistic regression on the pixels as they are, the best of eight: standardised or not, C from 0.01 to 10."""
+    """Logistic regression on the pixels as they are, C = 1: on 8×8 digits better than standardised."""
     head = LogisticRegression(C=1.0, max_iter=2000).fit(x.flatten(1).numpy(), label.numpy())
     return lambda x: torch.from_numpy(head.predict(x.flatten(1).numpy()))
 
