@@ -13,9 +13,12 @@ from langevin.nn import DiT, UNet, encode_texts
 LENGTH = 40
 
 
-def captioned(kind: str = "dit", dtype: torch.dtype = torch.float64, size: float = 0.1, **more: int) -> NetworkDenoiser:
+def captioned(
+    kind: str = "dit", dtype: torch.dtype = torch.float64, size: float = 0.1, words: int = 1, **more: int
+) -> NetworkDenoiser:
     """Of pictures 3×8×8; ``size`` is that of the random numbers added to the weights, ``more`` are other conditions."""
-    settings = {"conditions": {"caption": LENGTH, **more}, "text": {"width": 16, "depth": 1, "heads": 2}}
+    text = {"width": 16, "depth": 1 + words, "heads": 2, "words": words}
+    settings = {"conditions": {"caption": LENGTH, **more}, "text": text}
     torch.manual_seed(0)
     network: torch.nn.Module
     if kind == "unet":

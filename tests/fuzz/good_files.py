@@ -82,7 +82,7 @@ def picture(kind: str, mode: str = "RGB", **how: object) -> bytes:
 
 
 SOLVER = {
-    "langevin": 3,
+    "langevin": 4,
     "kind": "learned-solver",
     "steps": 2,
     "process": processes.VP().to_dict(),

@@ -14,6 +14,8 @@ from langevin.nn.attention_control import controllable
 from langevin.nn.mlp import MLP
 
 CAPTIONS = {"conditions": {"caption": 12}, "text": {"width": 16, "depth": 1, "heads": 2}}
+WORDS = 4
+"""Of the caption that is asked for, with its end."""
 
 
 def network(kind: str, dtype: torch.dtype = torch.float64) -> torch.nn.Module:
@@ -55,11 +57,11 @@ def test_weights_that_are_given_back_change_nothing(kind):
 
     def control(layer, weights, own):
         seen[layer] = weights
-        assert weights.shape[-1] == own + 12
+        assert weights.shape[-1] == own + made.conditioning.text.sizes(12)
         assert (weights.sum(-1) - 1).abs().max() < 40 * torch.finfo(weights.dtype).eps  # a sum of at most 76 numbers
         assert not weights[1, :, :, own:].any(), "the second sample is told no caption"
-        assert not weights[0, :, :, own + 10 :].any(), "nine letters and the end"
-        assert weights[0, :, :, own : own + 10].all()
+        assert not weights[0, :, :, own + WORDS :].any(), "the words and the end"
+        assert weights[0, :, :, own : own + WORDS].all()
         return weights
 
     with controlled(made, control):

@@ -13,6 +13,7 @@ from torch import nn
 
 from langevin import UserError
 from langevin.nn import DiT, TextEncoder, decode_text, encode_text, encode_texts
+from langevin.nn.text import words_of
 
 TEXTS = ["a red circle", "", "\0 é", "ein grüner Kreis", "鳥が飛ぶ", "👩‍🚀 and 🜁", "e\u0301"]
 
@@ -51,7 +52,7 @@ def test_batches():
 
 def awake(dtype=torch.float64, **options):
     torch.manual_seed(0)
-    encoder = TextEncoder(**{"length": 24, "width": 16, "depth": 2, "heads": 4} | options)
+    encoder = TextEncoder(**{"length": 24, "width": 16, "depth": 2, "heads": 4, "words": 0} | options)
     for name, p in encoder.named_parameters():
         if "norm" in name or name.endswith("bias"):
             p.data += 0.2 * torch.randn_like(p)
@@ -119,6 +120,70 @@ def test_what_stands_in_an_absent_place_is_not_read():
     # LayerNorm is of sum of squares constant but for its affine, so a gradient may be small; absent it is zero.
     assert set(encoder.bytes.grad.abs().sum(1).nonzero()[:, 0].tolist()) == used
     assert set(encoder.places.grad.abs().sum(1).nonzero()[:, 0].tolist()) == {0, 1, 3, 4, 5, 6}
+
+
+WORDS = {
+    "": [""],
+    "a red cat": ["a", "red", "cat", ""],
+    "  a   red ": ["a", "red", ""],
+    "green letter Q, on 2": ["green", "letter", "Q,", "on", "2", ""],
+    "héllo Жук": ["héllo", "Жук", ""],
+    "红苹果 and 🍎": ["红", "苹", "果", "and", "🍎", ""],
+}
+"""Captions with what each of their features stands for, the end last."""
+
+
+@pytest.mark.parametrize("caption", WORDS)
+def test_words(caption):
+    encoder = TextEncoder(length=30, width=8, depth=1)
+    spans = encoder.spans(caption)
+    assert [caption.encode()[span.start : span.stop].decode() for span in spans] == WORDS[caption]
+    features, present = encoder(encode_texts([caption, None], 30))
+    assert features.shape == (2, encoder.sizes(30), 8)
+    assert present.tolist() == [[i < len(spans) for i in range(16)], [False] * 16]
+
+
+def test_no_more_words_than_there_is_room_for():
+    """Of any text; of bytes that are none, what is beyond is left out."""
+    letters = torch.randint(0, 5, (4000, 8), generator=torch.Generator().manual_seed(0)).tolist()
+    texts = ["".join(" aé苹🍎"[k] for k in row[: 1 + i % 8]) for i, row in enumerate(letters)]
+    for text in texts:
+        tokens = encode_text(text, len(text.encode()) + 1)
+        assert words_of(tokens[None])[0].sum() <= len(tokens) // 2 + 1
+    encoder = awake(words=1)
+    assert len(encoder.spans("a b c d")) == encoder.sizes(8) == 5
+    assert encoder(torch.full((1, 7), 255))[1].tolist() == [[True] * 4]
+
+
+@pytest.mark.parametrize("words", [1, 2])
+def test_words_by_hand(words):
+    """The first blocks on each word by itself, with the space before it; the others on the first bytes of words."""
+    encoder, caption = awake(depth=3, words=words), "a red 苹果, on blue"
+    parts = [range(0, 1), range(1, 5), range(6, 9), range(9, 13), range(13, 16), range(16, 21), range(21, 22)]
+    tokens = encode_text(caption, 24)
+    h = encoder.bytes[tokens.clamp_min(0)] + encoder.places
+    first = []
+    for part in parts:
+        own = torch.tensor(list(part))
+        alone = h[own][None]
+        for block in encoder.blocks[:words]:
+            alone = block(alone, torch.ones(1, 1, 1, len(own), dtype=torch.bool))
+        first.append(alone[0, int(tokens[own[0]] == 32)])
+    found = torch.stack(first)[None]
+    for block in encoder.blocks[words:]:
+        found = block(found, torch.ones(1, 1, 1, len(first), dtype=torch.bool))
+    features, present = encoder(tokens[None])
+    assert (features[present] - encoder.norm(found)[0]).abs().max() < 1e-13
+
+
+def test_padding_of_words_changes_nothing():
+    encoder = awake(words=1)
+    for text in ("a red circle", "", "é", "苹果"):
+        used = len(text.encode()) + 1
+        truth, there = encoder(encode_text(text, used)[None])
+        for length in range(used + 1, 25):
+            features, present = encoder(encode_text(text, length)[None])
+            assert (features[present] - truth[there]).abs().max() <= 1e-13
 
 
 def test_order_matters():
@@ -222,7 +287,7 @@ def test_frozen():
 def test_config_is_json_and_makes_the_same_encoder():
     encoder, tokens = awake(), encode_texts(TEXTS, 24)
     config = json.loads(json.dumps(encoder.config))
-    assert config == {"name": "text", "length": 24, "width": 16, "depth": 2, "heads": 4, "frozen": False}
+    assert config == {"name": "text", "length": 24, "width": 16, "depth": 2, "heads": 4, "words": 0, "frozen": False}
     del config["name"]
     again = TextEncoder(**config).double()
     again.load_state_dict(encoder.state_dict())
@@ -237,7 +302,7 @@ def test_types_of_tokens_and_features():
     with torch.autocast("cpu", torch.bfloat16):
         assert encoder(tokens)[0].isfinite().all()
     meta = TextEncoder(width=8, depth=1).to("meta")
-    assert meta(torch.empty(3, 5, dtype=torch.int64, device="meta"))[0].shape == (3, 5, 8)
+    assert meta(torch.empty(3, 5, dtype=torch.int64, device="meta"))[0].shape == (3, 3, 8)
 
 
 @pytest.mark.parametrize(
@@ -270,6 +335,8 @@ def test_types_of_tokens_and_features():
         (lambda: TextEncoder(width=0), "width must be an integer from 1 to 16384, got 0"),
         (lambda: TextEncoder(depth=True), "depth must be an integer from 1 to 256, got True"),
         (lambda: TextEncoder(heads=0), "heads must be an integer from 1 to 256, got 0"),
+        (lambda: TextEncoder(depth=2, words=3), "words must be an integer from 0 to 2, got 3"),
+        (lambda: TextEncoder(words=-1), "words must be an integer from 0 to 4, got -1"),
         (lambda: TextEncoder(frozen="no"), "frozen must be true or false, got 'no'"),
     ],
 )

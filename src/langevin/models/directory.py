@@ -45,7 +45,7 @@ from .variances import variances_of
 
 Made = TypeVar("Made")
 
-FORMAT = 3
+FORMAT = 4
 """Version of the format; a reader refuses what it does not know."""
 
 PARAMETERIZATIONS: dict[str, type[Parameterization]] = {

@@ -173,7 +173,7 @@ class Conditioning(nn.Module):
                 gone = sequence.isnan()
                 tokens = self.token_norm(self.token_in(sequence.to(dtype).masked_fill(gone, 0)))
                 contexts.append((tokens, ~gone.any(-1)))
-                e = e + _mean_or(contexts[-1], self.sequence_in, self.no_sequence)
+                e = e + _sum_or(contexts[-1], self.sequence_in, self.no_sequence)
         if "caption" in self.sizes:
             caption = condition.get("caption")
             if caption is None:
@@ -181,7 +181,7 @@ class Conditioning(nn.Module):
             else:
                 tokens, present = self.text(caption)
                 contexts.append((self.caption_norm(self.caption_in(tokens.to(dtype))), present))
-                e = e + _mean_or(contexts[-1], self.caption_out, self.no_caption)
+                e = e + _sum_or(contexts[-1], self.caption_out, self.no_caption)
         if not contexts:
             return F.silu(e), None
         return F.silu(e), (torch.cat([c[0] for c in contexts], 1), torch.cat([c[1] for c in contexts], 1))
@@ -273,9 +273,12 @@ def _is_there(picture: Tensor) -> Tensor:
     return ~picture.flatten(1).isnan().any(1)
 
 
-def _mean_or(context: Context, out: nn.Linear, none: Tensor) -> Tensor:
-    """``out`` of the mean of the tokens that are present, ``none`` where there are none."""
+def _sum_or(context: Context, out: nn.Linear, none: Tensor) -> Tensor:
+    r"""``out`` of :math:`\sum_i h_i / \sqrt n` over the n tokens that are present, ``none`` where there are none.
+
+    A mean would make each token's say 1/n: what a single word decides would be learned √n times as slowly.
+    """
     tokens, present = context
     count = present.sum(1, keepdim=True)
-    mean = (tokens * present[..., None]).sum(1) / count.clamp_min(1)
-    return torch.where(count > 0, out(mean), none)
+    pooled = (tokens * present[..., None]).sum(1) / count.clamp_min(1).to(tokens.dtype).sqrt()
+    return torch.where(count > 0, out(pooled), none)

@@ -21,6 +21,9 @@ END = 256
 LONGEST = 2**14
 """Tokens a caption may have."""
 
+SPACE, WIDE = 32, 0xE0
+"""The token of a space, and the first byte, in UTF-8, of characters of three bytes or more."""
+
 
 def encode_text(text: str, length: int) -> Tensor:
     """A caption as tokens, int64 ``(length,)``: its bytes in UTF-8, 0 to 255, then 256 for its end, then −1.
@@ -119,11 +122,27 @@ class Block(nn.Module):
         return x + self.outer(F.gelu(self.inner(self.norm2(x)), approximate="tanh"))
 
 
+def words_of(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Where words begin, bool ``(B, L)``, and the number of the word that each token belongs to, int64 ``(B, L)``.
+
+    A word is what stands between spaces, with the space before it; a character of three or four bytes in UTF-8 (those
+    of Chinese, Japanese or Korean, which are written without spaces) begins one of its own, and so does the end.
+    """
+    present, space, end = tokens >= 0, tokens == SPACE, tokens == END
+    wide = (tokens >= WIDE) & ~end
+    apart = F.pad(space, (1, 0), value=True)[:, :-1]
+    return present & ~space & apart | wide | end, (space | wide | end).cumsum(1)
+
+
 class TextEncoder(nn.Module):
-    """Bidirectional transformer over the bytes of a caption: features of each token, each having read all others.
+    """Bidirectional transformer over the bytes of a caption: features of each word, each having read all others.
 
     Learned embeddings of the 257 tokens and of the places, pre-norm blocks (arXiv:1706.03762, 2002.04745), a last norm.
     Tokens that are absent (−1) are read by none, so padding changes nothing; their own features are zero.
+
+    The first ``words`` blocks read within words (:func:`words_of`); from there on a word is one token, its first byte's,
+    as in SpaceByte (arXiv:2404.14408). A caption of 60 bytes then has 11 tokens, and a word of one letter, which may
+    decide what is drawn, weighs as much as any other.
 
     For a network with a condition ``sequence``, an absent token is one of not-a-numbers:
     ``features.masked_fill(~present[..., None], math.nan)``.
@@ -133,6 +152,7 @@ class TextEncoder(nn.Module):
         width: features of a token, a multiple of ``heads``.
         depth: number of blocks.
         heads: attention heads.
+        words: blocks, of the first, that read within words, from 0 to ``depth``; with 0 every byte stays a token.
         frozen: the parameters ask for no gradient and the encoder stays in evaluation mode: for weights that were
             learned before.
 
@@ -145,7 +165,14 @@ class TextEncoder(nn.Module):
     """That ``forward`` reads nothing but parameters and what it is given, and changes nothing."""
 
     def __init__(
-        self, *, length: int = 128, width: int = 128, depth: int = 4, heads: int = 4, frozen: bool = False
+        self,
+        *,
+        length: int = 128,
+        width: int = 128,
+        depth: int = 4,
+        heads: int = 4,
+        words: int = 1,
+        frozen: bool = False,
     ) -> None:
         super().__init__()
         check_instance("frozen", frozen, bool, "true or false")
@@ -154,11 +181,12 @@ class TextEncoder(nn.Module):
             "width": integer("width", width, 1, 2**14),
             "depth": integer("depth", depth, 1, 256),
             "heads": integer("heads", heads, 1, 256),
+            "words": integer("words", words, 0, depth),
             "frozen": frozen,
         }
         if width % heads:
             raise UserError(f"heads must divide width = {width}, got {heads}")
-        self.length, self.width, self.frozen = length, width, frozen
+        self.length, self.width, self.words, self.frozen = length, width, words, frozen
         self.bytes = nn.Parameter(torch.randn(END + 1, width) * width**-0.5)
         self.places = nn.Parameter(torch.randn(length, width) * width**-0.5)
         self.blocks = nn.ModuleList(Block(width, heads, depth) for _ in range(depth))
@@ -176,7 +204,9 @@ class TextEncoder(nn.Module):
         return super().train(mode and not self.frozen)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Features ``(B, L, width)`` in the dtype of the parameters, and where there is a token, bool ``(B, L)``.
+        """Features ``(B, W, width)`` in the dtype of the parameters, and where there is a word, bool ``(B, W)``.
+
+        W = ``sizes(L)`` is the most words that L tokens of UTF-8 hold; with ``words = 0`` they are the tokens.
 
         Args:
             tokens: integers ``(B, L)`` from −1 to 256, L from 1 to ``length``, as :func:`encode_texts` gives them. A
@@ -195,12 +225,35 @@ class TextEncoder(nn.Module):
         if tokens.device.type == "cpu" and ((tokens < ABSENT) | (tokens > END)).any():
             raise UserError(f"tokens must lie from -1 to 256, got {int(tokens.min())} to {int(tokens.max())}")
         present = tokens >= 0
-        # A softmax over nothing is not a number: a row without a token reads itself, and is zero in the end.
-        mask = (present | ~present.any(1, keepdim=True))[:, None, None]
         h = F.embedding(tokens.long().clamp_min(0), self.bytes) + self.places[: tokens.shape[1]]
-        for block in self.blocks:
+        if self.words:
+            begins, number = words_of(tokens)
+            # A token always reads itself: a softmax over nothing is not a number.
+            itself = torch.eye(tokens.shape[1], dtype=torch.bool, device=tokens.device)
+            within = (number[:, :, None] == number[:, None]) & present[:, None] | itself
+            for block in self.blocks[: self.words]:
+                h = block(h, within[:, None])
+            places = (~begins).to(torch.uint8).argsort(dim=1, stable=True)[:, : self.sizes(tokens.shape[1])]
+            h, present = h.gather(1, places[..., None].expand(-1, -1, h.shape[2])), begins.gather(1, places)
+        # A row without a token reads itself too, and is zero in the end.
+        mask = (present | ~present.any(1, keepdim=True))[:, None, None]
+        for block in self.blocks[self.words :]:
             h = block(h, mask)
         return self.norm(h).masked_fill(~present[..., None], 0), present
+
+    def sizes(self, length: int) -> int:
+        """W, how many features captions of ``length`` tokens have: the most words that there can be, with the end."""
+        return length // 2 + 1 if self.words else length
+
+    def spans(self, caption: str) -> tuple[range, ...]:
+        """The bytes that each feature of a caption stands for; none for its end."""
+        length = len(caption.encode())
+        if not self.words:
+            return *(range(i, i + 1) for i in range(length)), range(length, length)
+        (begins,), _ = words_of(encode_text(caption, length + 1)[None])
+        first = begins.nonzero().flatten().tolist()
+        ends = (len(caption.encode()[:b].rstrip(b" ")) for b in first[1:])
+        return *(range(a, b) for a, b in zip(first, ends)), range(length, length)
 
     def extra_repr(self) -> str:
         count = sum(p.numel() for p in self.parameters())

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..._errors import UserError, shown
 from ...denoisers import Denoiser, check_is_denoiser
-from ...nn.text import encode_texts
+from ...nn.text import TextEncoder, encode_texts
 from .alignment import Tokenizer, Tokens, byte_tokens
 
 Words = str | Sequence[str]
@@ -24,6 +24,7 @@ class CaptionReader:
         tokenizer: the tokens of a caption that fits.
         length: how many tokens a caption has, whether it fits or not.
         to_condition: what is bound of captions, one a sample, with so many tokens of the longest.
+        keys: how many keys of attention captions become whose longest has so many tokens.
         unit, marks: what ``length`` counts, and how many of them are no part of the text, for messages.
     """
 
@@ -31,6 +32,7 @@ class CaptionReader:
     tokenizer: Tokenizer
     length: Callable[[str], int]
     to_condition: Callable[[list[str], int], Any]
+    keys: Callable[[int], int]
     unit: str
     marks: int
 
@@ -53,7 +55,7 @@ class CaptionReader:
 
 
 def caption_reader(model: Denoiser) -> CaptionReader:
-    """How a model is told captions: as bytes, or by the tokenizer of a pipeline of diffusers.
+    """How a model is told captions: as bytes that become words, or by the tokenizer of a pipeline of diffusers.
 
     Raises:
         UserError: for what is no model, one that is told no captions, one of several stages, or of no pictures.
@@ -70,8 +72,10 @@ def caption_reader(model: Denoiser) -> CaptionReader:
     prompts = getattr(getattr(model.belief_of, "network", None), "prompts", None)
     if prompts is not None:
         return _of_tokenizer(prompts.tokenizers[0])
+    text = next((m for m in model.belief_of.network.modules() if isinstance(m, TextEncoder)), None)
+    tokenizer, keys = (byte_tokens, int) if text is None else (text.spans, text.sizes)
     of_bytes = lambda texts, length: encode_texts(texts, length)
-    return CaptionReader(sizes["caption"], byte_tokens, lambda text: len(text.encode()) + 1, of_bytes, "bytes", 1)
+    return CaptionReader(sizes["caption"], tokenizer, lambda text: len(text.encode()) + 1, of_bytes, keys, "bytes", 1)
 
 
 def _of_tokenizer(tokenizer: Any) -> CaptionReader:
@@ -88,4 +92,4 @@ def _of_tokenizer(tokenizer: Any) -> CaptionReader:
         return tuple(range(place(first), place(last)) for first, last in found["offset_mapping"])
 
     length = lambda text: len(tokenizer(text, verbose=False)["input_ids"])
-    return CaptionReader(limit, tokens, length, lambda texts, _: texts, "tokens", length(""))
+    return CaptionReader(limit, tokens, length, lambda texts, _: texts, lambda _: limit, "tokens", length(""))

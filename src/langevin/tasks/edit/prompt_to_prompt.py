@@ -202,9 +202,10 @@ def prompt_to_prompt(
     if len(noise) != total:
         raise UserError(f"noise is for {len(noise)} samples, but there are {total}")
     pairs = [(olds[i % len(olds)], news[i % len(news)]) for i in range(count)]
-    joint = Joint.of([align(*pair, reader.tokenizer) for pair in pairs], controls)
+    longest = max(reader.length(caption) for caption in (*olds, *news))
+    joint = Joint.of([align(*pair, reader.tokenizer) for pair in pairs], controls, reader.keys(longest))
     both = [caption for pair in pairs for caption in pair] * (1 if count > 1 else total)
-    told = {"caption": reader.to_condition(both, joint.length), **_of_pairs(model, condition, total)}
+    told = {"caption": reader.to_condition(both, longest), **_of_pairs(model, condition, total)}
     base = bound(model, told, guidance_scale)
     plan = resolve(base, sampler, steps=steps, grid=grid)
     steps = 2 * (len(plan.grid) - 1)  # of a pair
@@ -287,15 +288,14 @@ class Joint:
     blended: tuple[Tensor, Tensor] | None
 
     @classmethod
-    def of(cls, alignments: Sequence[Alignment], controls: Controls) -> Joint:
-        """Of one pair for all, or one each."""
-        length = max(max(one.matrix.shape) for one in alignments)
+    def of(cls, alignments: Sequence[Alignment], controls: Controls, length: int) -> Joint:
+        """Of one pair for all, or one each, whose captions are ``length`` keys of attention."""
         edit = attention_edit(alignments, controls.reweight, length)
         return cls(tuple(alignments), controls, edit, controls.blended(alignments, length))
 
     @property
     def length(self) -> int:
-        """L, the tokens of the longest caption."""
+        """L, the keys of attention that are of captions."""
         return self.edit.matrix.shape[-1]
 
     def rows(self, index: slice) -> Joint:
@@ -356,7 +356,7 @@ class PromptToPrompt(EditMethod, Controls):
                 "iterations must be 0 at a guidance scale of 1, where null-text optimisation has nothing to learn, got "
                 f"{self.iterations}; give a guidance_scale such as 3"
             )
-        caption_reader(request.plain)
+        reader = caption_reader(request.plain)
         networks(request.plain)
         old, new = dict(request.source.condition), dict(request.denoiser.condition)
         if "caption" not in old or "caption" not in new:
@@ -368,8 +368,10 @@ class PromptToPrompt(EditMethod, Controls):
         rule, count, scale = request.sampler or self.sampler(), len(request.image), request.guidance_scale
         both = interleaved(old, new, count)
         captions = [decode_text(row) for row in both["caption"].cpu()]
-        joint = Joint.of([align(*pair) for pair in zip(captions[0::2], captions[1::2])], self)
-        both["caption"] = both["caption"][:, : joint.length]
+        longest = max(map(reader.length, captions))
+        aligned = [align(*pair, reader.tokenizer) for pair in zip(captions[0::2], captions[1::2])]
+        joint = Joint.of(aligned, self, reader.keys(longest))
+        both["caption"] = both["caption"][:, :longest]
         path = encoded(request.source, request.image, sampler=rule, grid=request.times, fixed_point=self.fixed_point)
         base = bound(request.plain, both, scale)
         if self.iterations:
