@@ -20,17 +20,24 @@ help:  ## show this list
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[test]'
 	@touch $@ .venv/core
 
+# The playground is tried in Debian's Chromium; where it cannot be had, its tests in a browser are left out and say so.
+.venv/browser: | .venv/test
+	@command -v chromium > /dev/null || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null && apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium > /dev/null; } || \
+	  echo "no Chromium here: the playground is not tried in a browser (Debian: apt-get install chromium)"
+	@touch $@
+
 # Not compiling what is never imported halves the installation; what is imported is compiled and kept by the first run.
 demo: .venv/core  ## set up, train on real digits, sample, measure, write runs/demo/report.html
 	PYTHONDONTWRITEBYTECODE= $(BIN)/langevin demo
 
-test: .venv/test  ## set up, lint, check types, run the tests (ten to twenty minutes on two cores)
+test: .venv/test .venv/browser  ## set up, lint, check types, run the tests (ten to twenty minutes on two cores)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(PYTEST)
 
-test-all: .venv/test  ## the tests and the slow ones: long training, full sweeps
+test-all: .venv/test .venv/browser  ## the tests and the slow ones: long training, full sweeps
 	$(PYTEST) -m 'slow or not slow'
 
 torture: .venv/test  ## kill writers and runs, fuzz every reader, for hours; one table of what stood

@@ -42,6 +42,7 @@ FOLDERS = (
     "adapters",
     "tasks",
     "report",
+    "playground",
     "cli",
 )
 """A file imports from its own folder or one above it in this list: a likelihood and an objective know no sampler."""

@@ -401,6 +401,15 @@ demo --out dangling
 demo --quick --steps 5
 demo extra
 
+# play
+play nowhere --no-browser
+play run run --no-browser
+play photos --no-browser
+play --port 65536 --no-browser
+play --port -1 --no-browser
+play --port many --no-browser
+play --host 256.0.0.1 --no-browser
+
 # edit, purify, anomaly
 edit
 edit photos/0.png

@@ -103,6 +103,7 @@ OF_A_MODEL = [
     "guide",
     "info",
     "likelihood NAME in.npy",
+    "play --no-browser",
     "publish --to me/digits",
     "purify in.png --model",
     "restore in.png --task blur=1 --model",

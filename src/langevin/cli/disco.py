@@ -13,7 +13,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from .._duration import duration
 from .._errors import UserError
 from .options import Name, at_least_one, check_seed, writable
-from .sample import own_device, own_images, value_range, write
+from .sample import own_device, own_images, write
 from .similarity import captions_of, picture_of
 from .words import provenance
 
@@ -115,6 +115,7 @@ def run(options: Options) -> None:
         raise UserError(f"display-rate must be a number of steps, 0 for none, got {options.display_rate}")
     settings = settings_of(options)
     settings.resolved()
+    from .. import training
     from ..adapters import loading
     from ..denoisers import ContrastiveEncoder
     from ..generate import model_digest
@@ -151,7 +152,7 @@ def run(options: Options) -> None:
                 eta=options.eta,
                 seed=options.seed,
                 batch=options.batch,
-                show=shower(out / PROGRESS, options.display_rate, value_range(model.output)),
+                show=shower(out / PROGRESS, options.display_rate, training.value_range(model.output)),
                 progress=bar,
             )
         record = recorded(options, model, digest, made.steps, time.perf_counter() - begun)

@@ -25,6 +25,7 @@ COMMANDS = {
     "disco": "Draw pictures led to prompts by a contrastive encoder, through cut-outs: Disco Diffusion.",
     "guide": "Draw samples under guidance: by a class, a caption or a picture, a classifier, a worse model.",
     "cascade": "Put models together that draw one after the other: small pictures, then larger ones.",
+    "play": "Play with exact worlds and trained models on a local web page.",
     "tune": "Learn a solver for a model and a number of evaluations.",
     "calibrate": "Learn the optimal variances of a model's reverse steps.",
     "evaluate": "Measure a model against held-out data.",

@@ -165,8 +165,8 @@ def sample_again(said: Provenance, asked: Any, alone: bool, device: str | None) 
     from ..denoisers.conditions import KINDS
     from ..generate import generate
     from ..report import Bar
+    from ..training import value_range
     from .given import conditions
-    from .sample import value_range
 
     index = said.index or 0
     if not 0 <= index < asked.n:
@@ -249,7 +249,7 @@ def looked_at(options: Options, asked: Any, content: bytes, nearest_file: Path) 
     from ..metrics.memorisation import nearest_neighbours
     from ..report import Bar
     from ..storage import files
-    from .sample import value_range
+    from ..training import value_range
 
     model = load_denoiser(asked.model, own=False, device=device_named(options.device))
     low, high = value_range(model.output)

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from ..denoisers import NetworkDenoiser
     from ..generate import Provenance, Rank, Recipe, Request
 
-SHOWN, COLUMNS = 256, 20
-"""Images of a picture at most, and classes that get a column each."""
-
 IMAGES = "images"
 """The directory of single images, and what the record calls their count."""
 
@@ -187,6 +184,7 @@ def _shards(
     out: Path, asked: Request, model: NetworkDenoiser, place: str, rank: Rank, given: Mapping[str, Any]
 ) -> None:
     """Draw a rank's shards; the process that finds all of them whole adds the picture and the record."""
+    from .. import training
     from ..generate import Shards, fill
     from ..report import Bar
 
@@ -200,7 +198,7 @@ def _shards(
         print(f"{out}: rank {rank} is done, {drawn} shards drawn; {len(missing)} of {asked.count} are still to come.")
         return
     record = {"model": place, "trained_steps": model.config.get("steps"), **shards.record()}
-    x, label = shards.head(SHOWN if len(asked.shape) == 3 else POINTS)
+    x, label = shards.head(training.SHOWN if len(asked.shape) == 3 else POINTS)
     conclude(out, x, label, model.output, record, class_names(model))
     print(
         f"{out}: {asked.n} samples, {asked.count} shards, {drawn} of them drawn now in "
@@ -235,7 +233,7 @@ def _image_files(x: Tensor, label: Tensor | None, data: DataInfo | None, names: 
     """Every sample as a PNG, under its index and the name of its class."""
     from .. import training
 
-    low, high = value_range(data)
+    low, high = training.value_range(data)
     found = {}
     for i, image in enumerate(x):
         of = "" if label is None else "-" + (re.sub(r"[^\w.+-]+", "_", names[int(label[i])])[:60] or "_")
@@ -260,12 +258,13 @@ def write(
     """
     import numpy as np
 
+    from .. import training
     from ..storage import files
 
     arrays = {"x": x.numpy()} if label is None else {"x": x.numpy(), "label": label.numpy()}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    name, picture = _picture(x, label, data, names)
+    name, picture = training.sheet(x, label, data, names)
     if made is not None and name.endswith(".png"):
         picture = made.stamp(picture, name)
     contents = {"samples.npz": buffer.getvalue(), name: picture}
@@ -287,34 +286,9 @@ def conclude(
     out: Path, x: Tensor, label: Tensor | None, data: DataInfo | None, record: dict[str, Any], names: list[str]
 ) -> None:
     """The picture and the record beside shards."""
+    from .. import training
     from ..storage import files
 
-    name, picture = _picture(x, label, data, names)
+    name, picture = training.sheet(x, label, data, names)
     files.replace(out / name, picture)
     files.replace(out / "sample.json", files.as_json(record))
-
-
-def value_range(data: DataInfo | None) -> tuple[float, float]:
-    """The values shown black and white."""
-    return (-1.0, 1.0) if data is None or data.low is None or data.high is None else (data.low, data.high)
-
-
-def _picture(x: Tensor, label: Tensor | None, data: DataInfo | None, names: list[str]) -> tuple[str, bytes]:
-    """A name and a PNG: images by class in columns if they came in turn, or points; sequences of tokens as text.
-
-    The classes are named: above their columns, or one above all of its images.
-    """
-    from .. import training
-
-    if data is not None and data.tokens and not data.is_image:
-        return "samples.txt", training.text(x, data.tokens).encode()
-    if x.ndim == 4:
-        found = [] if label is None else label.unique().tolist()
-        columns = len(found) if 1 < len(found) <= COLUMNS else 0
-        captions = [names[k] for k in found] if columns or len(found) == 1 else []
-        shown = x[: SHOWN // (columns or 1) * (columns or 1)]
-        low, high = value_range(data)
-        name, picture = "grid.png", training.image_grid(shown, columns, low=low, high=high, names=captions)
-    else:
-        name, picture = "scatter.png", training.scatter(x.flatten(1), label)
-    return name, training.png(picture)

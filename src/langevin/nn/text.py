@@ -140,8 +140,8 @@ class TextEncoder(nn.Module):
     Learned embeddings of the 257 tokens and of the places, pre-norm blocks (arXiv:1706.03762, 2002.04745), a last norm.
     Tokens that are absent (−1) are read by none, so padding changes nothing; their own features are zero.
 
-    The first ``words`` blocks read within words (:func:`words_of`); from there on a word is one token, its first byte's,
-    as in SpaceByte (arXiv:2404.14408). A caption of 60 bytes then has 11 tokens, and a word of one letter, which may
+    The first ``words`` blocks read within words (:func:`words_of`); from there on a word is one token, its first byte's
+    (SpaceByte, arXiv:2404.14408). A caption of 60 bytes then has 11 tokens, and a word of one letter, which may
     decide what is drawn, weighs as much as any other.
 
     For a network with a condition ``sequence``, an absent token is one of not-a-numbers:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .learner import Learner
     from .loader import Order
     from .loop import train
-    from .pictures import accuracy, image, image_grid, pairs, png, scatter, text
+    from .pictures import SHOWN, accuracy, image, image_grid, pairs, png, scatter, sheet, text, value_range
     from .pretrained import check_start
     from .recipes import RECIPES, recipe
     from .resolve import build, resolve_config
@@ -49,7 +49,7 @@ _FILES = {
     "learner": ("Learner",),
     "loop": ("train",),
     "loader": ("Order",),
-    "pictures": ("accuracy", "image", "image_grid", "pairs", "png", "scatter", "text"),
+    "pictures": ("SHOWN", "accuracy", "image", "image_grid", "pairs", "png", "scatter", "sheet", "text", "value_range"),
     "pretrained": ("check_start",),
     "recipes": ("RECIPES", "recipe"),
     "resolve": ("build", "resolve_config"),
@@ -61,6 +61,7 @@ _FILES = {
 __all__ = [
     "EMA",
     "RECIPES",
+    "SHOWN",
     "BudgetConfig",
     "Config",
     "EMAConfig",
@@ -86,8 +87,10 @@ __all__ = [
     "recipe",
     "resolve_config",
     "scatter",
+    "sheet",
     "text",
     "train",
+    "value_range",
 ]
 
 if not TYPE_CHECKING:  # a type checker reads the imports above

@@ -25,6 +25,8 @@ from ..storage import files
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from ..data import DataInfo
+
 
 CELL, WIDEST = 96, 2048
 """Pixels that a small image is enlarged to, and that the enlarged picture is wide at most."""
@@ -154,6 +156,39 @@ def text(x: Tensor, names: Sequence[str]) -> str:
     """Sequences of tokens ``(N, L)`` as lines: their names in a row, with spaces between if they are longer than 1."""
     between = " " if max(map(len, names)) > 1 else ""
     return "".join(between.join(names[k] for k in row) + "\n" for row in x.flatten(1).tolist())
+
+
+SHOWN, COLUMNS = 256, 20
+"""Images of a sheet at most, and classes that get a column each."""
+
+
+def value_range(data: DataInfo | None) -> tuple[float, float]:
+    """The values shown black and white."""
+    return (-1.0, 1.0) if data is None or data.low is None or data.high is None else (data.low, data.high)
+
+
+def sheet(x: Tensor, label: Tensor | None, data: DataInfo | None, names: Sequence[str]) -> tuple[str, bytes]:
+    """A file of samples to look at, name and content: a PNG of images or points, sequences of tokens as text.
+
+    Images are in columns by class if there are several, and the classes are named: above their columns, or one above
+    all of its images.
+
+    Args:
+        x: ``(n, *shape)``.
+        label: ``(n,)``; None if there are no classes.
+        data: what is known of it; None if nothing.
+        names: of the classes.
+    """
+    if data is not None and data.tokens and not data.is_image:
+        return "samples.txt", text(x, data.tokens).encode()
+    if x.ndim != 4:
+        return "scatter.png", png(scatter(x.flatten(1), label))
+    found = [] if label is None else label.unique().tolist()
+    columns = len(found) if 1 < len(found) <= COLUMNS else 0
+    captions = [names[k] for k in found] if columns or len(found) == 1 else []
+    low, high = value_range(data)
+    shown = x[: SHOWN // (columns or 1) * (columns or 1)]
+    return "grid.png", png(image_grid(shown, columns, low=low, high=high, names=captions))
 
 
 def pairs(codec: Autoencoder, x: Tensor, *, seed: int = 0) -> Tensor:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from ..._errors import UserError, shown
 from ...denoisers import Denoiser, check_is_denoiser
 from ...nn.text import TextEncoder, encode_texts
@@ -69,10 +71,12 @@ def caption_reader(model: Denoiser) -> CaptionReader:
         raise UserError(f"model must be told captions, whose words are changed; this one {takes}")
     if len(model.shape) != 3:
         raise UserError(f"model must be one of pictures (C, H, W), got one of shape {tuple(model.shape)}")
-    prompts = getattr(getattr(model.belief_of, "network", None), "prompts", None)
+    network = getattr(model.belief_of, "network", None)
+    prompts = getattr(network, "prompts", None)
     if prompts is not None:
         return _of_tokenizer(prompts.tokenizers[0])
-    text = next((m for m in model.belief_of.network.modules() if isinstance(m, TextEncoder)), None)
+    parts = network.modules() if isinstance(network, nn.Module) else ()
+    text = next((part for part in parts if isinstance(part, TextEncoder)), None)
     tokenizer, keys = (byte_tokens, int) if text is None else (text.spans, text.sizes)
     of_bytes = lambda texts, length: encode_texts(texts, length)
     return CaptionReader(sizes["caption"], tokenizer, lambda text: len(text.encode()) + 1, of_bytes, keys, "bytes", 1)

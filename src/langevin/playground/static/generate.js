@@ -1,0 +1,143 @@
+// The tab Generate: samples of a trained model, watched while they form.
+
+import { fill, unpack } from "./net.js";
+
+const $ = (id) => document.getElementById(`generate-${id}`);
+
+export class Generate {
+  constructor(line, choices) {
+    this.line = line;
+    this.choices = choices;
+    const models = Object.fromEntries(choices.models.map((model) => [model.name, model.name]));
+    fill($("model"), models);
+    fill($("grid"), { "": "The sampler's own", ...choices.grids });
+    $("n").max = choices.most.n;
+    if (!choices.models.length) {
+      $("note").textContent = "No model was given. End the server and start it with one: langevin play MODEL.";
+      for (const field of $("form").elements) field.disabled = true;
+    }
+    this.offer();
+    $("model").addEventListener("input", () => this.offer());
+    $("form").addEventListener("input", () => this.told());
+    $("form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.ask();
+    });
+    $("stop").addEventListener("click", () => {
+      this.line.cancel("generate");
+      this.busy(false);
+      $("note").textContent = "Stopped.";
+    });
+  }
+
+  get model() {
+    return this.choices.models.find((model) => model.name === $("model").value);
+  }
+
+  offer() {
+    const model = this.model;
+    $("label-box").hidden = !model?.classes.length;
+    const turn = model?.caption ? "None" : "In turn";
+    fill($("label"), Object.fromEntries([["", turn], ...(model?.classes ?? []).map((name, k) => [String(k), name])]));
+    fill($("sampler"), { "": "The model's default", ...model?.samplers }, $("sampler").value);
+    $("caption-box").hidden = !model?.caption;
+    this.told();
+  }
+
+  told() {
+    const tolerance = $("by-tolerance").checked;
+    $("steps-box").hidden = tolerance;
+    $("tolerance-box").hidden = !tolerance;
+    $("steps-shown").textContent = $("steps").value;
+    $("scale-shown").textContent = Number($("scale").value).toFixed(2);
+  }
+
+  busy(now) {
+    $("stop").disabled = !now;
+    $("progress").hidden = !now;
+    $("form").querySelector("[type=submit]").disabled = now;
+    if (now) $("progress").removeAttribute("value");
+  }
+
+  ask() {
+    const model = this.model;
+    const tolerance = $("by-tolerance").checked;
+    const request = {
+      model: model.name, sampler: $("sampler").value, grid: $("grid").value,
+      label: $("label-box").hidden || $("label").value === "" ? null : Number($("label").value),
+      caption: model.caption && $("caption").value.trim() ? $("caption").value.trim() : null,
+      steps: tolerance ? undefined : Number($("steps").value), tolerance: tolerance ? Number($("tolerance").value) : null,
+      scale: Number($("scale").value), n: Number($("n").value), seed: Number($("seed").value),
+    };
+    this.busy(true);
+    $("error").hidden = true;
+    $("note").textContent = "";
+    $("picture").hidden = $("text").hidden = $("download").hidden = $("how").hidden = true;
+    this.line.ask("generate", request, {
+      progress: (message) => {
+        $("progress").value = message.done / message.total;
+      },
+      note: (message) => ($("note").textContent = message.text),
+      preview: (message) => this.preview(message),
+      result: (message) => this.done(message, request),
+      error: (message) => {
+        this.busy(false);
+        $("error").textContent = message.message;
+        $("error").hidden = false;
+      },
+    });
+  }
+
+  preview(message) {
+    const canvas = $("preview");
+    canvas.hidden = false;
+    const context = canvas.getContext("2d");
+    if (message.points) {
+      const { shape, values } = unpack(message.points);
+      canvas.width = canvas.height = 400;
+      context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--accent");
+      const reach = Math.max(...values.map(Math.abs), 1e-6);
+      for (let k = 0; k < shape[0]; k++) context.fillRect(200 + (190 * values[2 * k]) / reach, 200 - (190 * values[2 * k + 1]) / reach, 3, 3);
+      return;
+    }
+    const { shape: [count, channels, height, width], values } = unpack(message.images);
+    const columns = Math.ceil(Math.sqrt(count));
+    canvas.width = columns * (width + 1) - 1;
+    canvas.height = Math.ceil(count / columns) * (height + 1) - 1;
+    for (let k = 0; k < count; k++) {
+      const picture = new ImageData(width, height);
+      for (let i = 0; i < height * width; i++) {
+        const value = (channel) => values[(k * channels + (channels === 3 ? channel : 0)) * height * width + i];
+        picture.data.set([value(0), value(1), value(2), 255], i * 4);
+      }
+      context.putImageData(picture, (k % columns) * (width + 1), Math.floor(k / columns) * (height + 1));
+    }
+  }
+
+  done(message, request) {
+    this.busy(false);
+    $("preview").hidden = true;
+    const bytes = Uint8Array.from(atob(message.file), (c) => c.charCodeAt(0));
+    const image = message.name.endsWith(".png");
+    const blob = new Blob([bytes], { type: image ? "image/png" : "text/plain" });
+    if (this.address) URL.revokeObjectURL(this.address);
+    this.address = URL.createObjectURL(blob);
+    if (image) {
+      $("picture").src = this.address;
+      $("picture").alt = `${request.n} samples of ${request.model}${request.caption ? `: ${request.caption}` : ""}`;
+    } else {
+      $("text").textContent = new TextDecoder().decode(bytes);
+    }
+    $("picture").hidden = !image;
+    $("text").hidden = image;
+    $("download").href = this.address;
+    $("download").download = message.name;
+    $("download").textContent = `Download ${message.name}`;
+    $("download").hidden = false;
+    const taken = `${message.evaluations} evaluations each, ${message.seconds.toFixed(1)} s, sampler ${message.sampler}.`;
+    $("note").textContent = `${message.note ? `${message.note}. ` : ""}${taken}`;
+    $("command").textContent = message.command;
+    $("python").textContent = message.python;
+    $("how").hidden = false;
+  }
+}

@@ -1,0 +1,409 @@
+// The tab Worlds: particles of a sampler beside exact ones, at every noise level.
+
+import { fill, later, unpack } from "./net.js";
+
+const $ = (id) => document.getElementById(`worlds-${id}`);
+const SECONDS = 3; // of the way from noise to data, when it is played
+const FOUR = [
+  { title: "DDPM", process: "ddpm", sampler: "ddpm" },
+  { title: "DDIM", process: "ddpm", sampler: "ddim" },
+  { title: "Score SDE", process: "vp", sampler: "euler-maruyama" },
+  { title: "Flow matching", process: "flow", sampler: "euler" },
+];
+const REACH = 1.6; // half-width of the pad
+
+const NAMES = {
+  ring: "Ring of eight", two: "Two unequal", mixture: "Mixture of six", moons: "Moons", spiral: "Spiral",
+  checkerboard: "Checkerboard", drawn: "Your own drawing",
+};
+
+export class Worlds {
+  constructor(line, choices) {
+    this.line = line;
+    this.choices = choices;
+    this.views = [];
+    this.points = [];
+    this.cross = [0, 0];
+    this.still = matchMedia("(prefers-reduced-motion: reduce)");
+    fill($("world"), Object.fromEntries([...Object.keys(choices.worlds), "drawn"].map((n) => [n, NAMES[n] ?? n])));
+    fill($("process"), choices.processes, "vp");
+    fill($("grid"), { "": "The sampler's own", ...choices.grids });
+    $("n").max = choices.most.particles;
+    this.offer();
+    this.wire();
+    this.lay();
+    this.ask();
+  }
+
+  wire() {
+    const soon = later(() => this.ask(), 120);
+    document.getElementById("worlds-form").addEventListener("input", (event) => {
+      if (event.target.name === "world" || event.target.name === "process") this.offer();
+      if (event.target.id === "worlds-four") this.lay();
+      this.told();
+      soon();
+    });
+    document.getElementById("worlds-form").addEventListener("submit", (event) => event.preventDefault());
+    for (const id of ["density", "score", "paths"]) $(id).addEventListener("input", () => this.paint());
+    $("place").addEventListener("input", () => {
+      this.stop();
+      this.paint();
+    });
+    $("play").addEventListener("click", () => this.play(1));
+    $("back").addEventListener("click", () => this.play(-1));
+    window.addEventListener("resize", later(() => this.paint(), 50));
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.paint());
+    document.addEventListener("visibilitychange", () => document.hidden && this.stop());
+    this.pad();
+    this.told();
+  }
+
+  // What the other controls offer under the chosen world and process.
+  offer() {
+    const labels = this.choices.worlds[$("world").value] ?? 0;
+    $("guide").hidden = !labels;
+    const classes = Array.from({ length: labels }, (_, k) => [String(k), `Component ${k + 1}`]);
+    fill($("label"), Object.fromEntries([["", "All"], ...classes]), $("label").value);
+    fill($("sampler"), this.choices.samplers[$("process").value], $("sampler").value || "default");
+    $("pad-box").hidden = $("world").value !== "drawn";
+    this.pencil?.();
+  }
+
+  told() {
+    const own = this.choices.own_steps.includes($("sampler").value);
+    $("steps").disabled = $("grid").disabled = own;
+    $("steps-shown").textContent = own ? "chosen by the sampler" : $("steps").value;
+    $("scale").disabled = $("label").value === "";
+    $("scale-shown").textContent = Number($("scale").value).toFixed(2);
+    $("n-shown").textContent = $("n").value;
+    const four = $("four").checked;
+    for (const id of ["process", "sampler"]) $(id).disabled = four;
+  }
+
+  request() {
+    const form = new FormData(document.getElementById("worlds-form"));
+    const number = (name, other) => (form.get(name) === null || form.get(name) === "" ? other : Number(form.get(name)));
+    const label = $("guide").hidden || $("label").value === "" ? null : Number($("label").value);
+    return {
+      world: $("world").value, points: $("world").value === "drawn" ? this.points : undefined,
+      process: $("process").value, sampler: $("sampler").value, grid: $("grid").value,
+      steps: number("steps", 10), n: number("n", 1000), seed: number("seed", 0), label, scale: label === null ? 1 : number("scale", 1),
+    };
+  }
+
+  // The canvases: the sampler's and the exact one, or four samplers'.
+  lay() {
+    const titles = $("four").checked ? FOUR.map((one) => one.title) : ["Sampler", "Exact"];
+    this.views = titles.map((title) => {
+      const figure = document.createElement("figure");
+      const canvas = document.createElement("canvas");
+      const caption = document.createElement("figcaption");
+      canvas.setAttribute("role", "img");
+      figure.append(canvas, caption);
+      return { title, canvas, caption, figure, data: null };
+    });
+    $("views").classList.toggle("four", titles.length > 2);
+    $("views").replaceChildren(...this.views.map((view) => view.figure));
+  }
+
+  ask() {
+    const request = this.request();
+    if (request.world === "drawn" && !this.points.length) return this.say("Draw at least one dot.");
+    this.say("");
+    this.views.forEach((view) => (view.measures = null));
+    const parts = $("four").checked
+      ? FOUR.map((one, i) => [{ ...request, process: one.process, sampler: one.sampler, grid: "" }, [this.views[i]]])
+      : [[request, this.views]];
+    for (let i = parts.length; i < 4; i++) this.line.cancel(`worlds-${i}`);
+    parts.forEach(([asked, views], i) => {
+      this.line.ask("worlds", asked, {
+        picture: (message) => {
+          const data = { ...message };
+          for (const name of ["density", "score", "forward", "path"]) data[name] = unpack(message[name]);
+          views.forEach((view) => (view.data = data));
+          if (i === 0) $("python").textContent = message.python;
+          this.first();
+        },
+        result: (message) => {
+          views[0].measures = message;
+          this.table();
+          document.getElementById("worlds").dataset.done = JSON.stringify(asked);
+        },
+        error: (message) => this.say(message.message),
+      }, `worlds-${i}`);
+    });
+  }
+
+  say(text) {
+    $("error").textContent = text;
+    $("error").hidden = !text;
+  }
+
+  // A new picture: played at once, unless one is being looked at, or motion is not wanted.
+  first() {
+    if (this.still.matches || this.seen) this.paint();
+    else this.play(1);
+    this.seen = true;
+  }
+
+  play(direction) {
+    if (this.playing === direction) return this.stop();
+    this.playing = direction;
+    this.buttons();
+    const ends = direction > 0 ? 1 : 0;
+    if (Math.abs(Number($("place").value) - ends) < 1e-3) $("place").value = 1 - ends;
+    let before = performance.now();
+    const frame = (now) => {
+      if (this.playing !== direction) return;
+      const place = Number($("place").value) + (direction * (now - before)) / 1000 / SECONDS;
+      before = now;
+      $("place").value = Math.min(1, Math.max(0, place));
+      this.paint();
+      this.frames = (this.frames ?? 0) + 1;
+      if (place <= 0 || place >= 1) return this.stop();
+      requestAnimationFrame(frame);
+    };
+    requestAnimationFrame(frame);
+  }
+
+  stop() {
+    this.playing = 0;
+    this.buttons();
+  }
+
+  buttons() {
+    $("play").textContent = this.playing === 1 ? "❚❚" : "▶";
+    $("back").textContent = this.playing === -1 ? "❚❚" : "◀";
+    $("play").setAttribute("aria-label", this.playing === 1 ? "Pause" : "Play from noise to data");
+    $("back").setAttribute("aria-label", this.playing === -1 ? "Pause" : "Play from data to noise");
+  }
+
+  paint() {
+    const place = Number($("place").value);
+    const style = getComputedStyle(document.documentElement);
+    const colour = (name) => style.getPropertyValue(`--${name}`).trim();
+    for (const [i, view] of this.views.entries()) {
+      if (!view.data || !view.canvas.clientWidth) continue;
+      const sampled = $("four").checked || i === 0;
+      draw(view.canvas, view.data, place, sampled, colour);
+      const count = view.data.path.shape[0] - 1;
+      const title = sampled && !$("four").checked ? $("sampler").selectedOptions[0]?.text : view.title;
+      view.caption.textContent = sampled
+        ? `${title}, ${count} ${count === 1 ? "step" : "steps"}`
+        : "Exact: data that noise is added to";
+      view.canvas.setAttribute("aria-label", `${view.caption.textContent}, ${view.data.path.shape[1]} particles`);
+    }
+    const data = this.views[0]?.data;
+    if (!data) return;
+    const at = place * (data.times.length - 1);
+    const [alpha, sigma] = ["alpha", "sigma"].map((name) => between(data[name], at));
+    $("where").textContent = `t = ${between(data.times, at).toFixed(3)},  σ/α = ${level(sigma / alpha)}`;
+  }
+
+  table() {
+    const rows = [];
+    const four = $("four").checked;
+    const all = (four ? this.views : [this.views[0]]).map((view) => view.measures);
+    const row = (title, hint, text) => rows.push([title, hint, all.map((m) => (m ? text(m) : ["…"]))]);
+    row("Evaluations of the denoiser", "", (m) => [String(m.evaluations)]);
+    row("Distance to the exact distribution", "sliced Wasserstein-2; the floor is that of two exact sets of as many", (m) => [
+      m.distance.toFixed(4), `floor ${m.floor[0].toFixed(4)} ± ${m.floor[1].toFixed(4)}`]);
+    row("Error of the path", "to the converged path from the same noise, in standard deviations of the data", (m) => [
+      m.path_error === null ? "none: it draws noise on its way" : level(m.path_error)]);
+    row("Straightness of the paths", "distance from start to end over length; 1 is straight", (m) => [m.straightness.toFixed(3)]);
+    row("Mean log-likelihood", "of the particles under the exact distribution", (m) => [
+      m.log_likelihood.toFixed(3), `exact samples ${m.own_log_likelihood.toFixed(3)}`]);
+    const cell = (kind, text, small) => {
+      const made = document.createElement(kind);
+      made.textContent = text;
+      if (kind === "th") made.scope = "row";
+      if (small) {
+        const more = document.createElement("small");
+        more.textContent = small;
+        made.append(more);
+      }
+      return made;
+    };
+    const body = rows.map(([title, hint, cells]) => {
+      const tr = document.createElement("tr");
+      tr.append(cell("th", title, hint), ...cells.map((c) => cell("td", ...c)));
+      return tr;
+    });
+    if (four) {
+      const head = document.createElement("tr");
+      head.append(cell("td", ""), ...FOUR.map((one) => Object.assign(cell("th", one.title), { scope: "col" })));
+      body.unshift(head);
+    }
+    $("measures").tBodies[0].replaceChildren(...body);
+  }
+
+  // The pad on which points are drawn, by pointer or keyboard.
+  pad() {
+    const pad = $("pad");
+    const most = this.choices.most.points;
+    const changed = later(() => this.ask(), 150);
+    const add = (x, y) => {
+      if (this.points.length >= most || Math.max(Math.abs(x), Math.abs(y)) > REACH) return;
+      this.points.push([Number(x.toFixed(3)), Number(y.toFixed(3))]);
+      this.pencil();
+      changed();
+    };
+    const at = (event) => {
+      const box = pad.getBoundingClientRect();
+      const along = (v, start, size) => ((v - start) / size) * 2 - 1;
+      return [along(event.clientX, box.left, box.width) * REACH, -along(event.clientY, box.top, box.height) * REACH];
+    };
+    this.pencil = () => {
+      const context = pad.getContext("2d");
+      const style = getComputedStyle(document.documentElement);
+      context.clearRect(0, 0, pad.width, pad.height);
+      const to = ([x, y]) => [((x / REACH + 1) / 2) * pad.width, ((1 - y / REACH) / 2) * pad.height];
+      context.fillStyle = `rgb(${style.getPropertyValue("--particle")})`;
+      for (const point of this.points) {
+        context.beginPath();
+        context.arc(...to(point), 5, 0, 7);
+        context.fill();
+      }
+      const [x, y] = to(this.cross);
+      context.strokeStyle = style.getPropertyValue("--line");
+      context.beginPath();
+      for (const [dx, dy] of [[8, 0], [0, 8]]) {
+        context.moveTo(x - dx, y - dy);
+        context.lineTo(x + dx, y + dy);
+      }
+      context.stroke();
+      $("count").textContent = `${this.points.length} of ${most} dots`;
+    };
+    let last = null;
+    pad.addEventListener("pointerdown", (event) => {
+      pad.setPointerCapture(event.pointerId);
+      last = at(event);
+      add(...last);
+    });
+    pad.addEventListener("pointermove", (event) => {
+      if (!last) return;
+      const now = at(event);
+      if (Math.hypot(now[0] - last[0], now[1] - last[1]) < 0.12) return;
+      last = now;
+      add(...now);
+    });
+    for (const end of ["pointerup", "pointercancel"]) pad.addEventListener(end, () => (last = null));
+    pad.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
+      if (step) this.cross = this.cross.map((v, i) => Math.min(REACH, Math.max(-REACH, v + 0.1 * step[i])));
+      else if (event.key === "Enter" || event.key === " ") add(...this.cross);
+      else if (event.key === "Backspace" || event.key === "Delete") $("undo").click();
+      else return;
+      event.preventDefault();
+      this.pencil();
+    });
+    $("undo").addEventListener("click", () => {
+      this.points.pop();
+      this.pencil();
+      changed();
+    });
+    $("clear").addEventListener("click", () => {
+      this.points = [];
+      this.pencil();
+      changed();
+    });
+    this.pencil();
+  }
+}
+
+const between = (values, at) => {
+  const i = Math.min(Math.floor(at), values.length - 2);
+  return values[i] + (values[i + 1] - values[i]) * (at - i);
+};
+
+const level = (x) => (x === 0 ? "0" : x >= 0.01 && x < 1000 ? x.toPrecision(3) : x.toExponential(1));
+
+// One view: the exact density, particles at this noise level, the score, paths. All numbers are in half-widths.
+function draw(canvas, data, place, sampled, colour) {
+  const ratio = Math.min(window.devicePixelRatio || 1, 2);
+  const size = Math.round(canvas.clientWidth * ratio);
+  if (canvas.width !== size) canvas.width = canvas.height = size;
+  const context = canvas.getContext("2d");
+  context.clearRect(0, 0, size, size);
+  const frames = data.times.length - 1;
+  const at = Math.round(place * frames);
+  if ($("density").checked) density(context, size, data.density, at, colour("density"));
+  const to = (x, y) => [((x + 1) / 2) * size, ((1 - y) / 2) * size];
+  if ($("score").checked) arrows(context, size, data.score, at, `rgb(${colour("score")})`, to);
+  const source = sampled ? data.path : data.forward;
+  const [, count] = source.shape;
+  const [i, part] = sampled ? step(data.places, place) : step(null, place, frames);
+  const x = (frame, k, axis) => source.values[(frame * count + k) * 2 + axis];
+  const now = (k, axis) => x(i, k, axis) + (x(i + 1, k, axis) - x(i, k, axis)) * part;
+  if ($("paths").checked) {
+    context.strokeStyle = `rgba(${colour("path")}, 0.35)`;
+    context.lineWidth = ratio;
+    for (let k = 0; k < Math.min(count, 60); k++) {
+      context.beginPath();
+      for (let frame = 0; frame <= i; frame++) context.lineTo(...to(x(frame, k, 0), x(frame, k, 1)));
+      context.lineTo(...to(now(k, 0), now(k, 1)));
+      context.stroke();
+    }
+  }
+  context.fillStyle = `rgba(${colour("particle")}, 0.75)`;
+  const dot = 2.4 * ratio;
+  for (let k = 0; k < count; k++) {
+    const [u, v] = to(now(k, 0), now(k, 1));
+    context.fillRect(u - dot / 2, v - dot / 2, dot, dot);
+  }
+}
+
+// The states that a place lies between, and how far.
+function step(places, place, count) {
+  if (!places) {
+    const i = Math.min(Math.floor(place * count), count - 1);
+    return [i, place * count - i];
+  }
+  let i = 0;
+  while (i < places.length - 2 && places[i + 1] <= place) i++;
+  const span = places[i + 1] - places[i];
+  return [i, span > 0 ? Math.min(1, Math.max(0, (place - places[i]) / span)) : 1];
+}
+
+function density(context, size, array, at, colour) {
+  const [, rows, columns] = array.shape;
+  const picture = new ImageData(columns, rows);
+  const [r, g, b] = colour.split(",").map(Number);
+  for (let row = 0; row < rows; row++) {
+    for (let column = 0; column < columns; column++) {
+      const value = array.values[(at * rows + row) * columns + column];
+      picture.data.set([r, g, b, value * 0.75], ((rows - 1 - row) * columns + column) * 4);
+    }
+  }
+  const small = new OffscreenCanvas(columns, rows);
+  small.getContext("2d").putImageData(picture, 0, 0);
+  context.imageSmoothingEnabled = true;
+  context.drawImage(small, 0, 0, size, size);
+}
+
+function arrows(context, size, array, at, colour, to) {
+  const [, rows, columns] = array.shape;
+  context.strokeStyle = colour;
+  context.lineWidth = size / 500;
+  context.beginPath();
+  for (let row = 0; row < rows; row++) {
+    for (let column = 0; column < columns; column++) {
+      const k = ((at * rows + row) * columns + column) * 2;
+      const [x, y] = [((column + 0.5) / columns) * 2 - 1, ((row + 0.5) / rows) * 2 - 1];
+      const [u, v] = [array.values[k], array.values[k + 1]];
+      const long = Math.hypot(u, v);
+      if (!long) continue;
+      const reach = (1.7 / columns) * Math.min(1, long / 3) / long;
+      const [x0, y0] = to(x, y);
+      const [x1, y1] = to(x + u * reach, y + v * reach);
+      context.moveTo(x0, y0);
+      context.lineTo(x1, y1);
+      const turn = Math.atan2(y1 - y0, x1 - x0);
+      for (const side of [2.6, -2.6]) {
+        context.moveTo(x1, y1);
+        context.lineTo(x1 + (Math.cos(turn + side) * size) / 120, y1 + (Math.sin(turn + side) * size) / 120);
+      }
+    }
+  }
+  context.stroke();
+}

@@ -1,0 +1,329 @@
+"""The playground in Chromium, driven as a person would: by mouse, by keyboard, on wide and on narrow screens.
+
+Left out where there is no Chromium (Debian: ``apt-get install chromium``).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from langevin.playground import worlds
+from langevin.processes import create_process
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+
+LONG = 60_000
+"""Milliseconds that are waited for something on a machine that does other work too."""
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A playground with a model of digits, served as ``langevin play`` serves it."""
+    folder = tmp_path_factory.mktemp("browser")
+    train = "train digits --steps 2 --batch 8 --network.name unet --network.options width 8 multipliers [1] blocks [1]"
+    words = [*train.split(), "conditions", '{"label": 10}', "attention", "[]", "--out", "digits"]
+    subprocess.run([sys.executable, "-m", "langevin", *words], cwd=folder, check=True, capture_output=True)
+    play = [sys.executable, "-m", "langevin", "play", "digits", "--no-browser", "--port", "0"]
+    with subprocess.Popen(play, cwd=folder, stdout=subprocess.PIPE, text=True, env={**os.environ}) as server:
+        assert server.stdout is not None
+        said = server.stdout.readline()
+        yield re.search(r"http://\S+/", said)[0]  # type: ignore[index]
+        server.terminate()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def page(browser: Any, address: str, tab: str = "worlds", **settings: Any) -> Iterator[Any]:
+    """A page that asks nothing of another machine and says nothing on its console, which is checked at its end."""
+    settings = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", **settings}
+    context = browser.new_context(**settings)
+    context.set_default_timeout(LONG)
+    opened, heard, asked = context.new_page(), [], []
+    opened.on("console", lambda message: heard.append(message.text))
+    opened.on("pageerror", lambda error: heard.append(str(error)))
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.goto(f"{address}#{tab}")
+    opened.wait_for_selector("body[data-ready]")
+    yield opened
+    context.close()
+    assert heard == []
+    assert all(url.startswith((address, "data:", f"blob:{address}")) for url in asked)
+
+
+def settled(page: Any, **wanted: Any) -> None:
+    """Wait until the measures are those of a request that has these settings."""
+    test = """wanted => {
+        const done = document.getElementById("worlds").dataset.done;
+        return done && Object.entries(wanted).every(([name, value]) => JSON.parse(done)[name] === value);
+    }"""
+    page.wait_for_function(test, arg=wanted)
+
+
+def slide(page: Any, name: str, value: float) -> None:
+    page.locator(f"#{name}").evaluate(
+        "(field, value) => { field.value = value; field.dispatchEvent(new Event('input', {bubbles: true})); }", value
+    )
+
+
+def shares(page: Any, view: int = 0, cells: int = 12) -> torch.Tensor:
+    """The share of a canvas's particles in each of its cells, by the pixels that they cover, rows from the bottom."""
+    page.uncheck("#worlds-density")
+    found = (
+        page.locator("#worlds-views canvas")
+        .nth(view)
+        .evaluate(
+            """(canvas, cells) => {
+            const { width, height } = canvas;
+            const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+            copy.drawImage(canvas, 0, 0);
+            const { data } = copy.getImageData(0, 0, width, height);
+            const found = new Array(cells * cells).fill(0);
+            for (let y = 0; y < height; y++)
+                for (let x = 0; x < width; x++) {
+                    const row = Math.floor(((height - 1 - y) * cells) / height);
+                    const column = Math.floor((x * cells) / width);
+                    found[row * cells + column] += data[(y * width + x) * 4 + 3];
+                }
+            return found;
+        }""",
+            cells,
+        )
+    )
+    page.check("#worlds-density")
+    counts = torch.tensor(found, dtype=torch.float64)
+    return counts / counts.sum()
+
+
+def probabilities(world: str, place: float, cells: int = 12) -> torch.Tensor:
+    """The exact probability of each cell at a place of the slider that is one of the frames."""
+    request = worlds.Request.read({"world": world, "n": 10})
+    found = worlds.exact(request)
+    frame = round(place * worlds.FRAMES)
+    t, half = found.times[frame], found.half[frame]
+    along = half * ((torch.arange(cells * 8, dtype=torch.float64) + 0.5) / (cells * 8) * 2 - 1)
+    y, x = torch.meshgrid(along, along, indexing="ij")
+    points = torch.stack((x, y), -1).flatten(0, 1)
+    process = create_process("vp")
+    log = request.world.log_prob(points, process, t) if float(t) else request.world.log_prob(points)
+    mass = log.exp().reshape(cells, 8, cells, 8).sum((1, 3)).flatten()
+    return mass / mass.sum()
+
+
+def away(found: torch.Tensor, exact: torch.Tensor) -> float:
+    """Total variation."""
+    return float(0.5 * (found - exact).abs().sum())
+
+
+def floor(exact: torch.Tensor, n: int) -> float:
+    """Its mean for n exact samples, at most."""
+    return float(0.5 * (2 * exact * (1 - exact) / (math.pi * n)).sqrt().sum())
+
+
+@pytest.mark.parametrize("world", ["two", "moons"])
+def test_the_particles_on_the_canvas_have_the_exact_law(browser: Any, address: str, world: str) -> None:
+    """At the data and at two noise levels, of the sampler and of noisy data; not of another world, nor another level.
+
+    Particles that overlap cover fewer pixels than they are: with 1,000 of them the shares move by 0.05 at most.
+    """
+    with page(browser, address) as opened:
+        opened.select_option("#worlds-world", world)
+        opened.select_option("#worlds-sampler", "dpmpp-3m")
+        slide(opened, "worlds-steps", 32)  # of the default grid, which is that of the frames
+        settled(opened, world=world, sampler="dpmpp-3m", steps=32)
+        for place in (1.0, 24 / worlds.FRAMES, 20 / worlds.FRAMES):
+            slide(opened, "worlds-place", place)
+            exact = probabilities(world, place)
+            for view in (0, 1):
+                assert away(shares(opened, view), exact) < 1.5 * floor(exact, 1000) + 0.05
+        other = probabilities("ring", 1.0)
+        slide(opened, "worlds-place", 1)
+        assert away(shares(opened), other) > 2 * (1.5 * floor(other, 1000) + 0.05)
+        slide(opened, "worlds-place", 0.3)
+        assert away(shares(opened), probabilities(world, 1.0)) > 0.3
+
+
+def test_first_picture_and_every_control(browser: Any, address: str) -> None:
+    """The first result within 5 seconds of an idle machine (30 here, where tests run side by side)."""
+    begun = time.monotonic()
+    with page(browser, address) as opened:
+        settled(opened)
+        assert time.monotonic() - begun < 30
+        text = lambda: opened.inner_text("#worlds-measures")
+        assert re.search(r"Evaluations of the denoiser\s+10", text())
+        slide(opened, "worlds-steps", 25)
+        settled(opened, steps=25)
+        assert re.search(r"Evaluations of the denoiser\s+25", text())
+        opened.select_option("#worlds-process", "flow")
+        opened.select_option("#worlds-sampler", "heun")
+        settled(opened, process="flow", sampler="heun")
+        assert re.search(r"Evaluations of the denoiser\s+49", text())
+        opened.select_option("#worlds-label", "3")
+        slide(opened, "worlds-scale", 2)
+        settled(opened, label=3, scale=2)
+        assert "guidance_scale=2" in opened.text_content("#worlds-python")
+        opened.select_option("#worlds-sampler", "rk45")
+        settled(opened, sampler="rk45")
+        assert opened.is_disabled("#worlds-steps")
+        slide(opened, "worlds-n", 300)
+        opened.fill("#worlds-seed", "9")
+        settled(opened, seed=9, n=300)
+        opened.check("#worlds-score")
+        opened.check("#worlds-paths")
+
+
+def test_four_methods_side_by_side(browser: Any, address: str) -> None:
+    with page(browser, address) as opened:
+        opened.check("#worlds-four")
+        heads = opened.locator("#worlds-measures th[scope=col]")
+        heads.first.wait_for()
+        opened.wait_for_function("() => !document.getElementById('worlds-measures').innerText.includes('…')")
+        assert heads.all_inner_texts() == ["DDPM", "DDIM", "Score SDE", "Flow matching"]
+        assert opened.locator("#worlds-views canvas").count() == 4
+        row = opened.locator("#worlds-measures tr", has_text="Error of the path").inner_text()
+        assert row.count("draws noise") == 2
+
+
+def test_a_world_of_ones_own_by_mouse_and_keyboard(browser: Any, address: str) -> None:
+    with page(browser, address) as opened:
+        opened.select_option("#worlds-world", "drawn")
+        opened.wait_for_selector("#worlds-error:has-text('at least one dot')")
+        box = opened.locator("#worlds-pad").bounding_box()
+        opened.mouse.move(box["x"] + 40, box["y"] + 40)
+        opened.mouse.down()
+        opened.mouse.move(box["x"] + 120, box["y"] + 40, steps=8)
+        opened.mouse.up()
+        drawn = int(opened.inner_text("#worlds-count").split()[0])
+        assert 4 <= drawn <= 9
+        opened.focus("#worlds-pad")
+        for key in ("ArrowRight", "ArrowDown", "Enter"):
+            opened.keyboard.press(key)
+        assert opened.inner_text("#worlds-count").startswith(f"{drawn + 1} of")
+        settled(opened, world="drawn")
+        opened.click("#worlds-undo")
+        assert opened.inner_text("#worlds-count").startswith(f"{drawn} of")
+        opened.click("#worlds-clear")
+        assert opened.inner_text("#worlds-count").startswith("0 of")
+
+
+def test_particles_move_and_an_idle_page_does_nothing(browser: Any, address: str) -> None:
+    """20 pictures a second of 2,000 particles on an idle machine; 5 here. Then none, until something is touched."""
+    with page(browser, address, reduced_motion="no-preference") as opened:
+        slide(opened, "worlds-n", 2000)
+        settled(opened, n=2000)
+        opened.wait_for_function("() => document.getElementById('worlds-play').textContent === '▶'")
+        watch = """() => {
+            const plain = requestAnimationFrame;
+            window.frames_ = [];
+            window.requestAnimationFrame = run => plain(now => { window.frames_.push(now); run(now); });
+        }"""
+        opened.evaluate(watch)
+        opened.click("#worlds-play")
+        opened.wait_for_function(
+            "() => document.getElementById('worlds-place').value === '1' && window.frames_.length > 5"
+        )
+        count, seconds = opened.evaluate("[frames_.length, (frames_.at(-1) - frames_[0]) / 1000]")
+        assert seconds == pytest.approx(3, abs=0.7)
+        assert count / seconds > 5
+        opened.wait_for_timeout(500)
+        assert opened.evaluate("frames_.length") == count
+
+
+def test_generate_by_keyboard_alone(browser: Any, address: str, tmp_path: Path) -> None:
+    """From the tab to a picture on disk that says how it was made, without the mouse."""
+    with page(browser, address) as opened:
+        opened.focus("#tab-worlds")
+        opened.keyboard.press("ArrowRight")
+        assert opened.is_visible("#generate")
+        opened.focus("#generate-label")
+        opened.keyboard.press("7")
+        opened.focus("#generate-n")
+        opened.keyboard.press("Control+A")
+        opened.keyboard.type("4")
+        opened.keyboard.press("Enter")
+        opened.wait_for_selector("#generate-picture:not([hidden])")
+        opened.wait_for_function("() => document.getElementById('generate-picture').naturalWidth > 0")
+        assert "evaluations each" in opened.inner_text("#generate-note")
+        assert "--label 7" in opened.text_content("#generate-command")
+        opened.focus("#generate-download")
+        with opened.expect_download() as download:
+            opened.keyboard.press("Enter")
+        download.value.save_as(tmp_path / "grid.png")
+    said = subprocess.run(
+        [sys.executable, "-m", "langevin", "replay", "grid.png", "--show"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert json.loads(said.stdout)["words"][-2:] == ["--label", "7"]
+
+
+def test_an_error_is_shown_where_it_was_made(browser: Any, address: str) -> None:
+    with page(browser, address, "generate") as opened:
+        opened.select_option("#generate-sampler", "rk45")
+        opened.click("button[type=submit]")
+        opened.wait_for_selector("#generate-error:has-text('steps must be left out')")
+        assert opened.is_enabled("button[type=submit]")
+
+
+def test_two_users_and_a_refresh_in_mid_run(browser: Any, address: str) -> None:
+    with page(browser, address) as one, page(browser, address) as two:
+        one.select_option("#worlds-world", "spiral")
+        two.select_option("#worlds-world", "two")
+        two.reload()
+        two.wait_for_selector("body[data-ready]")
+        settled(one, world="spiral")
+        settled(two, world="ring")
+        assert two.input_value("#worlds-world") == "ring"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1920])
+def test_nothing_is_cut_off(browser: Any, address: str, width: int, scheme: str) -> None:
+    with page(browser, address, viewport={"width": width, "height": 800}, color_scheme=scheme) as opened:
+        settled(opened)
+        for tab in ("worlds", "generate"):
+            opened.click(f"#tab-{tab}")
+            assert opened.evaluate("document.documentElement.scrollWidth") <= width
+            cut = opened.locator(f"#{tab} :is(label, button, select, th)").evaluate_all(
+                """all => all.filter(e => e.offsetParent && e.clientWidth && e.scrollWidth > e.clientWidth + 2)
+                    .map(e => e.outerHTML)"""
+            )
+            assert cut == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_accessibility(browser: Any, address: str, scheme: str) -> None:
+    """No violation of WCAG 2.1 A and AA that axe finds, on either tab."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    script = Path(axe.__file__).parent / "axe.min.js"
+    with page(browser, address, color_scheme=scheme, bypass_csp=True) as opened:
+        settled(opened)
+        opened.add_script_tag(path=str(script))
+        for tab in ("worlds", "generate"):
+            opened.click(f"#tab-{tab}")
+            rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+            found = opened.evaluate("rules => axe.run(document, rules)", rules)["violations"]
+            assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found] == []
