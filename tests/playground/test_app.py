@@ -153,6 +153,37 @@ def test_bad_requests(client: TestClient, arguments: dict[str, Any], text: str) 
     assert "bug" not in said["message"]
 
 
+def test_samplers_side_by_side(client: TestClient, model: str) -> None:
+    """The distances are those of ``tasks.compare``; the row of the converged paths is at 0; noise has no distance."""
+    *_, said = ask(client, "compare", samplers=["ddim", "dpmpp-2m", "ddpm"], steps=5, label=3, seed=2)
+    assert said["event"] == "result", said
+    rows = {row["sampler"]: row for row in said["rows"]}
+    assert list(rows) == ["ddim", "dpmpp-2m", "ddpm", "converged"]
+    (side,) = langevin.tasks.compare.compare(model, ["ddim"], [5], given={"label": 3}, n=16, seed=2).sides
+    assert rows["ddim"]["distance"] == pytest.approx(side.cells[0].median, rel=1e-5)
+    assert rows["ddpm"]["distance"] is None
+    image = Image.open(io.BytesIO(base64.b64decode(rows["converged"]["picture"].split(",")[1])))
+    assert image.width > 5 * image.height
+    assert said["command"].startswith(f"langevin compare {model} --samplers ddim dpmpp-2m ddpm --steps 5 --seed 2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"samplers": []}, "samplers must be one to 6 names"),
+        ({"samplers": ["ddim"] * 7}, "samplers must be one to 6 names"),
+        ({"samplers": "ddim"}, "samplers must be one to 6 names"),
+        ({"samplers": ["dps"]}, "'dps' is none that draws from noise"),
+        ({"steps": 0}, "steps must be in 1…200"),
+        ({"label": "three"}, "label must be a whole number"),
+    ],
+)
+def test_bad_comparisons(client: TestClient, arguments: dict[str, Any], text: str) -> None:
+    *_, said = ask(client, "compare", **arguments)
+    assert said["event"] == "error"
+    assert text in said["message"]
+
+
 def test_without_a_model() -> None:
     with TestClient(create_app()) as client:
         *_, said = ask(client, "generate")

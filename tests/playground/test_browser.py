@@ -280,12 +280,26 @@ def test_generate_by_keyboard_alone(browser: Any, address: str, tmp_path: Path) 
     assert json.loads(said.stdout)["words"][-2:] == ["--label", "7"]
 
 
+def test_samplers_are_compared(browser: Any, address: str) -> None:
+    with page(browser, address, "compare") as opened:
+        opened.uncheck("#compare-samplers input[value=unipc]")
+        opened.select_option("#compare-more", "heun")
+        slide(opened, "compare-steps", 5)
+        opened.click("#compare-form button[type=submit]")
+        opened.locator("#compare-rows figure").first.wait_for()
+        rows = opened.locator("#compare-rows figcaption").all_inner_texts()
+        assert [row.split("(")[-1].split(")")[0] for row in rows[:-1]] == ["default", "dpmpp-2m", "ddim", "heun"]
+        assert rows[-1].startswith("Where the paths lead")
+        assert opened.locator("#compare-rows img").evaluate_all("all => all.every(i => i.naturalWidth > 100)")
+        assert "--steps 5" in opened.text_content("#compare-command")
+
+
 def test_an_error_is_shown_where_it_was_made(browser: Any, address: str) -> None:
     with page(browser, address, "generate") as opened:
         opened.select_option("#generate-sampler", "rk45")
-        opened.click("button[type=submit]")
+        opened.click("#generate-form button[type=submit]")
         opened.wait_for_selector("#generate-error:has-text('steps must be left out')")
-        assert opened.is_enabled("button[type=submit]")
+        assert opened.is_enabled("#generate-form button[type=submit]")
 
 
 def test_two_users_and_a_refresh_in_mid_run(browser: Any, address: str) -> None:
@@ -304,7 +318,7 @@ def test_two_users_and_a_refresh_in_mid_run(browser: Any, address: str) -> None:
 def test_nothing_is_cut_off(browser: Any, address: str, width: int, scheme: str) -> None:
     with page(browser, address, viewport={"width": width, "height": 800}, color_scheme=scheme) as opened:
         settled(opened)
-        for tab in ("worlds", "generate"):
+        for tab in ("worlds", "generate", "compare"):
             opened.click(f"#tab-{tab}")
             assert opened.evaluate("document.documentElement.scrollWidth") <= width
             cut = opened.locator(f"#{tab} :is(label, button, select, th)").evaluate_all(
@@ -322,7 +336,7 @@ def test_accessibility(browser: Any, address: str, scheme: str) -> None:
     with page(browser, address, color_scheme=scheme, bypass_csp=True) as opened:
         settled(opened)
         opened.add_script_tag(path=str(script))
-        for tab in ("worlds", "generate"):
+        for tab in ("worlds", "generate", "compare"):
             opened.click(f"#tab-{tab}")
             rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
             found = opened.evaluate("rules => axe.run(document, rules)", rules)["violations"]

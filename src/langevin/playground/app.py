@@ -28,6 +28,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .._version import __version__
 from . import worlds
+from .compare import Comparisons
 from .generate import Models
 from .jobs import Desk, Message, Work
 
@@ -54,7 +55,8 @@ def create_app(models: Sequence[tuple[str, NetworkDenoiser]] = (), *, hosts: Seq
         hosts: names that requests may be addressed to; ``["*"]`` for any, where a reverse proxy looks after that.
     """
     shelf = Models(models)
-    operations: dict[str, Work] = {"worlds": worlds.run, "generate": shelf.run}
+    comparisons = Comparisons(shelf.models)
+    operations: dict[str, Work] = {"worlds": worlds.run, "generate": shelf.run, "compare": comparisons.run}
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

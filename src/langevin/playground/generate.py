@@ -67,19 +67,19 @@ class Models:
     """
 
     def __init__(self, models: Sequence[tuple[str, NetworkDenoiser]]) -> None:
-        self._models = dict(models)
+        self.models = dict(models)
 
     def choices(self) -> dict[str, Any]:
         """What the tab offers."""
         return {
-            "models": [_about(name, model) for name, model in self._models.items()],
+            "models": [_about(name, model) for name, model in self.models.items()],
             "grids": {row.name: row.title for row in methods("grids")},
             "most": {"n": MOST, "steps": STEPS},
         }
 
     def run(self, job: Job) -> dict[str, Any]:
         """Draw, and say how."""
-        asked = Asked.read(job.arguments, self._models)
+        asked = Asked.read(job.arguments, self.models)
         recipe, note = asked.recipe, ""
         if asked.tolerance is not None:
             job.send("note", text="choosing the number of steps …")
@@ -124,6 +124,36 @@ def class_names(model: NetworkDenoiser) -> list[str]:
     return known if len(known) == count else [str(k) for k in range(count)]
 
 
+def chosen(given: Mapping[str, Any], models: Mapping[str, NetworkDenoiser]) -> tuple[str, NetworkDenoiser]:
+    """The model of a request, by its name; the first if none is named.
+
+    Raises:
+        UserError: for another, or if there is none.
+    """
+    if not models:
+        raise UserError("model: the playground was started without one; give it as `langevin play MODEL`")
+    name = choice(given, "model", next(iter(models)), models)
+    return name, models[name]
+
+
+def conditions(given: Mapping[str, Any], model: NetworkDenoiser) -> dict[str, Any]:
+    """The class and the caption of a request, for a model that takes them.
+
+    Raises:
+        UserError: for what it does not take.
+    """
+    told: dict[str, Any] = {}
+    if given.get("label") is not None:
+        told["label"] = whole(given, "label", 0, 0, len(class_names(model)) - 1)
+    if (caption := given.get("caption")) is not None:
+        if not isinstance(caption, str) or len(caption) > CAPTION:
+            raise UserError(f"caption must be text of at most {CAPTION} characters, got {shown(caption)}")
+        if "caption" not in model.condition_sizes:
+            raise UserError("caption was given, but this model takes none")
+        told["caption"] = encode_text(caption, model.condition_sizes["caption"])
+    return told
+
+
 def _about(name: str, model: NetworkDenoiser) -> dict[str, Any]:
     data = model.output
     return {
@@ -166,20 +196,8 @@ class Asked:
         Raises:
             UserError: naming what is wrong.
         """
-        if not models:
-            raise UserError("model: the playground was started without one; give it as `langevin play MODEL`")
-        name = choice(given, "model", next(iter(models)), models)
-        model = models[name]
-        told: dict[str, Any] = {}
-        if given.get("label") is not None:
-            told["label"] = whole(given, "label", 0, 0, len(class_names(model)) - 1)
-        caption = given.get("caption")
-        if caption is not None:
-            if not isinstance(caption, str) or len(caption) > CAPTION:
-                raise UserError(f"caption must be text of at most {CAPTION} characters, got {shown(caption)}")
-            if "caption" not in model.condition_sizes:
-                raise UserError("caption was given, but this model takes none")
-            told["caption"] = encode_text(caption, model.condition_sizes["caption"])
+        name, model = chosen(given, models)
+        told = conditions(given, model)
         named = {row.name for row in methods("samplers")}
         sampler = None if given.get("sampler") in (None, "") else choice(given, "sampler", "", named)
         grids = {row.name for row in methods("grids")}
@@ -197,7 +215,7 @@ class Asked:
             ),
             n=whole(given, "n", 16, 1, MOST),
             given=told,
-            caption=caption,
+            caption=given.get("caption"),
             tolerance=tolerance,
         )
 

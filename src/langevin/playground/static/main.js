@@ -1,6 +1,7 @@
 import { Line } from "./net.js";
 import { Worlds } from "./worlds.js";
 import { Generate } from "./generate.js";
+import { Compare } from "./compare.js";
 
 const $ = (id) => document.getElementById(id);
 const tabs = [...document.querySelectorAll("[role=tab]")];
@@ -48,6 +49,7 @@ try {
   const line = new Line($("connection"));
   new Worlds(line, choices.worlds);
   new Generate(line, choices.generate);
+  new Compare(line, choices.generate);
   show(tabs.find((tab) => `#${tab.getAttribute("aria-controls")}` === location.hash) ?? tabs[0]);
   document.body.dataset.ready = "yes";
 } catch (error) {

@@ -1,0 +1,129 @@
+// The tab Compare: the same noise through several samplers, side by side.
+
+import { fill } from "./net.js";
+
+const $ = (id) => document.getElementById(`compare-${id}`);
+const FIRST = ["default", "dpmpp-2m", "unipc", "ddim"];
+const MOST = 6;
+
+export class Compare {
+  constructor(line, choices) {
+    this.line = line;
+    this.choices = choices;
+    fill($("model"), Object.fromEntries(choices.models.map((model) => [model.name, model.name])));
+    if (!choices.models.length) {
+      $("note").textContent = "No model was given. End the server and start it with one: langevin play MODEL.";
+      for (const field of $("form").elements) field.disabled = true;
+    }
+    this.offer();
+    $("model").addEventListener("input", () => this.offer());
+    $("form").addEventListener("input", () => this.told());
+    $("more").addEventListener("input", () => {
+      if ($("more").value) this.add($("more").value, true);
+      $("more").value = "";
+      this.told();
+    });
+    $("form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.ask();
+    });
+    $("stop").addEventListener("click", () => {
+      this.line.cancel("compare");
+      this.busy(false);
+      $("note").textContent = "Stopped.";
+    });
+  }
+
+  get model() {
+    return this.choices.models.find((model) => model.name === $("model").value);
+  }
+
+  get chosen() {
+    return [...$("samplers").querySelectorAll("input:checked")].map((box) => box.value);
+  }
+
+  offer() {
+    const model = this.model;
+    $("label-box").hidden = !model?.classes.length;
+    fill($("label"), Object.fromEntries([["", model?.caption ? "None" : "In turn"], ...(model?.classes ?? []).map((name, k) => [String(k), name])]));
+    $("caption-box").hidden = !model?.caption;
+    this.titles = { default: "Default: Gaussian remainder", ...model?.samplers };
+    for (const label of [...$("samplers").querySelectorAll("label")]) label.remove();
+    for (const name of FIRST.filter((name) => name in this.titles)) this.add(name, true);
+    this.told();
+  }
+
+  add(name, checked) {
+    const label = document.createElement("label");
+    label.className = "check";
+    const box = Object.assign(document.createElement("input"), { type: "checkbox", value: name, checked });
+    label.append(box, this.titles[name]);
+    $("samplers").append(label);
+  }
+
+  told() {
+    $("steps-shown").textContent = $("steps").value;
+    $("scale-shown").textContent = Number($("scale").value).toFixed(2);
+    const full = this.chosen.length >= MOST;
+    for (const box of $("samplers").querySelectorAll("input")) box.disabled = full && !box.checked;
+    const listed = [...$("samplers").querySelectorAll("input")].map((box) => box.value);
+    const others = Object.entries(this.titles).filter(([name]) => !listed.includes(name));
+    fill($("more"), Object.fromEntries([["", full ? "Six are the most" : "Choose …"], ...others]));
+    $("more").disabled = full || !this.model;
+  }
+
+  busy(now) {
+    $("stop").disabled = !now;
+    $("progress").hidden = !now;
+    $("form").querySelector("[type=submit]").disabled = now;
+    if (now) $("progress").removeAttribute("value");
+  }
+
+  ask() {
+    const model = this.model;
+    this.busy(true);
+    $("error").hidden = true;
+    $("note").textContent = "";
+    const request = {
+      model: model.name, samplers: this.chosen, steps: Number($("steps").value), scale: Number($("scale").value),
+      seed: Number($("seed").value),
+      label: $("label-box").hidden || $("label").value === "" ? null : Number($("label").value),
+      caption: model.caption && $("caption").value.trim() ? $("caption").value.trim() : null,
+    };
+    this.line.ask("compare", request, {
+      progress: (message) => ($("progress").value = message.done / message.total),
+      result: (message) => this.done(message),
+      error: (message) => {
+        this.busy(false);
+        $("error").textContent = message.message;
+        $("error").hidden = false;
+      },
+    });
+  }
+
+  done(message) {
+    this.busy(false);
+    $("rows").replaceChildren(...message.rows.map((row) => this.row(row)));
+    $("note").textContent = [...message.left_out, ...message.notes].join(" ");
+    $("command").textContent = message.command;
+    $("how").hidden = false;
+  }
+
+  row(row) {
+    const figure = document.createElement("figure");
+    const caption = document.createElement("figcaption");
+    const name = document.createElement("strong");
+    const converged = row.sampler === "converged";
+    name.textContent = converged ? "Where the paths lead" : (this.titles[row.sampler] ?? row.sampler);
+    const distance = row.distance === null ? "draws noise on its way, so that it has no path" : `distance ${row.distance.toPrecision(2)}`;
+    caption.append(name, converged ? ": the default sampler in 128 steps" : ` (${row.sampler}): ${row.evaluations} evaluations, ${distance}, ${(1000 * row.seconds).toFixed(0)} ms a sample`);
+    figure.append(caption);
+    if (row.picture) {
+      const image = document.createElement("img");
+      image.src = row.picture;
+      image.alt = `Samples of ${name.textContent}`;
+      figure.append(image);
+    }
+    return figure;
+  }
+}
