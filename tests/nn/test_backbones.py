@@ -38,6 +38,7 @@ from langevin.nn import (
     mlp,
     unet,
 )
+from langevin.nn.dit import positions
 from langevin.nn.layers import waves
 
 CONFIGS = {
@@ -490,6 +491,26 @@ def test_default_sizes():
     )
     assert 1.0e6 < digits < 1.2e6
     assert 2.5e6 < photos < 2.8e6
+
+
+def test_a_unet_with_positions():
+    """They are those of the DiT, added to the first convolution's output, at any size; and are all that differs."""
+    plain, placed = (awake("unet", torch.float32, positions=asked) for asked in (False, True))
+    placed.load_state_dict(plain.state_dict())
+    assert placed.config["positions"] is True
+    assert "positions" not in plain.config  # as models of before have it
+    x, t = torch.randn(2, 3, 8, 12), torch.zeros(2)
+    stem, (rows, columns) = plain.stem.forward, x.shape[2:]
+    where = positions(rows, columns, 16, x)
+    plain.stem.forward = lambda image: (
+        stem(image)
+        + torch.stack([torch.stack([where[i * columns + j] for j in range(columns)], 1) for i in range(rows)], 1)
+    )
+    assert (plain(x, t) - placed(x, t)).abs().max() < 1e-5
+    plain.stem.forward = stem
+    assert (plain(x, t) - placed(x, t)).abs().max() > 1e-2
+    with pytest.raises(UserError, match="positions must be true or false"):
+        UNet(3, size=(8, 8), positions=1)
 
 
 def test_patches_are_channels_of_a_smaller_network():

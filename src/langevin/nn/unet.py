@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._errors import UserError
+from .._errors import UserError, check_instance
 from .._registry import register
 from .backbone import Backbone, check_image
 from .conditioning import NONE, Conditioning, Context, check_sizes
+from .dit import positions as places
 from .layers import GROUP, Attention, Norm, fraction, integer, integers, waves, zero
 
 
@@ -117,6 +118,8 @@ class UNet(Halving):
         patch: side of the squares of pixels that become channels before the first convolution and pixels behind the
             last (simple diffusion, arXiv:2301.11093 §3.3): the full size is then that of the patches, a quarter of the
             pixels for 2, which makes large images cheap.
+        positions: add what says where a pixel stands, :func:`~langevin.nn.dit.positions`, behind the first convolution.
+            Convolutions know no place but the border's, so what a caption says of one reaches a pixel far from it late.
         fourier: n of the waves sin 2ⁿπx, cos 2ⁿπx that are fed along with x (see ``waves``): 7, 8 for 8-bit images in
             the paper. They stand for levels of x itself: read the network with ``scale_input`` false.
         conditions, text, pictures, time_range: see :class:`~langevin.nn.conditioning.Conditioning`; tokens of a
@@ -137,6 +140,7 @@ class UNet(Halving):
         attention: Sequence[int] = (4,),
         dropout: float = 0.0,
         patch: int = 1,
+        positions: bool = False,
         fourier: Sequence[int] = (),
         conditions: Mapping[str, int] = NONE,
         text: Mapping[str, Any] = NONE,
@@ -151,6 +155,7 @@ class UNet(Halving):
         size = integers("size", size, 1, 2**14, range(2, 3))
         attention = integers("attention", attention, 1, 2**14, range(0, 11))
         patch = integer("patch", patch, 1, 64)
+        check_instance("positions", positions, bool, "true or false")
         fourier = integers("fourier", fourier, 0, 16, range(0, 17))
         out = channels if out_channels is None else out_channels
         super().__init__(
@@ -163,6 +168,7 @@ class UNet(Halving):
             attention=attention,
             dropout=fraction("dropout", dropout),
             **({"patch": patch} if patch != 1 else {}),
+            **({"positions": True} if positions else {}),
             **({"fourier": fourier} if fourier else {}),
             conditions=check_sizes(conditions, self.takes, pictures),
             pictures=pictures,
@@ -171,7 +177,7 @@ class UNet(Halving):
         )
         embedding = max(128, 4 * width)
         self.conditioning = Conditioning(embedding, conditions, time_range, text=text, pictures=pictures)
-        self.patch = patch
+        self.patch, self.positions = patch, positions
         sizes, context = self.set_levels(channels, size, levels, attention)
         wide = [width * m for m in multipliers]
 
@@ -194,6 +200,8 @@ class UNet(Halving):
         if self.fourier:
             x = torch.cat([waves(x[:, : self.channels], self.fourier), x[:, self.channels :]], 1)
         h, skips = self.stem(F.pixel_unshuffle(x, self.patch)), []
+        if self.positions:
+            h = h + places(h.shape[2], h.shape[3], h.shape[1], h).T.reshape(h.shape[1:])
         for stage, shrink in zip(self.down, self.shrink):
             h = stage(h, embedding, context)
             skips.append(h)
