@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from langevin.playground import worlds
 from langevin.processes import create_process
@@ -247,6 +248,8 @@ def test_particles_move_and_an_idle_page_does_nothing(browser: Any, address: str
         opened.wait_for_function(
             "() => document.getElementById('worlds-place').value === '1' && window.frames_.length > 5"
         )
+        opened.wait_for_function("() => document.getElementById('worlds-play').textContent === '▶'")
+        opened.wait_for_timeout(200)
         count, seconds = opened.evaluate("[frames_.length, (frames_.at(-1) - frames_[0]) / 1000]")
         assert seconds == pytest.approx(3, abs=0.7)
         assert count / seconds > 5
@@ -278,6 +281,89 @@ def test_generate_by_keyboard_alone(browser: Any, address: str, tmp_path: Path) 
         [sys.executable, "-m", "langevin", "replay", "grid.png", "--show"], cwd=tmp_path, capture_output=True, text=True
     )
     assert json.loads(said.stdout)["words"][-2:] == ["--label", "7"]
+
+
+def painted(page: Any) -> int:
+    """Pixels of the picture that are painted over."""
+    red = """canvas => {
+        const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+        copy.drawImage(canvas, 0, 0);
+        const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
+        let found = 0;
+        for (let i = 0; i < data.length; i += 4) found += data[i] > data[i + 1] + 60;
+        return found;
+    }"""
+    return int(page.locator("#restore-canvas").evaluate(red))
+
+
+def test_a_hole_is_painted_and_filled(browser: Any, address: str) -> None:
+    """By mouse and by keyboard, with undo; what is known stays as it was."""
+    with page(browser, address, "restore") as opened:
+        opened.wait_for_function("() => document.getElementById('restore-canvas').width === 8")
+        canvas = opened.locator("#restore-canvas")
+        box = canvas.bounding_box()
+        assert painted(opened) == 0
+        opened.click("#restore-form button[type=submit]")
+        opened.wait_for_selector("#restore-error:has-text('paint over something first')")
+        opened.check("[name=restore-tool][value=box]")
+        cell = box["width"] / 8
+        opened.mouse.move(box["x"] + 2.5 * cell, box["y"] + 2.5 * cell)
+        opened.mouse.down()
+        opened.mouse.move(box["x"] + 4.5 * cell, box["y"] + 5.5 * cell, steps=3)
+        opened.mouse.up()
+        opened.click("#tab-restore")  # the brush is shown while the canvas has the focus
+        assert painted(opened) == 12
+        opened.check("[name=restore-tool][value=pen]")
+        slide(opened, "restore-brush", 1)
+        canvas.focus()
+        for key in ("ArrowRight", "ArrowRight", "Space"):
+            opened.keyboard.press(key)
+        opened.click("#tab-restore")
+        assert painted(opened) == 13
+        opened.click("#restore-undo")
+        assert painted(opened) == 12
+        opened.click("#restore-invert")
+        assert painted(opened) == 52
+        opened.click("#restore-undo")
+        opened.click("#restore-form button[type=submit]")
+        opened.wait_for_selector("#restore-results figure")
+        assert opened.locator("#restore-results figure").count() == 1 + 4 + 2
+        assert "PSNR" in opened.inner_text("#restore-note")
+
+
+def test_files_that_are_no_pictures(browser: Any, address: str, tmp_path: Path) -> None:
+    with page(browser, address, "restore") as opened:
+        opened.wait_for_function("() => document.getElementById('restore-canvas').width === 8")
+        wrong, large, fine = tmp_path / "wrong.png", tmp_path / "large.png", tmp_path / "fine.png"
+        wrong.write_bytes(b"no picture")
+        opened.set_input_files("#restore-file", wrong)
+        opened.wait_for_selector("#restore-error:has-text('cannot be read as a picture')")
+        with large.open("wb") as file:
+            file.truncate(40 * 2**20)
+        opened.set_input_files("#restore-file", large)
+        opened.wait_for_selector("#restore-error:has-text('40 MiB; 32 are the most')")
+        Image.effect_noise((4000, 4000), 90).convert("RGB").save(fine, compress_level=1)
+        assert fine.stat().st_size > 15 * 2**20
+        opened.set_input_files("#restore-file", fine)
+        opened.wait_for_selector("#restore-error", state="hidden")
+        opened.wait_for_function("() => document.getElementById('restore-note').textContent === ''")
+
+
+def test_a_slow_run_is_stopped(browser: Any, address: str) -> None:
+    """The server takes the next request at once, and nothing of the first arrives."""
+    with page(browser, address, "generate") as opened:
+        slide(opened, "generate-steps", 100)
+        opened.fill("#generate-n", "64")
+        opened.select_option("#generate-sampler", "heun")
+        opened.click("#generate-form button[type=submit]")
+        opened.click("#generate-stop")
+        assert opened.inner_text("#generate-note") == "Stopped."
+        assert opened.is_hidden("#generate-picture")
+        slide(opened, "generate-steps", 2)
+        opened.fill("#generate-n", "1")
+        opened.click("#generate-form button[type=submit]")
+        opened.wait_for_selector("#generate-picture:not([hidden])")
+        assert "-n 1 " in opened.text_content("#generate-command")
 
 
 def test_samplers_are_compared(browser: Any, address: str) -> None:
@@ -318,7 +404,7 @@ def test_two_users_and_a_refresh_in_mid_run(browser: Any, address: str) -> None:
 def test_nothing_is_cut_off(browser: Any, address: str, width: int, scheme: str) -> None:
     with page(browser, address, viewport={"width": width, "height": 800}, color_scheme=scheme) as opened:
         settled(opened)
-        for tab in ("worlds", "generate", "compare"):
+        for tab in ("worlds", "generate", "restore", "compare"):
             opened.click(f"#tab-{tab}")
             assert opened.evaluate("document.documentElement.scrollWidth") <= width
             cut = opened.locator(f"#{tab} :is(label, button, select, th)").evaluate_all(
@@ -336,7 +422,7 @@ def test_accessibility(browser: Any, address: str, scheme: str) -> None:
     with page(browser, address, color_scheme=scheme, bypass_csp=True) as opened:
         settled(opened)
         opened.add_script_tag(path=str(script))
-        for tab in ("worlds", "generate", "compare"):
+        for tab in ("worlds", "generate", "restore", "compare"):
             opened.click(f"#tab-{tab}")
             rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
             found = opened.evaluate("rules => axe.run(document, rules)", rules)["violations"]

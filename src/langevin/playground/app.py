@@ -31,6 +31,7 @@ from . import worlds
 from .compare import Comparisons
 from .generate import Models
 from .jobs import Desk, Message, Work
+from .restore import Restorations
 
 if TYPE_CHECKING:
     from ..denoisers import NetworkDenoiser
@@ -56,7 +57,14 @@ def create_app(models: Sequence[tuple[str, NetworkDenoiser]] = (), *, hosts: Seq
     """
     shelf = Models(models)
     comparisons = Comparisons(shelf.models)
-    operations: dict[str, Work] = {"worlds": worlds.run, "generate": shelf.run, "compare": comparisons.run}
+    restorations = Restorations(shelf.models)
+    operations: dict[str, Work] = {
+        "worlds": worlds.run,
+        "generate": shelf.run,
+        "restore": restorations.run,
+        "picture": restorations.picture,
+        "compare": comparisons.run,
+    }
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -70,6 +78,7 @@ def create_app(models: Sequence[tuple[str, NetworkDenoiser]] = (), *, hosts: Seq
 
     async def choices(request: Request) -> Response:
         found = {"version": __version__, "worlds": worlds.choices(), "generate": shelf.choices()}
+        found["restore"] = restorations.choices()
         return JSONResponse(found)
 
     return Starlette(

@@ -2,6 +2,7 @@ import { Line } from "./net.js";
 import { Worlds } from "./worlds.js";
 import { Generate } from "./generate.js";
 import { Compare } from "./compare.js";
+import { Restore } from "./restore.js";
 
 const $ = (id) => document.getElementById(id);
 const tabs = [...document.querySelectorAll("[role=tab]")];
@@ -50,6 +51,7 @@ try {
   new Worlds(line, choices.worlds);
   new Generate(line, choices.generate);
   new Compare(line, choices.generate);
+  new Restore(line, choices);
   show(tabs.find((tab) => `#${tab.getAttribute("aria-controls")}` === location.hash) ?? tabs[0]);
   document.body.dataset.ready = "yes";
 } catch (error) {

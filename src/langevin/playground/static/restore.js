@@ -1,0 +1,277 @@
+// The tab Restore: a picture that is painted over or damaged, and what it may have been.
+
+import { fill, unpack } from "./net.js";
+
+const $ = (id) => document.getElementById(`restore-${id}`);
+const PAINTED = ["inpaint", "edit"];
+
+export class Restore {
+  constructor(line, choices) {
+    this.line = line;
+    this.choices = choices.restore;
+    this.about = choices.generate.models;
+    this.past = [];
+    this.index = 0;
+    fill($("model"), Object.fromEntries(this.choices.models.map((model) => [model.name, model.name])));
+    this.wire();
+    this.offer();
+    if (!this.choices.models.length) {
+      const given = this.about.length > 0;
+      $("note").textContent = given
+        ? "None of the models draws grey or colour pictures from noise alone."
+        : "No model was given. End the server and start it with one: langevin play MODEL.";
+      for (const field of [...$("form").elements, ...$("tools").querySelectorAll("button, input")]) field.disabled = true;
+      return;
+    }
+    // The first picture is fetched when it is looked at: an idle page asks for nothing.
+    const shown = new IntersectionObserver((seen) => {
+      if (!seen.some((one) => one.isIntersecting) || this.image) return;
+      shown.disconnect();
+      this.picture({ index: this.index });
+    });
+    shown.observe($("canvas"));
+  }
+
+  wire() {
+    $("model").addEventListener("input", () => {
+      this.offer();
+      this.picture({ index: this.index });
+    });
+    $("form").addEventListener("input", () => this.told());
+    $("brush").addEventListener("input", () => this.told());
+    $("next").addEventListener("click", () => this.picture({ index: ++this.index }));
+    $("file").addEventListener("change", () => this.upload());
+    $("form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.ask();
+    });
+    $("stop").addEventListener("click", () => {
+      this.line.cancel("restore");
+      this.busy(false);
+      $("note").textContent = "Stopped.";
+    });
+    $("undo").addEventListener("click", () => {
+      if (this.past.length) this.mask = this.past.pop();
+      this.paint();
+    });
+    $("clear").addEventListener("click", () => this.change(() => this.mask.fill(0)));
+    $("invert").addEventListener("click", () => this.change(() => this.mask.forEach((v, i) => (this.mask[i] = 1 - v))));
+    this.brushes();
+  }
+
+  get model() {
+    return this.choices.models.find((model) => model.name === $("model").value);
+  }
+
+  offer() {
+    const about = this.about.find((model) => model.name === $("model").value);
+    fill($("task"), this.model?.tasks ?? {}, $("task").value);
+    $("label-box").hidden = !about?.classes.length;
+    fill($("label"), Object.fromEntries([["", "None"], ...(about?.classes ?? []).map((name, k) => [String(k), name])]));
+    $("caption-box").hidden = !about?.caption;
+    this.told();
+  }
+
+  told() {
+    $("steps-shown").textContent = $("steps").value;
+    $("brush-shown").textContent = $("brush").value;
+    $("strength-shown").textContent = this.strength.toFixed(2);
+    $("strength-box").hidden = $("task").value !== "edit";
+    $("tools").hidden = !PAINTED.includes($("task").value);
+    this.paint();
+  }
+
+  get strength() {
+    return 2 ** Number($("strength").value);
+  }
+
+  say(text) {
+    $("error").textContent = text;
+    $("error").hidden = !text;
+  }
+
+  upload() {
+    const file = $("file").files[0];
+    if (!file) return;
+    const most = this.choices.most.bytes;
+    if (file.size > most) return this.say(`${file.name} has ${(file.size / 2 ** 20).toFixed(0)} MiB; ${most / 2 ** 20} are the most.`);
+    const reader = new FileReader();
+    reader.onload = () => this.picture({ file: reader.result.split(",")[1] ?? "" });
+    reader.onerror = () => this.say(`${file.name} cannot be read.`);
+    reader.readAsDataURL(file);
+  }
+
+  picture(which) {
+    this.say("");
+    $("note").textContent = "Fetching the picture …";
+    this.line.ask("picture", { model: this.model.name, ...which }, {
+      result: (message) => {
+        $("note").textContent = "";
+        this.packed = message.image;
+        this.image = unpack(message.image);
+        const [, height, width] = this.image.shape;
+        this.mask = new Uint8Array(height * width);
+        this.past = [];
+        this.at = [Math.floor(width / 2), Math.floor(height / 2)];
+        $("results").replaceChildren();
+        this.paint();
+      },
+      error: (message) => {
+        $("note").textContent = "";
+        this.say(message.message);
+      },
+    });
+  }
+
+  change(run) {
+    if (!this.image) return;
+    this.past.push(this.mask.slice());
+    if (this.past.length > 100) this.past.shift();
+    run();
+    this.paint();
+  }
+
+  // The disc of the brush around a pixel, or a box between two.
+  stamp([x, y], value) {
+    const [, height, width] = this.image.shape;
+    const radius = Number($("brush").value) / 2;
+    for (let row = 0; row < height; row++)
+      for (let column = 0; column < width; column++)
+        if (Math.hypot(column - x, row - y) <= radius) this.mask[row * width + column] = value;
+  }
+
+  box([x0, y0], [x1, y1]) {
+    const width = this.image.shape[2];
+    for (let row = Math.min(y0, y1); row <= Math.max(y0, y1); row++)
+      for (let column = Math.min(x0, x1); column <= Math.max(x0, x1); column++) this.mask[row * width + column] = 1;
+  }
+
+  brushes() {
+    const canvas = $("canvas");
+    const tool = () => document.querySelector("[name=restore-tool]:checked").value;
+    const at = (event) => {
+      const box = canvas.getBoundingClientRect();
+      const [, height, width] = this.image.shape;
+      const along = (v, start, size, count) => Math.min(count - 1, Math.max(0, Math.floor(((v - start) / size) * count)));
+      return [along(event.clientX, box.left, box.width, width), along(event.clientY, box.top, box.height, height)];
+    };
+    let from = null;
+    let before = null;
+    const move = (to) => {
+      if (tool() === "box") {
+        this.mask.set(before);
+        this.box(from, to);
+      } else {
+        this.stamp(to, tool() === "pen" ? 1 : 0);
+      }
+      this.at = to;
+      this.paint();
+    };
+    canvas.addEventListener("pointerdown", (event) => {
+      if (!this.image || $("tools").hidden) return;
+      canvas.setPointerCapture(event.pointerId);
+      this.change(() => {});
+      from = at(event);
+      before = this.mask.slice();
+      move(from);
+    });
+    canvas.addEventListener("pointermove", (event) => from && move(at(event)));
+    for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => (from = null));
+    let corner = null;
+    canvas.addEventListener("keydown", (event) => {
+      if (!this.image || $("tools").hidden) return;
+      const [, height, width] = this.image.shape;
+      const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+      if (step) {
+        this.at = [Math.min(width - 1, Math.max(0, this.at[0] + step[0])), Math.min(height - 1, Math.max(0, this.at[1] + step[1]))];
+      } else if (event.key === " " || event.key === "Enter") {
+        if (tool() !== "box") this.change(() => this.stamp(this.at, tool() === "pen" ? 1 : 0));
+        else if (corner) {
+          const first = corner;
+          this.change(() => this.box(first, this.at));
+          corner = null;
+        } else corner = this.at;
+      } else return;
+      event.preventDefault();
+      this.paint();
+    });
+    canvas.addEventListener("focus", () => this.paint());
+    canvas.addEventListener("blur", () => this.paint());
+  }
+
+  paint() {
+    if (!this.image) return;
+    const canvas = $("canvas");
+    show(canvas, this.image);
+    const context = canvas.getContext("2d");
+    const [, , width] = this.image.shape;
+    if (!PAINTED.includes($("task").value)) return;
+    context.fillStyle = "rgba(214, 40, 40, 0.6)";
+    this.mask.forEach((value, i) => value && context.fillRect(i % width, Math.floor(i / width), 1, 1));
+    if (document.activeElement === canvas) {
+      context.fillStyle = "rgba(255, 209, 102, 0.9)";
+      context.fillRect(this.at[0], this.at[1], 1, 1);
+    }
+  }
+
+  busy(now) {
+    $("stop").disabled = !now;
+    $("progress").hidden = !now;
+    $("form").querySelector("[type=submit]").disabled = now;
+    if (now) $("progress").removeAttribute("value");
+  }
+
+  ask() {
+    if (!this.image) return this.say("Choose a picture first.");
+    this.say("");
+    this.busy(true);
+    $("note").textContent = "";
+    const request = {
+      model: this.model.name, task: $("task").value, image: this.packed, mask: btoa(String.fromCharCode(...this.mask)),
+      label: $("label-box").hidden || $("label").value === "" ? null : Number($("label").value),
+      caption: !$("caption-box").hidden && $("caption").value.trim() ? $("caption").value.trim() : null,
+      steps: Number($("steps").value), n: Number($("n").value), seed: Number($("seed").value), strength: this.strength,
+    };
+    this.line.ask("restore", request, {
+      progress: (message) => ($("progress").value = message.done / message.total),
+      result: (message) => this.done(message),
+      error: (message) => {
+        this.busy(false);
+        this.say(message.message);
+      },
+    });
+  }
+
+  done(message) {
+    this.busy(false);
+    const views = [["What is known", message.before]];
+    const samples = unpack(message.samples);
+    const [count, ...shape] = samples.shape;
+    const size = shape.reduce((a, b) => a * b);
+    for (let k = 0; k < count; k++) views.push([`Sample ${k + 1}`, { shape, values: samples.values.slice(k * size, (k + 1) * size) }]);
+    if (count > 1) views.push(["Mean of the samples", message.mean], [`Where they differ (white: ${message.largest_spread.toPrecision(2)})`, message.spread]);
+    $("results").replaceChildren(...views.map(([title, array]) => {
+      const figure = document.createElement("figure");
+      const canvas = document.createElement("canvas");
+      const caption = document.createElement("figcaption");
+      show(canvas, array.values ? array : unpack(array));
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", title);
+      caption.textContent = title;
+      figure.append(canvas, caption);
+      return figure;
+    }));
+    $("note").textContent = message.psnr === null ? "" : `The mean of the samples is ${message.psnr.toFixed(1)} dB (PSNR) from the picture.`;
+  }
+}
+
+function show(canvas, { shape: [channels, height, width], values }) {
+  canvas.width = width;
+  canvas.height = height;
+  const picture = new ImageData(width, height);
+  for (let i = 0; i < height * width; i++) {
+    const value = (channel) => values[(channels === 3 ? channel : 0) * height * width + i];
+    picture.data.set([value(0), value(1), value(2), 255], i * 4);
+  }
+  canvas.getContext("2d").putImageData(picture, 0, 0);
+}
