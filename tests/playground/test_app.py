@@ -108,6 +108,7 @@ def test_a_drawn_picture_is_drawn_again(client: TestClient, tmp_path: Path, monk
     """By ``langevin replay`` of the download, and by the lines of Python."""
     *_, said = ask(client, "generate", n=4, steps=3, label=7, scale=2.0, seed=5)
     assert said["event"] == "result", said
+    assert (said["evaluations"], said["calls"]) == (3, 6)  # guidance asks the network twice
     file = tmp_path / said["name"]
     file.write_bytes(base64.b64decode(said["file"]))
     monkeypatch.chdir(tmp_path)

@@ -213,7 +213,7 @@ def test_four_methods_side_by_side(browser: Any, address: str) -> None:
 def test_a_world_of_ones_own_by_mouse_and_keyboard(browser: Any, address: str) -> None:
     with page(browser, address) as opened:
         opened.select_option("#worlds-world", "drawn")
-        opened.wait_for_selector("#worlds-error:has-text('at least one dot')")
+        opened.wait_for_selector("#worlds-measures", state="hidden")
         box = opened.locator("#worlds-pad").bounding_box()
         opened.mouse.move(box["x"] + 40, box["y"] + 40)
         opened.mouse.down()
@@ -263,6 +263,8 @@ def test_generate_by_keyboard_alone(browser: Any, address: str, tmp_path: Path) 
         opened.focus("#tab-worlds")
         opened.keyboard.press("ArrowRight")
         assert opened.is_visible("#generate")
+        assert opened.input_value("#generate-label") == ""  # in turn, until a class is chosen
+        assert opened.inner_text("#generate-label option:first-child") == "In turn"
         opened.focus("#generate-label")
         opened.keyboard.press("7")
         opened.focus("#generate-n")
@@ -271,7 +273,7 @@ def test_generate_by_keyboard_alone(browser: Any, address: str, tmp_path: Path) 
         opened.keyboard.press("Enter")
         opened.wait_for_selector("#generate-picture:not([hidden])")
         opened.wait_for_function("() => document.getElementById('generate-picture').naturalWidth > 0")
-        assert "evaluations each" in opened.inner_text("#generate-note")
+        assert "evaluations for each sample" in opened.inner_text("#generate-note")
         assert "--label 7" in opened.text_content("#generate-command")
         opened.focus("#generate-download")
         with opened.expect_download() as download:
@@ -303,6 +305,7 @@ def test_a_hole_is_painted_and_filled(browser: Any, address: str) -> None:
         canvas = opened.locator("#restore-canvas")
         box = canvas.bounding_box()
         assert painted(opened) == 0
+        assert opened.input_value("#restore-label") == ""
         opened.click("#restore-form button[type=submit]")
         opened.wait_for_selector("#restore-error:has-text('paint over something first')")
         opened.check("[name=restore-tool][value=box]")
@@ -345,8 +348,8 @@ def test_files_that_are_no_pictures(browser: Any, address: str, tmp_path: Path) 
         Image.effect_noise((4000, 4000), 90).convert("RGB").save(fine, compress_level=1)
         assert fine.stat().st_size > 15 * 2**20
         opened.set_input_files("#restore-file", fine)
-        opened.wait_for_selector("#restore-error", state="hidden")
-        opened.wait_for_function("() => document.getElementById('restore-note').textContent === ''")
+        opened.wait_for_selector("#restore-note:has-text('fine.png: its central square, brought to 8 × 8.')")
+        assert opened.is_hidden("#restore-error")
 
 
 def test_a_slow_run_is_stopped(browser: Any, address: str) -> None:
@@ -368,6 +371,7 @@ def test_a_slow_run_is_stopped(browser: Any, address: str) -> None:
 
 def test_samplers_are_compared(browser: Any, address: str) -> None:
     with page(browser, address, "compare") as opened:
+        assert opened.input_value("#compare-label") == ""
         opened.uncheck("#compare-samplers input[value=unipc]")
         opened.select_option("#compare-more", "heun")
         slide(opened, "compare-steps", 5)

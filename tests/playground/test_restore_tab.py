@@ -70,6 +70,9 @@ def test_an_edit_changes_what_is_painted_alone() -> None:
     assert bool((samples[:, :, HOLE == 0] == PIXELS[:, HOLE == 0]).all())
     assert bool((samples[:, :, HOLE == 1] != PIXELS[:, HOLE == 1]).any())
     assert found["psnr"] is None
+    assert found["command"].startswith("langevin edit picture.png --model small --mask mask.png --strength 3 ")
+    everything = base64.b64encode(bytes([1] * 64)).decode()
+    assert asked(task="edit", mask=everything)["samples"]["shape"] == [2, 3, 8, 8]
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS if task not in ("inpaint", "edit")])
@@ -78,6 +81,7 @@ def test_every_task(task: str) -> None:
     assert found["samples"]["shape"] == [1, 3, 8, 8]
     assert found["largest_spread"] == 0
     smaller = {"super-resolution=2": [3, 4, 4], "super-resolution=4": [3, 2, 2], "colourise": [1, 8, 8]}
+    assert f"--task {task} --simulate -n 1" in found["command"]
     assert found["before"]["shape"] == smaller.get(task, [3, 8, 8])
 
 
@@ -118,7 +122,7 @@ def test_files_that_are_none(file: bytes, said: str) -> None:
         ({"mask": None}, "mask must be base64"),
         ({"mask": "AAAA"}, "mask must be 64 bytes, got 3"),
         ({"mask": base64.b64encode(bytes(64)).decode()}, "paint over something first"),
-        ({"mask": base64.b64encode(bytes([1] * 64)).decode()}, "leave something that is not painted"),
+        ({"mask": base64.b64encode(bytes([1] * 64)).decode()}, "everything is painted over"),
         ({"n": 17}, "n must be in 1…16"),
         ({"steps": 0}, "steps must be in 1…500"),
         ({"task": "edit", "strength": 1e6}, "strength must be in"),

@@ -109,6 +109,7 @@ def test_the_measures() -> None:
     assert fine["evaluations"] == 100
     assert fine["distance"] < fine["floor"][0] + 4 * fine["floor"][1] < coarse["distance"] + 1
     assert asked(sampler="ddpm", process="ddpm", n=50)[1]["path_error"] is None
+    assert asked(sampler="rk45", n=20)[1]["straightness"] is None
     line = torch.linspace(0, 1, 5)[:, None, None] * torch.tensor([[[1.0, 2.0], [-3.0, 0.5]]])
     assert worlds.straightness(line) == pytest.approx(1)
     detour = torch.tensor([[[0.0, 0.0]], [[1.0, 0.0]], [[1.0, 1.0]]])

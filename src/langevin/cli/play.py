@@ -18,18 +18,20 @@ NEEDED = ("starlette", "uvicorn", "websockets")
 class Options:
     """Play with exact worlds and trained models on a local web page.
 
-    The page is served by this machine to this machine, asks nothing of any other, and works without a network. Ctrl-C
-    ends it; what still runs for a page ends when the page is closed.
+    The page asks nothing of other machines and works without a network. Ctrl-C ends it; what still runs for a page
+    ends when the page is closed.
 
-    Examples: `langevin play` for worlds alone, `langevin play runs/demo/model` to watch samples of a model form.
+    Examples: `langevin play` for worlds alone; `langevin play runs/one runs/two` to draw samples of these models, to
+    restore and edit pictures with them, and to compare samplers on them.
     """
 
-    models: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL")] = ()
-    """Model directories, names of `langevin models`, or owner/name on the Hub."""
+    models: Annotated[Positional[tuple[str, ...]], arg(metavar="[MODEL ...]", help_behavior_hint="")] = ()
+    """Model directories, names that `langevin models` lists, or owner/name on the Hub; several, or none."""
     port: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
     """Port to listen on, 0 for any that is free; the first free one from 7878 on if not given."""
     host: Annotated[str, arg(metavar="ADDRESS")] = "127.0.0.1"
-    """Address to listen on. Any but the loopback can be reached by others, who may then draw samples here."""
+    """Address to listen on. Any but the loopback can be reached by others, who may then draw samples here: there is no
+    password."""
     no_browser: bool = False
     """Print the address, and open no browser."""
 

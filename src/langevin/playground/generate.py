@@ -86,12 +86,14 @@ class Models:
             recipe, chosen = within(asked.model, recipe, asked.tolerance, asked.n, given=asked.given)
             note = str(chosen)
         job.check()
-        guide = None
+        guide, watched = None, Preview(asked.model, job)
         if len(asked.model.stages) == 1 and recipe.variance is None:
 
             def guide(model: NetworkDenoiser, condition: Mapping[str, Any]) -> tuple[Denoiser, samplers.Plan]:
                 denoiser = in_process(bind(model, condition, recipe.guidance_scale), recipe)
-                return Preview(denoiser, job, said=[time.monotonic()]), plan(denoiser, recipe)
+                nonlocal watched
+                watched = Preview(denoiser, job, said=[time.monotonic()])
+                return watched, plan(denoiser, recipe)
 
         drawn = generate(asked.model, recipe, asked.n, given=asked.given, progress=job.progress, guide=guide)
         job.check()
@@ -101,7 +103,8 @@ class Models:
         return {
             "name": name,
             "file": base64.b64encode(content).decode(),
-            "evaluations": drawn.evaluations,
+            "evaluations": watched.calls or drawn.evaluations,
+            "calls": drawn.evaluations,
             "seconds": drawn.seconds,
             "steps": drawn.record["steps"],
             "sampler": drawn.record["sampler"],
@@ -161,7 +164,7 @@ def _about(name: str, model: NetworkDenoiser) -> dict[str, Any]:
         "shape": list(model.output_shape),
         "data": None if data is None else data.name,
         "classes": class_names(model),
-        "caption": "caption" in model.condition_sizes,
+        "caption": model.condition_sizes.get("caption", 1) - 1,
         "needs": [c for c in model.condition_sizes if c not in ("label", "caption")],
         "samplers": titles(model.process),
     }

@@ -25,8 +25,9 @@ def packed(x: Tensor) -> dict[str, Any]:
     return {"shape": list(x.shape), "kind": kind, "data": base64.b64encode(data.tobytes()).decode()}
 
 
-SPECIAL = ("learned", "jump", "boomerang")
-"""Samplers that need more than a denoiser and noise: a solver that was learned, a model of one step, a start."""
+SPECIAL = ("learned", "jump", "boomerang", "splitting", "mala", "denoising-mcmc")
+"""Samplers that need more than a belief and noise: a solver that was learned, a model of one step, a start, the parts
+of a guided model, a density."""
 
 
 def titles(process: Process) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import shlex
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from ..metrics import psnr
 from ..operators import Inpaint, Operator, create_operator, measure
 from ..tasks.edit import edit
 from ..tasks.restore import restore
-from .generate import chosen, conditions
+from .generate import chosen, class_names, conditions
 from .jobs import Job
 from .messages import choice, number, packed, whole
 
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
 TASKS = {
     "inpaint": "Fill what is painted over",
     "edit": "Change what is painted over",
-    "super-resolution=2": "Enlarge twice",
-    "super-resolution=4": "Enlarge four times",
-    "blur=1.5": "Sharpen a blurred picture",
-    "colourise": "Colour a grey picture",
-    "jpeg=10": "Undo JPEG of quality 10",
-    "random=0.3": "From three pixels in ten",
-    "uncrop=0.5": "Beyond the border",
+    "super-resolution=2": "Shrink to half, then enlarge",
+    "super-resolution=4": "Shrink to a quarter, then enlarge",
+    "blur=1.5": "Blur, then sharpen",
+    "colourise": "Make grey, then colour",
+    "jpeg=10": "Compress (JPEG, quality 10), then repair",
+    "random=0.3": "Hide seven pixels in ten, then fill",
+    "uncrop=0.5": "Hide the border, then fill",
 }
 """What can be done, by the name of the operator, with what it is called."""
 
@@ -83,12 +84,12 @@ class Restorations:
 
     def run(self, job: Job) -> dict[str, Any]:
         """Damage a picture, and draw what it may have been; or change it where it is painted."""
-        _, model = self._model(job)
+        name, model = self._model(job)
         shape = tuple(model.output_shape)
         task = choice(job.arguments, "task", "inpaint", [key for key in TASKS if _fits(key, shape)])
         low, high = training.value_range(model.output)
         x = _pixels(job.arguments.get("image"), shape).float() / 255 * (high - low) + low
-        painted = _mask(job.arguments.get("mask"), shape) if task in ("inpaint", "edit") else None
+        painted = _mask(job.arguments.get("mask"), shape, task == "inpaint") if task in ("inpaint", "edit") else None
         told = conditions(job.arguments, model)
         n = whole(job.arguments, "n", 4, 1, MOST)
         steps = whole(job.arguments, "steps", 20, 1, STEPS)
@@ -115,6 +116,7 @@ class Restorations:
             "spread": packed(_bytes(spread, 0.0, max(float(spread.max()), 1e-6))),
             "largest_spread": float(spread.max()),
             "psnr": found,
+            "command": command(name, task, n, steps, seed, how, told, model, job.arguments.get("caption")),
         }
 
     def _model(self, job: Job) -> tuple[str, NetworkDenoiser]:
@@ -129,6 +131,29 @@ def is_of_pictures(model: NetworkDenoiser) -> bool:
     shape = tuple(model.output_shape)
     told = {"image", "mask"} & set(model.condition_sizes)
     return len(model.stages) == 1 and len(shape) == 3 and shape[0] in (1, 3) and not told and _is_real(model)
+
+
+def command(
+    name: str,
+    task: str,
+    n: int,
+    steps: int,
+    seed: int,
+    how: Mapping[str, Any],
+    told: Mapping[str, Any],
+    model: NetworkDenoiser,
+    caption: str | None,
+) -> str:
+    """The command that does the same to ``picture.png``, with ``mask.png``, both of which the page saves."""
+    words = ["langevin", "edit" if task == "edit" else "restore", "picture.png", "--model", name]
+    words += ["--mask", "mask.png"] if task in ("inpaint", "edit") else []
+    if task == "edit":
+        words += ["--strength", f"{how['strength']:g}", "--guidance-scale", f"{how['guidance_scale']:g}"]
+    else:
+        words += ["--task", task, *(["--simulate"] if task != "inpaint" else [])]
+    words += ["-n", str(n), "--steps", str(steps), "--seed", str(seed)]
+    words += [] if "label" not in told else ["--label", class_names(model)[told["label"]]]
+    return shlex.join(words + ([] if caption is None else ["--given", f"caption={caption}"]))
 
 
 def _is_real(model: NetworkDenoiser) -> bool:
@@ -186,16 +211,16 @@ def _pixels(array: object, shape: tuple[int, ...]) -> Tensor:
     return torch.frombuffer(bytearray(held), dtype=torch.uint8).reshape(shape)
 
 
-def _mask(text: object, shape: tuple[int, ...]) -> Tensor:
-    """Where a picture is painted over, bool ``(H, W)``: somewhere, and not everywhere."""
+def _mask(text: object, shape: tuple[int, ...], known: bool) -> Tensor:
+    """Where a picture is painted over, bool ``(H, W)``: somewhere, and not everywhere if some must be ``known``."""
     held = _decoded(text, "mask", LARGEST)
     if len(held) != shape[1] * shape[2]:
         raise UserError(f"mask must be {shape[1] * shape[2]} bytes, got {len(held)}")
     found = torch.frombuffer(bytearray(held), dtype=torch.uint8).reshape(shape[1:]) > 0
     if not bool(found.any()):
-        raise UserError("mask: paint over something first")
-    if bool(found.all()):
-        raise UserError("mask: leave something that is not painted over")
+        raise UserError("paint over something first: what is painted is made anew")
+    if known and bool(found.all()):
+        raise UserError("everything is painted over: nothing is known to go by")
     return found
 
 

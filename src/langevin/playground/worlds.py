@@ -45,9 +45,8 @@ PROJECTIONS = 64
 BESIDE = 10**9 + 7
 """Added to the seed for the exact samples that a sampler's are compared with: none of its own noise."""
 
-ELSEWHERE = ("splitting", "remainder", "mala", "denoising-mcmc", "dop853")
-"""Samplers that are not offered: the default by its other name, what needs more than a denoiser and a start, and the
-integrator of 1e-10 that others are compared with, which takes minutes on a table of noise levels."""
+ELSEWHERE = ("remainder", "dop853")
+"""Samplers that are not offered: the default by its other name, and an integrator of 1e-10, which may take minutes."""
 
 PROCESSES = ("vp", "edm", "flow", "cosine", "ddpm", "sub-vp", "ve")
 """Scalar Gaussian processes by name, the usual ones first."""
@@ -283,11 +282,12 @@ def _run(request: Request, process: ScalarGaussian, job: Job) -> dict[str, Any]:
         places=_place(grid, known.times),
         path=packed(path / half[:, None, None]),
         python=python(request),
+        evaluations=evaluations,
     )
     flat = path / (alpha**2 + sigma**2).sqrt()[:, None, None]
     return {
         "evaluations": evaluations,
-        "straightness": straightness(flat),
+        "straightness": None if own_steps(request.sampler, request.process) else straightness(flat),
         **_measures(request, process, path[-1], job),
     }
 

@@ -1,6 +1,6 @@
 // The tab Compare: the same noise through several samplers, side by side.
 
-import { fill } from "./net.js";
+import { classes, fill } from "./net.js";
 
 const $ = (id) => document.getElementById(`compare-${id}`);
 const FIRST = ["default", "dpmpp-2m", "unipc", "ddim"];
@@ -10,7 +10,7 @@ export class Compare {
   constructor(line, choices) {
     this.line = line;
     this.choices = choices;
-    fill($("model"), Object.fromEntries(choices.models.map((model) => [model.name, model.name])));
+    fill($("model"), choices.models.map((model) => [model.name, model.name]));
     if (!choices.models.length) {
       $("note").textContent = "No model was given. End the server and start it with one: langevin play MODEL.";
       for (const field of $("form").elements) field.disabled = true;
@@ -45,7 +45,7 @@ export class Compare {
   offer() {
     const model = this.model;
     $("label-box").hidden = !model?.classes.length;
-    fill($("label"), Object.fromEntries([["", model?.caption ? "None" : "In turn"], ...(model?.classes ?? []).map((name, k) => [String(k), name])]));
+    fill($("label"), classes(model, model?.caption ? "None" : "In turn"));
     $("caption-box").hidden = !model?.caption;
     this.titles = { default: "Default: Gaussian remainder", ...model?.samplers };
     for (const label of [...$("samplers").querySelectorAll("label")]) label.remove();
@@ -68,7 +68,7 @@ export class Compare {
     for (const box of $("samplers").querySelectorAll("input")) box.disabled = full && !box.checked;
     const listed = [...$("samplers").querySelectorAll("input")].map((box) => box.value);
     const others = Object.entries(this.titles).filter(([name]) => !listed.includes(name));
-    fill($("more"), Object.fromEntries([["", full ? "Six are the most" : "Choose …"], ...others]));
+    fill($("more"), [["", full ? "Six are the most" : "Choose …"], ...others]);
     $("more").disabled = full || !this.model;
   }
 
@@ -79,11 +79,19 @@ export class Compare {
     if (now) $("progress").removeAttribute("value");
   }
 
+  say(text) {
+    $("error").textContent = text;
+    $("error").hidden = !text;
+  }
+
   ask() {
     const model = this.model;
+    this.say("");
+    if (!this.chosen.length) return this.say("Choose a sampler at least.");
     this.busy(true);
-    $("error").hidden = true;
-    $("note").textContent = "";
+    $("rows").replaceChildren();
+    $("how").hidden = true;
+    $("note").textContent = "Drawing, and following the model's own paths in 128 steps …";
     const request = {
       model: model.name, samplers: this.chosen, steps: Number($("steps").value), scale: Number($("scale").value),
       seed: Number($("seed").value),
@@ -95,8 +103,8 @@ export class Compare {
       result: (message) => this.done(message),
       error: (message) => {
         this.busy(false);
-        $("error").textContent = message.message;
-        $("error").hidden = false;
+        $("note").textContent = "";
+        this.say(message.message);
       },
     });
   }
@@ -104,7 +112,9 @@ export class Compare {
   done(message) {
     this.busy(false);
     $("rows").replaceChildren(...message.rows.map((row) => this.row(row)));
-    $("note").textContent = [...message.left_out, ...message.notes].join(" ");
+    const unresolved = message.unresolved === null ? "" : ` Below ${message.unresolved.toPrecision(1)} it says nothing: so much do the paths themselves still move.`;
+    const meaning = "The distance is of half of 16 paths or more, in standard deviations of the data: lower is nearer to where the model's own paths lead.";
+    $("note").textContent = [`${meaning}${unresolved}`, ...message.left_out, ...message.notes].join(" ");
     $("command").textContent = message.command;
     $("how").hidden = false;
   }
@@ -116,7 +126,7 @@ export class Compare {
     const converged = row.sampler === "converged";
     name.textContent = converged ? "Where the paths lead" : (this.titles[row.sampler] ?? row.sampler);
     const distance = row.distance === null ? "draws noise on its way, so that it has no path" : `distance ${row.distance.toPrecision(2)}`;
-    caption.append(name, converged ? ": the default sampler in 128 steps" : ` (${row.sampler}): ${row.evaluations} evaluations, ${distance}, ${(1000 * row.seconds).toFixed(0)} ms a sample`);
+    caption.append(name, converged ? ": the default sampler in 128 steps" : ` (${row.sampler}): ${row.evaluations} evaluations, ${distance}, ${(1000 * row.seconds).toFixed(0)} ms for each sample`);
     figure.append(caption);
     if (row.picture) {
       const image = document.createElement("img");

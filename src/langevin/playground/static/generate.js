@@ -1,6 +1,6 @@
 // The tab Generate: samples of a trained model, watched while they form.
 
-import { fill, unpack } from "./net.js";
+import { classes, fill, unpack } from "./net.js";
 
 const $ = (id) => document.getElementById(`generate-${id}`);
 
@@ -8,9 +8,8 @@ export class Generate {
   constructor(line, choices) {
     this.line = line;
     this.choices = choices;
-    const models = Object.fromEntries(choices.models.map((model) => [model.name, model.name]));
-    fill($("model"), models);
-    fill($("grid"), { "": "The sampler's own", ...choices.grids });
+    fill($("model"), choices.models.map((model) => [model.name, model.name]));
+    fill($("grid"), [["", "The sampler's own"], ...Object.entries(choices.grids)]);
     $("n").max = choices.most.n;
     if (!choices.models.length) {
       $("note").textContent = "No model was given. End the server and start it with one: langevin play MODEL.";
@@ -37,9 +36,8 @@ export class Generate {
   offer() {
     const model = this.model;
     $("label-box").hidden = !model?.classes.length;
-    const turn = model?.caption ? "None" : "In turn";
-    fill($("label"), Object.fromEntries([["", turn], ...(model?.classes ?? []).map((name, k) => [String(k), name])]));
-    fill($("sampler"), { "": "The model's default", ...model?.samplers }, $("sampler").value);
+    fill($("label"), classes(model, model?.caption ? "None" : "In turn"));
+    fill($("sampler"), [["", "The model's default"], ...Object.entries(model?.samplers ?? {})], $("sampler").value);
     $("caption-box").hidden = !model?.caption;
     this.told();
   }
@@ -49,6 +47,9 @@ export class Generate {
     $("steps-box").hidden = tolerance;
     $("tolerance-box").hidden = !tolerance;
     $("steps-shown").textContent = $("steps").value;
+    const most = this.model?.caption;
+    const length = new TextEncoder().encode($("caption").value.trim()).length;
+    $("caption-count").textContent = most ? `${length} of ${most} bytes${length > most ? ": the rest is not read" : ""}` : "";
     $("scale-shown").textContent = Number($("scale").value).toFixed(2);
   }
 
@@ -134,7 +135,8 @@ export class Generate {
     $("download").download = message.name;
     $("download").textContent = `Download ${message.name}`;
     $("download").hidden = false;
-    const taken = `${message.evaluations} evaluations each, ${message.seconds.toFixed(1)} s, sampler ${message.sampler}.`;
+    const calls = message.calls !== message.evaluations ? ` (${message.calls} calls of the network: guidance takes two)` : "";
+    const taken = `${message.evaluations} evaluations for each sample${calls}, ${message.seconds.toFixed(1)} s.`;
     $("note").textContent = `${message.note ? `${message.note}. ` : ""}${taken}`;
     $("command").textContent = message.command;
     $("python").textContent = message.python;

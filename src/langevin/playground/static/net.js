@@ -62,11 +62,14 @@ export function unpack(array) {
   return { shape: array.shape, values };
 }
 
-// A select's options: { value: text }.
-export function fill(select, entries, chosen) {
-  select.replaceChildren(...Object.entries(entries).map(([value, text]) => new Option(text, value)));
-  if (chosen !== undefined && chosen in entries) select.value = chosen;
+// A select's options, pairs [value, text] in their order; the first is chosen unless another one is, and is there.
+export function fill(select, pairs, chosen) {
+  select.replaceChildren(...pairs.map(([value, text]) => new Option(text, value)));
+  if (pairs.some(([value]) => value === chosen)) select.value = chosen;
 }
+
+// The classes of a model as such pairs.
+export const classes = (model, none) => [["", none], ...(model?.classes ?? []).map((name, k) => [String(k), name])];
 
 export function later(run, wait) {
   let timer;

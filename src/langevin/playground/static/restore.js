@@ -1,6 +1,6 @@
 // The tab Restore: a picture that is painted over or damaged, and what it may have been.
 
-import { fill, unpack } from "./net.js";
+import { classes, fill, unpack } from "./net.js";
 
 const $ = (id) => document.getElementById(`restore-${id}`);
 const PAINTED = ["inpaint", "edit"];
@@ -12,7 +12,7 @@ export class Restore {
     this.about = choices.generate.models;
     this.past = [];
     this.index = 0;
-    fill($("model"), Object.fromEntries(this.choices.models.map((model) => [model.name, model.name])));
+    fill($("model"), this.choices.models.map((model) => [model.name, model.name]));
     this.wire();
     this.offer();
     if (!this.choices.models.length) {
@@ -56,7 +56,15 @@ export class Restore {
     });
     $("clear").addEventListener("click", () => this.change(() => this.mask.fill(0)));
     $("invert").addEventListener("click", () => this.change(() => this.mask.forEach((v, i) => (this.mask[i] = 1 - v))));
+    for (const [id, picture] of [["save-picture", () => this.image], ["save-mask", () => this.white()]])
+      $(id).addEventListener("click", () => save(picture(), `${id.slice(5)}.png`));
     this.brushes();
+  }
+
+  // The mask as a picture, white where it is painted.
+  white() {
+    const [, height, width] = this.image.shape;
+    return { shape: [1, height, width], values: this.mask.map((v) => 255 * v) };
   }
 
   get model() {
@@ -65,9 +73,9 @@ export class Restore {
 
   offer() {
     const about = this.about.find((model) => model.name === $("model").value);
-    fill($("task"), this.model?.tasks ?? {}, $("task").value);
+    fill($("task"), Object.entries(this.model?.tasks ?? {}), $("task").value);
     $("label-box").hidden = !about?.classes.length;
-    fill($("label"), Object.fromEntries([["", "None"], ...(about?.classes ?? []).map((name, k) => [String(k), name])]));
+    fill($("label"), classes(about, "None"));
     $("caption-box").hidden = !about?.caption;
     this.told();
   }
@@ -77,12 +85,23 @@ export class Restore {
     $("brush-shown").textContent = $("brush").value;
     $("strength-shown").textContent = this.strength.toFixed(2);
     $("strength-box").hidden = $("task").value !== "edit";
+    $("scale-shown").textContent = Number($("scale").value).toFixed(2);
+    if (this.task !== $("task").value) this.forget();
+    this.task = $("task").value;
     $("tools").hidden = !PAINTED.includes($("task").value);
     this.paint();
   }
 
   get strength() {
     return 2 ** Number($("strength").value);
+  }
+
+  // What was found belongs to another request.
+  forget() {
+    $("results").replaceChildren();
+    $("how").hidden = true;
+    $("note").textContent = "";
+    this.say("");
   }
 
   say(text) {
@@ -96,29 +115,29 @@ export class Restore {
     const most = this.choices.most.bytes;
     if (file.size > most) return this.say(`${file.name} has ${(file.size / 2 ** 20).toFixed(0)} MiB; ${most / 2 ** 20} are the most.`);
     const reader = new FileReader();
-    reader.onload = () => this.picture({ file: reader.result.split(",")[1] ?? "" });
+    reader.onload = () => this.picture({ file: reader.result.split(",")[1] ?? "" }, file.name);
     reader.onerror = () => this.say(`${file.name} cannot be read.`);
     reader.readAsDataURL(file);
   }
 
-  picture(which) {
-    this.say("");
+  picture(which, name = "") {
+    this.forget();
     $("note").textContent = "Fetching the picture …";
     this.line.ask("picture", { model: this.model.name, ...which }, {
       result: (message) => {
-        $("note").textContent = "";
         this.packed = message.image;
         this.image = unpack(message.image);
         const [, height, width] = this.image.shape;
+        $("note").textContent = name ? `${name}: its central square, brought to ${width} × ${height}.` : "";
         this.mask = new Uint8Array(height * width);
         this.past = [];
         this.at = [Math.floor(width / 2), Math.floor(height / 2)];
-        $("results").replaceChildren();
         this.paint();
       },
       error: (message) => {
         $("note").textContent = "";
-        this.say(message.message);
+        $("file").value = "";
+        this.say(name ? `${name}: ${message.message}` : message.message);
       },
     });
   }
@@ -128,6 +147,7 @@ export class Restore {
     this.past.push(this.mask.slice());
     if (this.past.length > 100) this.past.shift();
     run();
+    this.say("");
     this.paint();
   }
 
@@ -223,14 +243,14 @@ export class Restore {
 
   ask() {
     if (!this.image) return this.say("Choose a picture first.");
-    this.say("");
+    this.forget();
     this.busy(true);
     $("note").textContent = "";
     const request = {
       model: this.model.name, task: $("task").value, image: this.packed, mask: btoa(String.fromCharCode(...this.mask)),
       label: $("label-box").hidden || $("label").value === "" ? null : Number($("label").value),
       caption: !$("caption-box").hidden && $("caption").value.trim() ? $("caption").value.trim() : null,
-      steps: Number($("steps").value), n: Number($("n").value), seed: Number($("seed").value), strength: this.strength,
+      steps: Number($("steps").value), n: Number($("n").value), seed: Number($("seed").value), strength: this.strength, scale: Number($("scale").value),
     };
     this.line.ask("restore", request, {
       progress: (message) => ($("progress").value = message.done / message.total),
@@ -249,7 +269,7 @@ export class Restore {
     const [count, ...shape] = samples.shape;
     const size = shape.reduce((a, b) => a * b);
     for (let k = 0; k < count; k++) views.push([`Sample ${k + 1}`, { shape, values: samples.values.slice(k * size, (k + 1) * size) }]);
-    if (count > 1) views.push(["Mean of the samples", message.mean], [`Where they differ (white: ${message.largest_spread.toPrecision(2)})`, message.spread]);
+    if (count > 1) views.push(["Mean of the samples", message.mean], [`Where they differ (white: a standard deviation of ${message.largest_spread.toPrecision(2)}, of data in −1 to 1)`, message.spread]);
     $("results").replaceChildren(...views.map(([title, array]) => {
       const figure = document.createElement("figure");
       const canvas = document.createElement("canvas");
@@ -261,7 +281,9 @@ export class Restore {
       figure.append(canvas, caption);
       return figure;
     }));
-    $("note").textContent = message.psnr === null ? "" : `The mean of the samples is ${message.psnr.toFixed(1)} dB (PSNR) from the picture.`;
+    $("command").textContent = message.command;
+    $("how").hidden = false;
+    $("note").textContent = message.psnr === null ? "" : `PSNR of the mean of the samples: ${message.psnr.toFixed(1)} dB; higher is nearer to the picture.`;
   }
 }
 
@@ -274,4 +296,14 @@ function show(canvas, { shape: [channels, height, width], values }) {
     picture.data.set([value(0), value(1), value(2), 255], i * 4);
   }
   canvas.getContext("2d").putImageData(picture, 0, 0);
+}
+
+function save(picture, name) {
+  const canvas = document.createElement("canvas");
+  show(canvas, picture);
+  canvas.toBlob((blob) => {
+    const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
+    link.click();
+    URL.revokeObjectURL(link.href);
+  });
 }

@@ -23,11 +23,12 @@ export class Worlds {
     this.choices = choices;
     this.views = [];
     this.points = [];
+    this.lines = [];
     this.cross = [0, 0];
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
-    fill($("world"), Object.fromEntries([...Object.keys(choices.worlds), "drawn"].map((n) => [n, NAMES[n] ?? n])));
-    fill($("process"), choices.processes, "vp");
-    fill($("grid"), { "": "The sampler's own", ...choices.grids });
+    fill($("world"), [...Object.keys(choices.worlds), "drawn"].map((n) => [n, NAMES[n] ?? n]));
+    fill($("process"), Object.entries(choices.processes), "vp");
+    fill($("grid"), [["", "The sampler's own"], ...Object.entries(choices.grids)]);
     $("n").max = choices.most.particles;
     this.offer();
     this.wire();
@@ -62,9 +63,9 @@ export class Worlds {
   offer() {
     const labels = this.choices.worlds[$("world").value] ?? 0;
     $("guide").hidden = !labels;
-    const classes = Array.from({ length: labels }, (_, k) => [String(k), `Component ${k + 1}`]);
-    fill($("label"), Object.fromEntries([["", "All"], ...classes]), $("label").value);
-    fill($("sampler"), this.choices.samplers[$("process").value], $("sampler").value || "default");
+    const components = Array.from({ length: labels }, (_, k) => [String(k), `Component ${k + 1}`]);
+    fill($("label"), [["", "All"], ...components], $("label").value);
+    fill($("sampler"), Object.entries(this.choices.samplers[$("process").value]), $("sampler").value || "default");
     $("pad-box").hidden = $("world").value !== "drawn";
     this.pencil?.();
   }
@@ -78,6 +79,8 @@ export class Worlds {
     $("n-shown").textContent = $("n").value;
     const four = $("four").checked;
     for (const id of ["process", "sampler"]) $(id).disabled = four;
+    $("grid").disabled ||= four;
+    $("steps").disabled &&= !four;
   }
 
   request() {
@@ -108,9 +111,17 @@ export class Worlds {
 
   ask() {
     const request = this.request();
-    if (request.world === "drawn" && !this.points.length) return this.say("Draw at least one dot.");
     this.say("");
     this.views.forEach((view) => (view.measures = null));
+    const empty = request.world === "drawn" && !this.points.length;
+    if (empty) {
+      for (let i = 0; i < 4; i++) this.line.cancel(`worlds-${i}`);
+      this.lay();
+      $("where").textContent = $("python").textContent = "";
+    }
+    this.table(empty);
+    $("views").classList.toggle("busy", !empty);
+    if (empty) return;
     const parts = $("four").checked
       ? FOUR.map((one, i) => [{ ...request, process: one.process, sampler: one.sampler, grid: "" }, [this.views[i]]])
       : [[request, this.views]];
@@ -118,10 +129,12 @@ export class Worlds {
     parts.forEach(([asked, views], i) => {
       this.line.ask("worlds", asked, {
         picture: (message) => {
-          const data = { ...message };
+          const data = { ...message, asked };
+          $("views").classList.remove("busy");
           for (const name of ["density", "score", "forward", "path"]) data[name] = unpack(message[name]);
           views.forEach((view) => (view.data = data));
-          if (i === 0) $("python").textContent = message.python;
+          this.lines[i] = message.python;
+          $("python").textContent = this.lines.slice(0, parts.length).join("\n\n");
           this.first();
         },
         result: (message) => {
@@ -129,7 +142,10 @@ export class Worlds {
           this.table();
           document.getElementById("worlds").dataset.done = JSON.stringify(asked);
         },
-        error: (message) => this.say(message.message),
+        error: (message) => {
+          $("views").classList.remove("busy");
+          this.say(message.message);
+        },
       }, `worlds-${i}`);
     });
   }
@@ -186,21 +202,23 @@ export class Worlds {
       if (!view.data || !view.canvas.clientWidth) continue;
       const sampled = $("four").checked || i === 0;
       draw(view.canvas, view.data, place, sampled, colour);
-      const count = view.data.path.shape[0] - 1;
-      const title = sampled && !$("four").checked ? $("sampler").selectedOptions[0]?.text : view.title;
-      view.caption.textContent = sampled
-        ? `${title}, ${count} ${count === 1 ? "step" : "steps"}`
-        : "Exact: data that noise is added to";
+      const { asked, evaluations } = view.data;
+      const title = $("four").checked ? view.title : this.choices.samplers[asked.process][asked.sampler];
+      const part = asked.label === null ? "data" : `component ${asked.label + 1}, without guidance,`;
+      view.caption.textContent = sampled ? `${title}, ${evaluations} evaluations` : `Exact: ${part} that noise is added to`;
       view.canvas.setAttribute("aria-label", `${view.caption.textContent}, ${view.data.path.shape[1]} particles`);
     }
     const data = this.views[0]?.data;
     if (!data) return;
     const at = place * (data.times.length - 1);
     const [alpha, sigma] = ["alpha", "sigma"].map((name) => between(data[name], at));
+    const led = data.asked.label !== null && data.asked.scale !== 1;
+    $("led").hidden = !led;
     $("where").textContent = `t = ${between(data.times, at).toFixed(3)},  σ/α = ${level(sigma / alpha)}`;
   }
 
-  table() {
+  table(empty = false) {
+    $("measures").hidden = empty;
     const rows = [];
     const four = $("four").checked;
     const all = (four ? this.views : [this.views[0]]).map((view) => view.measures);
@@ -210,7 +228,7 @@ export class Worlds {
       m.distance.toFixed(4), `floor ${m.floor[0].toFixed(4)} ± ${m.floor[1].toFixed(4)}`]);
     row("Error of the path", "to the converged path from the same noise, in standard deviations of the data", (m) => [
       m.path_error === null ? "none: it draws noise on its way" : level(m.path_error)]);
-    row("Straightness of the paths", "distance from start to end over length; 1 is straight", (m) => [m.straightness.toFixed(3)]);
+    row("Straightness of the paths", "distance from start to end over length; 1 is straight", (m) => [m.straightness === null ? "unknown: a sampler that chooses its steps shows none on its way" : m.straightness.toFixed(3)]);
     row("Mean log-likelihood", "of the particles under the exact distribution", (m) => [
       m.log_likelihood.toFixed(3), `exact samples ${m.own_log_likelihood.toFixed(3)}`]);
     const cell = (kind, text, small) => {
