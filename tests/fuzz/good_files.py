@@ -82,7 +82,7 @@ def picture(kind: str, mode: str = "RGB", **how: object) -> bytes:
 
 
 SOLVER = {
-    "langevin": 4,
+    "langevin": 3,
     "kind": "learned-solver",
     "steps": 2,
     "process": processes.VP().to_dict(),

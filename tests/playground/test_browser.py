@@ -1,6 +1,8 @@
 """The playground in Chromium, driven as a person would: by mouse, by keyboard, on wide and on narrow screens.
 
 Left out where there is no Chromium (Debian: ``apt-get install chromium``).
+
+It is one file, of more than 400 lines, since all of it is driven in one server and one browser.
 """
 
 from __future__ import annotations
