@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._errors import UserError, unknown
+from ..models.names import class_names
 from .options import class_index
 
 if TYPE_CHECKING:
@@ -93,13 +94,6 @@ def _features(text: str, encoder: str, model: NetworkDenoiser) -> Tensor:
             f"text encoder {encoder} makes features of {features.shape[1]} numbers, this model takes {size}"
         )
     return features
-
-
-def class_names(model: NetworkDenoiser) -> list[str]:
-    """Names of the labels a model takes, none for one that takes none; numbers where the data give no names."""
-    count = model.condition_sizes.get("label", 0)
-    known = [] if model.output is None else list(model.output.classes)
-    return known if len(known) == count else [str(k) for k in range(count)]
 
 
 def _value(name: str, text: str, model: NetworkDenoiser) -> Any:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from .. import training
 from .._errors import UserError, shown
+from ..models.names import class_names
 from ..tasks.compare import compare
-from .generate import chosen, class_names, conditions
+from .generate import chosen, conditions
 from .jobs import Job
 from .messages import number, titles, whole
 

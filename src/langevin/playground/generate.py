@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from .. import samplers, training
@@ -22,6 +21,7 @@ from ..denoisers import Denoiser
 from ..distributions import Distribution
 from ..generate import Provenance, Recipe, generate, in_process, model_digest, plan, within
 from ..models.conditional import bind
+from ..models.names import class_names
 from ..nn.text import encode_text
 from .jobs import Job, Watched
 from .messages import choice, number, packed, titles, whole
@@ -52,8 +52,7 @@ class Preview(Watched):
             x = self.base.read(belief.mean[:PREVIEWED])
             low, high = training.value_range(self.base.output)
             if x.ndim == 4:
-                pixels = ((x.float() - low) * (255 / (high - low))).round().clamp(0, 255).nan_to_num().to(torch.uint8)
-                self.job.send("preview", images=packed(pixels))
+                self.job.send("preview", images=packed(training.as_bytes(x, low, high)))
             elif x.ndim == 2 and x.shape[1] >= 2:
                 self.job.send("preview", points=packed(x[:, :2]))
         return belief
@@ -118,13 +117,6 @@ class Models:
         settings = {**asdict(recipe), "options": dict(recipe.options), "n": asked.n, **chosen}
         words = tuple(asked.words(recipe))
         return Provenance("sample", words, model_digest(asked.name), settings=settings, device=str(asked.model.device))
-
-
-def class_names(model: NetworkDenoiser) -> list[str]:
-    """Names of the labels a model takes; numbers where the data give no names."""
-    count = model.condition_sizes.get("label", 0)
-    known = [] if model.output is None else list(model.output.classes)
-    return known if len(known) == count else [str(k) for k in range(count)]
 
 
 def chosen(given: Mapping[str, Any], models: Mapping[str, NetworkDenoiser]) -> tuple[str, NetworkDenoiser]:

@@ -16,10 +16,11 @@ from .. import data, training
 from .._errors import UserError, shown
 from ..data.images import Refused, decode
 from ..metrics import psnr
+from ..models.names import class_names
 from ..operators import Inpaint, Operator, create_operator, measure
 from ..tasks.edit import edit
 from ..tasks.restore import restore
-from .generate import chosen, class_names, conditions
+from .generate import chosen, conditions
 from .jobs import Job
 from .messages import choice, number, packed, whole
 
@@ -80,7 +81,7 @@ class Restorations:
         held = _held_out(model)
         index = whole(job.arguments, "index", 0, 0, 2**31) % len(held)
         low, high = training.value_range(model.output)
-        return {"image": packed(_bytes(held[index], low, high)), "index": index}
+        return {"image": packed(training.as_bytes(held[index], low, high)), "index": index}
 
     def run(self, job: Job) -> dict[str, Any]:
         """Damage a picture, and draw what it may have been; or change it where it is painted."""
@@ -110,10 +111,10 @@ class Restorations:
         job.check()
         spread = made.std(0).mean(0, keepdim=True) if len(made) > 1 else torch.zeros(1, *shape[1:])
         return {
-            "before": packed(_bytes(before, low, high)),
-            "samples": packed(_bytes(made, low, high)),
-            "mean": packed(_bytes(made.mean(0), low, high)),
-            "spread": packed(_bytes(spread, 0.0, max(float(spread.max()), 1e-6))),
+            "before": packed(training.as_bytes(before, low, high)),
+            "samples": packed(training.as_bytes(made, low, high)),
+            "mean": packed(training.as_bytes(made.mean(0), low, high)),
+            "spread": packed(training.as_bytes(spread, 0.0, max(float(spread.max()), 1e-6))),
             "largest_spread": float(spread.max()),
             "psnr": found,
             "command": command(name, task, n, steps, seed, how, told, model, job.arguments.get("caption")),
@@ -169,11 +170,6 @@ def _fits(task: str, shape: tuple[int, ...]) -> bool:
     except UserError:
         return False
     return True
-
-
-def _bytes(x: Tensor, low: float, high: float) -> Tensor:
-    pixels = ((x.detach().float().cpu() - low) * (255 / (high - low))).round().clamp(0, 255)
-    return pixels.nan_to_num().to(torch.uint8)
 
 
 def _decoded(text: object, name: str, most: int) -> bytes:

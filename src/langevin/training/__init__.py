@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .learner import Learner
     from .loader import Order
     from .loop import train
-    from .pictures import SHOWN, accuracy, image, image_grid, pairs, png, scatter, sheet, text, value_range
+    from .pictures import SHOWN, accuracy, as_bytes, image, image_grid, pairs, png, scatter, sheet, text, value_range
     from .pretrained import check_start
     from .recipes import RECIPES, recipe
     from .resolve import build, resolve_config
@@ -49,7 +49,19 @@ _FILES = {
     "learner": ("Learner",),
     "loop": ("train",),
     "loader": ("Order",),
-    "pictures": ("SHOWN", "accuracy", "image", "image_grid", "pairs", "png", "scatter", "sheet", "text", "value_range"),
+    "pictures": (
+        "SHOWN",
+        "accuracy",
+        "as_bytes",
+        "image",
+        "image_grid",
+        "pairs",
+        "png",
+        "scatter",
+        "sheet",
+        "text",
+        "value_range",
+    ),
     "pretrained": ("check_start",),
     "recipes": ("RECIPES", "recipe"),
     "resolve": ("build", "resolve_config"),
@@ -77,6 +89,7 @@ __all__ = [
     "ProcessGroup",
     "StartConfig",
     "accuracy",
+    "as_bytes",
     "build",
     "check_start",
     "checkpoints",

@@ -69,7 +69,7 @@ def image_grid(
     count, _, height, width = x.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    pixels = _bytes(x, low, high).expand(count, 3, height, width)
+    pixels = as_bytes(x, low, high).expand(count, 3, height, width)
     sheet = torch.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), line, dtype=torch.uint8)
     for i, image in enumerate(pixels):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
@@ -106,11 +106,11 @@ def image(x: Tensor, *, low: float = -1.0, high: float = 1.0) -> Image:
     from PIL import Image
 
     x = x if len(x) == 3 else x[:1]
-    pixels = _bytes(x, low, high).permute(1, 2, 0).contiguous().numpy()
+    pixels = as_bytes(x, low, high).permute(1, 2, 0).contiguous().numpy()
     return Image.fromarray(pixels if len(x) == 3 else pixels[:, :, 0])
 
 
-def _bytes(x: Tensor, low: float, high: float) -> Tensor:
+def as_bytes(x: Tensor, low: float, high: float) -> Tensor:
     """Values as bytes: ``low`` is 0 and ``high`` 255, what lies beyond is clipped, and a not-a-number is 0."""
     pixels = ((x.detach().cpu().float() - low) * (255 / (high - low))).round().clamp(0, 255)
     return torch.nan_to_num(pixels).to(torch.uint8)
