@@ -1,41 +1,23 @@
 // The tab Compare: the same noise through several samplers, side by side.
 
+import { ModelForm, NO_MODEL } from "./form.js";
 import { classes, fill } from "./net.js";
 
 const $ = (id) => document.getElementById(`compare-${id}`);
 const FIRST = ["default", "dpmpp-2m", "unipc", "ddim"];
 const MOST = 6;
 
-export class Compare {
+export class Compare extends ModelForm {
   constructor(line, choices) {
-    this.line = line;
-    this.choices = choices;
-    fill($("model"), choices.models.map((model) => [model.name, model.name]));
-    if (!choices.models.length) {
-      $("note").textContent = "No model was given. End the server and start it with one: langevin play MODEL.";
-      for (const field of $("form").elements) field.disabled = true;
-    }
+    super(line, "compare", choices.models, NO_MODEL);
     this.offer();
     $("model").addEventListener("input", () => this.offer());
-    $("form").addEventListener("input", () => this.told());
+    $("form").addEventListener("input", () => this.shown());
     $("more").addEventListener("input", () => {
       if ($("more").value) this.add($("more").value, true);
       $("more").value = "";
-      this.told();
+      this.shown();
     });
-    $("form").addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.ask();
-    });
-    $("stop").addEventListener("click", () => {
-      this.line.cancel("compare");
-      this.busy(false);
-      $("note").textContent = "Stopped.";
-    });
-  }
-
-  get model() {
-    return this.choices.models.find((model) => model.name === $("model").value);
   }
 
   get chosen() {
@@ -50,7 +32,7 @@ export class Compare {
     this.titles = { default: "Default: Gaussian remainder", ...model?.samplers };
     for (const label of [...$("samplers").querySelectorAll("label")]) label.remove();
     for (const name of FIRST.filter((name) => name in this.titles)) this.add(name, true);
-    this.told();
+    this.shown();
   }
 
   add(name, checked) {
@@ -61,7 +43,7 @@ export class Compare {
     $("samplers").append(label);
   }
 
-  told() {
+  shown() {
     $("steps-shown").textContent = $("steps").value;
     $("scale-shown").textContent = Number($("scale").value).toFixed(2);
     const full = this.chosen.length >= MOST;
@@ -72,45 +54,21 @@ export class Compare {
     $("more").disabled = full || !this.model;
   }
 
-  busy(now) {
-    $("stop").disabled = !now;
-    $("progress").hidden = !now;
-    $("form").querySelector("[type=submit]").disabled = now;
-    if (now) $("progress").removeAttribute("value");
-  }
-
-  say(text) {
-    $("error").textContent = text;
-    $("error").hidden = !text;
-  }
-
   ask() {
     const model = this.model;
     this.say("");
     if (!this.chosen.length) return this.say("Choose a sampler at least.");
-    this.busy(true);
     $("rows").replaceChildren();
     $("how").hidden = true;
     $("note").textContent = "Drawing, and following the model's own paths in 128 steps …";
     const request = {
       model: model.name, samplers: this.chosen, steps: Number($("steps").value), scale: Number($("scale").value),
-      seed: Number($("seed").value),
-      label: $("label-box").hidden || $("label").value === "" ? null : Number($("label").value),
-      caption: model.caption && $("caption").value.trim() ? $("caption").value.trim() : null,
+      seed: Number($("seed").value), ...this.told,
     };
-    this.line.ask("compare", request, {
-      progress: (message) => ($("progress").value = message.done / message.total),
-      result: (message) => this.done(message),
-      error: (message) => {
-        this.busy(false);
-        $("note").textContent = "";
-        this.say(message.message);
-      },
-    });
+    this.send(request);
   }
 
   done(message) {
-    this.busy(false);
     $("rows").replaceChildren(...message.rows.map((row) => this.row(row)));
     const unresolved = message.unresolved === null ? "" : ` Below ${message.unresolved.toPrecision(1)} it says nothing: so much do the paths themselves still move.`;
     const meaning = "The distance is of half of 16 paths or more, in standard deviations of the data: lower is nearer to where the model's own paths lead.";

@@ -1,36 +1,18 @@
 // The tab Generate: samples of a trained model, watched while they form.
 
+import { ModelForm, NO_MODEL } from "./form.js";
 import { classes, fill, unpack } from "./net.js";
 
 const $ = (id) => document.getElementById(`generate-${id}`);
 
-export class Generate {
+export class Generate extends ModelForm {
   constructor(line, choices) {
-    this.line = line;
-    this.choices = choices;
-    fill($("model"), choices.models.map((model) => [model.name, model.name]));
+    super(line, "generate", choices.models, NO_MODEL);
     fill($("grid"), [["", "The sampler's own"], ...Object.entries(choices.grids)]);
     $("n").max = choices.most.n;
-    if (!choices.models.length) {
-      $("note").textContent = "No model was given. End the server and start it with one: langevin play MODEL.";
-      for (const field of $("form").elements) field.disabled = true;
-    }
     this.offer();
     $("model").addEventListener("input", () => this.offer());
-    $("form").addEventListener("input", () => this.told());
-    $("form").addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.ask();
-    });
-    $("stop").addEventListener("click", () => {
-      this.line.cancel("generate");
-      this.busy(false);
-      $("note").textContent = "Stopped.";
-    });
-  }
-
-  get model() {
-    return this.choices.models.find((model) => model.name === $("model").value);
+    $("form").addEventListener("input", () => this.shown());
   }
 
   offer() {
@@ -39,10 +21,10 @@ export class Generate {
     fill($("label"), classes(model, model?.caption ? "None" : "In turn"));
     fill($("sampler"), [["", "The model's default"], ...Object.entries(model?.samplers ?? {})], $("sampler").value);
     $("caption-box").hidden = !model?.caption;
-    this.told();
+    this.shown();
   }
 
-  told() {
+  shown() {
     const tolerance = $("by-tolerance").checked;
     $("steps-box").hidden = tolerance;
     $("tolerance-box").hidden = !tolerance;
@@ -53,39 +35,21 @@ export class Generate {
     $("scale-shown").textContent = Number($("scale").value).toFixed(2);
   }
 
-  busy(now) {
-    $("stop").disabled = !now;
-    $("progress").hidden = !now;
-    $("form").querySelector("[type=submit]").disabled = now;
-    if (now) $("progress").removeAttribute("value");
-  }
-
   ask() {
     const model = this.model;
     const tolerance = $("by-tolerance").checked;
     const request = {
       model: model.name, sampler: $("sampler").value, grid: $("grid").value,
-      label: $("label-box").hidden || $("label").value === "" ? null : Number($("label").value),
-      caption: model.caption && $("caption").value.trim() ? $("caption").value.trim() : null,
+      ...this.told,
       steps: tolerance ? undefined : Number($("steps").value), tolerance: tolerance ? Number($("tolerance").value) : null,
       scale: Number($("scale").value), n: Number($("n").value), seed: Number($("seed").value),
     };
-    this.busy(true);
-    $("error").hidden = true;
+    this.say("");
     $("note").textContent = "";
     $("picture").hidden = $("text").hidden = $("download").hidden = $("how").hidden = true;
-    this.line.ask("generate", request, {
-      progress: (message) => {
-        $("progress").value = message.done / message.total;
-      },
+    this.send(request, {
       note: (message) => ($("note").textContent = message.text),
       preview: (message) => this.preview(message),
-      result: (message) => this.done(message, request),
-      error: (message) => {
-        this.busy(false);
-        $("error").textContent = message.message;
-        $("error").hidden = false;
-      },
     });
   }
 
@@ -116,7 +80,6 @@ export class Generate {
   }
 
   done(message, request) {
-    this.busy(false);
     $("preview").hidden = true;
     const bytes = Uint8Array.from(atob(message.file), (c) => c.charCodeAt(0));
     const image = message.name.endsWith(".png");

@@ -1,26 +1,23 @@
 // The tab Restore: a picture that is painted over or damaged, and what it may have been.
 
+import { ModelForm, NO_MODEL } from "./form.js";
 import { classes, fill, unpack } from "./net.js";
 
 const $ = (id) => document.getElementById(`restore-${id}`);
 const PAINTED = ["inpaint", "edit"];
 
-export class Restore {
+export class Restore extends ModelForm {
   constructor(line, choices) {
-    this.line = line;
+    const none = choices.generate.models.length ? "None of the models draws grey or colour pictures from noise alone." : NO_MODEL;
+    super(line, "restore", choices.restore.models, none);
     this.choices = choices.restore;
     this.about = choices.generate.models;
     this.past = [];
     this.index = 0;
-    fill($("model"), this.choices.models.map((model) => [model.name, model.name]));
     this.wire();
     this.offer();
-    if (!this.choices.models.length) {
-      const given = this.about.length > 0;
-      $("note").textContent = given
-        ? "None of the models draws grey or colour pictures from noise alone."
-        : "No model was given. End the server and start it with one: langevin play MODEL.";
-      for (const field of [...$("form").elements, ...$("tools").querySelectorAll("button, input")]) field.disabled = true;
+    if (!this.models.length) {
+      for (const field of $("tools").querySelectorAll("button, input")) field.disabled = true;
       return;
     }
     // The first picture is fetched when it is looked at: an idle page asks for nothing.
@@ -37,19 +34,10 @@ export class Restore {
       this.offer();
       this.picture({ index: this.index });
     });
-    $("form").addEventListener("input", () => this.told());
-    $("brush").addEventListener("input", () => this.told());
+    $("form").addEventListener("input", () => this.shown());
+    $("brush").addEventListener("input", () => this.shown());
     $("next").addEventListener("click", () => this.picture({ index: ++this.index }));
     $("file").addEventListener("change", () => this.upload());
-    $("form").addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.ask();
-    });
-    $("stop").addEventListener("click", () => {
-      this.line.cancel("restore");
-      this.busy(false);
-      $("note").textContent = "Stopped.";
-    });
     $("undo").addEventListener("click", () => {
       if (this.past.length) this.mask = this.past.pop();
       this.paint();
@@ -67,20 +55,16 @@ export class Restore {
     return { shape: [1, height, width], values: this.mask.map((v) => 255 * v) };
   }
 
-  get model() {
-    return this.choices.models.find((model) => model.name === $("model").value);
-  }
-
   offer() {
     const about = this.about.find((model) => model.name === $("model").value);
     fill($("task"), Object.entries(this.model?.tasks ?? {}), $("task").value);
     $("label-box").hidden = !about?.classes.length;
     fill($("label"), classes(about, "None"));
     $("caption-box").hidden = !about?.caption;
-    this.told();
+    this.shown();
   }
 
-  told() {
+  shown() {
     $("steps-shown").textContent = $("steps").value;
     $("brush-shown").textContent = $("brush").value;
     $("strength-shown").textContent = this.strength.toFixed(2);
@@ -102,11 +86,6 @@ export class Restore {
     $("how").hidden = true;
     $("note").textContent = "";
     this.say("");
-  }
-
-  say(text) {
-    $("error").textContent = text;
-    $("error").hidden = !text;
   }
 
   upload() {
@@ -234,36 +213,18 @@ export class Restore {
     }
   }
 
-  busy(now) {
-    $("stop").disabled = !now;
-    $("progress").hidden = !now;
-    $("form").querySelector("[type=submit]").disabled = now;
-    if (now) $("progress").removeAttribute("value");
-  }
-
   ask() {
     if (!this.image) return this.say("Choose a picture first.");
     this.forget();
-    this.busy(true);
-    $("note").textContent = "";
     const request = {
       model: this.model.name, task: $("task").value, image: this.packed, mask: btoa(String.fromCharCode(...this.mask)),
-      label: $("label-box").hidden || $("label").value === "" ? null : Number($("label").value),
-      caption: !$("caption-box").hidden && $("caption").value.trim() ? $("caption").value.trim() : null,
+      ...this.told,
       steps: Number($("steps").value), n: Number($("n").value), seed: Number($("seed").value), strength: this.strength, scale: Number($("scale").value),
     };
-    this.line.ask("restore", request, {
-      progress: (message) => ($("progress").value = message.done / message.total),
-      result: (message) => this.done(message),
-      error: (message) => {
-        this.busy(false);
-        this.say(message.message);
-      },
-    });
+    this.send(request);
   }
 
   done(message) {
-    this.busy(false);
     const views = [["What is known", message.before]];
     const samples = unpack(message.samples);
     const [count, ...shape] = samples.shape;
