@@ -361,3 +361,13 @@ def test_refusals(ask, says):
 def test_bad_tokens(tokens, says):
     with pytest.raises(UserError, match=re.escape(says)):
         TextEncoder(length=4, width=8, depth=1)(tokens)
+
+
+def test_the_vector_of_a_caption_is_the_sum_over_the_root_of_its_words():
+    """By hand: of n words, Σ h / √n goes through the last layer."""
+    from langevin.nn.conditioning import _sum_or
+
+    tokens, out = torch.randn(1, 5, 3), nn.Linear(3, 3)
+    present = torch.tensor([[True, True, False, True, True]])
+    truth = out((tokens[0, 0] + tokens[0, 1] + tokens[0, 3] + tokens[0, 4]) / 2)
+    assert torch.allclose(_sum_or((tokens, present), out, torch.zeros(3))[0], truth, rtol=0, atol=1e-6)
