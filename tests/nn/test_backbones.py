@@ -433,25 +433,26 @@ def exact(x, weight):
     return logits.softmax(1) @ LEVELS
 
 
-@pytest.mark.parametrize(
-    "network",
-    [
-        MLP(64, width=64, depth=2, conditions={"label": 4}),
-        UNet(1, size=(8, 8), width=16, multipliers=(1, 2), blocks=1, conditions={"label": 4}),
-        DiT(1, patch=2, width=32, depth=2, heads=2, conditions={"label": 4}),
-        Transformer(8, length=8, width=32, depth=2, heads=2, conditions={"label": 4}),
-        UNet2D(1, size=(8, 8), width=16, multipliers=(1, 2), head=8, conditions={"label": 4}),
-        EDMUNet(1, size=8, width=16, multipliers=(1, 2), conditions={"label": 4}),
-    ],
-    ids=NAMES[:6],
-)
-def test_learns(network):
+LEARNERS = {
+    "mlp": lambda: MLP(64, width=64, depth=2, conditions={"label": 4}),
+    "unet": lambda: UNet(1, size=(8, 8), width=16, multipliers=(1, 2), blocks=1, conditions={"label": 4}),
+    "dit": lambda: DiT(1, patch=2, width=32, depth=2, heads=2, conditions={"label": 4}),
+    "transformer": lambda: Transformer(8, length=8, width=32, depth=2, heads=2, conditions={"label": 4}),
+    "unet2d": lambda: UNet2D(1, size=(8, 8), width=16, multipliers=(1, 2), head=8, conditions={"label": 4}),
+    "edm-unet": lambda: EDMUNet(1, size=8, width=16, multipliers=(1, 2), conditions={"label": 4}),
+}
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_learns(name):
     """Regression on x_0 finds the exact denoiser of four flat images: without a label, and with one.
 
     Errors are relative to what an answer that ignores x (without a label) or ignores the label (with one) would have.
+    Over six seeds the worst of any network was half of the first bound and two fifths of the second.
     """
-    torch.manual_seed(0)
-    g = torch.Generator().manual_seed(1)
+    torch.manual_seed(1)
+    network = LEARNERS[name]()
+    g = torch.Generator().manual_seed(2)
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
 
     def draw(batch):

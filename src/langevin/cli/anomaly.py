@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, UseAppendAction, arg
 
 from .._errors import UserError
-from .given import class_names, conditions
+from .given import conditions
 from .options import Name, Whole, at_least_one, check_guidance, device_named, writable
 from .work import Done, each
 
@@ -77,7 +77,7 @@ def run(options: Options) -> None:
     model = loading.load_denoiser(options.model, own=False, device=device_named(options.device))
     pictures.image_model(model)
     if options.label is None and not options.given:
-        known = class_names(model)
+        known = model.class_names
         what = (
             f"the class that is healthy, such as --label {known[0]}; known: {', '.join(known)}"
             if known

@@ -10,7 +10,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from .._errors import UserError
 from . import prompt_to_prompt
-from .given import class_names, conditions
+from .given import conditions
 from .options import (
     Name,
     Whole,
@@ -142,7 +142,7 @@ def run(options: Options) -> None:
     given = conditions(options.given, options.label, model)
     source: dict[str, Any] = {}
     if options.source_label is not None:
-        source["label"] = class_index(options.source_label, class_names(model), "source-label")
+        source["label"] = class_index(options.source_label, model.class_names, "source-label")
     for name, told, text in (("target", given, options.target), ("source", source, options.source)):
         if text is not None and "caption" in told:
             raise UserError(f"caption was given twice, by --{name} and --given caption")

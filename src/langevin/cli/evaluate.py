@@ -12,7 +12,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from .._errors import UserError
 from . import ema_lengths, retrieval
-from .given import class_names, conditions, text_encoder_of
+from .given import conditions, text_encoder_of
 from .measured import show
 from .options import Name, Sampling, Whole, at_least_one, writable
 from .sample import own_device, request
@@ -346,7 +346,7 @@ def dataset_of(
         raise UserError(f"the data this model was trained on: {error} (name them with {option})") from None
     if dataset.info.shape != model.output_shape:
         raise UserError(f"data must have shape {model.output_shape} as the model has, got {dataset.info.shape}")
-    mine = class_names(model)
+    mine = model.class_names
     if classes and mine and dataset.info.classes:
         return with_classes(dataset, mine, "the model's")
     return dataset

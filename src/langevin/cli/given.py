@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._errors import UserError, unknown
-from ..models.names import class_names
 from .options import class_index
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def conditions(
             raise UserError(f"{name} was given twice")
         found[name] = _value(name, value, model)
     if label is not None:
-        found["label"] = class_index(label, class_names(model))
+        found["label"] = class_index(label, model.class_names)
     return found
 
 
@@ -100,7 +99,7 @@ def _value(name: str, text: str, model: NetworkDenoiser) -> Any:
     import torch
 
     if name == "label":
-        return class_index(text, class_names(model))
+        return class_index(text, model.class_names)
     if name in getattr(model.network, "readers", {}):
         return text  # which the network reads itself
     if name == "caption":

@@ -12,7 +12,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from .._duration import duration
 from .._errors import UserError, check_numbers
-from .given import class_names, conditions
+from .given import conditions
 from .options import Name, Number, Unscaled, Whole, at_least_one, check_guidance, class_index, writable
 from .sample import condition_checksum, own_device, own_images, write
 
@@ -113,7 +113,7 @@ def run(options: Options) -> None:
         raise UserError(f"process must be the model's own for {options.method!r}, which is made for its steps")
     device = own_device(options.device)
     model = loading.load_denoiser(options.model, own=False, device=device)
-    names = class_names(model)
+    names = model.class_names
     also = tuple(index for label in options.also if (index := class_index(label, names, "also")) is not None)
     asked = Guidance(
         options.method,

@@ -260,12 +260,12 @@ def _given(options: Options, model: Any) -> tuple[dict[str, Any], list[str]]:
     from ..denoisers.conditions import asked_conditions
     from .data import _texts
     from .evaluate import dataset_of
-    from .given import class_names, conditions
+    from .given import conditions
 
     given = conditions(options.given, options.label, model, options.text_encoder)
     if given or not set(model.condition_sizes) - {"label"}:
         label = asked_conditions(model.condition_sizes, options.n, given).get("label")
-        classes = class_names(model)
+        classes = model.class_names
         each = [] if label is None else torch.as_tensor(label).expand(options.n).tolist()
         caption = next((text.partition("=")[2] for text in options.given if text.startswith("caption=")), "")
         return given, [classes[k] if k >= 0 else "" for k in each] if each else [caption] * options.n * bool(caption)

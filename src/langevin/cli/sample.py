@@ -15,7 +15,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from .._duration import duration
 from .._errors import UserError
-from .given import class_names, conditions
+from .given import conditions
 from .options import Name, Number, Sampling, Whole, at_least_one, device_named, writable
 from .words import provenance
 
@@ -118,7 +118,7 @@ def run(options: Options) -> None:
         made = None if options.no_metadata else provenance("sample", options, model)
         if made is not None:
             made = replace(made, settings={**made.settings, **{key: record[key] for key in CHOSEN}})
-        write(out, drawn.x, drawn.label, model.output, record, class_names(model), options.images, made)
+        write(out, drawn.x, drawn.label, model.output, record, model.class_names, options.images, made)
     print(
         f"{out}: {options.n} samples in {duration(drawn.seconds)}, {drawn.evaluations} network evaluations each "
         f"(sampler {record['sampler']})."
@@ -199,7 +199,7 @@ def _shards(
         return
     record = {"model": place, "trained_steps": model.config.get("steps"), **shards.record()}
     x, label = shards.head(training.SHOWN if len(asked.shape) == 3 else POINTS)
-    conclude(out, x, label, model.output, record, class_names(model))
+    conclude(out, x, label, model.output, record, model.class_names)
     print(
         f"{out}: {asked.n} samples, {asked.count} shards, {drawn} of them drawn now in "
         f"{duration(time.monotonic() - begun)}, {record['evaluations']} network evaluations a sample "

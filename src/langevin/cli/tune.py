@@ -10,7 +10,6 @@ from tyro.conf import Positional, arg
 
 from .._duration import duration
 from .._errors import UserError
-from .given import class_names
 from .options import Name, Number, at_least_one, check_guidance, class_index, device_named, writable
 
 
@@ -60,7 +59,7 @@ def run(options: Options) -> None:
 
     folder, device = writable(shipped.check_own(hub.find(options.model)), "model"), device_named(options.device)
     model = loading.load_network(folder, device=device)
-    label = class_index(options.label, class_names(model))
+    label = class_index(options.label, model.class_names)
     with Bar(f"tuning for {options.steps} evaluations") as bar:
         sampler, file = calibration.tune_model(
             model,

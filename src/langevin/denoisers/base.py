@@ -142,6 +142,13 @@ class Denoiser(ABC, Generic[P]):
         return self.data
 
     @property
+    def class_names(self) -> list[str]:
+        """What the labels are called, none where it takes none; their numbers where the data give no names."""
+        count = self.condition_sizes.get("label", 0)
+        known = [] if self.output is None else list(self.output.classes)
+        return known if len(known) == count else [str(k) for k in range(count)]
+
+    @property
     def output_shape(self) -> tuple[int, ...]:
         """The event shape of what is read out of a state."""
         return tuple(self.shape if self.output is None else self.output.shape)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from .. import training
 from .._errors import UserError, shown
-from ..models.names import class_names
 from ..tasks.compare import compare
 from .generate import chosen, conditions
 from .jobs import Job
@@ -116,6 +115,6 @@ def command(
     """The command that compares the same, with more paths and a report."""
     words = ["langevin", "compare", name, "--samplers", *samplers, "--steps", str(budget), "--seed", str(seed)]
     words += [] if scale == 1 else ["--guidance-scale", f"{scale:g}"]
-    words += [] if "label" not in told else ["--label", class_names(model)[told["label"]]]
+    words += [] if "label" not in told else ["--label", model.class_names[told["label"]]]
     words += [] if caption is None else ["--given", f"caption={caption}"]
     return shlex.join([*words, "--out", "comparison"])

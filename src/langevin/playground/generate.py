@@ -21,7 +21,6 @@ from ..denoisers import Denoiser
 from ..distributions import Distribution
 from ..generate import Provenance, Recipe, generate, in_process, model_digest, plan, within
 from ..models.conditional import bind
-from ..models.names import class_names
 from ..nn.text import encode_text
 from .jobs import Job, Watched
 from .messages import choice, number, packed, titles, whole
@@ -96,7 +95,7 @@ class Models:
 
         drawn = generate(asked.model, recipe, asked.n, given=asked.given, progress=job.progress, guide=guide)
         job.check()
-        name, content = training.sheet(drawn.x, drawn.label, asked.model.output, class_names(asked.model))
+        name, content = training.sheet(drawn.x, drawn.label, asked.model.output, asked.model.class_names)
         if name.endswith(".png"):
             content = self._provenance(asked, recipe, drawn.record).stamp(content, name)
         return {
@@ -139,7 +138,7 @@ def conditions(given: Mapping[str, Any], model: NetworkDenoiser) -> dict[str, An
     """
     told: dict[str, Any] = {}
     if given.get("label") is not None:
-        told["label"] = whole(given, "label", 0, 0, len(class_names(model)) - 1)
+        told["label"] = whole(given, "label", 0, 0, len(model.class_names) - 1)
     if (caption := given.get("caption")) is not None:
         if not isinstance(caption, str) or len(caption) > CAPTION:
             raise UserError(f"caption must be text of at most {CAPTION} characters, got {shown(caption)}")
@@ -155,7 +154,7 @@ def _about(name: str, model: NetworkDenoiser) -> dict[str, Any]:
         "name": name,
         "shape": list(model.output_shape),
         "data": None if data is None else data.name,
-        "classes": class_names(model),
+        "classes": model.class_names,
         "caption": model.condition_sizes.get("caption", 1) - 1,
         "needs": [c for c in model.condition_sizes if c not in ("label", "caption")],
         "samplers": titles(model.process),
@@ -217,7 +216,7 @@ class Asked:
     @cached_property
     def _label(self) -> str | None:
         label = self.given.get("label")
-        return None if label is None else class_names(self.model)[label]
+        return None if label is None else self.model.class_names[label]
 
     def words(self, recipe: Recipe) -> list[str]:
         """The words of ``langevin sample`` that draw the same."""
@@ -234,8 +233,8 @@ class Asked:
         told = []
         if (label := self.given.get("label")) is not None:
             told.append(f"label={label}")
-        elif self.caption is None and class_names(self.model):
-            told.append(f"label=torch.arange({self.n}) % {len(class_names(self.model))}")
+        elif self.caption is None and self.model.class_names:
+            told.append(f"label=torch.arange({self.n}) % {len(self.model.class_names)}")
         if self.caption is not None:
             told.append(f"caption={json.dumps(self.caption, ensure_ascii=False)}")
         lines = ["import torch"] * any("torch." in text for text in told)

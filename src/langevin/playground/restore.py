@@ -16,7 +16,6 @@ from .. import data, training
 from .._errors import UserError, shown
 from ..data.images import Refused, decode
 from ..metrics import psnr
-from ..models.names import class_names
 from ..operators import Inpaint, Operator, create_operator, measure
 from ..tasks.edit import edit
 from ..tasks.restore import restore
@@ -153,7 +152,7 @@ def command(
     else:
         words += ["--task", task, *(["--simulate"] if task != "inpaint" else [])]
     words += ["-n", str(n), "--steps", str(steps), "--seed", str(seed)]
-    words += [] if "label" not in told else ["--label", class_names(model)[told["label"]]]
+    words += [] if "label" not in told else ["--label", model.class_names[told["label"]]]
     return shlex.join(words + ([] if caption is None else ["--given", f"caption={caption}"]))
 
 
