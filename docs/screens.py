@@ -1,4 +1,4 @@
-"""Makes docs/img/playground.png: the playground as Chromium shows it.
+"""Makes docs/img/playground.png and playground-train.png: the playground as Chromium shows it.
 
 Run: python docs/screens.py (it needs Chromium, and the packages of the tests).
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-PICTURE = Path(__file__).parent / "img" / "playground.png"
+PICTURES = Path(__file__).parent / "img"
 
 
 def main() -> None:
@@ -27,7 +27,13 @@ def main() -> None:
         page.goto(address[0])
         page.select_option("#worlds-world", "moons")
         page.wait_for_function("() => /moons/.test(document.getElementById('worlds').dataset.done)")
-        page.screenshot(path=PICTURE)
+        page.screenshot(path=PICTURES / "playground.png")
+        page.click("#tab-train")
+        page.select_option("#train-world", "moons")
+        page.check("input[name=train-levels][value=one]")
+        page.click("#train-start")
+        page.wait_for_function("() => document.getElementById('train').dataset.done", timeout=120_000)
+        page.screenshot(path=PICTURES / "playground-train.png")
         browser.close()
         server.terminate()
 

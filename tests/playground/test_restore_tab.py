@@ -18,6 +18,7 @@ from langevin import UserError
 from langevin.denoisers import NetworkDenoiser
 from langevin.playground.jobs import Job
 from langevin.playground.restore import LARGEST, TASKS, Restorations, is_of_pictures
+from unpacking import unpacked
 
 MODEL = captioned("unet", torch.float32)
 TAB = Restorations({"small": MODEL})
@@ -28,10 +29,6 @@ HOLE[2:6, 3:7] = 1
 
 def packed(x: Tensor) -> dict[str, Any]:
     return {"shape": list(x.shape), "kind": "uint8", "data": base64.b64encode(x.numpy().tobytes()).decode()}
-
-
-def unpacked(array: dict[str, Any]) -> Tensor:
-    return torch.from_numpy(np.frombuffer(base64.b64decode(array["data"]), np.uint8).reshape(array["shape"]).copy())
 
 
 def asked(**arguments: Any) -> dict[str, Any]:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 import langevin
 from langevin import UserError
 from langevin.playground import worlds
 from langevin.playground.jobs import Job
 from langevin.processes import create_process
-
-
-def unpacked(array: dict[str, Any]) -> Tensor:
-    kind = np.uint8 if array["kind"] == "uint8" else np.float32
-    values = np.frombuffer(base64.b64decode(array["data"]), kind).reshape(array["shape"])
-    return torch.from_numpy(values.copy())
+from unpacking import unpacked
 
 
 def asked(**arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -27,7 +27,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .._version import __version__
-from . import worlds
+from . import train, worlds
 from .compare import Comparisons
 from .generate import Models
 from .jobs import Desk, Message, Work
@@ -60,6 +60,7 @@ def create_app(models: Sequence[tuple[str, NetworkDenoiser]] = (), *, hosts: Seq
     restorations = Restorations(shelf.models)
     operations: dict[str, Work] = {
         "worlds": worlds.run,
+        "train": train.run,
         "generate": shelf.run,
         "restore": restorations.run,
         "picture": restorations.picture,
@@ -77,8 +78,8 @@ def create_app(models: Sequence[tuple[str, NetworkDenoiser]] = (), *, hosts: Seq
         return FileResponse(STATIC / "index.html", headers={"Content-Security-Policy": POLICY})
 
     async def choices(request: Request) -> Response:
-        found = {"version": __version__, "worlds": worlds.choices(), "generate": shelf.choices()}
-        found["restore"] = restorations.choices()
+        found = {"version": __version__, "worlds": worlds.choices(), "train": train.choices()}
+        found |= {"generate": shelf.choices(), "restore": restorations.choices()}
         return JSONResponse(found)
 
     return Starlette(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .._errors import UserError, shown
 from ..worlds import GaussianMixture, random_mixture, ring
+from .messages import choice
 
 POINTS = 64
 """Points of a drawing at most."""
@@ -81,3 +82,27 @@ def drawn(points: Any) -> GaussianMixture:
     if means.ndim != 2 or means.shape[1] != 2 or not bool((means.abs() <= 2).all()):
         raise UserError(f"points must be 1…{POINTS} pairs of numbers in [-2, 2], got {shown(points)}")
     return _round(means, 0.09)
+
+
+def asked(given: Mapping[str, Any]) -> tuple[str, GaussianMixture]:
+    """The world of a page's request: its name, and itself.
+
+    Raises:
+        UserError: for a name that is not known, and for points that are none.
+    """
+    name = choice(given, "world", "ring", {*WORLDS, "drawn"})
+    return name, drawn(given.get("points")) if name == "drawn" else WORLDS[name]()
+
+
+def python(name: str, world: GaussianMixture) -> tuple[Sequence[str], Sequence[str]]:
+    """The imports of a world in Python, and the lines that make it."""
+    if name == "ring":
+        return ["import langevin"], ["world = langevin.worlds.ring()"]
+    if name == "mixture":
+        return ["import langevin"], ["world = langevin.worlds.random_mixture(2, components=6, rms=0.7)"]
+    if name == "drawn":
+        means = [[round(v, 3) for v in mean] for mean in world.means.tolist()]
+        made = "langevin.worlds.GaussianMixture(torch.ones(len(means)), means, torch.full((len(means),), 0.09**2))"
+        return ["import torch", "import langevin"], [f"means = torch.tensor({means})", f"world = {made}"]
+    known = "langevin.playground.shapes"
+    return ["import langevin", f"import {known}"], [f'world = {known}.WORLDS["{name}"]()']

@@ -17,12 +17,13 @@ from .._registry import methods
 from ..denoisers import Denoiser
 from ..distributions import Noise
 from ..metrics import sliced_floor, sliced_wasserstein
-from ..processes import ScalarGaussian, create_process, grids
+from ..processes import Process, ScalarGaussian, create_process, grids
 from ..samplers.tolerance import distances, is_deterministic, std_of
 from ..worlds import GaussianMixture
+from . import shapes
 from .jobs import Job, Watched
 from .messages import choice, number, packed, titles, whole
-from .shapes import POINTS, WORLDS, drawn
+from .shapes import POINTS, WORLDS
 
 FRAMES = 32
 """Noise levels at which the exact distribution is shown, beside that of the data."""
@@ -122,8 +123,7 @@ class Request:
         Raises:
             UserError: naming what is wrong.
         """
-        name = choice(given, "world", "ring", {*WORLDS, "drawn"})
-        world = drawn(given.get("points")) if name == "drawn" else WORLDS[name]()
+        name, world = shapes.asked(given)
         process = choice(given, "process", "vp", PROCESSES)
         label = None if given.get("label") is None else whole(given, "label", 0, 0, world.classes - 1)
         return cls(
@@ -186,6 +186,15 @@ class Exact:
     score: Tensor
     forward: Tensor
 
+    def packed(self) -> dict[str, Any]:
+        """For a page: particles in half-widths."""
+        return {
+            **{name: getattr(self, name).tolist() for name in ("times", "alpha", "sigma", "half")},
+            "density": packed(self.density),
+            "score": packed(self.score),
+            "forward": packed(self.forward / self.half[:, None, None]),
+        }
+
 
 def half_width(world: GaussianMixture, alpha: Tensor, sigma: Tensor) -> Tensor:
     """The half-width of a picture that shows the particles at a noise level: the data's own reach, and 2.5 σ."""
@@ -193,7 +202,7 @@ def half_width(world: GaussianMixture, alpha: Tensor, sigma: Tensor) -> Tensor:
     return alpha * torch.clamp(1.1 * reach, min=1.0) + 2.5 * sigma
 
 
-def _places(cells: int) -> Tensor:
+def places(cells: int) -> Tensor:
     """Centres of the cells of a picture of half-width 1, ``(cells², 2)``, rows from the bottom."""
     along = (torch.arange(cells, dtype=torch.float64) + 0.5) / cells * 2 - 1
     y, x = torch.meshgrid(along, along, indexing="ij")
@@ -202,22 +211,25 @@ def _places(cells: int) -> Tensor:
 
 def exact(request: Request) -> Exact:
     """The exact distribution at the noise levels of the picture."""
-    world, process = request.truth, create_process(request.process)
+    x0 = request.truth.sample(request.n, seed=request.seed + BESIDE)
+    eps = Noise(request.seed, request.n).step(0).normal((2,))
+    return pictures(request.truth, create_process(request.process), x0, eps, frame=request.world)
+
+
+def pictures(truth: GaussianMixture, process: Process, x0: Tensor, eps: Tensor, *, frame: GaussianMixture) -> Exact:
+    """A world at the noise levels of the picture, with clean particles made noisy, in a frame that shows another."""
     assert isinstance(process, ScalarGaussian)
     times = grids.karras(process, FRAMES)
     alpha, sigma = process.alpha(times), process.sigma(times)
-    half = half_width(request.world, alpha, sigma)
-    noise = Noise(request.seed, request.n)
-    x0 = world.sample(request.n, seed=request.seed + BESIDE)
-    eps = noise.step(0).normal((2,))
+    half = half_width(frame, alpha, sigma)
     forward = alpha[:, None, None] * x0 + sigma[:, None, None] * eps
     density, score = [], []
     for t, h, s in zip(times, half, sigma):
         clean = float(t) == 0
-        log = world.log_prob(h * _places(CELLS)) if clean else world.log_prob(h * _places(CELLS), process, t)
+        log = truth.log_prob(h * places(CELLS)) if clean else truth.log_prob(h * places(CELLS), process, t)
         density.append((255 * (log - log.max()).exp().sqrt()).round().to(torch.uint8).reshape(CELLS, CELLS))
-        at = h * _places(ARROWS)
-        arrows = s * world.score(at, process, t) if not clean else torch.zeros_like(at)
+        at = h * places(ARROWS)
+        arrows = s * truth.score(at, process, t) if not clean else torch.zeros_like(at)
         score.append(arrows.reshape(ARROWS, ARROWS, 2))
     return Exact(times, alpha, sigma, half, torch.stack(density), torch.stack(score), forward)
 
@@ -275,10 +287,7 @@ def _run(request: Request, process: ScalarGaussian, job: Job) -> dict[str, Any]:
     evaluations = counted.calls
     job.send(
         "picture",
-        **{name: getattr(known, name).tolist() for name in ("times", "alpha", "sigma", "half")},
-        density=packed(known.density),
-        score=packed(known.score),
-        forward=packed(known.forward / known.half[:, None, None]),
+        **known.packed(),
         places=_place(grid, known.times),
         path=packed(path / half[:, None, None]),
         python=python(request),
@@ -339,19 +348,8 @@ def path_error(request: Request, process: ScalarGaussian, job: Job) -> float | N
 
 def python(request: Request) -> str:
     """The lines that draw the same particles."""
-    if request.name in ("ring",):
-        lines = ["world = langevin.worlds.ring()"]
-    elif request.name == "mixture":
-        lines = ["world = langevin.worlds.random_mixture(2, components=6, rms=0.7)"]
-    elif request.name == "drawn":
-        means = [[round(v, 3) for v in mean] for mean in request.world.means.tolist()]
-        lines = [
-            f"means = torch.tensor({means})",
-            "world = langevin.worlds.GaussianMixture("
-            "torch.ones(len(means)), means, torch.full((len(means),), 0.09**2))",
-        ]
-    else:
-        lines = [f'world = langevin.playground.shapes.WORLDS["{request.name}"]()']
+    head, made = shapes.python(request.name, request.world)
+    lines = [*made]
     lines.append(f'denoiser = world.denoiser(langevin.processes.create_process("{request.process}"))')
     if request.label is not None:
         lines.append(
@@ -365,7 +363,4 @@ def python(request: Request) -> str:
         words += [f'grid="{request.grid}"'] if request.grid else []
     words.append(f"seed={request.seed}")
     lines.append(f"x = langevin.sample(denoiser, {', '.join(words)})")
-    head = ["import torch"] * (request.name == "drawn") + ["import langevin"]
-    if request.name not in ("ring", "mixture", "drawn"):
-        head.append("import langevin.playground.shapes")
     return "\n".join([*head, "", *lines])

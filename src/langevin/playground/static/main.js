@@ -1,5 +1,6 @@
 import { Line } from "./net.js";
 import { Worlds } from "./worlds.js";
+import { Train } from "./train.js";
 import { Generate } from "./generate.js";
 import { Compare } from "./compare.js";
 import { Restore } from "./restore.js";
@@ -49,6 +50,7 @@ try {
   const choices = await (await fetch("/choices")).json();
   const line = new Line($("connection"));
   new Worlds(line, choices.worlds);
+  new Train(line, choices);
   new Generate(line, choices.generate);
   new Compare(line, choices.generate);
   new Restore(line, choices);

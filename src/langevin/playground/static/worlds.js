@@ -1,6 +1,8 @@
 // The tab Worlds: particles of a sampler beside exact ones, at every noise level.
 
 import { fill, later, unpack } from "./net.js";
+import { Pad } from "./pad.js";
+import { NAMES, arrows, colour, density, dots, figure, level, square } from "./picture.js";
 
 const $ = (id) => document.getElementById(`worlds-${id}`);
 const SECONDS = 3; // of the way from noise to data, when it is played
@@ -10,26 +12,19 @@ const FOUR = [
   { title: "Score SDE", process: "vp", sampler: "euler-maruyama" },
   { title: "Flow matching", process: "flow", sampler: "euler" },
 ];
-const REACH = 1.6; // half-width of the pad
-
-const NAMES = {
-  ring: "Ring of eight", two: "Two unequal", mixture: "Mixture of six", moons: "Moons", spiral: "Spiral",
-  checkerboard: "Checkerboard", drawn: "Your own drawing",
-};
 
 export class Worlds {
   constructor(line, choices) {
     this.line = line;
     this.choices = choices;
     this.views = [];
-    this.points = [];
     this.lines = [];
-    this.cross = [0, 0];
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
     fill($("world"), [...Object.keys(choices.worlds), "drawn"].map((n) => [n, NAMES[n] ?? n]));
     fill($("process"), Object.entries(choices.processes), "vp");
     fill($("grid"), [["", "The sampler's own"], ...Object.entries(choices.grids)]);
     $("n").max = choices.most.particles;
+    this.pad = new Pad($, choices.most.points, () => this.ask());
     this.offer();
     this.wire();
     this.lay();
@@ -55,7 +50,6 @@ export class Worlds {
     window.addEventListener("resize", later(() => this.paint(), 50));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.paint());
     document.addEventListener("visibilitychange", () => document.hidden && this.stop());
-    this.pad();
     this.told();
   }
 
@@ -67,7 +61,7 @@ export class Worlds {
     fill($("label"), [["", "All"], ...components], $("label").value);
     fill($("sampler"), Object.entries(this.choices.samplers[$("process").value]), $("sampler").value || "default");
     $("pad-box").hidden = $("world").value !== "drawn";
-    this.pencil?.();
+    this.pad.paint();
   }
 
   told() {
@@ -88,7 +82,7 @@ export class Worlds {
     const number = (name, other) => (form.get(name) === null || form.get(name) === "" ? other : Number(form.get(name)));
     const label = $("guide").hidden || $("label").value === "" ? null : Number($("label").value);
     return {
-      world: $("world").value, points: $("world").value === "drawn" ? this.points : undefined,
+      world: $("world").value, points: $("world").value === "drawn" ? this.pad.points : undefined,
       process: $("process").value, sampler: $("sampler").value, grid: $("grid").value,
       steps: number("steps", 10), n: number("n", 1000), seed: number("seed", 0), label, scale: label === null ? 1 : number("scale", 1),
     };
@@ -98,12 +92,7 @@ export class Worlds {
   lay() {
     const titles = $("four").checked ? FOUR.map((one) => one.title) : ["Sampler", "Exact"];
     this.views = titles.map((title) => {
-      const figure = document.createElement("figure");
-      const canvas = document.createElement("canvas");
-      const caption = document.createElement("figcaption");
-      canvas.setAttribute("role", "img");
-      figure.append(canvas, caption);
-      return { title, canvas, caption, figure, data: null };
+      return { title, data: null, ...figure() };
     });
     $("views").classList.toggle("four", titles.length > 2);
     $("views").replaceChildren(...this.views.map((view) => view.figure));
@@ -113,7 +102,7 @@ export class Worlds {
     const request = this.request();
     this.say("");
     this.views.forEach((view) => (view.measures = null));
-    const empty = request.world === "drawn" && !this.points.length;
+    const empty = request.world === "drawn" && !this.pad.points.length;
     if (empty) {
       for (let i = 0; i < 4; i++) this.line.cancel(`worlds-${i}`);
       this.lay();
@@ -196,12 +185,10 @@ export class Worlds {
 
   paint() {
     const place = Number($("place").value);
-    const style = getComputedStyle(document.documentElement);
-    const colour = (name) => style.getPropertyValue(`--${name}`).trim();
     for (const [i, view] of this.views.entries()) {
       if (!view.data || !view.canvas.clientWidth) continue;
       const sampled = $("four").checked || i === 0;
-      draw(view.canvas, view.data, place, sampled, colour);
+      draw(view.canvas, view.data, place, sampled);
       const { asked, evaluations } = view.data;
       const title = $("four").checked ? view.title : this.choices.samplers[asked.process][asked.sampler];
       const part = asked.label === null ? "data" : `component ${asked.label + 1}, without guidance,`;
@@ -254,79 +241,6 @@ export class Worlds {
     }
     $("measures").tBodies[0].replaceChildren(...body);
   }
-
-  // The pad on which points are drawn, by pointer or keyboard.
-  pad() {
-    const pad = $("pad");
-    const most = this.choices.most.points;
-    const changed = later(() => this.ask(), 150);
-    const add = (x, y) => {
-      if (this.points.length >= most || Math.max(Math.abs(x), Math.abs(y)) > REACH) return;
-      this.points.push([Number(x.toFixed(3)), Number(y.toFixed(3))]);
-      this.pencil();
-      changed();
-    };
-    const at = (event) => {
-      const box = pad.getBoundingClientRect();
-      const along = (v, start, size) => ((v - start) / size) * 2 - 1;
-      return [along(event.clientX, box.left, box.width) * REACH, -along(event.clientY, box.top, box.height) * REACH];
-    };
-    this.pencil = () => {
-      const context = pad.getContext("2d");
-      const style = getComputedStyle(document.documentElement);
-      context.clearRect(0, 0, pad.width, pad.height);
-      const to = ([x, y]) => [((x / REACH + 1) / 2) * pad.width, ((1 - y / REACH) / 2) * pad.height];
-      context.fillStyle = `rgb(${style.getPropertyValue("--particle")})`;
-      for (const point of this.points) {
-        context.beginPath();
-        context.arc(...to(point), 5, 0, 7);
-        context.fill();
-      }
-      const [x, y] = to(this.cross);
-      context.strokeStyle = style.getPropertyValue("--line");
-      context.beginPath();
-      for (const [dx, dy] of [[8, 0], [0, 8]]) {
-        context.moveTo(x - dx, y - dy);
-        context.lineTo(x + dx, y + dy);
-      }
-      context.stroke();
-      $("count").textContent = `${this.points.length} of ${most} dots`;
-    };
-    let last = null;
-    pad.addEventListener("pointerdown", (event) => {
-      pad.setPointerCapture(event.pointerId);
-      last = at(event);
-      add(...last);
-    });
-    pad.addEventListener("pointermove", (event) => {
-      if (!last) return;
-      const now = at(event);
-      if (Math.hypot(now[0] - last[0], now[1] - last[1]) < 0.12) return;
-      last = now;
-      add(...now);
-    });
-    for (const end of ["pointerup", "pointercancel"]) pad.addEventListener(end, () => (last = null));
-    pad.addEventListener("keydown", (event) => {
-      const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
-      if (step) this.cross = this.cross.map((v, i) => Math.min(REACH, Math.max(-REACH, v + 0.1 * step[i])));
-      else if (event.key === "Enter" || event.key === " ") add(...this.cross);
-      else if (event.key === "Backspace" || event.key === "Delete") $("undo").click();
-      else return;
-      event.preventDefault();
-      this.pencil();
-    });
-    $("undo").addEventListener("click", () => {
-      this.points.pop();
-      this.pencil();
-      changed();
-    });
-    $("clear").addEventListener("click", () => {
-      this.points = [];
-      this.pencil();
-      changed();
-    });
-    this.pencil();
-  }
 }
 
 const between = (values, at) => {
@@ -334,41 +248,30 @@ const between = (values, at) => {
   return values[i] + (values[i + 1] - values[i]) * (at - i);
 };
 
-const level = (x) => (x === 0 ? "0" : x >= 0.01 && x < 1000 ? x.toPrecision(3) : x.toExponential(1));
-
 // One view: the exact density, particles at this noise level, the score, paths. All numbers are in half-widths.
-function draw(canvas, data, place, sampled, colour) {
-  const ratio = Math.min(window.devicePixelRatio || 1, 2);
-  const size = Math.round(canvas.clientWidth * ratio);
-  if (canvas.width !== size) canvas.width = canvas.height = size;
-  const context = canvas.getContext("2d");
-  context.clearRect(0, 0, size, size);
+function draw(canvas, data, place, sampled) {
+  const view = square(canvas);
+  const { context, ratio, to } = view;
   const frames = data.times.length - 1;
   const at = Math.round(place * frames);
-  if ($("density").checked) density(context, size, data.density, at, colour("density"));
-  const to = (x, y) => [((x + 1) / 2) * size, ((1 - y) / 2) * size];
-  if ($("score").checked) arrows(context, size, data.score, at, `rgb(${colour("score")})`, to);
+  if ($("density").checked) density(view, data.density, at);
+  if ($("score").checked) arrows(view, data.score, at);
   const source = sampled ? data.path : data.forward;
   const [, count] = source.shape;
   const [i, part] = sampled ? step(data.places, place) : step(null, place, frames);
   const x = (frame, k, axis) => source.values[(frame * count + k) * 2 + axis];
-  const now = (k, axis) => x(i, k, axis) + (x(i + 1, k, axis) - x(i, k, axis)) * part;
+  const now = (k) => [0, 1].map((axis) => x(i, k, axis) + (x(i + 1, k, axis) - x(i, k, axis)) * part);
   if ($("paths").checked) {
     context.strokeStyle = `rgba(${colour("path")}, 0.35)`;
     context.lineWidth = ratio;
     for (let k = 0; k < Math.min(count, 60); k++) {
       context.beginPath();
       for (let frame = 0; frame <= i; frame++) context.lineTo(...to(x(frame, k, 0), x(frame, k, 1)));
-      context.lineTo(...to(now(k, 0), now(k, 1)));
+      context.lineTo(...to(...now(k)));
       context.stroke();
     }
   }
-  context.fillStyle = `rgba(${colour("particle")}, 0.75)`;
-  const dot = 2.4 * ratio;
-  for (let k = 0; k < count; k++) {
-    const [u, v] = to(now(k, 0), now(k, 1));
-    context.fillRect(u - dot / 2, v - dot / 2, dot, dot);
-  }
+  dots(view, count, now);
 }
 
 // The states that a place lies between, and how far.
@@ -381,47 +284,4 @@ function step(places, place, count) {
   while (i < places.length - 2 && places[i + 1] <= place) i++;
   const span = places[i + 1] - places[i];
   return [i, span > 0 ? Math.min(1, Math.max(0, (place - places[i]) / span)) : 1];
-}
-
-function density(context, size, array, at, colour) {
-  const [, rows, columns] = array.shape;
-  const picture = new ImageData(columns, rows);
-  const [r, g, b] = colour.split(",").map(Number);
-  for (let row = 0; row < rows; row++) {
-    for (let column = 0; column < columns; column++) {
-      const value = array.values[(at * rows + row) * columns + column];
-      picture.data.set([r, g, b, value * 0.75], ((rows - 1 - row) * columns + column) * 4);
-    }
-  }
-  const small = new OffscreenCanvas(columns, rows);
-  small.getContext("2d").putImageData(picture, 0, 0);
-  context.imageSmoothingEnabled = true;
-  context.drawImage(small, 0, 0, size, size);
-}
-
-function arrows(context, size, array, at, colour, to) {
-  const [, rows, columns] = array.shape;
-  context.strokeStyle = colour;
-  context.lineWidth = size / 500;
-  context.beginPath();
-  for (let row = 0; row < rows; row++) {
-    for (let column = 0; column < columns; column++) {
-      const k = ((at * rows + row) * columns + column) * 2;
-      const [x, y] = [((column + 0.5) / columns) * 2 - 1, ((row + 0.5) / rows) * 2 - 1];
-      const [u, v] = [array.values[k], array.values[k + 1]];
-      const long = Math.hypot(u, v);
-      if (!long) continue;
-      const reach = (1.7 / columns) * Math.min(1, long / 3) / long;
-      const [x0, y0] = to(x, y);
-      const [x1, y1] = to(x + u * reach, y + v * reach);
-      context.moveTo(x0, y0);
-      context.lineTo(x1, y1);
-      const turn = Math.atan2(y1 - y0, x1 - x0);
-      for (const side of [2.6, -2.6]) {
-        context.moveTo(x1, y1);
-        context.lineTo(x1 + (Math.cos(turn + side) * size) / 120, y1 + (Math.sin(turn + side) * size) / 120);
-      }
-    }
-  }
-  context.stroke();
 }
