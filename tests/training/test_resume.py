@@ -22,6 +22,7 @@ from langevin.training import (
     EMAConfig,
     NetworkConfig,
     ObjectiveConfig,
+    OptimiserConfig,
     OutputConfig,
     ParallelConfig,
     PredictionConfig,
@@ -76,6 +77,15 @@ def everything(**changes: Any) -> Config:
 )
 def test_every_step(tmp_path: Path, work: ParallelConfig) -> None:
     assert every_way_out(everything(work=work), tmp_path) == 2 * STEPS - 1
+
+
+def test_every_step_of_muon(tmp_path: Path) -> None:
+    """Its momentum is kept too, of matrices and of filters."""
+    small = NetworkConfig("unet", {"width": "8", "multipliers": "[1]", "blocks": "[1]", "attention": "[]"})
+    config = replace(tiny(4, network=small, optimiser=OptimiserConfig("muon")), output=OUTPUT)
+    assert every_way_out(config, tmp_path, windows(), steps=4) == 7
+    tensors = load_file(training.checkpoints(tmp_path / "whole")[-1] / "optimizer.safetensors")
+    assert {key.rpartition("/")[2] for key in tensors} == {"exp_avg", "exp_avg_sq", "momentum_buffer", "step"}
 
 
 def test_twice_interrupted(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .. import nn
@@ -266,8 +265,7 @@ def _restore(path: Path, state: dict[str, Any], learner: Learner) -> Progress:
     for turn in learner.turns:
         own = [(name, p) for name, p in learner.named.items() if any(p is q for q in turn.parameters)]
         if turn.taken:
-            like = {"exp_avg": None, "exp_avg_sq": None, "step": torch.zeros(())}
-            wanted |= {f"{name}/{k}": p if v is None else v for name, p in own for k, v in like.items()}
+            wanted |= {f"{name}/{key}": v for name, p in own for key, v in turn.optimiser.like(p).items()}
         steps = {float(moments[key]) for name, _ in own if (key := f"{name}/step") in moments}
         if steps - {float(turn.taken)}:
             taken = f"it has taken {sorted(steps)} steps, not {turn.taken}"

@@ -89,8 +89,10 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """AdamW."""
+    """What moves the weights."""
 
+    name: Literal["adamw", "muon"] = "adamw"
+    """adamw, or muon for the weights of linear and convolutional layers and adamw for all others (docs/models.md)."""
     lr: float | None = None
     """Learning rate after warm-up, > 0; if not given, one that suits the data."""
     betas: tuple[float, float] = (0.9, 0.99)

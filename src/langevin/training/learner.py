@@ -21,6 +21,7 @@ from . import snapshots
 from .config import EMAConfig, OptimiserConfig
 from .distributed import ProcessGroup, spread, whole
 from .ema import EMA
+from .optimiser import Optimiser
 
 LARGEST = 2.0**63
 """Norm of a gradient from which on a step is skipped: its square, which Adam keeps, would be infinite in float32."""
@@ -129,16 +130,9 @@ class Turn:
     """
 
     def __init__(self, name: str, player: Player, optimiser: OptimiserConfig) -> None:
-        assert optimiser.lr is not None
         self.name, self.player, self.taken = name, player, 0
-        self.parameters = [p for p in player.module.parameters() if p.requires_grad]
-        self.adam = torch.optim.AdamW(
-            self.parameters,
-            lr=optimiser.lr,
-            betas=player.betas or optimiser.betas,
-            weight_decay=optimiser.weight_decay,
-            fused=self.parameters[0].device.type in ("cpu", "cuda"),
-        )
+        self.optimiser = Optimiser(player.module, optimiser, player.betas)
+        self.parameters = self.optimiser.parameters
 
 
 class Learner:
@@ -153,7 +147,7 @@ class Learner:
     Args:
         denoiser: its network is trained in place.
         objective: gives the losses.
-        optimiser: resolved settings of AdamW.
+        optimiser: its resolved settings.
         ema: settings of the moving average.
         batch: samples a step, over all processes.
         precision: ``float32``, ``bfloat16`` or ``float16``.
@@ -257,10 +251,9 @@ class Learner:
         (mean,) = self.team.sum(float(torch.cat(losses).sum()) / self.batch)
         finite = math.isfinite(mean) and norm < LARGEST
         if finite:
-            turn.adam.param_groups[0]["lr"] = rate
-            turn.adam.step()
+            turn.optimiser.step(rate)
             turn.taken += 1
-        turn.adam.zero_grad(set_to_none=True)
+        turn.optimiser.forget()
         return torch.cat(losses), mean if finite else math.nan
 
     def warm(self, batch: Batch, noise: Noise) -> None:
@@ -273,7 +266,7 @@ class Learner:
         if isinstance(self.denoiser.network, nn.parallel.DistributedDataParallel):
             rows = slice(0, len(batch["x"]) // self.parts)
             self._backward(self.turns[0], rows_of(batch, rows), noise.rows(rows), {})
-            self.turns[0].adam.zero_grad(set_to_none=True)
+            self.turns[0].optimiser.forget()
 
     def _taken(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """x_0 and the conditions that the network takes, on its device."""
@@ -361,8 +354,10 @@ class Learner:
             mine.copy_(spread(tensors[name].to(mine.device), mine))
 
     def optimiser_state(self) -> dict[str, Tensor]:
-        """The optimiser's tensors by parameter: ``NAME/exp_avg``, ``NAME/exp_avg_sq``, ``NAME/step``."""
-        state = {p: held for turn in self.turns for p, held in turn.adam.state.items()}
+        """The optimiser's tensors by parameter: ``NAME/exp_avg``, ``NAME/exp_avg_sq``, ``NAME/step``, or
+        ``NAME/momentum_buffer``.
+        """
+        state = {p: turn.optimiser.state(p) for turn in self.turns for p in turn.parameters}
         # In one order on every process of a team: putting a spread tensor together is a meeting of all of them.
         return {
             f"{name}/{key}": whole(v) for name, p in self.named.items() for key, v in sorted(state.get(p, {}).items())
@@ -370,11 +365,7 @@ class Learner:
 
     def restore_optimiser(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of ``optimiser_state``; before the first step there is none."""
-        optimiser = {p: turn.adam for turn in self.turns for p in turn.parameters}
+        optimiser = {p: turn.optimiser for turn in self.turns for p in turn.parameters}
         for name, parameter in self.named.items():
             mine = {key.rpartition("/")[2]: v for key, v in tensors.items() if key.rpartition("/")[0] == name}
-            # In the layout of the parameter: fused kernels walk over the memory of both.
-            fit = lambda v, p=parameter: (
-                torch.empty_like(p).copy_(spread(v.to(p.device), p)) if v.shape == p.shape and v.ndim else v
-            )
-            optimiser[parameter].state[parameter] = {key: fit(v).detach() for key, v in mine.items()}
+            optimiser[parameter].restore(parameter, mine)

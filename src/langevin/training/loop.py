@@ -170,6 +170,8 @@ def _train(
             or isinstance(objective, (ImplicitScoreMatching, SlicedScoreMatching))
         ):
             raise UserError("shard-weights cannot spread a network whose loss takes a gradient itself (energy, sliced)")
+        if sharded and config.optimiser.name == "muon":
+            raise UserError("shard-weights cannot spread matrices that optimiser.name muon needs whole; take adamw")
         if config.ema.snapshots:
             _check_snapshots(denoiser)
         learner = Learner(

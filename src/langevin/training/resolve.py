@@ -113,6 +113,7 @@ def check(config: Config) -> None:
     need(hidden == told, "objective.dropout", sorted(hidden), f"of the conditions of the network, {sorted(told)}")
     for name, drop in config.objective.dropout.items():
         need(real(drop) and 0 <= drop <= 1, f"objective.dropout {name}", drop, "in [0, 1]")
+    need(o.name in ("adamw", "muon"), "optimiser.name", o.name, "adamw or muon")
     need(real(o.lr) and typing.cast(float, o.lr) > 0, "optimiser.lr", o.lr, "a number > 0")
     need(all(real(v) and 0 <= v < 1 for v in o.betas), "optimiser.betas", o.betas, "two numbers in [0, 1)")
     need(real(o.weight_decay) and o.weight_decay >= 0, "optimiser.weight-decay", o.weight_decay, "a number >= 0")
