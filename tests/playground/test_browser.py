@@ -456,6 +456,62 @@ def test_samplers_are_compared(browser: Any, address: str) -> None:
         assert "--steps 5" in opened.text_content("#compare-command")
 
 
+def measured(page: Any) -> None:
+    """Measure the picture that is there, to the end."""
+    page.wait_for_function("() => document.getElementById('codes-canvas').width === 8")
+    page.locator("#codes-form button[type=submit]:not([disabled])").click()
+    page.wait_for_selector("#codes-how:not([hidden])")
+
+
+def pixels(page: Any, canvas: str) -> list[int]:
+    return page.locator(canvas).evaluate(
+        """canvas => {
+            const other = new OffscreenCanvas(canvas.width, canvas.height);
+            const copy = other.getContext("2d", { willReadFrequently: true });
+            copy.drawImage(canvas, 0, 0);
+            return [...copy.getImageData(0, 0, canvas.width, canvas.height).data];
+        }"""
+    )
+
+
+def test_a_picture_is_measured(browser: Any, address: str, tmp_path: Path) -> None:
+    """A held-out digit and an uploaded one: at the end of its code the picture is there, at its beginning is not."""
+    with page(browser, address, "codes") as opened:
+        measured(opened)
+        rows = opened.locator("#codes-measures tr").all_inner_texts()
+        names = [
+            "Bits a coordinate at most",
+            "Bits a coordinate",
+            "Without a model",
+            "langevin compress",
+            "PNG",
+            "WebP",
+        ]
+        assert all(row.startswith(name) for row, name in zip(rows, names, strict=True))
+        assert "64 bytes" in rows[2]
+        last = float(opened.locator("#codes-place").get_attribute("max"))
+        apart = []
+        for place in (0, last):
+            slide(opened, "codes-place", place)
+            pairs = zip(pixels(opened, "#codes-estimate"), pixels(opened, "#codes-canvas"), strict=True)
+            apart.append(max(abs(a - b) for a, b in pairs))
+        assert apart[1] <= 8 < apart[0]  # half of one of 17 levels
+        assert re.search(r"bytes sent, PSNR \d+", opened.text_content("#codes-where"))
+        before = opened.locator("#codes-canvas").evaluate("canvas => canvas.toDataURL()")
+        opened.click("#codes-next")
+        opened.wait_for_function("before => document.getElementById('codes-canvas').toDataURL() !== before", arg=before)
+        assert opened.locator("#codes-found").is_hidden()  # it was of the picture before
+        Image.new("L", (30, 20), 128).save(tmp_path / "grey.png")
+        opened.set_input_files("#codes-file", tmp_path / "grey.png")
+        opened.get_by_text("grey.png: its central square, brought to 8 × 8.").wait_for()
+        assert set(pixels(opened, "#codes-canvas")) == {128, 255}
+        measured(opened)
+        (tmp_path / "text.png").write_text("no picture")
+        opened.set_input_files("#codes-file", tmp_path / "text.png")
+        opened.wait_for_selector("#codes-error:not([hidden])")
+        assert "text.png: file cannot be read as a picture" in opened.text_content("#codes-error")
+
+
 def test_an_error_is_shown_where_it_was_made(browser: Any, address: str) -> None:
     with page(browser, address, "generate") as opened:
         opened.select_option("#generate-sampler", "rk45")
@@ -480,11 +536,13 @@ def test_two_users_and_a_refresh_in_mid_run(browser: Any, address: str) -> None:
 def test_nothing_is_cut_off(browser: Any, address: str, width: int, scheme: str) -> None:
     with page(browser, address, viewport={"width": width, "height": 800}, color_scheme=scheme) as opened:
         settled(opened)
-        for tab in ("worlds", "train", "generate", "restore", "compare"):
+        for tab in ("worlds", "train", "generate", "restore", "compare", "codes"):
             opened.click(f"#tab-{tab}")
             if tab == "train":
                 slide(opened, "train-steps", 100)
                 trained(opened)
+            if tab == "codes":
+                measured(opened)
             assert opened.evaluate("document.documentElement.scrollWidth") <= width
             cut = opened.locator(f"#{tab} :is(label, button, select, th)").evaluate_all(
                 """all => all.filter(e => e.offsetParent && e.clientWidth && e.scrollWidth > e.clientWidth + 2)
@@ -501,11 +559,13 @@ def test_accessibility(browser: Any, address: str, scheme: str) -> None:
     with page(browser, address, color_scheme=scheme, bypass_csp=True) as opened:
         settled(opened)
         opened.add_script_tag(path=str(script))
-        for tab in ("worlds", "train", "generate", "restore", "compare"):
+        for tab in ("worlds", "train", "generate", "restore", "compare", "codes"):
             opened.click(f"#tab-{tab}")
             if tab == "train":
                 slide(opened, "train-steps", 100)
                 trained(opened)
+            if tab == "codes":
+                measured(opened)
             rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
             found = opened.evaluate("rules => axe.run(document, rules)", rules)["violations"]
             assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found] == []

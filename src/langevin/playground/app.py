@@ -28,6 +28,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .._version import __version__
 from . import train, worlds
+from .codes import Codes
 from .compare import Comparisons
 from .generate import Models
 from .jobs import Desk, Message, Work
@@ -58,6 +59,7 @@ def create_app(models: Sequence[tuple[str, NetworkDenoiser]] = (), *, hosts: Seq
     shelf = Models(models)
     comparisons = Comparisons(shelf.models)
     restorations = Restorations(shelf.models)
+    codes = Codes(shelf.models)
     operations: dict[str, Work] = {
         "worlds": worlds.run,
         "train": train.run,
@@ -65,6 +67,7 @@ def create_app(models: Sequence[tuple[str, NetworkDenoiser]] = (), *, hosts: Seq
         "restore": restorations.run,
         "picture": restorations.picture,
         "compare": comparisons.run,
+        "codes": codes.run,
     }
 
     @asynccontextmanager
@@ -79,7 +82,7 @@ def create_app(models: Sequence[tuple[str, NetworkDenoiser]] = (), *, hosts: Seq
 
     async def choices(request: Request) -> Response:
         found = {"version": __version__, "worlds": worlds.choices(), "train": train.choices()}
-        found |= {"generate": shelf.choices(), "restore": restorations.choices()}
+        found |= {"generate": shelf.choices(), "restore": restorations.choices(), "codes": codes.choices()}
         return JSONResponse(found)
 
     return Starlette(

@@ -48,6 +48,9 @@ STD = 0.02
 LARGEST = 32 * 2**20
 """Bytes of a picture's file at most."""
 
+HELD_OUT = 200
+"""Held-out pictures that are offered."""
+
 MOST, STEPS = 16, 500
 """Samples and steps at most."""
 
@@ -88,7 +91,7 @@ class Restorations:
         shape = tuple(model.output_shape)
         task = choice(job.arguments, "task", "inpaint", [key for key in TASKS if _fits(key, shape)])
         low, high = training.value_range(model.output)
-        x = _pixels(job.arguments.get("image"), shape).float() / 255 * (high - low) + low
+        x = picture_of(job.arguments.get("image"), shape).float() / 255 * (high - low) + low
         painted = _mask(job.arguments.get("mask"), shape, task == "inpaint") if task in ("inpaint", "edit") else None
         told = conditions(job.arguments, model)
         n = whole(job.arguments, "n", 4, 1, MOST)
@@ -195,7 +198,7 @@ def _uploaded(file: object, channels: int, height: int, width: int) -> Tensor:
     return found.contiguous()
 
 
-def _pixels(array: object, shape: tuple[int, ...]) -> Tensor:
+def picture_of(array: object, shape: tuple[int, ...]) -> Tensor:
     """A picture of a request, uint8 ``(C, H, W)``."""
     if not isinstance(array, Mapping) or array.get("shape") != list(shape):
         raise UserError(f"image must be pixels of shape {list(shape)}: load or choose a picture first")
@@ -225,5 +228,5 @@ def _held_out(model: NetworkDenoiser) -> Tensor:
     source = None if model.output is None else model.output.source
     if not source:
         raise UserError("this model does not say which data it is of: upload a picture")
-    held = data.load(**source).test
-    return held.plain(torch.arange(min(len(held), 200)))["x"]
+    held = data.load(**{**source, "limit": min(source.get("limit") or HELD_OUT, HELD_OUT)}).test
+    return held.plain(torch.arange(len(held)))["x"]

@@ -4,6 +4,7 @@ import { Train } from "./train.js";
 import { Generate } from "./generate.js";
 import { Compare } from "./compare.js";
 import { Restore } from "./restore.js";
+import { Codes } from "./codes.js";
 
 const $ = (id) => document.getElementById(id);
 const tabs = [...document.querySelectorAll("[role=tab]")];
@@ -54,6 +55,7 @@ try {
   new Generate(line, choices.generate);
   new Compare(line, choices.generate);
   new Restore(line, choices);
+  new Codes(line, choices);
   show(tabs.find((tab) => `#${tab.getAttribute("aria-controls")}` === location.hash) ?? tabs[0]);
   document.body.dataset.ready = "yes";
 } catch (error) {

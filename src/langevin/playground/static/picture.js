@@ -84,3 +84,15 @@ export function arrows({ context, size, to }, array, at) {
   }
   context.stroke();
 }
+
+// An array of bytes, channels × height × width, grey or in colour.
+export function show(canvas, { shape: [channels, height, width], values }) {
+  canvas.width = width;
+  canvas.height = height;
+  const picture = new ImageData(width, height);
+  for (let i = 0; i < height * width; i++) {
+    const value = (channel) => values[(channels === 3 ? channel : 0) * height * width + i];
+    picture.data.set([value(0), value(1), value(2), 255], i * 4);
+  }
+  canvas.getContext("2d").putImageData(picture, 0, 0);
+}

@@ -1,43 +1,31 @@
 // The tab Restore: a picture that is painted over or damaged, and what it may have been.
 
-import { ModelForm, NO_MODEL } from "./form.js";
+import { NO_MODEL } from "./form.js";
 import { classes, fill, unpack } from "./net.js";
+import { show } from "./picture.js";
+import { PictureForm } from "./picture-form.js";
 
 const $ = (id) => document.getElementById(`restore-${id}`);
 const PAINTED = ["inpaint", "edit"];
 
-export class Restore extends ModelForm {
+export class Restore extends PictureForm {
   constructor(line, choices) {
     const none = choices.generate.models.length ? "None of the models draws grey or colour pictures from noise alone." : NO_MODEL;
-    super(line, "restore", choices.restore.models, none);
-    this.choices = choices.restore;
+    super(line, "restore", choices.restore, none);
     this.about = choices.generate.models;
     this.past = [];
-    this.index = 0;
     this.wire();
     this.offer();
     if (!this.models.length) {
       for (const field of $("tools").querySelectorAll("button, input")) field.disabled = true;
       return;
     }
-    // The first picture is fetched when it is looked at: an idle page asks for nothing.
-    const shown = new IntersectionObserver((seen) => {
-      if (!seen.some((one) => one.isIntersecting) || this.image) return;
-      shown.disconnect();
-      this.picture({ index: this.index });
-    });
-    shown.observe($("canvas"));
+    this.lookFor($("canvas"));
   }
 
   wire() {
-    $("model").addEventListener("input", () => {
-      this.offer();
-      this.picture({ index: this.index });
-    });
     $("form").addEventListener("input", () => this.shown());
     $("brush").addEventListener("input", () => this.shown());
-    $("next").addEventListener("click", () => this.picture({ index: ++this.index }));
-    $("file").addEventListener("change", () => this.upload());
     $("undo").addEventListener("click", () => {
       if (this.past.length) this.mask = this.past.pop();
       this.paint();
@@ -88,37 +76,13 @@ export class Restore extends ModelForm {
     this.say("");
   }
 
-  upload() {
-    const file = $("file").files[0];
-    if (!file) return;
-    const most = this.choices.most.bytes;
-    if (file.size > most) return this.say(`${file.name} has ${(file.size / 2 ** 20).toFixed(0)} MiB; ${most / 2 ** 20} are the most.`);
-    const reader = new FileReader();
-    reader.onload = () => this.picture({ file: reader.result.split(",")[1] ?? "" }, file.name);
-    reader.onerror = () => this.say(`${file.name} cannot be read.`);
-    reader.readAsDataURL(file);
-  }
-
-  picture(which, name = "") {
-    this.forget();
-    $("note").textContent = "Fetching the picture …";
-    this.line.ask("picture", { model: this.model.name, ...which }, {
-      result: (message) => {
-        this.packed = message.image;
-        this.image = unpack(message.image);
-        const [, height, width] = this.image.shape;
-        $("note").textContent = name ? `${name}: its central square, brought to ${width} × ${height}.` : "";
-        this.mask = new Uint8Array(height * width);
-        this.past = [];
-        this.at = [Math.floor(width / 2), Math.floor(height / 2)];
-        this.paint();
-      },
-      error: (message) => {
-        $("note").textContent = "";
-        $("file").value = "";
-        this.say(name ? `${name}: ${message.message}` : message.message);
-      },
-    });
+  // A new picture: nothing is painted over yet.
+  got() {
+    const [, height, width] = this.image.shape;
+    this.mask = new Uint8Array(height * width);
+    this.past = [];
+    this.at = [Math.floor(width / 2), Math.floor(height / 2)];
+    this.paint();
   }
 
   change(run) {
@@ -246,17 +210,6 @@ export class Restore extends ModelForm {
     $("how").hidden = false;
     $("note").textContent = message.psnr === null ? "" : `PSNR of the mean of the samples: ${message.psnr.toFixed(1)} dB; higher is nearer to the picture.`;
   }
-}
-
-function show(canvas, { shape: [channels, height, width], values }) {
-  canvas.width = width;
-  canvas.height = height;
-  const picture = new ImageData(width, height);
-  for (let i = 0; i < height * width; i++) {
-    const value = (channel) => values[(channels === 3 ? channel : 0) * height * width + i];
-    picture.data.set([value(0), value(1), value(2), 255], i * 4);
-  }
-  canvas.getContext("2d").putImageData(picture, 0, 0);
 }
 
 function save(picture, name) {
