@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all torture mutants lint format docs figures bench clean
+.PHONY: help demo test test-all torture mutants lint format docs site figures bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -18,6 +18,10 @@ help:  ## show this list
 
 .venv/test: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[test]'
+	@touch $@ .venv/core
+
+.venv/docs: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[docs]'
 	@touch $@ .venv/core
 
 # The playground is tried in Debian's Chromium; where it cannot be had, its tests in a browser are left out and say so.
@@ -59,6 +63,10 @@ format: .venv/test  ## format and fix what can be fixed
 docs: .venv/test  ## make the pictures and the table of methods again
 	$(BIN)/python docs/make.py
 
+site: .venv/docs  ## build the documentation as a web site in build/site: warnings are errors (three minutes, then seconds)
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going --quiet -b html -d build/doctrees docs build/site
+	@echo "The site is in build/site/index.html"
+
 figures: .venv/test  ## print recorded benchmarks into the docs, and say which are older than the code
 	$(BIN)/python benchmarks/record.py
 
@@ -66,4 +74,4 @@ bench: .venv/test  ## print every benchmark's table (let the machine be idle)
 	@for script in $(filter-out benchmarks/record.py benchmarks/fit_grid.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:  ## remove the environment and what runs left behind
-	rm -rf .venv runs out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv runs out build docs/reference .pytest_cache .mypy_cache .ruff_cache

@@ -22,7 +22,6 @@ class Codec(Protocol):
     Attributes:
         shape: event shape of the data.
         latent: event shape of the latents, whose prior is N(0, I).
-        data: the description of the data, or None.
     """
 
     shape: tuple[int, ...]
@@ -30,7 +29,7 @@ class Codec(Protocol):
 
     @property
     def data(self) -> DataDescription | None:
-        """Of what it encodes."""
+        """The description of the data, or None."""
         ...
 
     def encode(self, x: Tensor) -> Normal:
