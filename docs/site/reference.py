@@ -180,15 +180,15 @@ def bars(app: Sphinx, what: str, name: str, value: object, options: object, line
 
 
 def link(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Code in a page that names something public leads to its description."""
-    if docname.startswith("reference/"):
-        return
+    """Code that names something public leads to its description; in the reference, also by its name in the package."""
     objects = app.env.domaindata["py"]["objects"]
+    package = docname.removeprefix("reference/") if docname.startswith("reference/langevin") else ""
     for literal in list(doctree.findall(nodes.literal)):
-        text = literal.astext()
-        name = re.sub(r"\(.*\)$", "", text)
-        found = objects.get(name) or objects.get(f"langevin.{name}")
-        if "." not in name or found is None or isinstance(literal.parent, nodes.reference):
+        name = re.sub(r"\(.*\)$", "", literal.astext())
+        known = [name, f"langevin.{name}"] if "." in name else []
+        known += [f"{package}.{name}"] if package else []
+        found = next((objects[full] for full in known if full in objects), None)
+        if found is None or isinstance(literal.parent, nodes.reference):
             continue
         assert app.builder is not None
         target = app.builder.get_relative_uri(docname, found.docname) + f"#{found.node_id}"
