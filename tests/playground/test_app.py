@@ -56,6 +56,14 @@ def test_the_page_and_its_files(client: TestClient) -> None:
     assert client.get("/static/%2e%2e/app.py").status_code == 404
 
 
+def test_every_sampler_that_is_offered_has_a_family(client: TestClient) -> None:
+    choices = client.get("/choices").json()
+    offered = {name for named in choices["worlds"]["samplers"].values() for name in named} - {"default"}
+    assert offered <= set(choices["families"])
+    assert choices["families"]["dpmpp-2m"].startswith("Multistep")
+    assert choices["families"]["ddim"].startswith("Euler, DDIM")
+
+
 def test_the_page_loads_nothing_from_elsewhere_and_is_small() -> None:
     """All of it under 500 KB, and no address in it but the namespace of SVG."""
     held = {file.name: file.read_text() for file in STATIC.iterdir()}

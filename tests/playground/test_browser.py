@@ -182,6 +182,8 @@ def test_first_picture_and_every_control(browser: Any, address: str) -> None:
         slide(opened, "worlds-steps", 25)
         settled(opened, steps=25)
         assert re.search(r"Evaluations of the denoiser\s+25", text())
+        families = opened.locator("#worlds-sampler optgroup").evaluate_all("all => all.map(one => one.label)")
+        assert len(families) == len(set(families)) == 5
         opened.select_option("#worlds-process", "flow")
         opened.select_option("#worlds-sampler", "heun")
         settled(opened, process="flow", sampler="heun")
@@ -396,6 +398,13 @@ def test_a_hole_is_painted_and_filled(browser: Any, address: str) -> None:
         opened.click("#tab-restore")
         assert painted(opened) == 13
         opened.click("#restore-undo")
+        assert painted(opened) == 12
+        opened.click("#restore-redo")
+        assert painted(opened) == 13
+        opened.click("#restore-undo")
+        opened.click("#restore-undo")
+        assert painted(opened) == 0
+        opened.click("#restore-redo")
         assert painted(opened) == 12
         opened.click("#restore-invert")
         assert painted(opened) == 52

@@ -32,6 +32,7 @@ from .codes import Codes
 from .compare import Comparisons
 from .generate import Models
 from .jobs import Desk, Message, Work
+from .messages import families
 from .restore import Restorations
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def create_app(models: Sequence[tuple[str, NetworkDenoiser]] = (), *, hosts: Seq
         return FileResponse(STATIC / "index.html", headers={"Content-Security-Policy": POLICY})
 
     async def choices(request: Request) -> Response:
-        found = {"version": __version__, "worlds": worlds.choices(), "train": train.choices()}
+        found = {"version": __version__, "families": families(), "worlds": worlds.choices(), "train": train.choices()}
         found |= {"generate": shelf.choices(), "restore": restorations.choices(), "codes": codes.choices()}
         return JSONResponse(found)
 

@@ -41,6 +41,29 @@ def titles(process: Process) -> dict[str, str]:
     return found
 
 
+FAMILIES = {
+    "linear.multistep": "Multistep: an evaluation a step",
+    "linear.pndm": "Multistep: an evaluation a step",
+    "linear.taylor": "Multistep: an evaluation a step",
+    "linear": "Euler, DDIM, ancestral",
+    "runge_kutta": "Runge–Kutta: several evaluations a step",
+    "sde": "Reverse SDE",
+    "mcmc": "Langevin dynamics",
+}
+"""What samplers of a module are called together; of two that fit, the first."""
+
+
+def families() -> dict[str, str]:
+    """The family of each sampler, by its name."""
+    found = {}
+    for row in methods("samplers"):
+        module = row.make.__module__.removeprefix("langevin.samplers.")
+        family = next((title for part, title in FAMILIES.items() if f"{module}.".startswith(f"{part}.")), None)
+        if family is not None:
+            found[row.name] = family
+    return found
+
+
 def whole(given: Mapping[str, Any], name: str, default: int, least: int, most: int) -> int:
     """An integer of a request.
 

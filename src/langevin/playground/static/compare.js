@@ -1,15 +1,16 @@
 // The tab Compare: the same noise through several samplers, side by side.
 
 import { ModelForm, NO_MODEL } from "./form.js";
-import { classes, fill } from "./net.js";
+import { classes, fill, grouped } from "./net.js";
 
 const $ = (id) => document.getElementById(`compare-${id}`);
 const FIRST = ["default", "dpmpp-2m", "unipc", "ddim"];
 const MOST = 6;
 
 export class Compare extends ModelForm {
-  constructor(line, choices) {
+  constructor(line, choices, families) {
     super(line, "compare", choices.models, NO_MODEL);
+    this.families = families;
     this.offer();
     $("model").addEventListener("input", () => this.offer());
     $("form").addEventListener("input", () => this.shown());
@@ -50,7 +51,7 @@ export class Compare extends ModelForm {
     for (const box of $("samplers").querySelectorAll("input")) box.disabled = full && !box.checked;
     const listed = [...$("samplers").querySelectorAll("input")].map((box) => box.value);
     const others = Object.entries(this.titles).filter(([name]) => !listed.includes(name));
-    fill($("more"), [["", full ? "Six are the most" : "Choose …"], ...others]);
+    grouped($("more"), [["", full ? "Six are the most" : "Choose …"], ...others], this.families);
     $("more").disabled = full || !this.model;
   }
 

@@ -1,13 +1,14 @@
 // The tab Generate: samples of a trained model, watched while they form.
 
 import { ModelForm, NO_MODEL } from "./form.js";
-import { classes, fill, unpack } from "./net.js";
+import { classes, fill, grouped, unpack } from "./net.js";
 
 const $ = (id) => document.getElementById(`generate-${id}`);
 
 export class Generate extends ModelForm {
-  constructor(line, choices) {
+  constructor(line, choices, families) {
     super(line, "generate", choices.models, NO_MODEL);
+    this.families = families;
     fill($("grid"), [["", "The sampler's own"], ...Object.entries(choices.grids)]);
     $("n").max = choices.most.n;
     this.offer();
@@ -19,7 +20,7 @@ export class Generate extends ModelForm {
     const model = this.model;
     $("label-box").hidden = !model?.classes.length;
     fill($("label"), classes(model, model?.caption ? "None" : "In turn"));
-    fill($("sampler"), [["", "The model's default"], ...Object.entries(model?.samplers ?? {})], $("sampler").value);
+    grouped($("sampler"), [["", "The model's default"], ...Object.entries(model?.samplers ?? {})], this.families, $("sampler").value);
     $("caption-box").hidden = !model?.caption;
     this.shown();
   }

@@ -50,10 +50,10 @@ document.addEventListener("click", async (event) => {
 try {
   const choices = await (await fetch("/choices")).json();
   const line = new Line($("connection"));
-  new Worlds(line, choices.worlds);
+  new Worlds(line, choices.worlds, choices.families);
   new Train(line, choices);
-  new Generate(line, choices.generate);
-  new Compare(line, choices.generate);
+  new Generate(line, choices.generate, choices.families);
+  new Compare(line, choices.generate, choices.families);
   new Restore(line, choices);
   new Codes(line, choices);
   show(tabs.find((tab) => `#${tab.getAttribute("aria-controls")}` === location.hash) ?? tabs[0]);

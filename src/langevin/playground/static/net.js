@@ -68,6 +68,20 @@ export function fill(select, pairs, chosen) {
   if (pairs.some(([value]) => value === chosen)) select.value = chosen;
 }
 
+// The same, under the headings that `families` has for some of the values, in the order in which they come.
+export function grouped(select, pairs, families, chosen) {
+  fill(select, pairs, chosen);
+  const groups = new Map();
+  for (const option of [...select.options]) {
+    const family = families[option.value];
+    if (!family) continue;
+    if (!groups.has(family)) groups.set(family, Object.assign(document.createElement("optgroup"), { label: family }));
+    groups.get(family).append(option);
+  }
+  select.append(...groups.values());
+  if (pairs.some(([value]) => value === chosen)) select.value = chosen;
+}
+
 // The classes of a model as such pairs.
 export const classes = (model, none) => [["", none], ...(model?.classes ?? []).map((name, k) => [String(k), name])];
 

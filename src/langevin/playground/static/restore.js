@@ -13,7 +13,7 @@ export class Restore extends PictureForm {
     const none = choices.generate.models.length ? "None of the models draws grey or colour pictures from noise alone." : NO_MODEL;
     super(line, "restore", choices.restore, none);
     this.about = choices.generate.models;
-    this.past = [];
+    [this.past, this.future] = [[], []];
     this.wire();
     this.offer();
     if (!this.models.length) {
@@ -26,15 +26,21 @@ export class Restore extends PictureForm {
   wire() {
     $("form").addEventListener("input", () => this.shown());
     $("brush").addEventListener("input", () => this.shown());
-    $("undo").addEventListener("click", () => {
-      if (this.past.length) this.mask = this.past.pop();
-      this.paint();
-    });
+    $("undo").addEventListener("click", () => this.turn(this.past, this.future));
+    $("redo").addEventListener("click", () => this.turn(this.future, this.past));
     $("clear").addEventListener("click", () => this.change(() => this.mask.fill(0)));
     $("invert").addEventListener("click", () => this.change(() => this.mask.forEach((v, i) => (this.mask[i] = 1 - v))));
     for (const [id, picture] of [["save-picture", () => this.image], ["save-mask", () => this.white()]])
       $(id).addEventListener("click", () => save(picture(), `${id.slice(5)}.png`));
     this.brushes();
+  }
+
+  // Take a mask from one pile, and leave the one that was there on the other.
+  turn(from, onto) {
+    if (!from.length) return;
+    onto.push(this.mask);
+    this.mask = from.pop();
+    this.paint();
   }
 
   // The mask as a picture, white where it is painted.
@@ -80,7 +86,7 @@ export class Restore extends PictureForm {
   got() {
     const [, height, width] = this.image.shape;
     this.mask = new Uint8Array(height * width);
-    this.past = [];
+    [this.past, this.future] = [[], []];
     this.at = [Math.floor(width / 2), Math.floor(height / 2)];
     this.paint();
   }
@@ -89,6 +95,7 @@ export class Restore extends PictureForm {
     if (!this.image) return;
     this.past.push(this.mask.slice());
     if (this.past.length > 100) this.past.shift();
+    this.future = [];
     run();
     this.say("");
     this.paint();

@@ -1,6 +1,6 @@
 // The tab Worlds: particles of a sampler beside exact ones, at every noise level.
 
-import { fill, later, unpack } from "./net.js";
+import { fill, grouped, later, unpack } from "./net.js";
 import { Pad } from "./pad.js";
 import { NAMES, arrows, colour, density, dots, figure, level, square } from "./picture.js";
 
@@ -14,9 +14,10 @@ const FOUR = [
 ];
 
 export class Worlds {
-  constructor(line, choices) {
+  constructor(line, choices, families) {
     this.line = line;
     this.choices = choices;
+    this.families = families;
     this.views = [];
     this.lines = [];
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
@@ -59,7 +60,7 @@ export class Worlds {
     $("guide").hidden = !labels;
     const components = Array.from({ length: labels }, (_, k) => [String(k), `Component ${k + 1}`]);
     fill($("label"), [["", "All"], ...components], $("label").value);
-    fill($("sampler"), Object.entries(this.choices.samplers[$("process").value]), $("sampler").value || "default");
+    grouped($("sampler"), Object.entries(this.choices.samplers[$("process").value]), this.families, $("sampler").value || "default");
     $("pad-box").hidden = $("world").value !== "drawn";
     this.pad.paint();
   }
