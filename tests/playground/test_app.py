@@ -139,6 +139,14 @@ def test_unfinished_samples_are_shown(client: TestClient, monkeypatch: pytest.Mo
     assert image.mode == "RGB"
 
 
+def test_a_tolerance_says_what_it_tries(client: TestClient) -> None:
+    said = ask(client, "generate", n=4, tolerance=0.3, steps=None)
+    notes = [message["text"] for message in said if message["event"] == "note"]
+    assert notes[:2] == [f"Choosing the number of steps: trying {steps} …" for steps in (2, 4)]
+    assert said[-1]["event"] == "result"
+    assert f"{said[-1]['evaluations']} evaluations: the estimated error" in said[-1]["note"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

@@ -209,7 +209,8 @@ def test_four_methods_side_by_side(browser: Any, address: str) -> None:
         heads.first.wait_for()
         opened.wait_for_function("() => !document.getElementById('worlds-measures').innerText.includes('…')")
         assert heads.all_inner_texts() == ["DDPM", "DDIM", "Score SDE", "Flow matching"]
-        assert opened.locator("#worlds-views canvas").count() == 4
+        assert opened.locator("#worlds-views canvas").count() == 5
+        assert opened.locator("#worlds-views figcaption").last.inner_text() == "Exact: data that noise is added to"
         row = opened.locator("#worlds-measures tr", has_text="Error of the path").inner_text()
         assert row.count("draws noise") == 2
 

@@ -148,6 +148,20 @@ def test_samples_are_those_of_the_steps():
     assert chosen.to_dict()["tried"][str(chosen.steps)] == chosen.error
 
 
+def test_each_number_of_steps_is_told_before_it_is_tried():
+    belief, told = WORLDS["ring"].denoiser(processes.VP()), []
+    chosen = samplers.choose_steps(belief, 0.03, seed=4, trying=told.append)
+    assert told[:3] == [2, 4, 8]
+    assert len(told) == len(set(told))
+    assert {chosen.steps, *map(int, chosen.to_dict()["tried"])} <= set(told)
+
+    def stop(steps):
+        raise InterruptedError(steps)
+
+    with pytest.raises(InterruptedError, match="2"):
+        samplers.choose_steps(belief, 0.03, seed=4, trying=stop)
+
+
 def test_two_evaluations_a_step_are_counted():
     """Heun asks twice a step and once in the last; 64 evaluations are 32 of its steps."""
     belief = WORLDS["ring"].denoiser(processes.VP())

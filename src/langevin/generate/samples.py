@@ -85,7 +85,13 @@ class Samples:
 
 
 def within(
-    model: NetworkDenoiser, recipe: Recipe, tolerance: float, n: int, *, given: Mapping[str, Any] | None = None
+    model: NetworkDenoiser,
+    recipe: Recipe,
+    tolerance: float,
+    n: int,
+    *,
+    given: Mapping[str, Any] | None = None,
+    trying: Callable[[int], None] | None = None,
 ) -> tuple[Recipe, samplers.Chosen]:
     """The recipe with the fewest steps whose error of the path is estimated to be at most ``tolerance``, and why.
 
@@ -97,6 +103,7 @@ def within(
         tolerance: see ``samplers.choose_steps``.
         n: samples that are to be drawn, for conditions that are one each.
         given: conditions, as of ``generate``.
+        trying: called with each number of steps before it is tried.
 
     Raises:
         UserError: for a recipe that has steps or draws noise on its way, and as ``samplers.choose_steps``.
@@ -111,7 +118,7 @@ def within(
     condition = asked_conditions(model.condition_sizes, n, given)
     denoiser = in_process(bind(model, condition, recipe.guidance_scale), recipe)
     named = None if recipe.sampler is None else samplers.create_sampler(recipe.sampler, **recipe.options)
-    chosen = samplers.choose_steps(denoiser, tolerance, named, grid=recipe.grid, n=n, seed=recipe.seed)
+    chosen = samplers.choose_steps(denoiser, tolerance, named, grid=recipe.grid, n=n, seed=recipe.seed, trying=trying)
     return replace(recipe, steps=chosen.steps, sampler=recipe.sampler or "remainder"), chosen
 
 

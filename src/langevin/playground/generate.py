@@ -80,8 +80,12 @@ class Models:
         asked = Asked.read(job.arguments, self.models)
         recipe, note = asked.recipe, ""
         if asked.tolerance is not None:
-            job.send("note", text="choosing the number of steps …")
-            recipe, chosen = within(asked.model, recipe, asked.tolerance, asked.n, given=asked.given)
+
+            def trying(steps: int) -> None:
+                job.check()
+                job.send("note", text=f"Choosing the number of steps: trying {steps} …")
+
+            recipe, chosen = within(asked.model, recipe, asked.tolerance, asked.n, given=asked.given, trying=trying)
             note = str(chosen)
         job.check()
         guide, watched = None, Preview(asked.model, job)

@@ -38,6 +38,7 @@ def choose_steps(
     grid: str | None = None,
     n: int = accuracy.PROBES,
     seed: int = 0,
+    trying: Callable[[int], None] | None = None,
 ) -> Chosen:
     r"""The fewest steps whose error of the path is estimated to be at most ``tolerance``, and the estimate.
 
@@ -54,6 +55,7 @@ def choose_steps(
         grid: the registered name of a grid; the sampler's own if not given.
         n: samples that conditions are bound for, if one a sample; those of the first twelve are looked at.
         seed: of the noise.
+        trying: called with each number of steps before it is tried.
 
     Raises:
         UserError: for a tolerance that is no number above 0 or is not met with 64 evaluations, a sampler that draws
@@ -81,6 +83,8 @@ def choose_steps(
         return told.read(state.x)
 
     def probe(steps: int) -> tuple[Tensor, int]:
+        if trying is not None:
+            trying(steps)
         before = counted.calls
         return end(steps), counted.calls - before
 

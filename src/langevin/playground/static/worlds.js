@@ -89,9 +89,9 @@ export class Worlds {
     };
   }
 
-  // The canvases: the sampler's and the exact one, or four samplers'.
+  // The canvases: a sampler's, or those of four, and the exact one.
   lay() {
-    const titles = $("four").checked ? FOUR.map((one) => one.title) : ["Sampler", "Exact"];
+    const titles = [...($("four").checked ? FOUR.map((one) => one.title) : ["Sampler"]), "Exact"];
     this.views = titles.map((title) => {
       return { title, data: null, ...figure() };
     });
@@ -113,7 +113,7 @@ export class Worlds {
     $("views").classList.toggle("busy", !empty);
     if (empty) return;
     const parts = $("four").checked
-      ? FOUR.map((one, i) => [{ ...request, process: one.process, sampler: one.sampler, grid: "" }, [this.views[i]]])
+      ? FOUR.map((one, i) => [{ ...request, process: one.process, sampler: one.sampler, grid: "" }, [this.views[i], ...(i ? [] : this.views.slice(-1))]])
       : [[request, this.views]];
     for (let i = parts.length; i < 4; i++) this.line.cancel(`worlds-${i}`);
     parts.forEach(([asked, views], i) => {
@@ -188,7 +188,7 @@ export class Worlds {
     const place = Number($("place").value);
     for (const [i, view] of this.views.entries()) {
       if (!view.data || !view.canvas.clientWidth) continue;
-      const sampled = $("four").checked || i === 0;
+      const sampled = i < this.views.length - 1;
       draw(view.canvas, view.data, place, sampled);
       const { asked, evaluations } = view.data;
       const title = $("four").checked ? view.title : this.choices.samplers[asked.process][asked.sampler];
@@ -209,7 +209,7 @@ export class Worlds {
     $("measures").hidden = empty;
     const rows = [];
     const four = $("four").checked;
-    const all = (four ? this.views : [this.views[0]]).map((view) => view.measures);
+    const all = this.views.slice(0, -1).map((view) => view.measures);
     const row = (title, hint, text) => rows.push([title, hint, all.map((m) => (m ? text(m) : ["…"]))]);
     row("Evaluations of the denoiser", "", (m) => [String(m.evaluations)]);
     row("Distance to the exact distribution", "sliced Wasserstein-2; the floor is that of two exact sets of as many", (m) => [
