@@ -7,9 +7,9 @@ The captions are those of held-out pictures: of a family of fonts that is never 
 size, colour and character that are never trained on, such as a large green Q. What is drawn is read by the reader of
 ``glyph_reader.py``, which has seen renderings alone; its own errors on the real held-out pictures are in the first
 rows. A place counts where the caption names one. Evaluations are calls of the network for a picture, two a step under
-guidance. Recall (arXiv:1904.06991), of the first 64 principal components, says how much of the real pictures lies
-among those drawn; the last column divides the distance to the nearest training picture by that of real held-out ones,
-1 for new pictures and 0 for copies.
+guidance. Characters are counted by the size that is asked for, too. Recall (arXiv:1904.06991), of the first 64
+principal components, says how much of the real pictures lies among those drawn; the last column divides the distance to
+the nearest training picture by that of real held-out ones, 1 for new pictures and 0 for copies.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import langevin
 from glyph_reader import READ, read
 from langevin import metrics
 from langevin.data import Split
+from langevin.data.glyphs import SIZES
 from record import show
 
 BATCH = 250
@@ -77,7 +78,7 @@ def main() -> None:
     train = data.train.all()["x"]
 
     table = Table(
-        "model", "guidance", "evaluations", "held out", *READ, "recall", "nearest",
+        "model", "guidance", "evaluations", "held out", *READ, "small, medium, large", "recall", "nearest",
         title=f"{len(index):,} held-out captions at {side} pixels: read as asked, %",
     )  # fmt: skip
 
@@ -90,6 +91,8 @@ def main() -> None:
         for part, rows in parts.items():
             first = part == "family"
             cells = [right(found, data.test, rows, key) for key in READ]
+            sized = [[i for i in rows if data.test.attributes["size"][i] == size] for size in SIZES]
+            cells.append(", ".join(right(found, data.test, some, "character") for some in sized if some))
             table.add_row(name, scale, evaluations, part, *cells, recall if first else "", ratio if first else "")
 
     add("real", "", "", held["x"])
