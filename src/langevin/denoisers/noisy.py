@@ -57,6 +57,11 @@ class NoisyDataModel:
         """None: it says what a condition is, and is told none."""
         return {}
 
+    @property
+    def class_names(self) -> list[str]:
+        """None, as it is told no label."""
+        return []
+
     def conditions(self) -> tuple[str, ...]:
         """None: it says what a condition is, and is told none."""
         return ()
