@@ -10,15 +10,31 @@ the three are the same has not learned to read yet.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 import torch
 from rich.table import Table
+from torch import Tensor
 
 import langevin
 from langevin.processes.grids import time_of_level
 from record import show
 
 LEVELS = (0.3, 1.0, 3.0, 10.0, 40.0)
+
+
+def errors(told: Sequence[langevin.Denoiser], x: Tensor, level: float) -> list[float]:
+    """Mean square error of x̂_0 of each of several denoisers, on the same noisy pictures at a level σ/α."""
+    process = told[0].process
+    t = time_of_level(process, level, "level")
+    noisy = process.marginal(x, t).sample(langevin.Noise(0, len(x))).float()
+    with torch.no_grad():
+        return [float((one(noisy, t).mean - x).square().mean()) for one in told]
+
+
+def heading(name: str, model: langevin.Denoiser) -> tuple[str, str]:
+    """What a model is called, and how many steps it was trained."""
+    return name.rstrip("/").rsplit("/", 1)[-1], f"{model.config.get('steps', 0):,}"
 
 
 def main() -> None:
@@ -32,15 +48,11 @@ def main() -> None:
     for name in options.models:
         model = langevin.load(name)
         held = langevin.data.load(model.data.name, size=model.shape[-1]).test.plain(torch.arange(options.n))
-        x, caption, noise = held["x"], held["caption"], langevin.Noise(0, options.n)
-        told = {"right": model.given(caption=caption), "none": model, "other": model.given(caption=caption.roll(1, 0))}
+        x, caption = held["x"], held["caption"]
+        told = [model.given(caption=caption), model, model.given(caption=caption.roll(1, 0))]
         for i, level in enumerate(LEVELS):
-            t = time_of_level(model.process, level, "level")
-            noisy = model.process.marginal(x, t).sample(noise).float()
-            with torch.no_grad():
-                errors = [float((one(noisy, t).mean - x).square().mean()) for one in told.values()]
-            first = (name.rstrip("/").rsplit("/", 1)[-1], f"{model.config.get('steps', 0):,}") if i == 0 else ("", "")
-            table.add_row(*first, f"{level:g}", *(f"{error:.4f}" for error in errors))
+            first = ("", "") if i else heading(name, model)
+            table.add_row(*first, f"{level:g}", *(f"{error:.4f}" for error in errors(told, x, level)))
     show("caption-use", table)
 
 

@@ -17,9 +17,9 @@ import torch
 from rich.table import Table
 
 import langevin
+from caption_use import errors, heading
 from langevin.data.faces import CHARACTERS
 from langevin.nn.text import decode_text, encode_text
-from langevin.processes.grids import time_of_level
 from record import show
 
 LEVELS = (1.0, 2.0, 4.0, 8.0)
@@ -47,15 +47,12 @@ def main() -> None:
         batch = held.plain(torch.arange(min(options.n, len(held))))
         x, right, draw = batch["x"], batch["caption"], random.Random(0)
         other = torch.stack([encode_text(another(decode_text(row), draw), right.shape[1]) for row in right])
-        noise = langevin.Noise(0, len(x))
+        told = [model.given(caption=right), model.given(caption=other)]
         for i, level in enumerate(LEVELS):
-            t = time_of_level(model.process, level, "level")
-            noisy = model.process.marginal(x, t).sample(noise).float()
-            with torch.no_grad():
-                errors = [float((model.given(caption=c)(noisy, t).mean - x).square().mean()) for c in (right, other)]
-            first = (name.rstrip("/").rsplit("/", 1)[-1], f"{model.config.get('steps', 0):,}") if i == 0 else ("", "")
-            more = f"{100 * (errors[1] / errors[0] - 1):.1f} %"
-            table.add_row(*first, f"{level:g}", *(f"{error:.4f}" for error in errors), more)
+            with_right, with_other = errors(told, x, level)
+            first = ("", "") if i else heading(name, model)
+            more = f"{100 * (with_other / with_right - 1):.1f} %"
+            table.add_row(*first, f"{level:g}", f"{with_right:.4f}", f"{with_other:.4f}", more)
     show("word-use", table)
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE / "site"))
+sys.path.insert(0, str(Path(__file__).parent / "site"))
 
-import langevin  # noqa: E402
+import langevin
 
 project = "langevin"
-author = "the langevin developers"
+author = "langevin contributors"
 version = release = langevin.__version__
 
 extensions = [

@@ -70,7 +70,7 @@ def test_every_formula_is_shown() -> None:
 
 def test_bars_are_norms_and_tex_is_left_alone() -> None:
     lines = ["|s − ∇log p|² of ``a|b``", ".. math::", "", "   |x|", "", "|y|"]
-    reference.bars(None, "", "", None, None, lines)
+    reference.escape_bars(None, "", "", None, None, lines)
     assert lines == [r"\|s − ∇log p\|² of ``a|b``", ".. math::", "", "   |x|", "", r"\|y\|"]
 
 

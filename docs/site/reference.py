@@ -144,7 +144,7 @@ def _guides(source: Path) -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-def write(app: Sphinx) -> None:
+def write_pages(app: Sphinx) -> None:
     """All pages, where they differ from what is there."""
     folder = Path(app.srcdir) / "reference"
     folder.mkdir(exist_ok=True)
@@ -166,7 +166,7 @@ def escaped(line: str) -> str:
     return "".join(p if k % 2 else p.replace("|", "\\|") for k, p in enumerate(CODE.split(line)))
 
 
-def bars(app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]) -> None:
+def escape_bars(app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]) -> None:
     """The same for a docstring, but for its formulas."""
     inside: int | None = None  # the indentation of a formula's directive, whose lines are TeX
     for i, line in enumerate(lines):
@@ -179,7 +179,7 @@ def bars(app: Sphinx, what: str, name: str, value: object, options: object, line
             lines[i] = escaped(line)
 
 
-def link(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+def link_names(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Code that names something public leads to its description; in the reference, also by its name in the package."""
     objects = app.env.domaindata["py"]["objects"]
     package = docname.removeprefix("reference/") if docname.startswith("reference/langevin") else ""
@@ -197,7 +197,7 @@ def link(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         reference += literal
 
 
-def back(app: Sphinx, error: Exception | None) -> None:
+def mend_links(app: Sphinx, error: Exception | None) -> None:
     """Pages of code lead back to the names as their package's page has them.
 
     sphinx.ext.viewcode takes all names of a module to be of the one package that was the first to describe one.
@@ -216,8 +216,8 @@ def _home(link: re.Match[str]) -> str:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.connect("builder-inited", write)
-    app.connect("autodoc-process-docstring", bars)
-    app.connect("doctree-resolved", link)
-    app.connect("build-finished", back)
+    app.connect("builder-inited", write_pages)
+    app.connect("autodoc-process-docstring", escape_bars)
+    app.connect("doctree-resolved", link_names)
+    app.connect("build-finished", mend_links)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

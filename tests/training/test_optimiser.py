@@ -87,7 +87,7 @@ def test_adamw_is_torch_s() -> None:
         optimiser.step(RATE)
         adam.step()
     assert all(torch.equal(p, q) for p, q in zip(made.parameters(), plain.parameters()))
-    optimiser.forget()
+    optimiser.zero_grad()
     assert all(p.grad is None for p in made.parameters())
 
 

@@ -60,7 +60,7 @@ def gradient(parts: int, rows: torch.Tensor) -> tuple[dict[str, torch.Tensor], f
     optimiser = replace(resolved.optimiser, clip=None)
     learner = Learner(denoiser, objective, optimiser=optimiser, ema=resolved.ema, batch=len(rows), parts=parts)
     batch, adam = dataset.train.batch(rows), learner.turns[0].optimiser
-    with mock.patch.object(adam, "step"), mock.patch.object(adam, "forget"):
+    with mock.patch.object(adam, "step"), mock.patch.object(adam, "zero_grad"):
         _, loss = learner.step(batch, Noise(0, rows, 1), number=1, rate=1e-3)
     return {name: len(rows) * p.grad for name, p in learner.named.items()}, len(rows) * loss  # type: ignore[operator]
 

@@ -253,7 +253,7 @@ class Learner:
         if finite:
             turn.optimiser.step(rate)
             turn.taken += 1
-        turn.optimiser.forget()
+        turn.optimiser.zero_grad()
         return torch.cat(losses), mean if finite else math.nan
 
     def warm(self, batch: Batch, noise: Noise) -> None:
@@ -266,7 +266,7 @@ class Learner:
         if isinstance(self.denoiser.network, nn.parallel.DistributedDataParallel):
             rows = slice(0, len(batch["x"]) // self.parts)
             self._backward(self.turns[0], rows_of(batch, rows), noise.rows(rows), {})
-            self.turns[0].optimiser.forget()
+            self.turns[0].optimiser.zero_grad()
 
     def _taken(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """x_0 and the conditions that the network takes, on its device."""

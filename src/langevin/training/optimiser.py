@@ -68,7 +68,7 @@ class Optimiser:
             part.param_groups[0]["lr"] = rate
             part.step()
 
-    def forget(self) -> None:
+    def zero_grad(self) -> None:
         """Drop the gradients."""
         for parameter in (*self.parameters, *self._matrices.values()):
             parameter.grad = None
