@@ -12,7 +12,7 @@ from sphinx.application import Sphinx
 def lines(text: str) -> str:
     """Several lines, with or without marks to align them by, as one array that LaTeX takes."""
     one = text.startswith("\\begin") or ("\\\\" not in text and "&" not in text)
-    return text if one else rf"\begin{{aligned}}{text}\end{{aligned}}"
+    return text if one else rf"\begin{{align*}}{text}\end{{align*}}"
 
 
 def inline(self: Any, node: nodes.math) -> None:

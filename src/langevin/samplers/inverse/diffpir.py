@@ -28,7 +28,7 @@ class DiffPIR(MeasuredSampler):
     r"""DiffPIR (Zhu et al. 2023, arXiv:2305.08995 alg. 1, eq. 12–13):
 
     .. math::
-        \hat x_0' &= \arg\min_x \|y - A(x)\|^2 + ρ_t \|x - \hat x_0\|^2, \qquad ρ_t = λ\, s^2 / (σ_t/α_t)^2 \\
+        \hat x_0' &= \mathrm{arg}\min_x \|y - A(x)\|^2 + ρ_t \|x - \hat x_0\|^2, \qquad ρ_t = λ\, s^2 / (σ_t/α_t)^2 \\
         \hat ε &= (x_t - α_t \hat x_0') / σ_t \\
         x_s &= α_s \hat x_0' + σ_s (\sqrt{1 - ζ}\, \hat ε + \sqrt{ζ}\, z)
 
